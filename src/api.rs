@@ -1,0 +1,13 @@
+//! The contract users see: the resource, its names and limits, its rules and condition reasons.
+//!
+//! Knows serde and schemars, no client and no clock. Everything else in the tree draws limits, label keys, reasons and
+//! defaults from here; a third party imports this room to talk to us.
+
+pub mod keys;
+pub mod limits;
+pub mod names;
+pub mod reason;
+pub mod types;
+
+pub use reason::Reason;
+pub use types::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};

@@ -1,0 +1,76 @@
+//! Names that other programs see: API group, label and annotation keys, Secret types, the field manager.
+
+/// API group of the resource, and prefix of every label and annotation of ours.
+pub const GROUP: &str = "managedsecrets.dev";
+/// Served and stored version of the resource.
+pub const VERSION: &str = "v1alpha1";
+/// Kind of the resource.
+pub const KIND: &str = "ManagedSecret";
+/// Field manager of every write of the operator (server-side apply).
+pub const FIELD_MANAGER: &str = "managed-secrets";
+/// Prefix of the object name of a backing record; user-chosen names must not begin with it.
+pub const RECORD_PREFIX: &str = "msec-";
+/// Key of a record's data that holds the MSE1 bytes.
+pub const RECORD_DATA_KEY: &str = "value";
+
+/// Secret type of a backing record.
+pub const TYPE_RECORD: &str = "managedsecrets.dev/record";
+/// Secret type of a keyring.
+pub const TYPE_KEYRING: &str = "managedsecrets.dev/keyring";
+/// Secret type of a local key-encryption key.
+pub const TYPE_KEK: &str = "managedsecrets.dev/kek";
+
+/// Label that marks what a Secret is to us: [`ROLE_RECORD`] or [`ROLE_TARGET`].
+pub const LABEL_ROLE: &str = "managedsecrets.dev/role";
+/// Value of [`LABEL_ROLE`] on a backing record.
+pub const ROLE_RECORD: &str = "record";
+/// Value of [`LABEL_ROLE`] on a delivered Secret.
+pub const ROLE_TARGET: &str = "target";
+/// Label that holds the id (UUID) of the secret.
+pub const LABEL_ID: &str = "managedsecrets.dev/id";
+
+/// Annotation: the human-friendly name in clear (record).
+pub const ANNO_NAME: &str = "managedsecrets.dev/name";
+/// Annotation: the description (record).
+pub const ANNO_DESCRIPTION: &str = "managedsecrets.dev/description";
+/// Annotation: `metadata.name` of the ManagedSecret (record and target).
+pub const ANNO_OWNER: &str = "managedsecrets.dev/owner";
+/// Annotation: uid of the ManagedSecret (record).
+pub const ANNO_UID: &str = "managedsecrets.dev/uid";
+/// Annotation: creation date, RFC 3339 (record).
+pub const ANNO_CREATED: &str = "managedsecrets.dev/created";
+/// Annotation: date of the last change of name, description or value (record).
+pub const ANNO_UPDATED: &str = "managedsecrets.dev/updated";
+/// Annotation: date of the last change of the value (record).
+pub const ANNO_VALUE_UPDATED: &str = "managedsecrets.dev/value-updated";
+/// Annotation: the value's version, decimal (record).
+pub const ANNO_VERSION: &str = "managedsecrets.dev/version";
+/// Annotation: `metadata.generation` of the ManagedSecret that the record was made from (record).
+pub const ANNO_GENERATION: &str = "managedsecrets.dev/generation";
+/// Annotation: the deletion policy in force (record).
+pub const ANNO_DELETION_POLICY: &str = "managedsecrets.dev/deletion-policy";
+/// Annotation: which source the value came from, and its fingerprint (record).
+pub const ANNO_SOURCE: &str = "managedsecrets.dev/source";
+/// Annotation: where the value is delivered (record).
+pub const ANNO_TARGET: &str = "managedsecrets.dev/target";
+/// Annotation: base64 of the record's key commitment (record).
+pub const ANNO_COMMITMENT: &str = "managedsecrets.dev/commitment";
+/// Annotation: base64 of the seed id and the MAC over the metadata (record).
+pub const ANNO_MAC: &str = "managedsecrets.dev/mac";
+
+/// Name of the one keyring Secret that the operator writes, in its own namespace.
+pub const KEYRING_NAME: &str = "managed-secrets-keyring";
+/// Data key of a keyring Secret.
+pub const KEYRING_DATA_KEY: &str = "keyring.json";
+/// Prefix of the name of a local KEK Secret; the key id in hex follows.
+pub const KEK_PREFIX: &str = "managed-secrets-kek-";
+/// Data key of a local KEK Secret.
+pub const KEK_DATA_KEY: &str = "kek";
+/// Name of the ConfigMap that publishes the sealing public key, in the operator's namespace.
+pub const PUBLIC_KEY_CONFIGMAP: &str = "managed-secrets-sealing-key";
+/// Data key of that ConfigMap.
+pub const PUBLIC_KEY_DATA_KEY: &str = "sealing-key.json";
+/// The operator's namespace when nothing else says.
+pub const DEFAULT_OPERATOR_NAMESPACE: &str = "managed-secrets-system";
+/// Name of the operator's service account and Deployment.
+pub const OPERATOR_NAME: &str = "managed-secrets";

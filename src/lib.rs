@@ -1,0 +1,31 @@
+//! managed-secrets: a Kubernetes operator that turns a `ManagedSecret` into an encrypted record and a Secret that
+//! pods mount.
+//!
+//! ```text
+//!   kubectl apply                                                              a pod
+//!        │                                                                       ▲
+//!        ▼                                                                       │ mounts
+//!  ManagedSecret ──watch──▶ queue ──▶ observe ──▶ decide ──▶ act ──▶ record ──▶ target Secret
+//!        ▲                 (engine)   (reads)     (pure)    (writes)   │ MSE1, under a seed
+//!        │                                                    │        │ of the keyring, under
+//!        └──────────────────── status ◀───────────────────────┘        ▼ the KEK (kek)
+//!                                                                    etcd
+//! ```
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`api`] | the contract: resource types, names, limits and rules, condition reasons |
+//! | [`crypto`] | `Plaintext`, the MSE1 and mss1 formats, keyring documents; bytes and keys only |
+//! | [`kek`] | who holds the key-encryption key, and how the keyring is loaded and first made |
+//! | [`engine`] | watches, queue, workers, clients, supervision; knows nothing of secrets |
+//! | [`reconcile`] | observe → decide (pure) → act → status |
+//! | [`cli`] | the commands and what they print |
+//!
+//! Dependencies point downwards only: `cli → {reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
+
+pub mod api;
+pub mod cli;
+pub mod crypto;
+pub mod engine;
+pub mod kek;
+pub mod reconcile;
