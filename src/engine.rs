@@ -32,4 +32,6 @@ pub mod run;
 pub mod shutdown;
 pub mod stats;
 pub mod supervise;
+#[cfg(test)]
+mod testing;
 pub mod watch;

@@ -201,3 +201,119 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::engine::testing::{Reply, Server, config_map, failing, status};
+
+    async fn get(server: &Arc<Server>) -> (Result<ConfigMap, kube::Error>, Duration) {
+        let began = Instant::now();
+        let api: Api<ConfigMap> = Api::namespaced(server.clients().call, "n");
+        (api.get("a").await, began.elapsed())
+    }
+
+    fn good() -> Reply {
+        Reply::Whole(200, vec![], config_map("a", "1"))
+    }
+
+    fn busy(retry_after: &'static str) -> Reply {
+        Reply::Whole(429, vec![("retry-after", retry_after)], status(429, "busy"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_sent_again_while_the_server_is_busy() {
+        let server = Server::new([failing(503), failing(504), failing(429)], |_| good());
+        let (answer, took) = get(&server).await;
+        assert!(answer.is_ok());
+        assert_eq!(server.seen().len(), 4);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_are_bounded() {
+        let server = Server::new([], |_| failing(503));
+        let (answer, _) = get(&server).await;
+        assert!(matches!(answer, Err(kube::Error::Api(status)) if status.code == 503));
+        assert_eq!(server.seen().len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_answers_are_final() {
+        for code in [400, 403, 404, 409, 422, 500] {
+            let server = Server::new([failing(code)], |_| good());
+            assert!(get(&server).await.0.is_err(), "{code}");
+            assert_eq!(server.seen().len(), 1, "{code}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_obeyed_where_it_is_short() {
+        let server = Server::new([busy("3")], |_| good());
+        let (answer, took) = get(&server).await;
+        assert!(answer.is_ok());
+        assert!(took >= Duration::from_secs(3), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_retry_after_is_the_callers_business() {
+        let server = Server::new([busy("60")], |_| good());
+        let (answer, took) = get(&server).await;
+        assert!(matches!(answer, Err(kube::Error::Api(status)) if status.code == 429));
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_given_up() {
+        let server = Server::new([], |_| Reply::Hang);
+        let (answer, took) = get(&server).await;
+        assert!(matches!(answer, Err(kube::Error::Service(_))), "{answer:?}");
+        assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(31), "{took:?}");
+    }
+
+    /// Reads the head of one request, and begins an answer that says it is longer than what comes.
+    async fn begin_to_answer(listener: TcpListener) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
+        // Held open until the client hangs up.
+        let _ = stream.read(&mut [0]).await;
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn over_the_wire_it_says_who_it_is_and_gives_up_a_stalled_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static("somebody else")));
+        let options = Options { read: Duration::from_millis(100), ..Options::default() };
+        let clients = Clients::new(&config, &options).unwrap();
+        let server = tokio::spawn(begin_to_answer(listener));
+        let answer = Api::<ConfigMap>::namespaced(clients.call, "n").get("a").await;
+        assert!(answer.is_err(), "half an answer is none");
+        let head = server.await.unwrap();
+        let agents: Vec<_> = head.lines().filter(|line| line.starts_with("user-agent: ")).collect();
+        assert_eq!(agents, [concat!("user-agent: managed-secrets/", env!("CARGO_PKG_VERSION"))]);
+    }
+
+    #[test]
+    fn retry_after_reads_seconds_and_nothing_else() {
+        for (text, seconds) in [("0", Some(0)), ("17", Some(17)), ("-1", None), ("Wed, 21 Oct", None), ("", None)] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs), "{text:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+}

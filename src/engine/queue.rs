@@ -123,3 +123,54 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.inner.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_wakes_for_what_comes_and_for_what_falls_due() {
+        let queue = Queue::new();
+        let waiter = tokio::spawn({
+            let queue = queue.clone();
+            async move { (queue.next().await, queue.next().await, queue.next().await) }
+        });
+        let began = Instant::now();
+        queue.add_after("late", Lane::Fresh, Duration::from_secs(60));
+        sleep_until(began + Duration::from_secs(1)).await;
+        queue.add_after("earlier", Lane::Fresh, Duration::from_secs(10));
+        queue.add("now", Lane::Resync);
+        assert_eq!(waiter.await.unwrap(), ("now", "earlier", "late"));
+        assert_eq!(began.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_waiters_get_a_key_each() {
+        let queue = Queue::new();
+        let waiters = [(); 2].map(|()| {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.next().await })
+        });
+        tokio::task::yield_now().await;
+        queue.add(1, Lane::Fresh);
+        queue.add(2, Lane::Fresh);
+        let mut keys = Vec::new();
+        for waiter in waiters {
+            keys.push(waiter.await.unwrap());
+        }
+        keys.sort_unstable();
+        assert_eq!(keys, [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_what_waits_is_known() {
+        let queue = Queue::new();
+        assert_eq!(queue.oldest_due(), None);
+        queue.add(1, Lane::Fresh);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(queue.oldest_due(), Some(Duration::from_secs(7)));
+        assert_eq!(queue.next().await, 1);
+        assert_eq!((queue.oldest_due(), queue.depth()), (None, Depth { waiting: 0, in_flight: 1 }));
+    }
+}

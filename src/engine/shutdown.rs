@@ -43,3 +43,25 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal as Name, getpid, kill_process};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_signal_cancels_and_does_not_end_the_process() {
+        for name in [Name::TERM, Name::INT] {
+            let shutdown = CancellationToken::new();
+            let signals = tokio::spawn(Signals::catch().unwrap().run(shutdown.clone()));
+            kill_process(getpid(), name).unwrap();
+            timeout(Duration::from_secs(10), shutdown.cancelled()).await.expect("cancelled by the signal");
+            signals.abort();
+        }
+    }
+}

@@ -145,11 +145,11 @@ impl Inner {
 impl Tasks {
     /// The next task that ended: `Ok` if it was told to. `None` when there are no tasks.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Failure>>> {
-        self.set.poll_join_next_with_id(cx).map(|ended| ended.map(|ended| self.judge(ended)))
+        self.set.poll_join_next_with_id(cx).map(|ended| ended.map(|ended| self.judge(&ended)))
     }
 
-    fn judge(&mut self, ended: Result<(Id, ()), JoinError>) -> Result<(), Failure> {
-        let (id, panicked) = match &ended {
+    fn judge(&mut self, ended: &Result<(Id, ()), JoinError>) -> Result<(), Failure> {
+        let (id, panicked) = match ended {
             Ok((id, ())) => (*id, false),
             Err(error) => (error.id(), error.is_panic()),
         };
@@ -159,5 +159,90 @@ impl Tasks {
             (false, true) => Ok(()),
             (false, false) => Err(Failure::Ended(name)),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(20);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_untold_ends_the_process() {
+        let supervisor = Supervisor::new();
+        let stop = CancellationToken::new();
+        supervisor.spawner().spawn("steady", stop.clone(), pending());
+        supervisor.spawner().spawn("frail", stop.clone(), async {});
+        assert_eq!(supervisor.run(stop, GRACE).await, Err(Failure::Ended("frail".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_the_process_also_one_of_a_task_that_came_later() {
+        let supervisor = Supervisor::new();
+        let stop = CancellationToken::new();
+        let spawner = supervisor.spawner();
+        supervisor.spawner().spawn("parent", stop.clone(), async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            spawner.spawn("child", CancellationToken::new(), async { panic!("on purpose") });
+            pending().await
+        });
+        assert_eq!(supervisor.run(stop, GRACE).await, Err(Failure::Panicked("child".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_without_tasks_waits_for_the_first() {
+        let supervisor = Supervisor::new();
+        let spawner = supervisor.spawner();
+        let run = tokio::spawn(supervisor.run(CancellationToken::new(), GRACE));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!run.is_finished());
+        spawner.spawn("frail", CancellationToken::new(), async {});
+        assert_eq!(run.await.unwrap(), Err(Failure::Ended("frail".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_may_end_when_it_was_told_to() {
+        let supervisor = Supervisor::new();
+        let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+        let told = stop.clone();
+        supervisor.spawner().spawn("told", stop.clone(), async move { told.cancelled().await });
+        let until = shutdown.clone();
+        supervisor.spawner().spawn("drains", shutdown.clone(), async move {
+            until.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
+        let run = tokio::spawn(supervisor.run(shutdown.clone(), GRACE));
+        stop.cancel();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!run.is_finished());
+        let began = tokio::time::Instant::now();
+        shutdown.cancel();
+        assert_eq!(run.await.unwrap(), Ok(()));
+        assert!(began.elapsed() >= Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_stop_is_named_and_aborted() {
+        struct Told(Option<tokio::sync::oneshot::Sender<()>>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.take().unwrap().send(());
+            }
+        }
+        let supervisor = Supervisor::new();
+        let (sender, dropped) = tokio::sync::oneshot::channel();
+        let (told, spawner) = (Told(Some(sender)), supervisor.spawner());
+        let shutdown = CancellationToken::new();
+        supervisor.spawner().spawn("deaf", shutdown.clone(), async move {
+            let _holds = (told, spawner);
+            pending::<()>().await;
+        });
+        shutdown.cancel();
+        assert_eq!(supervisor.run(shutdown, GRACE).await, Err(Failure::Stuck(vec!["deaf".into()])));
+        dropped.await.expect("aborted, although it holds a spawner");
     }
 }

@@ -235,3 +235,238 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.entries.insert(key, Entry { state: State::Waiting { lane, place }, failures });
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn drain(core: &mut Core<u32>, now: Instant) -> Vec<u32> {
+        std::iter::from_fn(|| core.pop(now)).collect()
+    }
+
+    #[test]
+    fn first_come_first_served_and_fresh_before_resync() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        for key in [1, 2] {
+            core.add(key, Lane::Resync, now);
+        }
+        for key in [4, 3, 4] {
+            core.add(key, Lane::Fresh, now);
+        }
+        assert_eq!(drain(&mut core, now), [4, 3, 1, 2]);
+    }
+
+    #[test]
+    fn a_waiting_resync_that_becomes_fresh_overtakes() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        for key in [1, 2, 3] {
+            core.add(key, Lane::Resync, now);
+        }
+        core.add(3, Lane::Fresh, now);
+        core.add(3, Lane::Resync, now);
+        assert_eq!(drain(&mut core, now), [3, 1, 2]);
+    }
+
+    #[test]
+    fn resyncs_are_not_starved() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        core.add(0, Lane::Resync, now);
+        for key in 1..100 {
+            core.add(key, Lane::Fresh, now);
+        }
+        let order = drain(&mut core, now);
+        assert_eq!(order.iter().position(|key| *key == 0), Some(7));
+        assert_eq!(order.len(), 100);
+    }
+
+    #[test]
+    fn of_two_times_the_earlier_counts() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        core.add(1, Lane::Fresh, now + 5 * SECOND);
+        core.add(1, Lane::Fresh, now + 3 * SECOND);
+        core.add(1, Lane::Fresh, now + 4 * SECOND);
+        assert_eq!(core.next_due(), Some(now + 3 * SECOND));
+        assert_eq!(core.pop(now + 2 * SECOND), None);
+        assert_eq!(core.pop(now + 3 * SECOND), Some(1));
+        core.finish(&1, Next::Done, now, Jitter::NONE);
+        assert_eq!(core.next_due(), None);
+    }
+
+    #[test]
+    fn success_clears_the_failures() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        for expected in [100, 200, 400, 800] {
+            core.add(1, Lane::Fresh, now);
+            assert_eq!(core.pop(now), Some(1));
+            core.finish(&1, Next::Retry { after: None }, now, Jitter::NONE);
+            assert_eq!(core.next_due(), Some(now + Duration::from_millis(expected)));
+        }
+        assert_eq!(core.failures(&1), 4);
+        core.add(1, Lane::Fresh, now);
+        core.pop(now);
+        core.finish(&1, Next::After(SECOND), now, Jitter::NONE);
+        assert_eq!((core.failures(&1), core.next_due()), (0, Some(now + SECOND)));
+    }
+
+    #[test]
+    fn a_retry_waits_at_least_as_long_as_asked() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        core.add(1, Lane::Fresh, now);
+        core.pop(now);
+        core.finish(&1, Next::Retry { after: Some(7 * SECOND) }, now, Jitter::NONE);
+        assert_eq!(core.next_due(), Some(now + 7 * SECOND));
+    }
+
+    #[test]
+    fn a_delay_beyond_the_clock_means_never() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        core.add(1, Lane::Fresh, now);
+        core.pop(now);
+        core.finish(&1, Next::After(Duration::MAX), now, Jitter::NONE);
+        assert_eq!(core.depth(), Depth::default());
+    }
+
+    #[test]
+    fn only_what_is_due_grows_old() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        core.add(1, Lane::Resync, now + SECOND);
+        core.add(2, Lane::Fresh, now + 2 * SECOND);
+        assert_eq!(core.oldest_due(now), None);
+        assert_eq!(core.oldest_due(now + 4 * SECOND), Some(3 * SECOND));
+        core.pop(now + 4 * SECOND);
+        assert_eq!(core.pop(now + 4 * SECOND), Some(1));
+        assert_eq!(core.oldest_due(now + 9 * SECOND), None, "what is in flight has its own deadline");
+    }
+
+    #[test]
+    fn what_is_forgotten_in_flight_comes_back_only_if_added_anew() {
+        let (mut core, now) = (Core::new(), Instant::now());
+        core.add(1, Lane::Fresh, now);
+        core.pop(now);
+        core.add(1, Lane::Fresh, now);
+        core.forget(&1);
+        core.finish(&1, Next::Retry { after: None }, now, Jitter::NONE);
+        assert_eq!((core.depth(), core.failures(&1)), (Depth::default(), 0));
+
+        core.add(1, Lane::Fresh, now);
+        core.pop(now);
+        core.forget(&1);
+        core.add(1, Lane::Fresh, now);
+        core.finish(&1, Next::After(SECOND), now, Jitter::NONE);
+        assert_eq!(core.pop(now), Some(1));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(u32, Lane, u64),
+        Pop,
+        Finish(usize, Next),
+        Forget(u32),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let lane = prop_oneof![Just(Lane::Fresh), Just(Lane::Resync)];
+        let next = prop_oneof![
+            3 => Just(Next::Done),
+            1 => (0..3000u64).prop_map(|ms| Next::After(Duration::from_millis(ms))),
+            2 => proptest::option::of(0..3000u64)
+                .prop_map(|ms| Next::Retry { after: ms.map(Duration::from_millis) }),
+        ];
+        prop_oneof![
+            4 => (0..6u32, lane, prop_oneof![Just(0), 0..2000u64]).prop_map(|(k, l, ms)| Step::Add(k, l, ms)),
+            4 => Just(Step::Pop),
+            3 => (any::<prop::sample::Index>(), next).prop_map(|(i, next)| Step::Finish(i.index(6), next)),
+            1 => (0..6u32).prop_map(Step::Forget),
+            2 => (0..1500u64).prop_map(Step::Pass),
+        ]
+    }
+
+    /// What is expected of one key: the simplest thing that could be right.
+    #[derive(Debug, Clone, Copy, Default)]
+    struct Expected {
+        due: Option<Instant>,
+        in_flight: bool,
+        forgotten: bool,
+        failures: u32,
+    }
+
+    impl Expected {
+        fn want(&mut self, due: Instant) {
+            self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+        }
+
+        fn finish(&mut self, next: Next, now: Instant) {
+            self.in_flight = false;
+            let own = match next {
+                _ if std::mem::take(&mut self.forgotten) => None,
+                Next::Done => None,
+                Next::After(delay) => Some(delay),
+                Next::Retry { after } => {
+                    self.failures += 1;
+                    Some(FAILURES.delay(self.failures, Jitter::NONE).max(after.unwrap_or_default()))
+                }
+            };
+            if !matches!(next, Next::Retry { .. }) {
+                self.failures = 0;
+            }
+            if let Some(delay) = own {
+                self.want(now + delay);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_twice_in_flight_and_nothing_lost(steps in proptest::collection::vec(step(), 1..200)) {
+            let mut now = Instant::now();
+            let mut core = Core::new();
+            let mut model = [Expected::default(); 6];
+            for step in steps {
+                match step {
+                    Step::Add(key, lane, ms) => {
+                        let due = now + Duration::from_millis(ms);
+                        core.add(key, lane, due);
+                        model[key as usize].want(due);
+                    }
+                    Step::Pop => match core.pop(now) {
+                        Some(key) => {
+                            let expected = &mut model[key as usize];
+                            prop_assert!(!expected.in_flight, "twice in flight");
+                            prop_assert!(expected.due.is_some_and(|due| due <= now), "not asked for, or not yet");
+                            *expected = Expected { due: None, in_flight: true, ..*expected };
+                        }
+                        None => prop_assert!(
+                            model.iter().all(|key| key.in_flight || key.due.is_none_or(|due| due > now)),
+                            "something is due and was not handed out"
+                        ),
+                    },
+                    Step::Finish(index, next) => {
+                        core.finish(&u32::try_from(index).unwrap(), next, now, Jitter::NONE);
+                        if model[index].in_flight {
+                            model[index].finish(next, now);
+                        }
+                    }
+                    Step::Forget(key) => {
+                        core.forget(&key);
+                        let expected = &mut model[key as usize];
+                        let in_flight = expected.in_flight;
+                        *expected = Expected { in_flight, forgotten: in_flight, ..Expected::default() };
+                    }
+                    Step::Pass(ms) => now += Duration::from_millis(ms),
+                }
+                let in_flight = model.iter().filter(|key| key.in_flight).count();
+                let waiting = model.iter().filter(|key| !key.in_flight && key.due.is_some()).count();
+                prop_assert_eq!(core.depth(), Depth { waiting, in_flight });
+                for (key, expected) in (0..).zip(&model) {
+                    prop_assert_eq!(core.failures(&key), expected.failures);
+                }
+            }
+        }
+    }
+}
