@@ -34,6 +34,9 @@ use tower::{
     timeout::TimeoutLayer,
 };
 
+/// Who we are, to the API server's audit log and metrics.
+const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
 /// The clients of one process.
 #[derive(Clone)]
 pub struct Clients {
@@ -92,7 +95,7 @@ impl Clients {
     /// Clients for the API server that `config` names. Must be called within a tokio runtime.
     pub fn new(config: &Config, options: &Options) -> Result<Self, ClientError> {
         let mut config = config.clone();
-        let agent = HeaderValue::from_static(concat!("managed-secrets/", env!("CARGO_PKG_VERSION")));
+        let agent = HeaderValue::from_static(AGENT);
         config.headers.retain(|(name, _)| name != header::USER_AGENT);
         config.headers.push((header::USER_AGENT, agent));
         config.connect_timeout = Some(options.connect);
@@ -305,7 +308,7 @@ mod tests {
         assert!(answer.is_err(), "half an answer is none");
         let head = server.await.unwrap();
         let agents: Vec<_> = head.lines().filter(|line| line.starts_with("user-agent: ")).collect();
-        assert_eq!(agents, [concat!("user-agent: managed-secrets/", env!("CARGO_PKG_VERSION"))]);
+        assert_eq!(agents, [format!("user-agent: {AGENT}")]);
     }
 
     #[test]

@@ -139,7 +139,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::engine::queue::{Depth, Lane};
+    use crate::engine::{
+        queue::{Depth, Lane},
+        testing::{child, is_child},
+    };
 
     type Script = Box<dyn Fn(u32, usize) -> (Duration, Option<Next>) + Send + Sync>;
 
@@ -312,5 +315,23 @@ mod tests {
         it.task.await.unwrap();
         assert_eq!(began.elapsed(), seconds(20));
         assert_eq!(it.reconciler.finished.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_message() {
+        const NAME: &str = "engine::run::tests::a_panic_is_logged_with_its_place_and_without_its_message";
+        const CANARY: &str = "hunter2";
+        if is_child(NAME) {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+            log_panics();
+            let panicked = std::thread::spawn(|| panic!("{CANARY}")).join();
+            assert!(panicked.is_err());
+            return;
+        }
+        let output = child(NAME);
+        assert!(output.status.success());
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.contains("ERROR") && log.contains(file!()), "{log}");
+        assert!(!log.contains(CANARY));
     }
 }

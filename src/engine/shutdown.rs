@@ -53,6 +53,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::engine::testing::{child, is_child};
 
     #[tokio::test]
     async fn the_first_signal_cancels_and_does_not_end_the_process() {
@@ -63,5 +64,26 @@ mod tests {
             timeout(Duration::from_secs(10), shutdown.cancelled()).await.expect("cancelled by the signal");
             signals.abort();
         }
+    }
+
+    #[test]
+    fn the_second_signal_ends_the_process_at_once() {
+        const NAME: &str = "engine::shutdown::tests::the_second_signal_ends_the_process_at_once";
+        if is_child(NAME) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let shutdown = CancellationToken::new();
+                let impatient = async {
+                    kill_process(getpid(), Name::TERM).unwrap();
+                    shutdown.cancelled().await;
+                    kill_process(getpid(), Name::INT).unwrap();
+                    std::future::pending::<()>().await;
+                };
+                let signals = Signals::catch().unwrap().run(shutdown.clone());
+                let _ = timeout(Duration::from_secs(20), async { tokio::join!(signals, impatient) }).await;
+            });
+            return;
+        }
+        assert_eq!(child(NAME).status.code(), Some(IMPATIENT));
     }
 }

@@ -188,7 +188,7 @@ mod tests {
         supervisor.spawner().spawn("parent", stop.clone(), async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
             spawner.spawn("child", CancellationToken::new(), async { panic!("on purpose") });
-            pending().await
+            pending::<()>().await;
         });
         assert_eq!(supervisor.run(stop, GRACE).await, Err(Failure::Panicked("child".into())));
     }

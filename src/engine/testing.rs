@@ -25,12 +25,18 @@ use tower::BoxError;
 
 use super::client::{Answer, Clients, Options, Tap, Wire};
 
+/// More requests than any test means to make. Without an end to it, a storm would go on in a paused moment for ever.
+const STORM: usize = 10_000;
+
+/// A line of a stream, or how it breaks.
+pub(super) type Line = Result<Value, BoxError>;
+
 /// What is answered to one request.
 pub(super) enum Reply {
     /// Status, headers, body.
     Whole(u16, Vec<(&'static str, &'static str)>, Value),
     /// The lines that come through the channel, until it closes.
-    Stream(UnboundedReceiver<Result<Value, BoxError>>),
+    Stream(UnboundedReceiver<Line>),
     /// A list that begins and never goes on.
     Stalled,
     /// Nothing, ever.
@@ -95,7 +101,11 @@ impl Server {
 impl Tap for Server {
     fn exchange(&self, request: Request<Body>, _: Wire) -> BoxFuture<'static, Result<Answer, BoxError>> {
         let seen = Seen { at: Instant::now(), uri: request.uri().to_string() };
-        self.seen.lock().unwrap().push(seen.clone());
+        {
+            let mut all = self.seen.lock().unwrap();
+            all.push(seen.clone());
+            assert!(all.len() < STORM, "a storm of requests");
+        }
         let scripted = self.script.lock().unwrap().pop_front();
         let reply = scripted.unwrap_or_else(|| (self.rest)(&seen));
         Box::pin(async move {
@@ -136,11 +146,12 @@ pub(super) fn config_map(name: &str, version: &str) -> Value {
 }
 
 /// One line of a watch.
-pub(super) fn event(kind: &str, object: &Value) -> Result<Value, BoxError> {
+#[allow(clippy::unnecessary_wraps, reason = "other lines break")]
+pub(super) fn event(kind: &str, object: &Value) -> Line {
     Ok(json!({"type": kind, "object": object}))
 }
 
-pub(super) fn bookmark(version: &str) -> Result<Value, BoxError> {
+pub(super) fn bookmark(version: &str) -> Line {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": version}});
     event("BOOKMARK", &object)
 }
@@ -155,13 +166,13 @@ pub(super) fn failing(code: u16) -> Reply {
 }
 
 /// A watch that stays open as long as the sender lives.
-pub(super) fn open() -> (UnboundedSender<Result<Value, BoxError>>, Reply) {
+pub(super) fn open() -> (UnboundedSender<Line>, Reply) {
     let (lines, receiver) = unbounded();
     (lines, Reply::Stream(receiver))
 }
 
 /// A watch of these lines that ends at once.
-pub(super) fn short(lines: impl IntoIterator<Item = Result<Value, BoxError>>) -> Reply {
+pub(super) fn short(lines: impl IntoIterator<Item = Line>) -> Reply {
     let (sender, reply) = open();
     for line in lines {
         sender.unbounded_send(line).unwrap();
@@ -175,4 +186,18 @@ pub(super) fn silent() -> Reply {
     // It must outlive the test, which is what forgetting the only sender says.
     std::mem::forget(lines);
     reply
+}
+
+/// Whether this process is the child that [`child`] started for the test `name`.
+pub(super) fn is_child(name: &str) -> bool {
+    std::env::var("ENGINE_TEST_CHILD").is_ok_and(|child| child == name)
+}
+
+/// Runs the test `name` (with its whole path) in a process of its own, for what concerns a whole process.
+pub(super) fn child(name: &str) -> std::process::Output {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("ENGINE_TEST_CHILD", name)
+        .output()
+        .unwrap()
 }

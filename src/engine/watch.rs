@@ -14,6 +14,8 @@
 
 mod ear;
 mod set;
+#[cfg(test)]
+mod tests;
 
 use std::{
     error::Error as _,
