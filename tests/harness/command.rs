@@ -1,0 +1,6 @@
+//! placeholder
+
+#[path = "lib.rs"]
+mod harness;
+
+fn main() {}
