@@ -51,13 +51,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct ControlPlane {
     access: Access,
-    own: Option<Own>,
-}
-
-/// What we have only of a control plane that we started.
-#[derive(Debug)]
-struct Own {
     supervisor: Arc<Supervisor>,
+    given: bool,
 }
 
 /// The programs that can be paused, stopped and started again.
@@ -110,10 +105,10 @@ impl ControlPlane {
             value: String::new(),
             expected: "the kubeconfig of the cluster that USE_EXISTING_CLUSTER=true speaks of",
         })?;
-        let supervisor = Supervisor::start("client")?;
+        let supervisor = Arc::new(Supervisor::start("client")?);
         let access = Access::new(PathBuf::from(kubeconfig), "kubectl".into(), supervisor.folder());
-        let this = Self { access, own: None };
-        this.wait_until_ready(None).await?;
+        let this = Self { access, supervisor, given: true };
+        this.wait_until_ready().await?;
         this.apply_manifests(options).await?;
         Ok(this)
     }
@@ -146,10 +141,10 @@ impl ControlPlane {
         write(&kubeconfig, kubeconfig_text(&format!("https://127.0.0.1:{secure}"), &certificate, &token))?;
 
         let access = Access::new(kubeconfig, binaries.kubectl.clone(), folder);
-        let this = Self { access, own: Some(Own { supervisor: Arc::clone(&supervisor) }) };
-        this.wait_until_ready(Some(&supervisor)).await?;
+        let this = Self { access, supervisor, given: false };
+        this.wait_until_ready().await?;
         this.apply_manifests(options).await?;
-        supervisor.run(CONTROLLER_MANAGER, &controller_manager(binaries))?;
+        this.supervisor.run(CONTROLLER_MANAGER, &controller_manager(binaries))?;
         Ok(this)
     }
 
@@ -160,24 +155,26 @@ impl ControlPlane {
 
     /// Whether this is a cluster that was given to us: what a test leaves behind there stays.
     pub fn is_given(&self) -> bool {
-        self.own.is_none()
+        self.given
     }
 
-    /// The supervisor, to run further programs (the operator) that end with the control plane.
-    pub fn supervisor(&self) -> Result<&Arc<Supervisor>> {
-        self.own.as_ref().map(|own| &own.supervisor).ok_or(Error::NotOurs("the supervisor"))
+    /// Runs further programs (the operator), which end with the control plane.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
     }
 
     /// etcd's data folder, to search for what must not be there.
     pub fn etcd_dir(&self) -> Result<PathBuf> {
-        let own = self.own.as_ref().ok_or(Error::NotOurs("etcd's data folder"))?;
-        Ok(own.supervisor.folder().join("etcd-data"))
+        Ok(self.own("etcd's data folder")?.folder().join("etcd-data"))
     }
 
     /// The API server's audit log: one JSON object a line.
     pub fn audit_log(&self) -> Result<PathBuf> {
-        let own = self.own.as_ref().ok_or(Error::NotOurs("the audit log"))?;
-        Ok(own.supervisor.folder().join("audit.log"))
+        Ok(self.own("the audit log")?.folder().join("audit.log"))
+    }
+
+    fn own(&self, what: &'static str) -> Result<&Arc<Supervisor>> {
+        if self.given { Err(Error::NotOurs(what)) } else { Ok(&self.supervisor) }
     }
 
     /// Freezes a program: its connections stay open, and nothing answers.
@@ -199,7 +196,7 @@ impl ControlPlane {
     pub async fn start_component(&self, component: Component) -> Result<()> {
         self.supervise(move |supervisor| supervisor.run_again(component.name())).await?;
         match component {
-            Component::Apiserver => self.wait_until_ready(self.own.as_ref().map(|own| own.supervisor.as_ref())).await,
+            Component::Apiserver => self.wait_until_ready().await,
             Component::Etcd | Component::ControllerManager => Ok(()),
         }
     }
@@ -213,9 +210,13 @@ impl ControlPlane {
         .await
     }
 
+    /// Lets everything run on after this process. Returns the id of the process whose end ends it.
+    pub fn leave_running(self) -> Result<u32> {
+        self.supervisor.leave_running()
+    }
+
     async fn supervise(&self, act: impl FnOnce(&Supervisor) -> Result<()> + Send + 'static) -> Result<()> {
-        let own = self.own.as_ref().ok_or(Error::NotOurs("stopping a component"))?;
-        let supervisor = Arc::clone(&own.supervisor);
+        let supervisor = Arc::clone(self.own("a component to stop")?);
         blocking(move || act(&supervisor)).await
     }
 
@@ -231,11 +232,13 @@ impl ControlPlane {
     }
 
     /// Ready means that `/readyz` says so, and that the namespace `default` exists: it is made a moment later.
-    async fn wait_until_ready(&self, supervisor: Option<&Supervisor>) -> Result<()> {
+    async fn wait_until_ready(&self) -> Result<()> {
         let client = self.access.admin_client().await?;
         let namespaces = Api::<Namespace>::all(client.clone());
         poll("the API server to be ready", START_DEADLINE, || async {
-            supervisor.map_or(Ok(()), check_running)?;
+            if !self.given {
+                check_running(&self.supervisor)?;
+            }
             let request = http::Request::get("/readyz")
                 .body(Vec::new())
                 .map_err(|error| Error::Format { what: "a request".to_owned(), why: error.to_string() })?;

@@ -30,6 +30,7 @@ struct Shell {
     /// Absent once the shell was told to end.
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    left_running: bool,
 }
 
 /// A signal that changes whether a process runs.
@@ -48,11 +49,15 @@ impl Supervisor {
     pub fn start(purpose: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("managed-secrets-{purpose}-{}", uuid::Uuid::new_v4().simple()));
         fs::DirBuilder::new().mode(0o700).create(&folder).context("create", &folder)?;
+        // Not our own standard error: whoever reads that to its end would wait for what is left running.
+        let log = folder.join("supervisor.log");
+        let errors = fs::File::create(&log).context("create", &log)?;
         let mut process = Command::new("sh")
             .args(["-c", SCRIPT, "managed-secrets-supervisor"])
             .current_dir(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(errors)
             // A group of its own: Ctrl-C in a terminal ends the parent, and the supervisor then cleans up in peace.
             .process_group(0)
             .spawn()
@@ -61,7 +66,8 @@ impl Supervisor {
             return Err(Error::SupervisorGone);
         };
         let answers = BufReader::new(answers);
-        Ok(Self { folder, shell: Mutex::new(Shell { process, requests: Some(requests), answers }) })
+        let shell = Shell { process, requests: Some(requests), answers, left_running: false };
+        Ok(Self { folder, shell: Mutex::new(shell) })
     }
 
     /// The folder in which the processes run; `NAME.log` in it is the output of each.
@@ -124,6 +130,23 @@ impl Supervisor {
         })
     }
 
+    /// Hands the pipe over to a process that does nothing: when that is killed, or the machine ends, so does the rest.
+    /// Returns its id.
+    pub fn leave_running(&self) -> Result<u32> {
+        let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = shell.requests.take().ok_or(Error::SupervisorGone)?;
+        shell.left_running = true;
+        let holder = Command::new("sleep")
+            .arg("2147483647")
+            .stdin(Stdio::from(requests))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start", Path::new("sleep"))?;
+        Ok(holder.id())
+    }
+
     fn ask(&self, request: &str) -> Result<String> {
         let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = String::new();
@@ -141,8 +164,10 @@ impl Drop for Supervisor {
     /// does the same a moment later.
     fn drop(&mut self) {
         let shell = self.shell.get_mut().unwrap_or_else(PoisonError::into_inner);
-        shell.requests = None;
-        let _ = shell.process.wait();
+        if !shell.left_running {
+            shell.requests = None;
+            let _ = shell.process.wait();
+        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! The harness itself: what a control plane of the tests can do, and that nothing of it outlives its parent.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
+use rustix::process::{Pid, test_kill_process};
 
 use crate::harness::audit::Mark;
 use crate::harness::shared::{self, TestNamespace};
@@ -106,4 +110,40 @@ async fn the_api_server_can_hang_and_restart() {
     assert!(etcd.join("member/snap/db").is_file());
     control_plane.stop().await.unwrap();
     assert!(!etcd.exists());
+}
+
+/// Set in the process that this test starts and kills.
+const PARENT: &str = "MANAGED_SECRETS_TEST_PARENT";
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_parent() {
+    if std::env::var_os(PARENT).is_some() {
+        let control_plane = ControlPlane::start_own(&Options::default()).await.unwrap();
+        println!("\nfolder={}", control_plane.supervisor().folder().display());
+        return std::future::pending().await;
+    }
+    // This very test again, as the parent of a control plane.
+    let mut parent = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "integration::harness::nothing_outlives_a_killed_parent", "--nocapture"])
+        .env(PARENT, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+    let folder =
+        lines.map_while(Result::ok).find_map(|line| Some(PathBuf::from(line.strip_prefix("folder=")?))).unwrap();
+    let pids: Vec<_> = ["etcd", "kube-apiserver", "kube-controller-manager"]
+        .map(|name| std::fs::read_to_string(folder.join(format!("{name}.pid"))).unwrap().trim().parse().unwrap())
+        .map(|pid| Pid::from_raw(pid).unwrap())
+        .into();
+    let alive = || pids.iter().filter(|pid| test_kill_process(**pid).is_ok()).count();
+    assert_eq!(alive(), 3);
+
+    parent.kill().unwrap(); // SIGKILL: it gets no chance to clean up
+    parent.wait().unwrap();
+    poll("the processes and their folder to go", Duration::from_secs(20), || async {
+        Ok((alive() == 0 && !folder.exists()).then_some(()))
+    })
+    .await
+    .unwrap();
 }
