@@ -5,5 +5,6 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod facts;
     mod harness;
 }
