@@ -13,6 +13,7 @@
 //! world as it is and goes on from there.
 
 pub mod act;
+pub mod cluster;
 pub mod conditions;
 pub mod decide;
 pub mod delivery;
@@ -20,6 +21,6 @@ pub mod events;
 pub mod failure;
 pub mod index;
 pub mod record;
-pub mod run;
+
 pub mod view;
 pub mod world;

@@ -79,10 +79,16 @@ impl Verdict {
 
 /// The conditions that follow, and after how long they would change by themselves.
 #[must_use]
-pub fn follow(old: &[Condition], generation: i64, verdict: &Verdict, now: Timestamp) -> (Vec<Condition>, Option<Duration>) {
+pub fn follow(
+    old: &[Condition],
+    generation: i64,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> (Vec<Condition>, Option<Duration>) {
     let find = |type_: &str| old.iter().find(|condition| condition.type_ == type_);
     let make = |type_: &str, status: &str, reason: Reason, message: &str| {
-        let since = find(type_).filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+        let since =
+            find(type_).filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -99,13 +105,12 @@ pub fn follow(old: &[Condition], generation: i64, verdict: &Verdict, now: Timest
             let message = "spec.suspend is true: nothing is written, and what is served stays";
             (vec![make(READY, status, Reason::Suspended, message)], None)
         }
-        Verdict::Working(p) => (
-            vec![make(READY, "Unknown", p.reason, &p.message), make(RECONCILING, "True", p.reason, &p.message)],
-            None,
-        ),
+        Verdict::Working(p) => {
+            (vec![make(READY, "Unknown", p.reason, &p.message), make(RECONCILING, "True", p.reason, &p.message)], None)
+        }
         Verdict::Passing(p) => {
-            let delivered =
-                find(READY).is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation));
+            let delivered = find(READY)
+                .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation));
             if delivered {
                 let message = format!("what is served stays served; {}", p.message);
                 return (vec![make(READY, "True", p.reason, &message)], None);
@@ -113,10 +118,9 @@ pub fn follow(old: &[Condition], generation: i64, verdict: &Verdict, now: Timest
             let ready = make(READY, "Unknown", p.reason, &p.message);
             (vec![ready, make(RECONCILING, "True", p.reason, &p.message)], None)
         }
-        Verdict::Person(p) => (
-            vec![make(READY, "False", p.reason, &p.message), make(STALLED, "True", p.reason, &p.message)],
-            None,
-        ),
+        Verdict::Person(p) => {
+            (vec![make(READY, "False", p.reason, &p.message), make(STALLED, "True", p.reason, &p.message)], None)
+        }
         Verdict::Waiting(p) => {
             let ready = make(READY, "False", p.reason, &p.message);
             let of_this_generation = |before: &&Condition| before.observed_generation == Some(generation);

@@ -18,7 +18,7 @@ use crate::{
         ManagedSecretStatus, Reason,
         types::{Delivery as DeliveryKind, RecordRef, TargetRef},
     },
-    crypto::plaintext::Plaintext,
+    crypto::Plaintext,
 };
 
 mod claim;
@@ -204,6 +204,15 @@ pub fn decide(world: &World) -> Step {
     }
 }
 
+/// The step that says in the status how a pass failed, if it does not say so already.
+#[must_use]
+pub fn failed(world: &World, verdict: Verdict) -> Step {
+    if world.gone || world.own.deleting {
+        return Step::Finish(Finish::DONE);
+    }
+    report(world, None, verdict)
+}
+
 fn next(world: &World) -> Result<Step, Step> {
     let own = &world.own;
     if world.gone || own.deleting {
@@ -252,7 +261,9 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         Action::Write(slot) => {
             let target = delivery::target_write(world, slot.clone(), &draft.delivery.record, id);
             if let Some(why) = target_pending(world, draft, &target) {
-                if why == Why::Drift && let Some(wait) = world.repair_wait {
+                if why == Why::Drift
+                    && let Some(wait) = world.repair_wait
+                {
                     return Ok(Step::Finish(Finish::after(wait)));
                 }
                 confirmed(world, record)?;
@@ -389,7 +400,11 @@ fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String
 fn shown_by_no_watch(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::TargetNotOwned | Reason::TargetImmutable | Reason::NameInUse | Reason::TargetInUse | Reason::WaitingForDeletion
+        Reason::TargetNotOwned
+            | Reason::TargetImmutable
+            | Reason::NameInUse
+            | Reason::TargetInUse
+            | Reason::WaitingForDeletion
     )
 }
 
@@ -421,11 +436,18 @@ fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
     }
 }
 
-/// The incoming value, read in this pass.
+/// The incoming value, read in this pass from the source that the spec wants now.
 fn incoming<'w>(world: &'w World, source: &Source) -> Result<(&'w Source, Result<&'w Plaintext, Problem>), Step> {
+    let fits = |read: &Source| match (read, source) {
+        // The live Secret may be newer than the cache; the key is what the spec says.
+        (Source::Secret { key, .. }, Source::Secret { key: wanted, .. }) => key == wanted,
+        _ => read == source,
+    };
     match &world.incoming {
-        Some(incoming) => Ok((&incoming.source, incoming.value.as_ref().map_err(Clone::clone))),
-        None => Err(Step::Read(match source {
+        Some(incoming) if fits(&incoming.source) => {
+            Ok((&incoming.source, incoming.value.as_ref().map_err(Clone::clone)))
+        }
+        _ => Err(Step::Read(match source {
             Source::Generate => Read::Generate,
             Source::Sealed { .. } => Read::Spec,
             Source::Secret { .. } => Read::Source,

@@ -19,7 +19,7 @@ use crate::{
         keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
-    crypto::plaintext::Plaintext,
+    crypto::Plaintext,
 };
 
 /// What becomes of the target.
@@ -117,7 +117,10 @@ pub fn decide<'w>(
     };
     let view = &seen.view;
     let slot = Slot::over(view);
-    let keep = |action| Delivery { record: recorded.filter(|r| r.same_place(&own_place)).unwrap_or(&own_place).clone(), action };
+    let keep = |action| Delivery {
+        record: recorded.filter(|r| r.same_place(&own_place)).unwrap_or(&own_place).clone(),
+        action,
+    };
     if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
         return Ok(keep(Action::Blocked(Verdict::Person(refused.problem.clone()))));
     }
@@ -134,14 +137,18 @@ pub fn decide<'w>(
             keep(Action::Blocked(Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))))
         }
         Relation::OfAnother(holder) => {
-            let message = format!("target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there");
+            let message = format!(
+                "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there"
+            );
             keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::TargetInUse, message))))
         }
         Relation::Ours | Relation::Adopted if view.immutable => immutable(keep, name),
         Relation::Ours if other_type => Delivery { record: own_place, action: Action::Recreate(slot) },
         Relation::Ours => Delivery { record: own_place, action: Action::Write(slot) },
         Relation::Adopted if other_type => {
-            let message = format!("target Secret {name} was adopted and its type is not spec.target.type: an adopted Secret is never recreated");
+            let message = format!(
+                "target Secret {name} was adopted and its type is not spec.target.type: an adopted Secret is never recreated"
+            );
             keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetNotOwned, message))))
         }
         Relation::Adopted => Delivery { record: adopted(), action: Action::Write(slot) },
@@ -177,7 +184,9 @@ fn adoptable<'w>(
     value: impl FnOnce() -> Result<&'w Plaintext, Step>,
 ) -> Result<Result<(), Problem>, Step> {
     let name = &view.name;
-    let refuse = |why: &str| Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))));
+    let refuse = |why: &str| {
+        Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))))
+    };
     if view.owners.iter().any(|owner| owner.controller) {
         return refuse(&format!("a controller owns it{}", holder_text(view)));
     }
@@ -188,7 +197,10 @@ fn adoptable<'w>(
         return refuse("its type is not spec.target.type");
     }
     if view.immutable {
-        return Ok(Err(Problem::new(Reason::TargetImmutable, format!("Secret {name} is immutable and cannot be adopted"))));
+        return Ok(Err(Problem::new(
+            Reason::TargetImmutable,
+            format!("Secret {name} is immutable and cannot be adopted"),
+        )));
     }
     let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
         return Err(Step::Read(Read::Secret(name.clone())));
@@ -234,7 +246,9 @@ pub fn target_write(world: &World, slot: Slot, delivered: &Delivered, id: &str) 
 /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
 #[must_use]
 pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool {
-    let same = |wanted: &BTreeMap<String, String>, live: &BTreeMap<String, String>, owned: &std::collections::BTreeSet<String>| {
+    let same = |wanted: &BTreeMap<String, String>,
+                live: &BTreeMap<String, String>,
+                owned: &std::collections::BTreeSet<String>| {
         owned.len() == wanted.len()
             && wanted.iter().all(|(key, text)| owned.contains(key) && live.get(key) == Some(text))
     };

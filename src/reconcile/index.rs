@@ -99,18 +99,14 @@ impl Index {
             .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
             .map(|entry| entry.view.clone())
             .collect();
-        let types = secrets
-            .iter()
-            .filter_map(|view| Some((view.uid.clone(), shelf.types.get(&view.uid)?.clone())))
-            .collect();
+        let types =
+            secrets.iter().filter_map(|view| Some((view.uid.clone(), shelf.types.get(&view.uid)?.clone()))).collect();
         let source = match &own.spec.value_from {
             None => SourceSeen::NotWanted,
             Some(_) if !shelf.sources.synced => SourceSeen::Unsynced,
             Some(from) => match shelf.sources.versions.get(&from.secret_key_ref.name) {
                 None => SourceSeen::Absent,
-                Some((uid, version)) => {
-                    SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() }
-                }
+                Some((uid, version)) => SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() },
             },
         };
         let peers = shelf.peers(&own);
@@ -154,7 +150,8 @@ impl Index {
     /// An object is gone.
     pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
         let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
-        let Some(before) = shelf.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned() else {
+        let Some(before) = shelf.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
+        else {
             return Vec::new();
         };
         shelf.objects.remove(name);
@@ -172,9 +169,11 @@ impl Index {
             shelf.types.insert(view.uid.clone(), type_);
         }
         let name = view.name.clone();
-        if shelf.buried.get(&name).is_some_and(|dead| {
-            dead.uid == view.uid && !is_newer(&view.resource_version, &dead.resource_version)
-        }) {
+        if shelf
+            .buried
+            .get(&name)
+            .is_some_and(|dead| dead.uid == view.uid && !is_newer(&view.resource_version, &dead.resource_version))
+        {
             return Vec::new();
         }
         if let Some(before) = shelf.secrets.get_mut(&name)
@@ -245,9 +244,8 @@ impl Index {
         let mut wake = Vec::new();
         for (namespace, view) in listed {
             let old = before.remove(&(namespace.clone(), view.name.clone()));
-            let same = old.as_ref().is_some_and(|old| {
-                old.uid == view.uid && old.resource_version == view.resource_version
-            });
+            let same =
+                old.as_ref().is_some_and(|old| old.uid == view.uid && old.resource_version == view.resource_version);
             let concerned = self.put_secret(&namespace, view, None);
             if !same {
                 wake.extend(concerned);

@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use super::view::SecretView;
 use crate::{
     api::{keys, names, types::DeletionPolicy},
-    crypto::{keyring::Keyring, mac, mac::MacInput, seed::SeedId},
+    crypto::{SeedId, keyring::Keyring, mac, mac::MacInput},
 };
 
 /// Which source a value came from, and that source's fingerprint; never anything derived from a plaintext.

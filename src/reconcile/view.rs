@@ -12,9 +12,9 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::api::{
-    ManagedSecret, ManagedSecretSpec, ManagedSecretStatus,
+    ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
     keys::{FIELD_MANAGER, GROUP, KIND, LABEL_ID, LABEL_ROLE},
-    rules::{self, Violation},
+    validate_spec,
 };
 
 /// A ManagedSecret as the reconciler knows it.
@@ -48,7 +48,7 @@ impl Own {
     pub fn new(mut object: ManagedSecret) -> Self {
         let namespace = object.namespace().unwrap_or_default();
         let name = object.name_any();
-        let violations = rules::validate_spec(&name, &object.spec);
+        let violations = validate_spec(&name, &object.spec);
         let sealed_sha256 = object.spec.value.take().map(|sealed| hex::encode(Sha256::digest(sealed.0.as_bytes())));
         Self {
             namespace,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{Reason, keys},
-    crypto::{keyring::Keyring, mse1::OpenError, plaintext::Plaintext},
+    crypto::{Plaintext, keyring::Keyring, mse1::OpenError},
 };
 
 /// What is known of a Secret by its name.
@@ -202,6 +202,10 @@ pub struct World {
     pub types: BTreeMap<String, String>,
     /// A write that was refused for good.
     pub refused: Option<Refused>,
+    /// A drifted target was put right in this pass.
+    pub target_repaired: bool,
+    /// How many passes before this one have failed in a row.
+    pub failures: u32,
     /// The ManagedSecret was seen gone, or is another one now.
     pub gone: bool,
 }

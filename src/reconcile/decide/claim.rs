@@ -31,10 +31,9 @@ pub(super) fn wanted_place(world: &World) -> Delivered {
     let own = &world.own;
     match own.spec.delivery() {
         Delivery::None => Delivered::None,
-        Delivery::Secret => Delivered::Own {
-            name: own.spec.target_name(&own.name).to_owned(),
-            key: own.spec.target_key().to_owned(),
-        },
+        Delivery::Secret => {
+            Delivered::Own { name: own.spec.target_name(&own.name).to_owned(), key: own.spec.target_key().to_owned() }
+        }
     }
 }
 
@@ -46,10 +45,16 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     let in_use = |message: String| Claim::Foreign(Problem::new(Reason::NameInUse, message));
     let meta = match &seen.credence {
         Credence::NotARecord => {
-            return in_use(format!("Secret {} stands where the record of spec.name belongs, and is not a record: remove it", view.name));
+            return in_use(format!(
+                "Secret {} stands where the record of spec.name belongs, and is not a record: remove it",
+                view.name
+            ));
         }
         Credence::Forged { claimed_uid } if claimed_uid.as_ref() == Some(&own.uid) => {
-            let message = format!("the metadata of record {} is not authentic: restore it from a backup, or remove it", view.name);
+            let message = format!(
+                "the metadata of record {} is not authentic: restore it from a backup, or remove it",
+                view.name
+            );
             return Claim::Refused(Problem::new(Reason::RecordTampered, message));
         }
         Credence::Forged { claimed_uid } if in_status => {
@@ -61,18 +66,31 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
             return Claim::Refused(Problem::new(reason, message));
         }
         Credence::Forged { .. } => {
-            return in_use(format!("Secret {} holds the name, and its metadata cannot be verified: remove it if nobody needs it", view.name));
+            return in_use(format!(
+                "Secret {} holds the name, and its metadata cannot be verified: remove it if nobody needs it",
+                view.name
+            ));
         }
         Credence::SeedUnknown { seed, claimed_uid } => {
-            let message = format!("record {} was made under seed {seed}, which the keyring lacks: restore that keyring", view.name);
+            let message = format!(
+                "record {} was made under seed {seed}, which the keyring lacks: restore that keyring",
+                view.name
+            );
             let problem = Problem::new(Reason::SeedUnknown, message);
-            return if in_status || *claimed_uid == own.uid { Claim::Refused(problem) } else { Claim::Foreign(problem) };
+            return if in_status || *claimed_uid == own.uid {
+                Claim::Refused(problem)
+            } else {
+                Claim::Foreign(problem)
+            };
         }
         Credence::Valid { meta, .. } => meta,
     };
     if meta.owner != own.name {
         return in_use(if view.owners.is_empty() {
-            format!("the name {} is held by Secret {}, retained from ManagedSecret {}: apply that one again, or remove the Secret", meta.name, view.name, meta.owner)
+            format!(
+                "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that one again, or remove the Secret",
+                meta.name, view.name, meta.owner
+            )
         } else {
             format!("the name {} is held by ManagedSecret {}", meta.name, meta.owner)
         });
@@ -80,7 +98,8 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     if view.is_dying(&own.name, &own.uid) {
         return Claim::Dying;
     }
-    let tampered = |what: &str| Claim::Refused(Problem::new(Reason::RecordTampered, format!("record {} {what}", view.name)));
+    let tampered =
+        |what: &str| Claim::Refused(Problem::new(Reason::RecordTampered, format!("record {} {what}", view.name)));
     let other_id = own.status.id.as_ref().is_some_and(|id| *id != meta.id);
     if meta.uid == own.uid {
         return if other_id { tampered("has another id than status.id") } else { Claim::Ours };
@@ -92,7 +111,10 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         return Claim::Restored;
     }
     let retained = |why: &str| {
-        in_use(format!("the name {} is held by Secret {}, retained from an earlier ManagedSecret of this name {why}, or remove the Secret", meta.name, view.name))
+        in_use(format!(
+            "the name {} is held by Secret {}, retained from an earlier ManagedSecret of this name {why}, or remove the Secret",
+            meta.name, view.name
+        ))
     };
     if own.status.id.is_some() {
         return retained("with another id: rename this one");

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{Reason, names::record_name, types::DeletionPolicy},
-    crypto::{mse1::OpenError, plaintext::Plaintext},
+    crypto::{Plaintext, mse1::OpenError},
 };
 
 /// What the record should be.
@@ -51,7 +51,9 @@ impl<'w> Draft<'w> {
                 let view = &base.view;
                 let in_place = base.record() == Some(&self.meta) && self.bytes == Bytes::Keep;
                 let in_status = world.own.status.record.as_ref().is_some_and(|record| {
-                    record.name == view.name && record.uid == view.uid && record.resource_version == view.resource_version
+                    record.name == view.name
+                        && record.uid == view.uid
+                        && record.resource_version == view.resource_version
                 });
                 let written = world.record_written.as_ref() == Some(&view.resource_version);
                 if in_place && (in_status || written) {
@@ -100,13 +102,20 @@ fn why_unopened(name: &str, unopened: &Unopened) -> Problem {
         Unopened::Altered => (Reason::RecordTampered, "holds other bytes than its metadata says".to_owned()),
         Unopened::Crypto(error) => match error {
             OpenError::Format(_) => (Reason::RecordMalformed, format!("is not in the MSE1 format: {error}")),
-            OpenError::SeedUnknown(seed) => (Reason::SeedUnknown, format!("was sealed under seed {seed}, which the keyring lacks")),
-            OpenError::Wrap => (Reason::RecordMoved, "was moved here from another object, or its header was altered".to_owned()),
+            OpenError::SeedUnknown(seed) => {
+                (Reason::SeedUnknown, format!("was sealed under seed {seed}, which the keyring lacks"))
+            }
+            OpenError::Wrap => {
+                (Reason::RecordMoved, "was moved here from another object, or its header was altered".to_owned())
+            }
             OpenError::Commitment => (Reason::RecordCommitmentMismatch, "does not match its key commitment".to_owned()),
             _ => (Reason::RecordPayloadTampered, "has an altered payload".to_owned()),
         },
     };
-    Problem::new(reason, format!("record {name} {what}; what is served stays: restore the record from a backup, or remove it"))
+    Problem::new(
+        reason,
+        format!("record {name} {what}; what is served stays: restore the record from a backup, or remove it"),
+    )
 }
 
 /// Where a record of the wanted name may be written.
@@ -140,7 +149,10 @@ fn place<'w>(world: &'w World, name: &str) -> Place<'w> {
                 )),
                 _ if world.peers.cycle => Verdict::Waiting(Problem::new(
                     problem.reason,
-                    format!("{}, which waits for the name that this one holds: rename one of them to a free name first", problem.message),
+                    format!(
+                        "{}, which waits for the name that this one holds: rename one of them to a free name first",
+                        problem.message
+                    ),
                 )),
                 _ => Verdict::Waiting(problem),
             }),
@@ -293,7 +305,11 @@ fn survivor(world: &World) -> Result<Option<&Plaintext>, Step> {
     match world.secret(&target.name) {
         Known::Absent => Ok(None),
         Known::Unseen => Err(Step::Read(Read::Secret(target.name.clone()))),
-        Known::Present(seen) if seen.view.uid != target.uid || seen.view.resource_version != target.resource_version => Ok(None),
+        Known::Present(seen)
+            if seen.view.uid != target.uid || seen.view.resource_version != target.resource_version =>
+        {
+            Ok(None)
+        }
         Known::Present(seen) => match world.content.as_ref().filter(|content| content.uid == seen.view.uid) {
             None => Err(Step::Read(Read::Secret(target.name.clone()))),
             Some(content) => Ok(content.values.get(&target.key).and_then(Option::as_ref)),
@@ -311,7 +327,10 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         return Err(Step::Finish(Finish::retry()));
     }
     if own.status.version.is_some_and(|version| i64::try_from(before.version).is_ok_and(|before| before < version)) {
-        let message = format!("record {} is an older version than status.version; what is served stays: restore the newer record, or remove this one", base.view.name);
+        let message = format!(
+            "record {} is an older version than status.version; what is served stays: restore the newer record, or remove this one",
+            base.view.name
+        );
         return Ok(Outcome::Stuck(Verdict::Person(Problem::new(Reason::RecordRolledBack, message))));
     }
     let mut troubles = Vec::new();
@@ -386,7 +405,10 @@ fn name_and_slot(world: &World, base: &Seen, before: &RecordMeta, troubles: &mut
         Place::Ours(older) => (wanted.clone(), Slot::over(&older.view)),
         // A retained record of this name under another id is not this secret.
         Place::TakeOver(other) => {
-            let message = format!("the name {wanted} is held by Secret {}, retained from an earlier ManagedSecret: remove it to free the name", other.view.name);
+            let message = format!(
+                "the name {wanted} is held by Secret {}, retained from an earlier ManagedSecret: remove it to free the name",
+                other.view.name
+            );
             troubles.push(Verdict::Waiting(Problem::new(Reason::NameInUse, message)));
             (before.name.clone(), Slot::over(&base.view))
         }
