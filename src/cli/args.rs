@@ -37,8 +37,8 @@ Examples:
   managed-secrets manifests --restorer system:serviceaccount:velero:velero";
 
 const SEAL_EXAMPLES: &str = "\
-The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. On a terminal it is asked for
-without echo, and the line break that ends it is not part of it.
+The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. \
+On a terminal it is asked for without echo, and the line break that ends it is not part of it.
 
 Examples:
   printf %s \"$KEY\" | managed-secrets seal --name weather-api-key --namespace shop
@@ -47,7 +47,7 @@ Examples:
 
 /// Kubernetes secrets with a name, an id, dates and a sealed value.
 #[derive(Debug, Parser)]
-#[command(name = "managed-secrets", version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(name = "managed-secrets", version, arg_required_else_help = false, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -131,6 +131,7 @@ mod tests {
             vec!["run", "--workers", "0"],
             vec!["run", "--log-format", "xml"],
             vec!["sale"],
+            vec![],
             vec!["seal", "--scope"],
         ] {
             let text = usage_of(&arguments);
