@@ -9,12 +9,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the cluster is, and as whom we call it.
 pub(super) async fn config() -> Result<kube::Config, CliError> {
-    kube::Config::infer().await.map_err(|error| {
-        CliError::Unreachable(format!(
-            "no cluster is configured: not in a pod, and no usable kubeconfig (set KUBECONFIG): {}",
-            CliError::failed("cause", &error)
-        ))
-    })
+    let no_cluster = "no cluster: neither in a pod, nor a usable kubeconfig (KUBECONFIG)";
+    kube::Config::infer().await.map_err(|error| CliError::unreachable(no_cluster, &error))
 }
 
 /// A client for one or two calls of a command that a person waits for.

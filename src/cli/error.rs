@@ -54,6 +54,11 @@ impl CliError {
         Self::Failed(format!("{context}: {}", chain(error)))
     }
 
+    /// No cluster, in the words of `error` and its sources.
+    pub fn unreachable(context: &str, error: &dyn Error) -> Self {
+        Self::Unreachable(format!("{context}: {}", chain(error)))
+    }
+
     /// An error of a call to the cluster: an answer that refuses is a failure, no answer is an unreachable cluster.
     #[must_use]
     pub fn from_kube(context: &str, error: &kube::Error) -> Self {
@@ -61,7 +66,7 @@ impl CliError {
             kube::Error::Api(status) => Self::Failed(format!("{context}: {}", one_line(&status.message))),
             // Its text quotes the body that could not be decoded.
             kube::Error::SerdeError(_) => Self::Failed(format!("{context}: the answer could not be decoded")),
-            other => Self::Unreachable(format!("{context}: {}", chain(other))),
+            other => Self::unreachable(context, other),
         }
     }
 
