@@ -6,4 +6,7 @@ mod harness;
 /// What is tested; one module a subject.
 mod integration {
     mod harness;
+    mod installation;
+    mod policies;
+    mod rights;
 }

@@ -1,5 +1,7 @@
 //! The command line. Every flag is an environment variable as well: `--log-level` is `MANAGED_SECRETS_LOG_LEVEL`.
 
+#![allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
