@@ -158,8 +158,8 @@ async fn a_namespace_with_records_goes() {
 
 #[tokio::test]
 async fn the_public_key_is_written_by_operator_and_restorer_only() {
-    let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data});
     let name = keys::PUBLIC_KEY_CONFIGMAP;
+    let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
     let by = |client: Client| Api::<ConfigMap>::namespaced(client, OPERATOR_NAMESPACE);
     let (administrator, operator) = (by(admin().await), by(operator().await));
     let dry_apply = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
