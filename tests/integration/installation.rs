@@ -1,5 +1,6 @@
 //! The operator's manifests on a control plane of their own: their rights and policies hold for the whole cluster, and
 //! these tests name a restorer that no other test should meet.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -115,8 +116,8 @@ pub(crate) async fn editor(namespace: &str, rights: &[Right]) -> Client {
     };
     let edit = Right { verb: "update", group: keys::GROUP, resource: "managedsecrets", name: None };
     let rules: Vec<_> = rights.iter().map(rule).collect();
-    let role: Role = object(json!({"metadata": {"name": user}, "rules": rules}));
-    Api::<Role>::namespaced(admin.clone(), namespace).create(&PostParams::default(), &role).await.unwrap();
+    let own: Role = object(json!({"metadata": {"name": user}, "rules": rules}));
+    Api::<Role>::namespaced(admin.clone(), namespace).create(&PostParams::default(), &own).await.unwrap();
     let bindings = Api::<RoleBinding>::namespaced(admin, namespace);
     for (kind, role) in [("Role", user.as_str()), ("ClusterRole", "managedsecret-editor")] {
         let reference = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role});

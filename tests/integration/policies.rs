@@ -1,4 +1,5 @@
 //! The admission policies of the manifests: who is refused what, as real users on a real API server.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod operator_writes;
 mod protected;

@@ -1,4 +1,5 @@
 //! The rights that the manifests give: to the operator, and to people.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::RoleBinding;

@@ -1,4 +1,5 @@
 //! The operator itself writes no Secrets but records, targets and its own keys.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;

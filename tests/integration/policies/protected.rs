@@ -1,4 +1,5 @@
 //! Records, keys, the public key and status are written by the operator and by restorers alone.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};

@@ -1,4 +1,5 @@
 //! Whoever has a value delivered somewhere must be allowed to read it where it is.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
