@@ -56,7 +56,17 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Run) -> Result<u8> {
     let options = Options { manifests: arguments.apply, ..Options::default() };
-    let control_plane = ControlPlane::start(&options).await?;
+    let control_plane = if ControlPlane::is_given_one() {
+        let given = ControlPlane::start(&Options::default()).await?;
+        // Nobody's installation is to be disturbed, and in the end removed, by a demo.
+        if given.access().kubectl(&["get", "crd", CRD]).await?.status.success() {
+            return Err(Error::Occupied(CRD));
+        }
+        given.apply(&options.manifests).await?;
+        given
+    } else {
+        ControlPlane::start(&options).await?
+    };
     let access = control_plane.access().clone();
     if let Some(program) = &arguments.operator {
         start_operator(&control_plane, program).await?;
@@ -90,6 +100,9 @@ async fn run(arguments: Run) -> Result<u8> {
     }
     Ok(code)
 }
+
+/// The name of our custom resource definition.
+const CRD: &str = "managedsecrets.managedsecrets.dev";
 
 /// The name under which the operator is supervised.
 const OPERATOR: &str = "operator";
