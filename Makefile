@@ -4,7 +4,6 @@
 SHELL := bash
 CARGO ?= cargo
 CACHE := $(or $(MANAGED_SECRETS_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/managed-secrets,$(HOME)/.cache/managed-secrets))
-TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help build demo test test-versions generate lint fmt deny clean-cache
 
@@ -16,8 +15,8 @@ build: ## the program, for use
 
 demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
 	$(CARGO) build --locked --bins --example controlplane
-	$(TARGET)/debug/examples/controlplane run --apply crds --operator $(TARGET)/debug/managed-secrets \
-		$(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
+	$(CARGO) run --locked --quiet --example controlplane -- \
+		run --apply crds --operator $(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
 
 test: ## every test
 	$(CARGO) test --locked
