@@ -32,14 +32,14 @@ pub enum Error {
     )]
     GoMissing(PathBuf),
     /// Go could not build a program.
-    #[error("could not build {program} {version}; the output of go stands above, and in {}", log.display())]
+    #[error("could not build {program} {version}; the end of what go said:\n{log}")]
     Build {
         /// Which program.
         program: String,
         /// Of which version.
         version: String,
-        /// Where the output of go is kept.
-        log: PathBuf,
+        /// The end of what go said.
+        log: String,
     },
     /// A program ended while it was waited for.
     #[error("{name} ended while the control plane was starting; the end of its log:\n{log}")]
