@@ -162,7 +162,7 @@ impl ControlPlane {
     }
 
     /// Runs further programs (the operator), which end with the control plane.
-    pub fn supervisor(&self) -> &Supervisor {
+    pub fn supervisor(&self) -> &Arc<Supervisor> {
         &self.supervisor
     }
 
