@@ -25,9 +25,8 @@ test-versions: ## the integration tests on the oldest, the usual and the newest 
 	set -e; for version in 1.34 1.36 1.37; do \
 		echo "── Kubernetes $$version"; K8S=$$version $(CARGO) test --locked --test integration; done
 
-generate: ## crds/ and deploy/, from the code
-	$(CARGO) run --locked --quiet -- crd > crds/managedsecrets.yaml
-	$(CARGO) run --locked --quiet -- manifests > deploy/managed-secrets.yaml
+generate: ## crds/, deploy/ and the reference in docs/, from the code
+	UPDATE=1 $(CARGO) test --locked --quiet --test generated
 
 lint: ## format and clippy, warnings denied
 	$(CARGO) fmt --check
