@@ -5,27 +5,36 @@ set -euo pipefail
 
 namespace=shop
 object=weather-api-key
-folder=${DEMO_FOLDER:?run this by: make demo}
-manifest=$folder/weather-api-key.yaml
+manifest=weather-api-key.yaml
 patience=60s
+
+cd "${DEMO_FOLDER:?run this by: make demo}"
 
 chapter() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
 
-# Shows a command, runs it, and keeps what it printed in $output.
-run() {
+# Sealed text is long: lines are cut to what a terminal shows.
+show() { sed -E 's/^(.{130}).+$/\1…/'; }
+
+# Shows a command and runs it; what it printed is in $output then, and its status in $status.
+try() {
     printf '\n\033[36m$ %s\033[0m\n' "$*"
-    output=$(bash -c "$*" 2>&1) || { printf '%s\n' "$output"; fail "the command failed"; }
-    printf '%s\n' "$output"
+    status=0
+    output=$(bash -c "$*" 2>errors) || status=$?
+    show <errors
+    [[ -z $output ]] || show <<<"$output"
 }
 
-# The same for a command that must not succeed.
+# The same for a command that must succeed.
+run() {
+    try "$@"
+    ((status == 0)) || fail "the command failed"
+}
+
+# The same for a command that must not succeed; what it said is in $errors.
 refused() {
-    printf '\n\033[36m$ %s\033[0m\n' "$*"
-    if output=$(bash -c "$*" 2>&1); then
-        printf '%s\n' "$output"
-        fail "the command should have been refused"
-    fi
-    printf '%s\n' "$output"
+    try "$@"
+    ((status != 0)) || fail "the command should have been refused"
+    errors=$(<errors)
 }
 
 fail() {
@@ -61,7 +70,7 @@ until_true() {
 }
 
 write_manifest() { # NAME DESCRIPTION SEALED
-    cat >"$manifest" <<YAML
+    cat >$manifest <<YAML
 apiVersion: managedsecrets.dev/v1alpha1
 kind: ManagedSecret
 metadata:
@@ -91,16 +100,17 @@ until_true "the operator has published the key to seal with" public_key
 
 chapter "Plaintext is refused before it is stored, and not repeated"
 write_manifest WEATHER_API_KEY '"OpenWeather, production plan"' '"9f1c-first-key"'
-refused kubectl apply -f "$manifest"
-[[ $output != *9f1c* ]] || fail "the refusal repeats the value"
-[[ $output == *seal* ]] || fail "the refusal does not say how to seal"
+refused kubectl apply -f $manifest
+[[ $errors != *9f1c* ]] || fail "the refusal repeats the value"
+[[ $errors == *"managed-secrets seal"* ]] || fail "the refusal does not say how to seal"
 
 chapter "Seal the key for one object of one namespace, and apply it: this file may go to Git"
 run "printf %s 9f1c-first-key | managed-secrets seal --namespace $namespace --name $object"
 sealed=$output
 [[ $sealed == mss1.* ]] || fail "that is no sealed text"
 write_manifest WEATHER_API_KEY '"OpenWeather, production plan"' "$sealed"
-run kubectl apply -f "$manifest"
+run cat $manifest
+run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
 run kubectl -n $namespace get msec
 id=$(field msec $object '{.status.id}')
@@ -112,15 +122,16 @@ check "the delivered value is the one that was sealed" "$(delivered)" 9f1c-first
 
 chapter "Applied again, unchanged: nothing moves"
 before=$(field msec $object '{.metadata.resourceVersion}') secret_before=$(field secret $object '{.metadata.resourceVersion}')
-run kubectl apply -f "$manifest"
+run kubectl apply -f $manifest
 [[ $output == *unchanged* ]] || fail "kubectl saw a change"
 check "the ManagedSecret's resourceVersion" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
 check "the Secret's resourceVersion" "$(field secret $object '{.metadata.resourceVersion}')" "$secret_before"
 
 chapter "A new value"
-sealed=$(printf %s 51d0-second-key | managed-secrets seal --namespace $namespace --name $object)
+run "printf %s 51d0-second-key | managed-secrets seal --namespace $namespace --name $object"
+sealed=$output
 write_manifest WEATHER_API_KEY '"OpenWeather, production plan"' "$sealed"
-run kubectl apply -f "$manifest"
+run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
 check "the value is version 2" "$(field msec $object '{.status.version}')" 2
 check "the id is the same" "$(field msec $object '{.status.id}')" "$id"
@@ -130,7 +141,7 @@ chapter "A rename: only the name moves"
 value_moved=$(field msec $object '{.status.valueUpdatedTime}')
 old_record=$(field msec $object '{.status.record.name}')
 write_manifest OPENWEATHER_KEY '"OpenWeather, production plan"' "$sealed"
-run kubectl apply -f "$manifest"
+run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
 run kubectl -n $namespace get msec --field-selector spec.name=OPENWEATHER_KEY
 check "the name in force" "$(field msec $object '{.status.name}')" OPENWEATHER_KEY
@@ -142,7 +153,7 @@ record=$(field msec $object '{.status.record.name}')
 check_not "the record moved to the new name" "$record" "$old_record"
 
 chapter "A name is taken once in a namespace"
-cat >"$folder/second.yaml" <<YAML
+cat >second.yaml <<YAML
 apiVersion: managedsecrets.dev/v1alpha1
 kind: ManagedSecret
 metadata: {name: second, namespace: $namespace}
@@ -150,7 +161,7 @@ spec:
   name: OPENWEATHER_KEY
   generate: {length: 32}
 YAML
-run kubectl apply -f "$folder/second.yaml"
+run kubectl apply -f second.yaml
 in_use() { [[ $(field msec second '{.status.conditions[?(@.type=="Ready")].reason}') == NameInUse ]]; }
 until_true "the second object waits" in_use
 run kubectl -n $namespace get msec
