@@ -1,0 +1,184 @@
+//! Where the control plane's programs come from: `KUBEBUILDER_ASSETS`, else the cache, else Go.
+//!
+//! The cache lies outside the tree and is keyed by version, so that neither a clean checkout nor a new branch builds
+//! them again. A lock keeps two builds from colliding; a program appears under its name only when it is complete.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::error::{Context, Error, Result};
+
+/// What a control plane consists of, besides etcd.
+const KUBERNETES_PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kubectl"];
+
+/// How often a running build says that it is still alive.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// The programs of one control plane.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// etcd.
+    pub etcd: PathBuf,
+    /// kube-apiserver.
+    pub apiserver: PathBuf,
+    /// kube-controller-manager.
+    pub controller_manager: PathBuf,
+    /// kubectl of the same version.
+    pub kubectl: PathBuf,
+}
+
+/// The Kubernetes version asked for by `K8S`, as its folder below `tests/controlplane` is called: `1.36` when it is unset.
+pub fn kubernetes_minor() -> Result<&'static str> {
+    let value = env::var("K8S").unwrap_or_default();
+    match value.as_str() {
+        "" | "1.36" => Ok("1.36"),
+        "1.34" => Ok("1.34"),
+        "1.37" => Ok("1.37"),
+        _ => Err(Error::Setting { variable: "K8S", value, expected: "1.34, 1.36 or 1.37" }),
+    }
+}
+
+/// Finds the programs, and builds what is missing: minutes, once per version. Blocks.
+pub fn find_or_build() -> Result<Binaries> {
+    if let Some(assets) = env::var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty()) {
+        return from_folders(Path::new(&assets), Path::new(&assets));
+    }
+    let kubernetes = Module::read(&format!("kubernetes-{}", kubernetes_minor()?), "k8s.io/kubernetes")?;
+    let etcd = Module::read("etcd", "go.etcd.io/etcd/server/v3")?;
+    let cache = cache_folder()?.join("controlplane");
+    let kubernetes_folder = cache.join(&kubernetes.version);
+    let etcd_folder = cache.join(format!("etcd-{}", etcd.version));
+
+    let wanted = [(&etcd, &etcd_folder, "etcd", etcd.package.to_owned(), "-s -w".to_owned())].into_iter().chain(
+        KUBERNETES_PROGRAMS.into_iter().map(|program| {
+            let package = format!("{}/cmd/{program}", kubernetes.package);
+            (&kubernetes, &kubernetes_folder, program, package, kubernetes.version_flags())
+        }),
+    );
+    for (module, folder, program, package, flags) in wanted {
+        module.build_unless_there(folder, program, &package, &flags)?;
+    }
+    from_folders(&kubernetes_folder, &etcd_folder)
+}
+
+fn from_folders(kubernetes: &Path, etcd: &Path) -> Result<Binaries> {
+    let program = |folder: &Path, name: &str| {
+        let path = folder.join(name);
+        if path.is_file() { Ok(path) } else { Err(Error::AssetMissing(path)) }
+    };
+    Ok(Binaries {
+        etcd: program(etcd, "etcd")?,
+        apiserver: program(kubernetes, "kube-apiserver")?,
+        controller_manager: program(kubernetes, "kube-controller-manager")?,
+        kubectl: program(kubernetes, "kubectl")?,
+    })
+}
+
+/// `MANAGED_SECRETS_CACHE`, else `managed-secrets` below the user's cache folder.
+fn cache_folder() -> Result<PathBuf> {
+    let set = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("MANAGED_SECRETS_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("managed-secrets")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache/managed-secrets")))
+        .ok_or(Error::Setting {
+            variable: "MANAGED_SECRETS_CACHE",
+            value: String::new(),
+            expected: "a folder, since neither XDG_CACHE_HOME nor HOME is set",
+        })
+}
+
+/// A Go module below `tests/controlplane`: it pins the versions of one set of tools.
+struct Module {
+    folder: PathBuf,
+    package: &'static str,
+    version: String,
+}
+
+impl Module {
+    /// `package` is the required module whose version counts.
+    fn read(name: &str, package: &'static str) -> Result<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/controlplane").join(name);
+        let go_mod = folder.join("go.mod");
+        let text = fs::read_to_string(&go_mod).context("read", &go_mod)?;
+        let version = text
+            .lines()
+            .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix(package))
+            .find_map(|rest| rest.trim_start().strip_prefix('v')?.split_whitespace().next())
+            .ok_or_else(|| Error::Format {
+                what: go_mod.display().to_string(),
+                why: format!("it does not require {package}"),
+            })?
+            .to_owned();
+        Ok(Self { folder, package, version })
+    }
+
+    /// Linker flags that let the programs report their version: v0.0.0 without them.
+    fn version_flags(&self) -> String {
+        let mut parts = self.version.split('.');
+        let (major, minor) = (parts.next().unwrap_or("0"), parts.next().unwrap_or("0"));
+        let variable = "k8s.io/component-base/version.git";
+        format!("-s -w -X {variable}Version=v{} -X {variable}Major={major} -X {variable}Minor={minor}", self.version)
+    }
+
+    fn build_unless_there(&self, folder: &Path, program: &str, package: &str, flags: &str) -> Result<()> {
+        let path = folder.join(program);
+        if path.is_file() {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).context("create", folder)?;
+        let lock_path = folder.join(".lock");
+        let lock = File::create(&lock_path).context("create", &lock_path)?;
+        if lock.try_lock().is_err() {
+            eprintln!("waiting for another build of {program} {} …", self.version);
+            lock.lock().context("lock", &lock_path)?;
+        }
+        if path.is_file() {
+            return Ok(());
+        }
+        self.build(folder, program, package, flags)
+    }
+
+    fn build(&self, folder: &Path, program: &str, package: &str, flags: &str) -> Result<()> {
+        eprintln!("building {program} {} (first time only, a few minutes) …", self.version);
+        let partial = folder.join(format!(".{program}.partial"));
+        let log = folder.join(format!("{program}.log"));
+        let output = File::create(&log).context("create", &log)?;
+        let errors = output.try_clone().context("open", &log)?;
+        let began = Instant::now();
+        let mut go = Command::new("go")
+            .args(["build", "-trimpath", "-ldflags", flags, "-o"])
+            .args([partial.as_os_str(), package.as_ref()])
+            .current_dir(&self.folder)
+            .env("CGO_ENABLED", "0")
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => Error::GoMissing(folder.to_owned()),
+                _ => Error::Io { what: "start go".to_owned(), source },
+            })?;
+        let mut said = Instant::now();
+        let status = loop {
+            if let Some(status) = go.try_wait().context("wait for", Path::new("go"))? {
+                break status;
+            }
+            if said.elapsed() >= HEARTBEAT {
+                said = Instant::now();
+                eprintln!("building {program} {} … {} s", self.version, began.elapsed().as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        if !status.success() {
+            eprintln!("{}", fs::read_to_string(&log).unwrap_or_default());
+            return Err(Error::Build { program: program.to_owned(), version: self.version.clone(), log });
+        }
+        let path = folder.join(program);
+        fs::rename(&partial, &path).context("create", &path)?;
+        eprintln!("built {program} {} in {} s", self.version, began.elapsed().as_secs());
+        fs::remove_file(&log).context("remove", &log)
+    }
+}

@@ -1,0 +1,10 @@
+//! Integration tests: against a real kube-apiserver and etcd, never a mock of them.
+
+#[path = "harness/lib.rs"]
+mod harness;
+
+/// What is tested; one module a subject.
+mod integration {
+    mod facts;
+    mod harness;
+}
