@@ -1,1 +1,3 @@
+//! The operator.
+
 fn main() {}

@@ -1,0 +1,223 @@
+//! The keyring: every seed, wrapped by the KEK, in documents of the format MSK1.
+//!
+//! ```text
+//!  documents ──unwrap each──▶ check against what is wrapped ──merge──▶ Keyring
+//! ```
+//!
+//! What is wrapped is what counts: purpose, id and creation date stand inside the ciphertext, and an entry that says
+//! otherwise is refused. A document's public key is never believed; a document's state can only narrow what a key does.
+//! One document that does not open fails the whole: an operator with half its keys would take good records for bad.
+
+mod document;
+mod kek;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use self::document::Envelope;
+pub use self::document::{Document, Entry, FORMAT, Purpose, State, Wrapped};
+pub use self::kek::{Kek, KekError};
+use super::mss1::{PublicKeyError, PublishedKey, SealingKey};
+use super::{KeyId, RandomError, Seed, SeedId, random};
+
+/// Every key of every document, opened and merged.
+#[derive(Debug)]
+pub struct Keyring {
+    seeds: BTreeMap<SeedId, Key<Seed>>,
+    sealing: BTreeMap<KeyId, Key<SealingKey>>,
+    active_seed: SeedId,
+    active_sealing: Option<KeyId>,
+}
+
+/// A key and what may be done with it.
+#[derive(Debug)]
+struct Key<K> {
+    key: K,
+    created: Timestamp,
+    state: State,
+}
+
+/// Why documents make no keyring. `E` is the error of whoever unwraps.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError<E> {
+    /// The document says another format.
+    #[error("a keyring document must have the format \"{FORMAT}\"")]
+    Format,
+    /// The seed was not unwrapped.
+    #[error("the key {id} of the keyring was not unwrapped: {source}")]
+    Unwrap {
+        /// Id of the entry.
+        id: String,
+        /// What the unwrapping said.
+        source: E,
+    },
+    /// What was unwrapped is not in the format, or is not what its entry says.
+    #[error("the key {id} of the keyring is not what its entry says: {what} differs")]
+    Entry {
+        /// Id of the entry.
+        id: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// No record seed is active: nothing could be encrypted.
+    #[error("the keyring has no active key with purpose \"record\"")]
+    NoActiveSeed,
+}
+
+/// Why no entries were made. `E` is the error of whoever wraps.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError<E> {
+    /// The operating system gave no randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// X-Wing refused its own key. Never happens.
+    #[error(transparent)]
+    Key(#[from] PublicKeyError),
+    /// The wrapping failed.
+    #[error("a new key was not wrapped: {0}")]
+    Wrap(E),
+}
+
+impl Keyring {
+    /// Opens and merges documents. `unwrap` turns an entry's ciphertext into what [`Keyring::generate_entries`] gave to
+    /// be wrapped.
+    pub fn open<'d, E>(
+        documents: impl IntoIterator<Item = &'d Document>,
+        mut unwrap: impl FnMut(&Wrapped) -> Result<Zeroizing<Vec<u8>>, E>,
+    ) -> Result<Self, OpenError<E>> {
+        let (mut seeds, mut sealing) = (BTreeMap::new(), BTreeMap::new());
+        for document in documents {
+            if document.format != FORMAT {
+                return Err(OpenError::Format);
+            }
+            for entry in &document.entries {
+                let differs = |what| OpenError::Entry { id: entry.id.clone(), what };
+                let unwrapped =
+                    unwrap(&entry.wrapped).map_err(|source| OpenError::Unwrap { id: entry.id.clone(), source })?;
+                let envelope = Envelope::decode(&unwrapped).ok_or_else(|| differs("the format"))?;
+                let created = envelope.check(entry).map_err(differs)?;
+                let state = entry.state;
+                match entry.purpose {
+                    Purpose::Record => {
+                        let key = Seed::new(envelope.seed);
+                        same_id(key.id(), entry).map_err(differs)?;
+                        merge(&mut seeds, key.id(), Key { key, created, state });
+                    }
+                    Purpose::Sealing => {
+                        let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| differs("the key"))?;
+                        same_id(key.key_id(), entry).map_err(differs)?;
+                        merge(&mut sealing, key.key_id(), Key { key, created, state });
+                    }
+                }
+            }
+        }
+        let active_seed = active(&seeds).ok_or(OpenError::NoActiveSeed)?;
+        Ok(Self { active_sealing: active(&sealing), active_seed, seeds, sealing })
+    }
+
+    /// Makes the first entries, one seed and one sealing key, both active. `wrap` is given the bytes to wrap.
+    pub fn generate_entries<E>(
+        now: Timestamp,
+        mut wrap: impl FnMut(&[u8]) -> Result<Wrapped, E>,
+    ) -> Result<Document, GenerateError<E>> {
+        // Whole seconds, as every date of ours; the text is authenticated as it stands.
+        let created = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
+        let mut entry = |purpose, id: String, seed: &[u8; 32], public_key: Option<&[u8]>| {
+            let envelope = Envelope::encode(purpose, &id, &created, seed);
+            Ok::<_, GenerateError<E>>(Entry {
+                wrapped: wrap(&envelope).map_err(GenerateError::Wrap)?,
+                id,
+                purpose,
+                state: State::Active,
+                created: created.clone(),
+                public_key: public_key.map(document::base64),
+            })
+        };
+        let seed = Seed::generate()?;
+        let sealing = SealingKey::new(random::bytes()?)?;
+        Ok(Document {
+            format: FORMAT.to_owned(),
+            entries: vec![
+                entry(Purpose::Record, seed.id().to_string(), seed.bytes(), None)?,
+                entry(
+                    Purpose::Sealing,
+                    sealing.key_id().to_string(),
+                    sealing.seed(),
+                    Some(sealing.public().as_bytes()),
+                )?,
+            ],
+        })
+    }
+
+    /// The seed that new records are sealed under: of those active, the newest.
+    #[must_use]
+    pub fn active_seed(&self) -> Option<&Seed> {
+        self.seed(self.active_seed)
+    }
+
+    /// The seed with this id, whatever its state: what was sealed under it stays readable.
+    #[must_use]
+    pub fn seed(&self, id: SeedId) -> Option<&Seed> {
+        self.seeds.get(&id).map(|entry| &entry.key)
+    }
+
+    /// The sealing key with this id, and whether it may still open.
+    #[must_use]
+    pub fn sealing_key(&self, id: KeyId) -> SealingKeyStatus<'_> {
+        match self.sealing.get(&id) {
+            None => SealingKeyStatus::Unknown,
+            Some(Key { state: State::Revoked, .. }) => SealingKeyStatus::Revoked,
+            Some(entry) => SealingKeyStatus::Usable(&entry.key),
+        }
+    }
+
+    /// The public key to publish: of the sealing keys active, the newest. `None` if there is none.
+    #[must_use]
+    pub fn current_public_key(&self) -> Option<PublishedKey> {
+        let entry = self.sealing.get(&self.active_sealing?)?;
+        Some(PublishedKey::new(entry.key.public().clone(), entry.created))
+    }
+}
+
+/// What the keyring says of a sealing key.
+#[derive(Clone, Copy, Debug)]
+pub enum SealingKeyStatus<'a> {
+    /// It opens.
+    Usable(&'a SealingKey),
+    /// It was revoked: it opens nothing new, and what is served stays.
+    Revoked,
+    /// The keyring does not have it.
+    Unknown,
+}
+
+fn same_id(computed: impl std::fmt::Display, entry: &Entry) -> Result<(), &'static str> {
+    if computed.to_string() == entry.id { Ok(()) } else { Err("the id") }
+}
+
+/// Adds a key; one that is there already (a restored copy) gets the narrower of both states.
+fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Key<K>>, id: I, key: Key<K>) {
+    match keys.entry(id) {
+        std::collections::btree_map::Entry::Vacant(place) => {
+            place.insert(key);
+        }
+        std::collections::btree_map::Entry::Occupied(mut known) => {
+            let known = known.get_mut();
+            known.state = known.state.narrower(key.state);
+            known.created = known.created.min(key.created);
+        }
+    }
+}
+
+/// Of the active keys the newest; of two of one second, the one with the greater id, so that all replicas agree.
+fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Key<K>>) -> Option<I> {
+    keys.iter()
+        .filter(|(_, key)| key.state == State::Active)
+        .max_by_key(|(id, key)| (key.created, **id))
+        .map(|(id, _)| *id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
