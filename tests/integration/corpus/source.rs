@@ -4,9 +4,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use managed_secrets::api::limits::{
     AEAD_TAG_BYTES, BUCKET_MAX, BUCKET_MIN, NAMESPACE_MAX, SEALED_ENC_BYTES, SEALED_MAX, SEALED_MIN, SEALED_PREFIX,
-    SECRET_KEY_MAX, SECRET_NAME_MAX,
+    SECRET_KEY_MAX, SECRET_NAME_MAX, VALUE_MAX,
 };
+use managed_secrets::crypto::Plaintext;
+use managed_secrets::crypto::mss1::{Scope, SealingKey, seal};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::Case;
 use super::objects::{STRANGE, with};
@@ -71,6 +74,17 @@ fn sealed() -> Vec<Case> {
         for bucket in [BUCKET_MIN, BUCKET_MIN * 2, BUCKET_MAX] {
             let text = sealed_text(scope, &"s".repeat(namespace), &"n".repeat(name), bucket);
             case(format!("sealed: scope {scope}, {namespace}, {name}, {bucket}"), json!(text), true);
+        }
+    }
+
+    // The real thing: the shortest and the longest value, under a key that the cluster does not have.
+    let key = SealingKey::new(Zeroizing::new([7; 32])).unwrap();
+    let (namespace, name) = ("shop".to_owned(), "db".to_owned());
+    for scope in [Scope::Strict { namespace: namespace.clone(), name }, Scope::Namespace { namespace }, Scope::Cluster]
+    {
+        for value in ["v".to_owned(), "😀".repeat(VALUE_MAX)] {
+            let plaintext = Plaintext::new(Zeroizing::new(value.into_bytes())).unwrap();
+            case(format!("really {scope}"), json!(seal(key.public(), &scope, &plaintext).unwrap()), true);
         }
     }
 
