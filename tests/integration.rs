@@ -9,6 +9,9 @@ mod integration {
     mod facts;
     mod harness;
     mod installation;
+    mod lifecycle;
+    mod objects;
+    mod operator;
     mod policies;
     mod rights;
 }

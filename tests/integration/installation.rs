@@ -9,8 +9,8 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessR
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
-use kube::{Api, Client, CustomResourceExt};
-use managed_secrets::api::{ManagedSecret, keys};
+use kube::{Api, Client, Config};
+use managed_secrets::api::keys;
 use managed_secrets::cli::manifests::{self, Options};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -43,13 +43,24 @@ pub(crate) async fn operator() -> Client {
     control_plane().await.access().client_of(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap()
 }
 
+/// A configuration as the operator, for the operator itself.
+pub(crate) async fn operator_config() -> Config {
+    static CONFIG: OnceCell<Config> = OnceCell::const_new();
+    let config = CONFIG.get_or_init(|| async {
+        let access = control_plane().await.access();
+        let path = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
+        harness::access::config_of(&path).await.unwrap()
+    });
+    config.await.clone()
+}
+
 /// A client as administrator.
 pub(crate) async fn admin() -> Client {
     control_plane().await.access().admin_client().await.unwrap()
 }
 
 async fn install() -> Result<ControlPlane> {
-    let crd = serde_json::to_string(&ManagedSecret::crd()).unwrap();
+    let crd = serde_json::to_string(&managed_secrets::api::crd::crd()).unwrap();
     let files = [("crd.yaml", crd), ("manifests.yaml", manifests::print(&options()).unwrap())];
     let folder = std::env::temp_dir().join(format!("managed-secrets-manifests-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir(&folder).unwrap();
