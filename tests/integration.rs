@@ -7,4 +7,7 @@ mod harness;
 mod integration {
     mod facts;
     mod harness;
+    mod installation;
+    mod policies;
+    mod rights;
 }

@@ -1,0 +1,26 @@
+//! The cluster that a command talks to: the pod's own, or the one that `KUBECONFIG` names.
+
+use std::time::Duration;
+
+use super::CliError;
+
+/// How long a command waits for the cluster before it says that it cannot be reached.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the cluster is, and as whom we call it.
+pub(super) async fn config() -> Result<kube::Config, CliError> {
+    let no_cluster = "no cluster: neither in a pod, nor a usable kubeconfig (KUBECONFIG)";
+    kube::Config::infer().await.map_err(|error| CliError::unreachable(no_cluster, &error))
+}
+
+/// A client for one or two calls of a command that a person waits for.
+pub(super) async fn client() -> Result<kube::Client, CliError> {
+    client_for(config().await?)
+}
+
+/// The same, for a cluster that is known already.
+pub(super) fn client_for(mut config: kube::Config) -> Result<kube::Client, CliError> {
+    config.connect_timeout = Some(PATIENCE);
+    config.read_timeout = Some(PATIENCE);
+    kube::Client::try_from(config).map_err(|error| CliError::from_kube("cannot call the cluster", &error))
+}

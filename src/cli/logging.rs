@@ -1,0 +1,169 @@
+//! Logs: human or JSON lines on standard error, from which no value can leak.
+//!
+//! Two filters stand one behind the other: the user's, and a ceiling that he cannot raise. Our own code never logs a
+//! value at any level. Other crates do: kube-client logs a whole response body at WARN when it cannot be decoded, and
+//! HTTP and TLS crates log frames at TRACE. So other crates are heard from WARN up, and kube-client at ERROR only. For
+//! the same reason `RUST_LOG` is not read.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use super::CliError;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// Sends the process's logs to standard error. To be called once; a second call is an error.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), CliError> {
+    subscriber(format, filter, std::io::stderr, std::io::stderr().is_terminal())?
+        .try_init()
+        .map_err(|error| CliError::failed("cannot start logging", &error))
+}
+
+/// What the user's filter is cut down to.
+fn ceiling() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE)
+        .with_target("kube_client", LevelFilter::ERROR)
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    writer: W,
+    colours: bool,
+) -> Result<impl Subscriber + Send + Sync + 'static, CliError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let wanted = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| CliError::Usage(format!("--log-level: {error}; must be a level or a list of TARGET=LEVEL")))?;
+    let filter = wanted.and(ceiling());
+    let layer = match format {
+        LogFormat::Human => fmt::layer().with_writer(writer).with_ansi(colours).boxed(),
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+    };
+    Ok(tracing_subscriber::registry().with(layer.with_filter(filter)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Log lines kept in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &str, act: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(format, filter, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, act);
+        lines.text()
+    }
+
+    #[test]
+    fn other_crates_cannot_be_made_to_talk() {
+        for filter in ["trace", "kube_client=trace,hyper=trace,rustls=debug,h2=trace,tower=trace", "[{canary}]=trace"] {
+            let text = logged(LogFormat::Human, filter, || {
+                tracing::trace!(target: "hyper::proto", "CANARY");
+                tracing::trace!(target: "h2::codec", "CANARY");
+                tracing::debug!(target: "rustls::conn", "CANARY");
+                tracing::debug!(target: "tower::buffer", "CANARY");
+                tracing::info!(target: "kube_runtime::watcher", "CANARY");
+                tracing::debug!(target: "kube_client::client::builder", "CANARY");
+                tracing::warn!(target: "kube_client::client", "CANARY");
+                let span = tracing::trace_span!(target: "hyper", "request", canary = "CANARY");
+                span.in_scope(|| tracing::error!(target: "managed_secrets::engine", "ours"));
+            });
+            assert!(!text.contains("CANARY"), "{filter}: {text}");
+        }
+    }
+
+    #[test]
+    fn our_own_lines_follow_the_users_filter() {
+        let act = || {
+            tracing::debug!(target: "managed_secrets::engine", "quiet");
+            tracing::info!(target: "managed_secrets::engine", "loud");
+            tracing::warn!(target: "kube_runtime::watcher", "other");
+        };
+        let text = logged(LogFormat::Human, "info", act);
+        assert!(text.contains("loud") && text.contains("other") && !text.contains("quiet"), "{text}");
+        assert!(logged(LogFormat::Human, "managed_secrets=debug", act).contains("quiet"));
+        assert!(logged(LogFormat::Human, "off", act).is_empty());
+    }
+
+    #[test]
+    fn json_lines_carry_the_spans_fields() {
+        let text = logged(LogFormat::Json, "info", || {
+            let span = tracing::info_span!(target: "managed_secrets", "reconcile", namespace = "shop", name = "db");
+            span.in_scope(|| tracing::info!(target: "managed_secrets", reason = "Served", "written"));
+        });
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["message"], "written");
+        assert_eq!(line["reason"], "Served");
+        assert_eq!(line["span"]["namespace"], "shop");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_wrong_usage() {
+        let error = init(LogFormat::Human, "managed_secrets=loud").expect_err("no such level");
+        assert_eq!(error.exit(), crate::cli::Exit::Usage);
+    }
+
+    /// The reason for kube-client's place in the ceiling: without it, this test finds the body.
+    #[tokio::test]
+    async fn a_body_that_cannot_be_decoded_is_not_logged() {
+        let answer = tower::service_fn(|_request: http::Request<kube::client::Body>| async {
+            let body = kube::client::Body::from(br#"{"metadata":{"name":"db"},"data":"CANARY"}"#.to_vec());
+            Ok::<_, std::convert::Infallible>(http::Response::new(body))
+        });
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(LogFormat::Human, "trace", move || writer.clone(), false).unwrap();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
+            kube::Api::namespaced(kube::Client::new(answer, "shop"), "shop");
+        secrets.get("db").await.expect_err("data must be a map");
+        tracing::info!("reached");
+        drop(guard);
+        assert!(lines.text().contains("reached") && !lines.text().contains("CANARY"), "{}", lines.text());
+    }
+}

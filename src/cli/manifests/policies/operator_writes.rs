@@ -1,0 +1,102 @@
+//! The operator's rights on Secrets, cut down to what it does with them.
+//!
+//! RBAC cannot say "Secrets of these types" or "with this label". Should the operator ever be made to write what it
+//! should not (a bug, a stolen token), this policy keeps it from minting tokens of other service accounts (Kubernetes
+//! fills a Secret of type `kubernetes.io/service-account-token` for any account it names), from writing other
+//! controllers' Secrets, and from more than its keys in its own namespace.
+
+use super::{Options, Policy, Resource, Validation, keys, label, literal, literals};
+
+/// Types of `kubernetes.io` that a target may have.
+const BUILT_IN_TYPES: [&str; 3] =
+    ["kubernetes.io/basic-auth", "kubernetes.io/ssh-auth", "kubernetes.io/dockerconfigjson"];
+/// Domains whose types a target may not have otherwise. Suffixes begin with a dot.
+const RESERVED_DOMAINS: [&str; 3] = ["kubernetes.io", "helm.sh", keys::GROUP];
+const RESERVED_SUFFIXES: [&str; 2] = [".kubernetes.io", ".k8s.io"];
+
+pub(super) fn policy(options: &Options) -> Policy {
+    Policy {
+        name: "managed-secrets-operator-writes",
+        resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE", "DELETE"] },
+        namespace: None,
+        conditions: vec![(
+            "by-operator",
+            format!("request.userInfo.username == {}", literal(&options.operator_user())),
+        )],
+        variables: variables(options),
+        validations: vec![Validation {
+            admits: "variables.inOwnNamespace ? variables.isKey : variables.isRecord || variables.isTarget".to_owned(),
+            message: format!(
+                "'the operator may write no Secrets but records, targets and its own keys: \"' + variables.name + '\" of \
+                 type \"' + variables.type + '\" with {}=\"' + variables.role + '\" is none of them'",
+                keys::LABEL_ROLE
+            ),
+            fallback: "the operator may write no Secrets but records, targets and its own keys",
+        }],
+    }
+}
+
+fn variables(options: &Options) -> Vec<(&'static str, String)> {
+    vec![
+        ("isDelete", "object == null".to_owned()),
+        ("secret", "object == null ? dyn(oldObject) : dyn(object)".to_owned()),
+        ("name", "variables.secret.metadata.name".to_owned()),
+        ("type", "variables.secret.?type.orValue('Opaque')".to_owned()),
+        ("role", label("variables.secret", keys::LABEL_ROLE)),
+        ("inOwnNamespace", format!("request.namespace == {}", literal(&options.operator_namespace))),
+        (
+            "isKey",
+            format!(
+                "!variables.isDelete\n\
+                 && (variables.name == {} && variables.type == {}\n\
+                 || variables.name.startsWith({}) && variables.type == {})",
+                literal(keys::KEYRING_NAME),
+                literal(keys::TYPE_KEYRING),
+                literal(keys::KEK_PREFIX),
+                literal(keys::TYPE_KEK)
+            ),
+        ),
+        ("hasRecordName", format!("variables.name.startsWith({})", literal(keys::RECORD_PREFIX))),
+        (
+            "isRecord",
+            format!(
+                "variables.hasRecordName && variables.type == {}\n&& (variables.isDelete || variables.role == {})",
+                literal(keys::TYPE_RECORD),
+                literal(keys::ROLE_RECORD)
+            ),
+        ),
+        ("wasTarget", was_target()),
+        ("hasTargetType", target_type("variables.type")),
+        (
+            "isTarget",
+            format!(
+                "!variables.hasRecordName && variables.hasTargetType\n\
+                 && (variables.isDelete || variables.role == {} || variables.wasTarget)",
+                literal(keys::ROLE_TARGET)
+            ),
+        ),
+    ]
+}
+
+/// CEL: the Secret was a target of ours until now. An adopted one loses our label when the target moves away from it.
+fn was_target() -> String {
+    format!(
+        "oldObject != null\n&& ({} == {}\n|| has(oldObject.metadata.annotations) && {} in oldObject.metadata.annotations)",
+        label("dyn(oldObject)", keys::LABEL_ROLE),
+        literal(keys::ROLE_TARGET),
+        literal(keys::ANNO_OWNER)
+    )
+}
+
+/// CEL: a target may have the type that the expression `secret_type` names.
+fn target_type(secret_type: &str) -> String {
+    let domain = format!("{secret_type}.split('/')[0]");
+    let suffixes: Vec<_> =
+        RESERVED_SUFFIXES.iter().map(|suffix| format!("{domain}.endsWith({})", literal(suffix))).collect();
+    format!(
+        "{secret_type} in {}\n|| !({domain} in {} || {})",
+        literals(&BUILT_IN_TYPES),
+        literals(&RESERVED_DOMAINS),
+        suffixes.join(" || ")
+    )
+}

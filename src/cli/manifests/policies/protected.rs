@@ -1,0 +1,92 @@
+//! What only the operator writes: records, keyring, KEK, the public key and `status`.
+//!
+//! A forged record is refused by its MAC, but a forged `status.target` would make any Secret ours, and an edited record
+//! is lost. Deleting stays with RBAC: namespaces, owners and people must be able to remove what they made.
+//!
+//! A write that changes nothing is anyone's: a storage migration or a re-encryption of etcd rewrites every object.
+//! Kubernetes' garbage collector edits owner references (`kubectl delete --cascade=orphan`) and finalizers.
+
+use super::{Options, Policy, Resource, Validation, is_trusted, keys, literal, literals};
+
+/// The garbage collector, with and without `--use-service-account-credentials` of kube-controller-manager.
+const GARBAGE_COLLECTORS: [&str; 2] =
+    ["system:serviceaccount:kube-system:generic-garbage-collector", "system:kube-controller-manager"];
+
+pub(super) fn policies(options: &Options) -> Vec<Policy> {
+    vec![secrets(options), public_key(options), status(options)]
+}
+
+/// Secrets of our own types, in every namespace.
+fn secrets(options: &Options) -> Policy {
+    Policy {
+        name: "managed-secrets-protected-secrets",
+        resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE"] },
+        namespace: None,
+        conditions: vec![
+            ("ours", format!("object.?type.orValue('').startsWith({})", literal(&format!("{}/", keys::GROUP)))),
+            ("not-by-operator", format!("!({})", is_trusted(options))),
+        ],
+        variables: vec![
+            ("sameContent", same("object", &["data", "type", "immutable"])),
+            ("sameLabels", same("object.metadata", &["labels", "annotations"])),
+            ("sameLife", same("object.metadata", &["ownerReferences", "finalizers"])),
+            ("isGarbageCollector", format!("request.userInfo.username in {}", literals(&GARBAGE_COLLECTORS))),
+        ],
+        validations: vec![refuse_unless(
+            options,
+            "variables.sameContent && variables.sameLabels && (variables.sameLife || variables.isGarbageCollector)",
+            "secrets",
+            "",
+        )],
+    }
+}
+
+/// The ConfigMap that everyone seals with: a forged key would let its forger read what is sealed from then on.
+fn public_key(options: &Options) -> Policy {
+    Policy {
+        name: "managed-secrets-protected-public-key",
+        resource: Resource { group: "", name: "configmaps", operations: &["CREATE", "UPDATE"] },
+        namespace: Some(options.operator_namespace.clone()),
+        conditions: vec![
+            ("ours", format!("object.metadata.name == {}", literal(keys::PUBLIC_KEY_CONFIGMAP))),
+            ("not-by-operator", format!("!({})", is_trusted(options))),
+        ],
+        variables: vec![
+            ("sameContent", same("object", &["data", "binaryData", "immutable"])),
+            ("sameMetadata", same("object.metadata", &["labels", "annotations", "ownerReferences", "finalizers"])),
+        ],
+        validations: vec![refuse_unless(options, "variables.sameContent && variables.sameMetadata", "configmaps", "")],
+    }
+}
+
+/// `status` of every ManagedSecret.
+fn status(options: &Options) -> Policy {
+    Policy {
+        name: "managed-secrets-protected-status",
+        resource: Resource { group: keys::GROUP, name: "managedsecrets/status", operations: &["CREATE", "UPDATE"] },
+        namespace: None,
+        conditions: vec![("not-by-operator", format!("!({})", is_trusted(options)))],
+        variables: Vec::new(),
+        validations: vec![refuse_unless(options, &same("object", &["status"]), "managedsecrets/status", keys::GROUP)],
+    }
+}
+
+/// CEL: on an update, these fields of `path` (`object` or `object.metadata`) are as they were.
+fn same(path: &str, fields: &[&str]) -> String {
+    let old = path.replacen("object", "oldObject", 1);
+    let fields: Vec<_> = fields.iter().map(|field| format!("{path}.?{field} == {old}.?{field}")).collect();
+    format!("oldObject != null\n&& {}", fields.join("\n&& "))
+}
+
+fn refuse_unless(options: &Options, admits: &str, resource: &str, group: &str) -> Validation {
+    let operator = options.operator_user();
+    Validation {
+        admits: admits.to_owned(),
+        message: format!(
+            "'user \"' + request.userInfo.username + '\" cannot write resource \"{resource}\" in API group \"{group}\" \
+             named \"' + object.metadata.name + '\" in the namespace \"' + request.namespace + '\": it is written by \
+             \"{operator}\" and by restorers (managed-secrets manifests --restorer)'"
+        ),
+        fallback: "only the operator and restorers write this object",
+    }
+}

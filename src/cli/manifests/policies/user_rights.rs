@@ -1,0 +1,133 @@
+//! The operator reads and writes every Secret; whoever writes ManagedSecrets must not borrow that.
+//!
+//! Without this policy, someone who may write ManagedSecrets but read no Secrets could name another Secret as source, or
+//! have a value delivered to a place that he can read. So each create, and each change of one of these fields, asks the
+//! API server's authorizer whether the user himself could do it:
+//!
+//! | field | right |
+//! |---|---|
+//! | `valueFrom` | `get` on the source Secret |
+//! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
+//! | `target.type`, `labels`, `annotations`, `adoption` | `create` on Secrets |
+//!
+//! Fields count by what they mean, so that spelling out a default is no change. On create, the object is compared with
+//! one that leaves these fields out: its value would be delivered to `metadata.name`. Otherwise one who may not read the
+//! Secret `db` could delete the ManagedSecret `db` and create it again with the same sealed text, which opens for that
+//! name, and another target.
+//!
+//! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
+
+use super::{Policy, Resource, Validation, keys, literal};
+
+pub(super) fn policy() -> Policy {
+    Policy {
+        name: "managed-secrets-user-rights",
+        resource: Resource { group: keys::GROUP, name: "managedsecrets", operations: &["CREATE", "UPDATE"] },
+        namespace: None,
+        conditions: vec![(
+            "names-a-secret",
+            "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target)\n  : object.spec != oldObject.spec"
+                .to_owned(),
+        )],
+        variables: variables(),
+        validations: validations(),
+    }
+}
+
+fn variables() -> Vec<(&'static str, String)> {
+    [
+        ("old", "oldObject == null ? dyn({}) : dyn(oldObject.spec)"),
+        ("target", "dyn(object.spec.?target.orValue({}))"),
+        ("oldTarget", "dyn(variables.old.?target.orValue({}))"),
+        ("readsOtherSource", "has(object.spec.valueFrom) && object.spec.?valueFrom != variables.old.?valueFrom"),
+        ("source", "object.spec.?valueFrom.?secretKeyRef.?name.orValue('')"),
+        ("delivery", "object.spec.?delivery.orValue('Secret')"),
+        ("oldDelivery", "oldObject == null ? variables.delivery : variables.old.?delivery.orValue('Secret')"),
+        ("oldTargetName", "variables.oldTarget.?name.orValue(object.metadata.name)"),
+        ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
+        (
+            "moves",
+            "variables.delivery != variables.oldDelivery\n\
+             || variables.target.?name.orValue(object.metadata.name) != variables.oldTargetName\n\
+             || variables.target.?key.orValue('value') != variables.oldTarget.?key.orValue('value')",
+        ),
+        (
+            "shapes",
+            "variables.target.?type.orValue('Opaque') != variables.oldTarget.?type.orValue('Opaque')\n\
+             || variables.target.?labels.orValue({}) != variables.oldTarget.?labels.orValue({})\n\
+             || variables.target.?annotations.orValue({}) != variables.oldTarget.?annotations.orValue({})\n\
+             || variables.target.?adoption.orValue('Never') != variables.oldTarget.?adoption.orValue('Never')",
+        ),
+    ]
+    .map(|(name, expression)| (name, expression.to_owned()))
+    .to_vec()
+}
+
+fn validations() -> Vec<Validation> {
+    const MOVE: &str = "to change where a value is delivered (target.name, target.key, delivery)";
+    vec![
+        Validation {
+            admits: format!("!variables.readsOtherSource || {}", may_get_secret("variables.source")),
+            message: cannot_get_secret("variables.source", "to take a value from it (spec.valueFrom)"),
+            fallback: "spec.valueFrom needs the right to get the source Secret",
+        },
+        Validation {
+            admits: format!(
+                "!variables.moves || variables.oldDelivery == 'None' || {}",
+                may_get_secret("variables.oldTargetName")
+            ),
+            message: cannot_get_secret("variables.oldTargetName", MOVE),
+            fallback: "changing where a value is delivered needs the right to get the present target",
+        },
+        Validation {
+            admits: format!(
+                "!variables.moves || variables.targetInForce == '' || {}",
+                may_get_secret("variables.targetInForce")
+            ),
+            message: cannot_get_secret("variables.targetInForce", MOVE),
+            fallback: "changing where a value is delivered needs the right to get the present target",
+        },
+        Validation {
+            admits: format!(
+                "!variables.moves || variables.oldDelivery != 'None'\n\
+                 || authorizer.group({}).resource('managedsecrets').subresource('value')\
+                 .namespace(request.namespace).name(object.metadata.name).check('get').allowed()",
+                literal(keys::GROUP)
+            ),
+            message: cannot("get", "managedsecrets/value", keys::GROUP, Some("object.metadata.name"), MOVE),
+            fallback: "delivering a value that is not delivered needs the right to get managedsecrets/value",
+        },
+        Validation {
+            admits: "!variables.shapes\n\
+                     || authorizer.group('').resource('secrets').namespace(request.namespace).check('create').allowed()"
+                .to_owned(),
+            message: cannot(
+                "create",
+                "secrets",
+                "",
+                None,
+                "to choose how the target looks (target.type, labels, annotations, adoption)",
+            ),
+            fallback: "target.type, labels, annotations and adoption need the right to create Secrets",
+        },
+    ]
+}
+
+/// CEL: the user may get the Secret that the expression `name` names.
+fn may_get_secret(name: &str) -> String {
+    format!("authorizer.group('').resource('secrets').namespace(request.namespace).name({name}).check('get').allowed()")
+}
+
+/// CEL: the text for a user who may not.
+fn cannot_get_secret(name: &str, purpose: &str) -> String {
+    cannot("get", "secrets", "", Some(name), purpose)
+}
+
+/// CEL: the sentence with which RBAC itself refuses, and what the right is needed for.
+fn cannot(verb: &str, resource: &str, group: &str, name: Option<&str>, purpose: &str) -> String {
+    let name = name.map_or(String::new(), |name| format!(" named \"' + {name} + '\""));
+    format!(
+        "'user \"' + request.userInfo.username + '\" cannot {verb} resource \"{resource}\" in API group \"{group}\"{name} \
+         in the namespace \"' + request.namespace + '\", which is needed {purpose}'"
+    )
+}

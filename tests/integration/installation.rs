@@ -1,0 +1,173 @@
+//! The operator's manifests on a control plane of their own: their rights and policies hold for the whole cluster, and
+//! these tests name a restorer that no other test should meet.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::PostParams;
+use kube::{Api, Client, CustomResourceExt};
+use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets::cli::manifests::{self, Options};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::harness::{self, ControlPlane, Result, poll};
+
+/// An identity that these manifests list as restorer.
+pub(crate) const RESTORER: &str = "restorer@example.com";
+/// The longest that a test waits for the API server to take notice of roles and policies.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is installed.
+pub(crate) fn options() -> Options {
+    Options { restorers: vec![RESTORER.to_owned()], ..Options::default() }
+}
+
+/// The operator's namespace in this installation.
+pub(crate) const OPERATOR_NAMESPACE: &str = keys::DEFAULT_OPERATOR_NAMESPACE;
+
+static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+
+/// A control plane with the CRD and every manifest applied, and the policies in force.
+pub(crate) async fn control_plane() -> &'static ControlPlane {
+    CONTROL_PLANE.get_or_init(|| async { install().await.unwrap() }).await
+}
+
+/// A client as the operator: with its service account's token, so with its rights and under its policies.
+pub(crate) async fn operator() -> Client {
+    control_plane().await.access().client_of(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap()
+}
+
+/// A client as administrator.
+pub(crate) async fn admin() -> Client {
+    control_plane().await.access().admin_client().await.unwrap()
+}
+
+async fn install() -> Result<ControlPlane> {
+    let crd = serde_json::to_string(&ManagedSecret::crd()).unwrap();
+    let files = [("crd.yaml", crd), ("manifests.yaml", manifests::print(&options()).unwrap())];
+    let folder = std::env::temp_dir().join(format!("managed-secrets-manifests-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir(&folder).unwrap();
+    let manifests: Vec<PathBuf> = files.iter().map(|(name, _)| folder.join(name)).collect();
+    for (path, (_, content)) in manifests.iter().zip(&files) {
+        std::fs::write(path, content).unwrap();
+    }
+    let started = ControlPlane::start_own(&harness::Options { manifests, ..harness::Options::default() }).await;
+    std::fs::remove_dir_all(&folder).unwrap();
+    let control_plane = started?;
+    // The API server takes up policies together, in the background. A refusal by the last one shows that all are there.
+    let operator = control_plane.access().client_as(&options().operator_user(), &[]).await?;
+    poll("the policies to be in force", PATIENCE, || async {
+        let probe: Secret = object(json!({"metadata": {"name": "probe"}}));
+        let secrets = Api::<Secret>::namespaced(operator.clone(), "default");
+        let answer = secrets.create(&dry_run(), &probe).await;
+        Ok(answer.is_err_and(|error| error.to_string().contains("may write no Secrets")).then_some(()))
+    })
+    .await?;
+    Ok(control_plane)
+}
+
+/// Parameters of a write that goes through admission and is not stored.
+pub(crate) fn dry_run() -> PostParams {
+    PostParams { dry_run: true, ..PostParams::default() }
+}
+
+/// A typed object.
+pub(crate) fn object<K: DeserializeOwned>(json: Value) -> K {
+    serde_json::from_value(json).unwrap()
+}
+
+/// One right in a namespace, as RBAC counts them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Right {
+    /// The verb.
+    pub(crate) verb: &'static str,
+    /// The API group.
+    pub(crate) group: &'static str,
+    /// The resource, with its subresource.
+    pub(crate) resource: &'static str,
+    /// The object's name; absent means all.
+    pub(crate) name: Option<&'static str>,
+}
+
+impl Right {
+    /// To read the Secret of this name.
+    pub(crate) const fn get_secret(name: &'static str) -> Self {
+        Self { verb: "get", group: "", resource: "secrets", name: Some(name) }
+    }
+
+    /// To create Secrets.
+    pub(crate) const CREATE_SECRETS: Self = Self { verb: "create", group: "", resource: "secrets", name: None };
+}
+
+/// A client of a new user who may edit ManagedSecrets in a namespace, and has these rights besides.
+pub(crate) async fn editor(namespace: &str, rights: &[Right]) -> Client {
+    let admin = admin().await;
+    let user = format!("editor-{}", uuid::Uuid::new_v4().simple());
+    let subject = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user});
+    let rule = |right: &Right| {
+        let names: Vec<_> = right.name.into_iter().collect();
+        json!({"apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb], "resourceNames": names})
+    };
+    let edit = Right { verb: "update", group: keys::GROUP, resource: "managedsecrets", name: None };
+    let rules: Vec<_> = rights.iter().map(rule).collect();
+    let own: Role = object(json!({"metadata": {"name": user}, "rules": rules}));
+    Api::<Role>::namespaced(admin.clone(), namespace).create(&PostParams::default(), &own).await.unwrap();
+    let bindings = Api::<RoleBinding>::namespaced(admin, namespace);
+    for (kind, role) in [("Role", user.as_str()), ("ClusterRole", "managedsecret-editor")] {
+        let reference = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role});
+        let name = format!("{user}-{}", kind.to_lowercase());
+        let binding = json!({"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]});
+        bindings.create(&PostParams::default(), &object(binding)).await.unwrap();
+    }
+    let client = control_plane().await.access().client_as(&user, &[]).await.unwrap();
+    for right in rights.iter().chain([&edit]) {
+        poll("the rights to be in force", PATIENCE, || async {
+            Ok(may(&client, namespace, right).await.then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+    client
+}
+
+/// Whether the client's user has a right.
+pub(crate) async fn may(client: &Client, namespace: &str, right: &Right) -> bool {
+    let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(right.group.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource: Some(subresource.to_owned()),
+                verb: Some(right.verb.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                name: right.name.map(ToOwned::to_owned),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let answer = Api::<SelfSubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &review).await;
+    answer.unwrap().status.is_some_and(|status| status.allowed)
+}
+
+/// Checks an answer: `None` means that it must succeed, else it must be refused with this text in its message.
+#[track_caller]
+pub(crate) fn expect<T>(case: &str, answer: kube::Result<T>, refusal: Option<&str>) {
+    match (answer, refusal) {
+        (Ok(_), None) => {}
+        (Err(kube::Error::Api(status)), Some(text)) => {
+            assert!(status.is_forbidden(), "{case}: {}", status.message);
+            assert!(status.message.contains(text), "{case}: {}", status.message);
+        }
+        (Ok(_), Some(_)) => panic!("{case}: must be refused"),
+        (Err(error), _) => panic!("{case}: {error}"),
+    }
+}

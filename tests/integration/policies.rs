@@ -1,0 +1,35 @@
+//! The admission policies of the manifests: who is refused what, as real users on a real API server.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod operator_writes;
+mod protected;
+mod user_rights;
+
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use kube::Api;
+use kube::api::ListParams;
+use managed_secrets::cli::manifests;
+
+use crate::harness::poll;
+use crate::integration::installation::{PATIENCE, admin, options};
+
+/// The API server checks the expressions against the schemas of what they look at, and warns in `status`.
+#[tokio::test]
+async fn expressions_fit_the_schemas() {
+    let policies = Api::<ValidatingAdmissionPolicy>::all(admin().await);
+    let expected = manifests::manifests(&options());
+    let expected = expected.iter().filter(|object| object["kind"] == "ValidatingAdmissionPolicy").count();
+    let checked = poll("the policies to be type-checked", PATIENCE, || async {
+        let list = policies.list(&ListParams::default().labels("app.kubernetes.io/name=managed-secrets")).await?.items;
+        let done =
+            list.iter().all(|policy| policy.status.as_ref().is_some_and(|status| status.type_checking.is_some()));
+        Ok((done && list.len() == expected).then_some(list))
+    })
+    .await
+    .unwrap();
+    for policy in checked {
+        let warnings =
+            policy.status.and_then(|status| status.type_checking).and_then(|checks| checks.expression_warnings);
+        assert_eq!(warnings.unwrap_or_default(), Vec::new(), "{:?}", policy.metadata.name);
+    }
+}

@@ -1,0 +1,208 @@
+//! Records, keys, the public key and status are written by the operator and by restorers alone.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::{Api, Client};
+use managed_secrets::api::{ManagedSecret, keys};
+use serde_json::{Value, json};
+
+use crate::harness::poll;
+use crate::harness::shared::TestNamespace;
+use crate::integration::installation::{
+    OPERATOR_NAMESPACE, PATIENCE, RESTORER, admin, control_plane, dry_run, expect, object, operator,
+};
+
+const RECORD: &str = "msec-ayjtvytngnu4vqtp6gvulissfxwnndnb";
+
+/// The restorer's name, with an administrator's rights: what decides here is the name.
+async fn restorer() -> Client {
+    control_plane().await.access().client_as(RESTORER, &["system:masters"]).await.unwrap()
+}
+
+fn secret(name: &str, secret_type: &str) -> Secret {
+    object(json!({
+        "metadata": {"name": name, "labels": {keys::LABEL_ROLE: keys::ROLE_RECORD}, "annotations": {keys::ANNO_NAME: "N"}},
+        "type": secret_type,
+        "data": {"value": "YQ=="},
+    }))
+}
+
+fn refusal(resource: &str) -> String {
+    format!("cannot write resource \"{resource}\"")
+}
+
+#[tokio::test]
+async fn secrets_of_our_types_are_created_by_operator_and_restorer_only() {
+    let namespace = TestNamespace::create(control_plane().await, "protected").await.unwrap();
+    let refused = refusal("secrets");
+    for (place, name, secret_type) in [
+        (namespace.name.as_str(), RECORD, keys::TYPE_RECORD),
+        (OPERATOR_NAMESPACE, keys::KEYRING_NAME, keys::TYPE_KEYRING),
+        (OPERATOR_NAMESPACE, "managed-secrets-kek-0123456789abcdef", keys::TYPE_KEK),
+    ] {
+        let new = secret(name, secret_type);
+        for (who, client, refusal) in [
+            ("administrator", admin().await, Some(refused.as_str())),
+            ("operator", operator().await, None),
+            ("restorer", restorer().await, None),
+        ] {
+            let secrets = Api::<Secret>::namespaced(client, place);
+            expect(&format!("{who} creates {secret_type}"), secrets.create(&dry_run(), &new).await, refusal);
+            let apply = PatchParams { dry_run: true, ..PatchParams::apply("somebody") };
+            let answer = secrets.patch(name, &apply, &Patch::Apply(&new)).await;
+            expect(&format!("{who} applies {secret_type}"), answer, refusal);
+        }
+    }
+    let others = Api::<Secret>::namespaced(admin().await, &namespace.name);
+    expect("another type", others.create(&dry_run(), &secret("mine", "example.com/a")).await, None);
+}
+
+#[tokio::test]
+async fn records_are_changed_by_operator_and_restorer_only() {
+    let namespace = TestNamespace::create(control_plane().await, "protected").await.unwrap();
+    let by = |client: Client| Api::<Secret>::namespaced(client, &namespace.name);
+    let (administrator, operator, restorer) = (by(admin().await), by(operator().await), by(restorer().await));
+    operator
+        .patch(RECORD, &PatchParams::apply(keys::FIELD_MANAGER), &Patch::Apply(secret(RECORD, keys::TYPE_RECORD)))
+        .await
+        .unwrap();
+    let present = administrator.get(RECORD).await.unwrap();
+    expect("nothing changed", administrator.replace(RECORD, &dry_run(), &present).await, None);
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u"}]);
+    for change in [
+        json!({"data": {"value": "Yg=="}}),
+        json!({"data": null}),
+        json!({"stringData": {"more": "x"}}),
+        json!({"immutable": true}),
+        json!({"metadata": {"labels": {keys::LABEL_ROLE: "target"}}}),
+        json!({"metadata": {"labels": null}}),
+        json!({"metadata": {"annotations": {keys::ANNO_NAME: "M"}}}),
+        json!({"metadata": {"ownerReferences": owner}}),
+        json!({"metadata": {"finalizers": ["example.com/stop"]}}),
+    ] {
+        let (case, patch) = (change.to_string(), Patch::Merge(&change));
+        expect(&case, administrator.patch(RECORD, &params, &patch).await, Some(&refusal("secrets")));
+        expect(&case, restorer.patch(RECORD, &params, &patch).await, None);
+    }
+    let more = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_NAME: "M"}}}));
+    expect("operator", operator.patch(RECORD, &params, &more).await, None);
+    expect("anyone with the right may delete", administrator.delete(RECORD, &DeleteParams::default()).await, None);
+}
+
+/// A ManagedSecret and a record that it owns.
+async fn owned_record(namespace: &str) -> (Api<ManagedSecret>, Api<Secret>) {
+    let objects = Api::<ManagedSecret>::namespaced(admin().await, namespace);
+    let owner: ManagedSecret = object(json!({"metadata": {"name": "db"}, "spec": {"name": "N", "generate": {}}}));
+    let owner = objects.create(&PostParams::default(), &owner).await.unwrap();
+    let mut record = secret(RECORD, keys::TYPE_RECORD);
+    record.metadata.owner_references = Some(vec![object(json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "name": "db", "uid": owner.metadata.uid,
+    }))]);
+    let secrets = Api::<Secret>::namespaced(operator().await, namespace);
+    let apply = PatchParams::apply(keys::FIELD_MANAGER);
+    secrets.patch(RECORD, &apply, &Patch::Apply(record)).await.unwrap();
+    (objects, secrets)
+}
+
+#[tokio::test]
+async fn the_garbage_collector_does_its_work() {
+    let namespace = TestNamespace::create(control_plane().await, "collected").await.unwrap();
+    let (objects, secrets) = owned_record(&namespace.name).await;
+    objects.delete("db", &DeleteParams::default()).await.unwrap();
+    poll("the record to be collected", PATIENCE, || async {
+        Ok(secrets.get_opt(RECORD).await?.is_none().then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_garbage_collector_leaves_orphans() {
+    let namespace = TestNamespace::create(control_plane().await, "orphan").await.unwrap();
+    let (objects, secrets) = owned_record(&namespace.name).await;
+    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    objects.delete("db", &orphan).await.unwrap();
+    poll("the owner to go", PATIENCE, || async { Ok(objects.get_opt("db").await?.is_none().then_some(())) })
+        .await
+        .unwrap();
+    let record = secrets.get(RECORD).await.unwrap();
+    assert_eq!(record.metadata.owner_references.unwrap_or_default(), []);
+}
+
+#[tokio::test]
+async fn a_record_deleted_in_the_foreground_goes() {
+    let namespace = TestNamespace::create(control_plane().await, "foreground").await.unwrap();
+    let (_objects, secrets) = owned_record(&namespace.name).await;
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    let by_admin = Api::<Secret>::namespaced(admin().await, &namespace.name);
+    by_admin.delete(RECORD, &foreground).await.unwrap();
+    poll("the record to go", PATIENCE, || async { Ok(secrets.get_opt(RECORD).await?.is_none().then_some(())) })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_namespace_with_records_goes() {
+    let namespace = TestNamespace::create(control_plane().await, "going").await.unwrap();
+    owned_record(&namespace.name).await;
+    let namespaces = Api::<Namespace>::all(admin().await);
+    namespaces.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
+    poll("the namespace to go", PATIENCE, || async {
+        Ok(namespaces.get_opt(&namespace.name).await?.is_none().then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_public_key_is_written_by_operator_and_restorer_only() {
+    let name = keys::PUBLIC_KEY_CONFIGMAP;
+    let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
+    let by = |client: Client| Api::<ConfigMap>::namespaced(client, OPERATOR_NAMESPACE);
+    let (administrator, operator) = (by(admin().await), by(operator().await));
+    let dry_apply = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
+    let new = Patch::Apply(map(json!({keys::PUBLIC_KEY_DATA_KEY: "forged"})));
+    let refused = refusal("configmaps");
+    expect("created", administrator.patch(name, &dry_apply, &new).await, Some(&refused));
+    let posted: ConfigMap = object(json!({"metadata": {"name": name}}));
+    expect("posted", administrator.create(&dry_run(), &posted).await, Some(&refused));
+
+    let own = Patch::Apply(map(json!({keys::PUBLIC_KEY_DATA_KEY: "{}"})));
+    operator.patch(name, &PatchParams::apply(keys::FIELD_MANAGER).force(), &own).await.unwrap();
+    expect("changed", administrator.patch(name, &dry_apply, &new).await, Some(&refused));
+    expect("changed by a restorer", by(restorer().await).patch(name, &dry_apply, &new).await, None);
+    let present = administrator.get(name).await.unwrap();
+    expect("nothing changed", administrator.replace(name, &dry_run(), &present).await, None);
+    let other: ConfigMap = object(json!({"metadata": {"name": "other"}}));
+    expect("another one", administrator.create(&dry_run(), &other).await, None);
+
+    let namespace = TestNamespace::create(control_plane().await, "elsewhere").await.unwrap();
+    let elsewhere = Api::<ConfigMap>::namespaced(admin().await, &namespace.name);
+    expect("of the same name elsewhere", elsewhere.create(&dry_run(), &posted).await, None);
+}
+
+#[tokio::test]
+async fn status_is_written_by_operator_and_restorer_only() {
+    let namespace = TestNamespace::create(control_plane().await, "status").await.unwrap();
+    let (objects, _) = owned_record(&namespace.name).await;
+    let by = |client: Client| Api::<ManagedSecret>::namespaced(client, &namespace.name);
+    let forged = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "status": {"target": {"name": "theirs", "key": "value", "uid": "u", "resourceVersion": "1"}}});
+    let refused = refusal("managedsecrets/status");
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let apply = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
+    for (who, client, refusal) in [
+        ("administrator", objects.clone(), Some(refused.as_str())),
+        ("operator", by(operator().await), None),
+        ("restorer", by(restorer().await), None),
+    ] {
+        expect(who, client.patch_status("db", &params, &Patch::Merge(&forged)).await, refusal);
+        expect(who, client.patch_status("db", &apply, &Patch::Apply(&forged)).await, refusal);
+    }
+    let present = objects.get("db").await.unwrap();
+    let same = objects.replace_status("db", &dry_run(), &present).await;
+    expect("nothing changed", same, None);
+}

@@ -1,0 +1,253 @@
+//! Whoever has a value delivered somewhere must be allowed to read it where it is.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use managed_secrets::api::{ManagedSecret, keys};
+use serde_json::{Value, json};
+
+use crate::harness::shared::TestNamespace;
+use crate::integration::installation::{Right, admin, control_plane, dry_run, editor, expect, object, operator};
+
+const VALUE: Right = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("db") };
+
+/// Rights, and which of the two sets a case is tried with.
+fn cannot_get(name: &str) -> String {
+    format!("cannot get resource \"secrets\" in API group \"\" named \"{name}\"")
+}
+
+const CANNOT_CREATE: &str = "cannot create resource \"secrets\" in API group \"\" in the namespace";
+
+fn managed_secret(spec: &Value) -> ManagedSecret {
+    let mut spec = spec.clone();
+    spec["name"] = json!("DB_PASSWORD");
+    if spec.get("valueFrom").is_none() {
+        spec["generate"] = json!({});
+    }
+    object(json!({"metadata": {"name": "db"}, "spec": spec}))
+}
+
+fn value_from(secret: &str) -> Value {
+    json!({"secretKeyRef": {"name": secret, "key": "token"}})
+}
+
+#[tokio::test]
+async fn what_needs_no_right_on_create() {
+    let namespace = TestNamespace::create(control_plane().await, "create").await.unwrap();
+    let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &[]).await, &namespace.name);
+    for spec in [
+        json!({}),
+        json!({"target": {}}),
+        json!({"delivery": "None"}),
+        json!({"delivery": "Secret", "target": {"name": "db", "key": "value", "type": "Opaque", "labels": {},
+            "annotations": {}, "adoption": "Never"}}),
+    ] {
+        expect(&spec.to_string(), objects.create(&dry_run(), &managed_secret(&spec)).await, None);
+    }
+}
+
+#[tokio::test]
+async fn what_needs_a_right_on_create() {
+    let namespace = TestNamespace::create(control_plane().await, "create").await.unwrap();
+    let client = |rights: Vec<Right>| async {
+        let client = editor(&namespace.name, &{ rights }).await;
+        Api::<ManagedSecret>::namespaced(client, &namespace.name)
+    };
+    let nothing = client(vec![]).await;
+    let other = client(vec![Right::get_secret("other"), Right::get_secret("mine"), VALUE]).await;
+    let get_source = client(vec![Right::get_secret("upstream")]).await;
+    let get_target = client(vec![Right::get_secret("db")]).await;
+    let create = client(vec![Right::CREATE_SECRETS]).await;
+    for (spec, enough, refusal) in [
+        (json!({"valueFrom": value_from("upstream")}), &get_source, cannot_get("upstream")),
+        (json!({"target": {"name": "mine"}}), &get_target, cannot_get("db")),
+        (json!({"target": {"key": "password"}}), &get_target, cannot_get("db")),
+        (json!({"target": {"type": "example.com/token"}}), &create, CANNOT_CREATE.to_owned()),
+        (json!({"target": {"labels": {"a": "b"}}}), &create, CANNOT_CREATE.to_owned()),
+        (json!({"target": {"annotations": {"a": "b"}}}), &create, CANNOT_CREATE.to_owned()),
+        (json!({"target": {"adoption": "IfUnowned"}}), &create, CANNOT_CREATE.to_owned()),
+    ] {
+        let new = managed_secret(&spec);
+        expect(&spec.to_string(), nothing.create(&dry_run(), &new).await, Some(&refusal));
+        expect(&spec.to_string(), other.create(&dry_run(), &new).await, Some(&refusal));
+        expect(&spec.to_string(), enough.create(&dry_run(), &new).await, None);
+    }
+}
+
+/// Without a name there is nothing to have a right on: the generated one is asked for.
+#[tokio::test]
+async fn a_generated_name_is_no_way_round() {
+    let namespace = TestNamespace::create(control_plane().await, "create").await.unwrap();
+    let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &[]).await, &namespace.name);
+    let mut new = managed_secret(&json!({"target": {"name": "mine"}}));
+    new.metadata.name = None;
+    new.metadata.generate_name = Some("db-".to_owned());
+    expect("generateName", objects.create(&dry_run(), &new).await, Some("cannot get resource \"secrets\""));
+}
+
+/// An object made by an administrator, and clients of users with different rights.
+struct Scene {
+    namespace: TestNamespace,
+}
+
+impl Scene {
+    async fn new(spec: Value) -> Self {
+        let namespace = TestNamespace::create(control_plane().await, "update").await.unwrap();
+        let objects = Api::<ManagedSecret>::namespaced(admin().await, &namespace.name);
+        objects.create(&PostParams::default(), &managed_secret(&spec)).await.unwrap();
+        Self { namespace }
+    }
+
+    async fn objects(&self, rights: &[Right]) -> Api<ManagedSecret> {
+        self.of(editor(&self.namespace.name, rights).await)
+    }
+
+    fn of(&self, client: Client) -> Api<ManagedSecret> {
+        Api::namespaced(client, &self.namespace.name)
+    }
+}
+
+fn merge(spec: &Value) -> Patch<Value> {
+    Patch::Merge(json!({"spec": spec}))
+}
+
+fn params() -> PatchParams {
+    PatchParams { dry_run: true, ..PatchParams::default() }
+}
+
+/// Tries each change without any right and with enough; `None` means that none is needed.
+async fn check_changes(scene: &Scene, right: Right, changes: Vec<(Value, Option<String>)>) {
+    let nothing = scene.objects(&[]).await;
+    let enough = scene.objects(&[right]).await;
+    for (change, refusal) in changes {
+        let case = change.to_string();
+        expect(&case, nothing.patch("db", &params(), &merge(&change)).await, refusal.as_deref());
+        expect(&case, enough.patch("db", &params(), &merge(&change)).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_source_needs_get_on_it() {
+    let scene = Scene::new(json!({"valueFrom": value_from("upstream")})).await;
+    check_changes(
+        &scene,
+        Right::get_secret("other"),
+        vec![
+            (json!({"description": "x"}), None),
+            (json!({"valueFrom": null, "generate": {}}), None),
+            (json!({"valueFrom": value_from("other")}), Some(cannot_get("other"))),
+        ],
+    )
+    .await;
+    check_changes(
+        &scene,
+        Right::get_secret("upstream"),
+        vec![(json!({"valueFrom": {"secretKeyRef": {"key": "password"}}}), Some(cannot_get("upstream")))],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_move_needs_get_on_the_present_target() {
+    let named = json!({"target": {"name": "vault", "key": "password"}});
+    let refusal = || Some(cannot_get("vault"));
+    let changes = vec![
+        (json!({"name": "RENAMED", "suspend": true, "deletionPolicy": "Retain"}), None),
+        (json!({"target": {"name": "mine"}}), refusal()),
+        (json!({"target": {"name": null}}), refusal()),
+        (json!({"target": {"key": "other"}}), refusal()),
+        (json!({"target": null}), refusal()),
+        (json!({"delivery": "None"}), refusal()),
+        (json!({"delivery": "Secret"}), None),
+    ];
+    check_changes(&Scene::new(named).await, Right::get_secret("vault"), changes).await;
+    let unnamed = vec![(json!({"target": {"name": "mine"}}), Some(cannot_get("db")))];
+    check_changes(&Scene::new(json!({})).await, Right::get_secret("db"), unnamed).await;
+}
+
+/// A right on the new target, or on `managedsecrets/value`, is none on the present one.
+#[tokio::test]
+async fn other_rights_do_not_move_a_value() {
+    let scene = Scene::new(json!({})).await;
+    let objects = scene.objects(&[Right::get_secret("mine"), Right::CREATE_SECRETS, VALUE]).await;
+    let change = json!({"target": {"name": "mine"}});
+    expect("move", objects.patch("db", &params(), &merge(&change)).await, Some(&cannot_get("db")));
+}
+
+/// While a move waits, the value is still where status says.
+#[tokio::test]
+async fn a_move_needs_get_on_the_target_in_force() {
+    let scene = Scene::new(json!({"target": {"name": "wanted"}})).await;
+    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "status": {"target": {"name": "in-force", "key": "value", "uid": "u", "resourceVersion": "1"}}});
+    let by_operator = scene.of(operator().await);
+    by_operator.patch_status("db", &PatchParams::apply("managed-secrets"), &Patch::Apply(&status)).await.unwrap();
+    let change = merge(&json!({"target": {"name": "mine"}}));
+    for (rights, refusal) in [
+        (vec![Right::get_secret("wanted")], Some(cannot_get("in-force"))),
+        (vec![Right::get_secret("in-force")], Some(cannot_get("wanted"))),
+        (vec![Right::get_secret("wanted"), Right::get_secret("in-force")], None),
+    ] {
+        let objects = scene.objects(&rights).await;
+        expect(&format!("{rights:?}"), objects.patch("db", &params(), &change).await, refusal.as_deref());
+    }
+}
+
+#[tokio::test]
+async fn an_undelivered_value_needs_get_on_value() {
+    let refusal = || {
+        let text = "cannot get resource \"managedsecrets/value\" in API group \"managedsecrets.dev\" named \"db\"";
+        Some(text.to_owned())
+    };
+    let changes = vec![
+        (json!({"description": "x"}), None),
+        (json!({"delivery": "Secret"}), refusal()),
+        (json!({"delivery": null}), refusal()),
+        (json!({"target": {"name": "mine"}}), refusal()),
+    ];
+    let scene = Scene::new(json!({"delivery": "None"})).await;
+    check_changes(&scene, VALUE, changes).await;
+    let objects = scene.objects(&[Right::get_secret("db")]).await;
+    let change = json!({"delivery": "Secret"});
+    expect("get on the Secret", objects.patch("db", &params(), &merge(&change)).await, refusal().as_deref());
+}
+
+#[tokio::test]
+async fn the_looks_of_a_target_need_create() {
+    let refusal = || Some(CANNOT_CREATE.to_owned());
+    let changes = vec![
+        (json!({"target": {"type": "kubernetes.io/ssh-auth", "labels": {"a": "b"}}}), refusal()),
+        (json!({"target": {"type": "example.com/b"}}), refusal()),
+        (json!({"target": {"labels": null}}), refusal()),
+        (json!({"target": {"labels": {"a": "c"}}}), refusal()),
+        (json!({"target": {"annotations": {"a": "c"}}}), refusal()),
+        (json!({"target": {"adoption": null}}), refusal()),
+        (json!({"target": {"labels": {"a": "b"}}}), None),
+    ];
+    let target =
+        json!({"type": "example.com/a", "labels": {"a": "b"}, "annotations": {"a": "b"}, "adoption": "IfUnowned"});
+    // A type that goes with a key of its own is left to the schema's rules.
+    let changes = changes.into_iter().skip(1).collect();
+    check_changes(&Scene::new(json!({"target": target})).await, Right::CREATE_SECRETS, changes).await;
+}
+
+/// Server-side apply and replace are updates like any other.
+#[tokio::test]
+async fn every_way_of_writing_is_checked() {
+    let scene = Scene::new(json!({})).await;
+    let objects = scene.objects(&[]).await;
+    let apply = |name: &str, target: &str| {
+        let mut object = serde_json::to_value(managed_secret(&json!({"target": {"name": target}}))).unwrap();
+        object["metadata"]["name"] = json!(name);
+        object
+    };
+    let force = PatchParams { dry_run: true, ..PatchParams::apply("jane").force() };
+    let moved = objects.patch("db", &force, &Patch::Apply(apply("db", "mine"))).await;
+    expect("apply", moved, Some(&cannot_get("db")));
+    let created = objects.patch("new", &force, &Patch::Apply(apply("new", "mine"))).await;
+    expect("apply that creates", created, Some(&cannot_get("new")));
+    let mut present = objects.get("db").await.unwrap();
+    expect("replace by the same", objects.replace("db", &dry_run(), &present).await, None);
+    present.spec.target = managed_secret(&json!({"target": {"name": "mine"}})).spec.target;
+    expect("replace", objects.replace("db", &dry_run(), &present).await, Some(&cannot_get("db")));
+}

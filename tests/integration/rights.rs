@@ -1,0 +1,157 @@
+//! The rights that the manifests give: to the operator, and to people.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use managed_secrets::api::keys;
+use managed_secrets::cli::manifests::{self, Options};
+use serde_json::{Value, json};
+
+use crate::harness::poll;
+use crate::harness::shared::TestNamespace;
+use crate::integration::installation::{
+    OPERATOR_NAMESPACE, PATIENCE, Right, admin, control_plane, dry_run, expect, may, object, operator, options,
+};
+
+const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+    Right { verb, group, resource, name: None }
+}
+
+#[tokio::test]
+async fn the_operator_has_the_rights_it_needs_and_no_more() {
+    let operator = operator().await;
+    let namespace = TestNamespace::create(control_plane().await, "rights").await.unwrap();
+    let own = OPERATOR_NAMESPACE;
+    let elsewhere = namespace.name.as_str();
+    let public_key = |verb| Right { name: Some(keys::PUBLIC_KEY_CONFIGMAP), ..right(verb, "", "configmaps") };
+    for verb in ["get", "list", "watch", "create", "patch", "delete"] {
+        assert!(may(&operator, elsewhere, &right(verb, "", "secrets")).await, "{verb}");
+    }
+    for verb in ["get", "list", "watch", "create", "patch"] {
+        assert!(may(&operator, own, &public_key(verb)).await, "{verb}");
+    }
+    for granted in [
+        right("list", keys::GROUP, "managedsecrets"),
+        right("watch", keys::GROUP, "managedsecrets"),
+        right("patch", keys::GROUP, "managedsecrets/status"),
+        right("create", "events.k8s.io", "events"),
+        right("patch", "events.k8s.io", "events"),
+    ] {
+        assert!(may(&operator, elsewhere, &granted).await, "{granted:?}");
+    }
+    for withheld in [
+        right("update", "", "secrets"),
+        right("deletecollection", "", "secrets"),
+        right("patch", keys::GROUP, "managedsecrets"),
+        right("create", keys::GROUP, "managedsecrets"),
+        right("delete", keys::GROUP, "managedsecrets"),
+        right("update", keys::GROUP, "managedsecrets/status"),
+        right("get", "", "pods"),
+        right("create", "", "pods"),
+        right("create", "", "serviceaccounts/token"),
+        right("impersonate", "", "users"),
+        right("create", "rbac.authorization.k8s.io", "rolebindings"),
+        right("update", "admissionregistration.k8s.io", "validatingadmissionpolicies"),
+        public_key("delete"),
+    ] {
+        assert!(!may(&operator, own, &withheld).await, "{withheld:?}");
+    }
+    for verb in ["create", "get", "patch"] {
+        assert!(!may(&operator, elsewhere, &right(verb, "", "configmaps")).await, "{verb}");
+    }
+}
+
+/// `create` limited by name works for server-side apply, whose authorization carries the name.
+#[tokio::test]
+async fn the_operator_may_apply_its_public_key_and_no_other_map() {
+    let maps = Api::<ConfigMap>::namespaced(operator().await, OPERATOR_NAMESPACE);
+    let apply = PatchParams { dry_run: true, ..PatchParams::apply(keys::FIELD_MANAGER).force() };
+    for (name, refusal) in [(keys::PUBLIC_KEY_CONFIGMAP, None), ("other", Some("configmaps \"other\" is forbidden"))] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}});
+        expect(name, maps.patch(name, &apply, &Patch::Apply(map)).await, refusal);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_known_may_read_the_public_key_and_nothing_beside_it() {
+    let anyone = control_plane().await.access().client_as("anyone", &[]).await.unwrap();
+    let get = |name, resource| Right { name: Some(name), ..right("get", "", resource) };
+    assert!(may(&anyone, OPERATOR_NAMESPACE, &get(keys::PUBLIC_KEY_CONFIGMAP, "configmaps")).await);
+    assert!(!may(&anyone, OPERATOR_NAMESPACE, &get("other", "configmaps")).await);
+    assert!(!may(&anyone, OPERATOR_NAMESPACE, &get(keys::KEYRING_NAME, "secrets")).await);
+}
+
+#[tokio::test]
+async fn built_in_roles_include_ours() {
+    let namespace = TestNamespace::create(control_plane().await, "roles").await.unwrap();
+    let read = [right("get", keys::GROUP, "managedsecrets"), right("watch", keys::GROUP, "managedsecrets")];
+    let write = [right("create", keys::GROUP, "managedsecrets"), right("delete", keys::GROUP, "managedsecrets")];
+    let never =
+        [right("patch", keys::GROUP, "managedsecrets/status"), right("get", keys::GROUP, "managedsecrets/value")];
+    let bindings = Api::<RoleBinding>::namespaced(admin().await, &namespace.name);
+    for (role, writes) in [("view", false), ("edit", true), ("admin", true)] {
+        let group = "rbac.authorization.k8s.io";
+        let binding: RoleBinding = object(json!({
+            "metadata": {"name": role},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": format!("{role}-user")}],
+        }));
+        bindings.create(&PostParams::default(), &binding).await.unwrap();
+        let user = control_plane().await.access().client_as(&format!("{role}-user"), &[]).await.unwrap();
+        for right in read.iter().chain(write.iter().filter(|_| writes)) {
+            poll(&format!("{role} to include {right:?}"), PATIENCE, || async {
+                Ok(may(&user, &namespace.name, right).await.then_some(()))
+            })
+            .await
+            .unwrap();
+        }
+        for right in never.iter().chain(write.iter().filter(|_| !writes)) {
+            assert!(!may(&user, &namespace.name, right).await, "{role} must not include {right:?}");
+        }
+    }
+}
+
+/// The pod of the Deployment fits the pod security standard that its namespace enforces.
+#[tokio::test]
+async fn the_pod_is_admitted() {
+    let objects = manifests::manifests(&options());
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let mut pod = deployment["spec"]["template"].clone();
+    pod["metadata"]["name"] = json!("probe");
+    let pods = Api::<Pod>::namespaced(admin().await, OPERATOR_NAMESPACE);
+    expect("the pod", pods.create(&dry_run(), &object(pod.clone())).await, None);
+    pod["spec"]["containers"][0]["securityContext"] = Value::Null;
+    expect("one with more rights", pods.create(&dry_run(), &object(pod)).await, Some("violates PodSecurity"));
+}
+
+/// With `--namespace`, the operator's rights end at that namespace.
+#[tokio::test]
+async fn an_operator_of_one_namespace_has_no_rights_in_others() {
+    let served = TestNamespace::create(control_plane().await, "served").await.unwrap();
+    let other = TestNamespace::create(control_plane().await, "other").await.unwrap();
+    let own = TestNamespace::create(control_plane().await, "own").await.unwrap();
+    let options = Options {
+        operator_namespace: own.name.clone(),
+        namespaces: vec![served.name.clone()],
+        without_policies: manifests::PolicySwitch::ALL.to_vec(),
+        ..Options::default()
+    };
+    let access = control_plane().await.access();
+    let text = manifests::print(&options).unwrap();
+    let output = access.kubectl_with_input(&["apply", "--server-side", "-f", "-"], &text).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let operator = access.client_of(&own.name, keys::OPERATOR_NAME).await.unwrap();
+    let rights = [right("list", "", "secrets"), right("patch", keys::GROUP, "managedsecrets/status")];
+    for granted in &rights {
+        poll("the roles to be in force", PATIENCE, || async {
+            Ok(may(&operator, &served.name, granted).await.then_some(()))
+        })
+        .await
+        .unwrap();
+        assert!(!may(&operator, &other.name, granted).await, "{granted:?}");
+    }
+    assert!(may(&operator, &own.name, &right("create", "", "secrets")).await, "its keyring");
+    assert!(!may(&operator, &own.name, &right("delete", "", "secrets")).await);
+}
