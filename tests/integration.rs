@@ -8,6 +8,8 @@ mod integration {
     mod facts;
     mod harness;
     mod installation;
+    mod keyring;
     mod policies;
     mod rights;
+    mod secret_api;
 }
