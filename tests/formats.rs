@@ -12,7 +12,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use managed_secrets::api::ManagedSecretSpec;
 use managed_secrets::api::types::SealedValue;
 use managed_secrets::api::validate::validate_spec;
-use managed_secrets::crypto::keyring::{KekError, SealingKeyStatus, Wrapped};
+use managed_secrets::crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
 use managed_secrets::crypto::mac::{self, MacInput};
 use managed_secrets::crypto::mse1::{self, Place};
 use managed_secrets::crypto::mss1::{self, Scope, Sealed};
@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 const UID: &str = "6f1c3f0e-0000-4000-8000-000000000001";
+const FROZEN_KEK: &str = "5555555555555555555555555555555555555555555555555555555555555555";
+const FROZEN_KEYRING: &str = include_str!("vectors/msk1.json");
+const FROZEN_MAC: &str = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
 
 /// Gives the Go program a job; its findings.
 fn ask_go(job: &Value) -> Value {
@@ -105,6 +108,23 @@ fn metadata() -> MacInput<'static> {
     }
 }
 
+/// What [`FROZEN_MAC`] covers.
+fn frozen_metadata() -> MacInput<'static> {
+    MacInput {
+        description: "",
+        version: "7",
+        generation: "9",
+        deletion_policy: "Delete",
+        source: "generate",
+        target: "own:db:value",
+        ..metadata()
+    }
+}
+
+fn frozen_record() -> String {
+    include_str!("vectors/mse1.hex").split_whitespace().collect()
+}
+
 fn mac_job(input: &MacInput<'_>, commitment: &[u8; 32], mac: &str) -> Value {
     json!({
         "namespace": input.namespace, "name": input.object, "uid": input.uid, "id": input.id, "secretName": input.name,
@@ -148,24 +168,14 @@ fn go_opens_what_we_make_from_keyring_and_kek_alone() {
 }
 
 #[test]
-fn go_opens_the_frozen_vectors() {
-    let record: String = include_str!("vectors/mse1.hex").split_whitespace().collect();
+fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
+    let record = frozen_record();
     let commitment = *mse1::Record::parse(&hex::decode(&record).unwrap()).unwrap().commitment();
-    let input = MacInput {
-        description: "",
-        version: "7",
-        generation: "9",
-        deletion_policy: "Delete",
-        source: "generate",
-        target: "own:db:value",
-        ..metadata()
-    };
-    let mac = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
     let sealed = include_str!("vectors/mss1.txt").trim_end();
     let found = ask_go(&json!({
-        "seeds": ["11".repeat(32)], "sealingSeeds": ["22".repeat(32)],
+        "kek": FROZEN_KEK, "keyring": serde_json::from_str::<Value>(FROZEN_KEYRING).unwrap(),
         "records": [{"namespace": "prod", "name": "db", "bytes": record}, {"namespace": "prod", "name": "db2", "bytes": record}],
-        "macs": [mac_job(&input, &commitment, mac)],
+        "macs": [mac_job(&frozen_metadata(), &commitment, FROZEN_MAC)],
         "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}],
     }));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}, {"error": "wrap"}]));
@@ -174,6 +184,35 @@ fn go_opens_the_frozen_vectors() {
         found["sealed"],
         json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"}])
     );
+}
+
+#[test]
+fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
+    let kek = Kek::new(&hex::decode(FROZEN_KEK).unwrap()).unwrap();
+    let document: Document = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    assert!(document.entries.iter().all(|entry| entry.wrapped.key_id == kek.key_id().to_string()));
+    let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+
+    let record = mse1::Record::parse(&hex::decode(frozen_record()).unwrap()).unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    assert!(mse1::open(&record, &place, |id| keyring.seed(id)).unwrap().same_as_bytes(b"hunter2"));
+    mac::verify(|id| keyring.seed(id), &frozen_metadata(), record.commitment(), FROZEN_MAC).unwrap();
+    let sealed = Sealed::parse(include_str!("vectors/mss1.txt").trim_end()).unwrap();
+    let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("the sealing key") };
+    assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
+}
+
+#[test]
+fn the_page_shows_the_frozen_vectors() {
+    let page = include_str!("../docs/formats.md");
+    let keyring: Value = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    for shown in [
+        include_str!("vectors/mse1.hex").trim_end(),
+        FROZEN_MAC,
+        keyring["entries"][0]["wrapped"]["ciphertext"].as_str().unwrap(),
+    ] {
+        assert!(page.contains(shown), "docs/formats.md does not show {shown}");
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn names_are_there_exactly_where_the_scope_needs_them() {
 
 #[test]
 fn only_canonical_base64_is_read() {
-    // The vector's bytes are 1 modulo 3 beyond a whole group or so; make texts of all three remainders.
+    // Names of three lengths give texts of all three remainders modulo 3.
     let key = key_of(0x22);
     for name in ["a", "ab", "abc"] {
         let text = seal(key.public(), &strict("prod", name), &value("x")).unwrap();
