@@ -49,7 +49,7 @@ pub enum Created {
 struct List<T> {
     #[serde(default)]
     metadata: ListMeta,
-    /// Null where a metadata-only list is empty.
+    /// An empty list of metadata comes as `null`.
     items: Option<Vec<T>>,
 }
 
@@ -94,7 +94,7 @@ impl SecretApi {
         loop {
             let request = self.request().list(&params).map_err(CallError::request)?;
             let page: List<SecretObject> = call(&self.client, request).await?;
-            found.extend(page.items.unwrap_or_default());
+            found.extend(page.items.into_iter().flatten());
             match page.metadata.next {
                 Some(next) if !next.is_empty() => params = params.continue_token(&next),
                 _ => return Ok(found),
