@@ -12,6 +12,8 @@ mod integration {
     mod lifecycle;
     mod objects;
     mod operator;
+    mod keyring;
     mod policies;
     mod rights;
+    mod secret_api;
 }
