@@ -115,14 +115,16 @@ impl Service<Request<Body>> for Listening {
             }
             let limit = ear.timing.answer;
             let answer = timeout(limit, client.send(request)).await.map_err(|_| Silence(limit))??;
-            if answer.status().is_success() {
+            ear.heard().retry_after = retry_after(answer.headers());
+            let good = answer.status().is_success();
+            if good {
                 ear.stamp();
             }
-            ear.heard().retry_after = retry_after(answer.headers());
-            let kind = if watch && answer.status().is_success() {
-                Kind::Stream { began: Instant::now() }
-            } else {
-                Kind::Whole { limit, deadline: Box::pin(sleep(limit)) }
+            let deadline = || Box::pin(sleep(limit));
+            let kind = match (good, watch) {
+                (true, true) => Kind::Stream { began: Instant::now() },
+                (true, false) => Kind::List { limit, deadline: deadline() },
+                (false, _) => Kind::Error { limit, deadline: deadline() },
             };
             Ok(answer.map(|body| Heeded { body, listening: Listens { ear, kind } }))
         })
@@ -152,8 +154,10 @@ struct Listens {
 enum Kind {
     /// A watch: may be silent, must not be short.
     Stream { began: Instant },
-    /// A list, or an error: must not be silent.
-    Whole { limit: Duration, deadline: Pin<Box<Sleep>> },
+    /// Must not be silent.
+    List { limit: Duration, deadline: Pin<Box<Sleep>> },
+    /// Must not be silent, and is no sign of life.
+    Error { limit: Duration, deadline: Pin<Box<Sleep>> },
 }
 
 impl Drop for Listens {
@@ -177,16 +181,21 @@ where
         let Listens { ear, kind } = this.listening;
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
             if let Some(Ok(_)) = frame {
-                ear.stamp();
-                if let Kind::Whole { limit, deadline } = kind {
-                    deadline.as_mut().reset(Instant::now() + *limit);
+                match kind {
+                    Kind::Stream { .. } => ear.stamp(),
+                    Kind::List { limit, deadline } => {
+                        ear.stamp();
+                        deadline.as_mut().reset(Instant::now() + *limit);
+                    }
+                    // Its deadline is for the whole of it.
+                    Kind::Error { .. } => {}
                 }
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         match kind {
             Kind::Stream { .. } => Poll::Pending,
-            Kind::Whole { limit, deadline } => {
+            Kind::List { limit, deadline } | Kind::Error { limit, deadline } => {
                 ready!(deadline.as_mut().poll(cx));
                 Poll::Ready(Some(Err(Silence(*limit).into())))
             }

@@ -229,7 +229,7 @@ async fn an_outage_costs_no_list() {
     assert_eq!(it.told(3).await[2], "applied a@2");
     assert_eq!((it.server.lists(), it.watcher.stats.watch_rebuilds.get()), (1, 0));
     let gaps = it.server.gaps();
-    assert!(gaps[1] < seconds(1) && gaps[6..].iter().all(|gap| *gap >= seconds(24)), "the backoff grows: {gaps:?}");
+    assert!(gaps[1] < seconds(1) && gaps[7..].iter().all(|gap| *gap >= seconds(24)), "the backoff grows: {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap <= seconds(36)), "and has a cap: {gaps:?}");
 }
 
@@ -304,10 +304,13 @@ async fn a_silent_connection_is_given_up_after_the_watch_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_is_known_while_the_server_is_away() {
-    let it = Scene::with(Server::new([list(&[])], |_| Reply::Refused), Notes::default());
-    it.handle.ready().await.unwrap();
-    sleep(seconds(700)).await;
-    assert!(it.handle.silent_for() >= 3 * it.watcher.timing.watch);
+    let away: [fn() -> Reply; 2] = [|| Reply::Refused, || failing(503)];
+    for away in away {
+        let it = Scene::with(Server::new([list(&[])], move |_| away()), Notes::default());
+        it.handle.ready().await.unwrap();
+        sleep(seconds(700)).await;
+        assert!(it.handle.silent_for() >= 3 * it.watcher.timing.watch);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -380,6 +383,25 @@ async fn watches_come_and_go() {
     set.retain(|namespace| *namespace == "b");
     assert_eq!((set.len(), set.get(&"a").is_none()), (1, true));
     assert!(a.stop.is_cancelled() && !b.stop.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_is_forgotten_after_two_good_minutes() {
+    let mut trouble = Trouble::new(Timing::default());
+    let delays: Vec<_> = (0..8).map(|_| trouble.failed(None)).collect();
+    assert!(delays[0] < seconds(1) && delays[7] >= seconds(24), "{delays:?}");
+    sleep(delays[7] + seconds(119)).await;
+    let delay = trouble.failed(None);
+    assert!(delay >= seconds(24), "{delay:?}");
+    sleep(delay + seconds(120)).await;
+    assert!(trouble.failed(None) < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_asks_for_has_a_limit() {
+    let mut trouble = Trouble::new(Timing::default());
+    let delay = trouble.failed(Some(seconds(1_000_000)));
+    assert!((120..=168).contains(&delay.as_secs()), "{delay:?}");
 }
 
 #[test]
