@@ -19,7 +19,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use kube::{Config, client::Body};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::bytes::Bytes;
 use tower::BoxError;
 
@@ -187,6 +187,11 @@ pub(super) fn silent() -> Reply {
     // It must outlive the test, which is what forgetting the only sender says.
     std::mem::forget(lines);
     reply
+}
+
+/// What comes of `future` within an hour, which with paused time is no wait but a test that fails instead of hanging.
+pub(super) async fn within<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_secs(3600), future).await.expect("an end within an hour")
 }
 
 /// Whether this process is the child that [`child`] started for the test `name`.
