@@ -1,1 +1,26 @@
-//! Being built.
+//! From a ManagedSecret to its record, its target and its status.
+//!
+//! ```text
+//! watches ──▶ index ──▶ world ──▶ decide ──▶ act ──▶ status
+//!             (cache)   (facts)   (pure)     (reads and writes)
+//!                         ▲                    │
+//!                         └── what was learned ┘
+//! ```
+//!
+//! A pass is a loop: [`decide`] looks at all that is known (the [`world`]) and names one next step, a read or a write;
+//! [`act`] performs it and puts what it learned back into the world; until `decide` has nothing left to do. So every
+//! rule of the API lives in a pure function, and a crash between two steps is nothing special: the next pass sees the
+//! world as it is and goes on from there.
+
+pub mod act;
+pub mod cluster;
+pub mod conditions;
+pub mod decide;
+pub mod delivery;
+pub mod events;
+pub mod failure;
+pub mod index;
+pub mod record;
+
+pub mod view;
+pub mod world;

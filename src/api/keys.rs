@@ -13,6 +13,11 @@ pub const RECORD_PREFIX: &str = "msec-";
 /// Key of a record's data that holds the MSE1 bytes.
 pub const RECORD_DATA_KEY: &str = "value";
 
+/// Key of a target's data when `spec.target.key` is absent.
+pub const DEFAULT_TARGET_KEY: &str = "value";
+/// Type of a target when `spec.target.type` is absent.
+pub const DEFAULT_TARGET_TYPE: &str = "Opaque";
+
 /// Secret type of a backing record.
 pub const TYPE_RECORD: &str = "managedsecrets.dev/record";
 /// Secret type of a keyring.

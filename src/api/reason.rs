@@ -1,76 +1,150 @@
 //! Why a condition is what it is: a closed set, documented one by one.
+//!
+//! The text of each variant is written once and serves rustdoc, `docs/reasons.md` and [`Reason::description`]: what the
+//! reason means, then what to do about it.
 
-/// Reason of the `Ready` condition, and of the events about a ManagedSecret.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Reason {
-    /// Nothing is known yet.
+use std::fmt;
+
+/// Declares [`Reason`] so that a variant's documentation is also its description.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident,)+) => {
+        /// Reason of the `Ready` condition, and of the events about a ManagedSecret.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The reason as a condition or an event carries it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($variant),)+
+                }
+            }
+
+            /// What it means and what to do, in one or a few sentences for users.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Nothing is known yet: the operator has not looked at this object. If it stays so, the operator is not running or
+    /// does not watch this namespace.
     Pending,
-    /// Served and up to date.
+    /// The value is encrypted in its record and delivered as the spec says. Nothing to do.
     Served,
-    /// `spec.suspend` is true: nothing is written.
+    /// `spec.suspend` is true: record and target are not written. Set it to false, or remove it, to go on.
     Suspended,
-    /// The object lives in the operator's own namespace, which is not served.
+    /// The object lives in the operator's own namespace, which is never served because the keys live there. Move it to
+    /// another namespace.
     NamespaceNotServed,
-    /// The spec breaks a rule; the message names field and rule.
+    /// The spec breaks a rule; the message names the field and the rule. Correct the field. What is served stays served.
     InvalidSpec,
-    /// The source's content breaks the rule for values.
+    /// The source's content is not a value: it must be valid UTF-8 of 1 to 3500 characters. Correct the source; what is
+    /// served stays served.
     InvalidValue,
-    /// Another object holds the name.
+    /// Another object of this namespace holds the name; the message says which. Rename or delete one of the two. A
+    /// Secret that was retained holds its name until it is deleted.
     NameInUse,
-    /// A different name's hash collides with this one.
+    /// The backing Secret that this name would use holds a different name. Choose another name.
     NameCollision,
-    /// The source Secret does not exist.
+    /// The Secret that `spec.valueFrom` names does not exist. Create it; what is served stays served.
     SourceNotFound,
-    /// The source Secret lacks the key.
+    /// The Secret that `spec.valueFrom` names lacks the key. Add the key; what is served stays served.
     SourceKeyNotFound,
-    /// The sealed text is malformed.
+    /// `spec.value` is not well-formed sealed text. Seal the value again.
     SealedMalformed,
-    /// The sealed text was sealed for another namespace or object.
+    /// `spec.value` was sealed for another namespace or object; the message says for which. Seal the value for this
+    /// object, or use it where it belongs.
     SealedForAnotherPlace,
-    /// The sealed text has cluster scope, which this operator does not allow.
+    /// `spec.value` was sealed with cluster scope, which this operator does not allow. Seal it with a narrower scope, or
+    /// run the operator with `--allow-cluster-scope`.
     SealedScopeNotAllowed,
-    /// This cluster has no key that opens the sealed text.
+    /// This cluster has no key that opens `spec.value`; the message holds the key's id. Seal the value with this
+    /// cluster's public key, or restore the keyring that has the key.
     SealedWithUnknownKey,
-    /// The sealing key was revoked.
+    /// `spec.value` was sealed with a key that has been revoked. Seal the value with the present key; what is served
+    /// stays served.
     SealedWithRevokedKey,
-    /// The sealed text does not open: it was altered.
+    /// `spec.value` does not open: it was altered or cut. Seal the value again.
     SealedTampered,
-    /// The record's metadata or bytes were altered.
+    /// The record's metadata is not what the operator wrote, or names another id than status. Restore the record, or
+    /// delete it to have it rebuilt from the source.
     RecordTampered,
-    /// The record's bytes are not in the MSE1 format.
+    /// The record's content is not in the MSE1 format. Restore the record, or delete it to have it rebuilt from the
+    /// source.
     RecordMalformed,
-    /// The record was moved here from another object, or its header was altered.
+    /// The record was moved here from another object, or its header was altered. Restore the right record, or delete it
+    /// to have it rebuilt from the source.
     RecordMoved,
-    /// The keyring lacks the seed that the record was sealed under.
+    /// The keyring lacks the key that the record was encrypted with. Restore the keyring; the message names the key.
     SeedUnknown,
-    /// The record does not match its commitment.
+    /// The record does not match its key commitment: it was altered. Restore the record, or delete it to have it rebuilt
+    /// from the source.
     RecordCommitmentMismatch,
-    /// The record's payload was altered.
+    /// The record's encrypted value was altered. Restore the record, or delete it to have it rebuilt from the source.
     RecordPayloadTampered,
-    /// An older version of the record was put back.
+    /// An older version of the record was put back. Restore the newest one, or delete it to have it rebuilt from the
+    /// source.
     RecordRolledBack,
-    /// The record is lost and cannot be rebuilt.
+    /// The record is gone and cannot be rebuilt: the value was generated, and no target holds it any more. Restore the
+    /// record, or delete this object and apply it again for a new value.
     RecordLost,
-    /// A retained record was taken over (event).
+    /// A retained record was taken over with its id, dates and value. Nothing to do.
     RecordTakenOver,
-    /// The record's or target's former owner is being deleted.
+    /// The record or target belongs to a deleted object of the same name and is about to go. Wait; if it stays, the
+    /// cluster's garbage collector is not running.
     WaitingForDeletion,
-    /// The target exists and is not ours.
+    /// The target exists and is not ours, so it is not touched; the message names its holder. Choose another
+    /// `target.name`, delete the Secret, or set `target.adoption: IfUnowned`.
     TargetNotOwned,
-    /// The target is held by another ManagedSecret.
+    /// The target is held by another ManagedSecret; the message says which. Choose another `target.name`.
     TargetInUse,
-    /// The target is immutable.
+    /// The target is immutable and was made so by someone else. Delete it, or choose another `target.name`.
     TargetImmutable,
-    /// A drifted target was put right (event).
+    /// Someone had changed or deleted the target; it was put right. If it happens again and again, another program
+    /// writes the same Secret; the message names it.
     TargetDriftCorrected,
-    /// The namespace is being deleted.
+    /// The namespace is being deleted, so nothing is written any more.
     NamespaceTerminating,
-    /// A quota forbids the write.
+    /// A quota of the namespace forbids the write. Raise the quota or free some of it; it is tried again.
     QuotaExceeded,
-    /// Somebody else's admission control refused the write.
+    /// The API server, or an admission policy of someone else, refused the write; the message says why. It is tried
+    /// again.
     WriteRefused,
-    /// The API server failed or could not be reached.
+    /// The API server failed or could not be reached. It is tried again.
     ApiUnavailable,
-    /// The operator lacks a right.
+    /// The operator lacks a right that it needs; the message says which. Apply the roles that come with the operator.
     OperatorForbidden,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_a_valid_condition_reason_and_says_what_it_means() {
+        for reason in Reason::ALL {
+            // metav1.Condition: ^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$
+            assert!(reason.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric()), "{reason}");
+            let text = reason.description();
+            assert!(text.ends_with('.') && !text.contains("  "), "{reason}: {text}");
+        }
+    }
 }

@@ -1,4 +1,8 @@
 //! The `ManagedSecret` resource.
+//!
+//! The doc comments of types and fields become the descriptions of the CRD: they are what `kubectl explain` shows, so
+//! they speak to users; a field whose type is an enum is described by the enum's comment. OpenAPI limits stand at each
+//! field; what needs CEL is in [`super::rules`].
 
 use std::collections::BTreeMap;
 
@@ -7,7 +11,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a user wants: one named secret, where its value comes from, and where it is delivered.
+use super::limits::{
+    DESCRIPTION_MAX, GENERATE_MAX, GENERATE_MIN, NAME_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX,
+    STATUS_TEXT_MAX, TARGET_METADATA_MAX,
+};
+use super::schema;
+
+/// What is wanted: one named secret, where its value comes from, and where it is delivered.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "managedsecrets.dev",
@@ -17,40 +27,48 @@ use serde::{Deserialize, Serialize};
     shortname = "msec",
     category = "managedsecrets",
     namespaced,
-    status = "ManagedSecretStatus"
+    status = "ManagedSecretStatus",
+    derive = "PartialEq",
+    doc = "A secret with a name of its own, an encrypted record, and a Secret that pods mount.",
+    selectable = ".spec.name",
+    selectable = ".status.id"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedSecretSpec {
-    /// The human-friendly name, unique in the namespace; may change (a rename).
+    /// The human-friendly name, unique in the namespace: letters, digits and `_ + = - @ # $`. Changing it renames the
+    /// secret.
+    #[schemars(length(min = 1, max = NAME_MAX))]
     pub name: String,
-    /// What the secret is for; absent means empty.
+    /// What the secret is for. Empty when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = DESCRIPTION_MAX))]
     pub description: Option<String>,
-    /// Sealed text ("mss1.…").
+    /// The value, as sealed text (`mss1.…`). Exactly one of `value`, `valueFrom` and `generate` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::sealed_value")]
     pub value: Option<SealedValue>,
-    /// A key of a Secret in the same namespace, followed.
+    /// Takes the value from a key of a Secret in the same namespace, and follows its changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<ValueFrom>,
-    /// A value made once by the operator.
+    /// Has the operator make a random value, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<Generate>,
-    /// Whether the value is delivered as a Secret. `Secret` when absent.
+    /// Whether the value is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
-    /// The Secret that pods mount.
+    /// The Secret that pods mount. Every field is optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// What happens to record and target on deletion. `Delete` when absent.
+    /// What happens on deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// `true` stops all writes to record and target.
+    /// `true` stops all writes to record and target. `false` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
 
 /// `spec.value` as stored: sealed text. Its `Debug` shows nothing, for a value that slipped in as plaintext.
-#[derive(Clone, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct SealedValue(pub String);
 
@@ -71,24 +89,27 @@ pub struct ValueFrom {
 /// A key of a Secret in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct SecretKeyRef {
-    /// Name of the Secret.
+    /// Name of the Secret. Not this object's own target, nor a name that begins with `msec-`.
+    #[schemars(length(min = 1, max = SECRET_NAME_MAX))]
     pub name: String,
     /// Key of its data.
+    #[schemars(length(min = 1, max = SECRET_KEY_MAX))]
     pub key: String,
 }
 
 /// How a value is generated, once.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Generate {
-    /// Characters; 32 when absent.
+    /// How many characters. 32 when absent. A change applies to the next rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = GENERATE_MIN, max = GENERATE_MAX))]
     pub length: Option<i32>,
-    /// `Alphanumeric` when absent.
+    /// Which characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alphabet: Option<Alphabet>,
 }
 
-/// The characters of a generated value.
+/// Which characters: `Alphanumeric` (when absent), `AlphanumericSymbols`, `Hex` or `Base64Url`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Alphabet {
     /// `A-Z a-z 0-9`
@@ -102,7 +123,8 @@ pub enum Alphabet {
     Base64Url,
 }
 
-/// Whether and how the value is delivered.
+/// Whether the value is delivered as a Secret that pods mount (`Secret`, when absent) or kept in its encrypted record only
+/// (`None`).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Delivery {
     /// As a Secret that pods mount.
@@ -115,27 +137,33 @@ pub enum Delivery {
 /// The Secret that pods mount.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Target {
-    /// Its name; `metadata.name` when absent.
+    /// Its name. `metadata.name` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = SECRET_NAME_MAX))]
     pub name: Option<String>,
-    /// The key of its data; `value` when absent.
+    /// The key of its data. `value` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = SECRET_KEY_MAX))]
     pub key: Option<String>,
-    /// Its type; `Opaque` when absent.
+    /// Its type. `Opaque` when absent.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = SECRET_TYPE_MAX))]
     pub type_: Option<String>,
-    /// Its labels, besides ours.
+    /// Labels for it, besides the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::target_labels", extend("maxProperties" = TARGET_METADATA_MAX))]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Its annotations, besides ours.
+    /// Annotations for it, besides the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::target_annotations", extend("maxProperties" = TARGET_METADATA_MAX))]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Whether a Secret that exists already may be taken over; `Never` when absent.
+    /// Whether an existing Secret may be taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption: Option<Adoption>,
 }
 
-/// Whether an existing Secret may be taken over as the target.
+/// Whether a Secret that exists already may be taken over: `Never` (when absent), or `IfUnowned`, if no controller owns it
+/// and nothing of it would be overwritten.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Adoption {
     /// Never touch it.
@@ -145,7 +173,8 @@ pub enum Adoption {
     IfUnowned,
 }
 
-/// What happens to record and target when the ManagedSecret is deleted.
+/// What happens to record and target when the ManagedSecret is deleted: `Delete` (when absent) or `Retain`. A change is in
+/// force when `status.deletionPolicy` shows it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum DeletionPolicy {
     /// Kubernetes collects both.
@@ -161,24 +190,31 @@ pub enum DeletionPolicy {
 pub struct ManagedSecretStatus {
     /// The secret's id (UUID), given once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub id: Option<String>,
     /// The name in force: the old one while a rename waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = NAME_MAX))]
     pub name: Option<String>,
     /// When the secret was created, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub created_date: Option<String>,
     /// When name, description or value last changed, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub updated_date: Option<String>,
     /// When the value last changed, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub value_updated_time: Option<String>,
-    /// Counts values, from 1.
+    /// Counts the values, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub version: Option<i64>,
     /// The generation that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// The deletion policy in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,6 +227,7 @@ pub struct ManagedSecretStatus {
     pub target: Option<TargetRef>,
     /// `Ready` always; `Reconciling` and `Stalled` while true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Option<Vec<Condition>>,
 }
 
@@ -199,10 +236,13 @@ pub struct ManagedSecretStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RecordRef {
     /// Its name.
+    #[schemars(length(max = SECRET_NAME_MAX))]
     pub name: String,
     /// Its uid.
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub uid: String,
-    /// Its resourceVersion after our last write.
+    /// Its resourceVersion after the operator's last write.
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub resource_version: String,
 }
 
@@ -211,11 +251,15 @@ pub struct RecordRef {
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
     /// Its name.
+    #[schemars(length(max = SECRET_NAME_MAX))]
     pub name: String,
     /// The key that holds the value.
+    #[schemars(length(max = SECRET_KEY_MAX))]
     pub key: String,
     /// Its uid.
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub uid: String,
-    /// Its resourceVersion after our last write.
+    /// Its resourceVersion after the operator's last write.
+    #[schemars(length(max = STATUS_TEXT_MAX))]
     pub resource_version: String,
 }

@@ -1,0 +1,176 @@
+//! The work queue: which key is worked on next.
+//!
+//! [`core::Core`] holds the rules; [`Queue`] adds the clock, the lock and the waiting. Clones share one queue. Nothing
+//! here blocks: the lock is held for a few map operations only.
+
+pub mod core;
+
+use std::{
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+pub use self::core::{Core, Depth, Lane, Next};
+use super::backoff::Jitter;
+
+/// A queue of keys, shared by whoever adds to it and the one [`run`](super::run::run) that works it off.
+#[derive(Debug)]
+pub struct Queue<K> {
+    inner: Arc<Inner<K>>,
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    core: Mutex<Core<K>>,
+    changed: Notify,
+}
+
+impl<K> Clone for Queue<K> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { inner: Arc::new(Inner { core: Mutex::default(), changed: Notify::new() }) }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a run of `key` now.
+    pub fn add(&self, key: K, lane: Lane) {
+        self.core().add(key, lane, Instant::now().into_std());
+        self.inner.changed.notify_one();
+    }
+
+    /// Asks for a run of `key` after `delay`, or earlier if somebody else asks for it.
+    pub fn add_after(&self, key: K, lane: Lane, delay: Duration) {
+        // A delay beyond what the clock can hold means never.
+        let Some(due) = Instant::now().checked_add(delay) else { return };
+        self.core().add(key, lane, due.into_std());
+        self.inner.changed.notify_one();
+    }
+
+    /// Drops what waits for `key` and its failures; see [`Core::forget`].
+    pub fn forget(&self, key: &K) {
+        self.core().forget(key);
+    }
+
+    /// The next key, as soon as one is due. It is in flight until [`Queue::finish`]. Cancel safe: a key is handed out
+    /// only with the return.
+    pub async fn next(&self) -> K {
+        loop {
+            let due = {
+                let mut core = self.core();
+                if let Some(key) = core.pop(Instant::now().into_std()) {
+                    // Another waiter may have slept through the wake-up that this one used.
+                    self.inner.changed.notify_one();
+                    return key;
+                }
+                core.next_due()
+            };
+            // `notify_one` leaves a permit when nobody waits yet: a change between the lock and here is not missed.
+            let changed = self.inner.changed.notified();
+            match due {
+                None => changed.await,
+                Some(due) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(due.into()) => {}
+                },
+            }
+        }
+    }
+
+    /// Takes `key` back after its run.
+    pub fn finish(&self, key: &K, next: Next) {
+        self.core().finish(key, next, Instant::now().into_std(), Jitter::random());
+        self.inner.changed.notify_one();
+    }
+
+    /// For how long the oldest due key has been waiting; see [`Core::oldest_due`].
+    #[must_use]
+    pub fn oldest_due(&self) -> Option<Duration> {
+        self.core().oldest_due(Instant::now().into_std())
+    }
+
+    /// Failures in a row of `key`.
+    #[must_use]
+    pub fn failures(&self, key: &K) -> u32 {
+        self.core().failures(key)
+    }
+
+    /// How many keys wait and run.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        self.core().depth()
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core<K>> {
+        // Only a panic of a key's own `Hash`, `Eq` or `Clone` could poison the lock; the rules themselves don't panic.
+        self.inner.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_wakes_for_what_comes_and_for_what_falls_due() {
+        let queue = Queue::new();
+        let waiter = tokio::spawn({
+            let queue = queue.clone();
+            async move { (queue.next().await, queue.next().await, queue.next().await) }
+        });
+        let began = Instant::now();
+        queue.add_after("late", Lane::Fresh, Duration::from_secs(60));
+        sleep_until(began + Duration::from_secs(1)).await;
+        queue.add_after("earlier", Lane::Fresh, Duration::from_secs(10));
+        queue.add("now", Lane::Resync);
+        assert_eq!(waiter.await.unwrap(), ("now", "earlier", "late"));
+        assert_eq!(began.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_waiters_get_a_key_each() {
+        let queue = Queue::new();
+        let waiters = [(); 2].map(|()| {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.next().await })
+        });
+        tokio::task::yield_now().await;
+        queue.add(1, Lane::Fresh);
+        queue.add(2, Lane::Fresh);
+        let mut keys = Vec::new();
+        for waiter in waiters {
+            keys.push(waiter.await.unwrap());
+        }
+        keys.sort_unstable();
+        assert_eq!(keys, [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_what_waits_is_known() {
+        let queue = Queue::new();
+        assert_eq!(queue.oldest_due(), None);
+        queue.add(1, Lane::Fresh);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(queue.oldest_due(), Some(Duration::from_secs(7)));
+        assert_eq!(queue.next().await, 1);
+        assert_eq!((queue.oldest_due(), queue.depth()), (None, Depth { waiting: 0, in_flight: 1 }));
+    }
+}

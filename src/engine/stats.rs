@@ -1,0 +1,39 @@
+//! What the engine counts. Plain atomics: tests and metrics read them, nothing decides by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one more.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The engine's counters, since the process began.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Reconciles that ended, however they ended.
+    pub reconciles: Counter,
+    /// Reconciles that asked to be retried.
+    pub failures: Counter,
+    /// Reconciles that panicked.
+    pub panics: Counter,
+    /// Reconciles that were dropped at their deadline.
+    pub deadlines: Counter,
+    /// Errors of watches: failed lists, failed starts, errors in the stream.
+    pub watch_errors: Counter,
+    /// Lists a watch began anew after its first one was done.
+    pub relists: Counter,
+    /// Watches built anew because they could not be started from where they were.
+    pub watch_rebuilds: Counter,
+}

@@ -1,0 +1,162 @@
+//! The calls of a reconcile, one function each: what is sent, and what is kept of the answer.
+//!
+//! Answers that can hold a value are read as text and decoded here: the client's own decoding logs the whole body where
+//! it fails.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Client, Resource as _,
+    api::{DeleteParams, GetParams, Patch, PatchParams, Preconditions},
+    core::Request,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    decide::Slot,
+    failure::Failure,
+    view::{LiveSecret, SecretView},
+};
+use crate::{
+    api::{
+        ManagedSecret, ManagedSecretStatus,
+        keys::{FIELD_MANAGER, GROUP, KIND, VERSION},
+    },
+    reconcile::view::Own,
+};
+
+/// A resourceVersion that no live object can have: an apply with it creates, or is refused with 409. Not a documented
+/// feature; a test pins it on the oldest and the newest supported server.
+const CREATE_ONLY: &str = "1";
+
+/// Calls in one namespace.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    namespace: String,
+}
+
+/// A Secret as it comes over the wire; the data stays base64 until it goes into wiped memory.
+#[derive(Deserialize)]
+struct Wire {
+    metadata: ObjectMeta,
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    immutable: Option<bool>,
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+}
+
+impl From<Wire> for LiveSecret {
+    fn from(wire: Wire) -> Self {
+        let mut view = SecretView::from_meta(wire.metadata);
+        view.type_ = wire.type_;
+        view.immutable = wire.immutable.unwrap_or(false);
+        let data = wire.data.into_iter().map(|(key, text)| {
+            let text = Zeroizing::new(text);
+            // The API server has checked the base64; were it broken, the bytes would be no value.
+            (key, Zeroizing::new(BASE64_STANDARD.decode(text.as_bytes()).unwrap_or_default()))
+        });
+        Self { view, data: data.collect() }
+    }
+}
+
+impl Cluster {
+    /// Calls in `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        doing: &str,
+    ) -> Result<T, Failure> {
+        let request = request.map_err(|_| Failure::Invalid("the request".to_owned()))?;
+        let text = self.client.request_text(request).await.map_err(|error| Failure::of(&error, doing))?;
+        let text = Zeroizing::new(text);
+        serde_json::from_str(&text)
+            .map_err(|_| Failure::Unavailable { what: "the answer cannot be read".to_owned(), retry_after: None })
+    }
+
+    fn secrets(&self) -> Request {
+        Request::new(Secret::url_path(&(), Some(&self.namespace)))
+    }
+
+    fn objects(&self) -> Request {
+        Request::new(ManagedSecret::url_path(&(), Some(&self.namespace)))
+    }
+
+    /// Reads a Secret with its data; `None` where there is none.
+    pub async fn secret(&self, name: &str) -> Result<Option<LiveSecret>, Failure> {
+        let read = self.call::<Wire>(self.secrets().get(name, &GetParams::default()), "get secrets").await;
+        match read {
+            Ok(wire) => Ok(Some(wire.into())),
+            Err(Failure::Absent) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Reads the ManagedSecret with its sealed text; `None` where there is none.
+    pub async fn object(&self, name: &str) -> Result<Option<ManagedSecret>, Failure> {
+        let read = self.call(self.objects().get(name, &GetParams::default()), "get managedsecrets").await;
+        match read {
+            Ok(object) => Ok(Some(object)),
+            Err(Failure::Absent) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Applies a whole Secret. `body` lacks what this adds: kind, name, namespace and the preconditions of `slot`.
+    pub async fn apply_secret(&self, name: &str, slot: &Slot, mut body: Value) -> Result<LiveSecret, Failure> {
+        body["apiVersion"] = json!("v1");
+        body["kind"] = json!("Secret");
+        body["metadata"]["name"] = json!(name);
+        body["metadata"]["namespace"] = json!(self.namespace);
+        match slot {
+            Slot::Free => body["metadata"]["resourceVersion"] = json!(CREATE_ONLY),
+            Slot::Over { uid, resource_version } => {
+                // Both: an apply with a stale version alone would create a deleted object anew.
+                body["metadata"]["uid"] = json!(uid);
+                body["metadata"]["resourceVersion"] = json!(resource_version);
+            }
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
+        let wire: Wire = self.call(self.secrets().patch(name, &params, &Patch::Apply(&body)), doing).await?;
+        Ok(wire.into())
+    }
+
+    /// Deletes a Secret, if it still is this one at this version.
+    pub async fn delete_secret(&self, name: &str, slot: &Slot) -> Result<(), Failure> {
+        let Slot::Over { uid, resource_version } = slot else {
+            // Nothing is deleted without knowing what.
+            return Err(Failure::Conflict);
+        };
+        let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match self.call::<Value>(self.secrets().delete(name, &params), "delete secrets").await {
+            Ok(_) | Err(Failure::Absent) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Writes the status of the object at this version: on `/status` a wrong uid is ignored, so the version it is.
+    pub async fn write_status(&self, own: &Own, status: &ManagedSecretStatus) -> Result<Own, Failure> {
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": KIND,
+            "metadata": {"name": own.name, "namespace": self.namespace, "resourceVersion": own.resource_version},
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let request = self.objects().patch_subresource("status", &own.name, &params, &Patch::Apply(&body));
+        let object: ManagedSecret = self.call(request, "patch managedsecrets/status").await?;
+        Ok(Own::new(object))
+    }
+}

@@ -1,0 +1,456 @@
+//! The pure core: from all that is known to the one next step.
+//!
+//! In: a [`World`]. Out: a [`Step`]: a read that finds out what is missing, the next write, or the end of the pass. No
+//! client, no clock, no randomness but what the world holds. The order of writes is what makes a crash harmless: the
+//! record first, then the target, then what is left of an old target, then status, then what is left of an old record.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    conditions::{self, UNSEEN_RETRY, Verdict},
+    delivery::{self, Action, Leftover},
+    record::{RecordMeta, Source},
+    view::SecretView,
+    world::{Problem, Seen, SourceSeen, World},
+};
+use crate::{
+    api::{
+        ManagedSecretStatus, Reason,
+        types::{Delivery as DeliveryKind, RecordRef, TargetRef},
+    },
+    crypto::Plaintext,
+};
+
+mod claim;
+mod draft;
+
+/// One step of a pass.
+#[derive(Debug)]
+pub enum Step {
+    /// Find something out.
+    Read(Read),
+    /// Change something.
+    Write(Box<Write>),
+    /// Nothing is left to do now.
+    Finish(Finish),
+}
+
+/// Something to find out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Read {
+    /// The ManagedSecret, live, with its sealed text.
+    Spec,
+    /// The source Secret of `valueFrom`, live.
+    Source,
+    /// A fresh value from the operating system's randomness.
+    Generate,
+    /// A Secret that may be record or target, live.
+    Secret(String),
+}
+
+/// What a write expects to find.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Slot {
+    /// No object of that name: a create-only write.
+    Free,
+    /// This very object at this very version.
+    Over {
+        /// Its uid.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+}
+
+impl Slot {
+    /// Over an object that is known.
+    #[must_use]
+    pub fn over(view: &SecretView) -> Self {
+        Self::Over { uid: view.uid.clone(), resource_version: view.resource_version.clone() }
+    }
+}
+
+/// Where a record's bytes come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bytes {
+    /// Those of the present record, read live in this pass.
+    Keep,
+    /// The opened value, sealed again under the live uid at the same version.
+    Reseal,
+    /// The incoming value.
+    Incoming,
+    /// The value of the target that outlived its record.
+    FromTarget,
+}
+
+/// A write of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordWrite {
+    /// What must be there.
+    pub slot: Slot,
+    /// What it will say.
+    pub meta: RecordMeta,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// For [`Bytes::Keep`]: the object name of the record whose bytes are kept.
+    pub kept_from: String,
+    /// Whether Kubernetes collects it with the ManagedSecret.
+    pub owner_reference: bool,
+}
+
+/// A write of a target; its value is that of the record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetWrite {
+    /// What must be there.
+    pub slot: Slot,
+    /// Name of the Secret.
+    pub name: String,
+    /// The key of the value.
+    pub key: String,
+    /// The type; absent for an adopted Secret, whose type is not ours to own.
+    pub type_: Option<String>,
+    /// All labels of ours.
+    pub labels: BTreeMap<String, String>,
+    /// All annotations of ours.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether Kubernetes collects it with the ManagedSecret.
+    pub owner_reference: bool,
+}
+
+/// Something to change.
+#[derive(Debug, PartialEq)]
+pub enum Write {
+    /// A record.
+    Record(RecordWrite, Why),
+    /// A target.
+    Target(TargetWrite, Why),
+    /// Give up our key and labels on an adopted Secret.
+    Release {
+        /// Its name.
+        name: String,
+        /// What must be there.
+        slot: Slot,
+    },
+    /// Delete a Secret that is ours.
+    Delete {
+        /// Its name.
+        name: String,
+        /// What must be there.
+        slot: Slot,
+        /// Why.
+        why: Why,
+    },
+    /// The status.
+    Status(ManagedSecretStatus),
+}
+
+/// Why a write happens: for logs and events.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// A secret that has no record yet.
+    New,
+    /// A new value.
+    NewValue,
+    /// A new name.
+    Rename,
+    /// The spec moved, but neither name nor value.
+    SpecChanged,
+    /// A retained record is taken over, or one restored from a backup is bound to its object again.
+    TakenOver,
+    /// The record was lost and is rebuilt.
+    Rebuilt,
+    /// Somebody changed it, or an earlier pass ended before its status was written.
+    OutOfStep,
+    /// Somebody changed, unlabelled or deleted the target.
+    Drift,
+    /// The target has another type.
+    NewType,
+    /// It moved to another place.
+    Moved,
+    /// It is what an interrupted rename left.
+    Leftover,
+}
+
+/// The end of a pass.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Finish {
+    /// Look again after this time.
+    pub after: Option<Duration>,
+    /// The caches are behind, or the world moved: count it as a failure, with its backoff.
+    pub retry: bool,
+}
+
+impl Finish {
+    const DONE: Self = Self { after: None, retry: false };
+
+    const fn retry() -> Self {
+        Self { after: None, retry: true }
+    }
+
+    const fn after(after: Duration) -> Self {
+        Self { after: Some(after), retry: false }
+    }
+}
+
+fn write(write: Write) -> Step {
+    Step::Write(Box::new(write))
+}
+
+/// Names the next step.
+#[must_use]
+pub fn decide(world: &World) -> Step {
+    match next(world) {
+        Ok(step) | Err(step) => step,
+    }
+}
+
+/// The step that says in the status how a pass failed, if it does not say so already.
+#[must_use]
+pub fn failed(world: &World, verdict: Verdict) -> Step {
+    if world.gone || world.own.deleting {
+        return Step::Finish(Finish::DONE);
+    }
+    report(world, None, verdict)
+}
+
+fn next(world: &World) -> Result<Step, Step> {
+    let own = &world.own;
+    if world.gone || own.deleting {
+        return Ok(Step::Finish(Finish::DONE));
+    }
+    if own.namespace == world.settings.operator_namespace {
+        let message = "no ManagedSecret is served in the operator's own namespace, where its keys live";
+        return Ok(report(world, None, Verdict::Person(Problem::new(Reason::NamespaceNotServed, message))));
+    }
+    if own.spec.suspended() {
+        return Ok(report(world, None, Verdict::Suspended));
+    }
+    if let Some(violation) = own.violations.first() {
+        return Ok(report(world, None, Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
+    }
+    match draft::draft(world)? {
+        draft::Outcome::Stuck(verdict) => Ok(report(world, None, verdict)),
+        draft::Outcome::Draft(draft) => carry_out(world, &draft),
+    }
+}
+
+/// From a draft of the record to the next write.
+fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
+    if let Some(record) = draft.pending_write(world)? {
+        return Ok(write(Write::Record(record, draft.why)));
+    }
+    let Some(record) = draft.base else {
+        // Unreachable: a draft without a base always has a pending write.
+        return Ok(Step::Finish(Finish::retry()));
+    };
+    let id = &draft.meta.id;
+    let mut verdict = Verdict::Served(served_text(world, draft));
+    let mut place = None;
+    match &draft.delivery.action {
+        Action::Nothing => {}
+        Action::Blocked(blocked) => {
+            verdict = blocked.clone();
+            // What is served at the old place stays until the new one can be written.
+            place = world.own.status.target.as_ref().map(|target| target.name.clone());
+        }
+        Action::Recreate(slot) => {
+            confirmed(world, record)?;
+            let name = world.own.spec.target_name(&world.own.name).to_owned();
+            return Ok(write(Write::Delete { name, slot: slot.clone(), why: Why::NewType }));
+        }
+        Action::Write(slot) => {
+            let target = delivery::target_write(world, slot.clone(), &draft.delivery.record, id);
+            if let Some(why) = target_pending(world, draft, &target) {
+                if why == Why::Drift
+                    && let Some(wait) = world.repair_wait
+                {
+                    return Ok(Step::Finish(Finish::after(wait)));
+                }
+                confirmed(world, record)?;
+                draft.plaintext(world)?;
+                return Ok(write(Write::Target(target, why)));
+            }
+            place = Some(target.name);
+        }
+    }
+    if !matches!(draft.delivery.action, Action::Blocked(_))
+        && let Some((name, leftover)) = delivery::leftover(world, id, place.as_deref())?
+    {
+        confirmed(world, record)?;
+        return Ok(write(match leftover {
+            Leftover::Delete(slot) => Write::Delete { name, slot, why: Why::Moved },
+            Leftover::Release(slot) => Write::Release { name, slot },
+        }));
+    }
+    for trouble in &draft.troubles {
+        verdict = verdict.and(trouble.clone());
+    }
+    let step = report(world, Some((draft, record, place)), verdict);
+    if let (Step::Finish(_), Some(other)) = (&step, draft.others.iter().find(|other| !other.view.deleting)) {
+        confirmed(world, record)?;
+        let slot = Slot::over(&other.view);
+        return Ok(write(Write::Delete { name: other.view.name.clone(), slot, why: Why::Leftover }));
+    }
+    Ok(step)
+}
+
+/// A target is written or removed only in a pass that has read or written the record: a stale operator finds out there
+/// that a newer one was at work.
+fn confirmed(world: &World, record: &Seen) -> Result<(), Step> {
+    if world.record_confirmed.as_ref() == Some(&record.view.uid) {
+        Ok(())
+    } else {
+        Err(Step::Read(Read::Secret(record.view.name.clone())))
+    }
+}
+
+/// Why the target has to be written, or nothing if it is known to be as it should be.
+fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetWrite) -> Option<Why> {
+    let own = &world.own;
+    let observed = own.status.observed_generation == Some(own.generation);
+    let served_before = own.status.target.as_ref().is_some_and(|before| before.name == target.name);
+    // In step but for the target itself: whoever changed it, it was not a change of the spec.
+    let drifted = observed && served_before && world.record_written.is_none();
+    let Some(seen) = world.present(&target.name) else {
+        return Some(if drifted { Why::Drift } else { draft.why });
+    };
+    let holds = world.holds.as_ref().is_some_and(|holds| {
+        holds.uid == seen.view.uid
+            && holds.resource_version == seen.view.resource_version
+            && holds.version == draft.meta.version
+    });
+    let shape = delivery::in_shape(&seen.view, target, &own.uid);
+    // A target's type is no part of its metadata. A new generation may have changed it, so one that is not known is
+    // applied: the API server refuses another type.
+    let type_known = observed || target.type_.is_none() || world.type_of(&seen.view).is_some();
+    if holds && shape && type_known {
+        return None;
+    }
+    Some(match (drifted, served_before) {
+        (true, _) => Why::Drift,
+        (false, true) => draft.why,
+        (false, false) => Why::Moved,
+    })
+}
+
+fn served_text(world: &World, draft: &draft::Draft<'_>) -> String {
+    let spec = &world.own.spec;
+    let mut text = match spec.delivery() {
+        DeliveryKind::Secret => {
+            format!("served as key {} of Secret {}", spec.target_key(), spec.target_name(&world.own.name))
+        }
+        DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
+    };
+    if draft.meta.source == Source::Generate {
+        text.push_str("; generated once: an edited length or alphabet applies to the next rotation");
+    }
+    text
+}
+
+/// Writes the status where it differs, and says when to look again.
+fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String>)>, verdict: Verdict) -> Step {
+    let own = &world.own;
+    let old = own.status.conditions.as_deref().unwrap_or_default();
+    let (conditions, stalls_in) = conditions::follow(old, own.generation, &verdict, world.now);
+    let mut status = own.status.clone();
+    status.observed_generation = Some(own.generation);
+    status.conditions = Some(conditions);
+    if let Some((draft, record, place)) = served {
+        let meta = &draft.meta;
+        status.id = Some(meta.id.clone());
+        status.name = Some(meta.name.clone());
+        status.created_date = Some(meta.created.clone());
+        status.updated_date = Some(meta.updated.clone());
+        status.value_updated_time = Some(meta.value_updated.clone());
+        status.version = i64::try_from(meta.version).ok();
+        status.deletion_policy = Some(meta.deletion_policy);
+        status.record = Some(RecordRef {
+            name: record.view.name.clone(),
+            uid: record.view.uid.clone(),
+            resource_version: record.view.resource_version.clone(),
+        });
+        status.target = match &draft.delivery.action {
+            // What is served at the old place is still what status describes.
+            Action::Blocked(_) => status.target,
+            Action::Nothing => None,
+            Action::Write(_) | Action::Recreate(_) => {
+                place.and_then(|name| world.present(&name)).map(|seen| TargetRef {
+                    name: seen.view.name.clone(),
+                    key: own.spec.target_key().to_owned(),
+                    uid: seen.view.uid.clone(),
+                    resource_version: seen.view.resource_version.clone(),
+                })
+            }
+        };
+    }
+    if status != own.status {
+        return write(Write::Status(status));
+    }
+    let unseen = verdict.problem().is_some_and(|problem| shown_by_no_watch(problem.reason));
+    let after = match (stalls_in, unseen) {
+        (Some(left), true) => Some(left.min(UNSEEN_RETRY)),
+        (Some(left), false) => Some(left),
+        (None, true) => Some(UNSEEN_RETRY),
+        (None, false) => None,
+    };
+    Step::Finish(Finish { after, retry: matches!(verdict, Verdict::Passing(_)) })
+}
+
+/// Reasons whose cause may go away without any event that reaches us.
+fn shown_by_no_watch(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TargetNotOwned
+            | Reason::TargetImmutable
+            | Reason::NameInUse
+            | Reason::TargetInUse
+            | Reason::WaitingForDeletion
+    )
+}
+
+/// The source that the spec wants, where the caches alone can tell its fingerprint.
+fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
+    let own = &world.own;
+    if own.spec.generate.is_some() {
+        return Ok(Ok(Source::Generate));
+    }
+    if let Some(sha256) = &own.sealed_sha256 {
+        return Ok(Ok(Source::Sealed { sha256: sha256.clone() }));
+    }
+    let Some(from) = &own.spec.value_from else {
+        return Ok(Err(Problem::new(Reason::InvalidSpec, "spec: must have exactly one of value, valueFrom, generate")));
+    };
+    let reference = &from.secret_key_ref;
+    match &world.source {
+        SourceSeen::Present { uid, resource_version } => Ok(Ok(Source::Secret {
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+            key: reference.key.clone(),
+        })),
+        SourceSeen::Absent => {
+            let message = format!("spec.valueFrom: Secret {} does not exist", reference.name);
+            Ok(Err(Problem::new(Reason::SourceNotFound, message)))
+        }
+        // The watch's first list wakes every object that waits for it.
+        SourceSeen::Unsynced | SourceSeen::NotWanted => Err(Step::Finish(Finish::after(Duration::from_secs(5)))),
+    }
+}
+
+/// The incoming value, read in this pass from the source that the spec wants now.
+fn incoming<'w>(world: &'w World, source: &Source) -> Result<(&'w Source, Result<&'w Plaintext, Problem>), Step> {
+    let fits = |read: &Source| match (read, source) {
+        // The live Secret may be newer than the cache; the key is what the spec says.
+        (Source::Secret { key, .. }, Source::Secret { key: wanted, .. }) => key == wanted,
+        _ => read == source,
+    };
+    match &world.incoming {
+        Some(incoming) if fits(&incoming.source) => {
+            Ok((&incoming.source, incoming.value.as_ref().map_err(Clone::clone)))
+        }
+        _ => Err(Step::Read(match source {
+            Source::Generate => Read::Generate,
+            Source::Sealed { .. } => Read::Spec,
+            Source::Secret { .. } => Read::Source,
+        })),
+    }
+}

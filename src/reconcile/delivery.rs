@@ -1,0 +1,303 @@
+//! The target: whose a Secret at its place is, and what has to be done to it.
+//!
+//! In: the [`World`] and the record's id. Out: a [`Delivery`]. Pure. The rule behind every branch: a Secret that is not
+//! ours is never written and never deleted, and carrying our labels does not make it ours, for people copy Secrets with
+//! labels and owner references.
+
+use std::collections::BTreeMap;
+
+use super::{
+    conditions::Verdict,
+    decide::{Read, Slot, Step, TargetWrite},
+    record::Delivered,
+    view::SecretView,
+    world::{Known, Problem, Seen, World},
+};
+use crate::{
+    api::{
+        Reason,
+        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+        types::{Adoption, DeletionPolicy, Delivery as Wanted},
+    },
+    crypto::Plaintext,
+};
+
+/// What becomes of the target.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What the record says about it.
+    pub record: Delivered,
+    /// What has to be done.
+    pub action: Action,
+}
+
+/// What has to be done to a target.
+#[derive(Debug)]
+pub enum Action {
+    /// `delivery: None`: there is none.
+    Nothing,
+    /// Write it, if it is not in step.
+    Write(Slot),
+    /// Its type is another: delete it, then make it anew.
+    Recreate(Slot),
+    /// Nothing may be written at its place.
+    Blocked(Verdict),
+}
+
+/// Whose a Secret is.
+#[derive(Debug, PartialEq)]
+enum Relation<'a> {
+    Ours,
+    Adopted,
+    Dying,
+    OfAnother(&'a str),
+    Stranger,
+}
+
+fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Delivered>) -> Relation<'a> {
+    let own = &world.own;
+    let view = &seen.view;
+    if view.is_dying(&own.name, &own.uid) {
+        return Relation::Dying;
+    }
+    let other = view.owners.iter().find(|owner| owner.is_managed_secret && owner.uid != own.uid);
+    if let Some(other) = other {
+        return Relation::OfAnother(&other.name);
+    }
+    let same_id = view.id() == Some(id);
+    if view.id().is_some() && !same_id {
+        return match view.annotation(ANNO_OWNER) {
+            Some(owner) if owner != own.name => Relation::OfAnother(owner),
+            _ => Relation::Stranger,
+        };
+    }
+    if let Some(Delivered::Adopted { uid, .. }) = recorded
+        && *uid == view.uid
+    {
+        // Until the target carries our id, the conditions of an adoption are checked again.
+        let written = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
+        return if same_id || written { Relation::Adopted } else { Relation::Stranger };
+    }
+    let made_by_us = view.owners.iter().any(|owner| owner.uid == own.uid) && view.ours.owner_uids.contains(&own.uid);
+    let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
+    let retained = own.status.target.is_none()
+        && view.owners.is_empty()
+        && same_id
+        && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
+    if made_by_us || in_status || retained {
+        // Only a Secret whose type our manager owns was made by us; an adopted one must never be deleted.
+        return if made_by_us || view.ours.type_ { Relation::Ours } else { Relation::Adopted };
+    }
+    Relation::Stranger
+}
+
+/// Decides about the target. `recorded` is what the record says so far; `value` gives the value that will be delivered,
+/// asked for only where an adoption must compare.
+pub fn decide<'w>(
+    world: &'w World,
+    id: &str,
+    recorded: Option<&Delivered>,
+    value: impl FnOnce() -> Result<&'w Plaintext, Step>,
+) -> Result<Delivery, Step> {
+    let spec = &world.own.spec;
+    if spec.delivery() == Wanted::None {
+        return Ok(Delivery { record: Delivered::None, action: Action::Nothing });
+    }
+    let name = spec.target_name(&world.own.name);
+    let key = spec.target_key();
+    let own_place = Delivered::Own { name: name.to_owned(), key: key.to_owned() };
+    let adopted_here = recorded.filter(|r| matches!(r, Delivered::Adopted { .. }) && r.same_place(&own_place));
+    let seen = match world.secret(name) {
+        // An adopted Secret may have lost its label: a new one of ours must not be made beside it.
+        Known::Unseen if adopted_here.is_some() => return Err(Step::Read(Read::Secret(name.to_owned()))),
+        Known::Unseen | Known::Absent => {
+            return Ok(Delivery { record: own_place, action: Action::Write(Slot::Free) });
+        }
+        Known::Present(seen) => seen,
+    };
+    let view = &seen.view;
+    let slot = Slot::over(view);
+    let keep = |action| Delivery {
+        record: recorded.filter(|r| r.same_place(&own_place)).unwrap_or(&own_place).clone(),
+        action,
+    };
+    if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
+        return Ok(keep(Action::Blocked(Verdict::Person(refused.problem.clone()))));
+    }
+    let related = relation(world, seen, id, recorded);
+    if view.deleting && related != Relation::Dying {
+        let message = format!("target Secret {name} is being deleted and waits for its finalizers");
+        return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
+    }
+    let other_type = world.type_of(view).is_some_and(|type_| type_ != spec.target_type());
+    let adopted = || Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() };
+    Ok(match related {
+        Relation::Dying => {
+            let message = format!("target Secret {name} belonged to a deleted ManagedSecret and is being collected");
+            keep(Action::Blocked(Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))))
+        }
+        Relation::OfAnother(holder) => {
+            let message = format!(
+                "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there"
+            );
+            keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::TargetInUse, message))))
+        }
+        Relation::Ours | Relation::Adopted if view.immutable => immutable(keep, name),
+        Relation::Ours if other_type => Delivery { record: own_place, action: Action::Recreate(slot) },
+        Relation::Ours => Delivery { record: own_place, action: Action::Write(slot) },
+        Relation::Adopted if other_type => {
+            let message = format!(
+                "target Secret {name} was adopted and its type is not spec.target.type: an adopted Secret is never recreated"
+            );
+            keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetNotOwned, message))))
+        }
+        Relation::Adopted => Delivery { record: adopted(), action: Action::Write(slot) },
+        Relation::Stranger => {
+            if spec.adoption() == Adoption::Never {
+                let message = format!(
+                    "Secret {name} exists and is not ours{}: choose another spec.target.name, remove the Secret, or allow spec.target.adoption: IfUnowned",
+                    holder_text(view)
+                );
+                return Ok(keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetNotOwned, message)))));
+            }
+            if !seen.live {
+                return Err(Step::Read(Read::Secret(name.to_owned())));
+            }
+            match adoptable(world, view, key, value)? {
+                Ok(()) => Delivery { record: adopted(), action: Action::Write(slot) },
+                Err(problem) => keep(Action::Blocked(Verdict::Person(problem))),
+            }
+        }
+    })
+}
+
+fn immutable(keep: impl FnOnce(Action) -> Delivery, name: &str) -> Delivery {
+    let message = format!("target Secret {name} is immutable: delete it, or choose another spec.target.name");
+    keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetImmutable, message))))
+}
+
+/// Whether a stranger's Secret may be taken over: nobody controls it, and nothing of it would be overwritten.
+fn adoptable<'w>(
+    world: &'w World,
+    view: &SecretView,
+    key: &str,
+    value: impl FnOnce() -> Result<&'w Plaintext, Step>,
+) -> Result<Result<(), Problem>, Step> {
+    let name = &view.name;
+    let refuse = |why: &str| {
+        Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))))
+    };
+    if view.owners.iter().any(|owner| owner.controller) {
+        return refuse(&format!("a controller owns it{}", holder_text(view)));
+    }
+    if view.role().is_some() {
+        return refuse("it carries the label managedsecrets.dev/role");
+    }
+    if view.type_.as_deref() != Some(world.own.spec.target_type()) {
+        return refuse("its type is not spec.target.type");
+    }
+    if view.immutable {
+        return Ok(Err(Problem::new(
+            Reason::TargetImmutable,
+            format!("Secret {name} is immutable and cannot be adopted"),
+        )));
+    }
+    let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
+        return Err(Step::Read(Read::Secret(name.clone())));
+    };
+    match content.values.get(key) {
+        None => Ok(Ok(())),
+        Some(Some(present)) if present.same_as(value()?) => Ok(Ok(())),
+        Some(_) => refuse(&format!("its key {key} holds something else")),
+    }
+}
+
+fn holder_text(view: &SecretView) -> String {
+    let owner = view.owners.iter().find(|owner| owner.controller).or_else(|| view.owners.first());
+    match (owner, &view.other_manager) {
+        (Some(owner), _) => format!(" (owned by {})", owner.name),
+        (None, Some(manager)) => format!(" (last written by {manager})"),
+        (None, None) => String::new(),
+    }
+}
+
+/// The whole target as we mean it, but its value.
+#[must_use]
+pub fn target_write(world: &World, slot: Slot, delivered: &Delivered, id: &str) -> TargetWrite {
+    let own = &world.own;
+    let target = own.spec.target.clone().unwrap_or_default();
+    let mut labels = target.labels.unwrap_or_default();
+    labels.insert(LABEL_ROLE.to_owned(), ROLE_TARGET.to_owned());
+    labels.insert(LABEL_ID.to_owned(), id.to_owned());
+    let mut annotations = target.annotations.unwrap_or_default();
+    annotations.insert(ANNO_OWNER.to_owned(), own.name.clone());
+    let adopted = matches!(delivered, Delivered::Adopted { .. });
+    TargetWrite {
+        slot,
+        name: own.spec.target_name(&own.name).to_owned(),
+        key: own.spec.target_key().to_owned(),
+        type_: (!adopted).then(|| own.spec.target_type().to_owned()),
+        labels,
+        annotations,
+        owner_reference: !adopted && own.spec.deletion_policy() == DeletionPolicy::Delete,
+    }
+}
+
+/// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
+#[must_use]
+pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool {
+    let same = |wanted: &BTreeMap<String, String>,
+                live: &BTreeMap<String, String>,
+                owned: &std::collections::BTreeSet<String>| {
+        owned.len() == wanted.len()
+            && wanted.iter().all(|(key, text)| owned.contains(key) && live.get(key) == Some(text))
+    };
+    let owners_fit = view.ours.owner_uids.contains(owner_uid) == write.owner_reference;
+    same(&write.labels, &view.labels, &view.ours.labels)
+        && same(&write.annotations, &view.annotations, &view.ours.annotations)
+        && view.ours.data.len() == 1
+        && view.ours.data.contains(&write.key)
+        && view.ours.type_ == write.type_.is_some()
+        && owners_fit
+}
+
+/// A target that is no longer the one in force.
+#[derive(Debug, PartialEq)]
+pub enum Leftover {
+    /// Made by us: delete it.
+    Delete(Slot),
+    /// Adopted: give up our key and labels, and nothing else.
+    Release(Slot),
+}
+
+/// The first target to remove: the one that status names, or one that is ours by owner reference, away from `place`
+/// (the name in force, if any).
+pub fn leftover(world: &World, id: &str, place: Option<&str>) -> Result<Option<(String, Leftover)>, Step> {
+    let own = &world.own;
+    if let Some(before) = own.status.target.as_ref().filter(|before| Some(before.name.as_str()) != place) {
+        match world.secret(&before.name) {
+            Known::Unseen => return Err(Step::Read(Read::Secret(before.name.clone()))),
+            Known::Present(seen)
+                if seen.view.uid == before.uid
+                    && !seen.view.deleting
+                    && seen.view.id().is_none_or(|other| other == id)
+                    && !(seen.view.ours.data.is_empty() && seen.view.ours.labels.is_empty()) =>
+            {
+                let slot = Slot::over(&seen.view);
+                let what = if seen.view.ours.type_ { Leftover::Delete(slot) } else { Leftover::Release(slot) };
+                return Ok(Some((before.name.clone(), what)));
+            }
+            Known::Absent | Known::Present(_) => {}
+        }
+    }
+    let stray = world.all_present().map(|seen| &seen.view).find(|view| {
+        view.role() == Some(ROLE_TARGET)
+            && Some(view.name.as_str()) != place
+            && !view.deleting
+            && view.id() == Some(id)
+            && view.owners.iter().any(|owner| owner.uid == own.uid)
+            && view.ours.owner_uids.contains(&own.uid)
+            && view.ours.type_
+    });
+    Ok(stray.map(|view| (view.name.clone(), Leftover::Delete(Slot::over(view)))))
+}

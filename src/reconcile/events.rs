@@ -1,0 +1,71 @@
+//! Events: what a user should see in `kubectl describe`, said once and not at every resync.
+//!
+//! Publishing never holds up a reconcile and never fails one: events go through a bounded queue, and what does not fit
+//! is dropped. kube's recorder counts repeated ones in a series.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::view::Own;
+use crate::api::{
+    Reason,
+    keys::{FIELD_MANAGER, GROUP, KIND, VERSION},
+};
+
+/// Events waiting to be published.
+const QUEUE: usize = 1024;
+
+/// Where events go.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<(Event, ObjectReference)>,
+}
+
+impl Events {
+    /// A queue, and the task that publishes what comes through it; the task ends with the last clone of the queue.
+    pub fn new(client: Client) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
+        let recorder = Arc::new(Recorder::new(client, reporter));
+        let publish = async move {
+            while let Some((event, about)) = waiting.recv().await {
+                // The text of the error may repeat the note, which is ours; the code says enough.
+                if let Err(error) = recorder.publish(&event, &about).await {
+                    let code = if let kube::Error::Api(status) = &error { status.code } else { 0 };
+                    debug!(code, reason = event.reason, "event not published");
+                }
+            }
+        };
+        (Self { queue }, publish)
+    }
+
+    /// Says something about an object. `action` keeps apart what has one reason: the recorder counts events that differ
+    /// in their note alone as repetitions of the first.
+    pub fn say(&self, own: &Own, reason: Reason, action: &str, warning: bool, note: &str) {
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.as_str().to_owned(),
+            note: Some(note.to_owned()),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        let about = ObjectReference {
+            api_version: Some(format!("{GROUP}/{VERSION}")),
+            kind: Some(KIND.to_owned()),
+            namespace: Some(own.namespace.clone()),
+            name: Some(own.name.clone()),
+            uid: Some(own.uid.clone()),
+            ..ObjectReference::default()
+        };
+        if self.queue.try_send((event, about)).is_err() {
+            warn!(reason = reason.as_str(), "too many events wait to be published: one is dropped");
+        }
+    }
+}

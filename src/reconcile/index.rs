@@ -1,0 +1,412 @@
+//! The cache: what the watches have shown, arranged so that one reconcile looks up only what concerns it, and one event
+//! wakes only whom it concerns.
+//!
+//! In: events of the watches, and what the API server answered to our own writes (so that a pass never acts on a state
+//! older than its own last write). Out: a [`Snapshot`] for a pass; names to wake for an event. Pure: no client, no
+//! lock, and no clock but what is passed in. No value of any Secret ever comes here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use super::{
+    view::{Own, SecretView},
+    world::{Peers, SourceSeen},
+};
+use crate::api::{keys::ANNO_OWNER, names::record_name};
+
+/// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
+/// be stuck, and after a restore of etcd versions go backwards.
+pub const UNCONFIRMED_FOR: Duration = Duration::from_secs(5);
+
+/// Namespace and `metadata.name` of a ManagedSecret.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// What one pass starts from.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The ManagedSecret.
+    pub own: Own,
+    /// Labelled Secrets that may concern it.
+    pub secrets: Vec<SecretView>,
+    /// Types of those Secrets by uid, where they are known.
+    pub types: BTreeMap<String, String>,
+    /// The source of `valueFrom`.
+    pub source: SourceSeen,
+    /// What others want.
+    pub peers: Peers,
+}
+
+/// A Secret and how it came here.
+#[derive(Clone, Debug)]
+struct Entry {
+    view: SecretView,
+    /// When we wrote it, until a watch shows it.
+    unconfirmed: Option<Instant>,
+}
+
+/// Metadata of the Secrets that a `valueFrom` may name.
+#[derive(Debug, Default)]
+struct Sources {
+    synced: bool,
+    versions: HashMap<String, (String, String)>,
+}
+
+/// One namespace.
+#[derive(Debug, Default)]
+struct Shelf {
+    objects: HashMap<String, Own>,
+    secrets: HashMap<String, Entry>,
+    /// Versions of Secrets that we deleted: an older event must not bring them back.
+    buried: HashMap<String, SecretView>,
+    types: HashMap<String, String>,
+    sources: Sources,
+    /// Objects by `spec.name`.
+    by_name: HashMap<String, BTreeSet<String>>,
+    /// Objects by the name of a Secret that concerns them: record, target, wanted or in force.
+    by_secret: HashMap<String, BTreeSet<String>>,
+    /// Objects by the name of their source.
+    by_source: HashMap<String, BTreeSet<String>>,
+    /// Secrets by the object that they name as their owner.
+    by_owner: HashMap<String, BTreeSet<String>>,
+}
+
+/// All namespaces.
+#[derive(Debug, Default)]
+pub struct Index {
+    shelves: HashMap<String, Shelf>,
+}
+
+impl Index {
+    /// What a pass starts from; `None` where there is no such object.
+    #[must_use]
+    pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Snapshot> {
+        let shelf = self.shelves.get(&key.namespace)?;
+        let own = shelf.objects.get(&key.name)?.clone();
+        let mut names: BTreeSet<&String> = shelf.by_owner.get(&key.name).into_iter().flatten().collect();
+        let concerning = secrets_of(&own);
+        names.extend(&concerning);
+        let secrets: Vec<SecretView> = names
+            .into_iter()
+            .filter_map(|name| shelf.secrets.get(name))
+            .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
+            .map(|entry| entry.view.clone())
+            .collect();
+        let types =
+            secrets.iter().filter_map(|view| Some((view.uid.clone(), shelf.types.get(&view.uid)?.clone()))).collect();
+        let source = match &own.spec.value_from {
+            None => SourceSeen::NotWanted,
+            Some(_) if !shelf.sources.synced => SourceSeen::Unsynced,
+            Some(from) => match shelf.sources.versions.get(&from.secret_key_ref.name) {
+                None => SourceSeen::Absent,
+                Some((uid, version)) => SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() },
+            },
+        };
+        let peers = shelf.peers(&own);
+        Some(Snapshot { own, secrets, types, source, peers })
+    }
+
+    /// Every object.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.shelves.iter().flat_map(|(namespace, shelf)| {
+            shelf.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
+        })
+    }
+
+    /// Namespaces in which some object has a `valueFrom`.
+    pub fn source_namespaces(&self) -> impl Iterator<Item = &String> {
+        self.shelves.iter().filter(|(_, shelf)| !shelf.by_source.is_empty()).map(|(namespace, _)| namespace)
+    }
+
+    /// An object as a watch shows it, or as it came back from our own write of its status. Returns whom to wake.
+    pub fn put_object(&mut self, own: Own) -> Vec<Key> {
+        let namespace = own.namespace.clone();
+        let shelf = self.shelves.entry(namespace.clone()).or_default();
+        let mut wake = BTreeSet::new();
+        if let Some(before) = shelf.objects.get(&own.name) {
+            if before.uid == own.uid && !is_newer(&own.resource_version, &before.resource_version) {
+                return Vec::new();
+            }
+            let before = before.clone();
+            shelf.unlink(&before);
+            if before.spec.name != own.spec.name || before.deleting != own.deleting {
+                // A name that this one wanted is wanted no more.
+                wake.extend(shelf.by_name.get(&before.spec.name).cloned().unwrap_or_default());
+            }
+        }
+        wake.insert(own.name.clone());
+        shelf.link(&own);
+        shelf.objects.insert(own.name.clone(), own);
+        keys(&namespace, wake)
+    }
+
+    /// An object is gone.
+    pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
+        let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
+        let Some(before) = shelf.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
+        else {
+            return Vec::new();
+        };
+        shelf.objects.remove(name);
+        shelf.unlink(&before);
+        let mut wake = shelf.by_name.get(&before.spec.name).cloned().unwrap_or_default();
+        wake.insert(name.to_owned());
+        keys(namespace, wake)
+    }
+
+    /// A labelled Secret as a watch shows it (`written` absent), or as it came back from our own write. Returns whom to
+    /// wake: nobody where nothing is new.
+    pub fn put_secret(&mut self, namespace: &str, mut view: SecretView, written: Option<Instant>) -> Vec<Key> {
+        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
+        if let Some(type_) = view.type_.take() {
+            shelf.types.insert(view.uid.clone(), type_);
+        }
+        let name = view.name.clone();
+        if shelf
+            .buried
+            .get(&name)
+            .is_some_and(|dead| dead.uid == view.uid && !is_newer(&view.resource_version, &dead.resource_version))
+        {
+            return Vec::new();
+        }
+        if let Some(before) = shelf.secrets.get_mut(&name)
+            && before.view.uid == view.uid
+            && !is_newer(&view.resource_version, &before.view.resource_version)
+        {
+            if written.is_none() && before.view.resource_version == view.resource_version {
+                before.unconfirmed = None;
+            }
+            return Vec::new();
+        }
+        let mut wake = BTreeSet::new();
+        if let Some(before) = shelf.secrets.remove(&name) {
+            wake.extend(shelf.concerned(&before.view));
+            shelf.unlink_secret(&before.view);
+        }
+        shelf.buried.remove(&name);
+        wake.extend(shelf.concerned(&view));
+        for owner in owners(&view) {
+            shelf.by_owner.entry(owner).or_default().insert(name.clone());
+        }
+        shelf.secrets.insert(name, Entry { view, unconfirmed: written });
+        if written.is_some() { Vec::new() } else { keys(namespace, wake) }
+    }
+
+    /// A labelled Secret is gone, or has lost its label. Wakes also where it was known already, for our own deletion
+    /// frees a name that others wait for.
+    pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
+        let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
+        if shelf.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid) {
+            if let Some(entry) = shelf.secrets.remove(&view.name) {
+                shelf.unlink_secret(&entry.view);
+            }
+            shelf.types.remove(&view.uid);
+        }
+        shelf.buried.remove(&view.name);
+        keys(namespace, shelf.concerned(view))
+    }
+
+    /// We deleted a Secret: until its end is seen, no event from before may bring it back.
+    pub fn bury(&mut self, namespace: &str, view: &SecretView) {
+        self.remove_secret(namespace, view);
+        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
+        shelf.buried.insert(view.name.clone(), view.clone());
+    }
+
+    /// A list of objects is complete: those of `namespace` (or of all) that it lacks are gone.
+    pub fn keep_objects(&mut self, namespace: Option<&str>, listed: &BTreeSet<(String, String)>) -> Vec<Key> {
+        let gone: Vec<Key> = self
+            .keys()
+            .filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace))
+            .filter(|key| !listed.contains(&(key.namespace.clone(), key.name.clone())))
+            .collect();
+        gone.iter().flat_map(|key| self.remove_object(&key.namespace, &key.name, None)).collect()
+    }
+
+    /// A list of labelled Secrets is complete: what it shows replaces all that was known, also newer versions, for a
+    /// list after a restore of etcd shows older ones.
+    pub fn replace_secrets(&mut self, namespace: Option<&str>, listed: Vec<(String, SecretView)>) -> Vec<Key> {
+        let mut before: HashMap<(String, String), SecretView> = HashMap::new();
+        for (name, shelf) in self.shelves.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
+            shelf.buried.clear();
+            for (secret, entry) in shelf.secrets.drain() {
+                before.insert((name.clone(), secret), entry.view);
+            }
+            shelf.by_owner.clear();
+        }
+        let mut wake = Vec::new();
+        for (namespace, view) in listed {
+            let old = before.remove(&(namespace.clone(), view.name.clone()));
+            let same =
+                old.as_ref().is_some_and(|old| old.uid == view.uid && old.resource_version == view.resource_version);
+            let concerned = self.put_secret(&namespace, view, None);
+            if !same {
+                wake.extend(concerned);
+            }
+        }
+        for ((namespace, _), view) in before {
+            wake.extend(self.remove_secret(&namespace, &view));
+        }
+        wake
+    }
+
+    /// A source Secret as the watch on its namespace shows it.
+    pub fn put_source(&mut self, namespace: &str, name: &str, uid: String, resource_version: String) -> Vec<Key> {
+        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
+        let version = (uid, resource_version);
+        let before = shelf.sources.versions.insert(name.to_owned(), version.clone());
+        if before == Some(version) || !shelf.sources.synced {
+            return Vec::new();
+        }
+        keys(namespace, shelf.by_source.get(name).cloned().unwrap_or_default())
+    }
+
+    /// A source Secret is gone.
+    pub fn remove_source(&mut self, namespace: &str, name: &str) -> Vec<Key> {
+        let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
+        shelf.sources.versions.remove(name);
+        keys(namespace, shelf.by_source.get(name).cloned().unwrap_or_default())
+    }
+
+    /// A list of source Secrets is complete.
+    pub fn replace_sources(&mut self, namespace: &str, listed: HashMap<String, (String, String)>) -> Vec<Key> {
+        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
+        let first = !std::mem::replace(&mut shelf.sources.synced, true);
+        let before = std::mem::replace(&mut shelf.sources.versions, listed);
+        let moved = shelf
+            .by_source
+            .iter()
+            .filter(|(source, _)| first || before.get(*source) != shelf.sources.versions.get(*source))
+            .flat_map(|(_, objects)| objects.clone())
+            .collect();
+        keys(namespace, moved)
+    }
+
+    /// The watch on a namespace's sources has ended.
+    pub fn forget_sources(&mut self, namespace: &str) {
+        if let Some(shelf) = self.shelves.get_mut(namespace) {
+            shelf.sources = Sources::default();
+        }
+    }
+}
+
+impl Shelf {
+    fn link(&mut self, own: &Own) {
+        self.by_name.entry(own.spec.name.clone()).or_default().insert(own.name.clone());
+        for secret in secrets_of(own) {
+            self.by_secret.entry(secret).or_default().insert(own.name.clone());
+        }
+        if let Some(from) = &own.spec.value_from {
+            self.by_source.entry(from.secret_key_ref.name.clone()).or_default().insert(own.name.clone());
+        }
+    }
+
+    fn unlink(&mut self, own: &Own) {
+        remove_from(&mut self.by_name, &own.spec.name, &own.name);
+        for secret in secrets_of(own) {
+            remove_from(&mut self.by_secret, &secret, &own.name);
+        }
+        if let Some(from) = &own.spec.value_from {
+            remove_from(&mut self.by_source, &from.secret_key_ref.name, &own.name);
+        }
+    }
+
+    fn unlink_secret(&mut self, view: &SecretView) {
+        for owner in owners(view) {
+            remove_from(&mut self.by_owner, &owner, &view.name);
+        }
+    }
+
+    /// The objects that a Secret concerns: its owner, and those that want its name.
+    fn concerned(&self, view: &SecretView) -> BTreeSet<String> {
+        let mut concerned = self.by_secret.get(&view.name).cloned().unwrap_or_default();
+        concerned.extend(owners(view).into_iter().filter(|owner| self.objects.contains_key(owner)));
+        concerned
+    }
+
+    fn peers(&self, own: &Own) -> Peers {
+        let record = record_name(&own.spec.name);
+        let wanting = self.by_name.get(&own.spec.name).into_iter().flatten();
+        let reserved_for = wanting
+            .filter(|peer| **peer != own.name)
+            .filter_map(|peer| self.objects.get(peer))
+            .filter(|peer| !peer.deleting)
+            .find(|peer| {
+                let lost_it = peer.status.record.as_ref().is_some_and(|held| held.name == record);
+                // An object without a record leaves a free name to one that wants to move there.
+                let moves_there = own.status.id.is_none()
+                    && peer.status.id.is_some()
+                    && peer.status.name.as_ref().is_some_and(|held| *held != own.spec.name);
+                lost_it || moves_there
+            })
+            .map(|peer| peer.name.clone());
+        Peers { reserved_for, cycle: self.waits_in_a_cycle(own) }
+    }
+
+    /// Follows the chain "who holds the name that it waits for" from one object, and sees whether it comes back.
+    fn waits_in_a_cycle(&self, own: &Own) -> bool {
+        let mut wanted = &own.spec.name;
+        // Each object waits for one name, so a chain that is longer than there are objects is a cycle elsewhere.
+        for _ in 0..=self.objects.len() {
+            let Some(holder) = self
+                .secrets
+                .get(&record_name(wanted))
+                .and_then(|entry| entry.view.annotation(ANNO_OWNER))
+                .and_then(|owner| self.objects.get(owner))
+            else {
+                return false;
+            };
+            if holder.name == own.name {
+                return wanted != &own.spec.name;
+            }
+            if holder.spec.name == *wanted {
+                return false;
+            }
+            wanted = &holder.spec.name;
+        }
+        false
+    }
+}
+
+/// Names of the Secrets that concern an object, wanted or in force.
+fn secrets_of(own: &Own) -> BTreeSet<String> {
+    let mut names = BTreeSet::from([record_name(&own.spec.name), own.spec.target_name(&own.name).to_owned()]);
+    names.extend(own.status.record.iter().map(|record| record.name.clone()));
+    names.extend(own.status.target.iter().map(|target| target.name.clone()));
+    names
+}
+
+/// The objects that a Secret names as its owner, by annotation or owner reference.
+fn owners(view: &SecretView) -> BTreeSet<String> {
+    let references = view.owners.iter().filter(|owner| owner.is_managed_secret).map(|owner| owner.name.clone());
+    references.chain(view.annotation(ANNO_OWNER).map(str::to_owned)).collect()
+}
+
+/// Versions are comparable numbers since Kubernetes 1.35, and were before, undocumented. Where they are not numbers,
+/// whatever comes later is newer.
+fn is_newer(new: &str, old: &str) -> bool {
+    match (new.parse::<u64>(), old.parse::<u64>()) {
+        (Ok(new), Ok(old)) => new > old,
+        _ => new != old,
+    }
+}
+
+fn remove_from(map: &mut HashMap<String, BTreeSet<String>>, key: &str, item: &str) {
+    if let Some(items) = map.get_mut(key) {
+        items.remove(item);
+        if items.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn keys(namespace: &str, names: BTreeSet<String>) -> Vec<Key> {
+    names.into_iter().map(|name| Key { namespace: namespace.to_owned(), name }).collect()
+}

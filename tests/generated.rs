@@ -1,0 +1,23 @@
+//! The generated files of the tree are what the code generates. `UPDATE=1 cargo test --test generated` rewrites them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::{env, fs, path::Path};
+
+use managed_secrets::cli::generate::generated;
+
+#[test]
+fn files_on_disk_are_up_to_date() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let update = env::var_os("UPDATE").is_some_and(|update| update == "1");
+    let mut stale = Vec::new();
+    for (path, content) in generated().unwrap() {
+        let file = root.join(path);
+        if update {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, content).unwrap();
+        } else if fs::read_to_string(&file).unwrap_or_default() != content {
+            stale.push(path);
+        }
+    }
+    assert!(stale.is_empty(), "out of date: {stale:?}; run `make generate`");
+}
