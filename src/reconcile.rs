@@ -20,7 +20,10 @@ pub mod delivery;
 pub mod events;
 pub mod failure;
 pub mod index;
+pub mod keys;
 pub mod record;
+pub mod run;
+pub mod sinks;
 
 pub mod view;
 pub mod world;

@@ -15,7 +15,11 @@ pub(super) async fn config() -> Result<kube::Config, CliError> {
 
 /// A client for one or two calls of a command that a person waits for.
 pub(super) async fn client() -> Result<kube::Client, CliError> {
-    let mut config = config().await?;
+    client_for(config().await?)
+}
+
+/// The same, for a cluster that is known already.
+pub(super) fn client_for(mut config: kube::Config) -> Result<kube::Client, CliError> {
     config.connect_timeout = Some(PATIENCE);
     config.read_timeout = Some(PATIENCE);
     kube::Client::try_from(config).map_err(|error| CliError::from_kube("cannot call the cluster", &error))

@@ -1,59 +1,71 @@
 //! `managed-secrets run`: from arguments to a running operator.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::{CliError, RunArgs, connect, logging};
-use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use crate::{
+    api::keys::DEFAULT_OPERATOR_NAMESPACE,
+    engine::{self, run::log_panics, shutdown::Signals},
+    kek::Provider,
+    reconcile::{self, run::Options},
+};
 
 /// Where Kubernetes mounts the name of the pod's namespace, beside the service account's token.
 const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// What an operator is to do, and where.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// The cluster, and as whom it is called.
-    pub config: kube::Config,
-    /// Namespace of keyring, keys and public key.
-    pub operator_namespace: String,
-    /// Namespaces that are served; empty means all.
-    pub namespaces: Vec<String>,
-    /// File that holds the KEK; absent means a Secret of the operator's namespace.
-    pub kek_file: Option<PathBuf>,
-    /// Whether sealed text of cluster scope is accepted.
-    pub allow_cluster_scope: bool,
-    /// How many objects are worked on at once.
-    pub workers: usize,
-}
-
 /// Runs the operator until it is told to stop.
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
-    let RunArgs {
-        namespaces,
-        operator_namespace: asked_for,
-        kek_file,
-        allow_cluster_scope,
-        workers,
-        log_format,
-        log_level,
-    } = args;
-    logging::init(log_format, &log_level)?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::failed("cannot start", &error))?;
+    logging::init(args.log_format, &args.log_level)?;
+    log_panics();
+    let provider = match &args.kek_file {
+        Some(file) => Provider::file(file).map_err(|error| CliError::Usage(error.to_string()))?,
+        None => Provider::Local,
+    };
+    let options = Options {
+        namespaces: args.namespaces,
+        operator_namespace: operator_namespace(args.operator_namespace, Path::new(POD_NAMESPACE_FILE)),
+        provider,
+        allow_cluster_scope: args.allow_cluster_scope,
+        workers: engine::run::Options { workers: args.workers.get(), ..engine::run::Options::default() },
+        clients: engine::client::Options::default(),
+        timing: engine::watch::Timing::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed("cannot start", &error))?;
     runtime.block_on(async {
-        serve(RunOptions {
-            config: connect::config().await?,
-            operator_namespace: operator_namespace(asked_for, Path::new(POD_NAMESPACE_FILE)),
-            namespaces,
-            kek_file,
-            allow_cluster_scope,
-            workers: workers.get(),
-        })
-        .await
-    })
+        let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
+        let shutdown = CancellationToken::new();
+        let config = connect::config().await?;
+        reachable(&config).await?;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            operator_namespace = options.operator_namespace,
+            namespaces = ?options.namespaces,
+            server = %config.cluster_url,
+            "starting"
+        );
+        tokio::select! {
+            ended = reconcile::run::run(&config, options, shutdown.clone()) => {
+                ended.map_err(|error| CliError::failed("the operator ended", &error))
+            }
+            () = signals.run(shutdown) => Ok(()),
+        }
+    })?;
+    info!("stopped");
+    Ok(())
 }
 
-/// The operator itself.
-async fn serve(_options: RunOptions) -> Result<(), CliError> {
-    Err(CliError::Failed("the operator is not part of this build".to_owned()))
+/// One call, so that a cluster that cannot be reached is one clear line and not a loop of retries.
+async fn reachable(config: &kube::Config) -> Result<(), CliError> {
+    let client = connect::client_for(config.clone())?;
+    let context = format!("cannot reach the cluster at {}", config.cluster_url);
+    client.apiserver_version().await.map_err(|error| CliError::from_kube(&context, &error))?;
+    Ok(())
 }
 
 /// The namespace that is asked for, else the pod's own, else the default.

@@ -133,11 +133,11 @@ mod tests {
     #[test]
     fn a_field_holds_at_most_what_its_length_can_say() {
         let mut out = Vec::new();
-        assert_eq!(put(&mut out, &[0; 65536]), Err(FieldTooLong));
+        assert_eq!(put(&mut out, &vec![0; 65536]), Err(FieldTooLong));
         assert!(out.is_empty());
         put(&mut out, b"ab").unwrap();
         assert_eq!(out, [0, 2, b'a', b'b']);
-        put(&mut out, &[1; 65535]).unwrap();
+        put(&mut out, &vec![1; 65535]).unwrap();
         let mut reader = Reader::new(&out);
         assert_eq!(reader.field(), Some(&b"ab"[..]));
         assert_eq!(reader.field().map(<[u8]>::len), Some(65535));

@@ -25,15 +25,15 @@ use super::{KeyId, RandomError, Seed, SeedId, random};
 /// Every key of every document, opened and merged.
 #[derive(Debug)]
 pub struct Keyring {
-    seeds: BTreeMap<SeedId, Key<Seed>>,
-    sealing: BTreeMap<KeyId, Key<SealingKey>>,
+    seeds: BTreeMap<SeedId, Held<Seed>>,
+    sealing: BTreeMap<KeyId, Held<SealingKey>>,
     active_seed: SeedId,
     active_sealing: Option<KeyId>,
 }
 
 /// A key and what may be done with it.
 #[derive(Debug)]
-struct Key<K> {
+struct Held<K> {
     key: K,
     created: Timestamp,
     state: State,
@@ -103,12 +103,12 @@ impl Keyring {
                     Purpose::Record => {
                         let key = Seed::new(envelope.seed);
                         same_id(key.id(), entry).map_err(differs)?;
-                        merge(&mut seeds, key.id(), Key { key, created, state });
+                        merge(&mut seeds, key.id(), Held { key, created, state });
                     }
                     Purpose::Sealing => {
                         let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| differs("the key"))?;
                         same_id(key.key_id(), entry).map_err(differs)?;
-                        merge(&mut sealing, key.key_id(), Key { key, created, state });
+                        merge(&mut sealing, key.key_id(), Held { key, created, state });
                     }
                 }
             }
@@ -168,7 +168,7 @@ impl Keyring {
     pub fn sealing_key(&self, id: KeyId) -> SealingKeyStatus<'_> {
         match self.sealing.get(&id) {
             None => SealingKeyStatus::Unknown,
-            Some(Key { state: State::Revoked, .. }) => SealingKeyStatus::Revoked,
+            Some(Held { state: State::Revoked, .. }) => SealingKeyStatus::Revoked,
             Some(entry) => SealingKeyStatus::Usable(&entry.key),
         }
     }
@@ -197,7 +197,7 @@ fn same_id(computed: impl std::fmt::Display, entry: &Entry) -> Result<(), &'stat
 }
 
 /// Adds a key; one that is there already (a restored copy) gets the narrower of both states.
-fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Key<K>>, id: I, key: Key<K>) {
+fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
     match keys.entry(id) {
         std::collections::btree_map::Entry::Vacant(place) => {
             place.insert(key);
@@ -211,7 +211,7 @@ fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Key<K>>, id: I, key: Key<K>) {
 }
 
 /// Of the active keys the newest; of two of one second, the one with the greater id, so that all replicas agree.
-fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Key<K>>) -> Option<I> {
+fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Held<K>>) -> Option<I> {
     keys.iter()
         .filter(|(_, key)| key.state == State::Active)
         .max_by_key(|(id, key)| (key.created, **id))
@@ -219,5 +219,5 @@ fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Key<K>>) -> Option<I> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests;

@@ -21,9 +21,9 @@ use super::{Seed, SeedId};
 pub struct MacInput<'a> {
     /// Namespace of the record.
     pub namespace: &'a str,
-    /// `metadata.name` of the ManagedSecret.
+    /// `metadata.name` of the `ManagedSecret`.
     pub object: &'a str,
-    /// Uid of the ManagedSecret.
+    /// Uid of the `ManagedSecret`.
     pub uid: &'a str,
     /// Id of the secret.
     pub id: &'a str,
@@ -39,7 +39,7 @@ pub struct MacInput<'a> {
     pub value_updated: &'a str,
     /// The value's version.
     pub version: &'a str,
-    /// Generation of the ManagedSecret that the record was made from.
+    /// Generation of the `ManagedSecret` that the record was made from.
     pub generation: &'a str,
     /// The deletion policy in force.
     pub deletion_policy: &'a str,
@@ -210,10 +210,10 @@ mod tests {
         ];
         let seed = seed();
         for (place, change) in changes.iter().enumerate() {
-            let mut changed = input();
-            change(&mut changed);
-            assert_ne!(changed, input(), "{place}");
-            assert_eq!(verify(|_| Some(&seed), &changed, &commitment(), VECTOR), Err(MacError::Mismatch), "{place}");
+            let mut forged = input();
+            change(&mut forged);
+            assert_ne!(forged, input(), "{place}");
+            assert_eq!(verify(|_| Some(&seed), &forged, &commitment(), VECTOR), Err(MacError::Mismatch), "{place}");
         }
         for bit in 0..256 {
             let mut other = commitment();

@@ -42,7 +42,7 @@ const WRAPPED: usize = aead::KEY + aead::TAG;
 pub struct Place<'a> {
     /// Its namespace.
     pub namespace: &'a str,
-    /// `metadata.name` of the ManagedSecret.
+    /// `metadata.name` of the `ManagedSecret`.
     pub object: &'a str,
 }
 
@@ -107,7 +107,7 @@ struct Material {
     payload_nonce: [u8; aead::NONCE],
 }
 
-/// Seals a value version, written by the ManagedSecret `uid`, with a fresh key.
+/// Seals a value version, written by the `ManagedSecret` `uid`, with a fresh key.
 pub fn seal(seed: &Seed, place: &Place<'_>, uid: &str, version: u64, value: &Plaintext) -> Result<Record, SealError> {
     let material = Material {
         dek: random::bytes()?,
@@ -147,7 +147,7 @@ fn seal_padded(
     let mut dek = Zeroizing::new(Vec::with_capacity(WRAPPED));
     dek.extend_from_slice(material.dek.as_slice());
     let wrapped = aead::seal(
-        &*seed.wrapping_key(&material.salt),
+        &seed.wrapping_key(&material.salt),
         &material.wrap_nonce,
         &associated_data("MSE1/wrap", place, uid, version)?,
         dek,
@@ -185,7 +185,7 @@ pub fn open<'k>(
     };
 
     let wrap_aad = aad("MSE1/wrap")?;
-    let unwrapped = aead::open(&*seed.wrapping_key(fields.salt), fields.wrap_nonce, &wrap_aad, fields.wrapped)
+    let unwrapped = aead::open(&seed.wrapping_key(fields.salt), fields.wrap_nonce, &wrap_aad, fields.wrapped)
         .map_err(|_| OpenError::Wrap)?;
     let mut dek = Zeroizing::new([0; aead::KEY]);
     dek.copy_from_slice(unwrapped.get(..aead::KEY).ok_or(OpenError::Wrap)?);
@@ -220,7 +220,7 @@ impl Record {
         self.version
     }
 
-    /// Uid of the ManagedSecret that wrote the record, as the record has it.
+    /// Uid of the `ManagedSecret` that wrote the record, as the record has it.
     #[must_use]
     pub fn uid(&self) -> &str {
         &self.uid
@@ -333,5 +333,5 @@ fn associated_data(label: &str, place: &Place<'_>, uid: &str, version: u64) -> R
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests;

@@ -154,7 +154,7 @@ impl Sealed {
         let header = bytes.len() - reader.rest().len();
         reader.array::<ENC>().ok_or(SHORT)?;
         match reader.rest().len().checked_sub(aead::TAG) {
-            Some(length) if codec::is_bucket(length) => Ok(Self { key_id, scope, header, bytes }),
+            Some(length) if codec::is_bucket(length) => Ok(Self { bytes, key_id, scope, header }),
             _ => Err(FormatError("must hold a value padded to 64, 128, 256 … 16384 bytes")),
         }
     }
@@ -171,12 +171,12 @@ impl Sealed {
         self.key_id
     }
 
-    /// Whether its scope allows use in the ManagedSecret `namespace/name`. Needs no key.
+    /// Whether its scope allows use in the `ManagedSecret` `namespace/name`. Needs no key.
     pub fn fits(&self, namespace: &str, name: &str) -> Result<(), WrongPlace> {
         self.scope.fits(namespace, name)
     }
 
-    /// Opens it for the ManagedSecret `namespace/name`. The scope is checked before anything is decapsulated.
+    /// Opens it for the `ManagedSecret` `namespace/name`. The scope is checked before anything is decapsulated.
     pub fn open(&self, key: &SealingKey, namespace: &str, name: &str) -> Result<Plaintext, OpenError> {
         self.fits(namespace, name)?;
         if self.key_id != key.key_id() {
@@ -207,5 +207,5 @@ impl fmt::Debug for Sealed {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests;

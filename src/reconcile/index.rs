@@ -113,6 +113,13 @@ impl Index {
         Some(Snapshot { own, secrets, types, source, peers })
     }
 
+    /// Whether an object's spec is newer than its status says.
+    #[must_use]
+    pub fn is_fresh(&self, key: &Key) -> bool {
+        let own = self.shelves.get(&key.namespace).and_then(|shelf| shelf.objects.get(&key.name));
+        own.is_some_and(|own| own.status.observed_generation != Some(own.generation))
+    }
+
     /// Every object.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.shelves.iter().flat_map(|(namespace, shelf)| {
@@ -220,14 +227,30 @@ impl Index {
         shelf.buried.insert(view.name.clone(), view.clone());
     }
 
-    /// A list of objects is complete: those of `namespace` (or of all) that it lacks are gone.
-    pub fn keep_objects(&mut self, namespace: Option<&str>, listed: &BTreeSet<(String, String)>) -> Vec<Key> {
+    /// A list of objects is complete: what it shows replaces all that was known, also newer versions, for a list after
+    /// a restore of etcd shows older ones. Returns those that are new or changed, or whom a vanished one concerns.
+    pub fn replace_objects(&mut self, namespace: Option<&str>, listed: Vec<Own>) -> Vec<Key> {
+        let kept: BTreeSet<(String, String)> =
+            listed.iter().map(|own| (own.namespace.clone(), own.name.clone())).collect();
         let gone: Vec<Key> = self
             .keys()
             .filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace))
-            .filter(|key| !listed.contains(&(key.namespace.clone(), key.name.clone())))
+            .filter(|key| !kept.contains(&(key.namespace.clone(), key.name.clone())))
             .collect();
-        gone.iter().flat_map(|key| self.remove_object(&key.namespace, &key.name, None)).collect()
+        let mut wake: Vec<Key> =
+            gone.iter().flat_map(|key| self.remove_object(&key.namespace, &key.name, None)).collect();
+        for own in listed {
+            let before = self.shelves.get(&own.namespace).and_then(|shelf| shelf.objects.get(&own.name));
+            match before {
+                Some(before) if before.uid == own.uid && before.resource_version == own.resource_version => {}
+                Some(_) => {
+                    wake.extend(self.remove_object(&own.namespace, &own.name, None));
+                    wake.extend(self.put_object(own));
+                }
+                None => wake.extend(self.put_object(own)),
+            }
+        }
+        wake
     }
 
     /// A list of labelled Secrets is complete: what it shows replaces all that was known, also newer versions, for a

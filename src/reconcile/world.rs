@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
+    index::Snapshot,
     record::{Credence, RecordMeta, Source},
     view::{LiveSecret, Own, SecretView},
 };
@@ -211,6 +212,69 @@ pub struct World {
 }
 
 impl World {
+    /// The world as a pass finds it.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, settings: Settings, keyring: &Keyring, now: Timestamp, fresh_id: String) -> Self {
+        let Snapshot { own, secrets, types, source, peers } = snapshot;
+        let secrets: BTreeMap<String, Known> = secrets
+            .into_iter()
+            .map(|view| {
+                let credence = Credence::of(&view, &own.namespace, keyring);
+                (view.name.clone(), Known::Present(Box::new(Seen { view, credence, live: false })))
+            })
+            .collect();
+        let mut world = Self {
+            now,
+            settings,
+            own,
+            secrets,
+            source,
+            peers,
+            fresh_id,
+            repair_wait: None,
+            incoming: None,
+            opened: None,
+            record_confirmed: None,
+            record_written: None,
+            content: None,
+            holds: None,
+            types,
+            refused: None,
+            target_repaired: false,
+            failures: 0,
+            gone: false,
+        };
+        world.holds = world.in_step();
+        world
+    }
+
+    /// What the target holds, if record and target are both what status says we last wrote.
+    fn in_step(&self) -> Option<Holds> {
+        let record = self.own.status.record.as_ref()?;
+        let target = self.own.status.target.as_ref()?;
+        let seen = self.present(&record.name)?;
+        let same_record = seen.view.uid == record.uid && seen.view.resource_version == record.resource_version;
+        let delivered = &self.present(&target.name)?.view;
+        let same_target = delivered.uid == target.uid && delivered.resource_version == target.resource_version;
+        (same_record && same_target).then_some(Holds {
+            uid: target.uid.clone(),
+            resource_version: target.resource_version.clone(),
+            version: seen.record()?.version,
+        })
+    }
+
+    /// Whether something here was made under a key that the keyring lacks: worth one fresh look at the keyring.
+    #[must_use]
+    pub fn lacks_a_key(&self) -> bool {
+        let sealing = |incoming: &Incoming| {
+            incoming.value.as_ref().is_err_and(|problem| problem.reason == Reason::SealedWithUnknownKey)
+        };
+        let unopened = |opened: &Opened| matches!(opened.value, Err(Unopened::Crypto(OpenError::SeedUnknown(_))));
+        self.all_present().any(|seen| matches!(seen.credence, Credence::SeedUnknown { .. }))
+            || self.incoming.as_ref().is_some_and(sealing)
+            || self.opened.as_ref().is_some_and(unopened)
+    }
+
     /// What is known of a Secret.
     #[must_use]
     pub fn secret(&self, name: &str) -> &Known {

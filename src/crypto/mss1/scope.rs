@@ -10,19 +10,19 @@ pub(super) const NAME_MAX: usize = 253;
 /// Where a sealed text may be used. Its `Display` reads after "sealed for".
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// In one ManagedSecret.
+    /// In one `ManagedSecret`.
     Strict {
         /// Its namespace.
         namespace: String,
         /// Its `metadata.name`.
         name: String,
     },
-    /// In any ManagedSecret of one namespace.
+    /// In any `ManagedSecret` of one namespace.
     Namespace {
         /// The namespace.
         namespace: String,
     },
-    /// Anywhere: whoever may create a ManagedSecret in any namespace can have it opened.
+    /// Anywhere: whoever may create a `ManagedSecret` in any namespace can have it opened.
     Cluster,
 }
 
@@ -32,7 +32,7 @@ pub enum Scope {
 pub struct WrongPlace {
     /// Where it belongs.
     pub sealed_for: Scope,
-    /// `namespace/name` of the ManagedSecret that has it.
+    /// `namespace/name` of the `ManagedSecret` that has it.
     pub used_in: String,
 }
 
@@ -55,7 +55,7 @@ impl Scope {
         }
     }
 
-    /// Whether a ManagedSecret `namespace/name` may use it.
+    /// Whether a `ManagedSecret` `namespace/name` may use it.
     pub fn fits(&self, namespace: &str, name: &str) -> Result<(), WrongPlace> {
         let fits = self.namespace().is_none_or(|own| own == namespace) && self.name().is_none_or(|own| own == name);
         if fits { Ok(()) } else { Err(WrongPlace { sealed_for: self.clone(), used_in: format!("{namespace}/{name}") }) }

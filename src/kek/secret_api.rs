@@ -1,0 +1,161 @@
+//! Reads and writes of Secrets that leave no trace of their content.
+//!
+//! kube's own calls log a whole body at WARN when it does not decode, and a refused request's status at DEBUG; the
+//! server's message in it can quote a part of the value (kube-client 5.0, `client/mod.rs`). So here requests go through
+//! [`kube::Client::send`], which logs neither, and answers are decoded and judged by this module. Of a refusal, only
+//! code, reason, causes and field paths survive.
+
+mod error;
+mod object;
+
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::Resource as _;
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::Request;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub use self::error::{CallError, Refusal, RefusalKind};
+use self::object::Manifest;
+pub use self::object::{SecretBytes, SecretObject};
+use crate::api::keys::FIELD_MANAGER;
+
+/// A resourceVersion that no live object has: an apply that carries it creates (201) or is refused (409), and never
+/// overwrites. Undocumented; an integration test pins it on every supported server.
+const CREATE_ONLY: &str = "1";
+/// Items of one page of a list.
+const PAGE: u32 = 500;
+
+/// The Secrets of one namespace, or of all.
+#[derive(Clone)]
+pub struct SecretApi {
+    client: Client,
+    url: String,
+}
+
+/// What became of a create-only write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// The object was created; its metadata.
+    Yes(Box<ObjectMeta>),
+    /// An object of this name exists; it was not touched.
+    Exists,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    #[serde(default)]
+    metadata: ListMeta,
+    items: Vec<T>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMeta {
+    #[serde(rename = "continue", default)]
+    next: Option<String>,
+}
+
+/// An object of which only metadata is decoded.
+#[derive(Deserialize)]
+struct MetadataOnly {
+    metadata: ObjectMeta,
+}
+
+impl SecretApi {
+    /// The Secrets of one namespace.
+    #[must_use]
+    pub fn namespaced(client: Client, namespace: &str) -> Self {
+        Self { client, url: Secret::url_path(&(), Some(namespace)) }
+    }
+
+    /// The Secrets of all namespaces: to list only.
+    #[must_use]
+    pub fn all(client: Client) -> Self {
+        Self { client, url: Secret::url_path(&(), None) }
+    }
+
+    /// One Secret, read live; `None` if there is none.
+    pub async fn get(&self, name: &str) -> Result<Option<SecretObject>, CallError> {
+        let request = self.request().get(name, &GetParams::default()).map_err(CallError::request)?;
+        match call(&self.client, request).await {
+            Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// All Secrets that a field selector selects, read live.
+    pub async fn list(&self, field_selector: &str) -> Result<Vec<SecretObject>, CallError> {
+        let mut found = Vec::new();
+        let mut params = ListParams::default().fields(field_selector).limit(PAGE);
+        loop {
+            let request = self.request().list(&params).map_err(CallError::request)?;
+            let page: List<SecretObject> = call(&self.client, request).await?;
+            found.extend(page.items);
+            match page.metadata.next {
+                Some(next) if !next.is_empty() => params = params.continue_token(&next),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Metadata of some Secret that a label selector selects, if there is one.
+    pub async fn any_labelled(&self, label_selector: &str) -> Result<Option<ObjectMeta>, CallError> {
+        let params = ListParams::default().labels(label_selector).limit(1);
+        let request = self.request().list_metadata(&params).map_err(CallError::request)?;
+        let page: List<MetadataOnly> = call(&self.client, request).await?;
+        Ok(page.items.into_iter().next().map(|item| item.metadata))
+    }
+
+    /// Writes the whole object by a forced server-side apply; its new metadata. A uid and a resourceVersion in its
+    /// metadata are preconditions.
+    pub async fn apply(&self, object: &SecretObject) -> Result<ObjectMeta, CallError> {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let request =
+            self.request().patch(name, &params, &Patch::Apply(Manifest::from(object))).map_err(CallError::request)?;
+        call::<MetadataOnly>(&self.client, request).await.map(|object| object.metadata)
+    }
+
+    /// Writes the object if none of its name exists.
+    pub async fn create(&self, object: SecretObject) -> Result<Created, CallError> {
+        let mut object = object;
+        object.metadata.resource_version = Some(CREATE_ONLY.to_owned());
+        match self.apply(&object).await {
+            Ok(metadata) => Ok(Created::Yes(Box::new(metadata))),
+            Err(CallError::Refused(refusal)) if refusal.is_conflict() => Ok(Created::Exists),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes exactly this object; `false` if it was gone already.
+    pub async fn delete(&self, name: &str, uid: &str, resource_version: &str) -> Result<bool, CallError> {
+        let preconditions =
+            Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_owned()) };
+        let params = DeleteParams::default().preconditions(preconditions);
+        let request = self.request().delete(name, &params).map_err(CallError::request)?;
+        match call::<serde::de::IgnoredAny>(&self.client, request).await {
+            Ok(_) => Ok(true),
+            Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn request(&self) -> Request {
+        Request::new(&self.url)
+    }
+}
+
+/// Sends a request and decodes the answer. Neither of them is logged, whatever happens.
+pub async fn call<T: DeserializeOwned>(client: &Client, request: http::Request<Vec<u8>>) -> Result<T, CallError> {
+    let response = client.send(request.map(kube::client::Body::from)).await.map_err(CallError::transport)?;
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map_err(CallError::transport)?.to_bytes();
+    if head.status.is_success() {
+        serde_json::from_slice(&body).map_err(|_| CallError::Malformed)
+    } else {
+        Err(CallError::Refused(Refusal::read(head.status, &head.headers, &body)))
+    }
+}

@@ -1,0 +1,367 @@
+//! The operator: keys, watches, workers, put together.
+//!
+//! In: a client configuration and options. Out: nothing, until it is told to stop or cannot go on. Order of a start: the
+//! keyring (made if this is the first start), the watches, and only when every store is filled the workers.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Config,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::watcher,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+use uuid::Uuid;
+
+use super::{
+    act::{Actor, End},
+    cluster::Cluster,
+    decide::Finish,
+    events::Events,
+    failure::Failure,
+    index::{Index, Key},
+    keys::Keys,
+    sinks::{Labelled, Objects, PublicKey, Shared, Sources},
+    world::{Settings, World},
+};
+use crate::{
+    api::{
+        ManagedSecret,
+        keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP},
+    },
+    engine::{
+        backoff::{Backoff, Jitter},
+        client::{self, ClientError, Clients},
+        queue::Queue,
+        run::{self, Next, Reconciler},
+        stats::Stats,
+        supervise::{self, Supervisor},
+        watch::{Timing, WatchHandle, WatchSet, Watcher},
+    },
+    kek::{KeyringError, KeyringStore, Provider, publish},
+};
+
+/// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
+/// event would have hidden.
+const RESYNC: Duration = Duration::from_secs(3600);
+/// Repairs of one target within this time of each other back off: two controllers must never fight at full speed.
+const FIGHT: Duration = Duration::from_secs(60);
+/// How long the second, third, … repair in a row waits.
+const REPAIR: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
+/// Between tries to read the keyring, and to publish the public key.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
+/// How long tasks have after the workers were told to stop: their own 20 s, and a little.
+const GRACE: Duration = Duration::from_secs(25);
+/// Objects a page of a list: with sealed text of up to 23 kB each, a page is a few MB.
+const PAGE: u32 = 250;
+
+/// How the operator runs.
+pub struct Options {
+    /// Namespaces to serve; empty means all.
+    pub namespaces: Vec<String>,
+    /// The operator's own namespace.
+    pub operator_namespace: String,
+    /// Who holds the KEK.
+    pub provider: Provider,
+    /// Accept sealed text of cluster scope.
+    pub allow_cluster_scope: bool,
+    /// The workers.
+    pub workers: run::Options,
+    /// The clients.
+    pub clients: client::Options,
+    /// The watches.
+    pub timing: Timing,
+}
+
+/// Why the operator ended, though nobody told it to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The clients cannot be built.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The keyring cannot be used; a person is needed.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A task that must not end has ended.
+    #[error(transparent)]
+    Task(#[from] supervise::Failure),
+    /// The resource is not known to the API server.
+    #[error("the ManagedSecret resource is not installed: apply the output of `managed-secrets crd`")]
+    CrdMissing,
+}
+
+/// Runs until `shutdown` is cancelled and what was in flight is done.
+pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
+    let clients = Clients::new(config, &options.clients)?;
+    let store = KeyringStore::new(clients.call.clone(), &options.operator_namespace, options.provider);
+    let Some(keyring) = shutdown.run_until_cancelled(keyring(&store, &options.namespaces)).await else { return Ok(()) };
+    let keys = Arc::new(Keys::new(store, keyring?));
+    if shutdown.run_until_cancelled(resource_exists(&clients.call, &options.namespaces)).await == Some(false) {
+        return Err(RunError::CrdMissing);
+    }
+    let supervisor = Supervisor::new();
+    let stats = Arc::new(Stats::default());
+    let shared =
+        Arc::new(Shared { index: Mutex::new(Index::default()), queue: Queue::new(), sources_moved: Notify::new() });
+    let watcher = Watcher {
+        client: clients.watch.clone(),
+        spawner: supervisor.spawner(),
+        stats: Arc::clone(&stats),
+        timing: options.timing,
+        shutdown: shutdown.clone(),
+    };
+    let watches = start_watches(&watcher, &shared, &options.namespaces);
+    let spawner = supervisor.spawner();
+    spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
+    let namespace = options.operator_namespace.clone();
+    let publishing = keep_published(watcher, clients.call.clone(), namespace, Arc::clone(&keys), shutdown.clone());
+    spawner.spawn("public key", shutdown.clone(), publishing);
+    let (events, publish_events) = Events::new(clients.call.clone());
+    let until = shutdown.clone();
+    spawner.spawn("events", shutdown.clone(), async move {
+        until.run_until_cancelled(publish_events).await;
+    });
+    let operator = Arc::new(Operator {
+        client: clients.call,
+        keys,
+        shared: Arc::clone(&shared),
+        events,
+        settings: Settings {
+            operator_namespace: options.operator_namespace,
+            allow_cluster_scope: options.allow_cluster_scope,
+        },
+        repairs: Mutex::default(),
+    });
+    let work = {
+        let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
+        async move {
+            for watch in &watches {
+                // An error means that the watch was stopped, and so are we.
+                if watch.ready().await.is_err() {
+                    return;
+                }
+            }
+            info!(objects = shared.index().keys().count(), "stores filled: reconciling");
+            run::run(shared.queue.clone(), operator, stats, options.workers, shutdown).await;
+        }
+    };
+    spawner.spawn("workers", shutdown.clone(), work);
+    Ok(supervisor.run(shutdown, GRACE).await?)
+}
+
+/// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet.
+async fn keyring(store: &KeyringStore, namespaces: &[String]) -> Result<crate::crypto::Keyring, KeyringError> {
+    let mut failures = 0;
+    loop {
+        match store.load_or_create(Timestamp::now(), namespaces).await {
+            Err(error) if error.is_retryable() => {
+                failures += 1;
+                warn!(%error, "the keyring cannot be read yet: trying again");
+                tokio::time::sleep(RETRY.delay(failures, Jitter::random())).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
+async fn resource_exists(client: &Client, namespaces: &[String]) -> bool {
+    let api: Api<PartialObjectMeta<ManagedSecret>> = match namespaces.first() {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let one = kube::api::ListParams::default().limit(1);
+    !matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404)
+}
+
+fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String]) -> Vec<WatchHandle> {
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
+    let labelled = watcher::Config::default().labels(LABEL_ROLE).page_size(PAGE);
+    let mut watches = Vec::new();
+    for scope in scopes {
+        let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
+        let objects = Arc::new(Objects::new(Arc::clone(shared), scope.clone()));
+        let namespace = scope.clone();
+        watches.push(watcher.watch(
+            format!("managedsecrets{of}"),
+            |client| in_scope::<DeserializeGuard<ManagedSecret>>(client, namespace.as_deref()),
+            watcher::Config::default().page_size(PAGE),
+            objects,
+        ));
+        let secrets = Arc::new(Labelled::new(Arc::clone(shared), scope.clone()));
+        watches.push(watcher.watch(
+            format!("secrets{of}"),
+            |client| in_scope::<PartialObjectMeta<Secret>>(client, scope.as_deref()),
+            labelled.clone(),
+            secrets,
+        ));
+    }
+    watches
+}
+
+fn in_scope<K>(client: Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+/// One watch on Secrets, metadata only, for each namespace in which some object has a `valueFrom`.
+async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: CancellationToken) {
+    let watches: WatchSet<String> = WatchSet::default();
+    let mut running = BTreeSet::new();
+    while shutdown.run_until_cancelled(shared.sources_moved.notified()).await.is_some() {
+        let wanted: BTreeSet<String> = shared.index().source_namespaces().cloned().collect();
+        watches.retain(|namespace| wanted.contains(namespace));
+        for namespace in running.difference(&wanted) {
+            shared.index().forget_sources(namespace);
+        }
+        for namespace in &wanted {
+            watches.ensure(namespace.clone(), || {
+                let sink = Arc::new(Sources::new(Arc::clone(&shared), namespace.clone()));
+                let scope = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, namespace);
+                let config = watcher::Config::default().page_size(PAGE);
+                watcher.watch(format!("sources of {namespace}"), scope, config, sink)
+            });
+        }
+        running = wanted;
+    }
+}
+
+/// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it.
+async fn keep_published(
+    watcher: Watcher,
+    client: Client,
+    namespace: String,
+    keys: Arc<Keys>,
+    shutdown: CancellationToken,
+) {
+    let moved = Arc::new(Notify::new());
+    moved.notify_one();
+    let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
+    let sink = Arc::new(PublicKey(Arc::clone(&moved)));
+    watcher.watch("public key", |client| Api::namespaced(client, &namespace), config, sink);
+    let mut failures = 0;
+    while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
+        match publish(&client, &namespace, &keys.get()).await {
+            Ok(written) => {
+                failures = 0;
+                if written {
+                    info!(configmap = PUBLIC_KEY_CONFIGMAP, "sealing public key published");
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                warn!(%error, "the sealing public key is not published: trying again");
+                moved.notify_one();
+            }
+        }
+        // Also after a success: whoever edits it again and again is answered at leisure.
+        let wait = tokio::time::sleep(RETRY.delay(failures + 1, Jitter::random()));
+        if shutdown.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Repairs of one target in a row.
+struct Repairs {
+    last: Instant,
+    in_a_row: u32,
+}
+
+/// What reconciles one object.
+struct Operator {
+    client: Client,
+    keys: Arc<Keys>,
+    shared: Arc<Shared>,
+    events: Events,
+    settings: Settings,
+    repairs: Mutex<HashMap<Key, Repairs>>,
+}
+
+impl Reconciler for Operator {
+    type Key = Key;
+
+    async fn reconcile(&self, key: Key) -> Next {
+        let Some(snapshot) = self.shared.index().snapshot(&key, Instant::now()) else {
+            self.repairs().remove(&key);
+            return Next::Done;
+        };
+        let generation = snapshot.own.generation;
+        let span = info_span!("reconcile", namespace = key.namespace, name = key.name, generation);
+        self.pass(&key, snapshot).instrument(span).await
+    }
+}
+
+impl Operator {
+    async fn pass(&self, key: &Key, snapshot: super::index::Snapshot) -> Next {
+        let now = Timestamp::now();
+        let fresh_id = Uuid::new_v4().to_string();
+        let mut keyring = self.keys.get();
+        let mut world = World::new(snapshot.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
+        if world.lacks_a_key() && self.keys.look_again().await {
+            keyring = self.keys.get();
+            world = World::new(snapshot, self.settings.clone(), &keyring, now, fresh_id);
+        }
+        world.failures = self.shared.queue.failures(key);
+        world.repair_wait = self.repair_wait(key);
+        let cluster = Cluster::new(self.client.clone(), &key.namespace);
+        let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
+        let end = actor.pass(&mut world).await;
+        if world.target_repaired {
+            self.note_repair(key);
+        }
+        if world.lacks_a_key() && self.keys.look_again().await {
+            return Next::After(Duration::from_millis(50));
+        }
+        debug!(?end, "pass ended");
+        next(&end)
+    }
+
+    /// How long a drifted target has to wait, if it was put right a moment ago.
+    fn repair_wait(&self, key: &Key) -> Option<Duration> {
+        let repairs = self.repairs();
+        let before = repairs.get(key).filter(|before| before.last.elapsed() < FIGHT.max(REPAIR.cap))?;
+        let wait = REPAIR.delay(before.in_a_row, Jitter::random());
+        wait.checked_sub(before.last.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    fn note_repair(&self, key: &Key) {
+        let mut repairs = self.repairs();
+        let entry = repairs.entry(key.clone()).or_insert(Repairs { last: Instant::now(), in_a_row: 0 });
+        // The waits themselves grow beyond the time that counts as one fight.
+        let fight = FIGHT.max(REPAIR.delay(entry.in_a_row, Jitter::NONE) * 2);
+        entry.in_a_row = if entry.last.elapsed() < fight { entry.in_a_row + 1 } else { 1 };
+        entry.last = Instant::now();
+    }
+
+    fn repairs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Repairs>> {
+        self.repairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn next(end: &End) -> Next {
+    match end {
+        End::Finished(Finish { retry: true, .. }) => Next::Retry { after: None },
+        End::Finished(Finish { after, retry: false }) => {
+            Next::After(after.unwrap_or_else(|| Jitter::random().lengthen(RESYNC)))
+        }
+        // Nothing can be made there any more; the namespace's end takes the object with it.
+        End::Failed(Failure::Terminating) => Next::Done,
+        End::Failed(failure) => Next::Retry { after: failure.retry_after() },
+    }
+}

@@ -1,0 +1,243 @@
+//! From watch events to the index and the queue.
+//!
+//! In: events of the engine's watches. Out: entries in the index, keys in the queue: those of new and edited objects
+//! ahead, those found in step at a start or a new list behind.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    ResourceExt as _,
+    core::{DeserializeGuard, PartialObjectMeta},
+};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::{
+    index::{Index, Key},
+    view::{Own, SecretView},
+};
+use crate::{
+    api::ManagedSecret,
+    engine::{
+        queue::{Lane, Queue},
+        watch::Sink,
+    },
+};
+
+/// What all watches feed.
+pub struct Shared {
+    /// The cache.
+    pub index: Mutex<Index>,
+    /// What has to be looked at.
+    pub queue: Queue<Key>,
+    /// Rung when an object with a `valueFrom` came or went.
+    pub sources_moved: Notify,
+}
+
+impl Shared {
+    /// The cache, locked.
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        // Nothing done under this lock leaves it half done.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, keys: Vec<Key>) {
+        for key in keys {
+            self.queue.add(key, Lane::Fresh);
+        }
+    }
+}
+
+/// What was gathered of a list that is not complete yet.
+type Gathered<T> = Mutex<Vec<T>>;
+
+fn gathered<T>(list: &Gathered<T>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// ManagedSecrets. Objects that cannot be decoded are skipped: one of them must not stop all.
+pub struct Objects {
+    shared: Arc<Shared>,
+    namespace: Option<String>,
+    list: Gathered<Own>,
+}
+
+impl Objects {
+    /// Of one namespace, or of all.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
+        Self { shared, namespace, list: Mutex::default() }
+    }
+}
+
+fn decoded(guarded: DeserializeGuard<ManagedSecret>) -> Option<Own> {
+    let (namespace, name) = (guarded.namespace(), guarded.name_any());
+    match guarded.0 {
+        Ok(object) => Some(Own::new(object)),
+        // The error quotes what it could not read: it is not shown.
+        Err(_) => {
+            warn!(namespace, name, "a ManagedSecret cannot be read, and is skipped: is its CRD that of this version?");
+            None
+        }
+    }
+}
+
+impl Sink<DeserializeGuard<ManagedSecret>> for Objects {
+    fn init(&self) {
+        gathered(&self.list).clear();
+    }
+
+    fn init_apply(&self, object: DeserializeGuard<ManagedSecret>) {
+        gathered(&self.list).extend(decoded(object));
+    }
+
+    fn init_done(&self) {
+        let listed = std::mem::take(&mut *gathered(&self.list));
+        let mut index = self.shared.index();
+        let keys = index.replace_objects(self.namespace.as_deref(), listed);
+        for key in keys {
+            let lane = if index.is_fresh(&key) { Lane::Fresh } else { Lane::Resync };
+            self.shared.queue.add(key, lane);
+        }
+        self.shared.sources_moved.notify_one();
+    }
+
+    fn apply(&self, object: DeserializeGuard<ManagedSecret>) {
+        let Some(own) = decoded(object) else { return };
+        let keys = self.shared.index().put_object(own);
+        self.shared.wake(keys);
+        self.shared.sources_moved.notify_one();
+    }
+
+    fn delete(&self, object: DeserializeGuard<ManagedSecret>) {
+        let namespace = object.namespace().unwrap_or_default();
+        let uid = object.uid();
+        let keys = self.shared.index().remove_object(&namespace, &object.name_any(), uid.as_deref());
+        self.shared.wake(keys);
+        self.shared.sources_moved.notify_one();
+    }
+}
+
+/// Records and targets: Secrets with our role label, metadata only.
+pub struct Labelled {
+    shared: Arc<Shared>,
+    namespace: Option<String>,
+    list: Gathered<(String, SecretView)>,
+}
+
+impl Labelled {
+    /// Of one namespace, or of all.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
+        Self { shared, namespace, list: Mutex::default() }
+    }
+}
+
+fn viewed(object: PartialObjectMeta<Secret>) -> (String, SecretView) {
+    (object.namespace().unwrap_or_default(), SecretView::from_meta(object.metadata))
+}
+
+impl Sink<PartialObjectMeta<Secret>> for Labelled {
+    fn init(&self) {
+        gathered(&self.list).clear();
+    }
+
+    fn init_apply(&self, object: PartialObjectMeta<Secret>) {
+        gathered(&self.list).push(viewed(object));
+    }
+
+    fn init_done(&self) {
+        let listed = std::mem::take(&mut *gathered(&self.list));
+        let keys = self.shared.index().replace_secrets(self.namespace.as_deref(), listed);
+        for key in keys {
+            self.shared.queue.add(key, Lane::Resync);
+        }
+    }
+
+    fn apply(&self, object: PartialObjectMeta<Secret>) {
+        let (namespace, view) = viewed(object);
+        let keys = self.shared.index().put_secret(&namespace, view, None);
+        self.shared.wake(keys);
+    }
+
+    fn delete(&self, object: PartialObjectMeta<Secret>) {
+        let (namespace, view) = viewed(object);
+        let keys = self.shared.index().remove_secret(&namespace, &view);
+        self.shared.wake(keys);
+    }
+}
+
+/// Secrets of a namespace in which some object has a `valueFrom`: uid and version only.
+pub struct Sources {
+    shared: Arc<Shared>,
+    namespace: String,
+    list: Mutex<HashMap<String, (String, String)>>,
+}
+
+impl Sources {
+    /// Of one namespace.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, namespace: String) -> Self {
+        Self { shared, namespace, list: Mutex::default() }
+    }
+
+    fn list(&self) -> MutexGuard<'_, HashMap<String, (String, String)>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn version(object: &PartialObjectMeta<Secret>) -> (String, String) {
+    (object.uid().unwrap_or_default(), object.resource_version().unwrap_or_default())
+}
+
+impl Sink<PartialObjectMeta<Secret>> for Sources {
+    fn init(&self) {
+        self.list().clear();
+    }
+
+    fn init_apply(&self, object: PartialObjectMeta<Secret>) {
+        self.list().insert(object.name_any(), version(&object));
+    }
+
+    fn init_done(&self) {
+        let listed = std::mem::take(&mut *self.list());
+        let keys = self.shared.index().replace_sources(&self.namespace, listed);
+        self.shared.wake(keys);
+    }
+
+    fn apply(&self, object: PartialObjectMeta<Secret>) {
+        let (uid, resource_version) = version(&object);
+        let keys = self.shared.index().put_source(&self.namespace, &object.name_any(), uid, resource_version);
+        self.shared.wake(keys);
+    }
+
+    fn delete(&self, object: PartialObjectMeta<Secret>) {
+        let keys = self.shared.index().remove_source(&self.namespace, &object.name_any());
+        self.shared.wake(keys);
+    }
+}
+
+/// The ConfigMap that publishes the sealing key: any event is a reason to look whether it still says the truth.
+pub struct PublicKey(pub Arc<Notify>);
+
+impl Sink<PartialObjectMeta<ConfigMap>> for PublicKey {
+    fn init(&self) {}
+
+    fn init_apply(&self, _: PartialObjectMeta<ConfigMap>) {}
+
+    fn init_done(&self) {
+        self.0.notify_one();
+    }
+
+    fn apply(&self, _: PartialObjectMeta<ConfigMap>) {
+        self.0.notify_one();
+    }
+
+    fn delete(&self, _: PartialObjectMeta<ConfigMap>) {
+        self.0.notify_one();
+    }
+}

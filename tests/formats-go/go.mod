@@ -1,0 +1,3 @@
+module managedsecrets.dev/formats
+
+go 1.26
