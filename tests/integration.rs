@@ -5,6 +5,7 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod corpus;
     mod facts;
     mod harness;
     mod installation;

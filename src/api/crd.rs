@@ -55,7 +55,9 @@ pub fn crd() -> CustomResourceDefinition {
 ///
 /// Fails only if the serializer does.
 pub fn to_yaml() -> Result<String, serde_saphyr::ser::Error> {
-    serde_saphyr::to_string(&crd())
+    // Whole lines: a CEL expression folded at its spaces is hard to read, and to compare.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX, compact_list_indent: true };
+    serde_saphyr::to_string_with_options(&crd(), options)
 }
 
 /// The schema of a ManagedSecret.

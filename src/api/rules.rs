@@ -90,7 +90,9 @@ fn object_rules() -> Vec<Rule> {
             at: "",
             field: ".spec.target.name",
             cel: format!("{undelivered} || ({named}) || !self.metadata.name.startsWith('{RECORD_PREFIX}')"),
-            message: format!("must be given, because `metadata.name` begins with `{RECORD_PREFIX}`"),
+            message: format!(
+                "must be given when the value is delivered and `metadata.name` begins with `{RECORD_PREFIX}`"
+            ),
             reason: FieldReason::Required,
             holds: |object| {
                 let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();

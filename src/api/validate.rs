@@ -88,11 +88,13 @@ pub fn validate(object: &Value) -> Vec<Violation> {
     // Only what users write: the server drops a status that is sent along, and checks metadata apart from the schema.
     let mut wanted = Map::new();
     wanted.insert("metadata".to_owned(), metadata(object, &mut violations));
-    if let Some(spec) = object.get("spec") {
-        wanted.insert("spec".to_owned(), spec.clone());
+    let spec = object.get("spec").filter(|spec| !spec.is_null()).zip(member(&SCHEMA, "spec"));
+    if let Some((spec, schema)) = spec {
+        let mut spec = spec.clone();
+        prune(&mut spec, schema);
+        wanted.insert("spec".to_owned(), spec);
     }
-    let mut wanted = Value::Object(wanted);
-    prune(&mut wanted, &SCHEMA);
+    let wanted = Value::Object(wanted);
     check_shape(&wanted, &SCHEMA, "", &mut violations);
     if !violations.iter().any(|violation| violation.reason.is_blocking()) {
         violations.extend(RULES.iter().filter_map(|rule| check_rule(&wanted, rule)));
@@ -181,10 +183,14 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
+/// 2^53: below it, every whole number is a float of its own. The server's JSON schema library draws the line here.
+const EXACT_FLOATS: f64 = 9_007_199_254_740_992.0;
+
 /// The type that `value` should have had.
 fn wrong_type(value: &Value, schema: &JSONSchemaProps) -> Option<&'static str> {
-    // A number without fraction is an integer, however it is written.
-    let is_integer = value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0);
+    // A number without fraction is an integer, however it is written, as far as a float can tell one from the next.
+    let is_exact = |number: f64| number.fract() == 0.0 && number.abs() < EXACT_FLOATS;
+    let is_integer = value.is_i64() || value.as_f64().is_some_and(is_exact);
     let (fits, wanted) = match schema.type_.as_deref() {
         Some("object") => (value.is_object(), "an object"),
         Some("array") => (value.is_array(), "a list"),
@@ -272,6 +278,14 @@ mod tests {
         );
         assert_eq!(paths(&with(&json!({ "name": "DB", "generate": null }))), ["spec"]);
         assert_eq!(paths(&with(&json!({ "name": null, "generate": {} }))), ["spec.name"]);
+    }
+
+    #[test]
+    fn rules_see_the_name_of_the_object() {
+        let source =
+            |name: &str| json!({ "name": "DB", "valueFrom": { "secretKeyRef": { "name": name, "key": "k" } } });
+        assert_eq!(paths(&with(&source("upstream"))), [""; 0]);
+        assert_eq!(paths(&with(&source("db"))), ["spec.valueFrom.secretKeyRef.name"]);
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub enum Created {
 struct List<T> {
     #[serde(default)]
     metadata: ListMeta,
-    items: Vec<T>,
+    /// An empty list of metadata comes as `null`.
+    items: Option<Vec<T>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,7 +94,7 @@ impl SecretApi {
         loop {
             let request = self.request().list(&params).map_err(CallError::request)?;
             let page: List<SecretObject> = call(&self.client, request).await?;
-            found.extend(page.items);
+            found.extend(page.items.into_iter().flatten());
             match page.metadata.next {
                 Some(next) if !next.is_empty() => params = params.continue_token(&next),
                 _ => return Ok(found),
@@ -106,7 +107,7 @@ impl SecretApi {
         let params = ListParams::default().labels(label_selector).limit(1);
         let request = self.request().list_metadata(&params).map_err(CallError::request)?;
         let page: List<MetadataOnly> = call(&self.client, request).await?;
-        Ok(page.items.into_iter().next().map(|item| item.metadata))
+        Ok(page.items.into_iter().flatten().next().map(|item| item.metadata))
     }
 
     /// Writes the whole object by a forced server-side apply; its new metadata. A uid and a resourceVersion in its

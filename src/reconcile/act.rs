@@ -192,7 +192,7 @@ impl Actor<'_> {
         };
         world.opened = value.map(|value| Opened { commitment, bytes: sealed.as_bytes().to_vec(), value });
         world.record_confirmed = Some(live.view.uid.clone());
-        world.record_written = Some(live.view.resource_version.clone());
+        world.record_written = Some((live.view.resource_version.clone(), why));
         self.written(world, live.view);
         Ok(())
     }

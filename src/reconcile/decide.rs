@@ -311,8 +311,9 @@ fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetWrite)
     let served_before = own.status.target.as_ref().is_some_and(|before| before.name == target.name);
     // In step but for the target itself: whoever changed it, it was not a change of the spec.
     let drifted = observed && served_before && world.record_written.is_none();
+    let because = world.record_written.as_ref().map_or(draft.why, |(_, why)| *why);
     let Some(seen) = world.present(&target.name) else {
-        return Some(if drifted { Why::Drift } else { draft.why });
+        return Some(if drifted { Why::Drift } else { because });
     };
     let holds = world.holds.as_ref().is_some_and(|holds| {
         holds.uid == seen.view.uid
@@ -328,7 +329,7 @@ fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetWrite)
     }
     Some(match (drifted, served_before) {
         (true, _) => Why::Drift,
-        (false, true) => draft.why,
+        (false, true) => because,
         (false, false) => Why::Moved,
     })
 }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
+    decide::Why,
     index::Snapshot,
     record::{Credence, RecordMeta, Source},
     view::{LiveSecret, Own, SecretView},
@@ -193,8 +194,8 @@ pub struct World {
     pub opened: Option<Opened>,
     /// Uid of the record that was read live or written in this pass: the leave to write or remove a target.
     pub record_confirmed: Option<String>,
-    /// The resourceVersion of the record as this pass wrote it.
-    pub record_written: Option<String>,
+    /// The resourceVersion of the record as this pass wrote it, and why it did.
+    pub record_written: Option<(String, Why)>,
     /// Values of a Secret that is not a record, once read: for a lost record, or an adoption.
     pub content: Option<Content>,
     /// What the target is known to hold.

@@ -34,7 +34,8 @@ pub struct Request {
     /// The answer.
     pub response_status: Option<ResponseStatus>,
     /// When the request came in, RFC 3339 with microseconds: compares as text.
-    pub request_received_timestamp: String,
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: String,
 }
 
 /// A user of the API server.

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::error::{Context, Error, Result};
+use super::supervisor::{Process, Supervisor};
 
 /// What a control plane consists of, besides etcd.
 const KUBERNETES_PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kubectl"];
@@ -142,29 +143,28 @@ impl Module {
     }
 
     fn build(&self, folder: &Path, program: &str, package: &str, flags: &str) -> Result<()> {
+        let there = Command::new("go").arg("version").stdout(Stdio::null()).status();
+        if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Err(Error::GoMissing(folder.to_owned()));
+        }
         eprintln!("building {program} {} (first time only, a few minutes) …", self.version);
         let partial = folder.join(format!(".{program}.partial"));
-        let log = folder.join(format!("{program}.log"));
-        let output = File::create(&log).context("create", &log)?;
-        let errors = output.try_clone().context("open", &log)?;
-        let began = Instant::now();
-        let mut go = Command::new("go")
-            .args(["build", "-trimpath", "-ldflags", flags, "-o"])
-            .args([partial.as_os_str(), package.as_ref()])
-            .current_dir(&self.folder)
+        // Supervised: a build that outlived us would write beside the one of who takes the lock next.
+        let supervisor = Supervisor::start("build")?;
+        let go = Process::new("go")
+            .args(["build", "-C"])
+            .arg(&self.folder)
+            .args(["-trimpath", "-ldflags", flags, "-o"])
+            .arg(&partial)
+            .arg(package)
             .env("CGO_ENABLED", "0")
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .spawn()
-            .map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => Error::GoMissing(folder.to_owned()),
-                _ => Error::Io { what: "start go".to_owned(), source },
-            })?;
-        let mut said = Instant::now();
-        let status = loop {
-            if let Some(status) = go.try_wait().context("wait for", Path::new("go"))? {
-                break status;
+            .env("GOTMPDIR", supervisor.folder());
+        supervisor.run("go", &go)?;
+        let began = Instant::now();
+        let mut said = began;
+        let code = loop {
+            if let Some(code) = supervisor.exit_code("go") {
+                break code;
             }
             if said.elapsed() >= HEARTBEAT {
                 said = Instant::now();
@@ -172,13 +172,13 @@ impl Module {
             }
             std::thread::sleep(Duration::from_millis(100));
         };
-        if !status.success() {
-            eprintln!("{}", fs::read_to_string(&log).unwrap_or_default());
+        if code != 0 {
+            let log = supervisor.log_end("go");
             return Err(Error::Build { program: program.to_owned(), version: self.version.clone(), log });
         }
         let path = folder.join(program);
         fs::rename(&partial, &path).context("create", &path)?;
         eprintln!("built {program} {} in {} s", self.version, began.elapsed().as_secs());
-        fs::remove_file(&log).context("remove", &log)
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A control plane by hand: what `make demo` runs in.
 //!
 //! ```text
-//! controlplane run [--apply PATH]… [--operator PROGRAM] [--keep] -- COMMAND [ARGUMENT]…
+//! controlplane run [--apply PATH]… [--operator] [--keep] -- COMMAND [ARGUMENT]…
 //! ```
 //!
 //! Starts a control plane (or takes the one of `USE_EXISTING_CLUSTER=true`), applies the manifests, starts the operator,
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
+use harness::error::Context;
 use harness::supervisor::Process;
 use harness::{ControlPlane, Error, Options, Result};
 
@@ -31,9 +32,9 @@ struct Run {
     /// Manifests (files or folders) to apply first.
     #[arg(long, value_name = "PATH")]
     apply: Vec<PathBuf>,
-    /// The operator's program, started as `PROGRAM run` before the command.
-    #[arg(long, value_name = "PROGRAM")]
-    operator: Option<PathBuf>,
+    /// Starts the operator, `managed-secrets run`, before the command: the program that was built beside this one.
+    #[arg(long)]
+    operator: bool,
     /// Leaves everything running after the command, and says how to reach and how to end it.
     #[arg(long)]
     keep: bool,
@@ -56,14 +57,25 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Run) -> Result<u8> {
     let options = Options { manifests: arguments.apply, ..Options::default() };
-    let control_plane = ControlPlane::start(&options).await?;
+    let control_plane = if ControlPlane::is_given_one() {
+        let given = ControlPlane::start(&Options::default()).await?;
+        // Nobody's installation is to be disturbed, and in the end removed, by a demo.
+        if given.access().kubectl(&["get", "crd", CRD]).await?.status.success() {
+            return Err(Error::Occupied(CRD));
+        }
+        given.apply(&options.manifests).await?;
+        given
+    } else {
+        ControlPlane::start(&options).await?
+    };
     let access = control_plane.access().clone();
-    if let Some(program) = &arguments.operator {
-        start_operator(&control_plane, program).await?;
+    let operator = operator_program()?;
+    if arguments.operator {
+        start_operator(&control_plane, &operator).await?;
     }
     let scratch = control_plane.supervisor().folder().to_owned();
     let kubeconfig = access.kubeconfig_path().to_owned();
-    let path = search_path(access.kubectl_path(), arguments.operator.as_deref())?;
+    let path = search_path(&[access.kubectl_path(), &operator])?;
     let command = arguments.command;
     let status = harness::control_plane::blocking(move || {
         let program = command.first().cloned().unwrap_or_default();
@@ -83,13 +95,16 @@ async fn run(arguments: Run) -> Result<u8> {
         let holder = control_plane.leave_running()?;
         println!("\nLeft running. To look around, and to end it:\n\n  export KUBECONFIG={kubeconfig}\n  kill {holder}");
     } else {
-        if code != 0 && arguments.operator.is_some() {
+        if code != 0 && arguments.operator {
             eprintln!("the end of the operator's log:\n{}", control_plane.supervisor().log_end(OPERATOR));
         }
         control_plane.stop().await?;
     }
     Ok(code)
 }
+
+/// The name of our custom resource definition.
+const CRD: &str = "managedsecrets.managedsecrets.dev";
 
 /// The name under which the operator is supervised.
 const OPERATOR: &str = "operator";
@@ -100,8 +115,6 @@ const OPERATOR_NAMESPACE: &str = managed_secrets::api::keys::DEFAULT_OPERATOR_NA
 async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<()> {
     let access = control_plane.access();
     access.kubectl_ok(&["create", "namespace", OPERATOR_NAMESPACE]).await?;
-    let program =
-        program.canonicalize().map_err(|source| Error::Io { what: format!("find {}", program.display()), source })?;
     let process = Process::new(program)
         .arg("run")
         .env("KUBECONFIG", access.kubeconfig_path())
@@ -109,11 +122,16 @@ async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<
     control_plane.supervisor().run(OPERATOR, &process)
 }
 
+/// `target/debug/managed-secrets`, seen from `target/debug/examples/controlplane`.
+fn operator_program() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("find", Path::new("this program"))?;
+    Ok(this.with_file_name("..").join(managed_secrets::api::keys::OPERATOR_NAME))
+}
+
 /// Our kubectl and the operator's program before all others of their names.
-fn search_path(kubectl: &Path, operator: Option<&Path>) -> Result<OsString> {
-    let folder = |program: &Path| program.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let ours = [Some(kubectl), operator].into_iter().flatten().filter_map(folder);
+fn search_path(programs: &[&Path]) -> Result<OsString> {
+    let folders = programs.iter().filter_map(|program| program.canonicalize().ok()?.parent().map(Path::to_owned));
     let others = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths(ours.chain(std::env::split_paths(&others)))
+    std::env::join_paths(folders.chain(std::env::split_paths(&others)))
         .map_err(|error| Error::Format { what: "PATH".to_owned(), why: error.to_string() })
 }

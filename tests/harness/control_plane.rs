@@ -10,7 +10,7 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Api;
 use serde_json::{Value, json};
 
@@ -79,10 +79,12 @@ impl Component {
 impl ControlPlane {
     /// The cluster of `KUBECONFIG` if `USE_EXISTING_CLUSTER=true`, else one of our own.
     pub async fn start(options: &Options) -> Result<Self> {
-        if std::env::var("USE_EXISTING_CLUSTER").is_ok_and(|value| value == "true") {
-            return Self::given(options).await;
-        }
-        Self::start_own(options).await
+        if Self::is_given_one() { Self::given(options).await } else { Self::start_own(options).await }
+    }
+
+    /// Whether the environment gives a cluster.
+    pub fn is_given_one() -> bool {
+        std::env::var("USE_EXISTING_CLUSTER").is_ok_and(|value| value == "true")
     }
 
     /// One of our own, also where a cluster is given: for tests that look into etcd or stop the API server.
@@ -109,7 +111,7 @@ impl ControlPlane {
         let access = Access::new(PathBuf::from(kubeconfig), "kubectl".into(), supervisor.folder());
         let this = Self { access, supervisor, given: true };
         this.wait_until_ready().await?;
-        this.apply_manifests(options).await?;
+        this.apply(&options.manifests).await?;
         Ok(this)
     }
 
@@ -132,7 +134,7 @@ impl ControlPlane {
         let certificate = folder.join("certificates/apiserver.crt");
         let key = folder.join("certificates/apiserver.key");
         poll("the API server's certificate", START_DEADLINE, || async {
-            check_running(&supervisor)?;
+            check_running(&supervisor, &[ETCD, APISERVER])?;
             Ok((certificate.is_file() && key.is_file()).then_some(()))
         })
         .await?;
@@ -143,8 +145,9 @@ impl ControlPlane {
         let access = Access::new(kubeconfig, binaries.kubectl.clone(), folder);
         let this = Self { access, supervisor, given: false };
         this.wait_until_ready().await?;
-        this.apply_manifests(options).await?;
+        this.apply(&options.manifests).await?;
         this.supervisor.run(CONTROLLER_MANAGER, &controller_manager(binaries))?;
+        this.wait_for_controllers().await?;
         Ok(this)
     }
 
@@ -159,7 +162,7 @@ impl ControlPlane {
     }
 
     /// Runs further programs (the operator), which end with the control plane.
-    pub fn supervisor(&self) -> &Supervisor {
+    pub fn supervisor(&self) -> &Arc<Supervisor> {
         &self.supervisor
     }
 
@@ -220,12 +223,13 @@ impl ControlPlane {
         blocking(move || act(&supervisor)).await
     }
 
-    async fn apply_manifests(&self, options: &Options) -> Result<()> {
-        for manifest in &options.manifests {
+    /// Applies manifests (files or folders), and waits until the API server serves their CRDs.
+    pub async fn apply(&self, manifests: &[PathBuf]) -> Result<()> {
+        for manifest in manifests {
             let path = manifest.display().to_string();
             self.access.kubectl_ok(&["apply", "--server-side", "--force-conflicts", "-f", &path]).await?;
         }
-        if !options.manifests.is_empty() {
+        if !manifests.is_empty() {
             self.access.kubectl_ok(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await?;
         }
         Ok(())
@@ -237,7 +241,7 @@ impl ControlPlane {
         let namespaces = Api::<Namespace>::all(client.clone());
         poll("the API server to be ready", START_DEADLINE, || async {
             if !self.given {
-                check_running(&self.supervisor)?;
+                check_running(&self.supervisor, &[ETCD, APISERVER])?;
             }
             let request = http::Request::get("/readyz")
                 .body(Vec::new())
@@ -248,10 +252,20 @@ impl ControlPlane {
         })
         .await
     }
+
+    /// The controllers work when the first service account is there.
+    async fn wait_for_controllers(&self) -> Result<()> {
+        let accounts = Api::<ServiceAccount>::namespaced(self.access.admin_client().await?, "default");
+        poll("the controller manager", START_DEADLINE, || async {
+            check_running(&self.supervisor, &[ETCD, APISERVER, CONTROLLER_MANAGER])?;
+            Ok(accounts.get_metadata_opt("default").await?.map(drop))
+        })
+        .await
+    }
 }
 
-fn check_running(supervisor: &Supervisor) -> Result<()> {
-    for name in [ETCD, APISERVER] {
+fn check_running(supervisor: &Supervisor, names: &[&str]) -> Result<()> {
+    for &name in names {
         if !supervisor.is_running(name)? {
             return Err(Error::Ended { name: name.to_owned(), log: supervisor.log_end(name) });
         }

@@ -32,14 +32,14 @@ pub enum Error {
     )]
     GoMissing(PathBuf),
     /// Go could not build a program.
-    #[error("could not build {program} {version}; the output of go stands above, and in {}", log.display())]
+    #[error("could not build {program} {version}; the end of what go said:\n{log}")]
     Build {
         /// Which program.
         program: String,
         /// Of which version.
         version: String,
-        /// Where the output of go is kept.
-        log: PathBuf,
+        /// The end of what go said.
+        log: String,
     },
     /// A program ended while it was waited for.
     #[error("{name} ended while the control plane was starting; the end of its log:\n{log}")]
@@ -60,6 +60,9 @@ pub enum Error {
     /// A given cluster has no insides to look into.
     #[error("{0} needs a control plane of the tests' own; USE_EXISTING_CLUSTER=true gives them somebody else's")]
     NotOurs(&'static str),
+    /// The given cluster is in use.
+    #[error("the given cluster has {0} installed already; this needs a cluster without it, and removes it in the end")]
+    Occupied(&'static str),
     /// The supervisor does not answer: it was killed.
     #[error("the supervisor of the control plane is gone")]
     SupervisorGone,

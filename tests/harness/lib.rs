@@ -1,13 +1,15 @@
 //! A real control plane for the tests, the demo and the benchmark.
 //!
 //! ```text
-//!  binaries ──▶ supervisor ──▶ control_plane ──▶ access (clients, kubeconfigs, kubectl)
-//!  (find or      (ends all      (etcd, API        audit  (what was asked, by whom)
-//!   build)        with us)       server, …)       shared (one for many tests, a namespace each)
+//!  binaries ──▶ supervisor ──▶ control_plane ──▶ access    clients, kubeconfigs, kubectl
+//!  find, or     ends all       etcd, API         audit     what was asked, by whom
+//!  build        with us        server, …         shared    one for many tests, a namespace each
+//!                                                operator  its program, as a process
 //! ```
 //!
-//! It starts programs and writes below a temporary folder and the cache; it knows nothing of the operator. Environment:
-//! `K8S`, `KUBEBUILDER_ASSETS`, `MANAGED_SECRETS_CACHE`, `USE_EXISTING_CLUSTER` with `KUBECONFIG`.
+//! It starts programs and writes below a temporary folder and the cache. Of the operator it knows only that it is a
+//! program with a command `run`. Environment: `K8S`, `KUBEBUILDER_ASSETS`, `MANAGED_SECRETS_CACHE`,
+//! `USE_EXISTING_CLUSTER` with `KUBECONFIG`.
 
 #![allow(
     dead_code,
@@ -21,9 +23,11 @@ pub mod audit;
 pub mod binaries;
 pub mod control_plane;
 pub mod error;
+pub mod operator;
 pub mod shared;
 pub mod supervisor;
 
 pub use access::Access;
 pub use control_plane::{Component, ControlPlane, Options, poll};
 pub use error::{Error, Result};
+pub use operator::Operator;

@@ -15,6 +15,7 @@ use super::control_plane::{ControlPlane, Options};
 use super::error::{Context, Error, Result};
 
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+static EMBEDDED: OnceCell<ControlPlane> = OnceCell::const_new();
 
 /// The shared control plane, with the CRDs installed; started by the first test that asks. It ends with the process.
 ///
@@ -22,6 +23,18 @@ static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
 pub async fn control_plane() -> Result<&'static ControlPlane> {
     SHARED
         .get_or_try_init(|| async { ControlPlane::start(&Options { manifests: crds()?, ..Options::default() }).await })
+        .await
+}
+
+/// The shared control plane if it is ours, else a second one that is: for tests that look into the audit log or etcd.
+pub async fn embedded() -> Result<&'static ControlPlane> {
+    if !ControlPlane::is_given_one() {
+        return control_plane().await;
+    }
+    EMBEDDED
+        .get_or_try_init(|| async {
+            ControlPlane::start_own(&Options { manifests: crds()?, ..Options::default() }).await
+        })
         .await
 }
 
@@ -76,7 +89,7 @@ impl Drop for TestNamespace {
             let _ = Command::new(self.access.kubectl_path())
                 .arg("--kubeconfig")
                 .arg(self.access.kubeconfig_path())
-                .args(["delete", "namespace", &self.name, "--wait=false"])
+                .args(["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"])
                 .stdout(Stdio::null())
                 .status();
         }

@@ -119,6 +119,11 @@ impl Supervisor {
         Ok(self.ask(&format!("status {name}"))?.starts_with("running"))
     }
 
+    /// The status of a process that has ended.
+    pub fn exit_code(&self, name: &str) -> Option<i32> {
+        fs::read_to_string(self.folder.join(format!("{name}.exit"))).ok()?.trim().parse().ok()
+    }
+
     /// The last lines that a process wrote.
     pub fn log_end(&self, name: &str) -> String {
         let log = fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();

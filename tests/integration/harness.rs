@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::harness::audit::Mark;
 use crate::harness::shared::{self, TestNamespace};
-use crate::harness::{Component, ControlPlane, Options, poll};
+use crate::harness::{Component, ControlPlane, Operator, Options, poll};
 
 #[tokio::test]
 async fn namespaces_are_deleted_so_the_controller_manager_works() {
@@ -66,11 +67,7 @@ async fn kubectl_reads_and_writes() {
 
 #[tokio::test]
 async fn requests_are_counted_by_user() {
-    if shared::control_plane().await.unwrap().is_given() {
-        // Another cluster's audit log is out of reach; this is about the one that we start.
-        return;
-    }
-    let control_plane = shared::control_plane().await.unwrap();
+    let control_plane = shared::embedded().await.unwrap();
     let namespace = TestNamespace::create(control_plane, "audit").await.unwrap();
     let user = format!("counted-{}", namespace.name);
     let client = control_plane.access().client_as(&user, &["system:masters"]).await.unwrap();
@@ -146,4 +143,31 @@ async fn nothing_outlives_a_killed_parent() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_supervised_program_is_paused_stopped_and_killed() {
+    let control_plane = shared::control_plane().await.unwrap();
+    let folder = control_plane.supervisor().folder();
+    // Any program that is given `run` and does not end by itself.
+    let program = folder.join("program");
+    let script = "#!/bin/sh\ntrap 'echo bye; exit 7' TERM\necho \"$@ $KUBECONFIG\"\nwhile :; do sleep 0.05; done\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let start = || Operator::start(control_plane, &program, Path::new("it's a \"path\""), &["--flag", "$HOME"]);
+
+    let operator = start().await.unwrap();
+    let started = "run --flag $HOME it's a \"path\"\n";
+    poll("its output", Duration::from_secs(20), || async { Ok((operator.log()? == started).then_some(())) })
+        .await
+        .unwrap();
+    let log = operator.log_path();
+    assert_eq!(operator.stop().await.unwrap(), 7);
+    assert_eq!(std::fs::read_to_string(log).unwrap(), format!("{started}bye\n"));
+
+    let operator = start().await.unwrap();
+    operator.pause().unwrap();
+    let log = operator.log_path();
+    operator.kill().await.unwrap();
+    assert!(!std::fs::read_to_string(log).unwrap().contains("bye"));
 }

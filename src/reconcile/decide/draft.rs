@@ -55,7 +55,8 @@ impl<'w> Draft<'w> {
                         && record.uid == view.uid
                         && record.resource_version == view.resource_version
                 });
-                let written = world.record_written.as_ref() == Some(&view.resource_version);
+                let written =
+                    world.record_written.as_ref().is_some_and(|(version, _)| *version == view.resource_version);
                 if in_place && (in_status || written) {
                     return Ok(None);
                 }

@@ -1,0 +1,42 @@
+# A thin menu over cargo. Tests and demo run on a control plane of their own, built once with Go into a cache outside the
+# tree; K8S=1.34, 1.36 (when nothing is said) or 1.37 chooses its version.
+
+SHELL := bash
+CARGO ?= cargo
+CACHE := $(or $(MANAGED_SECRETS_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/managed-secrets,$(HOME)/.cache/managed-secrets))
+
+.PHONY: help build demo test test-versions generate lint fmt deny clean-cache
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the program, for use
+	$(CARGO) build --locked --release
+
+demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
+	$(CARGO) build --locked --bins --example controlplane
+	$(CARGO) run --locked --quiet --example controlplane -- \
+		run --apply crds --operator $(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
+
+test: ## every test
+	$(CARGO) test --locked
+
+test-versions: ## the integration tests on the oldest, the usual and the newest supported Kubernetes
+	set -e; for version in 1.34 1.36 1.37; do \
+		echo "── Kubernetes $$version"; K8S=$$version $(CARGO) test --locked --test integration; done
+
+generate: ## crds/, deploy/ and the reference in docs/, from the code
+	UPDATE=1 $(CARGO) test --locked --quiet --test generated
+
+lint: ## format and clippy, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+fmt: ## formats the code
+	$(CARGO) fmt
+
+deny: ## licences, sources and duplicates of the dependencies; advisories where their database can be had
+	hack/deny.sh
+
+clean-cache: ## removes what tests and demo have built outside the tree
+	rm -rf "$(CACHE)"

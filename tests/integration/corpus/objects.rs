@@ -1,0 +1,259 @@
+//! The corpus: what it is made of, and what concerns the object and its name.
+
+use managed_secrets::api::limits::{DESCRIPTION_MAX, GENERATE_MAX, NAME_MAX, SECRET_NAME_MAX};
+use serde_json::{Value, json};
+
+use super::{Case, source, target};
+
+/// Characters of `spec.name`, spelled out.
+const NAME_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-@#$";
+
+/// Every object.
+pub(super) fn all() -> Vec<Case> {
+    let mut cases = vec![Case::new("the smallest object", with(json!({})), &[])];
+    cases.extend(names());
+    cases.extend(descriptions());
+    cases.extend(choices());
+    cases.extend(shapes());
+    cases.extend(metadata());
+    cases.extend(source::all());
+    cases.extend(target::all());
+    cases
+}
+
+/// A valid object called `db`, with `fields` of its spec replaced.
+pub(super) fn with(fields: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1",
+        "kind": "ManagedSecret",
+        "metadata": { "name": "db" },
+        "spec": { "name": "DB", "generate": {} },
+    });
+    let Value::Object(fields) = fields else { panic!("fields are an object") };
+    for (key, value) in fields {
+        object["spec"][key] = value;
+    }
+    object
+}
+
+/// Text that surprises: an empty one, line ends, characters of several bytes, combining, astral, invisible.
+pub(super) const STRANGE: [&str; 18] = [
+    "a\n",
+    "a\r\n",
+    "\n",
+    "a\nb",
+    "a\t",
+    " ",
+    "a ",
+    "\u{0}",
+    "a\u{0}",
+    "\u{7f}",
+    "é",
+    "e\u{301}",
+    "Ａ",
+    "٣",
+    "😀",
+    "\u{200b}",
+    "\u{feff}a",
+    "\u{10ffff}",
+];
+
+fn names() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |what: String, name: &str, valid: bool| {
+        let wrong: &[_] = if valid { &[] } else { &["spec.name"] };
+        cases.push(Case::new(what, with(json!({ "name": name })), wrong));
+    };
+    for character in ' '..='~' {
+        let valid = NAME_CHARACTERS.contains(character);
+        case(format!("name {character:?} alone"), &character.to_string(), valid);
+        case(format!("name with {character:?} inside"), &format!("a{character}b"), valid);
+    }
+    for strange in STRANGE {
+        case(format!("name {strange:?}"), strange, false);
+    }
+    for (length, valid) in [(0, false), (1, true), (2, true), (NAME_MAX, true), (NAME_MAX + 1, false), (5000, false)] {
+        case(format!("name of {length} characters"), &"n".repeat(length), valid);
+    }
+    for length in [NAME_MAX, NAME_MAX + 1] {
+        case(format!("name of {length} astral characters"), &"😀".repeat(length), false);
+        case(format!("name of {length} characters of two bytes"), &"é".repeat(length), false);
+    }
+    cases
+}
+
+fn descriptions() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |what: String, description: &str, valid: bool| {
+        let wrong: &[_] = if valid { &[] } else { &["spec.description"] };
+        cases.push(Case::new(what, with(json!({ "description": description })), wrong));
+    };
+    for character in ["d", "é", "😀", "\u{301}", "\n", "\u{0}"] {
+        for (length, valid) in [(0, true), (1, true), (DESCRIPTION_MAX, true), (DESCRIPTION_MAX + 1, false)] {
+            case(format!("description of {length} times {character:?}"), &character.repeat(length), valid);
+        }
+    }
+    for strange in STRANGE {
+        case(format!("description {strange:?}"), strange, true);
+    }
+    cases
+}
+
+/// Fields with a closed set of values, and the length of a generated one.
+fn choices() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let sets: [(&str, &'static str, &[&str]); 5] = [
+        ("/spec/delivery", "spec.delivery", &["Secret", "None"]),
+        ("/spec/deletionPolicy", "spec.deletionPolicy", &["Delete", "Retain"]),
+        ("/spec/target/adoption", "spec.target.adoption", &["Never", "IfUnowned"]),
+        (
+            "/spec/generate/alphabet",
+            "spec.generate.alphabet",
+            &["Alphanumeric", "AlphanumericSymbols", "Hex", "Base64Url"],
+        ),
+        ("/spec/suspend", "spec.suspend", &[]),
+    ];
+    for (pointer, path, choices) in sets {
+        let mut case = |value: Value, valid: bool| {
+            let mut object = with(json!({ "target": {} }));
+            set(&mut object, pointer, value.clone());
+            let wrong: &[_] = if valid { &[] } else { &[path] };
+            cases.push(Case::new(format!("{path}: {value}"), object, wrong));
+        };
+        for choice in choices {
+            case(json!(choice), true);
+            case(json!(choice.to_lowercase()), false);
+            case(json!(format!("{choice}\n")), false);
+        }
+        case(json!(""), false);
+        case(json!("Other"), false);
+        case(json!(true), choices.is_empty());
+        case(json!(false), choices.is_empty());
+    }
+    let max = f64::from(GENERATE_MAX);
+    let numbers = [
+        (json!(0), false),
+        (json!(1), true),
+        (json!(GENERATE_MAX), true),
+        (json!(GENERATE_MAX + 1), false),
+        (json!(-1), false),
+        (json!(32.0), true),
+        (json!(max), true),
+        (json!(32.5), false),
+        (json!(0.999), false),
+        (json!(2_147_483_648_u32), false),
+        (json!(u64::MAX), false),
+        (json!(i64::MIN), false),
+        (json!(1e300), false),
+    ];
+    for (length, valid) in numbers {
+        let wrong: &[_] = if valid { &[] } else { &["spec.generate.length"] };
+        cases.push(Case::new(format!("length {length}"), with(json!({ "generate": { "length": length } })), wrong));
+    }
+    cases
+}
+
+/// Each field holding each type of JSON; server and validator must agree, whatever they say.
+fn shapes() -> Vec<Case> {
+    const FIELDS: [&str; 24] = [
+        "/spec",
+        "/spec/name",
+        "/spec/description",
+        "/spec/value",
+        "/spec/valueFrom",
+        "/spec/valueFrom/secretKeyRef",
+        "/spec/valueFrom/secretKeyRef/name",
+        "/spec/valueFrom/secretKeyRef/key",
+        "/spec/generate",
+        "/spec/generate/length",
+        "/spec/generate/alphabet",
+        "/spec/delivery",
+        "/spec/target",
+        "/spec/target/name",
+        "/spec/target/key",
+        "/spec/target/type",
+        "/spec/target/labels",
+        "/spec/target/labels/app",
+        "/spec/target/annotations",
+        "/spec/target/annotations/note",
+        "/spec/target/adoption",
+        "/spec/deletionPolicy",
+        "/spec/suspend",
+        "/spec/unknown",
+    ];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(7),
+        json!(7.5),
+        json!("text"),
+        json!([]),
+        json!(["text", null]),
+        json!([{ "name": "text" }]),
+        json!({}),
+        json!({ "name": "text", "key": null, "unknown": { "a": [1] } }),
+    ];
+    let mut cases = Vec::new();
+    for pointer in FIELDS {
+        for value in &values {
+            let mut object = with(json!({ "target": { "labels": {}, "annotations": {} } }));
+            if pointer.starts_with("/spec/valueFrom") {
+                object["spec"]["generate"] = Value::Null;
+                object["spec"]["valueFrom"] = json!({ "secretKeyRef": { "name": "upstream", "key": "token" } });
+            }
+            set(&mut object, pointer, value.clone());
+            cases.push(Case { what: format!("{pointer}: {value}"), object, wrong: None });
+        }
+    }
+    // What is missing, and what may be.
+    for (pointer, wrong) in [
+        ("/spec", &["spec"] as &[_]),
+        ("/spec/name", &["spec.name"]),
+        ("/spec/generate", &["spec"]),
+        ("/spec/target", &[]),
+    ] {
+        let mut object = with(json!({ "target": {} }));
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        object.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+        cases.push(Case::new(format!("without {pointer}"), object, wrong));
+    }
+    let mut object = with(json!({ "note": "unknown", "target": { "note": "unknown" } }));
+    object["unknown"] = json!(1);
+    cases.push(Case::new("unknown fields", object, &[]));
+    let mut object = with(json!({}));
+    object["status"] = json!({ "version": -1, "conditions": [{ "type": "" }] });
+    cases.push(Case::new("a status sent along", object, &[]));
+    cases
+}
+
+fn metadata() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |name: &str, valid: bool| {
+        let mut object = with(json!({}));
+        object["metadata"]["name"] = json!(name);
+        let wrong: &[_] = if valid { &[] } else { &["metadata.name"] };
+        cases.push(Case::new(format!("metadata.name {name:?}"), object, wrong));
+    };
+    for name in ["a", "0", "a.b", "a-b", "1.2"] {
+        case(name, true);
+    }
+    for name in ["A", "a_b", "-a", "a-", ".a", "a.", "a..b", "a.-b", "a b", "é", "a\n", "a/b"] {
+        case(name, false);
+    }
+    case(&"a".repeat(SECRET_NAME_MAX), true);
+    case(&"a".repeat(SECRET_NAME_MAX + 1), false);
+
+    let mut generated = with(json!({}));
+    generated["metadata"] = json!({ "generateName": "db-" });
+    cases.push(Case::new("a generated metadata.name", generated, &[]));
+    let mut both = with(json!({ "name": "a b" }));
+    both["metadata"]["name"] = json!("A");
+    cases.push(Case::new("metadata.name and spec.name wrong", both, &["metadata.name", "spec.name"]));
+    cases
+}
+
+/// Sets the field at a JSON pointer, whose parent exists.
+pub(super) fn set(object: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    object.pointer_mut(parent).unwrap()[key] = value;
+}
