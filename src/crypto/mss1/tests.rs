@@ -280,4 +280,13 @@ proptest! {
             prop_assert_eq!(encoded(&sealed.bytes), text);
         }
     }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in ".{0,300}", filler in "[A-Za-z0-9_-]{0,2000}") {
+        prop_assert!(Sealed::parse(&text).is_err());
+        let prefixed = format!("{PREFIX}{text}{filler}");
+        prop_assert!(Sealed::parse(&prefixed).is_err());
+        // A right beginning, and anything behind it.
+        let _ = Sealed::parse(&format!("{}{filler}", &vector()[..30]));
+    }
 }
