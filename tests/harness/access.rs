@@ -132,7 +132,7 @@ impl Access {
     }
 }
 
-async fn config_of(kubeconfig: &Path) -> Result<Config> {
+pub async fn config_of(kubeconfig: &Path) -> Result<Config> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessR
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use managed_secrets::api::{crd, keys};
 use managed_secrets::cli::manifests::{self, Options};
 use serde::de::DeserializeOwned;
@@ -41,6 +41,17 @@ pub(crate) async fn control_plane() -> &'static ControlPlane {
 /// A client as the operator: with its service account's token, so with its rights and under its policies.
 pub(crate) async fn operator() -> Client {
     control_plane().await.access().client_of(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap()
+}
+
+/// A configuration as the operator, for the operator itself.
+pub(crate) async fn operator_config() -> Config {
+    static CONFIG: OnceCell<Config> = OnceCell::const_new();
+    let config = CONFIG.get_or_init(|| async {
+        let access = control_plane().await.access();
+        let path = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
+        harness::access::config_of(&path).await.unwrap()
+    });
+    config.await.clone()
 }
 
 /// A client as administrator.

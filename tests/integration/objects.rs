@@ -1,0 +1,184 @@
+//! ManagedSecrets and Secrets in the tests: made, waited for, looked at.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use managed_secrets::{
+    api::{ManagedSecret, keys, names::record_name},
+    crypto::{Plaintext, mss1},
+};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::operator::{PATIENCE, public_key};
+use crate::harness::poll;
+
+/// One namespace, as an administrator sees it.
+#[derive(Clone)]
+pub(crate) struct Site {
+    /// Its name.
+    pub(crate) namespace: String,
+    /// The administrator's client.
+    pub(crate) client: Client,
+}
+
+impl Site {
+    /// A namespace of this name on the installation's control plane, made anew.
+    pub(crate) async fn new(purpose: &str) -> Self {
+        let client = super::installation::admin().await;
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let namespace = format!("{purpose}-{}", &unique[..8]);
+        let object: k8s_openapi::api::core::v1::Namespace =
+            serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
+        Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        Self { namespace, client }
+    }
+
+    /// ManagedSecrets.
+    pub(crate) fn objects(&self) -> Api<ManagedSecret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Secrets.
+    pub(crate) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Seals a value for an object of this namespace.
+    pub(crate) async fn seal(&self, name: &str, value: &str) -> String {
+        let key = public_key(&self.client).await;
+        let scope = mss1::Scope::Strict { namespace: self.namespace.clone(), name: name.to_owned() };
+        let value = Plaintext::new(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
+        mss1::seal(&key, &scope, &value).unwrap()
+    }
+
+    /// Applies a ManagedSecret (server-side, as a GitOps tool would); `spec` is the whole spec.
+    pub(crate) async fn apply(&self, name: &str, spec: Value) -> ManagedSecret {
+        let object = json!({
+            "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND,
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        });
+        self.objects().patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap()
+    }
+
+    /// A plain Secret of somebody else's.
+    pub(crate) async fn foreign_secret(&self, name: &str, data: &[(&str, &str)]) -> Secret {
+        let data: BTreeMap<&str, &str> = data.iter().copied().collect();
+        let object: Secret =
+            serde_json::from_value(json!({"metadata": {"name": name}, "stringData": data, "type": "Opaque"})).unwrap();
+        self.secrets().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// The object now.
+    pub(crate) async fn get(&self, name: &str) -> ManagedSecret {
+        self.objects().get(name).await.unwrap()
+    }
+
+    /// Waits until the object fits.
+    pub(crate) async fn until(&self, name: &str, what: &str, fits: impl Fn(&ManagedSecret) -> bool) -> ManagedSecret {
+        let objects = self.objects();
+        let waited = poll(&format!("{name}: {what}"), PATIENCE, || async {
+            Ok(objects.get_opt(name).await?.filter(|object| fits(object)))
+        })
+        .await;
+        match waited {
+            Ok(object) => object,
+            Err(error) => panic!("{error}; now: {:?}", objects.get(name).await.map(|object| object.status)),
+        }
+    }
+
+    /// Waits until the object's present generation is served.
+    pub(crate) async fn served(&self, name: &str) -> ManagedSecret {
+        self.until(name, "served", |object| ready(object) == ("True".to_owned(), "Served".to_owned())).await
+    }
+
+    /// Waits until `Ready` of the object's present generation has this status and reason.
+    pub(crate) async fn reports(&self, name: &str, status: &str, reason: &str) -> ManagedSecret {
+        self.until(name, &format!("{status} {reason}"), |object| {
+            ready(object) == (status.to_owned(), reason.to_owned())
+        })
+        .await
+    }
+
+    /// A value of a Secret.
+    pub(crate) async fn value(&self, secret: &str, key: &str) -> Option<String> {
+        let data = self.secrets().get_opt(secret).await.unwrap()?.data?;
+        data.get(key).map(|bytes| String::from_utf8(bytes.0.clone()).unwrap())
+    }
+
+    /// Waits until a value of a Secret is this.
+    pub(crate) async fn delivers(&self, secret: &str, key: &str, value: &str) {
+        let waited = poll("the value to be delivered", PATIENCE, || async {
+            Ok((self.value(secret, key).await.as_deref() == Some(value)).then_some(()))
+        })
+        .await;
+        assert!(waited.is_ok(), "{secret}/{key} does not deliver the expected value");
+    }
+
+    /// The record of a name.
+    pub(crate) async fn record(&self, name: &str) -> Option<Secret> {
+        self.secrets().get_opt(&record_name(name)).await.unwrap()
+    }
+
+    /// Names of all Secrets of ours.
+    pub(crate) async fn labelled(&self) -> Vec<String> {
+        let list = self.secrets().list(&ListParams::default().labels(keys::LABEL_ROLE)).await.unwrap();
+        list.items.iter().map(kube::ResourceExt::name_any).collect()
+    }
+
+    /// Deletes the object, and waits until it is gone.
+    pub(crate) async fn delete(&self, name: &str) {
+        self.objects().delete(name, &DeleteParams::default()).await.unwrap();
+        poll("the object to be gone", PATIENCE, || async {
+            Ok(self.objects().get_opt(name).await?.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Waits until a Secret is gone.
+    pub(crate) async fn gone(&self, secret: &str) {
+        poll("the Secret to be gone", PATIENCE, || async {
+            Ok(self.secrets().get_opt(secret).await?.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// Status and reason of `Ready`, if it speaks of the present generation.
+pub(crate) fn ready(object: &ManagedSecret) -> (String, String) {
+    let conditions = object.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "Ready" && condition.observed_generation == object.metadata.generation)
+        .map(|condition| (condition.status, condition.reason))
+        .unwrap_or_default()
+}
+
+/// The message of `Ready`.
+pub(crate) fn message(object: &ManagedSecret) -> String {
+    let conditions = object.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.into_iter().find(|condition| condition.type_ == "Ready").map(|c| c.message).unwrap_or_default()
+}
+
+/// The dates of an object that move: updated, value updated, version.
+pub(crate) fn moved(object: &ManagedSecret) -> (String, String, i64) {
+    let status = object.status.clone().unwrap_or_default();
+    (
+        status.updated_date.unwrap_or_default(),
+        status.value_updated_time.unwrap_or_default(),
+        status.version.unwrap_or_default(),
+    )
+}
+
+/// The object's resourceVersion.
+pub(crate) fn version(object: &ManagedSecret) -> String {
+    object.resource_version().unwrap_or_default()
+}

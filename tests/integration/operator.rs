@@ -1,0 +1,295 @@
+//! The operator in the tests: run in the test's own process, as its service account and under its policies, with a tap
+//! on every request.
+//!
+//! [`Running`] is one operator for one namespace (or more). [`Tap`] sees each request before it is sent and after it is
+//! answered: it records, and it does what a [`Fault`] says. Whatever a tap does, the API server behind it is real.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use kube::{Client, Config, client::Body};
+use managed_secrets::{
+    api::keys,
+    engine::{
+        client::{Answer, Tap as EngineTap, Wire},
+        run,
+        watch::Timing,
+    },
+    kek::Provider,
+    reconcile::run::{Options, RunError},
+};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::{bytes::Bytes, sync::CancellationToken};
+use tower::BoxError;
+
+use super::installation::{self, OPERATOR_NAMESPACE};
+
+/// What a tap does to a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing.
+    Pass,
+    /// The operator dies before the request is sent.
+    DieBefore,
+    /// The request is sent and answered, and the operator dies before it reads the answer.
+    DieAfter,
+    /// The server is not asked; this is the answer.
+    Answer {
+        /// HTTP status.
+        code: u16,
+        /// `Retry-After`, in seconds.
+        retry_after: Option<u64>,
+        /// The body.
+        body: String,
+    },
+    /// No answer, ever.
+    Hang,
+    /// The connection breaks before the answer.
+    Cut,
+}
+
+/// One request as a tap saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// HTTP method.
+    pub(crate) method: String,
+    /// Path and query.
+    pub(crate) path: String,
+    /// HTTP status of the answer; 0 if there was none.
+    pub(crate) code: u16,
+}
+
+type Plan = dyn Fn(usize, &Request<Body>) -> Fault + Send + Sync;
+
+/// Sees every request of one client.
+pub(crate) struct Tap {
+    plan: Box<Plan>,
+    count: AtomicUsize,
+    dead: Mutex<bool>,
+    died: Notify,
+    seen: Mutex<Vec<Seen>>,
+}
+
+impl Tap {
+    /// A tap that asks `plan` what to do with the n-th request (from 0; events are neither counted nor touched).
+    pub(crate) fn new(plan: impl Fn(usize, &Request<Body>) -> Fault + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            plan: Box::new(plan),
+            count: AtomicUsize::new(0),
+            dead: Mutex::new(false),
+            died: Notify::new(),
+            seen: Mutex::default(),
+        })
+    }
+
+    /// A tap that only records.
+    pub(crate) fn recording() -> Arc<Self> {
+        Self::new(|_, _| Fault::Pass)
+    }
+
+    /// Requests so far, in the order in which they were sent.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Whether a fault has ended the operator.
+    pub(crate) fn is_dead(&self) -> bool {
+        *self.dead.lock().unwrap()
+    }
+
+    fn die(&self) {
+        *self.dead.lock().unwrap() = true;
+        self.died.notify_waiters();
+        self.died.notify_one();
+    }
+
+    /// Waits until a fault has ended the operator.
+    pub(crate) async fn died(&self) {
+        while !self.is_dead() {
+            self.died.notified().await;
+        }
+    }
+
+    fn note(&self, method: &str, path: &str) -> usize {
+        let mut seen = self.seen.lock().unwrap();
+        seen.push(Seen { method: method.to_owned(), path: path.to_owned(), code: 0 });
+        seen.len() - 1
+    }
+}
+
+/// The engine's side of a tap.
+pub(crate) struct Shared(pub(crate) Arc<Tap>);
+
+impl EngineTap for Shared {
+    fn exchange(&self, request: Request<Body>, wire: Wire) -> BoxFuture<'static, Result<Answer, BoxError>> {
+        let tap = Arc::clone(&self.0);
+        Box::pin(async move {
+            let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            if path.contains("/events") {
+                return wire.send(request).await;
+            }
+            if tap.is_dead() {
+                return std::future::pending().await;
+            }
+            let number = tap.count.fetch_add(1, Ordering::SeqCst);
+            let fault = (tap.plan)(number, &request);
+            let entry = tap.note(request.method().as_str(), &path);
+            match fault {
+                Fault::Pass => {
+                    let answer = wire.send(request).await?;
+                    tap.seen.lock().unwrap()[entry].code = answer.status().as_u16();
+                    Ok(answer)
+                }
+                Fault::DieBefore => {
+                    tap.die();
+                    std::future::pending().await
+                }
+                Fault::DieAfter => {
+                    let answer = wire.send(request).await?;
+                    tap.seen.lock().unwrap()[entry].code = answer.status().as_u16();
+                    tap.die();
+                    std::future::pending().await
+                }
+                Fault::Answer { code, retry_after, body } => {
+                    let mut answer = Response::builder().status(StatusCode::from_u16(code)?);
+                    if let Some(seconds) = retry_after {
+                        answer = answer.header("Retry-After", seconds.to_string());
+                    }
+                    let body = Full::new(Bytes::from(body)).map_err(BoxError::from).boxed_unsync();
+                    Ok(answer.header("Content-Type", "application/json").body(body)?)
+                }
+                Fault::Hang => std::future::pending().await,
+                Fault::Cut => Err("the connection was cut".into()),
+            }
+        })
+    }
+}
+
+/// How an operator is run in a test.
+pub(crate) struct Setup {
+    /// Namespaces to serve.
+    pub(crate) namespaces: Vec<String>,
+    /// On calls.
+    pub(crate) calls: Option<Arc<Tap>>,
+    /// On lists and watches.
+    pub(crate) watches: Option<Arc<Tap>>,
+    /// The watches' times.
+    pub(crate) timing: Timing,
+    /// Accept cluster scope.
+    pub(crate) allow_cluster_scope: bool,
+    /// Workers.
+    pub(crate) workers: usize,
+}
+
+impl Setup {
+    /// An operator for one namespace.
+    pub(crate) fn of(namespace: &str) -> Self {
+        Self {
+            namespaces: vec![namespace.to_owned()],
+            calls: None,
+            watches: None,
+            timing: Timing::default(),
+            allow_cluster_scope: false,
+            workers: 4,
+        }
+    }
+
+    /// With a tap on calls.
+    pub(crate) fn calls(mut self, tap: &Arc<Tap>) -> Self {
+        self.calls = Some(Arc::clone(tap));
+        self
+    }
+
+    /// With a tap on lists and watches.
+    pub(crate) fn watches(mut self, tap: &Arc<Tap>) -> Self {
+        self.watches = Some(Arc::clone(tap));
+        self
+    }
+
+    /// Starts it, as the operator's service account.
+    pub(crate) async fn start(self) -> Running {
+        self.start_with(installation::operator_config().await)
+    }
+
+    /// Starts it with a configuration.
+    pub(crate) fn start_with(self, config: Config) -> Running {
+        let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
+        let options = Options {
+            namespaces: self.namespaces,
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+            provider: Provider::Local,
+            allow_cluster_scope: self.allow_cluster_scope,
+            workers: run::Options { workers: self.workers, ..run::Options::default() },
+            clients: managed_secrets::engine::client::Options {
+                call_tap: engine_tap(self.calls),
+                watch_tap: engine_tap(self.watches),
+                ..managed_secrets::engine::client::Options::default()
+            },
+            timing: self.timing,
+        };
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { managed_secrets::reconcile::run::run(&config, options, stop).await });
+        Running { task, shutdown }
+    }
+}
+
+/// An operator that runs until it is dropped.
+pub(crate) struct Running {
+    task: JoinHandle<Result<(), RunError>>,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    /// Stops it as SIGTERM does, and waits for its end.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        (&mut self.task).await.unwrap().unwrap();
+    }
+
+    /// Ends it at once, as SIGKILL does.
+    pub(crate) async fn kill(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(mut self) -> Result<(), RunError> {
+        (&mut self.task).await.unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The longest that a test waits for the operator.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The public key that values are sealed with, as the operator publishes it.
+pub(crate) async fn public_key(client: &Client) -> managed_secrets::crypto::mss1::PublicKey {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    crate::harness::poll("the public key", PATIENCE, || async {
+        let map = maps.get_opt(keys::PUBLIC_KEY_CONFIGMAP).await?;
+        Ok(map
+            .and_then(|map| map.data?.remove(keys::PUBLIC_KEY_DATA_KEY))
+            .and_then(|json| managed_secrets::crypto::mss1::PublishedKey::parse(&json).ok()))
+    })
+    .await
+    .unwrap()
+    .key
+    .clone()
+}
