@@ -12,7 +12,7 @@ pub(super) fn policy(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-operator-writes",
         resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE", "DELETE"] },
-        namespace: None,
+        namespaces: Vec::new(),
         conditions: vec![(
             "by-operator",
             format!("request.userInfo.username == {}", literal(&options.operator_user())),

@@ -17,13 +17,13 @@
 //!
 //! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
 
-use super::{Policy, Resource, Validation, keys, literal};
+use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
 
-pub(super) fn policy() -> Policy {
+pub(super) fn policy(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-user-rights",
         resource: Resource { group: keys::GROUP, name: "managedsecrets", operations: &["CREATE", "UPDATE"] },
-        namespace: None,
+        namespaces: concerned(options),
         conditions: vec![(
             "names-a-secret",
             "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target)\n  : object.spec != oldObject.spec"
