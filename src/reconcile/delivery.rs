@@ -107,6 +107,10 @@ pub fn decide<'w>(
     let key = spec.target_key();
     let own_place = Delivered::Own { name: name.to_owned(), key: key.to_owned() };
     let adopted_here = recorded.filter(|r| matches!(r, Delivered::Adopted { .. }) && r.same_place(&own_place));
+    if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
+        let record = adopted_here.unwrap_or(&own_place).clone();
+        return Ok(Delivery { record, action: Action::Blocked(Verdict::Person(refused.problem.clone())) });
+    }
     let seen = match world.secret(name) {
         // An adopted Secret may have lost its label: a new one of ours must not be made beside it.
         Known::Unseen if adopted_here.is_some() => return Err(Step::Read(Read::Secret(name.to_owned()))),
@@ -121,9 +125,6 @@ pub fn decide<'w>(
         record: recorded.filter(|r| r.same_place(&own_place)).unwrap_or(&own_place).clone(),
         action,
     };
-    if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
-        return Ok(keep(Action::Blocked(Verdict::Person(refused.problem.clone()))));
-    }
     let related = relation(world, seen, id, recorded);
     if view.deleting && related != Relation::Dying {
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
