@@ -23,6 +23,7 @@
 //!
 //! Dependencies point downwards only: `cli → {reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
 
+pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod crypto;

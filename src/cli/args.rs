@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::error::EXIT_CODES;
 use super::logging::LogFormat;
 use super::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
-use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use super::webhooks::{DEFAULT_LISTEN, Listen};
+use crate::api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,6 +91,22 @@ pub struct RunArgs {
     /// Accept sealed text of cluster scope, which whoever may create a ManagedSecret anywhere can have opened
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
+
+    /// Address that the webhooks are served on, or off
+    #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
+    pub webhook_listen: Listen,
+
+    /// Service by which the API server reaches the webhooks, in the operator's namespace
+    #[arg(long, value_name = "SERVICE", env = "MANAGED_SECRETS_WEBHOOK_SERVICE", default_value = keys::OPERATOR_NAME)]
+    pub webhook_service: String,
+
+    /// URL (https://HOST:PORT) by which the API server reaches the webhooks of an operator outside the cluster
+    #[arg(long, value_name = "URL", env = "MANAGED_SECRETS_WEBHOOK_URL")]
+    pub webhook_url: Option<http::Uri>,
+
+    /// Folder with the webhooks' certificate (tls.crt, tls.key, ca.crt); when absent the operator makes its own
+    #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
+    pub webhook_cert_dir: Option<PathBuf>,
 
     /// How many objects are worked on at once
     #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]

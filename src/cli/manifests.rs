@@ -11,7 +11,7 @@ mod workload;
 
 use serde_json::{Value, json};
 
-use crate::api::keys;
+use crate::api::{keys, names};
 use crate::cli::{CliError, yaml};
 
 pub use policies::PolicySwitch;
@@ -54,6 +54,11 @@ impl Options {
     #[must_use]
     pub fn operator_user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.operator_namespace, keys::OPERATOR_NAME)
+    }
+
+    /// Name of an object that belongs to the cluster, where another installation may have its own.
+    fn cluster_object_name(&self, name: &str) -> String {
+        names::cluster_object_name(name, &self.operator_namespace, self.namespaces.is_empty())
     }
 }
 

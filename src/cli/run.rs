@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{CliError, RunArgs, connect, logging};
+use super::{CliError, RunArgs, connect, logging, webhooks};
 use crate::{
     api::keys::DEFAULT_OPERATOR_NAMESPACE,
     engine::{self, run::log_panics, shutdown::Signals},
@@ -24,14 +24,17 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         Some(file) => Provider::file(file).map_err(|error| CliError::Usage(error.to_string()))?,
         None => Provider::Local,
     };
+    let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
+    let webhooks = webhooks::from_args(&args, &own_namespace)?;
     let options = Options {
         namespaces: args.namespaces,
-        operator_namespace: operator_namespace(args.operator_namespace, Path::new(POD_NAMESPACE_FILE)),
+        operator_namespace: own_namespace,
         provider,
         allow_cluster_scope: args.allow_cluster_scope,
         workers: engine::run::Options { workers: args.workers.get(), ..engine::run::Options::default() },
         clients: engine::client::Options::default(),
         timing: engine::watch::Timing::default(),
+        beside: webhooks.map(webhooks::beside),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -73,7 +73,7 @@ struct Validation {
 
 impl Policy {
     fn into_objects(self, options: &Options) -> [Value; 2] {
-        let name = installed_name(self.name, options);
+        let name = options.cluster_object_name(self.name);
         let named = |(name, expression): (&str, String)| json!({"name": name, "expression": expression});
         let validation = |validation: Validation| {
             json!({
@@ -119,12 +119,6 @@ impl Policy {
             }),
         ]
     }
-}
-
-/// Policies belong to the cluster, but operators of different namespaces may share one: then each has policies of its
-/// own, named after its namespace.
-fn installed_name(name: &str, options: &Options) -> String {
-    if options.namespaces.is_empty() { name.to_owned() } else { format!("{name}.{}", options.operator_namespace) }
 }
 
 /// The namespaces where ManagedSecrets are served, and the operator's own; empty means all.
