@@ -6,6 +6,7 @@ mod harness;
 /// What is tested; one module a subject.
 mod integration {
     mod corpus;
+    mod costs;
     mod facts;
     mod harness;
     mod installation;
