@@ -63,6 +63,7 @@ until_true() {
     local what=$1 end=$((SECONDS + 60))
     shift
     until "$@"; do
+        [[ -d $DEMO_FOLDER ]] || fail "the control plane is gone"
         ((SECONDS < end)) || fail "waited a minute in vain for: $what"
         sleep 0.2
     done

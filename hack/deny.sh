@@ -18,11 +18,11 @@ else
     fi
 fi
 
-"$deny" --all-features check bans licenses sources
+"$deny" --all-features check --hide-inclusion-graph bans licenses sources
 
 # Advisories come from a Git repository. Where it can't be reached, that is said and is no failure of this tree.
 if timeout 60 "$deny" --all-features fetch db >/dev/null 2>&1; then
-    "$deny" --all-features check advisories
+    "$deny" --all-features check --hide-inclusion-graph advisories
 else
     echo "advisories were not checked: their database can't be fetched from here" >&2
 fi

@@ -10,7 +10,6 @@
 
 mod args;
 mod connect;
-mod crd;
 mod error;
 pub mod generate;
 mod hardening;
@@ -53,10 +52,15 @@ where
 fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run(args) => run::run(args),
-        Command::Crd => print(&crd::text()?),
+        Command::Crd => print(&crd_text()?),
         Command::Manifests(args) => print(&manifests::print(&args.into())?),
         Command::Seal(args) => seal::seal(&args),
     }
+}
+
+/// The CRD in YAML.
+fn crd_text() -> Result<String, CliError> {
+    crate::api::crd::to_yaml().map_err(|error| CliError::failed("cannot print the CRD", &error))
 }
 
 /// Writes to standard output; unlike `print!`, a closed pipe (`| head`) is an error and no panic.

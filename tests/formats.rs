@@ -8,8 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use managed_secrets::crypto::keyring::{KekError, SealingKeyStatus, Wrapped};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use managed_secrets::api::ManagedSecretSpec;
+use managed_secrets::api::types::SealedValue;
+use managed_secrets::api::validate::validate_spec;
+use managed_secrets::crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
 use managed_secrets::crypto::mac::{self, MacInput};
 use managed_secrets::crypto::mse1::{self, Place};
 use managed_secrets::crypto::mss1::{self, Scope, Sealed};
@@ -18,6 +21,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 const UID: &str = "6f1c3f0e-0000-4000-8000-000000000001";
+const FROZEN_KEK: &str = "5555555555555555555555555555555555555555555555555555555555555555";
+const FROZEN_KEYRING: &str = include_str!("vectors/msk1.json");
+const FROZEN_MAC: &str = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
 
 /// Gives the Go program a job; its findings.
 fn ask_go(job: &Value) -> Value {
@@ -77,6 +83,12 @@ fn scopes() -> [(u8, Scope); 3] {
     ]
 }
 
+/// Whether the API's rule for sealed text, which knows no base64, lets this text pass.
+fn the_api_accepts(text: &str) -> bool {
+    let value = Some(SealedValue(text.to_owned()));
+    validate_spec("db", &ManagedSecretSpec { name: "DB".to_owned(), value, ..ManagedSecretSpec::default() }).is_empty()
+}
+
 fn metadata() -> MacInput<'static> {
     MacInput {
         namespace: "prod",
@@ -94,6 +106,23 @@ fn metadata() -> MacInput<'static> {
         source: "valueFrom:uid:12:key",
         target: "none",
     }
+}
+
+/// What [`FROZEN_MAC`] covers.
+fn frozen_metadata() -> MacInput<'static> {
+    MacInput {
+        description: "",
+        version: "7",
+        generation: "9",
+        deletion_policy: "Delete",
+        source: "generate",
+        target: "own:db:value",
+        ..metadata()
+    }
+}
+
+fn frozen_record() -> String {
+    include_str!("vectors/mse1.hex").split_whitespace().collect()
 }
 
 fn mac_job(input: &MacInput<'_>, commitment: &[u8; 32], mac: &str) -> Value {
@@ -139,24 +168,14 @@ fn go_opens_what_we_make_from_keyring_and_kek_alone() {
 }
 
 #[test]
-fn go_opens_the_frozen_vectors() {
-    let record: String = include_str!("vectors/mse1.hex").split_whitespace().collect();
+fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
+    let record = frozen_record();
     let commitment = *mse1::Record::parse(&hex::decode(&record).unwrap()).unwrap().commitment();
-    let input = MacInput {
-        description: "",
-        version: "7",
-        generation: "9",
-        deletion_policy: "Delete",
-        source: "generate",
-        target: "own:db:value",
-        ..metadata()
-    };
-    let mac = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
     let sealed = include_str!("vectors/mss1.txt").trim_end();
     let found = ask_go(&json!({
-        "seeds": ["11".repeat(32)], "sealingSeeds": ["22".repeat(32)],
+        "kek": FROZEN_KEK, "keyring": serde_json::from_str::<Value>(FROZEN_KEYRING).unwrap(),
         "records": [{"namespace": "prod", "name": "db", "bytes": record}, {"namespace": "prod", "name": "db2", "bytes": record}],
-        "macs": [mac_job(&input, &commitment, mac)],
+        "macs": [mac_job(&frozen_metadata(), &commitment, FROZEN_MAC)],
         "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}],
     }));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}, {"error": "wrap"}]));
@@ -165,6 +184,35 @@ fn go_opens_the_frozen_vectors() {
         found["sealed"],
         json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"}])
     );
+}
+
+#[test]
+fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
+    let kek = Kek::new(&hex::decode(FROZEN_KEK).unwrap()).unwrap();
+    let document: Document = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    assert!(document.entries.iter().all(|entry| entry.wrapped.key_id == kek.key_id().to_string()));
+    let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+
+    let record = mse1::Record::parse(&hex::decode(frozen_record()).unwrap()).unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    assert!(mse1::open(&record, &place, |id| keyring.seed(id)).unwrap().same_as_bytes(b"hunter2"));
+    mac::verify(|id| keyring.seed(id), &frozen_metadata(), record.commitment(), FROZEN_MAC).unwrap();
+    let sealed = Sealed::parse(include_str!("vectors/mss1.txt").trim_end()).unwrap();
+    let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("the sealing key") };
+    assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
+}
+
+#[test]
+fn the_page_shows_the_frozen_vectors() {
+    let page = include_str!("../docs/formats.md");
+    let keyring: Value = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    for shown in [
+        include_str!("vectors/mse1.hex").trim_end(),
+        FROZEN_MAC,
+        keyring["entries"][0]["wrapped"]["ciphertext"].as_str().unwrap(),
+    ] {
+        assert!(page.contains(shown), "docs/formats.md does not show {shown}");
+    }
 }
 
 #[test]
@@ -184,11 +232,43 @@ fn we_open_what_go_seals() {
     let found = ask_go(&json!({"seal": jobs}));
     for (index, job) in jobs.iter().enumerate() {
         let text = found["seal"][index]["text"].as_str().unwrap_or_else(|| panic!("{}", found["seal"][index]));
-        assert!(mss1::well_formed(text), "{index}");
+        assert!(the_api_accepts(text), "{index}");
         let sealed = Sealed::parse(text).unwrap();
         assert_eq!(sealed.scope(), &scopes()[index % 3].1);
         let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("{index}: key") };
         let opened = sealed.open(key, "prod", "db").unwrap();
         assert!(opened.same_as_bytes(job["value"].as_str().unwrap().as_bytes()), "{index}");
+    }
+}
+
+#[test]
+fn the_api_accepts_whatever_the_format_allows() {
+    // Text in format that no key opens: every length of names and value, and every byte a key id can begin with.
+    let check = |scope: u8, namespace: usize, name: usize, bucket: usize, key_id: u8| {
+        let mut bytes = vec![0x01, 0x64, 0x7a, 0x00, 0x01, 0x00, 0x02];
+        bytes.extend([key_id; 8]);
+        bytes.push(scope);
+        for length in [namespace, name] {
+            bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
+            bytes.resize(bytes.len() + length, b'n');
+        }
+        bytes.resize(bytes.len() + 1120 + bucket + 16, 0xa5);
+        let text = format!("mss1.{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        let what = format!("{scope} {namespace} {name} {bucket} {key_id}");
+        assert!(Sealed::parse(&text).is_ok(), "{what}");
+        assert!(the_api_accepts(&text), "{what}");
+    };
+    for bucket in [64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384] {
+        check(3, 0, 0, bucket, 0);
+        for length in [1, 2, 3, 30, 61, 62, 63] {
+            check(2, length, 0, bucket, 0);
+            check(1, length, 1, bucket, 0);
+        }
+        for length in [1, 2, 3, 100, 251, 252, 253] {
+            check(1, 63, length, bucket, 0);
+        }
+    }
+    for key_id in 0..=255 {
+        check(1, 4, 2, 64, key_id);
     }
 }

@@ -10,9 +10,11 @@ mod integration {
     mod facts;
     mod harness;
     mod installation;
+    mod keyring;
     mod lifecycle;
     mod objects;
     mod operator;
     mod policies;
     mod rights;
+    mod secret_api;
 }

@@ -179,15 +179,21 @@ const BUILT_IN_TYPES: [(&str, &[&str]); 3] = [
     ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
 ];
 
-fn target_type_rules() -> Vec<Rule> {
+/// CEL: a target may have the Secret type that `expression` evaluates to.
+#[must_use]
+pub fn target_type_cel(expression: &str) -> String {
     let allowed: Vec<_> = BUILT_IN_TYPES.iter().map(|(name, _)| format!("'{name}'")).collect();
+    format!(
+        r"{expression} in [{}] || !{expression}.matches(r'^(([^/]*\.)?kubernetes\.io|[^/]*\.k8s\.io|helm\.sh|managedsecrets\.dev)(/|$)')",
+        allowed.join(", ")
+    )
+}
+
+fn target_type_rules() -> Vec<Rule> {
     let mut rules = vec![Rule {
         at: "spec.target.type",
         field: "",
-        cel: format!(
-            r"self in [{}] || !self.matches(r'^(([^/]*\.)?kubernetes\.io|[^/]*\.k8s\.io|helm\.sh|managedsecrets\.dev)(/|$)')",
-            allowed.join(", ")
-        ),
+        cel: target_type_cel("self"),
         message: "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson` or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `managedsecrets.dev`".to_owned(),
         reason: FieldReason::Invalid,
         holds: |type_| {

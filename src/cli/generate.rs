@@ -1,16 +1,18 @@
-//! The files of the tree that the code writes: the CRD and the reference documentation.
+//! The files of the tree that the code writes: the CRD, the manifests and the reference documentation.
 
 mod reference;
 
-use crate::api::crd;
+use super::{CliError, crd_text, manifests};
 
 /// Every generated file: its path in the project and its content.
 ///
 /// Fails only if a document cannot be written as YAML.
-pub fn generated() -> Result<Vec<(&'static str, String)>, serde_saphyr::ser::Error> {
-    Ok(vec![
-        ("crds/managedsecrets.yaml", crd::to_yaml()?),
+pub fn generated() -> Result<Vec<(&'static str, String)>, CliError> {
+    let mut files = vec![
+        ("crds/managedsecrets.yaml", crd_text()?),
         ("docs/api.md", reference::fields()),
         ("docs/reasons.md", reference::reasons()),
-    ])
+    ];
+    files.extend(manifests::generated()?);
+    Ok(files)
 }

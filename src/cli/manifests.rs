@@ -147,6 +147,18 @@ mod tests {
     }
 
     #[test]
+    fn operators_of_different_namespaces_share_no_object_but_the_roles_for_people() {
+        let options = |own: &str, served: &str| Options {
+            operator_namespace: own.to_owned(),
+            namespaces: vec![served.to_owned()],
+            ..Options::default()
+        };
+        let (one, other) = (kinds_and_names(&options("a", "shop")), kinds_and_names(&options("b", "prod")));
+        let shared: Vec<_> = one.iter().filter(|name| other.contains(name)).collect();
+        assert_eq!(shared, ["ClusterRole /managedsecret-viewer", "ClusterRole /managedsecret-editor"]);
+    }
+
+    #[test]
     fn each_policy_can_be_left_out_together_with_its_binding() {
         for switch in PolicySwitch::ALL {
             let options = Options { without_policies: vec![switch], ..Options::default() };

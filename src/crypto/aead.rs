@@ -4,12 +4,12 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, Key, KeyInit, Nonce};
 use zeroize::Zeroizing;
 
+pub(super) use crate::api::limits::AEAD_TAG_BYTES as TAG;
+
 /// Bytes of a key.
 pub(super) const KEY: usize = 32;
 /// Bytes of a nonce.
 pub(super) const NONCE: usize = 12;
-/// Bytes of the tag that follows the ciphertext.
-pub(super) const TAG: usize = 16;
 
 /// The cipher refused: on opening, key, nonce, associated data or ciphertext are not the ones sealed with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

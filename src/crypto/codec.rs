@@ -2,15 +2,13 @@
 
 use zeroize::Zeroizing;
 
+use crate::api::limits::{BUCKET_MAX, BUCKET_MIN};
+
 /// A field is longer than its 16-bit length can say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("a field is longer than 65535 bytes")]
 pub struct FieldTooLong;
 
-/// Smallest padded length, in bytes.
-pub(super) const BUCKET_MIN: usize = 64;
-/// Largest padded length, in bytes: the longest value is 3500 characters of 4 bytes.
-pub(super) const BUCKET_MAX: usize = 16384;
 /// Bytes of the length before a padded value.
 const LENGTH: usize = 4;
 

@@ -14,7 +14,6 @@
 mod key;
 mod published;
 mod scope;
-mod shape;
 
 use std::fmt;
 
@@ -31,15 +30,13 @@ use zeroize::Zeroizing;
 pub use self::key::{PublicKey, PublicKeyError, SealingKey};
 pub use self::published::{PublishedKey, PublishedKeyError, SUITE_NAME};
 pub use self::scope::{Scope, WrongPlace};
-pub use self::shape::{ALPHABET, FIXED, LENGTH_MAX, LENGTH_MIN, PATTERN, PREFIX, well_formed};
 use super::codec::{self, FieldTooLong, Reader};
 use super::{KeyId, Plaintext, RandomError, ValueError, aead};
+use crate::api::limits::{
+    SEALED_ENC_BYTES as ENC, SEALED_MAX, SEALED_MIN, SEALED_PREFIX as PREFIX, SEALED_SUITE as SUITE,
+};
 
-/// Version, KEM (X-Wing), KDF (HKDF-SHA256) and AEAD (AES-256-GCM): one suite, no negotiation.
-const SUITE: [u8; 7] = [0x01, 0x64, 0x7a, 0x00, 0x01, 0x00, 0x02];
 const INFO: &[u8] = b"managedsecrets.dev/mss1";
-/// Bytes of X-Wing's encapsulated key.
-const ENC: usize = 1120;
 
 /// Sealed text whose format is right. Its scope is not authentic until it is opened.
 #[derive(Clone, Eq, PartialEq)]
@@ -131,7 +128,7 @@ impl Sealed {
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         let encoded = text.strip_prefix(PREFIX).ok_or(FormatError("must begin with \"mss1.\""))?;
         // Before decoding: text from outside must not choose how much memory that takes.
-        if !(LENGTH_MIN..=LENGTH_MAX).contains(&text.len()) {
+        if !(SEALED_MIN..=SEALED_MAX).contains(&text.len()) {
             return Err(FormatError("must be whole: it is shorter or longer than any sealed text"));
         }
         let bytes = BASE64_URL_SAFE_NO_PAD

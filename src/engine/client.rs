@@ -64,7 +64,7 @@ pub struct Options {
     pub connect: Duration,
     /// The longest that a call may take until its answer begins, retries and the waits between them included.
     pub call: Duration,
-    /// The longest silence within the answer to a call.
+    /// The longest silence within the answer to a call, and the longest that sending may be stuck.
     pub read: Duration,
     /// How often a call is sent again.
     pub retries: u32,
@@ -208,21 +208,23 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::Api;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
-        time::Instant,
+        time::{Instant, timeout},
     };
 
     use super::*;
-    use crate::engine::testing::{Reply, Server, config_map, failing, status};
+    use crate::engine::testing::{Reply, Server, config_map, failing, status, within};
 
     async fn get(server: &Arc<Server>) -> (Result<ConfigMap, kube::Error>, Duration) {
         let began = Instant::now();
         let api: Api<ConfigMap> = Api::namespaced(server.clients().call, "n");
-        (api.get("a").await, began.elapsed())
+        (within(api.get("a")).await, began.elapsed())
     }
 
     fn good() -> Reply {
@@ -304,11 +306,38 @@ mod tests {
         let options = Options { read: Duration::from_millis(100), ..Options::default() };
         let clients = Clients::new(&config, &options).unwrap();
         let server = tokio::spawn(begin_to_answer(listener));
-        let answer = Api::<ConfigMap>::namespaced(clients.call, "n").get("a").await;
+        let api = Api::<ConfigMap>::namespaced(clients.call, "n");
+        let answer = timeout(Duration::from_secs(20), api.get("a")).await.expect("given up");
         assert!(answer.is_err(), "half an answer is none");
         let head = server.await.unwrap();
         let agents: Vec<_> = head.lines().filter(|line| line.starts_with("user-agent: ")).collect();
         assert_eq!(agents, [format!("user-agent: {AGENT}")]);
+    }
+
+    #[tokio::test]
+    async fn over_the_wire_no_other_retries_are_made() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let busy = b"HTTP/1.1 503 Busy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(busy).await;
+            }
+        });
+        let retry_delay = (Duration::from_millis(1), Duration::from_millis(2));
+        let clients = Clients::new(&config, &Options { retry_delay, ..Options::default() }).unwrap();
+        for (client, expected) in [(clients.call, 4), (clients.watch, 1)] {
+            requests.store(0, Ordering::SeqCst);
+            let api = Api::<ConfigMap>::namespaced(client, "n");
+            timeout(Duration::from_secs(20), api.get("a")).await.expect("an answer").expect_err("a bad one");
+            assert_eq!(requests.load(Ordering::SeqCst), expected);
+        }
+        server.abort();
     }
 
     #[test]

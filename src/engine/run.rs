@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::engine::{
         queue::{Depth, Lane},
-        testing::{child, is_child},
+        testing::{child, is_child, within},
     };
 
     type Script = Box<dyn Fn(u32, usize) -> (Duration, Option<Next>) + Send + Sync>;
@@ -299,7 +299,7 @@ mod tests {
         sleep(seconds(1)).await;
         it.shutdown.cancel();
         let began = Instant::now();
-        it.task.await.unwrap();
+        within(it.task).await.unwrap();
         assert_eq!(began.elapsed(), seconds(9));
         assert_eq!(it.reconciler.finished.load(Ordering::SeqCst), 8);
         assert_eq!(it.queue.depth(), Depth { waiting: 1, in_flight: 0 });
@@ -312,7 +312,7 @@ mod tests {
         sleep(seconds(1)).await;
         it.shutdown.cancel();
         let began = Instant::now();
-        it.task.await.unwrap();
+        within(it.task).await.unwrap();
         assert_eq!(began.elapsed(), seconds(20));
         assert_eq!(it.reconciler.finished.load(Ordering::SeqCst), 0);
     }

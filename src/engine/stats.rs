@@ -32,6 +32,8 @@ pub struct Stats {
     pub deadlines: Counter,
     /// Errors of watches: failed lists, failed starts, errors in the stream.
     pub watch_errors: Counter,
+    /// Streams of watches that were cut as they began.
+    pub watch_cuts: Counter,
     /// Lists a watch began anew after its first one was done.
     pub relists: Counter,
     /// Watches built anew because they could not be started from where they were.

@@ -168,6 +168,7 @@ mod tests {
     use std::future::pending;
 
     use super::*;
+    use crate::engine::testing::within;
 
     const GRACE: Duration = Duration::from_secs(20);
 
@@ -177,7 +178,7 @@ mod tests {
         let stop = CancellationToken::new();
         supervisor.spawner().spawn("steady", stop.clone(), pending());
         supervisor.spawner().spawn("frail", stop.clone(), async {});
-        assert_eq!(supervisor.run(stop, GRACE).await, Err(Failure::Ended("frail".into())));
+        assert_eq!(within(supervisor.run(stop, GRACE)).await, Err(Failure::Ended("frail".into())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -190,7 +191,7 @@ mod tests {
             spawner.spawn("child", CancellationToken::new(), async { panic!("on purpose") });
             pending::<()>().await;
         });
-        assert_eq!(supervisor.run(stop, GRACE).await, Err(Failure::Panicked("child".into())));
+        assert_eq!(within(supervisor.run(stop, GRACE)).await, Err(Failure::Panicked("child".into())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,7 +202,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!run.is_finished());
         spawner.spawn("frail", CancellationToken::new(), async {});
-        assert_eq!(run.await.unwrap(), Err(Failure::Ended("frail".into())));
+        assert_eq!(within(run).await.unwrap(), Err(Failure::Ended("frail".into())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,7 +222,7 @@ mod tests {
         assert!(!run.is_finished());
         let began = tokio::time::Instant::now();
         shutdown.cancel();
-        assert_eq!(run.await.unwrap(), Ok(()));
+        assert_eq!(within(run).await.unwrap(), Ok(()));
         assert!(began.elapsed() >= Duration::from_secs(5));
     }
 
@@ -242,7 +243,7 @@ mod tests {
             pending::<()>().await;
         });
         shutdown.cancel();
-        assert_eq!(supervisor.run(shutdown, GRACE).await, Err(Failure::Stuck(vec!["deaf".into()])));
-        dropped.await.expect("aborted, although it holds a spawner");
+        assert_eq!(within(supervisor.run(shutdown, GRACE)).await, Err(Failure::Stuck(vec!["deaf".into()])));
+        within(dropped).await.expect("aborted, although it holds a spawner");
     }
 }

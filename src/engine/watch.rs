@@ -4,7 +4,7 @@
 //!
 //! * a backoff of its own for each watch (800 ms to 30 s, with jitter, and not before a `Retry-After`), so that one
 //!   that fails holds up no other;
-//! * a limit to how fast a stream that is cut again and again is resumed: kube resumes at once (see [`ear`]);
+//! * a limit to how fast a stream that is cut again and again is resumed: kube resumes at once (see the module `pulse`);
 //! * a deadline for each list, each start and, through the watch timeout, each silence;
 //! * a new list when a watch can't be resumed from where it was;
 //! * a stamp of when the server was last heard ([`WatchHandle::silent_for`]), also by bookmarks, which kube swallows.
@@ -12,7 +12,7 @@
 //! Errors are absorbed: counted, and logged by class, status and transport error. Never by the server's text, which can
 //! repeat what an object holds.
 
-mod ear;
+mod pulse;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -38,8 +38,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
 
+use self::pulse::{Monitored, Pulse};
 pub use self::set::WatchSet;
-use self::{ear::Ear, ear::Listening};
 use super::{
     backoff::{Backoff, Jitter},
     stats::Stats,
@@ -129,9 +129,9 @@ impl Watcher {
         S: Sink<K> + ?Sized,
     {
         let name = name.into();
-        let ear = Arc::new(Ear::new(self.timing));
+        let pulse = Arc::new(Pulse::new(self.timing, Arc::clone(&self.stats)));
         let namespace = self.client.default_namespace().to_owned();
-        let api = scope(Client::new(Listening::new(self.client.clone(), Arc::clone(&ear)), namespace));
+        let api = scope(Client::new(Monitored::new(self.client.clone(), Arc::clone(&pulse)), namespace));
         let (ready, is_ready) = watch::channel(false);
         let stop = self.shutdown.child_token();
         let seconds = u32::try_from(self.timing.watch.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -139,7 +139,7 @@ impl Watcher {
             api,
             config: select.timeout(seconds),
             sink,
-            ear: Arc::clone(&ear),
+            pulse: Arc::clone(&pulse),
             stats: Arc::clone(&self.stats),
             timing: self.timing,
             ready,
@@ -155,7 +155,7 @@ impl Watcher {
             }
         };
         self.spawner.spawn(format!("watch {name}"), stop.clone(), run.instrument(span));
-        WatchHandle { name, ready: is_ready, stop, ear }
+        WatchHandle { name, ready: is_ready, stop, pulse }
     }
 }
 
@@ -165,7 +165,7 @@ pub struct WatchHandle {
     name: String,
     ready: watch::Receiver<bool>,
     stop: CancellationToken,
-    ear: Arc<Ear>,
+    pulse: Arc<Pulse>,
 }
 
 /// The watch ended before its first list was done.
@@ -199,7 +199,7 @@ impl WatchHandle {
     /// For how long nothing was heard from the server: no event, no bookmark, no good answer.
     #[must_use]
     pub fn silent_for(&self) -> Duration {
-        self.ear.silent_for()
+        self.pulse.silent_for()
     }
 }
 
@@ -208,7 +208,7 @@ struct Task<K, S: ?Sized> {
     api: Api<K>,
     config: watcher::Config,
     sink: Arc<S>,
-    ear: Arc<Ear>,
+    pulse: Arc<Pulse>,
     stats: Arc<Stats>,
     timing: Timing,
     ready: watch::Sender<bool>,
@@ -234,11 +234,10 @@ where
             self.stats.watch_rebuilds.increment();
             match why {
                 Rebuild::Starts => warn!("the watch can't be resumed: listing again"),
+                // It took its time already: no further wait.
                 Rebuild::Hang => {
                     self.stats.watch_errors.increment();
-                    let delay = trouble.failed(None);
-                    warn!(?delay, "the list makes no progress: listing again");
-                    sleep(delay).await;
+                    warn!("the list makes no progress: listing again");
                 }
             }
         }
@@ -250,7 +249,7 @@ where
         let mut listing = true;
         let mut failed_starts = 0;
         loop {
-            // A page of a list has the deadlines of `ear`; this is a second line for what those can't see. Once the
+            // A page of a list has the deadlines of `pulse`; this is a second line for what those can't see. Once the
             // list is done, silence is normal, and ended by the watch timeout.
             let event = if listing {
                 match timeout(self.timing.answer * 4, events.next()).await {
@@ -271,7 +270,7 @@ where
                 }
                 Some(Err(error)) => {
                     self.stats.watch_errors.increment();
-                    let delay = trouble.failed(self.ear.take_retry_after());
+                    let delay = trouble.failed(self.pulse.take_retry_after());
                     warn!(error = %Described(&error), ?delay, "the watch failed");
                     sleep(delay).await;
                     if let Error::WatchStartFailed(error) = &error {

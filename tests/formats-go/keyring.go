@@ -32,22 +32,6 @@ type keys struct {
 
 func gatherKeys(in *job) (*keys, error) {
 	found := &keys{seeds: map[string][]byte{}, sealing: map[string]hpke.PrivateKey{}}
-	for _, text := range in.Seeds {
-		seed, err := hex.DecodeString(text)
-		if err != nil {
-			return nil, err
-		}
-		found.addSeed(seed)
-	}
-	for _, text := range in.SealingSeeds {
-		seed, err := hex.DecodeString(text)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := found.addSealing(seed); err != nil {
-			return nil, err
-		}
-	}
 	if in.Keyring == nil {
 		return found, nil
 	}

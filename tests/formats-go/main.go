@@ -14,13 +14,11 @@ import (
 	"os"
 )
 
-// job is what to read. Keys come from the keyring, or are given, for the published vectors.
+// job is what to read, with the keys of a keyring and its KEK.
 type job struct {
-	KEK          string   `json:"kek"`
-	Keyring      *keyring `json:"keyring"`
-	Seeds        []string `json:"seeds"`
-	SealingSeeds []string `json:"sealingSeeds"`
-	Records      []struct {
+	KEK     string   `json:"kek"`
+	Keyring *keyring `json:"keyring"`
+	Records []struct {
 		place
 		Bytes string `json:"bytes"`
 	} `json:"records"`

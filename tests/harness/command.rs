@@ -115,6 +115,7 @@ const OPERATOR_NAMESPACE: &str = managed_secrets::api::keys::DEFAULT_OPERATOR_NA
 async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<()> {
     let access = control_plane.access();
     access.kubectl_ok(&["create", "namespace", OPERATOR_NAMESPACE]).await?;
+    let program = program.canonicalize().context("find", program)?;
     let process = Process::new(program)
         .arg("run")
         .env("KUBECONFIG", access.kubeconfig_path())

@@ -52,8 +52,10 @@ impl Supervisor {
         // Not our own standard error: whoever reads that to its end would wait for what is left running.
         let log = folder.join("supervisor.log");
         let errors = fs::File::create(&log).context("create", &log)?;
+        let script = folder.join("supervisor.sh");
+        fs::write(&script, SCRIPT).context("write", &script)?;
         let mut process = Command::new("sh")
-            .args(["-c", SCRIPT, "managed-secrets-supervisor"])
+            .arg(script)
             .current_dir(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

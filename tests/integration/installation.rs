@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
-use managed_secrets::api::keys;
+use managed_secrets::api::{crd, keys};
 use managed_secrets::cli::manifests::{self, Options};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ pub(crate) async fn admin() -> Client {
 }
 
 async fn install() -> Result<ControlPlane> {
-    let crd = serde_json::to_string(&managed_secrets::api::crd::crd()).unwrap();
+    let crd = serde_json::to_string(&crd::crd()).unwrap();
     let files = [("crd.yaml", crd), ("manifests.yaml", manifests::print(&options()).unwrap())];
     let folder = std::env::temp_dir().join(format!("managed-secrets-manifests-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir(&folder).unwrap();

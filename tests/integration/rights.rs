@@ -1,7 +1,7 @@
 //! The rights that the manifests give: to the operator, and to people.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -126,18 +126,15 @@ async fn the_pod_is_admitted() {
     expect("one with more rights", pods.create(&dry_run(), &object(pod)).await, Some("violates PodSecurity"));
 }
 
-/// With `--namespace`, the operator's rights end at that namespace.
+/// With `--namespace`, the operator's rights end at that namespace, and so do its policies: two operators can stand side
+/// by side.
 #[tokio::test]
 async fn an_operator_of_one_namespace_has_no_rights_in_others() {
     let served = TestNamespace::create(control_plane().await, "served").await.unwrap();
     let other = TestNamespace::create(control_plane().await, "other").await.unwrap();
     let own = TestNamespace::create(control_plane().await, "own").await.unwrap();
-    let options = Options {
-        operator_namespace: own.name.clone(),
-        namespaces: vec![served.name.clone()],
-        without_policies: manifests::PolicySwitch::ALL.to_vec(),
-        ..Options::default()
-    };
+    let options =
+        Options { operator_namespace: own.name.clone(), namespaces: vec![served.name.clone()], ..Options::default() };
     let access = control_plane().await.access();
     let text = manifests::print(&options).unwrap();
     let output = access.kubectl_with_input(&["apply", "--server-side", "-f", "-"], &text).await.unwrap();
@@ -154,4 +151,17 @@ async fn an_operator_of_one_namespace_has_no_rights_in_others() {
     }
     assert!(may(&operator, &own.name, &right("create", "", "secrets")).await, "its keyring");
     assert!(!may(&operator, &own.name, &right("delete", "", "secrets")).await);
+
+    let record: Secret = object(json!({
+        "metadata": {"name": "msec-a", "labels": {keys::LABEL_ROLE: keys::ROLE_RECORD}}, "type": keys::TYPE_RECORD,
+    }));
+    let first = self::operator().await;
+    let in_served = Api::<Secret>::namespaced(first.clone(), &served.name);
+    poll("the new operator's policies to be in force", PATIENCE, || async {
+        Ok(in_served.create(&dry_run(), &record).await.is_err().then_some(()))
+    })
+    .await
+    .unwrap();
+    let elsewhere = Api::<Secret>::namespaced(first, &other.name);
+    expect("the first operator, elsewhere", elsewhere.create(&dry_run(), &record).await, None);
 }

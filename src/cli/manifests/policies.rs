@@ -34,11 +34,11 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
         .into_iter()
         .filter(|switch| !options.without_policies.contains(switch))
         .flat_map(|switch| match switch {
-            PolicySwitch::UserRights => vec![user_rights::policy()],
+            PolicySwitch::UserRights => vec![user_rights::policy(options)],
             PolicySwitch::Protected => protected::policies(options),
             PolicySwitch::OperatorWrites => vec![operator_writes::policy(options)],
         })
-        .flat_map(Policy::into_objects)
+        .flat_map(|policy| policy.into_objects(options))
         .collect()
 }
 
@@ -47,8 +47,8 @@ struct Policy {
     name: &'static str,
     /// What it looks at: API group, resource, operations.
     resource: Resource,
-    /// Namespace that it is limited to; absent means all.
-    namespace: Option<String>,
+    /// Namespaces that it is limited to; empty means all.
+    namespaces: Vec<String>,
     /// Name and CEL expression; the policy applies where all are true.
     conditions: Vec<(&'static str, String)>,
     /// Name and CEL expression, evaluated only where used.
@@ -72,7 +72,8 @@ struct Validation {
 }
 
 impl Policy {
-    fn into_objects(self) -> [Value; 2] {
+    fn into_objects(self, options: &Options) -> [Value; 2] {
+        let name = installed_name(self.name, options);
         let named = |(name, expression): (&str, String)| json!({"name": name, "expression": expression});
         let validation = |validation: Validation| {
             json!({
@@ -88,8 +89,10 @@ impl Policy {
             "operations": self.resource.operations,
             "resources": [self.resource.name],
         }]});
-        if let Some(namespace) = &self.namespace {
-            constraints["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+        if !self.namespaces.is_empty() {
+            constraints["namespaceSelector"] = json!({"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": self.namespaces},
+            ]});
         }
         let mut spec = json!({
             "failurePolicy": "Fail",
@@ -105,17 +108,29 @@ impl Policy {
             json!({
                 "apiVersion": api_version,
                 "kind": "ValidatingAdmissionPolicy",
-                "metadata": metadata(self.name, None),
+                "metadata": metadata(&name, None),
                 "spec": spec,
             }),
             json!({
                 "apiVersion": api_version,
                 "kind": "ValidatingAdmissionPolicyBinding",
-                "metadata": metadata(self.name, None),
-                "spec": {"policyName": self.name, "validationActions": ["Deny"]},
+                "metadata": metadata(&name, None),
+                "spec": {"policyName": name, "validationActions": ["Deny"]},
             }),
         ]
     }
+}
+
+/// Policies belong to the cluster, but operators of different namespaces may share one: then each has policies of its
+/// own, named after its namespace.
+fn installed_name(name: &str, options: &Options) -> String {
+    if options.namespaces.is_empty() { name.to_owned() } else { format!("{name}.{}", options.operator_namespace) }
+}
+
+/// The namespaces where ManagedSecrets are served, and the operator's own; empty means all.
+fn concerned(options: &Options) -> Vec<String> {
+    let own = (!options.namespaces.is_empty()).then_some(&options.operator_namespace);
+    options.namespaces.iter().chain(own).cloned().collect()
 }
 
 /// A CEL string literal.

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::crypto::keyring::document::base64;
 
@@ -195,4 +197,13 @@ fn debug_shows_ids_only() {
     let shown = format!("{keyring:?}");
     assert!(shown.contains(&seed_id(1).to_string()), "{shown}");
     assert!(!shown.contains("1, 1") && !shown.contains("0101"), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn no_unwrapped_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Some(envelope) = Envelope::decode(&bytes) {
+            prop_assert!(envelope.check(&entry(Purpose::Record, 1, CREATED, State::Active)).is_err());
+        }
+    }
 }

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-/// Longest namespace, in characters (a DNS label, RFC 1123).
-pub(super) const NAMESPACE_MAX: usize = 63;
-/// Longest `metadata.name`, in characters (a DNS subdomain, RFC 1123).
-pub(super) const NAME_MAX: usize = 253;
+use crate::api::limits::{NAMESPACE_MAX, SECRET_NAME_MAX as NAME_MAX};
 
 /// Where a sealed text may be used. Its `Display` reads after "sealed for".
 #[derive(Clone, Debug, Eq, PartialEq)]

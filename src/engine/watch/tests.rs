@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::engine::{
     supervise::{Failure, Supervisor},
-    testing::{Line, Reply, Seen, Server, bookmark, config_map, event, failing, list, open, short, silent, status},
+    testing::{
+        Line, Reply, Seen, Server, bookmark, config_map, event, failing, list, open, short, silent, status, within,
+    },
 };
 
 const fn seconds(seconds: u64) -> Duration {
@@ -81,6 +83,10 @@ impl Scene {
         Self::with(Server::new(script, calm), Notes::default())
     }
 
+    async fn ready(&self) {
+        within(self.handle.ready()).await.unwrap();
+    }
+
     fn said(&self) -> Vec<String> {
         self.notes.said.lock().unwrap().clone()
     }
@@ -114,7 +120,7 @@ async fn a_list_then_what_happens() {
     let (lines, watch) = open();
     let it = Scene::of([list(&["a", "b"]), watch]);
     assert!(!it.handle.is_ready());
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     assert_eq!(it.said(), ["init", "listed a@1", "listed b@1", "done"]);
     say(&lines, "ADDED", "c", "2");
     say(&lines, "MODIFIED", "a", "3");
@@ -128,7 +134,7 @@ async fn a_list_then_what_happens() {
 async fn a_bookmark_is_a_sign_of_life() {
     let (lines, watch) = open();
     let it = Scene::of([list(&[]), watch]);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     sleep(seconds(100)).await;
     assert_eq!(it.handle.silent_for().as_secs(), 100);
     lines.unbounded_send(bookmark("9")).unwrap();
@@ -161,6 +167,7 @@ async fn streams_that_end_at_once_are_no_storm() {
     sleep(seconds(600)).await;
     let (watches, lists) = (it.server.watches(), it.server.lists());
     assert!((20..=35).contains(&watches), "{watches} watches in ten minutes");
+    assert_eq!(it.watcher.stats.watch_cuts.get(), watches as u64);
     assert_eq!(lists, 1);
 }
 
@@ -229,7 +236,7 @@ async fn an_outage_costs_no_list() {
     assert_eq!(it.told(3).await[2], "applied a@2");
     assert_eq!((it.server.lists(), it.watcher.stats.watch_rebuilds.get()), (1, 0));
     let gaps = it.server.gaps();
-    assert!(gaps[1] < seconds(1) && gaps[6..].iter().all(|gap| *gap >= seconds(24)), "the backoff grows: {gaps:?}");
+    assert!(gaps[1] < seconds(1) && gaps[7..].iter().all(|gap| *gap >= seconds(24)), "the backoff grows: {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap <= seconds(36)), "and has a cap: {gaps:?}");
 }
 
@@ -237,7 +244,7 @@ async fn an_outage_costs_no_list() {
 async fn too_many_requests_are_obeyed() {
     let busy = || Reply::Whole(429, vec![("retry-after", "45")], Value::String("too many".into()));
     let it = Scene::of([busy(), list(&[]), busy()]);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     sleep(seconds(70)).await;
     let gaps = it.server.gaps();
     assert_eq!(it.server.seen().len(), 4);
@@ -249,7 +256,7 @@ async fn too_many_requests_are_obeyed() {
 #[tokio::test(start_paused = true)]
 async fn a_list_that_fails_is_tried_again() {
     let it = Scene::of([failing(500), Reply::Refused, failing(403), list(&["a"])]);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     assert_eq!(it.said().iter().filter(|said| said.as_str() == "done").count(), 1);
     assert_eq!(it.said().last().unwrap(), "done");
     assert_eq!(it.watcher.stats.watch_errors.get(), 3);
@@ -259,7 +266,7 @@ async fn a_list_that_fails_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_answer_is_given_up() {
     let it = Scene::of([Reply::Hang, list(&[]), Reply::Hang]);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     sleep(seconds(40)).await;
     assert_eq!(it.server.seen().len(), 4);
     let gaps = it.server.gaps();
@@ -272,7 +279,7 @@ async fn a_server_that_does_not_answer_is_given_up() {
 async fn a_list_that_stalls_is_given_up() {
     let it = Scene::of([Reply::Stalled]);
     let began = Instant::now();
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     assert!((30..=33).contains(&began.elapsed().as_secs()));
 }
 
@@ -285,7 +292,7 @@ async fn a_list_that_trickles_is_given_up() {
     while lines.unbounded_send(Ok(Value::Null)).is_ok() && began.elapsed() < seconds(3600) {
         sleep(seconds(20)).await;
     }
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     assert!((120..=141).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert_eq!((it.watcher.stats.watch_errors.get(), it.watcher.stats.watch_rebuilds.get()), (1, 1));
 }
@@ -294,7 +301,7 @@ async fn a_list_that_trickles_is_given_up() {
 async fn a_silent_connection_is_given_up_after_the_watch_timeout() {
     let (lines, watch) = open();
     let it = Scene::of([list(&[]), silent(), watch]);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     say(&lines, "ADDED", "a", "2");
     let began = Instant::now();
     it.told(3).await;
@@ -304,10 +311,13 @@ async fn a_silent_connection_is_given_up_after_the_watch_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_is_known_while_the_server_is_away() {
-    let it = Scene::with(Server::new([list(&[])], |_| Reply::Refused), Notes::default());
-    it.handle.ready().await.unwrap();
-    sleep(seconds(700)).await;
-    assert!(it.handle.silent_for() >= 3 * it.watcher.timing.watch);
+    let away: [fn() -> Reply; 2] = [|| Reply::Refused, || failing(503)];
+    for away in away {
+        let it = Scene::with(Server::new([list(&[])], move |_| away()), Notes::default());
+        it.ready().await;
+        sleep(seconds(700)).await;
+        assert!(it.handle.silent_for() >= 3 * it.watcher.timing.watch);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,10 +331,10 @@ async fn one_watch_that_fails_holds_up_no_other() {
     let scope = |client| Api::<ConfigMap>::namespaced(client, "n");
     let failing =
         it.watcher.watch("failing", scope, watcher::Config::default().labels("x=y"), Arc::new(Notes::default()));
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     sleep(seconds(300)).await;
     let began = Instant::now();
-    start(&it.watcher, "late", &Arc::default()).ready().await.unwrap();
+    within(start(&it.watcher, "late", &Arc::default()).ready()).await.unwrap();
     assert!(began.elapsed() < seconds(1));
     assert!(!failing.is_ready());
 }
@@ -334,16 +344,16 @@ async fn a_panic_of_a_sink_ends_the_process() {
     let (lines, watch) = open();
     let notes = Notes { brittle: true, ..Notes::default() };
     let it = Scene::with(Server::new([list(&["a"]), watch], calm), notes);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     say(&lines, "DELETED", "a", "2");
-    assert_eq!(it.supervision.await.unwrap(), Err(Failure::Panicked("watch config maps".into())));
+    assert_eq!(within(it.supervision).await.unwrap(), Err(Failure::Panicked("watch config maps".into())));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_watch_says_nothing_more_and_ends_nothing() {
     let (lines, watch) = open();
     let it = Scene::of([list(&[]), watch]);
-    it.handle.ready().await.unwrap();
+    it.ready().await;
     it.handle.stop();
     // The stream is dropped with the watch.
     let closed = async {
@@ -353,14 +363,14 @@ async fn a_stopped_watch_says_nothing_more_and_ends_nothing() {
     };
     timeout(seconds(10), closed).await.expect("the stream is closed");
     assert_eq!(it.said(), ["init", "done"]);
-    assert_eq!(it.handle.ready().await, Ok(()), "it was");
+    assert_eq!(within(it.handle.ready()).await, Ok(()), "it was");
     assert!(!it.supervision.is_finished());
 
     let early = start(&it.watcher, "early", &Arc::default());
     early.stop();
-    assert_eq!(early.ready().await, Err(Stopped));
+    assert_eq!(within(early.ready()).await, Err(Stopped));
     it.watcher.shutdown.cancel();
-    assert_eq!(it.supervision.await.unwrap(), Ok(()));
+    assert_eq!(within(it.supervision).await.unwrap(), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,13 +383,32 @@ async fn watches_come_and_go() {
     assert_eq!(set.len(), 2);
     assert!(!set.all_ready());
     let (a, b) = (set.get(&"a").unwrap(), set.get(&"b").unwrap());
-    a.ready().await.unwrap();
-    b.ready().await.unwrap();
+    within(a.ready()).await.unwrap();
+    within(b.ready()).await.unwrap();
     assert!(set.all_ready());
     assert!(set.longest_silence().is_some_and(|silence| silence < seconds(1)));
     set.retain(|namespace| *namespace == "b");
     assert_eq!((set.len(), set.get(&"a").is_none()), (1, true));
     assert!(a.stop.is_cancelled() && !b.stop.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_is_forgotten_after_two_good_minutes() {
+    let mut trouble = Trouble::new(Timing::default());
+    let delays: Vec<_> = (0..8).map(|_| trouble.failed(None)).collect();
+    assert!(delays[0] < seconds(1) && delays[7] >= seconds(24), "{delays:?}");
+    sleep(delays[7] + seconds(119)).await;
+    let delay = trouble.failed(None);
+    assert!(delay >= seconds(24), "{delay:?}");
+    sleep(delay + seconds(120)).await;
+    assert!(trouble.failed(None) < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_asks_for_has_a_limit() {
+    let mut trouble = Trouble::new(Timing::default());
+    let delay = trouble.failed(Some(seconds(1_000_000)));
+    assert!((120..=168).contains(&delay.as_secs()), "{delay:?}");
 }
 
 #[test]

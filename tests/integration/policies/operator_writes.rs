@@ -87,15 +87,21 @@ async fn only_keys_are_written_in_the_operators_namespace() {
         (keys::KEYRING_NAME, keys::TYPE_KEYRING, None, true),
         (kek, keys::TYPE_KEK, None, true),
         ("other", keys::TYPE_KEYRING, None, false),
-        (keys::KEYRING_NAME, keys::TYPE_KEK, None, false),
+        (kek, keys::TYPE_KEYRING, None, false),
         (kek, "Opaque", None, false),
         (RECORD, keys::TYPE_RECORD, Some(keys::ROLE_RECORD), false),
         ("db", "Opaque", Some(keys::ROLE_TARGET), false),
     ] {
         let refusal = (!admitted).then_some(REFUSED);
-        let case = format!("{name} of type {secret_type}");
-        expect(&case, secrets.create(&dry_run(), &secret(name, secret_type, role)).await, refusal);
+        // Applied, as an operator of another test may have made its keyring already.
+        let apply = PatchParams { dry_run: true, ..PatchParams::apply(keys::FIELD_MANAGER).force() };
+        let applied = Patch::Apply(secret(name, secret_type, role));
+        expect(&format!("{name} of type {secret_type}"), secrets.patch(name, &apply, &applied).await, refusal);
     }
+    // Its rights in the whole cluster include deleting here; the policy takes them back.
+    let by_admin = Api::<Secret>::namespaced(admin().await, OPERATOR_NAMESPACE);
+    by_admin.create(&PostParams::default(), &secret("bystander", "Opaque", None)).await.unwrap();
+    expect("deleting", secrets.delete("bystander", &DeleteParams::default()).await, Some(REFUSED));
 }
 
 #[tokio::test]

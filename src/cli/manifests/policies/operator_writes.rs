@@ -5,20 +5,14 @@
 //! fills a Secret of type `kubernetes.io/service-account-token` for any account it names), from writing other
 //! controllers' Secrets, and from more than its keys in its own namespace.
 
-use super::{Options, Policy, Resource, Validation, keys, label, literal, literals};
-
-/// Types of `kubernetes.io` that a target may have.
-const BUILT_IN_TYPES: [&str; 3] =
-    ["kubernetes.io/basic-auth", "kubernetes.io/ssh-auth", "kubernetes.io/dockerconfigjson"];
-/// Domains whose types a target may not have otherwise. Suffixes begin with a dot.
-const RESERVED_DOMAINS: [&str; 3] = ["kubernetes.io", "helm.sh", keys::GROUP];
-const RESERVED_SUFFIXES: [&str; 2] = [".kubernetes.io", ".k8s.io"];
+use super::{Options, Policy, Resource, Validation, keys, label, literal};
+use crate::api::rules::target_type_cel;
 
 pub(super) fn policy(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-operator-writes",
         resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE", "DELETE"] },
-        namespace: None,
+        namespaces: Vec::new(),
         conditions: vec![(
             "by-operator",
             format!("request.userInfo.username == {}", literal(&options.operator_user())),
@@ -66,7 +60,7 @@ fn variables(options: &Options) -> Vec<(&'static str, String)> {
             ),
         ),
         ("wasTarget", was_target()),
-        ("hasTargetType", target_type("variables.type")),
+        ("hasTargetType", target_type_cel("variables.type")),
         (
             "isTarget",
             format!(
@@ -85,18 +79,5 @@ fn was_target() -> String {
         label("dyn(oldObject)", keys::LABEL_ROLE),
         literal(keys::ROLE_TARGET),
         literal(keys::ANNO_OWNER)
-    )
-}
-
-/// CEL: a target may have the type that the expression `secret_type` names.
-fn target_type(secret_type: &str) -> String {
-    let domain = format!("{secret_type}.split('/')[0]");
-    let suffixes: Vec<_> =
-        RESERVED_SUFFIXES.iter().map(|suffix| format!("{domain}.endsWith({})", literal(suffix))).collect();
-    format!(
-        "{secret_type} in {}\n|| !({domain} in {} || {})",
-        literals(&BUILT_IN_TYPES),
-        literals(&RESERVED_DOMAINS),
-        suffixes.join(" || ")
     )
 }

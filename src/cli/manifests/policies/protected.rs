@@ -6,7 +6,7 @@
 //! A write that changes nothing is anyone's: a storage migration or a re-encryption of etcd rewrites every object.
 //! Kubernetes' garbage collector edits owner references (`kubectl delete --cascade=orphan`) and finalizers.
 
-use super::{Options, Policy, Resource, Validation, is_trusted, keys, literal, literals};
+use super::{Options, Policy, Resource, Validation, concerned, is_trusted, keys, literal, literals};
 
 /// The garbage collector, with and without `--use-service-account-credentials` of kube-controller-manager.
 const GARBAGE_COLLECTORS: [&str; 2] =
@@ -16,12 +16,12 @@ pub(super) fn policies(options: &Options) -> Vec<Policy> {
     vec![secrets(options), public_key(options), status(options)]
 }
 
-/// Secrets of our own types, in every namespace.
+/// Secrets of our own types.
 fn secrets(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-protected-secrets",
         resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE"] },
-        namespace: None,
+        namespaces: concerned(options),
         conditions: vec![
             ("ours", format!("object.?type.orValue('').startsWith({})", literal(&format!("{}/", keys::GROUP)))),
             ("not-by-operator", format!("!({})", is_trusted(options))),
@@ -46,7 +46,7 @@ fn public_key(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-protected-public-key",
         resource: Resource { group: "", name: "configmaps", operations: &["CREATE", "UPDATE"] },
-        namespace: Some(options.operator_namespace.clone()),
+        namespaces: vec![options.operator_namespace.clone()],
         conditions: vec![
             ("ours", format!("object.metadata.name == {}", literal(keys::PUBLIC_KEY_CONFIGMAP))),
             ("not-by-operator", format!("!({})", is_trusted(options))),
@@ -64,7 +64,7 @@ fn status(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-protected-status",
         resource: Resource { group: keys::GROUP, name: "managedsecrets/status", operations: &["CREATE", "UPDATE"] },
-        namespace: None,
+        namespaces: concerned(options),
         conditions: vec![("not-by-operator", format!("!({})", is_trusted(options)))],
         variables: Vec::new(),
         validations: vec![refuse_unless(options, &same("object", &["status"]), "managedsecrets/status", keys::GROUP)],

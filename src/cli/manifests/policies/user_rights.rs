@@ -17,13 +17,13 @@
 //!
 //! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
 
-use super::{Policy, Resource, Validation, keys, literal};
+use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
 
-pub(super) fn policy() -> Policy {
+pub(super) fn policy(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-user-rights",
         resource: Resource { group: keys::GROUP, name: "managedsecrets", operations: &["CREATE", "UPDATE"] },
-        namespace: None,
+        namespaces: concerned(options),
         conditions: vec![(
             "names-a-secret",
             "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target)\n  : object.spec != oldObject.spec"
@@ -35,7 +35,19 @@ pub(super) fn policy() -> Policy {
 }
 
 fn variables() -> Vec<(&'static str, String)> {
-    [
+    let (key, secret_type) = (literal(keys::DEFAULT_TARGET_KEY), literal(keys::DEFAULT_TARGET_TYPE));
+    let moves = format!(
+        "variables.delivery != variables.oldDelivery\n\
+         || variables.target.?name.orValue(object.metadata.name) != variables.oldTargetName\n\
+         || variables.target.?key.orValue({key}) != variables.oldTarget.?key.orValue({key})"
+    );
+    let shapes = format!(
+        "variables.target.?type.orValue({secret_type}) != variables.oldTarget.?type.orValue({secret_type})\n\
+         || variables.target.?labels.orValue({{}}) != variables.oldTarget.?labels.orValue({{}})\n\
+         || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})\n\
+         || variables.target.?adoption.orValue('Never') != variables.oldTarget.?adoption.orValue('Never')"
+    );
+    let simple = [
         ("old", "oldObject == null ? dyn({}) : dyn(oldObject.spec)"),
         ("target", "dyn(object.spec.?target.orValue({}))"),
         ("oldTarget", "dyn(variables.old.?target.orValue({}))"),
@@ -45,22 +57,9 @@ fn variables() -> Vec<(&'static str, String)> {
         ("oldDelivery", "oldObject == null ? variables.delivery : variables.old.?delivery.orValue('Secret')"),
         ("oldTargetName", "variables.oldTarget.?name.orValue(object.metadata.name)"),
         ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
-        (
-            "moves",
-            "variables.delivery != variables.oldDelivery\n\
-             || variables.target.?name.orValue(object.metadata.name) != variables.oldTargetName\n\
-             || variables.target.?key.orValue('value') != variables.oldTarget.?key.orValue('value')",
-        ),
-        (
-            "shapes",
-            "variables.target.?type.orValue('Opaque') != variables.oldTarget.?type.orValue('Opaque')\n\
-             || variables.target.?labels.orValue({}) != variables.oldTarget.?labels.orValue({})\n\
-             || variables.target.?annotations.orValue({}) != variables.oldTarget.?annotations.orValue({})\n\
-             || variables.target.?adoption.orValue('Never') != variables.oldTarget.?adoption.orValue('Never')",
-        ),
-    ]
-    .map(|(name, expression)| (name, expression.to_owned()))
-    .to_vec()
+    ];
+    let simple = simple.map(|(name, expression)| (name, expression.to_owned()));
+    simple.into_iter().chain([("moves", moves), ("shapes", shapes)]).collect()
 }
 
 fn validations() -> Vec<Validation> {

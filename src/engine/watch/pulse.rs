@@ -1,4 +1,4 @@
-//! What one watch's client hears: a layer under kube's `watcher`, which swallows bookmarks and resumes quietly.
+//! The pulse of one watch: a layer under kube's `watcher`, which swallows bookmarks and resumes quietly.
 //!
 //! * Stamps every good answer and every piece of a body: liveness is judged by it.
 //! * Puts a deadline on the beginning of each answer, and on silences within a list. A watch may be silent; its end is
@@ -21,61 +21,70 @@ use kube::{Client, client::Body};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{BoxError, Service};
+use tracing::warn;
 
 use super::Timing;
-use crate::engine::{backoff::Jitter, client::retry_after};
+use crate::engine::{backoff::Jitter, client::retry_after, stats::Stats};
 
-/// What was heard, shared by the layer, the watch's task and its handle.
+/// What was heard on one watch, shared by the layer, the watch's task and its handle.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct Pulse {
     timing: Timing,
-    heard: Mutex<Heard>,
+    stats: Arc<Stats>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct State {
+    /// When the server was last heard.
     last: Instant,
+    /// What the last answer asked for.
     retry_after: Option<Duration>,
     /// Streams in a row that were cut early.
     cuts: u32,
 }
 
-impl Ear {
-    pub(super) fn new(timing: Timing) -> Self {
-        Self { timing, heard: Mutex::new(Heard { last: Instant::now(), retry_after: None, cuts: 0 }) }
+impl Pulse {
+    pub(super) fn new(timing: Timing, stats: Arc<Stats>) -> Self {
+        Self { timing, stats, state: Mutex::new(State { last: Instant::now(), retry_after: None, cuts: 0 }) }
     }
 
     pub(super) fn silent_for(&self) -> Duration {
-        self.heard().last.elapsed()
+        self.state().last.elapsed()
     }
 
-    /// What the last answer with a `Retry-After` asked for, once.
+    /// The `Retry-After` of the last answer, once.
     pub(super) fn take_retry_after(&self) -> Option<Duration> {
-        self.heard().retry_after.take()
+        self.state().retry_after.take()
     }
 
     fn stamp(&self) {
-        self.heard().last = Instant::now();
+        self.state().last = Instant::now();
     }
 
-    /// How long to wait before a stream is begun.
-    fn pause(&self) -> Duration {
-        match self.heard().cuts {
-            0 => Duration::ZERO,
-            cuts => self.timing.backoff.delay(cuts, Jitter::random()),
+    /// Waits before a stream is begun, if the ones before it were cut.
+    async fn pause(&self) {
+        let cuts = self.state().cuts;
+        if cuts > 0 {
+            let delay = self.timing.backoff.delay(cuts, Jitter::random());
+            warn!(cuts, ?delay, "the stream was cut as it began: waiting before the next one");
+            sleep(delay).await;
         }
     }
 
     fn stream_ended(&self, lasted: Duration) {
         // A watch timeout as short as in tests is no cut.
         let cut = lasted < self.timing.cut.min(self.timing.watch / 2);
-        let mut heard = self.heard();
-        heard.cuts = if cut { heard.cuts.saturating_add(1) } else { 0 };
+        if cut {
+            self.stats.watch_cuts.increment();
+        }
+        let mut state = self.state();
+        state.cuts = if cut { state.cuts.saturating_add(1) } else { 0 };
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing done under this lock panics.
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,21 +93,21 @@ impl Ear {
 #[error("nothing was heard from the server for {0:?}")]
 struct Silence(Duration);
 
-/// A client with an ear.
+/// A client that keeps a pulse.
 #[derive(Clone)]
-pub(super) struct Listening {
+pub(super) struct Monitored {
     client: Client,
-    ear: Arc<Ear>,
+    pulse: Arc<Pulse>,
 }
 
-impl Listening {
-    pub(super) fn new(client: Client, ear: Arc<Ear>) -> Self {
-        Self { client, ear }
+impl Monitored {
+    pub(super) fn new(client: Client, pulse: Arc<Pulse>) -> Self {
+        Self { client, pulse }
     }
 }
 
-impl Service<Request<Body>> for Listening {
-    type Response = Response<Heeded<Body>>;
+impl Service<Request<Body>> for Monitored {
+    type Response = Response<MonitoredBody<Body>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -107,24 +116,26 @@ impl Service<Request<Body>> for Listening {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Self { client, ear } = self.clone();
+        let Self { client, pulse } = self.clone();
         let watch = is_watch(&request);
         Box::pin(async move {
             if watch {
-                sleep(ear.pause()).await;
+                pulse.pause().await;
             }
-            let limit = ear.timing.answer;
+            let limit = pulse.timing.answer;
             let answer = timeout(limit, client.send(request)).await.map_err(|_| Silence(limit))??;
-            if answer.status().is_success() {
-                ear.stamp();
+            pulse.state().retry_after = retry_after(answer.headers());
+            let good = answer.status().is_success();
+            if good {
+                pulse.stamp();
             }
-            ear.heard().retry_after = retry_after(answer.headers());
-            let kind = if watch && answer.status().is_success() {
-                Kind::Stream { began: Instant::now() }
-            } else {
-                Kind::Whole { limit, deadline: Box::pin(sleep(limit)) }
+            let deadline = || Box::pin(sleep(limit));
+            let kind = match (good, watch) {
+                (true, true) => Kind::Stream { began: Instant::now() },
+                (true, false) => Kind::List { limit, deadline: deadline() },
+                (false, _) => Kind::Error { limit, deadline: deadline() },
             };
-            Ok(answer.map(|body| Heeded { body, listening: Listens { ear, kind } }))
+            Ok(answer.map(|body| MonitoredBody { body, monitor: Monitor { pulse, kind } }))
         })
     }
 }
@@ -136,35 +147,37 @@ fn is_watch(request: &Request<Body>) -> bool {
 }
 
 pin_project! {
-    /// A body that is heard out.
-    pub(super) struct Heeded<B> {
+    /// A body that keeps a pulse.
+    pub(super) struct MonitoredBody<B> {
         #[pin]
         body: B,
-        listening: Listens,
+        monitor: Monitor,
     }
 }
 
-struct Listens {
-    ear: Arc<Ear>,
+struct Monitor {
+    pulse: Arc<Pulse>,
     kind: Kind,
 }
 
 enum Kind {
     /// A watch: may be silent, must not be short.
     Stream { began: Instant },
-    /// A list, or an error: must not be silent.
-    Whole { limit: Duration, deadline: Pin<Box<Sleep>> },
+    /// Must not be silent.
+    List { limit: Duration, deadline: Pin<Box<Sleep>> },
+    /// Must not be silent, and is no sign of life.
+    Error { limit: Duration, deadline: Pin<Box<Sleep>> },
 }
 
-impl Drop for Listens {
+impl Drop for Monitor {
     fn drop(&mut self) {
         if let Kind::Stream { began } = self.kind {
-            self.ear.stream_ended(began.elapsed());
+            self.pulse.stream_ended(began.elapsed());
         }
     }
 }
 
-impl<B> HttpBody for Heeded<B>
+impl<B> HttpBody for MonitoredBody<B>
 where
     B: HttpBody,
     B::Error: Into<BoxError>,
@@ -174,19 +187,24 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.project();
-        let Listens { ear, kind } = this.listening;
+        let Monitor { pulse, kind } = this.monitor;
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
             if let Some(Ok(_)) = frame {
-                ear.stamp();
-                if let Kind::Whole { limit, deadline } = kind {
-                    deadline.as_mut().reset(Instant::now() + *limit);
+                match kind {
+                    Kind::Stream { .. } => pulse.stamp(),
+                    Kind::List { limit, deadline } => {
+                        pulse.stamp();
+                        deadline.as_mut().reset(Instant::now() + *limit);
+                    }
+                    // Its deadline is for the whole of it.
+                    Kind::Error { .. } => {}
                 }
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         match kind {
             Kind::Stream { .. } => Poll::Pending,
-            Kind::Whole { limit, deadline } => {
+            Kind::List { limit, deadline } | Kind::Error { limit, deadline } => {
                 ready!(deadline.as_mut().poll(cx));
                 Poll::Ready(Some(Err(Silence(*limit).into())))
             }
