@@ -5,6 +5,7 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod borrowed_rights;
     mod corpus;
     mod facts;
     mod harness;
@@ -15,5 +16,6 @@ mod integration {
     mod operator;
     mod policies;
     mod rights;
+    mod seal;
     mod secret_api;
 }
