@@ -145,6 +145,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_waiter_wakes_for_what_comes_back() {
+        let queue = Queue::new();
+        queue.add(1, Lane::Fresh);
+        assert_eq!(within(queue.next()).await, 1);
+        let waiter = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.next().await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue.finish(&1, Next::After(Duration::from_secs(1)));
+        assert_eq!(within(waiter).await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_age_of_what_waits_is_known() {
         let queue = Queue::new();
         assert_eq!(queue.oldest_due(), None);

@@ -234,11 +234,10 @@ where
             self.stats.watch_rebuilds.increment();
             match why {
                 Rebuild::Starts => warn!("the watch can't be resumed: listing again"),
+                // It took its time already: no further wait.
                 Rebuild::Hang => {
                     self.stats.watch_errors.increment();
-                    let delay = trouble.failed(None);
-                    warn!(?delay, "the list makes no progress: listing again");
-                    sleep(delay).await;
+                    warn!("the list makes no progress: listing again");
                 }
             }
         }

@@ -249,23 +249,17 @@ impl Actor<'_> {
             Err(Failure::Invalid(fields)) => {
                 // The type may be another, or the Secret immutable: a live look tells. What still is refused then, is
                 // refused for good.
-                return match before {
-                    Some((_, false)) => self.read_secret(world, &write.name).await,
-                    _ => {
-                        let type_ = write.type_.as_deref().unwrap_or("the Secret's own");
-                        let message = format!(
-                            "the API server refuses the target Secret {}: the value must be valid for its type {type_} ({fields})",
-                            write.name
-                        );
-                        let problem = Problem::new(Reason::WriteRefused, message);
-                        world.refused = Some(Refused { secret: write.name.clone(), problem });
-                        // Known from here on, so that the refusal has something to be about.
-                        if before.is_none() {
-                            self.read_secret(world, &write.name).await?;
-                        }
-                        Ok(())
-                    }
-                };
+                if matches!(before, Some((_, false))) {
+                    return self.read_secret(world, &write.name).await;
+                }
+                let type_ = write.type_.as_deref().unwrap_or("the Secret's own");
+                let message = format!(
+                    "the API server refuses the target Secret {}: the value must be valid for its type {type_} ({fields})",
+                    write.name
+                );
+                let problem = Problem::new(Reason::WriteRefused, message);
+                world.refused = Some(Refused { secret: write.name.clone(), problem });
+                return Ok(());
             }
             Err(failure) => return Err(failure),
         };
@@ -340,7 +334,10 @@ impl Actor<'_> {
                 let note = format!("version {}: {message}", own.status.version.unwrap_or_default());
                 self.events.say(own, reason, "NewValue", false, &note);
             }
-            ("True", false) => self.events.say(own, reason, "Serve", reason != Reason::Served, &message),
+            ("True", false) => {
+                let warning = !matches!(reason, Reason::Served | Reason::Suspended);
+                self.events.say(own, reason, "Serve", warning, &message);
+            }
             ("False", false) => self.events.say(own, reason, "Reconcile", true, &message),
             _ => {}
         }
@@ -365,7 +362,7 @@ impl Actor<'_> {
             // Often over by the next try, and then nobody needs to have read of it.
             return;
         }
-        if let Step::Write(write) = decide::failed(world, failure.verdict())
+        if let Step::Write(write) = decide::failed(world, &failure.verdict())
             && let Write::Status(status) = &*write
             && let Err(second) = self.write_status(world, status).await
         {

@@ -1,20 +1,15 @@
 //! The calls of a reconcile, one function each: what is sent, and what is kept of the answer.
 //!
-//! Answers that can hold a value are read as text and decoded here: the client's own decoding logs the whole body where
-//! it fails.
+//! Everything goes through [`secret_api::call`], which logs no body: the client's own decoding does where it fails.
 
-use std::collections::BTreeMap;
-
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client, Resource as _,
     api::{DeleteParams, GetParams, Patch, PatchParams, Preconditions},
     core::Request,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::{
     decide::Slot,
@@ -26,6 +21,7 @@ use crate::{
         ManagedSecret, ManagedSecretStatus,
         keys::{FIELD_MANAGER, GROUP, KIND, VERSION},
     },
+    kek::secret_api::{self, SecretObject},
     reconcile::view::Own,
 };
 
@@ -40,28 +36,12 @@ pub struct Cluster {
     namespace: String,
 }
 
-/// A Secret as it comes over the wire; the data stays base64 until it goes into wiped memory.
-#[derive(Deserialize)]
-struct Wire {
-    metadata: ObjectMeta,
-    #[serde(rename = "type")]
-    type_: Option<String>,
-    immutable: Option<bool>,
-    #[serde(default)]
-    data: BTreeMap<String, String>,
-}
-
-impl From<Wire> for LiveSecret {
-    fn from(wire: Wire) -> Self {
-        let mut view = SecretView::from_meta(wire.metadata);
-        view.type_ = wire.type_;
-        view.immutable = wire.immutable.unwrap_or(false);
-        let data = wire.data.into_iter().map(|(key, text)| {
-            let text = Zeroizing::new(text);
-            // The API server has checked the base64; were it broken, the bytes would be no value.
-            (key, Zeroizing::new(BASE64_STANDARD.decode(text.as_bytes()).unwrap_or_default()))
-        });
-        Self { view, data: data.collect() }
+impl From<SecretObject> for LiveSecret {
+    fn from(object: SecretObject) -> Self {
+        let mut view = SecretView::from_meta(object.metadata);
+        view.type_ = object.type_;
+        view.immutable = object.immutable.unwrap_or(false);
+        Self { view, data: object.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect() }
     }
 }
 
@@ -78,10 +58,7 @@ impl Cluster {
         doing: &str,
     ) -> Result<T, Failure> {
         let request = request.map_err(|_| Failure::Invalid("the request".to_owned()))?;
-        let text = self.client.request_text(request).await.map_err(|error| Failure::of(&error, doing))?;
-        let text = Zeroizing::new(text);
-        serde_json::from_str(&text)
-            .map_err(|_| Failure::Unavailable { what: "the answer cannot be read".to_owned(), retry_after: None })
+        secret_api::call(&self.client, request).await.map_err(|error| Failure::of(error, doing))
     }
 
     fn secrets(&self) -> Request {
@@ -94,9 +71,9 @@ impl Cluster {
 
     /// Reads a Secret with its data; `None` where there is none.
     pub async fn secret(&self, name: &str) -> Result<Option<LiveSecret>, Failure> {
-        let read = self.call::<Wire>(self.secrets().get(name, &GetParams::default()), "get secrets").await;
+        let read = self.call::<SecretObject>(self.secrets().get(name, &GetParams::default()), "get secrets").await;
         match read {
-            Ok(wire) => Ok(Some(wire.into())),
+            Ok(object) => Ok(Some(object.into())),
             Err(Failure::Absent) => Ok(None),
             Err(failure) => Err(failure),
         }
@@ -128,8 +105,8 @@ impl Cluster {
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let wire: Wire = self.call(self.secrets().patch(name, &params, &Patch::Apply(&body)), doing).await?;
-        Ok(wire.into())
+        let written: SecretObject = self.call(self.secrets().patch(name, &params, &Patch::Apply(&body)), doing).await?;
+        Ok(written.into())
     }
 
     /// Deletes a Secret, if it still is this one at this version.

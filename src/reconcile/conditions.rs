@@ -127,7 +127,7 @@ pub fn follow(
             let stalled_already =
                 find(STALLED).filter(of_this_generation).is_some_and(|before| before.reason == p.reason.as_str());
             let mut reconciling = make(RECONCILING, "True", p.reason, &p.message);
-            if find(RECONCILING).filter(of_this_generation).is_none() {
+            if !find(RECONCILING).is_some_and(|before| of_this_generation(&before)) {
                 // Counted anew for each generation, although the status stays `True`.
                 reconciling.last_transition_time = whole_seconds(now);
             }

@@ -206,7 +206,7 @@ pub fn decide(world: &World) -> Step {
 
 /// The step that says in the status how a pass failed, if it does not say so already.
 #[must_use]
-pub fn failed(world: &World, verdict: Verdict) -> Step {
+pub fn failed(world: &World, verdict: &Verdict) -> Step {
     if world.gone || world.own.deleting {
         return Step::Finish(Finish::DONE);
     }
@@ -220,16 +220,16 @@ fn next(world: &World) -> Result<Step, Step> {
     }
     if own.namespace == world.settings.operator_namespace {
         let message = "no ManagedSecret is served in the operator's own namespace, where its keys live";
-        return Ok(report(world, None, Verdict::Person(Problem::new(Reason::NamespaceNotServed, message))));
+        return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::NamespaceNotServed, message))));
     }
     if own.spec.suspended() {
-        return Ok(report(world, None, Verdict::Suspended));
+        return Ok(report(world, None, &Verdict::Suspended));
     }
     if let Some(violation) = own.violations.first() {
-        return Ok(report(world, None, Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
+        return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
     }
     match draft::draft(world)? {
-        draft::Outcome::Stuck(verdict) => Ok(report(world, None, verdict)),
+        draft::Outcome::Stuck(verdict) => Ok(report(world, None, &verdict)),
         draft::Outcome::Draft(draft) => carry_out(world, &draft),
     }
 }
@@ -285,7 +285,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
     for trouble in &draft.troubles {
         verdict = verdict.and(trouble.clone());
     }
-    let step = report(world, Some((draft, record, place)), verdict);
+    let step = report(world, Some((draft, record, place)), &verdict);
     if let (Step::Finish(_), Some(other)) = (&step, draft.others.iter().find(|other| !other.view.deleting)) {
         confirmed(world, record)?;
         let slot = Slot::over(&other.view);
@@ -349,10 +349,10 @@ fn served_text(world: &World, draft: &draft::Draft<'_>) -> String {
 }
 
 /// Writes the status where it differs, and says when to look again.
-fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String>)>, verdict: Verdict) -> Step {
+fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String>)>, verdict: &Verdict) -> Step {
     let own = &world.own;
     let old = own.status.conditions.as_deref().unwrap_or_default();
-    let (conditions, stalls_in) = conditions::follow(old, own.generation, &verdict, world.now);
+    let (conditions, stalls_in) = conditions::follow(old, own.generation, verdict, world.now);
     let mut status = own.status.clone();
     status.observed_generation = Some(own.generation);
     status.conditions = Some(conditions);

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use kube::core::Status;
-
 use super::{conditions::Verdict, world::Problem};
-use crate::api::Reason;
+use crate::{
+    api::Reason,
+    kek::secret_api::{CallError, Refusal, RefusalKind},
+};
 
 /// Why a call failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -48,43 +49,40 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Reads an error of the client. `doing` says what was tried, in the words of RBAC.
+    /// Reads why a call failed. `doing` says what was tried, in the words of RBAC.
     #[must_use]
-    pub fn of(error: &kube::Error, doing: &str) -> Self {
+    pub fn of(error: CallError, doing: &str) -> Self {
+        let unavailable = |what: &str| Self::Unavailable { what: what.to_owned(), retry_after: None };
         match error {
-            kube::Error::Api(status) => Self::of_status(status, doing),
-            // Neither bodies nor messages of lower layers: an error of decoding quotes what it read.
-            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
-                Self::Unavailable { what: "the answer cannot be read".to_owned(), retry_after: None }
-            }
-            _ => Self::Unavailable { what: "no answer".to_owned(), retry_after: None },
+            CallError::Refused(refusal) => Self::of_refusal(refusal, doing),
+            // Texts of lower layers name hosts and ports: enough for a log line, too much for a status.
+            CallError::Unreachable(_) => unavailable("no answer"),
+            CallError::Malformed => unavailable("the answer cannot be read"),
+            CallError::Request(what) => Self::Invalid(what),
         }
     }
 
-    fn of_status(status: &Status, doing: &str) -> Self {
-        let details = status.details.as_ref();
-        let causes = || details.into_iter().flat_map(|details| &details.causes);
-        let after = details.map_or(0, |details| details.retry_after_seconds);
-        let retry_after = (after > 0).then(|| Duration::from_secs(after.into()));
-        match status.code {
-            404 => Self::Absent,
-            409 => Self::Conflict,
-            // A wrong uid is not a conflict but an invalid field to the API server.
-            422 if causes().any(|cause| cause.field == "metadata.uid") => Self::Conflict,
-            403 if causes().any(|cause| cause.reason == "NamespaceTerminating") => Self::Terminating,
-            403 if status.message.contains("exceeded quota") => Self::Quota,
-            400..=499 if admission(&status.message).is_some() => {
-                Self::Refused(admission(&status.message).unwrap_or_default())
-            }
-            403 => Self::Forbidden(doing.to_owned()),
-            422 => {
-                let mut fields: Vec<String> =
-                    causes().map(|cause| format!("{} ({})", cause.field, cause.reason)).collect();
+    fn of_refusal(refusal: Refusal, doing: &str) -> Self {
+        if refusal.is_not_found() {
+            return Self::Absent;
+        }
+        if refusal.is_conflict() {
+            return Self::Conflict;
+        }
+        match (refusal.kind, refusal.code) {
+            (RefusalKind::NamespaceTerminating, _) => Self::Terminating,
+            (RefusalKind::Quota, _) => Self::Quota,
+            (RefusalKind::Admission(name), _) => Self::Refused(name),
+            (RefusalKind::Rbac, _) | (RefusalKind::Other, 401 | 403) => Self::Forbidden(doing.to_owned()),
+            (RefusalKind::Other, 422) => {
+                let mut fields = refusal.fields;
                 fields.sort();
                 fields.dedup();
                 Self::Invalid(fields.join(", "))
             }
-            code => Self::Unavailable { what: format!("{code} {}", status.reason), retry_after },
+            (RefusalKind::Other, code) => {
+                Self::Unavailable { what: format!("{code} {}", refusal.reason), retry_after: refusal.retry_after }
+            }
         }
     }
 
@@ -111,54 +109,32 @@ impl Failure {
     }
 }
 
-/// The name of the webhook or policy that refused, as the API server quotes it in its own part of the message.
-fn admission(message: &str) -> Option<String> {
-    let named = |marker: &str, quote: char, what: &str| {
-        let rest = message.split_once(marker)?.1;
-        Some(format!("{what} {}", rest.split_once(quote)?.0))
-    };
-    named("admission webhook \"", '"', "admission webhook")
-        .or_else(|| named("ValidatingAdmissionPolicy '", '\'', "ValidatingAdmissionPolicy"))
-        .or_else(|| message.contains("denied the request").then(|| "admission control".to_owned()))
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn status(code: u16, message: &str, causes: &serde_json::Value) -> Failure {
-        let status: Status = serde_json::from_value(json!({
-            "status": "Failure", "code": code, "message": message, "reason": "R", "details": {"causes": causes, "retryAfterSeconds": 7}
-        }))
-        .unwrap();
-        Failure::of(&kube::Error::Api(Box::new(status)), "create secrets")
+    fn of(code: u16, kind: RefusalKind, fields: &[&str]) -> Failure {
+        let refusal = Refusal {
+            code,
+            reason: "R".to_owned(),
+            kind,
+            fields: fields.iter().map(|&field| field.to_owned()).collect(),
+            retry_after: Some(Duration::from_secs(7)),
+        };
+        Failure::of(CallError::Refused(refusal), "create secrets")
     }
 
     #[test]
-    fn tells_refusals_apart_without_quoting_them() {
-        let none = json!([]);
-        assert_eq!(status(409, "x", &none), Failure::Conflict);
-        assert_eq!(status(422, "x", &json!([{"field": "metadata.uid"}])), Failure::Conflict);
-        assert_eq!(status(403, "x", &json!([{"reason": "NamespaceTerminating"}])), Failure::Terminating);
-        assert_eq!(status(403, "secrets is forbidden: exceeded quota: q", &none), Failure::Quota);
-        assert_eq!(status(403, "cannot create", &none), Failure::Forbidden("create secrets".into()));
-        let webhook = status(403, "admission webhook \"gate.example\" denied the request: hunter2", &none);
-        assert_eq!(webhook, Failure::Refused("admission webhook gate.example".into()));
-        let policy =
-            status(422, "forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: hunter2", &none);
-        assert_eq!(policy, Failure::Refused("ValidatingAdmissionPolicy p".into()));
-        let invalid = status(
-            422,
-            "data[.dockerconfigjson]: Invalid value: hunter2",
-            &json!([{"field": "data[.dockerconfigjson]", "reason": "FieldValueInvalid", "message": "hunter2"}]),
-        );
-        assert_eq!(invalid, Failure::Invalid("data[.dockerconfigjson] (FieldValueInvalid)".into()));
-        assert_eq!(status(429, "x", &none).retry_after(), Some(Duration::from_secs(7)));
-        for failure in [webhook, policy, invalid] {
-            assert!(!format!("{failure} {failure:?}").contains("hunter2"));
-        }
+    fn tells_refusals_apart() {
+        assert_eq!(of(404, RefusalKind::Other, &[]), Failure::Absent);
+        assert_eq!(of(409, RefusalKind::Other, &[]), Failure::Conflict);
+        assert_eq!(of(422, RefusalKind::Other, &["metadata.uid"]), Failure::Conflict);
+        assert_eq!(of(403, RefusalKind::NamespaceTerminating, &[]), Failure::Terminating);
+        assert_eq!(of(403, RefusalKind::Quota, &[]), Failure::Quota);
+        assert_eq!(of(403, RefusalKind::Rbac, &[]), Failure::Forbidden("create secrets".into()));
+        assert_eq!(of(400, RefusalKind::Admission("gate".into()), &[]), Failure::Refused("gate".into()));
+        assert_eq!(of(422, RefusalKind::Other, &["type", "data", "type"]), Failure::Invalid("data, type".into()));
+        assert_eq!(of(429, RefusalKind::Other, &[]).retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(of(403, RefusalKind::Quota, &[]).retry_after(), None);
     }
 }

@@ -61,7 +61,7 @@ struct Sources {
 
 /// One namespace.
 #[derive(Debug, Default)]
-struct Shelf {
+struct Site {
     objects: HashMap<String, Own>,
     secrets: HashMap<String, Entry>,
     /// Versions of Secrets that we deleted: an older event must not bring them back.
@@ -81,89 +81,90 @@ struct Shelf {
 /// All namespaces.
 #[derive(Debug, Default)]
 pub struct Index {
-    shelves: HashMap<String, Shelf>,
+    namespaces: HashMap<String, Site>,
 }
 
 impl Index {
     /// What a pass starts from; `None` where there is no such object.
     #[must_use]
     pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Snapshot> {
-        let shelf = self.shelves.get(&key.namespace)?;
-        let own = shelf.objects.get(&key.name)?.clone();
-        let mut names: BTreeSet<&String> = shelf.by_owner.get(&key.name).into_iter().flatten().collect();
+        let site = self.namespaces.get(&key.namespace)?;
+        let own = site.objects.get(&key.name)?.clone();
+        let mut names: BTreeSet<&String> = site.by_owner.get(&key.name).into_iter().flatten().collect();
         let concerning = secrets_of(&own);
         names.extend(&concerning);
         let secrets: Vec<SecretView> = names
             .into_iter()
-            .filter_map(|name| shelf.secrets.get(name))
+            .filter_map(|name| site.secrets.get(name))
             .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
             .map(|entry| entry.view.clone())
             .collect();
         let types =
-            secrets.iter().filter_map(|view| Some((view.uid.clone(), shelf.types.get(&view.uid)?.clone()))).collect();
+            secrets.iter().filter_map(|view| Some((view.uid.clone(), site.types.get(&view.uid)?.clone()))).collect();
         let source = match &own.spec.value_from {
             None => SourceSeen::NotWanted,
-            Some(_) if !shelf.sources.synced => SourceSeen::Unsynced,
-            Some(from) => match shelf.sources.versions.get(&from.secret_key_ref.name) {
+            Some(_) if !site.sources.synced => SourceSeen::Unsynced,
+            Some(from) => match site.sources.versions.get(&from.secret_key_ref.name) {
                 None => SourceSeen::Absent,
                 Some((uid, version)) => SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() },
             },
         };
-        let peers = shelf.peers(&own);
+        let peers = site.peers(&own);
         Some(Snapshot { own, secrets, types, source, peers })
     }
 
     /// Whether an object's spec is newer than its status says.
     #[must_use]
     pub fn is_fresh(&self, key: &Key) -> bool {
-        let own = self.shelves.get(&key.namespace).and_then(|shelf| shelf.objects.get(&key.name));
+        let own = self.namespaces.get(&key.namespace).and_then(|site| site.objects.get(&key.name));
         own.is_some_and(|own| own.status.observed_generation != Some(own.generation))
     }
 
     /// Every object.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.shelves.iter().flat_map(|(namespace, shelf)| {
-            shelf.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
+        self.namespaces.iter().flat_map(|(namespace, site)| {
+            site.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
         })
     }
 
     /// Namespaces in which some object has a `valueFrom`.
     pub fn source_namespaces(&self) -> impl Iterator<Item = &String> {
-        self.shelves.iter().filter(|(_, shelf)| !shelf.by_source.is_empty()).map(|(namespace, _)| namespace)
+        self.namespaces.iter().filter(|(_, site)| !site.by_source.is_empty()).map(|(namespace, _)| namespace)
     }
 
     /// An object as a watch shows it, or as it came back from our own write of its status. Returns whom to wake.
     pub fn put_object(&mut self, own: Own) -> Vec<Key> {
         let namespace = own.namespace.clone();
-        let shelf = self.shelves.entry(namespace.clone()).or_default();
+        let site = self.namespaces.entry(namespace.clone()).or_default();
         let mut wake = BTreeSet::new();
-        if let Some(before) = shelf.objects.get(&own.name) {
-            if before.uid == own.uid && !is_newer(&own.resource_version, &before.resource_version) {
+        if let Some(before) = site.objects.get(&own.name) {
+            // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
+            if !is_newer(&own.resource_version, &before.resource_version) {
                 return Vec::new();
             }
             let before = before.clone();
-            shelf.unlink(&before);
+            site.unlink(&before);
             if before.spec.name != own.spec.name || before.deleting != own.deleting {
                 // A name that this one wanted is wanted no more.
-                wake.extend(shelf.by_name.get(&before.spec.name).cloned().unwrap_or_default());
+                wake.extend(site.by_name.get(&before.spec.name).cloned().unwrap_or_default());
             }
         }
         wake.insert(own.name.clone());
-        shelf.link(&own);
-        shelf.objects.insert(own.name.clone(), own);
+        site.link(&own);
+        site.objects.insert(own.name.clone(), own);
         keys(&namespace, wake)
     }
 
     /// An object is gone.
     pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
-        let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
-        let Some(before) = shelf.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let Some(before) = site.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
         else {
             return Vec::new();
         };
-        shelf.objects.remove(name);
-        shelf.unlink(&before);
-        let mut wake = shelf.by_name.get(&before.spec.name).cloned().unwrap_or_default();
+        site.objects.remove(name);
+        site.unlink(&before);
+        let mut wake = site.by_name.get(&before.spec.name).cloned().unwrap_or_default();
         wake.insert(name.to_owned());
         keys(namespace, wake)
     }
@@ -171,20 +172,19 @@ impl Index {
     /// A labelled Secret as a watch shows it (`written` absent), or as it came back from our own write. Returns whom to
     /// wake: nobody where nothing is new.
     pub fn put_secret(&mut self, namespace: &str, mut view: SecretView, written: Option<Instant>) -> Vec<Key> {
-        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
         if let Some(type_) = view.type_.take() {
-            shelf.types.insert(view.uid.clone(), type_);
+            site.types.insert(view.uid.clone(), type_);
         }
         let name = view.name.clone();
-        if shelf
+        if site
             .buried
             .get(&name)
             .is_some_and(|dead| dead.uid == view.uid && !is_newer(&view.resource_version, &dead.resource_version))
         {
             return Vec::new();
         }
-        if let Some(before) = shelf.secrets.get_mut(&name)
-            && before.view.uid == view.uid
+        if let Some(before) = site.secrets.get_mut(&name)
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
             if written.is_none() && before.view.resource_version == view.resource_version {
@@ -193,38 +193,38 @@ impl Index {
             return Vec::new();
         }
         let mut wake = BTreeSet::new();
-        if let Some(before) = shelf.secrets.remove(&name) {
-            wake.extend(shelf.concerned(&before.view));
-            shelf.unlink_secret(&before.view);
+        if let Some(before) = site.secrets.remove(&name) {
+            wake.extend(site.concerned(&before.view));
+            site.unlink_secret(&before.view);
         }
-        shelf.buried.remove(&name);
-        wake.extend(shelf.concerned(&view));
+        site.buried.remove(&name);
+        wake.extend(site.concerned(&view));
         for owner in owners(&view) {
-            shelf.by_owner.entry(owner).or_default().insert(name.clone());
+            site.by_owner.entry(owner).or_default().insert(name.clone());
         }
-        shelf.secrets.insert(name, Entry { view, unconfirmed: written });
+        site.secrets.insert(name, Entry { view, unconfirmed: written });
         if written.is_some() { Vec::new() } else { keys(namespace, wake) }
     }
 
     /// A labelled Secret is gone, or has lost its label. Wakes also where it was known already, for our own deletion
     /// frees a name that others wait for.
     pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
-        let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
-        if shelf.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid) {
-            if let Some(entry) = shelf.secrets.remove(&view.name) {
-                shelf.unlink_secret(&entry.view);
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        if site.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid) {
+            if let Some(entry) = site.secrets.remove(&view.name) {
+                site.unlink_secret(&entry.view);
             }
-            shelf.types.remove(&view.uid);
+            site.types.remove(&view.uid);
         }
-        shelf.buried.remove(&view.name);
-        keys(namespace, shelf.concerned(view))
+        site.buried.remove(&view.name);
+        keys(namespace, site.concerned(view))
     }
 
     /// We deleted a Secret: until its end is seen, no event from before may bring it back.
     pub fn bury(&mut self, namespace: &str, view: &SecretView) {
         self.remove_secret(namespace, view);
-        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
-        shelf.buried.insert(view.name.clone(), view.clone());
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
+        site.buried.insert(view.name.clone(), view.clone());
     }
 
     /// A list of objects is complete: what it shows replaces all that was known, also newer versions, for a list after
@@ -240,7 +240,7 @@ impl Index {
         let mut wake: Vec<Key> =
             gone.iter().flat_map(|key| self.remove_object(&key.namespace, &key.name, None)).collect();
         for own in listed {
-            let before = self.shelves.get(&own.namespace).and_then(|shelf| shelf.objects.get(&own.name));
+            let before = self.namespaces.get(&own.namespace).and_then(|site| site.objects.get(&own.name));
             match before {
                 Some(before) if before.uid == own.uid && before.resource_version == own.resource_version => {}
                 Some(_) => {
@@ -257,12 +257,12 @@ impl Index {
     /// list after a restore of etcd shows older ones.
     pub fn replace_secrets(&mut self, namespace: Option<&str>, listed: Vec<(String, SecretView)>) -> Vec<Key> {
         let mut before: HashMap<(String, String), SecretView> = HashMap::new();
-        for (name, shelf) in self.shelves.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
-            shelf.buried.clear();
-            for (secret, entry) in shelf.secrets.drain() {
+        for (name, site) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
+            site.buried.clear();
+            for (secret, entry) in site.secrets.drain() {
                 before.insert((name.clone(), secret), entry.view);
             }
-            shelf.by_owner.clear();
+            site.by_owner.clear();
         }
         let mut wake = Vec::new();
         for (namespace, view) in listed {
@@ -282,31 +282,31 @@ impl Index {
 
     /// A source Secret as the watch on its namespace shows it.
     pub fn put_source(&mut self, namespace: &str, name: &str, uid: String, resource_version: String) -> Vec<Key> {
-        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
         let version = (uid, resource_version);
-        let before = shelf.sources.versions.insert(name.to_owned(), version.clone());
-        if before == Some(version) || !shelf.sources.synced {
+        let before = site.sources.versions.insert(name.to_owned(), version.clone());
+        if before == Some(version) || !site.sources.synced {
             return Vec::new();
         }
-        keys(namespace, shelf.by_source.get(name).cloned().unwrap_or_default())
+        keys(namespace, site.by_source.get(name).cloned().unwrap_or_default())
     }
 
     /// A source Secret is gone.
     pub fn remove_source(&mut self, namespace: &str, name: &str) -> Vec<Key> {
-        let Some(shelf) = self.shelves.get_mut(namespace) else { return Vec::new() };
-        shelf.sources.versions.remove(name);
-        keys(namespace, shelf.by_source.get(name).cloned().unwrap_or_default())
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        site.sources.versions.remove(name);
+        keys(namespace, site.by_source.get(name).cloned().unwrap_or_default())
     }
 
     /// A list of source Secrets is complete.
     pub fn replace_sources(&mut self, namespace: &str, listed: HashMap<String, (String, String)>) -> Vec<Key> {
-        let shelf = self.shelves.entry(namespace.to_owned()).or_default();
-        let first = !std::mem::replace(&mut shelf.sources.synced, true);
-        let before = std::mem::replace(&mut shelf.sources.versions, listed);
-        let moved = shelf
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
+        let first = !std::mem::replace(&mut site.sources.synced, true);
+        let before = std::mem::replace(&mut site.sources.versions, listed);
+        let moved = site
             .by_source
             .iter()
-            .filter(|(source, _)| first || before.get(*source) != shelf.sources.versions.get(*source))
+            .filter(|(source, _)| first || before.get(*source) != site.sources.versions.get(*source))
             .flat_map(|(_, objects)| objects.clone())
             .collect();
         keys(namespace, moved)
@@ -314,13 +314,13 @@ impl Index {
 
     /// The watch on a namespace's sources has ended.
     pub fn forget_sources(&mut self, namespace: &str) {
-        if let Some(shelf) = self.shelves.get_mut(namespace) {
-            shelf.sources = Sources::default();
+        if let Some(site) = self.namespaces.get_mut(namespace) {
+            site.sources = Sources::default();
         }
     }
 }
 
-impl Shelf {
+impl Site {
     fn link(&mut self, own: &Own) {
         self.by_name.entry(own.spec.name.clone()).or_default().insert(own.name.clone());
         for secret in secrets_of(own) {
@@ -360,7 +360,8 @@ impl Shelf {
         let reserved_for = wanting
             .filter(|peer| **peer != own.name)
             .filter_map(|peer| self.objects.get(peer))
-            .filter(|peer| !peer.deleting)
+            // Nothing is written for these, so nothing is kept for them.
+            .filter(|peer| !peer.deleting && !peer.spec.suspended() && peer.violations.is_empty())
             .find(|peer| {
                 let lost_it = peer.status.record.as_ref().is_some_and(|held| held.name == record);
                 // An object without a record leaves a free name to one that wants to move there.

@@ -118,7 +118,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         timing: options.timing,
         shutdown: shutdown.clone(),
     };
-    let watches = start_watches(&watcher, &shared, &options.namespaces);
+    let started = start_watches(&watcher, &shared, &options.namespaces);
     let spawner = supervisor.spawner();
     spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
     let namespace = options.operator_namespace.clone();
@@ -143,7 +143,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let work = {
         let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
         async move {
-            for watch in &watches {
+            for watch in &started {
                 // An error means that the watch was stopped, and so are we.
                 if watch.ready().await.is_err() {
                     return;
@@ -186,26 +186,26 @@ fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String])
     let scopes: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
     let labelled = watcher::Config::default().labels(LABEL_ROLE).page_size(PAGE);
-    let mut watches = Vec::new();
+    let mut started = Vec::new();
     for scope in scopes {
         let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
         let objects = Arc::new(Objects::new(Arc::clone(shared), scope.clone()));
         let namespace = scope.clone();
-        watches.push(watcher.watch(
+        started.push(watcher.watch(
             format!("managedsecrets{of}"),
             |client| in_scope::<DeserializeGuard<ManagedSecret>>(client, namespace.as_deref()),
             watcher::Config::default().page_size(PAGE),
             objects,
         ));
         let secrets = Arc::new(Labelled::new(Arc::clone(shared), scope.clone()));
-        watches.push(watcher.watch(
+        started.push(watcher.watch(
             format!("secrets{of}"),
             |client| in_scope::<PartialObjectMeta<Secret>>(client, scope.as_deref()),
             labelled.clone(),
             secrets,
         ));
     }
-    watches
+    started
 }
 
 fn in_scope<K>(client: Client, namespace: Option<&str>) -> Api<K>
@@ -221,16 +221,16 @@ where
 
 /// One watch on Secrets, metadata only, for each namespace in which some object has a `valueFrom`.
 async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: CancellationToken) {
-    let watches: WatchSet<String> = WatchSet::default();
+    let kept: WatchSet<String> = WatchSet::default();
     let mut running = BTreeSet::new();
     while shutdown.run_until_cancelled(shared.sources_moved.notified()).await.is_some() {
         let wanted: BTreeSet<String> = shared.index().source_namespaces().cloned().collect();
-        watches.retain(|namespace| wanted.contains(namespace));
+        kept.retain(|namespace| wanted.contains(namespace));
         for namespace in running.difference(&wanted) {
             shared.index().forget_sources(namespace);
         }
         for namespace in &wanted {
-            watches.ensure(namespace.clone(), || {
+            kept.ensure(namespace.clone(), || {
                 let sink = Arc::new(Sources::new(Arc::clone(&shared), namespace.clone()));
                 let scope = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, namespace);
                 let config = watcher::Config::default().page_size(PAGE);

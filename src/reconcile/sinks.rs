@@ -76,14 +76,11 @@ impl Objects {
 
 fn decoded(guarded: DeserializeGuard<ManagedSecret>) -> Option<Own> {
     let (namespace, name) = (guarded.namespace(), guarded.name_any());
-    match guarded.0 {
-        Ok(object) => Some(Own::new(object)),
+    if guarded.0.is_err() {
         // The error quotes what it could not read: it is not shown.
-        Err(_) => {
-            warn!(namespace, name, "a ManagedSecret cannot be read, and is skipped: is its CRD that of this version?");
-            None
-        }
+        warn!(namespace, name, "a ManagedSecret cannot be read, and is skipped: is its CRD that of this version?");
     }
+    guarded.0.ok().map(Own::new)
 }
 
 impl Sink<DeserializeGuard<ManagedSecret>> for Objects {

@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -133,7 +134,7 @@ impl Module {
         let lock_path = folder.join(".lock");
         let lock = File::create(&lock_path).context("create", &lock_path)?;
         if lock.try_lock().is_err() {
-            eprintln!("waiting for another build of {program} {} …", self.version);
+            say(&format!("waiting for another build of {program} {} …", self.version));
             lock.lock().context("lock", &lock_path)?;
         }
         if path.is_file() {
@@ -147,7 +148,7 @@ impl Module {
         if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Err(Error::GoMissing(folder.to_owned()));
         }
-        eprintln!("building {program} {} (first time only, a few minutes) …", self.version);
+        say(&format!("building {program} {} (first time only, a few minutes) …", self.version));
         let partial = folder.join(format!(".{program}.partial"));
         // Supervised: a build that outlived us would write beside the one of who takes the lock next.
         let supervisor = Supervisor::start("build")?;
@@ -168,7 +169,7 @@ impl Module {
             }
             if said.elapsed() >= HEARTBEAT {
                 said = Instant::now();
-                eprintln!("building {program} {} … {} s", self.version, began.elapsed().as_secs());
+                say(&format!("building {program} {} … {} s", self.version, began.elapsed().as_secs()));
             }
             std::thread::sleep(Duration::from_millis(100));
         };
@@ -178,7 +179,12 @@ impl Module {
         }
         let path = folder.join(program);
         fs::rename(&partial, &path).context("create", &path)?;
-        eprintln!("built {program} {} in {} s", self.version, began.elapsed().as_secs());
+        say(&format!("built {program} {} in {} s", self.version, began.elapsed().as_secs()));
         Ok(())
     }
+}
+
+/// Shows progress at once, also from within a test, whose `eprintln!` is kept back until it fails.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

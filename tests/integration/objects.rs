@@ -58,7 +58,7 @@ impl Site {
         mss1::seal(&key, &scope, &value).unwrap()
     }
 
-    /// Applies a ManagedSecret (server-side, as a GitOps tool would); `spec` is the whole spec.
+    /// Applies a ManagedSecret by server-side apply; `spec` is the whole spec.
     pub(crate) async fn apply(&self, name: &str, spec: Value) -> ManagedSecret {
         let object = json!({
             "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND,

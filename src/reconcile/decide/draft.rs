@@ -93,7 +93,7 @@ fn open<'w>(world: &'w World, record: &'w Seen) -> Result<&'w Plaintext, Step> {
     match record.commitment().and_then(|commitment| world.opened(commitment)) {
         None => Err(read()),
         Some(Ok(value)) => Ok(value),
-        Some(Err(unopened)) => Err(report(world, None, Verdict::Person(why_unopened(&record.view.name, unopened)))),
+        Some(Err(unopened)) => Err(report(world, None, &Verdict::Person(why_unopened(&record.view.name, unopened)))),
     }
 }
 
@@ -192,8 +192,7 @@ pub(super) fn draft(world: &World) -> Result<Outcome<'_>, Step> {
         }
     }
     match place(world, &own.spec.name) {
-        Place::TakeOver(base) => going_on(world, base, Vec::new()),
-        Place::Ours(base) => going_on(world, base, Vec::new()),
+        Place::TakeOver(base) | Place::Ours(base) => going_on(world, base, Vec::new()),
         Place::Taken(verdict) => match &own.status.name {
             // A rename that waits, and the record was lost meanwhile: rebuild it under the name in force.
             Some(name) if own.status.id.is_some() && *name != own.spec.name => match place(world, name) {
