@@ -13,10 +13,12 @@ mod integration {
     mod installation;
     mod keyring;
     mod lifecycle;
+    mod names;
     mod objects;
     mod operator;
     mod policies;
     mod rights;
     mod seal;
     mod secret_api;
+    mod sources;
 }
