@@ -448,6 +448,9 @@ fn incoming<'w>(world: &'w World, source: &Source) -> Result<(&'w Source, Result
         Some(incoming) if fits(&incoming.source) => {
             Ok((&incoming.source, incoming.value.as_ref().map_err(Clone::clone)))
         }
+        _ if let Some(rejected) = world.rejected.as_ref().filter(|rejected| rejected.source == *source) => {
+            Ok((&rejected.source, Err(rejected.problem.clone())))
+        }
         _ => Err(Step::Read(match source {
             Source::Generate => Read::Generate,
             Source::Sealed { .. } => Read::Spec,
