@@ -322,7 +322,7 @@ impl Operator {
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
         let end = actor.pass(&mut world).await;
-        if world.target_repaired {
+        if world.repaired {
             self.note_repair(key);
         }
         if world.lacks_a_key() && self.keys.look_again().await {
