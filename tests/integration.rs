@@ -16,4 +16,6 @@ mod integration {
     mod policies;
     mod rights;
     mod secret_api;
+    mod target;
+    mod witness;
 }
