@@ -5,7 +5,9 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod borrowed_rights;
     mod corpus;
+    mod costs;
     mod facts;
     mod harness;
     mod installation;
@@ -15,6 +17,7 @@ mod integration {
     mod operator;
     mod policies;
     mod rights;
+    mod seal;
     mod secret_api;
     mod target;
     mod witness;

@@ -336,7 +336,10 @@ impl Actor<'_> {
                 let note = format!("version {}: {message}", own.status.version.unwrap_or_default());
                 self.events.say(own, reason, "NewValue", false, &note);
             }
-            ("True", false) => self.events.say(own, reason, "Serve", reason != Reason::Served, &message),
+            ("True", false) => {
+                let warning = !matches!(reason, Reason::Served | Reason::Suspended);
+                self.events.say(own, reason, "Serve", warning, &message);
+            }
             ("False", false) => self.events.say(own, reason, "Reconcile", true, &message),
             _ => {}
         }

@@ -161,7 +161,15 @@ pub fn decide<'w>(
             );
             keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetNotOwned, message))))
         }
-        Relation::Adopted => Delivery { record: adopted(), action: Action::Write(slot) },
+        Relation::Adopted => {
+            let key_is_ours = view.ours.data.contains(key)
+                || world.own.status.target.as_ref().is_some_and(|before| before.uid == view.uid && before.key == key);
+            // Moved to another key of an adopted Secret: that key may be somebody else's.
+            match if key_is_ours { Ok(()) } else { key_is_free(world, view, key, value)? } {
+                Ok(()) => Delivery { record: adopted(), action: Action::Write(slot) },
+                Err(problem) => keep(Action::Blocked(Verdict::Person(problem))),
+            }
+        }
         Relation::Stranger => {
             if spec.adoption() == Adoption::Never {
                 let message = format!(
@@ -212,13 +220,29 @@ fn adoptable<'w>(
             format!("Secret {name} is immutable and cannot be adopted"),
         )));
     }
+    key_is_free(world, view, key, value)
+}
+
+/// Whether a key of somebody's Secret can be ours: it is absent, or already holds the very same value.
+fn key_is_free<'w>(
+    world: &'w World,
+    view: &SecretView,
+    key: &str,
+    value: impl FnOnce() -> Result<&'w Plaintext, Step>,
+) -> Result<Result<(), Problem>, Step> {
     let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
-        return Err(Step::Read(Read::Secret(name.clone())));
+        return Err(Step::Read(Read::Secret(view.name.clone())));
     };
     match content.values.get(key) {
         None => Ok(Ok(())),
         Some(Some(present)) if present.same_as(value()?) => Ok(Ok(())),
-        Some(_) => refuse(&format!("its key {key} holds something else")),
+        Some(_) => {
+            let message = format!(
+                "Secret {} exists and its key {key} holds something else: choose another spec.target.key",
+                view.name
+            );
+            Ok(Err(Problem::new(Reason::TargetNotOwned, message)))
+        }
     }
 }
 

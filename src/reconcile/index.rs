@@ -138,7 +138,8 @@ impl Index {
         let site = self.namespaces.entry(namespace.clone()).or_default();
         let mut wake = BTreeSet::new();
         if let Some(before) = site.objects.get(&own.name) {
-            if before.uid == own.uid && !is_newer(&own.resource_version, &before.resource_version) {
+            // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
+            if !is_newer(&own.resource_version, &before.resource_version) {
                 return Vec::new();
             }
             let before = before.clone();
@@ -184,7 +185,6 @@ impl Index {
             return Vec::new();
         }
         if let Some(before) = site.secrets.get_mut(&name)
-            && before.view.uid == view.uid
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
             if written.is_none() && before.view.resource_version == view.resource_version {
@@ -360,7 +360,8 @@ impl Site {
         let reserved_for = wanting
             .filter(|peer| **peer != own.name)
             .filter_map(|peer| self.objects.get(peer))
-            .filter(|peer| !peer.deleting)
+            // Nothing is written for these, so nothing is kept for them.
+            .filter(|peer| !peer.deleting && !peer.spec.suspended() && peer.violations.is_empty())
             .find(|peer| {
                 let lost_it = peer.status.record.as_ref().is_some_and(|held| held.name == record);
                 // An object without a record leaves a free name to one that wants to move there.

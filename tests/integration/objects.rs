@@ -142,6 +142,37 @@ impl Site {
         self.until(name, "served", |object| ready(object) == ("True".to_owned(), "Served".to_owned())).await
     }
 
+    /// Waits until status describes the present generation, record and target, and the value is served.
+    pub(crate) async fn in_step(&self, name: &str) -> ManagedSecret {
+        poll(&format!("{name} to be in step"), PATIENCE, || async {
+            let Some(object) = self.objects().get_opt(name).await? else { return Ok(None) };
+            let status = object.status.clone().unwrap_or_default();
+            let current = |found: Option<Secret>, uid: &str, version: &str| {
+                found.is_some_and(|secret| {
+                    secret.metadata.uid.as_deref() == Some(uid)
+                        && secret.metadata.resource_version.as_deref() == Some(version)
+                })
+            };
+            let Some(record) = &status.record else { return Ok(None) };
+            let stands = current(self.secrets().get_opt(&record.name).await?, &record.uid, &record.resource_version);
+            let delivered = match &status.target {
+                None => true,
+                Some(target) => {
+                    current(self.secrets().get_opt(&target.name).await?, &target.uid, &target.resource_version)
+                }
+            };
+            let served = ready(&object) == ("True".to_owned(), "Served".to_owned());
+            Ok((stands && delivered && served).then_some(object))
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Edits a Secret: a merge patch.
+    pub(crate) async fn edit_secret(&self, name: &str, patch: Value) -> Secret {
+        self.secrets().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
+    }
+
     /// Waits until `Ready` of the object's present generation has this status and reason.
     pub(crate) async fn reports(&self, name: &str, status: &str, reason: &str) -> ManagedSecret {
         self.until(name, &format!("{status} {reason}"), |object| {
