@@ -5,6 +5,7 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod borrowed_rights;
     mod corpus;
     mod costs;
     mod facts;
@@ -16,5 +17,8 @@ mod integration {
     mod operator;
     mod policies;
     mod rights;
+    mod seal;
     mod secret_api;
+    mod target;
+    mod witness;
 }

@@ -326,7 +326,7 @@ impl Operator {
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
         let end = actor.pass(&mut world).await;
-        if world.target_repaired {
+        if world.repaired {
             self.note_repair(key);
         }
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {

@@ -206,7 +206,7 @@ pub struct World {
     pub peers: Peers,
     /// An id to give, should one be needed.
     pub fresh_id: String,
-    /// How long to wait before a drifted target is put right again, when that happened less than a minute ago.
+    /// How long to wait before what was put out of step is written again, when that happened less than a minute ago.
     pub repair_wait: Option<Duration>,
     /// The source's value, once read.
     pub incoming: Option<Incoming>,
@@ -226,8 +226,8 @@ pub struct World {
     pub types: BTreeMap<String, String>,
     /// A write that was refused for good.
     pub refused: Option<Refused>,
-    /// A drifted target was put right in this pass.
-    pub target_repaired: bool,
+    /// Something that had been put out of step was written again in this pass.
+    pub repaired: bool,
     /// How many passes before this one have failed in a row.
     pub failures: u32,
     /// The ManagedSecret was seen gone, or is another one now.
@@ -264,7 +264,7 @@ impl World {
             holds: None,
             types,
             refused: None,
-            target_repaired: false,
+            repaired: false,
             failures: 0,
             gone: false,
         };
