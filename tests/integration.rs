@@ -21,4 +21,6 @@ mod integration {
     mod seal;
     mod secret_api;
     mod sources;
+    mod target;
+    mod witness;
 }

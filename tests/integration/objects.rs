@@ -19,6 +19,9 @@ use zeroize::Zeroizing;
 use super::operator::{PATIENCE, public_key};
 use crate::harness::poll;
 
+/// The field manager of whoever changes what is not theirs.
+pub(crate) const INTRUDER: &str = "intruder";
+
 /// One namespace, as an administrator sees it.
 #[derive(Clone)]
 pub(crate) struct Site {
@@ -101,6 +104,47 @@ impl Site {
         let object: Secret =
             serde_json::from_value(json!({"metadata": {"name": name}, "stringData": data, "type": "Opaque"})).unwrap();
         self.secrets().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// The same namespace, as seen by an identity that may write records and status.
+    pub(crate) async fn as_restorer(&self) -> Self {
+        let access = super::installation::control_plane().await.access();
+        let client = access.client_as(super::installation::RESTORER, &["system:masters"]).await.unwrap();
+        Self { namespace: self.namespace.clone(), client }
+    }
+
+    /// A Secret now.
+    pub(crate) async fn secret(&self, name: &str) -> Option<Secret> {
+        self.secrets().get_opt(name).await.unwrap()
+    }
+
+    /// A source Secret with one value under `key`, made or changed.
+    pub(crate) async fn source(&self, name: &str, value: &str) -> Secret {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"key": value},
+        });
+        self.secrets().patch(name, &PatchParams::apply("upstream").force(), &Patch::Apply(&object)).await.unwrap()
+    }
+
+    /// Somebody's change of a Secret (a merge patch), under the field manager `intruder`.
+    pub(crate) async fn intrude(&self, name: &str, change: Value) -> Secret {
+        let params = PatchParams { field_manager: Some(INTRUDER.to_owned()), ..PatchParams::default() };
+        self.secrets().patch(name, &params, &Patch::Merge(change)).await.unwrap()
+    }
+
+    /// A change of the object's metadata that means nothing, so that the operator looks at it.
+    pub(crate) async fn nudge(&self, name: &str) {
+        let annotation = json!({"metadata": {"annotations": {"example.com/nudge": uuid::Uuid::new_v4().to_string()}}});
+        self.objects().patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await.unwrap();
+    }
+
+    /// Notes of the events about an object that have this reason.
+    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
+        use k8s_openapi::api::events::v1::Event;
+        let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
+        let list = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await.unwrap();
+        let about = |event: &Event| event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(name));
+        list.items.into_iter().filter(about).filter_map(|event| event.note).collect()
     }
 
     /// The object now.
