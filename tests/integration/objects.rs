@@ -88,16 +88,6 @@ impl Site {
         self.restorer().await.objects().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// Events about an object with this reason.
-    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<Event> {
-        let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
-        let about = |event: &Event| {
-            event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name)
-                && event.reason.as_deref() == Some(reason)
-        };
-        events.list(&ListParams::default()).await.unwrap().items.into_iter().filter(about).collect()
-    }
-
     /// A plain Secret of somebody else's.
     pub(crate) async fn foreign_secret(&self, name: &str, data: &[(&str, &str)]) -> Secret {
         let data: BTreeMap<&str, &str> = data.iter().copied().collect();
