@@ -5,9 +5,11 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod adoption;
     mod borrowed_rights;
     mod corpus;
     mod costs;
+    mod drift;
     mod facts;
     mod harness;
     mod installation;
