@@ -138,14 +138,14 @@ impl Index {
         let site = self.namespaces.entry(namespace.clone()).or_default();
         let mut wake = BTreeSet::new();
         if let Some(before) = site.objects.get(&own.name) {
-            if before.uid == own.uid && !is_newer(&own.resource_version, &before.resource_version) {
+            // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
+            if !is_newer(&own.resource_version, &before.resource_version) {
                 return Vec::new();
             }
             let before = before.clone();
             site.unlink(&before);
             if before.spec.name != own.spec.name || before.deleting != own.deleting {
-                // A name that this one wanted is wanted no more.
-                wake.extend(site.by_name.get(&before.spec.name).cloned().unwrap_or_default());
+                wake.extend(site.behind(&before));
             }
         }
         wake.insert(own.name.clone());
@@ -163,7 +163,7 @@ impl Index {
         };
         site.objects.remove(name);
         site.unlink(&before);
-        let mut wake = site.by_name.get(&before.spec.name).cloned().unwrap_or_default();
+        let mut wake = site.behind(&before);
         wake.insert(name.to_owned());
         keys(namespace, wake)
     }
@@ -184,11 +184,14 @@ impl Index {
             return Vec::new();
         }
         if let Some(before) = site.secrets.get_mut(&name)
-            && before.view.uid == view.uid
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
-            if written.is_none() && before.view.resource_version == view.resource_version {
-                before.unconfirmed = None;
+            let shown = written.is_none() && before.view.resource_version == view.resource_version;
+            if shown && before.unconfirmed.take().is_some() {
+                // Nothing new to its owner, who wrote it; but others may wait for its place.
+                let mut others = site.by_secret.get(&name).cloned().unwrap_or_default();
+                others.retain(|other| !owners(&view).contains(other));
+                return keys(namespace, others);
             }
             return Vec::new();
         }
@@ -354,13 +357,29 @@ impl Site {
         concerned
     }
 
+    /// The objects that want a name which `own` wants or holds, and those that wait for theirs, and so on: what they say
+    /// of the name's holder, or of a circle of names, depends on what `own` wants.
+    fn behind(&self, own: &Own) -> BTreeSet<String> {
+        let mut behind = BTreeSet::new();
+        let mut names: Vec<&String> = own.status.name.iter().chain([&own.spec.name]).collect();
+        while let Some(name) = names.pop() {
+            for peer in self.by_name.get(name).into_iter().flatten() {
+                if behind.insert(peer.clone()) {
+                    names.extend(self.objects.get(peer).and_then(|peer| peer.status.name.as_ref()));
+                }
+            }
+        }
+        behind
+    }
+
     fn peers(&self, own: &Own) -> Peers {
         let record = record_name(&own.spec.name);
         let wanting = self.by_name.get(&own.spec.name).into_iter().flatten();
         let reserved_for = wanting
             .filter(|peer| **peer != own.name)
             .filter_map(|peer| self.objects.get(peer))
-            .filter(|peer| !peer.deleting)
+            // Nothing is written for these, so nothing is kept for them.
+            .filter(|peer| !peer.deleting && !peer.spec.suspended() && peer.violations.is_empty())
             .find(|peer| {
                 let lost_it = peer.status.record.as_ref().is_some_and(|held| held.name == record);
                 // An object without a record leaves a free name to one that wants to move there.
