@@ -5,15 +5,29 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod adoption;
+    mod borrowed_rights;
+    mod canary;
+    mod command;
     mod corpus;
+    mod costs;
+    mod drift;
     mod facts;
+    mod faults;
     mod harness;
     mod installation;
     mod keyring;
     mod lifecycle;
+    mod logs;
+    mod names;
     mod objects;
     mod operator;
     mod policies;
+    mod program;
     mod rights;
+    mod seal;
     mod secret_api;
+    mod sources;
+    mod target;
+    mod witness;
 }

@@ -109,6 +109,11 @@ impl ControlPlane {
 
     /// The requests answered since `mark` (all of them: `Mark::default()`), each once.
     pub async fn requests_since(&self, mark: Mark) -> Result<Vec<Request>> {
+        self.requests_and_mark(mark).await.map(|(requests, _)| requests)
+    }
+
+    /// The requests answered since `mark`, each once, and the mark after them: nothing is between this and the next.
+    pub async fn requests_and_mark(&self, mark: Mark) -> Result<(Vec<Request>, Mark)> {
         let log = self.settled_audit_log().await?;
         let mut requests = Vec::new();
         for line in log[mark.0.min(log.len())..].lines() {
@@ -121,7 +126,7 @@ impl ControlPlane {
                 requests.push(request);
             }
         }
-        Ok(requests)
+        Ok((requests, Mark(log.len())))
     }
 
     /// The audit log, once it holds all that was answered before now. An entry can follow its answer by a moment, so this
