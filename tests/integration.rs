@@ -5,6 +5,7 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod admission;
     mod adoption;
     mod borrowed_rights;
     mod canary;

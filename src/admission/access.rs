@@ -9,9 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::authorization::v1::{
-    LocalSubjectAccessReview, ResourceAttributes, SubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{LocalSubjectAccessReview, ResourceAttributes, SubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use tokio::time::timeout;
 use tracing::warn;

@@ -174,7 +174,9 @@ impl ResolvesServerCert for Served {
 enum RoundError {
     #[error("the Secret of the webhooks: {0}")]
     Secret(CallError),
-    #[error("the Secret \"{WEBHOOK_SECRET}\" of the operator's namespace is none of ours: delete it to have it made anew")]
+    #[error(
+        "the Secret \"{WEBHOOK_SECRET}\" of the operator's namespace is none of ours: delete it to have it made anew"
+    )]
     Foreign,
     #[error("the webhook configuration {name}: {source}")]
     Configuration { name: String, source: CallError },
@@ -218,8 +220,7 @@ impl Keeper {
         let sink = Arc::new(Bell(Arc::clone(&moved)));
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let Options { operator_namespace, seal_configuration, warn_configuration, .. } = &self.options;
-        let secrets =
-            |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, operator_namespace);
+        let secrets = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, operator_namespace);
         watcher.watch("webhook secret", secrets, named(WEBHOOK_SECRET), Arc::clone(&sink));
         let mutating = |client| Api::<PartialObjectMeta<MutatingWebhookConfiguration>>::all(client);
         watcher.watch("sealing webhook", mutating, named(seal_configuration), Arc::clone(&sink));
@@ -310,10 +311,9 @@ impl Keeper {
 
     async fn inject(&self, path: &str, bundle: Option<&str>) -> Result<(), RoundError> {
         let Options { seal_configuration, warn_configuration, reached, .. } = &self.options;
-        for registration in [
-            Registration::sealing(seal_configuration.clone()),
-            Registration::warning(warn_configuration.clone()),
-        ] {
+        for registration in
+            [Registration::sealing(seal_configuration.clone()), Registration::warning(warn_configuration.clone())]
+        {
             let done = registration.inject(&self.client, reached, path, bundle).await;
             done.map_err(|source| RoundError::Configuration { name: registration.configuration, source })?;
         }

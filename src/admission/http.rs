@@ -154,8 +154,7 @@ fn answer(uid: &str, answer: &Answer) -> Response {
 impl Webhooks {
     async fn seal(&self, request: &Request) -> Answer {
         let refuse = |why: &dyn std::fmt::Display| Answer { refusal: Some(why.to_string()), ..Answer::default() };
-        let found =
-            Findings::of(&request.namespace, &request.object, request.stored(), self.allow_cluster_scope);
+        let found = Findings::of(&request.namespace, &request.object, request.stored(), self.allow_cluster_scope);
         let findings = match found {
             Ok(Some(findings)) => findings,
             Ok(None) => return Answer::default(),

@@ -129,8 +129,7 @@ impl Answer {
     pub fn encode(&self, uid: &str) -> Vec<u8> {
         let mut response = json!({"uid": uid, "allowed": self.refusal.is_none()});
         if let Some(message) = &self.refusal {
-            response["status"] =
-                json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": message});
+            response["status"] = json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": message});
         }
         if !self.replace.is_empty() {
             let replace = |(path, value): &(&str, String)| json!({"op": "replace", "path": path, "value": value});

@@ -151,6 +151,10 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
+    /// Leave out the webhooks: values have to be sealed before they are applied
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
+    pub without_webhooks: bool,
+
     /// Leave out an admission policy; may be given several times (in the environment: separated by commas)
     #[arg(
         long = "without-policy",
@@ -171,9 +175,20 @@ impl From<ManifestsArgs> for Options {
             restorers,
             kek_file,
             allow_cluster_scope,
+            without_webhooks,
             without_policies,
         } = args;
-        Self { operator_namespace, image, namespaces, restorers, kek_file, allow_cluster_scope, without_policies }
+        let webhooks = !without_webhooks;
+        Self {
+            operator_namespace,
+            image,
+            namespaces,
+            restorers,
+            kek_file,
+            allow_cluster_scope,
+            webhooks,
+            without_policies,
+        }
     }
 }
 

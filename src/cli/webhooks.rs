@@ -51,9 +51,7 @@ impl FromStr for Listen {
 pub(super) fn from_args(args: &RunArgs, operator_namespace: &str) -> Result<Option<admission::Options>, CliError> {
     let Some(address) = args.webhook_listen.0 else { return Ok(None) };
     let reached = match &args.webhook_url {
-        None => {
-            Reached::Service { name: args.webhook_service.clone(), namespace: operator_namespace.to_owned() }
-        }
+        None => Reached::Service { name: args.webhook_service.clone(), namespace: operator_namespace.to_owned() },
         Some(url) => reached_by(url)?,
     };
     let source = args.webhook_cert_dir.clone().map_or(Source::Own, Source::Folder);
@@ -145,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_url_names_a_host_and_no_path() {
-        for (url, expected) in [("https://127.0.0.1:9", "127.0.0.1"), ("https://[::1]:9/", "::1"), ("https://a.b", "a.b")] {
+        for (url, expected) in
+            [("https://127.0.0.1:9", "127.0.0.1"), ("https://[::1]:9/", "::1"), ("https://a.b", "a.b")]
+        {
             match reached_by(&url.parse().unwrap()) {
                 Ok(Reached::Url { host, .. }) => assert_eq!(host, expected),
                 _ => panic!("{url}"),

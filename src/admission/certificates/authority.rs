@@ -159,12 +159,7 @@ impl Authority {
         getrandom::fill(&mut path)?;
         let key = KeyPair::generate()?;
         let certificate = params(now, lives).self_signed(&key)?;
-        Ok(Self {
-            created: now,
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-            path: hex::encode(path),
-        })
+        Ok(Self { created: now, certificate: certificate.pem(), key: key.serialize_pem(), path: hex::encode(path) })
     }
 
     /// When it has been known for long enough.
@@ -296,7 +291,9 @@ mod tests {
         assert!(trusts(&document.bundle(), &issue(&read, 1), NAMES[0], 1));
         assert!(!format!("{document:?}").contains("KEY"));
         assert!(!format!("{document:?}").contains(document.path(at(0), LIVES)));
-        for other in ["", "{}", "null", r#"{"format":"MSW1","authorities":[]}"#, r#"{"format":"MSW2","authorities":[]}"#] {
+        for other in
+            ["", "{}", "null", r#"{"format":"MSW1","authorities":[]}"#, r#"{"format":"MSW2","authorities":[]}"#]
+        {
             assert!(Document::parse(other.as_bytes()).is_none(), "{other}");
         }
     }

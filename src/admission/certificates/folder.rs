@@ -63,11 +63,15 @@ pub fn read(folder: &Path) -> Result<Content, FolderError> {
         Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
         found => Some(String::from_utf8(found?).map_err(|_| pem(BUNDLE))?),
     };
-    let certified = certified(chain, key).map_err(|source| FolderError::Unusable { path: folder.to_owned(), source })?;
+    let certified =
+        certified(chain, key).map_err(|source| FolderError::Unusable { path: folder.to_owned(), source })?;
     Ok(Content { certified, bundle })
 }
 
 /// A certificate and its key, checked to belong together.
-pub fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, rustls::Error> {
+pub fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, rustls::Error> {
     CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 /// The byte ranges of every value at `path` (keys of objects), those of repeated keys included; `None` where the text is
 /// no JSON.
 #[must_use]
-pub fn find(text: &str, path: &[&str]) -> Option<Vec<Range<usize>>> {
+pub(super) fn find(text: &str, path: &[&str]) -> Option<Vec<Range<usize>>> {
     // Also bounds how deep the scanner goes: serde_json stops at 128 levels.
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let mut scanner = Scanner { text, at: 0, found: Vec::new() };
@@ -119,7 +119,10 @@ mod tests {
             (r#"{"spec":{"value":"a"}}"#, vec![r#""a""#]),
             (" { \"spec\" : { \"value\" : \"a\\\"}\" , \"x\":1 } } \n", vec![r#""a\"}""#]),
             (r#"{"value":"a","other":{"spec":{"value":"b"}},"spec":{"other":{"value":"c"}}}"#, vec![]),
-            (r#"{"spec":{"value":"a","value":12},"spec":{"value":[1,{"value":2}]}}"#, vec![r#""a""#, "12", r#"[1,{"value":2}]"#]),
+            (
+                r#"{"spec":{"value":"a","value":12},"spec":{"value":[1,{"value":2}]}}"#,
+                vec![r#""a""#, "12", r#"[1,{"value":2}]"#],
+            ),
             (r#"{"spec":{"\u0076alue":null}}"#, vec!["null"]),
             (r#"{"spec":[],"a":[[],{},[1,"]"]]}"#, vec![]),
             (r#""spec""#, vec![]),
