@@ -80,3 +80,7 @@ pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc
     let router = http::router(Arc::new(webhooks), limits);
     spawner.spawn("webhooks", shutdown.clone(), server::serve(listener, served, router, limits, shutdown.clone()));
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod testing;

@@ -147,12 +147,12 @@ impl Served {
         self.certificate.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    fn set_paths(&self, document: &Document) {
+    pub(super) fn set_paths(&self, document: &Document) {
         let paths = document.paths().map(ToOwned::to_owned).collect();
         *self.paths.write().unwrap_or_else(PoisonError::into_inner) = paths;
     }
 
-    fn set_certificate(&self, certified: CertifiedKey) {
+    pub(super) fn set_certificate(&self, certified: CertifiedKey) {
         *self.certificate.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
     }
 }

@@ -203,3 +203,7 @@ fn sealed_afresh(right: &Right) -> String {
     };
     format!("spec.value: sealed anew, also if it is unchanged, since you may not get {what}; better apply sealed text")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -175,3 +175,7 @@ async fn unproven(proven: &Proven, patience: Duration) {
 fn axum_body(request: http::Request<hyper::body::Incoming>) -> http::Request<axum::body::Body> {
     request.map(axum::body::Body::new)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

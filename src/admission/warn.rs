@@ -50,3 +50,55 @@ pub fn warnings(
 pub fn source(object: &Value) -> Option<&str> {
     object.pointer("/spec/valueFrom/secretKeyRef/name")?.as_str()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::admission::testing::{Alone, NAMESPACE, document, keyring, object, sealed, strict};
+
+    fn said(spec: Value, held: &[&'static str], missing: bool) -> Vec<String> {
+        let operator = Alone { held: held.to_vec(), ..Alone::new(keyring(&[document(1)])) };
+        warnings(NAMESPACE, &object("db", spec), &operator, false, missing)
+    }
+
+    #[test]
+    fn each_trouble_has_its_warning() {
+        let keyring = keyring(&[document(1)]);
+        let from = json!({"name": "DB", "valueFrom": {"secretKeyRef": {"name": "up", "key": "k"}}});
+        let misplaced = json!({"name": "DB", "value": sealed(&keyring, &strict("other"), "x")});
+        let anywhere = json!({"name": "DB", "value": sealed(&keyring, &Scope::Cluster, "x")});
+        for (spec, held, missing, expected) in [
+            (json!({"name": "DB"}), "DB", false, "spec.name: the name DB is in use by the ManagedSecret \"other\""),
+            (
+                json!({"name": "DB"}),
+                "db",
+                false,
+                "spec.target: the Secret \"db\" belongs to the ManagedSecret \"other\"",
+            ),
+            (
+                json!({"name": "DB", "target": {"name": "t"}}),
+                "t",
+                false,
+                "spec.target: the Secret \"t\" belongs to the ManagedSecret \"other\"",
+            ),
+            (from, "", true, "spec.valueFrom: there is no Secret \"up\""),
+            (misplaced, "", false, "spec.value: sealed for shop/other, used in shop/db"),
+            (anywhere, "", false, "spec.value: sealed with cluster scope, which this operator does not allow"),
+        ] {
+            assert_eq!(said(spec, &[held], missing), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_will_be_served_has_none() {
+        let keyring = keyring(&[document(1)]);
+        let fine = json!({"name": "DB", "value": sealed(&keyring, &strict("db"), "x")});
+        assert_eq!(said(fine, &["OTHER", "other"], false), [""; 0]);
+        assert_eq!(said(json!({"name": "DB", "delivery": "None"}), &["db"], false), [""; 0]);
+        assert_eq!(said(json!({"name": "DB", "value": "plain"}), &[], false), [""; 0]);
+        assert_eq!(said(json!(null), &["db", "DB"], true).len(), 1);
+    }
+}

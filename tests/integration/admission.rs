@@ -6,6 +6,9 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 mod apply;
+mod closed;
+mod rotation;
+mod words;
 
 use std::{net::TcpListener, path::PathBuf, process::Output};
 
