@@ -13,9 +13,12 @@ use std::{
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::api::keys::{self, LAST_APPLIED};
+use managed_secrets::api::{
+    ManagedSecret,
+    keys::{self, LAST_APPLIED},
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -37,10 +40,13 @@ async fn plaintext_is_refused_and_the_rest_goes_through(premises: &Premises, sea
         assert!(!message.contains(VALUE), "{message}");
     }
     for (key, copy) in [(LAST_APPLIED, plain.clone()), ("kapp.k14s.io/original", plain.replace("\":\"", "\": \""))] {
-        let mut object: Value =
-            serde_json::from_str(&premises.manifest("copied", &json!({"name": "COPIED", "value": sealed}))).unwrap();
-        object["metadata"]["annotations"] = json!({key: copy});
-        let message = Premises::refused(&premises.kubectl(&["create", "-f", "-"], &object.to_string()).await);
+        // Not by kubectl: it would write its own copy.
+        let object = json!({
+            "metadata": {"name": "copied", "annotations": {key: copy}}, "spec": {"name": "COPIED", "value": sealed},
+        });
+        let object: ManagedSecret = serde_json::from_value(with_kind(object)).unwrap();
+        let answer = site.objects().create(&PostParams::default(), &object).await;
+        let message = answer.expect_err("refused").to_string();
         assert!(message.contains(key) && message.contains("managed-secrets seal"), "{message}");
         assert!(!message.contains(VALUE), "{message}");
     }
@@ -62,6 +68,12 @@ async fn plaintext_is_refused_and_the_rest_goes_through(premises: &Premises, sea
     for name in ["made", "taken"] {
         site.delete(name).await;
     }
+}
+
+fn with_kind(mut object: Value) -> Value {
+    object["apiVersion"] = json!(format!("{}/{}", keys::GROUP, keys::VERSION));
+    object["kind"] = json!(keys::KIND);
+    object
 }
 
 /// The operator makes its keys and its certificates, then ends. Returns text sealed for the object `sealed`.
