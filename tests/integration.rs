@@ -8,6 +8,7 @@ mod integration {
     mod borrowed_rights;
     mod corpus;
     mod costs;
+    mod crashes;
     mod facts;
     mod harness;
     mod installation;
