@@ -5,21 +5,25 @@ mod harness;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod adoption;
     mod borrowed_rights;
     mod corpus;
     mod costs;
     mod crashes;
+    mod drift;
     mod facts;
     mod harness;
     mod installation;
     mod keyring;
     mod lifecycle;
+    mod names;
     mod objects;
     mod operator;
     mod policies;
     mod rights;
     mod seal;
     mod secret_api;
+    mod sources;
     mod target;
     mod witness;
 }
