@@ -295,6 +295,21 @@ fn delivered(any: impl Fn() -> Allowed) -> Vec<Scenario> {
             any().may_lose("db").generates("moved", "value"),
         ),
         scenario(
+            "target moved under Retain",
+            |site| {
+                Box::pin(async move {
+                    served(&site, with(generate("NAME"), json!({"deletionPolicy": "Retain"}))).await;
+                })
+            },
+            |site| {
+                Box::pin(async move {
+                    let more = json!({"deletionPolicy": "Retain", "target": {"name": "moved"}});
+                    site.apply("db", with(generate("NAME"), more)).await;
+                })
+            },
+            any().may_lose("db").generates("moved", "value"),
+        ),
+        scenario(
             "target's key",
             made,
             |site| {
