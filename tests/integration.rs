@@ -2,11 +2,15 @@
 
 #[path = "harness/lib.rs"]
 mod harness;
+#[path = "docs/markdown.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
     mod corpus;
     mod costs;
+    mod examples;
     mod facts;
     mod harness;
     mod installation;
@@ -17,4 +21,5 @@ mod integration {
     mod policies;
     mod rights;
     mod secret_api;
+    mod stories;
 }

@@ -59,7 +59,8 @@ pub(crate) async fn admin() -> Client {
     control_plane().await.access().admin_client().await.unwrap()
 }
 
-async fn install() -> Result<ControlPlane> {
+/// Another control plane like it, for a test that needs one to itself.
+pub(crate) async fn install() -> Result<ControlPlane> {
     let crd = serde_json::to_string(&crd::crd()).unwrap();
     let files = [("crd.yaml", crd), ("manifests.yaml", manifests::print(&options()).unwrap())];
     let folder = std::env::temp_dir().join(format!("managed-secrets-manifests-{}", uuid::Uuid::new_v4().simple()));
