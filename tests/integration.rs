@@ -8,6 +8,7 @@ mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod borrowed_rights;
     mod corpus;
     mod costs;
     mod examples;
@@ -16,10 +17,15 @@ mod integration {
     mod installation;
     mod keyring;
     mod lifecycle;
+    mod names;
     mod objects;
     mod operator;
     mod policies;
     mod rights;
+    mod seal;
     mod secret_api;
+    mod sources;
     mod stories;
+    mod target;
+    mod witness;
 }

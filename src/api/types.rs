@@ -259,7 +259,8 @@ pub struct TargetRef {
     /// Its uid.
     #[schemars(length(max = STATUS_TEXT_MAX))]
     pub uid: String,
-    /// Its resourceVersion after the operator's last write.
+    /// Its resourceVersion after the operator's last write; empty while it holds an older version of the value, because
+    /// the newest could not be delivered.
     #[schemars(length(max = STATUS_TEXT_MAX))]
     pub resource_version: String,
 }

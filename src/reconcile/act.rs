@@ -193,6 +193,7 @@ impl Actor<'_> {
         world.opened = value.map(|value| Opened { commitment, bytes: sealed.as_bytes().to_vec(), value });
         world.record_confirmed = Some(live.view.uid.clone());
         world.record_written = Some((live.view.resource_version.clone(), why));
+        world.repaired |= why == Why::OutOfStep;
         self.written(world, live.view);
         Ok(())
     }
@@ -272,7 +273,8 @@ impl Actor<'_> {
         }
         world.holds =
             Some(Holds { uid: live.view.uid.clone(), resource_version: live.view.resource_version.clone(), version });
-        world.target_repaired |= why == Why::Drift && moved;
+        // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
+        world.repaired |= why == Why::Drift;
         self.written(world, live.view);
         Ok(())
     }

@@ -237,6 +237,11 @@ fn next(world: &World) -> Result<Step, Step> {
 /// From a draft of the record to the next write.
 fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
     if let Some(record) = draft.pending_write(world)? {
+        if draft.why == Why::OutOfStep
+            && let Some(wait) = world.repair_wait
+        {
+            return Ok(Step::Finish(Finish::after(wait)));
+        }
         return Ok(write(Write::Record(record, draft.why)));
     }
     let Some(record) = draft.base else {
@@ -371,8 +376,12 @@ fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String
             resource_version: record.view.resource_version.clone(),
         });
         status.target = match &draft.delivery.action {
-            // What is served at the old place is still what status describes.
-            Action::Blocked(_) => status.target,
+            // What is served at the old place is still what status describes, but for a value that has moved since:
+            // without a version, it counts neither as in step nor as a copy of the lost record's value.
+            Action::Blocked(_) => status.target.map(|target| {
+                let behind = status.version != own.status.version;
+                TargetRef { resource_version: if behind { String::new() } else { target.resource_version }, ..target }
+            }),
             Action::Nothing => None,
             Action::Write(_) | Action::Recreate(_) => {
                 place.and_then(|name| world.present(&name)).map(|seen| TargetRef {
@@ -406,6 +415,8 @@ fn shown_by_no_watch(reason: Reason) -> bool {
             | Reason::NameInUse
             | Reason::TargetInUse
             | Reason::WaitingForDeletion
+            | Reason::SeedUnknown
+            | Reason::SealedWithUnknownKey
     )
 }
 
@@ -447,6 +458,9 @@ fn incoming<'w>(world: &'w World, source: &Source) -> Result<(&'w Source, Result
     match &world.incoming {
         Some(incoming) if fits(&incoming.source) => {
             Ok((&incoming.source, incoming.value.as_ref().map_err(Clone::clone)))
+        }
+        _ if let Some(rejected) = world.rejected.as_ref().filter(|rejected| rejected.source == *source) => {
+            Ok((&rejected.source, Err(rejected.problem.clone())))
         }
         _ => Err(Step::Read(match source {
             Source::Generate => Read::Generate,

@@ -85,8 +85,10 @@ fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Deliv
         && same_id
         && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
     if made_by_us || in_status || retained {
-        // Only a Secret whose type our manager owns was made by us; an adopted one must never be deleted.
-        return if made_by_us || view.ours.type_ { Relation::Ours } else { Relation::Adopted };
+        // An adopted Secret must never be deleted. Made by us is one that the record calls our own (also when a restore
+        // has lost what our manager owns of it), or else one whose type our manager owns.
+        let own_by_record = matches!(recorded, Some(Delivered::Own { name, .. }) if *name == view.name);
+        return if made_by_us || own_by_record || view.ours.type_ { Relation::Ours } else { Relation::Adopted };
     }
     Relation::Stranger
 }
@@ -106,14 +108,24 @@ pub fn decide<'w>(
     let name = spec.target_name(&world.own.name);
     let key = spec.target_key();
     let own_place = Delivered::Own { name: name.to_owned(), key: key.to_owned() };
-    let adopted_here = recorded.filter(|r| matches!(r, Delivered::Adopted { .. }) && r.same_place(&own_place));
+    // What the record says of this Secret, under whichever key: an adoption is not forgotten because the key moves.
+    let kept = match recorded {
+        Some(Delivered::Adopted { uid, name: before, .. }) if before == name => {
+            Delivered::Adopted { uid: uid.clone(), name: name.to_owned(), key: key.to_owned() }
+        }
+        _ => own_place.clone(),
+    };
+    let adopted_here = kept != own_place;
     if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
-        let record = adopted_here.unwrap_or(&own_place).clone();
-        return Ok(Delivery { record, action: Action::Blocked(Verdict::Person(refused.problem.clone())) });
+        return Ok(Delivery { record: kept, action: Action::Blocked(Verdict::Person(refused.problem.clone())) });
     }
+    let in_status = world.own.status.target.as_ref().is_some_and(|target| target.name == name);
+    let own_by_record = matches!(recorded, Some(Delivered::Own { name: before, .. }) if before == name);
     let seen = match world.secret(name) {
-        // An adopted Secret may have lost its label: a new one of ours must not be made beside it.
-        Known::Unseen if adopted_here.is_some() => return Err(Step::Read(Read::Secret(name.to_owned()))),
+        // An adopted Secret may have lost its label: before the record calls what is here our own, a look tells.
+        Known::Unseen if adopted_here || (in_status && !own_by_record) => {
+            return Err(Step::Read(Read::Secret(name.to_owned())));
+        }
         Known::Unseen | Known::Absent => {
             return Ok(Delivery { record: own_place, action: Action::Write(Slot::Free) });
         }
@@ -121,10 +133,7 @@ pub fn decide<'w>(
     };
     let view = &seen.view;
     let slot = Slot::over(view);
-    let keep = |action| Delivery {
-        record: recorded.filter(|r| r.same_place(&own_place)).unwrap_or(&own_place).clone(),
-        action,
-    };
+    let keep = |action| Delivery { record: kept, action };
     let related = relation(world, seen, id, recorded);
     if view.deleting && related != Relation::Dying {
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");

@@ -145,8 +145,7 @@ impl Index {
             let before = before.clone();
             site.unlink(&before);
             if before.spec.name != own.spec.name || before.deleting != own.deleting {
-                // A name that this one wanted is wanted no more.
-                wake.extend(site.by_name.get(&before.spec.name).cloned().unwrap_or_default());
+                wake.extend(site.behind(&before));
             }
         }
         wake.insert(own.name.clone());
@@ -164,7 +163,7 @@ impl Index {
         };
         site.objects.remove(name);
         site.unlink(&before);
-        let mut wake = site.by_name.get(&before.spec.name).cloned().unwrap_or_default();
+        let mut wake = site.behind(&before);
         wake.insert(name.to_owned());
         keys(namespace, wake)
     }
@@ -187,8 +186,12 @@ impl Index {
         if let Some(before) = site.secrets.get_mut(&name)
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
-            if written.is_none() && before.view.resource_version == view.resource_version {
-                before.unconfirmed = None;
+            let shown = written.is_none() && before.view.resource_version == view.resource_version;
+            if shown && before.unconfirmed.take().is_some() {
+                // Nothing new to its owner, who wrote it; but others may wait for its place.
+                let mut others = site.by_secret.get(&name).cloned().unwrap_or_default();
+                others.retain(|other| !owners(&view).contains(other));
+                return keys(namespace, others);
             }
             return Vec::new();
         }
@@ -352,6 +355,21 @@ impl Site {
         let mut concerned = self.by_secret.get(&view.name).cloned().unwrap_or_default();
         concerned.extend(owners(view).into_iter().filter(|owner| self.objects.contains_key(owner)));
         concerned
+    }
+
+    /// The objects that want a name which `own` wants or holds, and those that wait for theirs, and so on: what they say
+    /// of the name's holder, or of a circle of names, depends on what `own` wants.
+    fn behind(&self, own: &Own) -> BTreeSet<String> {
+        let mut behind = BTreeSet::new();
+        let mut names: Vec<&String> = own.status.name.iter().chain([&own.spec.name]).collect();
+        while let Some(name) = names.pop() {
+            for peer in self.by_name.get(name).into_iter().flatten() {
+                if behind.insert(peer.clone()) {
+                    names.extend(self.objects.get(peer).and_then(|peer| peer.status.name.as_ref()));
+                }
+            }
+        }
+        behind
     }
 
     fn peers(&self, own: &Own) -> Peers {

@@ -30,7 +30,7 @@ use super::{
     index::{Index, Key},
     keys::Keys,
     sinks::{Labelled, Objects, PublicKey, Shared, Sources},
-    world::{Settings, World},
+    world::{Incoming, Rejected, Settings, World},
 };
 use crate::{
     api::{
@@ -139,6 +139,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
             allow_cluster_scope: options.allow_cluster_scope,
         },
         repairs: Mutex::default(),
+        rejected: Mutex::default(),
     });
     let work = {
         let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
@@ -291,6 +292,7 @@ struct Operator {
     events: Events,
     settings: Settings,
     repairs: Mutex<HashMap<Key, Repairs>>,
+    rejected: Mutex<HashMap<Key, Rejected>>,
 }
 
 impl Reconciler for Operator {
@@ -299,6 +301,7 @@ impl Reconciler for Operator {
     async fn reconcile(&self, key: Key) -> Next {
         let Some(snapshot) = self.shared.index().snapshot(&key, Instant::now()) else {
             self.repairs().remove(&key);
+            self.rejected().remove(&key);
             return Next::Done;
         };
         let generation = snapshot.own.generation;
@@ -319,11 +322,15 @@ impl Operator {
         }
         world.failures = self.shared.queue.failures(key);
         world.repair_wait = self.repair_wait(key);
+        world.rejected = self.rejected().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
         let end = actor.pass(&mut world).await;
-        if world.target_repaired {
+        if world.repaired {
             self.note_repair(key);
+        }
+        if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
+            self.rejected().insert(key.clone(), rejected);
         }
         if world.lacks_a_key() && self.keys.look_again().await {
             return Next::After(Duration::from_millis(50));
@@ -347,6 +354,10 @@ impl Operator {
         let fight = FIGHT.max(REPAIR.delay(entry.in_a_row, Jitter::NONE) * 2);
         entry.in_a_row = if entry.last.elapsed() < fight { entry.in_a_row + 1 } else { 1 };
         entry.last = Instant::now();
+    }
+
+    fn rejected(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Rejected>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn repairs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Repairs>> {

@@ -103,6 +103,26 @@ pub struct Incoming {
     pub value: Result<Plaintext, Problem>,
 }
 
+/// A source that gave no value in an earlier pass. As long as it has not moved it need not be read again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rejected {
+    /// The source, with its fingerprint.
+    pub source: Source,
+    /// Why it gave none.
+    pub problem: Problem,
+}
+
+impl Incoming {
+    /// What is worth remembering for later passes: a refusal that only another state of the source can heal, and no new
+    /// key.
+    #[must_use]
+    pub fn rejected(&self) -> Option<Rejected> {
+        let problem = self.value.as_ref().err()?;
+        let by_key = matches!(problem.reason, Reason::SealedWithUnknownKey | Reason::SealedWithRevokedKey);
+        (!by_key).then(|| Rejected { source: self.source.clone(), problem: problem.clone() })
+    }
+}
+
 /// A record's value, opened in this pass.
 pub struct Opened {
     /// The record's commitment: which ciphertext this is about.
@@ -186,10 +206,12 @@ pub struct World {
     pub peers: Peers,
     /// An id to give, should one be needed.
     pub fresh_id: String,
-    /// How long to wait before a drifted target is put right again, when that happened less than a minute ago.
+    /// How long to wait before what was put out of step is written again, when that happened less than a minute ago.
     pub repair_wait: Option<Duration>,
     /// The source's value, once read.
     pub incoming: Option<Incoming>,
+    /// A source that is known to give no value.
+    pub rejected: Option<Rejected>,
     /// The record's value, once opened.
     pub opened: Option<Opened>,
     /// Uid of the record that was read live or written in this pass: the leave to write or remove a target.
@@ -204,8 +226,8 @@ pub struct World {
     pub types: BTreeMap<String, String>,
     /// A write that was refused for good.
     pub refused: Option<Refused>,
-    /// A drifted target was put right in this pass.
-    pub target_repaired: bool,
+    /// Something that had been put out of step was written again in this pass.
+    pub repaired: bool,
     /// How many passes before this one have failed in a row.
     pub failures: u32,
     /// The ManagedSecret was seen gone, or is another one now.
@@ -234,6 +256,7 @@ impl World {
             fresh_id,
             repair_wait: None,
             incoming: None,
+            rejected: None,
             opened: None,
             record_confirmed: None,
             record_written: None,
@@ -241,7 +264,7 @@ impl World {
             holds: None,
             types,
             refused: None,
-            target_repaired: false,
+            repaired: false,
             failures: 0,
             gone: false,
         };

@@ -220,11 +220,18 @@ async fn waiting_costs_what_the_design_says() {
     meter.row("the same, once it is Stalled", 1..=1, 0..=1).await;
     site.foreign_secret("upstream", &[("other", "x")]).await;
     site.reports("from", "False", "SourceKeyNotFound").await;
-    // The second read is that of the pass that the count itself causes: what a source gives cannot be told from a cache.
-    meter.row("waiting: the source came, its key is missing", 1..=1, 1..=2).await;
+    meter.row("waiting: the source came, its key is missing", 1..=1, 1..=1).await;
     site.edit_secret("upstream", json!({"stringData": {"token": "one"}})).await;
     site.in_step("from").await;
     meter.row("the key came", 3..=3, 1..=1).await;
+    site.edit_secret("upstream", json!({"stringData": {"token": ""}})).await;
+    site.reports("from", "False", "InvalidValue").await;
+    meter.row("served, and the source's value breaks a rule", 1..=1, 1..=1).await;
+    let elsewhere = Site { namespace: "elsewhere".to_owned(), ..site.clone() };
+    let sealed = elsewhere.seal("sealed", "one").await;
+    site.apply("sealed", json!({"name": "SEALED", "value": sealed})).await;
+    site.reports("sealed", "False", "SealedForAnotherPlace").await;
+    meter.row("new: sealed for another place", 1..=1, 1..=1).await;
     site.secrets().delete("upstream", &DeleteParams::default()).await.unwrap();
     site.reports("from", "False", "SourceNotFound").await;
     meter.row("served, and the source vanished", 1..=1, 0..=1).await;

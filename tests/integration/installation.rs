@@ -43,6 +43,11 @@ pub(crate) async fn operator() -> Client {
     control_plane().await.access().client_of(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap()
 }
 
+/// A client as the restorer, with an administrator's rights: what the policies go by is the name.
+pub(crate) async fn restorer() -> Client {
+    control_plane().await.access().client_as(RESTORER, &["system:masters"]).await.unwrap()
+}
+
 /// A configuration as the operator, for the operator itself.
 pub(crate) async fn operator_config() -> Config {
     static CONFIG: OnceCell<Config> = OnceCell::const_new();

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use managed_secrets::{
-    api::{ManagedSecret, keys, names::record_name},
+    api::{ManagedSecret, ManagedSecretStatus, keys, names::record_name},
     crypto::{Plaintext, mss1},
 };
 use serde_json::{Value, json};
@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 
 use super::operator::{PATIENCE, public_key};
 use crate::harness::poll;
+
+/// The field manager of whoever changes what is not theirs.
+pub(crate) const INTRUDER: &str = "intruder";
 
 /// One namespace, as an administrator sees it.
 #[derive(Clone)]
@@ -50,12 +53,19 @@ impl Site {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// The scope of one object of this namespace.
+    pub(crate) fn strict(&self, name: &str) -> mss1::Scope {
+        mss1::Scope::Strict { namespace: self.namespace.clone(), name: name.to_owned() }
+    }
+
     /// Seals a value for an object of this namespace.
     pub(crate) async fn seal(&self, name: &str, value: &str) -> String {
-        let key = public_key(&self.client).await;
-        let scope = mss1::Scope::Strict { namespace: self.namespace.clone(), name: name.to_owned() };
-        let value = Plaintext::new(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
-        mss1::seal(&key, &scope, &value).unwrap()
+        self.seal_for(&self.strict(name), value).await
+    }
+
+    /// Seals a value with a scope.
+    pub(crate) async fn seal_for(&self, scope: &mss1::Scope, value: &str) -> String {
+        sealed(&public_key(&self.client).await, scope, value)
     }
 
     /// Applies a ManagedSecret by server-side apply; `spec` is the whole spec.
@@ -67,12 +77,64 @@ impl Site {
         self.objects().patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap()
     }
 
+    /// The same namespace as the restorer sees it: one who may write records and status.
+    pub(crate) async fn restorer(&self) -> Self {
+        Self { namespace: self.namespace.clone(), client: super::installation::restorer().await }
+    }
+
+    /// Merges `status` into an object's status, as the restorer.
+    pub(crate) async fn write_status(&self, name: &str, status: Value) {
+        let patch = Patch::Merge(json!({"status": status}));
+        self.restorer().await.objects().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
     /// A plain Secret of somebody else's.
     pub(crate) async fn foreign_secret(&self, name: &str, data: &[(&str, &str)]) -> Secret {
         let data: BTreeMap<&str, &str> = data.iter().copied().collect();
         let object: Secret =
             serde_json::from_value(json!({"metadata": {"name": name}, "stringData": data, "type": "Opaque"})).unwrap();
         self.secrets().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// The same namespace, as seen by an identity that may write records and status.
+    pub(crate) async fn as_restorer(&self) -> Self {
+        let access = super::installation::control_plane().await.access();
+        let client = access.client_as(super::installation::RESTORER, &["system:masters"]).await.unwrap();
+        Self { namespace: self.namespace.clone(), client }
+    }
+
+    /// A Secret now.
+    pub(crate) async fn secret(&self, name: &str) -> Option<Secret> {
+        self.secrets().get_opt(name).await.unwrap()
+    }
+
+    /// A source Secret with one value under `key`, made or changed.
+    pub(crate) async fn source(&self, name: &str, value: &str) -> Secret {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"key": value},
+        });
+        self.secrets().patch(name, &PatchParams::apply("upstream").force(), &Patch::Apply(&object)).await.unwrap()
+    }
+
+    /// Somebody's change of a Secret (a merge patch), under the field manager `intruder`.
+    pub(crate) async fn intrude(&self, name: &str, change: Value) -> Secret {
+        let params = PatchParams { field_manager: Some(INTRUDER.to_owned()), ..PatchParams::default() };
+        self.secrets().patch(name, &params, &Patch::Merge(change)).await.unwrap()
+    }
+
+    /// A change of the object's metadata that means nothing, so that the operator looks at it.
+    pub(crate) async fn nudge(&self, name: &str) {
+        let annotation = json!({"metadata": {"annotations": {"example.com/nudge": uuid::Uuid::new_v4().to_string()}}});
+        self.objects().patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await.unwrap();
+    }
+
+    /// Notes of the events about an object that have this reason.
+    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
+        use k8s_openapi::api::events::v1::Event;
+        let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
+        let list = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await.unwrap();
+        let about = |event: &Event| event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(name));
+        list.items.into_iter().filter(about).filter_map(|event| event.note).collect()
     }
 
     /// The object now.
@@ -181,6 +243,34 @@ impl Site {
         .await
         .unwrap();
     }
+}
+
+/// Seals a value under a key.
+pub(crate) fn sealed(key: &mss1::PublicKey, scope: &mss1::Scope, value: &str) -> String {
+    let value = Plaintext::new(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
+    mss1::seal(key, scope, &value).unwrap()
+}
+
+/// The status, empty where there is none.
+pub(crate) fn status(object: &ManagedSecret) -> ManagedSecretStatus {
+    object.status.clone().unwrap_or_default()
+}
+
+/// The id.
+pub(crate) fn id(object: &ManagedSecret) -> String {
+    status(object).id.expect("an id")
+}
+
+/// The types of the conditions that are there.
+pub(crate) fn conditions(object: &ManagedSecret) -> Vec<String> {
+    status(object).conditions.unwrap_or_default().into_iter().map(|condition| condition.type_).collect()
+}
+
+/// Waits for the next whole second: dates are no finer.
+pub(crate) async fn next_second() {
+    let now = || jiff::Timestamp::now().as_second();
+    let began = now();
+    poll("the next second", PATIENCE, || async { Ok((now() > began).then_some(())) }).await.unwrap();
 }
 
 /// Status and reason of `Ready`, if it speaks of the present generation.

@@ -41,7 +41,8 @@ pub(super) fn wanted_place(world: &World) -> Delivered {
 pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     let own = &world.own;
     let view = &seen.view;
-    let in_status = own.status.record.as_ref().is_some_and(|record| record.uid == view.uid);
+    // By name, not by uid: a record that was put back from elsewhere is another object in the same place.
+    let in_status = own.status.record.as_ref().is_some_and(|record| record.name == view.name);
     let in_use = |message: String| Claim::Foreign(Problem::new(Reason::NameInUse, message));
     let meta = match &seen.credence {
         Credence::NotARecord => {

@@ -117,6 +117,10 @@ async fn adopting_and_letting_go_are_no_foreign_writes() {
     expect("adopting", by_operator.patch("theirs", &params, &label(json!(keys::ROLE_TARGET))).await, None);
     expect("letting go", by_operator.patch("theirs", &params, &label(Value::Null)).await, None);
     expect("after it", by_operator.patch("theirs", &params, &foreign).await, Some(REFUSED));
+    // Where somebody removed our label, the annotation still tells that it was a target.
+    let owner = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_OWNER: "db"}}}));
+    by_admin.patch("theirs", &params, &owner).await.unwrap();
+    expect("without our label", by_operator.patch("theirs", &params, &foreign).await, None);
 }
 
 #[tokio::test]

@@ -10,15 +10,10 @@ use serde_json::{Value, json};
 use crate::harness::poll;
 use crate::harness::shared::TestNamespace;
 use crate::integration::installation::{
-    OPERATOR_NAMESPACE, PATIENCE, RESTORER, admin, control_plane, dry_run, expect, object, operator,
+    OPERATOR_NAMESPACE, PATIENCE, admin, control_plane, dry_run, expect, object, operator, restorer,
 };
 
 const RECORD: &str = "msec-ayjtvytngnu4vqtp6gvulissfxwnndnb";
-
-/// The restorer's name, with an administrator's rights: what decides here is the name.
-async fn restorer() -> Client {
-    control_plane().await.access().client_as(RESTORER, &["system:masters"]).await.unwrap()
-}
 
 fn secret(name: &str, secret_type: &str) -> Secret {
     object(json!({

@@ -1,0 +1,120 @@
+//! Someone who may edit ManagedSecrets, and read one Secret called `mine`, tries to have the operator read and write other
+//! Secrets for him: in vain.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use managed_secrets::api::{ManagedSecret, keys};
+use serde_json::{Value, json};
+
+use super::installation::{Right, editor, expect, object};
+use super::objects::Site;
+use super::operator::{Running, Setup};
+
+const VALUE: &str = "s3cret-of-somebody-else";
+
+/// A namespace with somebody's secret, somebody's plain Secret, a running operator, and the intruder.
+struct Scene {
+    site: Site,
+    sealed: String,
+    intruder: Client,
+    operator: Running,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let site = Site::new("borrowed").await;
+        let operator = Setup::of(&site.namespace).start().await;
+        let sealed = site.seal("db", VALUE).await;
+        site.apply("db", json!({"name": "DB_PASSWORD", "value": sealed})).await;
+        site.delivers("db", "value", VALUE).await;
+        site.served("db").await;
+        site.foreign_secret("upstream", &[("token", VALUE)]).await;
+        let intruder = editor(&site.namespace, &[Right::get_secret("mine")]).await;
+        Self { site, sealed, intruder, operator }
+    }
+
+    fn objects(&self) -> Api<ManagedSecret> {
+        Api::namespaced(self.intruder.clone(), &self.site.namespace)
+    }
+
+    async fn create(&self, name: &str, spec: Value) -> kube::Result<ManagedSecret> {
+        let new = object(json!({"metadata": {"name": name}, "spec": spec}));
+        self.objects().create(&PostParams::default(), &new).await
+    }
+
+    async fn patch(&self, name: &str, spec: Value) -> kube::Result<ManagedSecret> {
+        self.objects().patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await
+    }
+
+    /// The one Secret that the intruder can read never came to be, and nobody's Secret has changed.
+    async fn end(self) {
+        assert_eq!(self.site.value("mine", "value").await, None);
+        assert_eq!(self.site.value("upstream", "token").await.as_deref(), Some(VALUE));
+        assert_eq!(self.site.value("upstream", "value").await, None);
+        self.operator.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_no_way_to_read() {
+    let scene = Scene::new().await;
+    for source in ["upstream", "db"] {
+        let spec = json!({"name": "MINE", "valueFrom": {"secretKeyRef": {"name": source, "key": "token"}}});
+        let refusal = format!("cannot get resource \"secrets\" in API group \"\" named \"{source}\"");
+        expect(source, scene.create("mine", spec).await, Some(&refusal));
+    }
+    scene.create("mine", json!({"name": "MINE", "generate": {}, "delivery": "None"})).await.unwrap();
+    let source = json!({"generate": null, "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "token"}}});
+    expect("changed later", scene.patch("mine", source).await, Some("cannot get resource \"secrets\""));
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_is_no_way_to_read() {
+    let scene = Scene::new().await;
+    let refusal = "cannot get resource \"secrets\" in API group \"\" named \"db\"";
+    for change in [json!({"target": {"name": "mine"}}), json!({"delivery": "None"}), json!({"target": {"key": "k"}})] {
+        expect(&change.to_string(), scene.patch("db", change.clone()).await, Some(refusal));
+    }
+    scene.site.delivers("db", "value", VALUE).await;
+    scene.end().await;
+}
+
+/// Sealed text opens for its object, whoever creates that again.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_and_creating_again_is_no_way_to_read() {
+    let scene = Scene::new().await;
+    scene.objects().delete("db", &DeleteParams::default()).await.unwrap();
+    scene.site.gone("db").await;
+    let elsewhere = json!({"name": "DB_PASSWORD", "value": scene.sealed, "target": {"name": "mine"}});
+    let refusal = "cannot get resource \"secrets\" in API group \"\" named \"db\"";
+    expect("with another target", scene.create("db", elsewhere).await, Some(refusal));
+
+    let undelivered = json!({"name": "DB_PASSWORD", "value": scene.sealed, "delivery": "None"});
+    scene.create("db", undelivered).await.unwrap();
+    scene.site.served("db").await;
+    let moved = json!({"delivery": "Secret", "target": {"name": "mine"}});
+    expect("delivered later", scene.patch("db", moved).await, Some("cannot get resource \"managedsecrets/value\""));
+
+    scene.create("mine", json!({"name": "MINE", "value": scene.sealed})).await.unwrap();
+    scene.site.reports("mine", "False", "SealedForAnotherPlace").await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_no_way_to_write() {
+    let scene = Scene::new().await;
+    scene.create("upstream", json!({"name": "MINE", "generate": {}})).await.unwrap();
+    scene.site.reports("upstream", "False", "TargetNotOwned").await;
+    let adopting = json!({"target": {"adoption": "IfUnowned"}});
+    expect("adoption", scene.patch("upstream", adopting).await, Some("cannot create resource \"secrets\""));
+
+    let theirs = scene.site.secrets().get("upstream").await.unwrap();
+    let forged = json!({"apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND, "status": {
+        "target": {"name": "upstream", "key": "value", "uid": theirs.metadata.uid, "resourceVersion": "1"}}});
+    let params = PatchParams::apply("intruder").force();
+    let answer = scene.objects().patch_status("upstream", &params, &Patch::Apply(&forged)).await;
+    expect("a forged status", answer, Some("managedsecrets/status"));
+    scene.end().await;
+}
