@@ -8,9 +8,11 @@ mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod adoption;
     mod borrowed_rights;
     mod corpus;
     mod costs;
+    mod drift;
     mod examples;
     mod facts;
     mod harness;

@@ -128,13 +128,22 @@ impl Site {
         self.objects().patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await.unwrap();
     }
 
-    /// Notes of the events about an object that have this reason.
-    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
-        use k8s_openapi::api::events::v1::Event;
+    async fn events_about(&self, name: &str, reason: &str) -> Vec<Event> {
         let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
         let list = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await.unwrap();
         let about = |event: &Event| event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(name));
-        list.items.into_iter().filter(about).filter_map(|event| event.note).collect()
+        list.items.into_iter().filter(about).collect()
+    }
+
+    /// Notes of the events about an object that have this reason.
+    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
+        self.events_about(name, reason).await.into_iter().filter_map(|event| event.note).collect()
+    }
+
+    /// How often such events were repeated, beside the first of each series.
+    pub(crate) async fn repetitions(&self, name: &str, reason: &str) -> i32 {
+        let events = self.events_about(name, reason).await;
+        events.into_iter().filter_map(|event| event.series).map(|series| series.count - 1).sum()
     }
 
     /// The object now.
