@@ -13,7 +13,7 @@ use std::{
 use managed_secrets::api::keys;
 use serde_json::Value;
 
-use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install};
+use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
 use crate::{
     harness::{self, ControlPlane, Operator, control_plane::blocking, poll},
     markdown::{Block, Document, root},
@@ -141,7 +141,7 @@ async fn secrets(plane: &ControlPlane) -> BTreeMap<String, Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readme_and_guide_can_be_followed() {
-    let (folder, plane) = (Folder::new(), install().await.unwrap());
+    let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
     let mut readme = Story::read("README.md");
     readme.run("Install", &folder, &plane).await;
     let operator = operator(&plane).await;
@@ -195,7 +195,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     let folder = Folder::new();
     let mut operations = Story::read("docs/operations.md");
 
-    let first = install().await.unwrap();
+    let first = install(&options(), &[]).await.unwrap();
     operations.run("Install", &folder, &first).await;
     operations.run("A KEK outside etcd", &folder, &first).await;
     operations.run("Serve some namespaces only", &folder, &first).await;
