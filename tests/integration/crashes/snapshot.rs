@@ -147,13 +147,13 @@ impl Snapshot {
         let show = |it: &Self, key: &str| it.0.get(key).map_or("absent".to_owned(), |value| format!("{value:#}"));
         let texts = differing.map(|key| {
             let (left, right) = (show(self, key), show(other, key));
-            let only = |these: &str, those: &str, mark: &str| -> String {
+            let only = |these: &str, those: &str, mark: &str| -> Vec<String> {
                 let lines = these.lines().filter(|line| !those.lines().any(|other| other == *line));
-                lines.map(|line| format!("  {mark} {}\n", line.trim())).collect()
+                lines.map(|line| format!("  {mark} {}", line.trim())).collect()
             };
-            format!("{key}\n{}{}", only(&left, &right, "-"), only(&right, &left, "+"))
+            format!("{key}\n{}", [only(&left, &right, "-"), only(&right, &left, "+")].concat().join("\n"))
         });
-        texts.collect()
+        texts.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -215,7 +215,7 @@ fn describe_secret(secret: &Secret, found: &Found, before: &Before) -> Value {
         });
         if source != "generate" {
             let current = Some(&*source) == sealed.as_ref() || Some(&*source) == followed.as_ref();
-            *source = if current { "(current source)" } else { "(earlier source)" }.to_owned();
+            if current { "(current source)" } else { "(earlier source)" }.clone_into(source);
         }
     }
     let view = SecretView::from_meta(secret.metadata.clone());
