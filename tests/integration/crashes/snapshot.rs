@@ -140,6 +140,16 @@ impl Snapshot {
         self.0.values().all(|value| !value.to_string().contains(STALE))
     }
 
+    /// Whether every labelled Secret is the record or the target that some status speaks of.
+    pub(super) fn is_tidy(&self) -> bool {
+        let described: Vec<_> =
+            self.0.values().flat_map(|it| ["record", "target"].map(|of| &it["status"][of]["name"])).collect();
+        let labelled = self.0.iter().filter(|(_, it)| it["labels"].get(keys::LABEL_ROLE).is_some());
+        labelled.into_iter().all(|(name, _)| {
+            described.iter().any(|it| it.as_str().map(|it| format!("Secret {it}")).as_ref() == Some(name))
+        })
+    }
+
     /// What another one has that this has not, and the other way round; empty where they are equal.
     pub(super) fn difference(&self, other: &Self) -> String {
         let keys: std::collections::BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
