@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{
         Reason,
-        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
     crypto::Plaintext,
@@ -82,6 +82,7 @@ fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
     let retained = own.status.target.is_none()
         && view.owners.is_empty()
+        && view.role() != Some(ROLE_RECORD)
         && same_id
         && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
     if made_by_us || in_status || retained {
