@@ -23,6 +23,8 @@ mod integration {
     mod seal;
     mod secret_api;
     mod sources;
+    mod strangers;
+    mod tamper;
     mod target;
     mod witness;
 }
