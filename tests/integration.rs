@@ -14,6 +14,7 @@ mod integration {
     mod command;
     mod corpus;
     mod costs;
+    mod crashes;
     mod drift;
     mod examples;
     mod facts;
