@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::operator::{PATIENCE, public_key};
-use crate::harness::poll;
+use crate::harness::{ControlPlane, poll};
 
 /// The field manager of whoever changes what is not theirs.
 pub(crate) const INTRUDER: &str = "intruder";
@@ -34,7 +34,12 @@ pub(crate) struct Site {
 impl Site {
     /// A namespace of this name on the installation's control plane, made anew.
     pub(crate) async fn new(purpose: &str) -> Self {
-        let client = super::installation::admin().await;
+        Self::on(super::installation::control_plane().await, purpose).await
+    }
+
+    /// A namespace of this name on another control plane, made anew.
+    pub(crate) async fn on(control_plane: &ControlPlane, purpose: &str) -> Self {
+        let client = control_plane.access().admin_client().await.unwrap();
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let namespace = format!("{purpose}-{}", &unique[..8]);
         let object: k8s_openapi::api::core::v1::Namespace =
@@ -193,11 +198,6 @@ impl Site {
         })
         .await
         .unwrap()
-    }
-
-    /// Edits a Secret: a merge patch.
-    pub(crate) async fn edit_secret(&self, name: &str, patch: Value) -> Secret {
-        self.secrets().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
     }
 
     /// Waits until `Ready` of the object's present generation has this status and reason.
