@@ -24,6 +24,7 @@ mod integration {
     mod keyring;
     mod lifecycle;
     mod logs;
+    mod lost_keys;
     mod names;
     mod objects;
     mod operator;
