@@ -34,6 +34,8 @@ mod integration {
     mod secret_api;
     mod sources;
     mod stories;
+    mod strangers;
+    mod tamper;
     mod target;
     mod witness;
 }
