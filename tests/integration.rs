@@ -24,6 +24,7 @@ mod integration {
     mod keyring;
     mod lifecycle;
     mod logs;
+    mod lost_keys;
     mod names;
     mod objects;
     mod operator;
@@ -34,6 +35,8 @@ mod integration {
     mod secret_api;
     mod sources;
     mod stories;
+    mod strangers;
+    mod tamper;
     mod target;
     mod witness;
 }

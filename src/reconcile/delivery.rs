@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{
         Reason,
-        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
     crypto::Plaintext,
@@ -80,7 +80,10 @@ fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     }
     let made_by_us = view.owners.iter().any(|owner| owner.uid == own.uid) && view.ours.owner_uids.contains(&own.uid);
     let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
-    let unowned = view.owners.is_empty() && same_id && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
+    let unowned = view.owners.is_empty()
+        && view.role() != Some(ROLE_RECORD)
+        && same_id
+        && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
     let retained = own.status.target.is_none() && unowned;
     let own_by_record = matches!(recorded, Some(Delivered::Own { name, .. }) if *name == view.name);
     // Under `Retain` a target that moves has no owner reference, and until its old place is cleared status names that:

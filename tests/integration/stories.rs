@@ -10,6 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use managed_secrets::api::keys;
 use serde_json::Value;
 
@@ -76,8 +77,11 @@ impl Story {
         }
     }
 
-    /// Every block of the document has been run.
-    fn end(self) {
+    /// Every block of the document has been run, but those that another test runs.
+    fn end(mut self, elsewhere: &[&str]) {
+        for section in elsewhere {
+            assert!(self.sections.remove(*section).is_some(), "there is no section {section}");
+        }
         assert!(self.sections.is_empty(), "never run: {:?}", self.sections.keys());
     }
 }
@@ -86,8 +90,9 @@ impl Story {
 async fn bash(title: &str, script: &str, folder: &Path, plane: &ControlPlane) -> String {
     let access = plane.access();
     let programs = [access.kubectl_path(), Path::new(PROGRAM)].map(|program| program.parent().unwrap().to_owned());
+    let jq = blocking(crate::harness::binaries::jq_folder).await.unwrap();
     let others = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(programs.into_iter().chain(env::split_paths(&others))).unwrap();
+    let path = env::join_paths(programs.into_iter().chain([jq]).chain(env::split_paths(&others))).unwrap();
     let mut command = Command::new("bash");
     command.args(["-e", "-u", "-o", "pipefail", "-x", "-c", script]).current_dir(folder).stdin(Stdio::null());
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("MANAGED_SECRETS_")) {
@@ -147,7 +152,7 @@ async fn readme_and_guide_can_be_followed() {
     let operator = operator(&plane).await;
     let printed = readme.run("Use", &folder, &plane).await;
     assert!(printed.contains("WEATHER_API_KEY") && printed.contains("only-an-example"), "{printed}");
-    readme.end();
+    readme.end(&[]);
 
     let mut guide = Story::read("docs/guide.md");
     for (section, says) in [
@@ -170,10 +175,14 @@ async fn readme_and_guide_can_be_followed() {
         assert!(printed.contains(says), "{section}: {printed}");
     }
     guide.run_all(&folder, &plane).await;
-    guide.end();
+    guide.end(&[]);
     assert_eq!(operator.stop().await.unwrap(), 0);
     plane.stop().await.unwrap();
 }
+
+/// Sections of the operations page.
+const RESTORE_HERE: &str = "Restore where the operator is installed";
+const LOST_KEYS: &str = "When keys are lost";
 
 /// What `secrets` must find again, one of each kind: sealed, generated, followed, adopted, undelivered, retained.
 const ESTATE: &str = r"
@@ -222,7 +231,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     operations.run("Restore", &folder, &second).await;
     // Targets need not be in a backup.
     bash("a lost target", "kubectl -n shop delete secret session-key", &folder.0, &second).await;
-    operations.end();
+    operations.end(&[RESTORE_HERE, LOST_KEYS]);
 
     let running = operator(&second).await;
     let served = "kubectl wait --for=condition=Ready msec --all --all-namespaces --timeout=60s";
@@ -237,4 +246,103 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     bash("removal", removal, &folder.0, &second).await;
     assert_eq!(running.stop().await.unwrap(), 0);
     second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_keys_are_restored_or_given_up() {
+    let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
+    let mut operations = Story::read("docs/operations.md");
+    let running = operator(&plane).await;
+    bash("the estate", ESTATE, &folder.0, &plane).await;
+    operations.run("Back up", &folder, &plane).await;
+    assert_eq!(running.stop().await.unwrap(), 0);
+
+    lose(keys::TYPE_KEYRING, keys::KEYRING_NAME, &plane).await;
+    operations.run(RESTORE_HERE, &folder, &plane).await;
+    let mut backup = folder.json("keys.json");
+    backup["items"].as_array_mut().unwrap().retain(|item| item["type"] == keys::TYPE_KEYRING);
+    poll("the restorer to be known, and the keyring restored", PATIENCE, || async {
+        let create = plane.access().kubectl_with_input(&["create", "-f", "-"], &backup.to_string()).await?;
+        Ok(create.status.success().then_some(()))
+    })
+    .await
+    .unwrap();
+    let running = operator(&plane).await;
+    // Only who opens the record can write it anew.
+    let edit = "kubectl -n shop patch msec session-key --type merge -p '{\"spec\": {\"description\": \"restored\"}}'
+        kubectl -n shop wait --for=condition=Ready msec/session-key --timeout=60s";
+    bash("an edit", edit, &folder.0, &plane).await;
+    let before = secrets(&plane).await;
+    assert_eq!(running.stop().await.unwrap(), 0);
+
+    lose(keys::TYPE_KEK, keys::KEK_PREFIX, &plane).await;
+    operations.run(LOST_KEYS, &folder, &plane).await;
+    let running = operator(&plane).await;
+    let reason = "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}";
+    for (namespace, name, says) in [("prod", "sealed", "SealedWithUnknownKey"), ("shop", "break-glass", "RecordLost")] {
+        let wait = ["-n", namespace, "wait", &format!("{reason}={says}"), &format!("msec/{name}"), "--timeout=60s"];
+        plane.access().kubectl_ok(&wait).await.unwrap();
+    }
+    poll("the five other records to be rebuilt", PATIENCE, || async {
+        let selector = format!("type={}", keys::TYPE_RECORD);
+        let list = ["get", "secrets", "--all-namespaces", "--field-selector", &selector, "-o", "name"];
+        Ok((plane.access().kubectl_ok(&list).await?.lines().count() == 5).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(secrets(&plane).await, before);
+    assert_eq!(running.stop().await.unwrap(), 0);
+    plane.stop().await.unwrap();
+}
+
+/// Removes the keys of this type; the operator then ends, and names the Secret to restore.
+async fn lose(type_: &str, name: &str, plane: &ControlPlane) {
+    let access = plane.access();
+    let selector = format!("type={type_}");
+    access.kubectl_ok(&["-n", OPERATOR_NAMESPACE, "delete", "secrets", "--field-selector", &selector]).await.unwrap();
+    let kubeconfig = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
+    let operator = Operator::start(plane, PROGRAM, &kubeconfig, &[]).await.unwrap();
+    assert_eq!(operator.exit_code().await.unwrap(), 1);
+    let log = operator.log().unwrap();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains(&format!("restore Secret {OPERATOR_NAMESPACE}/{name}")), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_rule_keeps_values_out_of_the_log() {
+    let folder = Folder::new();
+    let document = Document::read("docs/operations.md").unwrap();
+    let rule = document.blocks.iter().find(|block| block.section == "The audit log").unwrap();
+    // Whatever else is logged, is logged whole.
+    let others = "- level: RequestResponse\n";
+    let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{}{others}", rule.text);
+    let file = folder.0.join("policy.yaml");
+    fs::write(&file, policy).unwrap();
+    let plane = ControlPlane::start_own(&harness::Options {
+        manifests: vec![root().join("crds")],
+        apiserver_flags: vec![format!("--audit-policy-file={}", file.display())],
+        ..harness::Options::default()
+    })
+    .await
+    .unwrap();
+    let plaintext = "kubectl create secret generic audited --from-literal=key=audited-canary
+        kubectl create -f - <<YAML && exit 1 || true
+apiVersion: managedsecrets.dev/v1alpha1
+kind: ManagedSecret
+metadata: {name: audited}
+spec: {name: AUDITED, value: audited-canary}
+YAML
+        kubectl create configmap audited --from-literal=key=another-canary";
+    bash("plaintext", plaintext, &folder.0, &plane).await;
+    let log = plane.audit_log().unwrap();
+    let log = poll("the last request to be logged", PATIENCE, || async {
+        Ok(Some(fs::read_to_string(&log).unwrap()).filter(|log| log.contains("another-canary")))
+    })
+    .await
+    .unwrap();
+    assert!(log.contains("/managedsecrets") && log.contains("/secrets"), "the requests are not in the log");
+    for canary in ["audited-canary", &BASE64_STANDARD.encode("audited-canary")] {
+        assert!(!log.contains(canary), "a value is in the audit log");
+    }
+    plane.stop().await.unwrap();
 }
