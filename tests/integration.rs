@@ -2,6 +2,9 @@
 
 #[path = "harness/lib.rs"]
 mod harness;
+#[path = "docs/markdown.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
@@ -11,7 +14,9 @@ mod integration {
     mod command;
     mod corpus;
     mod costs;
+    mod crashes;
     mod drift;
+    mod examples;
     mod facts;
     mod faults;
     mod harness;
@@ -19,6 +24,7 @@ mod integration {
     mod keyring;
     mod lifecycle;
     mod logs;
+    mod lost_keys;
     mod names;
     mod objects;
     mod operator;
@@ -28,6 +34,9 @@ mod integration {
     mod seal;
     mod secret_api;
     mod sources;
+    mod stories;
+    mod strangers;
+    mod tamper;
     mod target;
     mod witness;
 }

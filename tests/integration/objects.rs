@@ -200,11 +200,6 @@ impl Site {
         .unwrap()
     }
 
-    /// Edits a Secret: a merge patch.
-    pub(crate) async fn edit_secret(&self, name: &str, patch: Value) -> Secret {
-        self.secrets().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
-    }
-
     /// Waits until `Ready` of the object's present generation has this status and reason.
     pub(crate) async fn reports(&self, name: &str, status: &str, reason: &str) -> ManagedSecret {
         self.until(name, &format!("{status} {reason}"), |object| {
