@@ -17,7 +17,7 @@ use tracing_subscriber::filter::{FilterExt, Targets};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
@@ -87,7 +87,7 @@ where
         let mut line = object(&fields);
         let mut around = Map::new();
         let mut spans = Vec::new();
-        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             spans.push(span.name());
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
                 around.extend(object(&fields.fields));

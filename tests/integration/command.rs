@@ -208,7 +208,7 @@ async fn what_seal_refuses() {
         (&["--public-key", text.to_str().unwrap()], b"hunter2", 1, "public key"),
         (&["--public-key", forged.to_str().unwrap()], b"hunter2", 1, "public key"),
         (&["--public-key", good, "--fingerprint", &"0".repeat(64)], b"hunter2", 1, "--fingerprint"),
-        (&["--fingerprint", &"0".repeat(64)], b"hunter2", 1, &key.fingerprint().to_string()),
+        (&["--fingerprint", &"0".repeat(64)], b"hunter2", 1, &key.fingerprint()),
         (&["--operator-namespace", &site.namespace], b"hunter2", 1, "--operator-namespace"),
     ] {
         let ran = seal(flags, value).await;
@@ -217,8 +217,8 @@ async fn what_seal_refuses() {
     }
     // Without a pin it says whose key it was; with the right one it has nothing to say.
     let unpinned = seal(&[], b"hunter2").await;
-    assert!(unpinned.code == 0 && unpinned.err.contains(&key.fingerprint().to_string()), "{unpinned:?}");
-    let pinned = seal(&["--fingerprint", &key.fingerprint().to_string()], b"hunter2").await;
+    assert!(unpinned.code == 0 && unpinned.err.contains(&key.fingerprint()), "{unpinned:?}");
+    let pinned = seal(&["--fingerprint", &key.fingerprint()], b"hunter2").await;
     assert_eq!((pinned.code, pinned.err.as_str()), (0, ""));
     operator.stop().await;
 }
