@@ -8,6 +8,7 @@ mod integration {
     mod borrowed_rights;
     mod corpus;
     mod costs;
+    mod deletion;
     mod facts;
     mod harness;
     mod installation;
@@ -15,6 +16,7 @@ mod integration {
     mod lifecycle;
     mod names;
     mod objects;
+    mod obstacles;
     mod operator;
     mod policies;
     mod rights;
