@@ -2,27 +2,42 @@
 
 #[path = "harness/lib.rs"]
 mod harness;
+#[path = "docs/markdown.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod adoption;
     mod borrowed_rights;
+    mod canary;
+    mod command;
     mod corpus;
     mod costs;
+    mod crashes;
     mod deletion;
+    mod drift;
+    mod examples;
     mod facts;
+    mod faults;
     mod harness;
     mod installation;
     mod keyring;
     mod lifecycle;
+    mod logs;
     mod names;
     mod objects;
     mod obstacles;
     mod operator;
     mod policies;
+    mod program;
     mod rights;
     mod seal;
     mod secret_api;
     mod sources;
+    mod stories;
+    mod strangers;
+    mod tamper;
     mod target;
     mod witness;
 }

@@ -102,9 +102,9 @@ impl SecretApi {
         }
     }
 
-    /// Metadata of some Secret that a label selector selects, if there is one.
-    pub async fn any_labelled(&self, label_selector: &str) -> Result<Option<ObjectMeta>, CallError> {
-        let params = ListParams::default().labels(label_selector).limit(1);
+    /// Metadata of some Secret that a field selector selects, if there is one.
+    pub async fn any(&self, field_selector: &str) -> Result<Option<ObjectMeta>, CallError> {
+        let params = ListParams::default().fields(field_selector).limit(1);
         let request = self.request().list_metadata(&params).map_err(CallError::request)?;
         let page: List<MetadataOnly> = call(&self.client, request).await?;
         Ok(page.items.into_iter().flatten().next().map(|item| item.metadata))

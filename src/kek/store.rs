@@ -12,9 +12,7 @@ use kube::Client;
 
 use super::secret_api::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use super::{KeyringError, Provider};
-use crate::api::keys::{
-    KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, LABEL_ROLE, ROLE_RECORD, TYPE_KEK, TYPE_KEYRING,
-};
+use crate::api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use crate::crypto::Kek;
 use crate::crypto::keyring::{Document, GenerateError, KekError, Keyring, Wrapped};
 
@@ -123,9 +121,10 @@ impl KeyringStore {
         } else {
             served.iter().map(|namespace| SecretApi::namespaced(self.client.clone(), namespace)).collect()
         };
-        let selector = format!("{LABEL_ROLE}={ROLE_RECORD}");
+        // By type, which policy protects: a label alone is anyone's to set or to remove, and makes no record.
+        let selector = format!("type={TYPE_RECORD}");
         for api in apis {
-            if let Some(record) = api.any_labelled(&selector).await.map_err(failed("look for records"))? {
+            if let Some(record) = api.any(&selector).await.map_err(failed("look for records"))? {
                 let ObjectMeta { namespace, name, .. } = record;
                 return Err(KeyringError::RecordsWithoutKeyring {
                     record: format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default()),

@@ -415,6 +415,7 @@ fn shown_by_no_watch(reason: Reason) -> bool {
             | Reason::NameInUse
             | Reason::TargetInUse
             | Reason::WaitingForDeletion
+            | Reason::RecordTampered
             | Reason::SeedUnknown
             | Reason::SealedWithUnknownKey
     )

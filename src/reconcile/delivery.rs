@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{
         Reason,
-        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
     crypto::Plaintext,
@@ -80,14 +80,18 @@ fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     }
     let made_by_us = view.owners.iter().any(|owner| owner.uid == own.uid) && view.ours.owner_uids.contains(&own.uid);
     let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
-    let retained = own.status.target.is_none()
-        && view.owners.is_empty()
+    let unowned = view.owners.is_empty()
+        && view.role() != Some(ROLE_RECORD)
         && same_id
         && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
-    if made_by_us || in_status || retained {
+    let retained = own.status.target.is_none() && unowned;
+    let own_by_record = matches!(recorded, Some(Delivered::Own { name, .. }) if *name == view.name);
+    // Under `Retain` a target that moves has no owner reference, and until its old place is cleared status names that:
+    // the record names the new one, and our manager made it.
+    let moved = own_by_record && unowned && view.ours.type_ && view.ours.labels.contains(LABEL_ID);
+    if made_by_us || in_status || retained || moved {
         // An adopted Secret must never be deleted. Made by us is one that the record calls our own (also when a restore
         // has lost what our manager owns of it), or else one whose type our manager owns.
-        let own_by_record = matches!(recorded, Some(Delivered::Own { name, .. }) if *name == view.name);
         return if made_by_us || own_by_record || view.ours.type_ { Relation::Ours } else { Relation::Adopted };
     }
     Relation::Stranger

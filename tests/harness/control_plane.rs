@@ -52,7 +52,7 @@ pub struct Options {
 pub struct ControlPlane {
     access: Access,
     supervisor: Arc<Supervisor>,
-    given: bool,
+    etcd_url: Option<String>,
 }
 
 /// The programs that can be paused, stopped and started again.
@@ -109,7 +109,7 @@ impl ControlPlane {
         })?;
         let supervisor = Arc::new(Supervisor::start("client")?);
         let access = Access::new(PathBuf::from(kubeconfig), "kubectl".into(), supervisor.folder());
-        let this = Self { access, supervisor, given: true };
+        let this = Self { access, supervisor, etcd_url: None };
         this.wait_until_ready().await?;
         this.apply(&options.manifests).await?;
         Ok(this)
@@ -143,7 +143,7 @@ impl ControlPlane {
         write(&kubeconfig, kubeconfig_text(&format!("https://127.0.0.1:{secure}"), &certificate, &token))?;
 
         let access = Access::new(kubeconfig, binaries.kubectl.clone(), folder);
-        let this = Self { access, supervisor, given: false };
+        let this = Self { access, supervisor, etcd_url: Some(etcd_url) };
         this.wait_until_ready().await?;
         this.apply(&options.manifests).await?;
         this.supervisor.run(CONTROLLER_MANAGER, &controller_manager(binaries))?;
@@ -158,7 +158,7 @@ impl ControlPlane {
 
     /// Whether this is a cluster that was given to us: what a test leaves behind there stays.
     pub fn is_given(&self) -> bool {
-        self.given
+        self.etcd_url.is_none()
     }
 
     /// Runs further programs (the operator), which end with the control plane.
@@ -171,13 +171,18 @@ impl ControlPlane {
         Ok(self.own("etcd's data folder")?.folder().join("etcd-data"))
     }
 
+    /// Where etcd answers, without a password: its gRPC API, and the same as JSON.
+    pub fn etcd_url(&self) -> Result<&str> {
+        self.etcd_url.as_deref().ok_or(Error::NotOurs("etcd's address"))
+    }
+
     /// The API server's audit log: one JSON object a line.
     pub fn audit_log(&self) -> Result<PathBuf> {
         Ok(self.own("the audit log")?.folder().join("audit.log"))
     }
 
     fn own(&self, what: &'static str) -> Result<&Arc<Supervisor>> {
-        if self.given { Err(Error::NotOurs(what)) } else { Ok(&self.supervisor) }
+        if self.is_given() { Err(Error::NotOurs(what)) } else { Ok(&self.supervisor) }
     }
 
     /// Freezes a program: its connections stay open, and nothing answers.
@@ -240,7 +245,7 @@ impl ControlPlane {
         let client = self.access.admin_client().await?;
         let namespaces = Api::<Namespace>::all(client.clone());
         poll("the API server to be ready", START_DEADLINE, || async {
-            if !self.given {
+            if !self.is_given() {
                 check_running(&self.supervisor, &[ETCD, APISERVER])?;
             }
             let request = http::Request::get("/readyz")

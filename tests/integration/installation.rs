@@ -35,7 +35,7 @@ static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 
 /// A control plane with the CRD and every manifest applied, and the policies in force.
 pub(crate) async fn control_plane() -> &'static ControlPlane {
-    CONTROL_PLANE.get_or_init(|| async { install().await.unwrap() }).await
+    CONTROL_PLANE.get_or_init(|| async { install(&options(), &[]).await.unwrap() }).await
 }
 
 /// A client as the operator: with its service account's token, so with its rights and under its policies.
@@ -64,9 +64,13 @@ pub(crate) async fn admin() -> Client {
     control_plane().await.access().admin_client().await.unwrap()
 }
 
-async fn install() -> Result<ControlPlane> {
-    let crd = serde_json::to_string(&crd::crd()).unwrap();
-    let files = [("crd.yaml", crd), ("manifests.yaml", manifests::print(&options()).unwrap())];
+/// An installation on a control plane of its own, for what would disturb others: with these namespaces, made before.
+pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<ControlPlane> {
+    let namespace = |name: &&str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let mut files: Vec<(String, String)> =
+        namespaces.iter().map(|name| (format!("{name}.json"), namespace(name).to_string())).collect();
+    files.push(("crd.yaml".to_owned(), serde_json::to_string(&crd::crd()).unwrap()));
+    files.push(("manifests.yaml".to_owned(), manifests::print(options).unwrap()));
     let folder = std::env::temp_dir().join(format!("managed-secrets-manifests-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir(&folder).unwrap();
     let manifests: Vec<PathBuf> = files.iter().map(|(name, _)| folder.join(name)).collect();
@@ -77,10 +81,12 @@ async fn install() -> Result<ControlPlane> {
     std::fs::remove_dir_all(&folder).unwrap();
     let control_plane = started?;
     // The API server takes up policies together, in the background. A refusal by the last one shows that all are there.
-    let operator = control_plane.access().client_as(&options().operator_user(), &[]).await?;
+    let operator = control_plane.access().client_as(&options.operator_user(), &[]).await?;
+    // Where the operator has rights but may not do this: its own namespace, in every kind of installation.
+    let namespace = &options.operator_namespace;
     poll("the policies to be in force", PATIENCE, || async {
         let probe: Secret = object(json!({"metadata": {"name": "probe"}}));
-        let secrets = Api::<Secret>::namespaced(operator.clone(), "default");
+        let secrets = Api::<Secret>::namespaced(operator.clone(), namespace);
         let answer = secrets.create(&dry_run(), &probe).await;
         Ok(answer.is_err_and(|error| error.to_string().contains("may write no Secrets")).then_some(()))
     })

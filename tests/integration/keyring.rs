@@ -154,10 +154,8 @@ async fn a_keyring_without_its_kek_is_not_replaced() {
 #[tokio::test]
 async fn records_without_a_keyring_stop_a_new_one() {
     let operator = Operator::new().await;
-    let record = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD,
-        "metadata": {"name": "msec-x", "labels": {"managedsecrets.dev/role": "record"}},
-    });
+    // By its type: a record that has lost its label still is one.
+    let record = json!({"apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD, "metadata": {"name": "msec-x"}});
     let params = PatchParams::apply("test");
     operator.secrets.patch("msec-x", &params, &Patch::Apply(record)).await.unwrap();
     let said = operator.refused(Provider::Local).await;
@@ -167,7 +165,13 @@ async fn records_without_a_keyring_stop_a_new_one() {
     let error = operator.store(Provider::Local).load_or_create(Timestamp::now(), &[]).await.unwrap_err();
     assert!(matches!(error, KeyringError::RecordsWithoutKeyring { .. }), "{error}");
 
+    // And a label alone makes none, or any tenant could keep the operator from its first start.
     operator.delete("msec-x").await;
+    let labelled = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "labelled", "labels": {"managedsecrets.dev/role": "record"}},
+    });
+    operator.secrets.patch("labelled", &params, &Patch::Apply(labelled)).await.unwrap();
     operator.start(Provider::Local).await.unwrap();
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::operator::{PATIENCE, public_key};
-use crate::harness::poll;
+use crate::harness::{ControlPlane, poll};
 
 /// The field manager of whoever changes what is not theirs.
 pub(crate) const INTRUDER: &str = "intruder";
@@ -34,7 +34,12 @@ pub(crate) struct Site {
 impl Site {
     /// A namespace of this name on the installation's control plane, made anew.
     pub(crate) async fn new(purpose: &str) -> Self {
-        let client = super::installation::admin().await;
+        Self::on(super::installation::control_plane().await, purpose).await
+    }
+
+    /// A namespace of this name on another control plane, made anew.
+    pub(crate) async fn on(control_plane: &ControlPlane, purpose: &str) -> Self {
+        let client = control_plane.access().admin_client().await.unwrap();
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let namespace = format!("{purpose}-{}", &unique[..8]);
         let object: k8s_openapi::api::core::v1::Namespace =
@@ -121,13 +126,22 @@ impl Site {
         self.objects().patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await.unwrap();
     }
 
-    /// Notes of the events about an object that have this reason.
-    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
-        use k8s_openapi::api::events::v1::Event;
+    async fn events_about(&self, name: &str, reason: &str) -> Vec<Event> {
         let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
         let list = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await.unwrap();
         let about = |event: &Event| event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(name));
-        list.items.into_iter().filter(about).filter_map(|event| event.note).collect()
+        list.items.into_iter().filter(about).collect()
+    }
+
+    /// Notes of the events about an object that have this reason.
+    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
+        self.events_about(name, reason).await.into_iter().filter_map(|event| event.note).collect()
+    }
+
+    /// How often such events were repeated, beside the first of each series.
+    pub(crate) async fn repetitions(&self, name: &str, reason: &str) -> i32 {
+        let events = self.events_about(name, reason).await;
+        events.into_iter().filter_map(|event| event.series).map(|series| series.count - 1).sum()
     }
 
     /// The object now.
@@ -177,11 +191,6 @@ impl Site {
         })
         .await
         .unwrap()
-    }
-
-    /// Edits a Secret: a merge patch.
-    pub(crate) async fn edit_secret(&self, name: &str, patch: Value) -> Secret {
-        self.secrets().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
     }
 
     /// Waits until `Ready` of the object's present generation has this status and reason.

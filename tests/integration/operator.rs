@@ -11,17 +11,17 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture, stream};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::{Client, Config, client::Body};
 use managed_secrets::{
     api::keys,
     engine::{
-        client::{Answer, Tap as EngineTap, Wire},
+        client::{self, Answer, Tap as EngineTap, Wire},
         run,
         watch::Timing,
     },
@@ -54,8 +54,12 @@ pub(crate) enum Fault {
     },
     /// No answer, ever.
     Hang,
-    /// The connection breaks before the answer.
+    /// The head of a good answer, and then nothing.
+    Silence,
+    /// The connection breaks before the request is sent.
     Cut,
+    /// The request is sent and carried out, and the connection breaks before the answer.
+    Lose,
 }
 
 /// One request as a tap saw it.
@@ -67,6 +71,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     /// HTTP status of the answer; 0 if there was none.
     pub(crate) code: u16,
+    /// When it was sent.
+    pub(crate) at: Instant,
 }
 
 type Plan = dyn Fn(usize, &Request<Body>) -> Fault + Send + Sync;
@@ -78,6 +84,7 @@ pub(crate) struct Tap {
     dead: Mutex<bool>,
     died: Notify,
     seen: Mutex<Vec<Seen>>,
+    open: Mutex<CancellationToken>,
 }
 
 impl Tap {
@@ -89,6 +96,7 @@ impl Tap {
             dead: Mutex::new(false),
             died: Notify::new(),
             seen: Mutex::default(),
+            open: Mutex::default(),
         })
     }
 
@@ -120,9 +128,14 @@ impl Tap {
         }
     }
 
+    /// Breaks every answer that is still coming in.
+    pub(crate) fn cut_streams(&self) {
+        std::mem::take(&mut *self.open.lock().unwrap()).cancel();
+    }
+
     fn note(&self, method: &str, path: &str) -> usize {
         let mut seen = self.seen.lock().unwrap();
-        seen.push(Seen { method: method.to_owned(), path: path.to_owned(), code: 0 });
+        seen.push(Seen { method: method.to_owned(), path: path.to_owned(), code: 0, at: Instant::now() });
         seen.len() - 1
     }
 }
@@ -148,7 +161,8 @@ impl EngineTap for Shared {
                 Fault::Pass => {
                     let answer = wire.send(request).await?;
                     tap.seen.lock().unwrap()[entry].code = answer.status().as_u16();
-                    Ok(answer)
+                    let open = tap.open.lock().unwrap().clone();
+                    Ok(answer.map(|body| until_cut(body, open)))
                 }
                 Fault::DieBefore => {
                     tap.die();
@@ -165,14 +179,35 @@ impl EngineTap for Shared {
                     if let Some(seconds) = retry_after {
                         answer = answer.header("Retry-After", seconds.to_string());
                     }
+                    let type_ = if body.starts_with('<') { "text/html" } else { "application/json" };
                     let body = Full::new(Bytes::from(body)).map_err(BoxError::from).boxed_unsync();
-                    Ok(answer.header("Content-Type", "application/json").body(body)?)
+                    Ok(answer.header("Content-Type", type_).body(body)?)
                 }
                 Fault::Hang => std::future::pending().await,
-                Fault::Cut => Err("the connection was cut".into()),
+                Fault::Silence => Ok(Response::new(StreamBody::new(stream::pending()).boxed_unsync())),
+                Fault::Cut => Err(CUT.into()),
+                Fault::Lose => {
+                    let answer = wire.send(request).await?;
+                    tap.seen.lock().unwrap()[entry].code = answer.status().as_u16();
+                    answer.into_body().collect().await?;
+                    Err(CUT.into())
+                }
             }
         })
     }
+}
+
+const CUT: &str = "the connection was cut";
+
+/// A body that breaks when `cut` is cancelled.
+fn until_cut(body: UnsyncBoxBody<Bytes, BoxError>, cut: CancellationToken) -> UnsyncBoxBody<Bytes, BoxError> {
+    let frames = stream::unfold((BodyStream::new(body), cut), |(mut body, cut)| async move {
+        match cut.run_until_cancelled(body.next()).await {
+            Some(frame) => Some((frame?, (body, cut))),
+            None => Some((Err(CUT.into()), (body, CancellationToken::new()))),
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// How an operator is run in a test.
@@ -189,6 +224,8 @@ pub(crate) struct Setup {
     pub(crate) allow_cluster_scope: bool,
     /// Workers.
     pub(crate) workers: usize,
+    /// The clients' times; the taps come from above.
+    pub(crate) clients: client::Options,
 }
 
 impl Setup {
@@ -201,6 +238,7 @@ impl Setup {
             timing: Timing::default(),
             allow_cluster_scope: false,
             workers: 4,
+            clients: client::Options::default(),
         }
     }
 
@@ -230,10 +268,10 @@ impl Setup {
             provider: Provider::Local,
             allow_cluster_scope: self.allow_cluster_scope,
             workers: run::Options { workers: self.workers, ..run::Options::default() },
-            clients: managed_secrets::engine::client::Options {
+            clients: client::Options {
                 call_tap: engine_tap(self.calls),
                 watch_tap: engine_tap(self.watches),
-                ..managed_secrets::engine::client::Options::default()
+                ..self.clients
             },
             timing: self.timing,
         };

@@ -1,0 +1,279 @@
+//! `adoption: IfUnowned`: whose Secret may be taken over, what happens to it, and what never does.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, PostParams},
+};
+use managed_secrets::api::keys;
+use serde_json::{Value, json};
+
+use super::{
+    objects::{Site, message},
+    operator::Setup,
+    witness::Witness,
+};
+
+fn spec(target: &Value) -> Value {
+    let mut target = target.clone();
+    target["adoption"] = json!("IfUnowned");
+    json!({"name": "NAME", "valueFrom": {"secretKeyRef": {"name": "source", "key": "key"}}, "target": target})
+}
+
+async fn create(site: &Site, secret: Value) -> Secret {
+    site.secrets().create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap()
+}
+
+/// What of a Secret is none of ours: all its data but our key, and its labels and annotations without our prefix.
+fn foreign_part(secret: &Secret, key: &str) -> Value {
+    let mut secret = serde_json::to_value(secret).unwrap();
+    let ours = |name: &str| name.split_once('/').is_some_and(|(prefix, _)| prefix == keys::GROUP);
+    secret["data"].as_object_mut().unwrap().remove(key);
+    for map in ["labels", "annotations"] {
+        if let Some(map) = secret["metadata"][map].as_object_mut() {
+            map.retain(|name, _| !ours(name));
+        }
+    }
+    let metadata = &secret["metadata"];
+    let labels = metadata["labels"].as_object().filter(|labels| !labels.is_empty());
+    let annotations = metadata["annotations"].as_object().filter(|annotations| !annotations.is_empty());
+    json!({
+        "data": secret["data"], "type": secret["type"], "uid": metadata["uid"], "owners": metadata["ownerReferences"],
+        "labels": labels, "annotations": annotations,
+    })
+}
+
+fn adopted(secret: &Secret, key: &str) -> String {
+    format!("adopted:{}:{}:{key}", secret.uid().unwrap(), secret.name_any())
+}
+
+async fn recorded_target(site: &Site) -> String {
+    site.record("NAME").await.unwrap().annotations()[keys::ANNO_TARGET].clone()
+}
+
+fn theirs(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"team": "theirs"}, "annotations": {"note": "theirs"}},
+        "stringData": {"other": "kept", "third": "kept too"},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_owned_or_would_lose_something_is_not_adopted() {
+    let site = Site::new("unadopted").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "wanted").await;
+    let controller = site.foreign_secret("controller", &[]).await.uid().unwrap();
+    let owner =
+        json!([{"apiVersion": "v1", "kind": "Secret", "name": "controller", "uid": controller, "controller": true}]);
+    let cases = [
+        ("controlled", json!({"metadata": {"ownerReferences": owner}}), "a controller owns it", "TargetNotOwned"),
+        ("labelled", json!({"metadata": {"labels": {keys::LABEL_ROLE: "target"}}}), keys::LABEL_ROLE, "TargetNotOwned"),
+        (
+            "as-record",
+            json!({"metadata": {"labels": {keys::LABEL_ROLE: "record"}}}),
+            keys::LABEL_ROLE,
+            "TargetNotOwned",
+        ),
+        ("typed", json!({"type": "example.com/other"}), "its type is not", "TargetNotOwned"),
+        ("filled", json!({"stringData": {"value": "canary"}}), "holds something else", "TargetNotOwned"),
+        ("longer", json!({"stringData": {"value": "wanted\n"}}), "holds something else", "TargetNotOwned"),
+        ("binary", json!({"data": {"value": "/w=="}}), "holds something else", "TargetNotOwned"),
+        ("empty", json!({"stringData": {"value": ""}}), "holds something else", "TargetNotOwned"),
+        ("immutable", json!({"immutable": true}), "immutable", "TargetImmutable"),
+    ];
+    let mut before = Vec::new();
+    for (name, mut secret, ..) in cases.clone() {
+        secret["metadata"]["name"] = json!(name);
+        before.push(create(&site, secret).await);
+        let mut spec = spec(&json!({}));
+        spec["name"] = json!(name);
+        site.apply(name, spec).await;
+    }
+    for ((name, _, text, reason), before) in cases.iter().zip(&before) {
+        let object = site.reports(name, "False", reason).await;
+        assert!(message(&object).contains(text), "{name}: {}", message(&object));
+        assert!(!format!("{object:?}").contains("canary"));
+        assert_eq!(site.secret(name).await.as_ref(), Some(before), "{name}");
+    }
+    // A person takes away what stands in the way.
+    site.intrude("filled", json!({"data": {"value": null}})).await;
+    site.nudge("filled").await;
+    site.served("filled").await;
+    assert_eq!(site.value("filled", "value").await.as_deref(), Some("wanted"));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_leave_nothing_is_adopted() {
+    let site = Site::new("never").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let before = create(&site, theirs("db")).await;
+    site.apply("db", json!({"name": "NAME", "generate": {}})).await;
+    let object = site.reports("db", "False", "TargetNotOwned").await;
+    assert!(message(&object).contains("db"), "{}", message(&object));
+    assert_eq!(site.secret("db").await, Some(before));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_secret_gets_our_key_and_keeps_all_that_is_its_own() {
+    let site = Site::new("adopted").await;
+    let mut operator = Setup::of(&site.namespace).start().await;
+    let witness = Witness::of(&site).await;
+    site.source("source", "v1").await;
+    let before = create(&site, theirs("db")).await;
+    let others = foreign_part(&before, "value");
+    site.apply("db", spec(&json!({}))).await;
+    site.served("db").await;
+    assert_eq!(recorded_target(&site).await, adopted(&before, "value"));
+    let check = |secret: Secret, key: &str| {
+        assert_eq!(foreign_part(&secret, key), others);
+        assert_eq!(secret.metadata.owner_references, None);
+        assert_eq!(secret.labels()[keys::LABEL_ROLE], keys::ROLE_TARGET);
+    };
+    check(site.secret("db").await.unwrap(), "value");
+    site.source("source", "v2").await;
+    site.delivers("db", "value", "v2").await;
+    site.served("db").await;
+    check(site.secret("db").await.unwrap(), "value");
+
+    // It stays adopted through anything: a changed mind about adoption, a restart, a lost label, another key.
+    site.apply("db", json!({"name": "NAME", "valueFrom": spec(&json!({}))["valueFrom"]})).await;
+    site.served("db").await;
+    operator.stop().await;
+    operator = Setup::of(&site.namespace).start().await;
+    site.intrude("db", json!({"metadata": {"labels": {keys::LABEL_ROLE: null}}})).await;
+    poll_label(&site, "db").await;
+    operator.stop().await;
+    site.intrude("db", json!({"metadata": {"labels": {keys::LABEL_ROLE: null, keys::LABEL_ID: null}}})).await;
+    site.apply("db", spec(&json!({"key": "password"}))).await;
+    operator = Setup::of(&site.namespace).start().await;
+    site.served("db").await;
+    assert_eq!(recorded_target(&site).await, adopted(&before, "password"));
+    check(site.secret("db").await.unwrap(), "password");
+
+    // Its type is its own.
+    site.apply("db", spec(&json!({"key": "password", "type": "kubernetes.io/basic-auth"}))).await;
+    let object = site.reports("db", "False", "TargetNotOwned").await;
+    assert!(message(&object).contains("never recreated"), "{}", message(&object));
+    check(site.secret("db").await.unwrap(), "password");
+    assert_eq!(recorded_target(&site).await, adopted(&before, "password"));
+    site.apply("db", spec(&json!({"key": "password"}))).await;
+    site.served("db").await;
+
+    // It moves away: our key and labels go, and nothing else.
+    site.apply("db", spec(&json!({"name": "elsewhere"}))).await;
+    site.served("db").await;
+    let left = site.secret("db").await.unwrap();
+    assert_eq!(foreign_part(&left, "password"), others);
+    assert_eq!(left.data.as_ref().unwrap().len(), 2);
+    assert!(!left.labels().keys().chain(left.annotations().keys()).any(|key| key.contains(keys::GROUP)), "{left:?}");
+    assert_eq!(recorded_target(&site).await, "own:elsewhere:value");
+    assert_eq!(
+        witness.values("db", "value").await,
+        [None, Some("v1".into()), Some("v2".into()), None],
+        "never a wrong value"
+    );
+    assert_eq!(witness.values("db", "password").await, [None, Some("v2".into()), None]);
+    operator.stop().await;
+}
+
+/// Waits until the operator has put its label back.
+async fn poll_label(site: &Site, name: &str) {
+    crate::harness::poll("the label", super::operator::PATIENCE, || async {
+        let secret = site.secret(name).await.unwrap();
+        Ok(secret.labels().contains_key(keys::LABEL_ROLE).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_secret_outlives_the_managed_secret_with_its_key() {
+    let site = Site::new("outlives").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v").await;
+    // Holding the very same value, it may be adopted as well.
+    let mut same = theirs("db");
+    same["stringData"]["value"] = json!("v");
+    let before = create(&site, same).await;
+    site.apply("db", spec(&json!({}))).await;
+    site.served("db").await;
+    site.delete("db").await;
+    // The record is collected, so the collector has been here.
+    site.gone(&managed_secrets::api::names::record_name("NAME")).await;
+    let after = site.secret("db").await.unwrap();
+    assert_eq!(foreign_part(&after, "value"), foreign_part(&before, "value"));
+    assert_eq!(site.value("db", "value").await.as_deref(), Some("v"));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delivery_none_releases_an_adopted_secret() {
+    let site = Site::new("released").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v").await;
+    let before = create(&site, theirs("db")).await;
+    site.apply("db", spec(&json!({}))).await;
+    site.served("db").await;
+    let source = spec(&json!({}))["valueFrom"].clone();
+    site.apply("db", json!({"name": "NAME", "valueFrom": source, "delivery": "None"})).await;
+    site.served("db").await;
+    let after = site.secret("db").await.unwrap();
+    assert_eq!(after.data, before.data);
+    assert_eq!(
+        (after.uid(), after.labels(), after.annotations()),
+        (before.uid(), before.labels(), before.annotations())
+    );
+    assert_eq!(recorded_target(&site).await, "none");
+    // And it can be adopted again.
+    site.apply("db", spec(&json!({}))).await;
+    site.served("db").await;
+    assert_eq!(recorded_target(&site).await, adopted(&before, "value"));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_secret_that_vanishes_is_replaced_by_one_of_our_own() {
+    let site = Site::new("vanished").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v").await;
+    create(&site, theirs("db")).await;
+    site.apply("db", spec(&json!({}))).await;
+    let object = site.served("db").await;
+    site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
+    site.delivers("db", "value", "v").await;
+    let after = site.served("db").await;
+    let secret = site.secret("db").await.unwrap();
+    assert_eq!(secret.data.as_ref().unwrap().len(), 1);
+    let owner = secret.metadata.owner_references.unwrap().remove(0);
+    assert_eq!(Some(owner.uid), object.metadata.uid);
+    assert_eq!(recorded_target(&site).await, "own:db:value");
+    assert_eq!(after.status.unwrap().version, Some(1));
+    // One of our own: it goes with the object.
+    site.delete("db").await;
+    site.gone("db").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adoption_is_remembered_while_it_is_blocked_and_its_key_moves() {
+    let site = Site::new("remembered").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v1").await;
+    let before = create(&site, theirs("db")).await;
+    site.apply("db", spec(&json!({}))).await;
+    site.served("db").await;
+    site.intrude("db", json!({"immutable": true})).await;
+    site.source("source", "v2").await;
+    site.reports("db", "False", "TargetImmutable").await;
+    site.apply("db", spec(&json!({"key": "password"}))).await;
+    site.reports("db", "False", "TargetImmutable").await;
+    assert_eq!(recorded_target(&site).await, adopted(&before, "password"));
+    let after = site.secret("db").await.unwrap();
+    assert_eq!((after.uid(), after.metadata.owner_references), (before.uid(), None));
+    assert_eq!(site.value("db", "value").await.as_deref(), Some("v1"));
+    operator.stop().await;
+}

@@ -1,0 +1,242 @@
+//! Somebody edits, unlabels or deletes a target: it is put right, said once, and never fought over at full speed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use managed_secrets::api::keys;
+use serde_json::{Value, json};
+
+use super::{
+    objects::{INTRUDER, Site, version},
+    operator::{PATIENCE, Setup, Tap},
+    witness::Witness,
+};
+use crate::harness::poll;
+
+const CORRECTED: &str = "TargetDriftCorrected";
+
+async fn made(site: &Site) {
+    site.source("source", "v").await;
+    let spec = json!({
+        "name": "NAME", "valueFrom": {"secretKeyRef": {"name": "source", "key": "key"}},
+        "target": {"labels": {"a": "1"}, "annotations": {"b": "2"}},
+    });
+    site.apply("db", spec).await;
+    site.served("db").await;
+}
+
+/// What of a target is ours to say.
+async fn ours(site: &Site, name: &str) -> Option<Value> {
+    let secret = serde_json::to_value(site.secret(name).await?).unwrap();
+    let metadata = &secret["metadata"];
+    Some(json!([
+        metadata["labels"],
+        metadata["annotations"],
+        metadata["ownerReferences"],
+        secret["data"],
+        secret["type"]
+    ]))
+}
+
+/// Waits until the target is as it was, and status knows of it.
+async fn put_right(site: &Site, name: &str, before: &Value, what: &str) {
+    let waited = poll(what, PATIENCE, || async {
+        let object = site.get(name).await;
+        let shown = object.status.unwrap().target.map(|target| target.resource_version);
+        let in_step = site.secret(name).await.and_then(|secret| secret.resource_version()) == shown;
+        Ok((in_step && ours(site, name).await.as_ref() == Some(before)).then_some(()))
+    })
+    .await;
+    assert!(waited.is_ok(), "{what}: {:?} instead of {before:?}", ours(site, name).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_somebody_changes_of_ours_is_put_right_and_they_are_named() {
+    let cases = [
+        ("value", json!({"data": {"value": "aW50cnVkZXI="}})),
+        ("no-value", json!({"data": {"value": null}})),
+        ("no-role", json!({"metadata": {"labels": {keys::LABEL_ROLE: null}}})),
+        ("wrong-role", json!({"metadata": {"labels": {keys::LABEL_ROLE: "record"}}})),
+        ("no-id", json!({"metadata": {"labels": {keys::LABEL_ID: null}}})),
+        ("label", json!({"metadata": {"labels": {"a": "9"}}})),
+        ("no-label", json!({"metadata": {"labels": {"a": null}}})),
+        ("annotation", json!({"metadata": {"annotations": {"b": "9"}}})),
+        ("no-annotation", json!({"metadata": {"annotations": {"b": null}}})),
+        ("owner-annotation", json!({"metadata": {"annotations": {keys::ANNO_OWNER: "other"}}})),
+        ("no-owner", json!({"metadata": {"ownerReferences": null}})),
+        ("all-labels", json!({"metadata": {"labels": null, "annotations": null, "ownerReferences": null}})),
+        ("unmanaged", json!({"metadata": {"managedFields": [{}]}})),
+        (
+            "unmanaged-edit",
+            json!({"metadata": {"managedFields": [{}], "ownerReferences": null}, "data": {"value": "eA=="}}),
+        ),
+    ];
+    let checks = cases.map(|(name, change)| async move {
+        let site = Site::new(&format!("drift-{name}")).await;
+        let operator = Setup::of(&site.namespace).start().await;
+        made(&site).await;
+        let before = ours(&site, "db").await.unwrap();
+        let uid = site.secret("db").await.unwrap().uid();
+        site.intrude("db", change.clone()).await;
+        put_right(&site, "db", &before, name).await;
+        assert_eq!(site.secret("db").await.unwrap().uid(), uid, "{name}");
+        if name == "unmanaged" {
+            // It moved nothing but the bookkeeping.
+        } else {
+            let notes = poll("the event", PATIENCE, || async {
+                Ok(Some(site.events("db", CORRECTED).await).filter(|notes| !notes.is_empty()))
+            })
+            .await
+            .unwrap();
+            assert_eq!((notes.len(), site.repetitions("db", CORRECTED).await), (1, 0), "{name}: {notes:?}");
+            // Whoever only takes something away leaves no trace in the bookkeeping of fields.
+            let adds = change["data"]["value"].is_string() || change.to_string().contains('9');
+            assert!(!adds || name == "unmanaged-edit" || notes[0].contains(INTRUDER), "{name}: {notes:?}");
+        }
+        // Our own again: it is removed when the target moves.
+        site.apply("db", json!({"name": "NAME", "valueFrom": {"secretKeyRef": {"name": "source", "key": "key"}}, "delivery": "None"})).await;
+        site.served("db").await;
+        site.gone("db").await;
+        assert_eq!(site.record("NAME").await.unwrap().annotations()[keys::ANNO_VERSION], "1");
+        operator.stop().await;
+    });
+    futures::future::join_all(checks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_target_comes_back_with_the_same_value() {
+    let site = Site::new("deleted").await;
+    let mut operator = Setup::of(&site.namespace).start().await;
+    let witness = Witness::of(&site).await;
+    site.apply("db", json!({"name": "NAME", "generate": {}})).await;
+    site.served("db").await;
+    let before = ours(&site, "db").await.unwrap();
+    let value = site.value("db", "value").await;
+    site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
+    put_right(&site, "db", &before, "deleted").await;
+    // Also while nobody looks.
+    operator.stop().await;
+    site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
+    operator = Setup::of(&site.namespace).start().await;
+    put_right(&site, "db", &before, "deleted with the operator down").await;
+    assert_eq!(witness.values("db", "value").await, [value]);
+    assert_eq!(site.get("db").await.status.unwrap().version, Some(1));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_fields_of_the_target_are_left_alone_and_no_news() {
+    let site = Site::new("foreign").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    made(&site).await;
+    let change =
+        json!({"metadata": {"labels": {"theirs": "1"}, "annotations": {"theirs": "2"}}, "data": {"theirs": "eA=="}});
+    site.intrude("db", change).await;
+    let intruded = site.secret("db").await.unwrap();
+    // Until status knows the target's new version, the operator has not looked.
+    site.until("db", "in step", |object| {
+        let shown = object.status.as_ref().unwrap().target.as_ref().map(|target| target.resource_version.clone());
+        shown == intruded.metadata.resource_version
+    })
+    .await;
+    assert_eq!(site.secret("db").await, Some(intruded));
+    // The one event is about what follows; one about the foreign fields would have been the first of a series.
+    site.intrude("db", json!({"data": {"value": "eA=="}})).await;
+    site.delivers("db", "value", "v").await;
+    poll("the event", PATIENCE, || async { Ok((site.events("db", CORRECTED).await.len() == 1).then_some(())) })
+        .await
+        .unwrap();
+    assert_eq!(site.repetitions("db", CORRECTED).await, 0);
+    assert_eq!(site.value("db", "theirs").await.as_deref(), Some("x"));
+    operator.stop().await;
+}
+
+/// Requests of the operator that wrote an object whose path contains this.
+fn writes(tap: &Tap, path: &str) -> usize {
+    tap.seen().iter().filter(|seen| seen.method == "PATCH" && seen.path.contains(path)).count()
+}
+
+/// Somebody applies `change` as fast as the operator undoes it (or, where it is not undone, again and again), for some
+/// time; how often the operator wrote the Secret and the status meanwhile.
+async fn fight(site: &Site, tap: &Tap, secret: &str, mut change: impl FnMut(usize) -> Value) -> (usize, usize) {
+    let before = (writes(tap, "/secrets/"), writes(tap, "/status"));
+    let began = Instant::now();
+    let mut rounds = 0;
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    while began.elapsed() < Duration::from_secs(12) {
+        ticks.tick().await;
+        site.intrude(secret, change(rounds)).await;
+        rounds += 1;
+    }
+    assert!(rounds > 50, "the intruder is too slow to fight: {rounds}");
+    (writes(tap, "/secrets/") - before.0, writes(tap, "/status") - before.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fight_with_another_controller_slows_down() {
+    let fights = ["value", "foreign-label", "record"].map(|what| async move {
+        let site = Site::new(&format!("fight-{what}")).await;
+        let tap = Tap::recording();
+        let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+        made(&site).await;
+        let restorer = site.as_restorer().await;
+        let record = managed_secrets::api::names::record_name("NAME");
+        let (secrets, statuses) = match what {
+            "value" => fight(&site, &tap, "db", |_| json!({"data": {"value": "aW50cnVkZXI="}})).await,
+            "record" => {
+                fight(&restorer, &tap, &record, |round| json!({"metadata": {"labels": {"theirs": round.to_string()}}}))
+                    .await
+            }
+            _ => fight(&site, &tap, "db", |round| json!({"metadata": {"labels": {"theirs": round.to_string()}}})).await,
+        };
+        // At once, then after 1, 2, 4, 8 s, each with its jitter; a write may be refused because the other was faster.
+        assert!((1..=16).contains(&secrets), "{what}: {secrets} writes of Secrets in 12 s");
+        assert!((1..=16).contains(&statuses), "{what}: {statuses} writes of status in 12 s");
+        // When the other gives up, it is put right.
+        site.delivers("db", "value", "v").await;
+        operator.stop().await;
+    });
+    futures::future::join_all(fights).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repairs_that_change_nothing_are_not_announced_and_a_resync_writes_nothing() {
+    let site = Site::new("quiet").await;
+    let tap = Tap::recording();
+    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+    made(&site).await;
+    let before = version(&site.get("db").await);
+    // An apply that says what is there already moves no version, so no watch shows it.
+    let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "labels": {"a": "1"}}});
+    site.secrets().patch("db", &PatchParams::apply("other").force(), &Patch::Apply(&body)).await.unwrap();
+    let owned = site.secret("db").await.unwrap();
+    site.until("db", "in step", |object| {
+        let shown = object.status.as_ref().unwrap().target.as_ref().map(|target| target.resource_version.clone());
+        shown == owned.metadata.resource_version
+    })
+    .await;
+    let settled = version(&site.get("db").await);
+    assert_ne!(before, settled, "co-ownership is bookkeeping, and moves the version");
+    assert_eq!(site.events("db", CORRECTED).await, [""; 0]);
+    site.nudge("db").await;
+    operator.stop().await;
+    let writes = tap.seen().len();
+    let again = Tap::recording();
+    let operator = Setup::of(&site.namespace).calls(&again).start().await;
+    site.apply("other", json!({"name": "OTHER", "generate": {}})).await;
+    site.served("other").await;
+    let record = managed_secrets::api::names::record_name("OTHER");
+    let strays: Vec<_> = again
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.path.contains(&site.namespace))
+        .filter(|seen| !seen.path.contains("other") && !seen.path.contains(&record))
+        .filter(|seen| seen.method != "GET" || !seen.path.contains('?'))
+        .collect();
+    assert!(strays.is_empty() && writes > 0, "{strays:?}");
+    operator.stop().await;
+}

@@ -1,0 +1,158 @@
+//! Faults of calls: each different request of a step is struck once (or as often as retries go, and once more), and in
+//! the end everything is as without the fault: served, once, with the right version.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use managed_secrets::{
+    api::{keys::KEK_PREFIX, names::record_name},
+    engine::client,
+};
+use serde_json::json;
+
+use super::{answer, refusal};
+use crate::integration::{
+    objects::Site,
+    operator::{Fault, Setup, Tap},
+};
+
+/// How often each request was struck.
+type Struck = Arc<Mutex<HashMap<String, usize>>>;
+
+/// A tap that strikes each different request `times` times, and then lets it pass.
+fn striking(fault: Fault, times: usize) -> (Arc<Tap>, Struck) {
+    let struck = Struck::default();
+    let counts = Arc::clone(&struck);
+    let tap = Tap::new(move |_, request| {
+        let mut counts = counts.lock().unwrap();
+        let path = request.uri().path();
+        // Each key-encryption key has a name of its own, and is the same request all the same.
+        let path = path.split_once(KEK_PREFIX).map_or(path, |(before, _)| before);
+        let count = counts.entry(format!("{} {path}", request.method())).or_default();
+        *count += 1;
+        if *count <= times { fault.clone() } else { Fault::Pass }
+    });
+    (tap, struck)
+}
+
+/// Created, given a new value, renamed, moved, deleted, while each request of each step is struck.
+async fn recovers(purpose: &str, fault: Fault, times: usize) {
+    let site = Site::new(purpose).await;
+    let (tap, struck) = striking(fault, times);
+    let clients = client::Options { call: Duration::from_secs(2), ..client::Options::default() };
+    let operator = Setup { clients, ..Setup::of(&site.namespace).calls(&tap) }.start().await;
+    site.foreign_secret("upstream", &[("token", "one")]).await;
+    let spec = |name: &str, target: &str| {
+        let source = json!({"secretKeyRef": {"name": "upstream", "key": "token"}});
+        json!({"name": name, "valueFrom": source, "target": {"name": target}})
+    };
+    site.apply("object", spec("FIRST", "here")).await;
+    let created = site.served("object").await.status.unwrap();
+    assert_eq!(site.value("here", "value").await.as_deref(), Some("one"));
+
+    struck.lock().unwrap().clear();
+    let patch = kube::api::Patch::Merge(json!({"stringData": {"token": "two"}}));
+    site.secrets().patch("upstream", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    site.delivers("here", "value", "two").await;
+    site.until("object", "the new version described", |object| object.status.as_ref().unwrap().version == Some(2))
+        .await;
+
+    struck.lock().unwrap().clear();
+    site.apply("object", spec("SECOND", "there")).await;
+    let moved = site.served("object").await.status.unwrap();
+    site.gone("here").await;
+    assert_eq!(site.value("there", "value").await.as_deref(), Some("two"));
+    // A request that was carried out although its answer was lost, or that was sent again, counts once.
+    assert_eq!((moved.version, moved.id), (Some(2), created.id));
+    assert_eq!(moved.created_date, created.created_date);
+    site.gone(&record_name("FIRST")).await;
+    let mut ours = site.labelled().await;
+    ours.sort();
+    assert_eq!(ours, [record_name("SECOND"), "there".to_owned()]);
+
+    site.delete("object").await;
+    site.gone("there").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_before_the_request() {
+    recovers("call-cut", Fault::Cut, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_lost() {
+    recovers("call-lost", Fault::Lose, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer() {
+    recovers("call-mute", Fault::Hang, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_errors() {
+    recovers("call-500", refusal(500, "InternalError", None), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unavailable_for_longer_than_retries_go() {
+    recovers("call-503", refusal(503, "ServiceUnavailable", None), 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timeouts_of_the_server() {
+    recovers("call-504", refusal(504, "Timeout", None), 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_another_shape() {
+    recovers("call-json", answer(r#"{"metadata": 7, "data": "hunter2"}"#), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_proxy() {
+    recovers("call-html", answer("<html>please log in</html>"), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_a_proxy() {
+    let page = Fault::Answer { code: 502, retry_after: None, body: "<html>bad gateway</html>".to_owned() };
+    recovers("call-502", page, 1).await;
+}
+
+/// The server asks for time, shorter and longer than calls are sent again by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_obeyed() {
+    for (seconds, body) in [(2, "Too many requests, please try again later."), (7, "busy")] {
+        let site = Site::new("call-busy").await;
+        let busy = Fault::Answer { code: 429, retry_after: Some(seconds), body: body.to_owned() };
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (times, namespace) = (Arc::clone(&asked), site.namespace.clone());
+        let tap = Tap::new(move |_, request| {
+            let object = format!("/namespaces/{namespace}/managedsecrets/asked");
+            if !request.uri().path().contains(&object) {
+                return Fault::Pass;
+            }
+            let mut times = times.lock().unwrap();
+            times.push(Instant::now());
+            if times.len() == 1 { busy.clone() } else { Fault::Pass }
+        });
+        let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+        let sealed = site.seal("asked", "hunter2").await;
+        site.apply("asked", json!({"name": "ASKED", "value": sealed})).await;
+        site.until("asked", "asked for", |_| !asked.lock().unwrap().is_empty()).await;
+        // Nobody else has to wait.
+        site.apply("other", json!({"name": "OTHER", "generate": {}})).await;
+        site.served("other").await;
+        site.served("asked").await;
+        let times = asked.lock().unwrap().clone();
+        let waited = times[1] - times[0];
+        assert!(waited >= Duration::from_secs(seconds), "only {waited:?} of {seconds} s");
+        operator.stop().await;
+    }
+}

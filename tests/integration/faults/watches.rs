@@ -1,0 +1,226 @@
+//! Faults of lists and watches. While one lasts, objects are created, edited and deleted and a target is lost; after it,
+//! all of that is found.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use kube::api::DeleteParams;
+use managed_secrets::{
+    api::names::record_name,
+    engine::{
+        backoff::{Backoff, Jitter},
+        watch::Timing,
+    },
+};
+use serde_json::json;
+
+use super::{PATIENCE, Switch, answer, refusal};
+use crate::harness::poll;
+use crate::integration::{
+    objects::Site,
+    operator::{Fault, Setup},
+};
+
+/// As in production, but in seconds instead of minutes.
+const TIMING: Timing = Timing {
+    watch: Duration::from_secs(2),
+    answer: Duration::from_secs(1),
+    backoff: Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(2) },
+    healthy: Duration::from_secs(120),
+    cut: Duration::from_secs(1),
+    retry_after: Duration::from_secs(5),
+    starts: 5,
+};
+
+const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version","reason":"Expired","code":410}}
+"#;
+
+fn watches(path: &str) -> bool {
+    path.contains("watch=true")
+}
+
+fn lists_and_watches(_: &str) -> bool {
+    true
+}
+
+fn setup(site: &Site, switch: &Switch) -> Setup {
+    Setup { timing: TIMING, ..Setup::of(&site.namespace).watches(&switch.tap) }
+}
+
+fn generated(name: &str) -> serde_json::Value {
+    json!({"name": name, "generate": {"length": 20}})
+}
+
+/// Waits until the watch on ManagedSecrets has asked this often in vain.
+async fn asked(switch: &Switch, began: Instant, times: usize) {
+    poll("requests during the fault", PATIENCE, || async {
+        let asked = switch.asked_since(began);
+        let most = asked.iter().filter(|(asker, _)| asker.contains("managedsecrets")).map(|(_, seen)| seen.len()).max();
+        Ok(most.filter(|most| *most >= times))
+    })
+    .await
+    .unwrap();
+}
+
+/// No watch has asked more often than its backoff allows, nor sooner than the server asked for.
+fn no_storm(switch: &Switch, began: Instant, least: Duration) {
+    for (asker, seen) in switch.asked_since(began) {
+        // The first may follow at once: it was not refused yet. The list after a watch that is gone may, too.
+        let refused = seen.iter().filter(|seen| seen.code != 200).skip(1).collect::<Vec<_>>();
+        for (failures, pair) in (1..).zip(refused.windows(2)) {
+            let delay = TIMING.backoff.delay(failures, Jitter::at(0.0)).max(least);
+            let waited = pair[1].at - pair[0].at;
+            assert!(waited >= delay, "{asker}: only {waited:?} after failure {failures}, not {delay:?}");
+        }
+    }
+}
+
+/// The fault strikes an operator that is well.
+async fn survives(purpose: &str, meant: fn(&str) -> bool, fault: Fault, least: Duration) {
+    let site = Site::new(purpose).await;
+    let switch = Switch::new(meant);
+    let operator = setup(&site, &switch).start().await;
+    for name in ["edited", "deleted", "drifted"] {
+        site.apply(name, generated(&name.to_uppercase())).await;
+        site.served(name).await;
+    }
+    let before = site.value("drifted", "value").await;
+    let kept = site.get("edited").await.status.unwrap().id;
+
+    let began = Instant::now();
+    switch.on(&fault);
+    site.apply("created", generated("CREATED")).await;
+    site.apply("edited", generated("RENAMED")).await;
+    site.delete("deleted").await;
+    site.secrets().delete("drifted", &DeleteParams::default()).await.unwrap();
+    asked(&switch, began, 4).await;
+    no_storm(&switch, began, least);
+    switch.off();
+
+    site.served("created").await;
+    let edited = site.served("edited").await.status.unwrap();
+    assert_eq!((edited.name.as_deref(), &edited.id), (Some("RENAMED"), &kept));
+    site.gone(&record_name("EDITED")).await;
+    site.delivers("drifted", "value", &before.unwrap()).await;
+    site.gone("deleted").await;
+    site.gone(&record_name("DELETED")).await;
+
+    // And the watch is a watch again.
+    site.apply("after", generated("AFTER")).await;
+    site.served("after").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_in_the_stream() {
+    survives("cut", lists_and_watches, Fault::Cut, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_end_as_they_begin() {
+    survives("short", watches, answer(""), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_at_the_start() {
+    survives("gone", watches, refusal(410, "Expired", None), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_in_the_stream() {
+    survives("expired", watches, answer(GONE), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_also_for_the_list() {
+    survives("listgone", lists_and_watches, refusal(410, "Expired", None), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests() {
+    let busy = refusal(429, "TooManyRequests", Some(2));
+    survives("busy", lists_and_watches, busy, Duration::from_secs(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_errors() {
+    survives("broken", lists_and_watches, refusal(500, "InternalError", None), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer() {
+    survives("mute", lists_and_watches, Fault::Hang, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_streams() {
+    survives("silent", watches, Fault::Silence, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_none() {
+    survives("malformed", watches, answer("{\"type\":\"ADDED\",\"object\":[]}\nnonsense\n"), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_proxy() {
+    survives("proxy", lists_and_watches, answer("<html>please log in</html>"), Duration::ZERO).await;
+}
+
+/// The fault is there before the operator is.
+async fn starts_late(purpose: &str, fault: Fault) {
+    let site = Site::new(purpose).await;
+    let switch = Switch::new(lists_and_watches);
+    switch.on(&fault);
+    let began = Instant::now();
+    site.apply("early", generated("EARLY")).await;
+    let operator = setup(&site, &switch).start().await;
+    asked(&switch, began, 3).await;
+    no_storm(&switch, began, Duration::ZERO);
+    assert!(site.get("early").await.status.unwrap().id.is_none(), "nothing is decided before every store is filled");
+    switch.off();
+    site.served("early").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_list_that_fails() {
+    let cases = [
+        ("first-cut", Fault::Cut),
+        ("first-hang", Fault::Hang),
+        ("first-silence", Fault::Silence),
+        ("first-busy", refusal(429, "TooManyRequests", Some(1))),
+        ("first-gone", refusal(410, "Expired", None)),
+        ("first-broken", refusal(503, "ServiceUnavailable", None)),
+        ("first-nonsense", answer("{\"items\": 7}")),
+    ];
+    futures::future::join_all(cases.map(|(purpose, fault)| starts_late(purpose, fault))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_watch_that_fails_holds_up_no_other() {
+    let site = Site::new("one-watch").await;
+    // That of the sources, which has neither a label selector nor objects of ours.
+    let switch = Switch::new(|path| path.contains("/secrets?") && !path.contains("labelSelector"));
+    let operator = setup(&site, &switch).start().await;
+    site.foreign_secret("upstream", &[("token", "one")]).await;
+    let from = json!({"name": "FROM", "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "token"}}});
+    site.apply("from", from).await;
+    site.served("from").await;
+    site.apply("other", generated("OTHER")).await;
+    site.served("other").await;
+    let value = site.value("other", "value").await.unwrap();
+
+    switch.on(&refusal(500, "InternalError", None));
+    let edited = json!({"stringData": {"token": "two"}});
+    let patch = kube::api::Patch::Merge(edited);
+    site.secrets().patch("upstream", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    site.apply("new", generated("NEW")).await;
+    site.served("new").await;
+    site.secrets().delete("other", &DeleteParams::default()).await.unwrap();
+    site.delivers("other", "value", &value).await;
+    assert_eq!(site.value("from", "value").await.as_deref(), Some("one"));
+    switch.off();
+    site.delivers("from", "value", "two").await;
+    operator.stop().await;
+}
