@@ -25,6 +25,7 @@ mod integration {
     mod keyring;
     mod lifecycle;
     mod logs;
+    mod lost_keys;
     mod names;
     mod objects;
     mod obstacles;

@@ -214,6 +214,8 @@ fn until_cut(body: UnsyncBoxBody<Bytes, BoxError>, cut: CancellationToken) -> Un
 pub(crate) struct Setup {
     /// Namespaces to serve.
     pub(crate) namespaces: Vec<String>,
+    /// The operator's own namespace.
+    pub(crate) operator_namespace: String,
     /// On calls.
     pub(crate) calls: Option<Arc<Tap>>,
     /// On lists and watches.
@@ -233,6 +235,7 @@ impl Setup {
     pub(crate) fn of(namespace: &str) -> Self {
         Self {
             namespaces: vec![namespace.to_owned()],
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
             calls: None,
             watches: None,
             timing: Timing::default(),
@@ -264,7 +267,7 @@ impl Setup {
         let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
         let options = Options {
             namespaces: self.namespaces,
-            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+            operator_namespace: self.operator_namespace,
             provider: Provider::Local,
             allow_cluster_scope: self.allow_cluster_scope,
             workers: run::Options { workers: self.workers, ..run::Options::default() },

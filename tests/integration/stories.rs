@@ -10,6 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use managed_secrets::api::keys;
 use serde_json::Value;
 
@@ -304,4 +305,43 @@ async fn lose(type_: &str, name: &str, plane: &ControlPlane) {
     let log = operator.log().unwrap();
     let last = log.lines().last().unwrap_or_default();
     assert!(last.contains(&format!("restore Secret {OPERATOR_NAMESPACE}/{name}")), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_rule_keeps_values_out_of_the_log() {
+    let folder = Folder::new();
+    let document = Document::read("docs/operations.md").unwrap();
+    let rule = document.blocks.iter().find(|block| block.section == "The audit log").unwrap();
+    // Whatever else is logged, is logged whole.
+    let others = "- level: RequestResponse\n";
+    let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{}{others}", rule.text);
+    let file = folder.0.join("policy.yaml");
+    fs::write(&file, policy).unwrap();
+    let plane = ControlPlane::start_own(&harness::Options {
+        manifests: vec![root().join("crds")],
+        apiserver_flags: vec![format!("--audit-policy-file={}", file.display())],
+        ..harness::Options::default()
+    })
+    .await
+    .unwrap();
+    let plaintext = "kubectl create secret generic audited --from-literal=key=audited-canary
+        kubectl create -f - <<YAML && exit 1 || true
+apiVersion: managedsecrets.dev/v1alpha1
+kind: ManagedSecret
+metadata: {name: audited}
+spec: {name: AUDITED, value: audited-canary}
+YAML
+        kubectl create configmap audited --from-literal=key=another-canary";
+    bash("plaintext", plaintext, &folder.0, &plane).await;
+    let log = plane.audit_log().unwrap();
+    let log = poll("the last request to be logged", PATIENCE, || async {
+        Ok(Some(fs::read_to_string(&log).unwrap()).filter(|log| log.contains("another-canary")))
+    })
+    .await
+    .unwrap();
+    assert!(log.contains("/managedsecrets") && log.contains("/secrets"), "the requests are not in the log");
+    for canary in ["audited-canary", &BASE64_STANDARD.encode("audited-canary")] {
+        assert!(!log.contains(canary), "a value is in the audit log");
+    }
+    plane.stop().await.unwrap();
 }
