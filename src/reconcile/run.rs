@@ -328,7 +328,8 @@ impl Operator {
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
         let end = actor.pass(&mut world).await;
-        if world.repaired {
+        // A pass that failed has a backoff of its own.
+        if world.repaired && matches!(end, End::Finished(_)) {
             self.note_repair(key);
         }
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
