@@ -90,8 +90,9 @@ impl Story {
 async fn bash(title: &str, script: &str, folder: &Path, plane: &ControlPlane) -> String {
     let access = plane.access();
     let programs = [access.kubectl_path(), Path::new(PROGRAM)].map(|program| program.parent().unwrap().to_owned());
+    let jq = blocking(crate::harness::binaries::jq_folder).await.unwrap();
     let others = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(programs.into_iter().chain(env::split_paths(&others))).unwrap();
+    let path = env::join_paths(programs.into_iter().chain([jq]).chain(env::split_paths(&others))).unwrap();
     let mut command = Command::new("bash");
     command.args(["-e", "-u", "-o", "pipefail", "-x", "-c", script]).current_dir(folder).stdin(Stdio::null());
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("MANAGED_SECRETS_")) {
