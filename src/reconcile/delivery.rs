@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    conditions::Verdict,
+    conditions::{READY, Verdict},
     decide::{Read, Slot, Step, TargetWrite},
     record::Delivered,
     view::SecretView,
@@ -143,6 +143,10 @@ pub fn decide<'w>(
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
     }
+    if related == Relation::Adopted && world.type_of(view).is_none() && !settled(world) {
+        // No apply of ours would tell that an adopted Secret is of another type than spec.target.type.
+        return Err(Step::Read(Read::Secret(name.to_owned())));
+    }
     let other_type = world.type_of(view).is_some_and(|type_| type_ != spec.target_type());
     let frozen =
         matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(world, view, key, &value)?;
@@ -193,6 +197,14 @@ pub fn decide<'w>(
             }
         }
     })
+}
+
+/// Whether status says that this very spec is served.
+fn settled(world: &World) -> bool {
+    let status = &world.own.status;
+    let mut conditions = status.conditions.iter().flatten();
+    status.observed_generation == Some(world.own.generation)
+        && conditions.any(|condition| condition.type_ == READY && condition.status == "True")
 }
 
 fn immutable(keep: impl FnOnce(Action) -> Delivery, name: &str) -> Delivery {
