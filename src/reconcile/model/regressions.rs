@@ -5,7 +5,7 @@ use super::{
     run,
     server::Deletion::{Background, Orphan},
     steps::{
-        Edit::{Name, Retain},
+        Edit::{Adopt, Name, Retain, TargetType},
         Event::{Apply, Collect, DeleteObject, Meddle, Squat, SquatRecord},
         Meanwhile::{self, Other},
         Meddle::{AddKey, Delete, Freeze, Hold},
@@ -97,6 +97,19 @@ fn a_retained_record_that_is_being_deleted_is_not_taken_over() {
         event(Meddle(1, Hold(true))),
         event(Meddle(1, Delete)),
         event(Apply(1, vec![])),
+        first(Settle),
+    ]);
+}
+
+/// An operator that did not know the type of the adopted Secret, as after a restart, called it served; the other one, which
+/// did, called it not owned; and so on for ever.
+#[test]
+fn an_adopted_target_of_another_type_is_told_the_same_by_every_operator() {
+    ends_well(&[
+        event(Squat { target: 0, value: None, controlled: false }),
+        event(Apply(0, vec![Adopt(true)])),
+        first(Settle),
+        event(Apply(0, vec![TargetType(true)])),
         first(Settle),
     ]);
 }

@@ -12,7 +12,10 @@ use crate::{
         names::record_name,
         types::{DeletionPolicy, Delivery},
     },
-    reconcile::model::store::{Field, Maker},
+    reconcile::{
+        model::store::{Field, Maker},
+        record::Delivered,
+    },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -106,8 +109,11 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
     if said != (Some(&secret.uid), Some(&secret.revision.to_string())) {
         return Err("another state of its target is said".to_owned());
     }
-    let wanted =
-        secret.maker == Maker::Operator(object.name.clone()) && object.spec.deletion_policy() == DeletionPolicy::Delete;
+    let adopted = matches!(record.meta.target, Delivered::Adopted { .. });
+    if secret.maker == Maker::Somebody && !adopted {
+        return Err("its target was somebody's, and passes for its own".to_owned());
+    }
+    let wanted = !adopted && object.spec.deletion_policy() == DeletionPolicy::Delete;
     if secret.owner_uids().contains(&&object.uid) != wanted {
         return Err("its target has not the owner that it should have".to_owned());
     }
