@@ -3,7 +3,10 @@
 //! In: snapshots from the index, results of reads and writes. Out: facts for [`decide`](super::decide). A world never
 //! asks anybody: where something is not known it says so, and `decide` names the read that finds out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -170,6 +173,9 @@ pub struct Peers {
     pub reserved_for: Option<String>,
     /// `spec.name` is held by an object that waits, directly or through others, for the name that this one holds.
     pub cycle: bool,
+    /// Uids of the ManagedSecrets that exist, of those that want `spec.name` or hold it: one whose secrets are retained
+    /// holds a name like any other as long as it lives.
+    pub living: BTreeSet<String>,
 }
 
 /// A write that the API server refused for good in this pass.

@@ -99,13 +99,6 @@ async fn sealing_again_is_no_new_value() {
     operator.stop().await;
 }
 
-impl Site {
-    /// Merges into a Secret.
-    async fn merge(&self, secret: &str, patch: Value) {
-        self.secrets().patch(secret, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    }
-}
-
 fn from(key: &str) -> Value {
     json!({"name": "NAME", "valueFrom": {"secretKeyRef": {"name": "up", "key": key}}})
 }
@@ -122,7 +115,7 @@ async fn a_source_is_followed() {
     site.delivers("db", "value", "one").await;
 
     next_second().await;
-    site.merge("up", json!({"stringData": {"k": "another"}})).await;
+    site.intrude("up", json!({"stringData": {"k": "another"}})).await;
     let object = site.until("db", "version 2", |object| status(object).version == Some(2)).await;
     site.delivers("db", "value", "another").await;
     assert_eq!(id(&object), id(&first));
@@ -131,8 +124,8 @@ async fn a_source_is_followed() {
     // Metadata, other keys, and a source made again with the same content are no new value. The last step is one, so
     // that what came before has been looked at.
     next_second().await;
-    site.merge("up", json!({"metadata": {"labels": {"a": "b"}}})).await;
-    site.merge("up", json!({"stringData": {"unused": "x"}})).await;
+    site.intrude("up", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    site.intrude("up", json!({"stringData": {"unused": "x"}})).await;
     site.apply("db", from("k")).await;
     site.secrets().delete("up", &DeleteParams::default()).await.unwrap();
     let missing = site.reports("db", "False", "SourceNotFound").await;
@@ -142,7 +135,7 @@ async fn a_source_is_followed() {
     assert_eq!(moved(&site.served("db").await), moved(&object));
 
     // Another key with another value is; with the same value it is not.
-    site.merge("up", json!({"stringData": {"third": "another"}})).await;
+    site.intrude("up", json!({"stringData": {"third": "another"}})).await;
     site.apply("db", from("third")).await;
     assert_eq!(moved(&site.served("db").await), moved(&object));
     site.apply("db", from("second")).await;
@@ -151,7 +144,7 @@ async fn a_source_is_followed() {
 
     // A change while no operator runs is found by the next one.
     operator.stop().await;
-    site.merge("up", json!({"stringData": {"second": "three"}})).await;
+    site.intrude("up", json!({"stringData": {"second": "three"}})).await;
     let operator = Setup::of(&site.namespace).start().await;
     site.delivers("db", "value", "three").await;
     assert_eq!(status(&site.until("db", "version 4", |o| status(o).version == Some(4)).await).version, Some(4));
@@ -173,7 +166,7 @@ async fn a_source_without_a_value_leaves_what_is_served() {
         (json!({"data": {"k": "/w=="}}), "InvalidValue"),
         (json!({"data": {"k": null}}), "SourceKeyNotFound"),
     ] {
-        site.merge("up", data).await;
+        site.intrude("up", data).await;
         let object = site.reports("db", "False", reason).await;
         let message = message(&object);
         assert!(message.contains("spec.valueFrom") && message.contains("Secret up"), "{message}");
@@ -181,10 +174,10 @@ async fn a_source_without_a_value_leaves_what_is_served() {
         assert_eq!(moved(&object), moved(&first));
         site.delivers("db", "value", "good").await;
         // Each case begins healthy, or its reason could be that of the one before.
-        site.merge("up", json!({"stringData": {"k": "good"}})).await;
+        site.intrude("up", json!({"stringData": {"k": "good"}})).await;
         assert_eq!(moved(&site.served("db").await), moved(&first));
     }
-    site.merge("up", json!({"stringData": {"k": longest}})).await;
+    site.intrude("up", json!({"stringData": {"k": longest}})).await;
     site.delivers("db", "value", &longest).await;
     operator.stop().await;
 }
@@ -248,7 +241,7 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
             match lost {
                 "status" => {
                     let none = Patch::Merge(json!({"status": null}));
-                    let objects = site.restorer().await.objects();
+                    let objects = site.as_restorer().await.objects();
                     objects.patch_status("db", &PatchParams::default(), &none).await.unwrap();
                 }
                 "record" => {
@@ -322,7 +315,7 @@ async fn a_value_moves_from_source_to_source() {
     assert_eq!(reaches(sealed(&generated).await, 4, "generate to value, the same").await, generated);
     let generated_anew = reaches(generate(30), 5, "value to generate always makes a new value").await;
     assert_eq!(generated_anew.len(), 30);
-    site.merge("up", json!({"stringData": {"k": generated_anew.clone()}})).await;
+    site.intrude("up", json!({"stringData": {"k": generated_anew.clone()}})).await;
     assert_eq!(reaches(from("k"), 5, "generate to valueFrom, the same").await, generated_anew);
     assert_ne!(reaches(generate(30), 6, "valueFrom to generate always makes a new value").await, generated_anew);
     assert_eq!(reaches(from("other"), 7, "generate to valueFrom, another").await, "two");

@@ -60,12 +60,14 @@ impl Allowed {
         self
     }
 
-    /// Judges what was seen; an error says what was wrong first.
+    /// Judges what was seen, of which the last must be served still; an error says what was wrong first.
     pub(super) fn judge(&self, states: &[State]) -> Result<(), String> {
         let mut last: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+        let mut alive = BTreeSet::new();
         for state in states.iter().filter(|state| state.type_ != keys::TYPE_RECORD) {
             let name = state.name.as_str();
             if state.deleted {
+                alive.remove(name);
                 if !self.may_vanish.contains(name) {
                     return Err(format!("Secret {name} vanished"));
                 }
@@ -76,7 +78,8 @@ impl Allowed {
                     return Err(format!("Secret {name} lost the key {key} of somebody else"));
                 }
             }
-            let own = state.data.iter().filter(|(key, value)| !self.foreign.contains_entry(name, key, value));
+            let own =
+                state.data.iter().filter(|(key, value)| !self.foreign.contains(&(name, key.as_str(), value.as_str())));
             let mut served = 0;
             for (key, value) in own {
                 let Some((&(name, key), allowed)) = self.targets.iter().find(|((s, k), _)| *s == name && k == key)
@@ -99,22 +102,21 @@ impl Allowed {
                 last.insert((name, key), (place, value));
                 served += 1;
             }
+            alive.insert(name);
             let foreign = self.foreign.iter().any(|(secret, ..)| *secret == name);
             if !(served == 1 || served == 0 && foreign) {
                 return Err(format!("Secret {name} serves {served} values"));
             }
         }
-        Ok(())
-    }
-}
-
-trait ContainsEntry {
-    fn contains_entry(&self, secret: &str, key: &str, value: &str) -> bool;
-}
-
-impl ContainsEntry for BTreeSet<(&'static str, &'static str, &'static str)> {
-    fn contains_entry(&self, secret: &str, key: &str, value: &str) -> bool {
-        self.iter().any(|entry| *entry == (secret, key, value))
+        let unfinished = last.iter().filter(|((name, _), _)| alive.contains(name)).find(|((name, key), (place, _))| {
+            match self.targets.get(&(*name, *key)) {
+                Some(Values::InOrder(values)) => *place + 1 < values.len(),
+                Some(Values::ThenConstant(_)) => *place == 0,
+                Some(Values::Constant) | None => false,
+            }
+        });
+        unfinished
+            .map_or(Ok(()), |((name, key), _)| Err(format!("Secret {name} still holds an earlier value under {key}")))
     }
 }
 
@@ -136,14 +138,16 @@ fn a_wrong_an_empty_an_earlier_and_a_vanished_value_are_found() {
         vec![state(&[], false)],
         vec![state(&[("other", "one")], false)],
         vec![one.clone(), two.clone(), one.clone()],
-        vec![one.clone(), state(&[("value", "one")], true)],
+        vec![one.clone()],
+        vec![two.clone(), state(&[("value", "two")], true)],
     ] {
         assert!(allowed.judge(&wrong).is_err(), "{wrong:?}");
     }
     let adopted = allowed.keeps("db", "theirs", "x");
+    let serving = state(&[("theirs", "x"), ("value", "two")], false);
     let theirs = state(&[("theirs", "x")], false);
-    assert_eq!(adopted.judge(&[theirs.clone(), state(&[("theirs", "x"), ("value", "one")], false), theirs]), Ok(()));
-    assert!(adopted.judge(&[one]).is_err());
+    assert_eq!(adopted.judge(&[theirs.clone(), serving]), Ok(()));
+    assert!(adopted.judge(&[theirs, two.clone()]).is_err());
     let made = Allowed::default().generates("db", "value");
     assert_eq!(made.judge(&[two.clone(), two.clone()]), Ok(()));
     assert!(made.judge(&[two, state(&[("value", "other")], false)]).is_err());

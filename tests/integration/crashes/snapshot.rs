@@ -140,6 +140,16 @@ impl Snapshot {
         self.0.values().all(|value| !value.to_string().contains(STALE))
     }
 
+    /// Whether every labelled Secret is the record or the target that some status speaks of.
+    pub(super) fn is_tidy(&self) -> bool {
+        let described: Vec<_> =
+            self.0.values().flat_map(|it| ["record", "target"].map(|of| &it["status"][of]["name"])).collect();
+        let labelled = self.0.iter().filter(|(_, it)| it["labels"].get(keys::LABEL_ROLE).is_some());
+        labelled.into_iter().all(|(name, _)| {
+            described.iter().any(|it| it.as_str().map(|it| format!("Secret {it}")).as_ref() == Some(name))
+        })
+    }
+
     /// What another one has that this has not, and the other way round; empty where they are equal.
     pub(super) fn difference(&self, other: &Self) -> String {
         let keys: std::collections::BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
@@ -147,13 +157,13 @@ impl Snapshot {
         let show = |it: &Self, key: &str| it.0.get(key).map_or("absent".to_owned(), |value| format!("{value:#}"));
         let texts = differing.map(|key| {
             let (left, right) = (show(self, key), show(other, key));
-            let only = |these: &str, those: &str, mark: &str| -> String {
+            let only = |these: &str, those: &str, mark: &str| -> Vec<String> {
                 let lines = these.lines().filter(|line| !those.lines().any(|other| other == *line));
-                lines.map(|line| format!("  {mark} {}\n", line.trim())).collect()
+                lines.map(|line| format!("  {mark} {}", line.trim())).collect()
             };
-            format!("{key}\n{}{}", only(&left, &right, "-"), only(&right, &left, "+"))
+            format!("{key}\n{}", [only(&left, &right, "-"), only(&right, &left, "+")].concat().join("\n"))
         });
-        texts.collect()
+        texts.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -215,7 +225,7 @@ fn describe_secret(secret: &Secret, found: &Found, before: &Before) -> Value {
         });
         if source != "generate" {
             let current = Some(&*source) == sealed.as_ref() || Some(&*source) == followed.as_ref();
-            *source = if current { "(current source)" } else { "(earlier source)" }.to_owned();
+            if current { "(current source)" } else { "(earlier source)" }.clone_into(source);
         }
     }
     let view = SecretView::from_meta(secret.metadata.clone());

@@ -210,7 +210,7 @@ async fn settled(
         let now = Snapshot::of(site, before).await;
         match reference {
             Some(reference) => now == *reference,
-            None => now.is_in_step() && ends_as_it_must(site, scenario).await,
+            None => now.is_in_step() && now.is_tidy() && ends_as_it_must(site, scenario).await,
         }
     };
     let ended = poll("the end", PATIENCE, || async {
