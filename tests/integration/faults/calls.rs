@@ -18,6 +18,7 @@ use super::{answer, refusal};
 use crate::integration::{
     objects::Site,
     operator::{Fault, Setup, Tap},
+    witness::Witness,
 };
 
 /// How often each request was struck.
@@ -45,6 +46,7 @@ async fn recovers(purpose: &str, fault: Fault, times: usize) {
     let (tap, struck) = striking(fault, times);
     let clients = client::Options { call: Duration::from_secs(2), ..client::Options::default() };
     let operator = Setup { clients, ..Setup::of(&site.namespace).calls(&tap) }.start().await;
+    let witness = Witness::of(&site).await;
     site.foreign_secret("upstream", &[("token", "one")]).await;
     let spec = |name: &str, target: &str| {
         let source = json!({"secretKeyRef": {"name": "upstream", "key": "token"}});
@@ -73,6 +75,12 @@ async fn recovers(purpose: &str, fault: Fault, times: usize) {
     let mut ours = site.labelled().await;
     ours.sort();
     assert_eq!(ours, [record_name("SECOND"), "there".to_owned()]);
+
+    // Nothing wrong and nothing empty was served on the way, and nothing was made twice.
+    let values = |values: &[&str]| values.iter().map(|value| Some((*value).to_owned())).collect::<Vec<_>>();
+    assert_eq!(witness.values("here", "value").await, values(&["one", "two"]));
+    assert_eq!(witness.values("there", "value").await, values(&["two"]));
+    assert_eq!((witness.uids("here").await.len(), witness.uids("there").await.len()), (1, 1));
 
     site.delete("object").await;
     site.gone("there").await;
