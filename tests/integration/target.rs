@@ -248,6 +248,7 @@ async fn a_target_made_immutable_is_reported_and_its_stale_value_never_counts_as
     site.apply("db", target(&json!({}))).await;
     site.served("db").await;
     site.intrude("db", json!({"immutable": true})).await;
+    site.in_step("db").await;
     site.source("source", "v2").await;
     let object = site.reports("db", "False", "TargetImmutable").await;
     assert!(message(&object).contains("immutable"), "{}", message(&object));
