@@ -135,6 +135,7 @@ impl Actor<'_> {
             _ => None,
         };
         world.own = own;
+        world.own_live = true;
         Ok(())
     }
 
@@ -314,6 +315,7 @@ impl Actor<'_> {
         // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
         // be written again and again.
         world.own = Own { status: status.clone(), ..own };
+        world.own_live = true;
         Ok(())
     }
 

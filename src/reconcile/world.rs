@@ -238,6 +238,8 @@ pub struct World {
     pub failures: u32,
     /// The ManagedSecret was seen gone, or is another one now.
     pub gone: bool,
+    /// The ManagedSecret was read live, or its status written, in this pass.
+    pub own_live: bool,
 }
 
 impl World {
@@ -273,6 +275,7 @@ impl World {
             repaired: false,
             failures: 0,
             gone: false,
+            own_live: false,
         };
         world.holds = world.in_step();
         world
