@@ -15,6 +15,7 @@ mod integration {
     mod corpus;
     mod costs;
     mod crashes;
+    mod deletion;
     mod drift;
     mod examples;
     mod facts;
@@ -27,6 +28,7 @@ mod integration {
     mod lost_keys;
     mod names;
     mod objects;
+    mod obstacles;
     mod operator;
     mod policies;
     mod program;

@@ -91,7 +91,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         Credence::Valid { meta, .. } => meta,
     };
     if meta.owner != own.name {
-        return in_use(if view.owners.is_empty() {
+        return in_use(if view.owners.is_empty() && !world.peers.living.contains(&meta.uid) {
             format!(
                 "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that one again, or remove the Secret",
                 meta.name, view.name, meta.owner
