@@ -21,6 +21,9 @@ pub mod events;
 pub mod failure;
 pub mod index;
 pub mod keys;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod model;
 pub mod record;
 pub mod run;
 pub mod sinks;

@@ -2,6 +2,9 @@
 
 #[path = "harness/lib.rs"]
 mod harness;
+#[path = "docs/markdown.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
@@ -12,7 +15,10 @@ mod integration {
     mod command;
     mod corpus;
     mod costs;
+    mod crashes;
+    mod deletion;
     mod drift;
+    mod examples;
     mod facts;
     mod faults;
     mod harness;
@@ -20,8 +26,10 @@ mod integration {
     mod keyring;
     mod lifecycle;
     mod logs;
+    mod lost_keys;
     mod names;
     mod objects;
+    mod obstacles;
     mod operator;
     mod policies;
     mod program;
@@ -29,6 +37,9 @@ mod integration {
     mod seal;
     mod secret_api;
     mod sources;
+    mod stories;
+    mod strangers;
+    mod tamper;
     mod target;
     mod witness;
 }

@@ -5,14 +5,19 @@
 //! HTTP and TLS crates log frames at TRACE. So other crates are heard from WARN up, and kube-client at ERROR only. For
 //! the same reason `RUST_LOG` is not read.
 
+use std::fmt::Result as FmtResult;
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
-use tracing::Subscriber;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{FilterExt, Targets};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
@@ -58,9 +63,51 @@ where
     let filter = wanted.and(ceiling());
     let layer = match format {
         LogFormat::Human => fmt::layer().with_writer(writer).with_ansi(colours).boxed(),
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+        LogFormat::Json => {
+            fmt::layer().fmt_fields(JsonFields::new()).event_format(JsonLine).with_writer(writer).boxed()
+        }
     };
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter)))
+}
+
+/// One JSON object a line: the event's fields, and under `span` those of all spans around it.
+///
+/// The formatter that tracing-subscriber brings writes the name of a span beside its fields, so that a span with a field
+/// `name` (ours: the object's) has that key twice, and most readers see the last one only.
+struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> FmtResult {
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        let mut line = object(&fields);
+        let mut around = Map::new();
+        let mut spans = Vec::new();
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            spans.push(span.name());
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                around.extend(object(&fields.fields));
+            }
+        }
+        let metadata = event.metadata();
+        line.insert("timestamp".to_owned(), json!(Timestamp::now().to_string()));
+        line.insert("level".to_owned(), json!(metadata.level().as_str()));
+        line.insert("target".to_owned(), json!(metadata.target()));
+        if !spans.is_empty() {
+            line.insert("span".to_owned(), Value::Object(around));
+            line.insert("spans".to_owned(), json!(spans));
+        }
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+/// Fields as [`JsonFields`] writes them.
+fn object(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -139,7 +186,8 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
         assert_eq!(line["message"], "written");
         assert_eq!(line["reason"], "Served");
-        assert_eq!(line["span"]["namespace"], "shop");
+        assert_eq!(line["span"], json!({"namespace": "shop", "name": "db"}));
+        assert_eq!(line["spans"], json!(["reconcile"]));
     }
 
     #[test]

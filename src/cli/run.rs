@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use super::{CliError, RunArgs, connect, logging, webhooks};
 use crate::{
@@ -44,7 +44,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
         let shutdown = CancellationToken::new();
         let config = connect::config().await?;
-        reachable(&config).await?;
+        // The error says it all; the client's own line about it would make two of one.
+        reachable(&config).with_subscriber(NoSubscriber::default()).await?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             operator_namespace = options.operator_namespace,

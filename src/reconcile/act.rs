@@ -135,6 +135,7 @@ impl Actor<'_> {
             _ => None,
         };
         world.own = own;
+        world.own_live = true;
         Ok(())
     }
 
@@ -265,7 +266,7 @@ impl Actor<'_> {
             Err(failure) => return Err(failure),
         };
         let moved = before.as_ref().is_none_or(|(view, _)| view.resource_version != live.view.resource_version);
-        info!(target = write.name, ?why, version, changed = moved, "target written");
+        info!(secret = write.name, ?why, version, changed = moved, "target written");
         if why == Why::Drift && moved {
             let who = before.and_then(|(view, _)| view.other_manager).unwrap_or_else(|| "somebody".to_owned());
             let note = format!("Secret {} was changed, unlabelled or deleted by {who}, and is put right", write.name);
@@ -282,7 +283,7 @@ impl Actor<'_> {
     async fn release(&self, world: &mut World, name: &str, slot: &Slot) -> Result<(), Failure> {
         // An apply of nothing gives up every field that is ours and touches no other.
         let live = self.cluster.apply_secret(name, slot, json!({"metadata": {}})).await?;
-        info!(target = name, "adopted target released");
+        info!(secret = name, "adopted target released");
         self.index().remove_secret(&world.own.namespace, &live.view);
         let credence = Credence::of(&live.view, &world.own.namespace, self.keyring);
         world.put(live.view, credence);
@@ -314,6 +315,7 @@ impl Actor<'_> {
         // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
         // be written again and again.
         world.own = Own { status: status.clone(), ..own };
+        world.own_live = true;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, GetParams, Patch, PatchParams, Preconditions},
     core::Request,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
@@ -43,6 +43,14 @@ impl From<SecretObject> for LiveSecret {
         view.immutable = object.immutable.unwrap_or(false);
         Self { view, data: object.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect() }
     }
+}
+
+/// The answer to a deletion: the object or a status, and in any case of some kind. What has none did not come from an API
+/// server, and says nothing about the Secret.
+#[derive(Deserialize)]
+struct Deleted {
+    #[serde(rename = "kind")]
+    _kind: String,
 }
 
 impl Cluster {
@@ -117,7 +125,7 @@ impl Cluster {
         };
         let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match self.call::<Value>(self.secrets().delete(name, &params), "delete secrets").await {
+        match self.call::<Deleted>(self.secrets().delete(name, &params), "delete secrets").await {
             Ok(_) | Err(Failure::Absent) => Ok(()),
             Err(failure) => Err(failure),
         }

@@ -4,7 +4,10 @@
 //! client, no clock, no randomness but what the world holds. The order of writes is what makes a crash harmless: the
 //! record first, then the target, then what is left of an old target, then status, then what is left of an old record.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     conditions::{self, UNSEEN_RETRY, Verdict},
@@ -249,6 +252,10 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         return Ok(Step::Finish(Finish::retry()));
     };
     let id = &draft.meta.id;
+    // A record that goes takes its target with it.
+    let mut ids: BTreeSet<&str> =
+        draft.others.iter().filter_map(|other| other.record().map(|meta| meta.id.as_str())).collect();
+    ids.insert(id);
     let mut verdict = Verdict::Served(served_text(world, draft));
     let mut place = None;
     match &draft.delivery.action {
@@ -279,7 +286,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         }
     }
     if !matches!(draft.delivery.action, Action::Blocked(_))
-        && let Some((name, leftover)) = delivery::leftover(world, id, place.as_deref())?
+        && let Some((name, leftover)) = delivery::leftover(world, &ids, place.as_deref())?
     {
         confirmed(world, record)?;
         return Ok(write(match leftover {
@@ -415,6 +422,7 @@ fn shown_by_no_watch(reason: Reason) -> bool {
             | Reason::NameInUse
             | Reason::TargetInUse
             | Reason::WaitingForDeletion
+            | Reason::RecordTampered
             | Reason::SeedUnknown
             | Reason::SealedWithUnknownKey
     )

@@ -4,10 +4,10 @@
 //! ours is never written and never deleted, and carrying our labels does not make it ours, for people copy Secrets with
 //! labels and owner references.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    conditions::Verdict,
+    conditions::{READY, Verdict},
     decide::{Read, Slot, Step, TargetWrite},
     record::Delivered,
     view::SecretView,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{
         Reason,
-        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
     crypto::Plaintext,
@@ -80,14 +80,18 @@ fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     }
     let made_by_us = view.owners.iter().any(|owner| owner.uid == own.uid) && view.ours.owner_uids.contains(&own.uid);
     let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
-    let retained = own.status.target.is_none()
-        && view.owners.is_empty()
+    let unowned = view.owners.is_empty()
+        && view.role() != Some(ROLE_RECORD)
         && same_id
         && view.annotation(ANNO_OWNER) == Some(own.name.as_str());
-    if made_by_us || in_status || retained {
+    let retained = own.status.target.is_none() && unowned;
+    let own_by_record = matches!(recorded, Some(Delivered::Own { name, .. }) if *name == view.name);
+    // Under `Retain` a target that moves, or is made again, has no owner reference, and status names another until the
+    // pass is over: the record names this one, and our manager made it.
+    let moved = own_by_record && unowned && view.ours.type_ && view.ours.labels.contains(LABEL_ID);
+    if made_by_us || in_status || retained || moved {
         // An adopted Secret must never be deleted. Made by us is one that the record calls our own (also when a restore
         // has lost what our manager owns of it), or else one whose type our manager owns.
-        let own_by_record = matches!(recorded, Some(Delivered::Own { name, .. }) if *name == view.name);
         return if made_by_us || own_by_record || view.ours.type_ { Relation::Ours } else { Relation::Adopted };
     }
     Relation::Stranger
@@ -99,7 +103,7 @@ pub fn decide<'w>(
     world: &'w World,
     id: &str,
     recorded: Option<&Delivered>,
-    value: impl FnOnce() -> Result<&'w Plaintext, Step>,
+    value: impl Fn() -> Result<&'w Plaintext, Step>,
 ) -> Result<Delivery, Step> {
     let spec = &world.own.spec;
     if spec.delivery() == Wanted::None {
@@ -139,7 +143,13 @@ pub fn decide<'w>(
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
     }
+    if related == Relation::Adopted && world.type_of(view).is_none() && !settled(world) {
+        // No apply of ours would tell that an adopted Secret is of another type than spec.target.type.
+        return Err(Step::Read(Read::Secret(name.to_owned())));
+    }
     let other_type = world.type_of(view).is_some_and(|type_| type_ != spec.target_type());
+    let frozen =
+        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(world, view, key, &value)?;
     let adopted = || Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() };
     Ok(match related {
         Relation::Dying => {
@@ -152,7 +162,7 @@ pub fn decide<'w>(
             );
             keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::TargetInUse, message))))
         }
-        Relation::Ours | Relation::Adopted if view.immutable => immutable(keep, name),
+        Relation::Ours | Relation::Adopted if frozen => immutable(keep, name),
         Relation::Ours if other_type => Delivery { record: own_place, action: Action::Recreate(slot) },
         Relation::Ours => Delivery { record: own_place, action: Action::Write(slot) },
         Relation::Adopted if other_type => {
@@ -189,9 +199,33 @@ pub fn decide<'w>(
     })
 }
 
+/// Whether status says that this very spec is served.
+fn settled(world: &World) -> bool {
+    let status = &world.own.status;
+    let mut conditions = status.conditions.iter().flatten();
+    status.observed_generation == Some(world.own.generation)
+        && conditions.any(|condition| condition.type_ == READY && condition.status == "True")
+}
+
 fn immutable(keep: impl FnOnce(Action) -> Delivery, name: &str) -> Delivery {
     let message = format!("target Secret {name} is immutable: delete it, or choose another spec.target.name");
     keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetImmutable, message))))
+}
+
+/// Whether a Secret holds the value already. Immutability freezes the data alone: who need not change it may go on.
+fn holds<'w>(
+    world: &'w World,
+    view: &SecretView,
+    key: &str,
+    value: impl Fn() -> Result<&'w Plaintext, Step>,
+) -> Result<bool, Step> {
+    let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
+        return Err(Step::Read(Read::Secret(view.name.clone())));
+    };
+    match content.values.get(key) {
+        Some(Some(present)) => Ok(present.same_as(value()?)),
+        _ => Ok(false),
+    }
 }
 
 /// Whether a stranger's Secret may be taken over: nobody controls it, and nothing of it would be overwritten.
@@ -280,9 +314,7 @@ pub fn target_write(world: &World, slot: Slot, delivered: &Delivered, id: &str) 
 /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
 #[must_use]
 pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool {
-    let same = |wanted: &BTreeMap<String, String>,
-                live: &BTreeMap<String, String>,
-                owned: &std::collections::BTreeSet<String>| {
+    let same = |wanted: &BTreeMap<String, String>, live: &BTreeMap<String, String>, owned: &BTreeSet<String>| {
         owned.len() == wanted.len()
             && wanted.iter().all(|(key, text)| owned.contains(key) && live.get(key) == Some(text))
     };
@@ -305,8 +337,8 @@ pub enum Leftover {
 }
 
 /// The first target to remove: the one that status names, or one that is ours by owner reference, away from `place`
-/// (the name in force, if any).
-pub fn leftover(world: &World, id: &str, place: Option<&str>) -> Result<Option<(String, Leftover)>, Step> {
+/// (the name in force, if any). `ids` are that of our record and those of records that are about to be removed.
+pub fn leftover(world: &World, ids: &BTreeSet<&str>, place: Option<&str>) -> Result<Option<(String, Leftover)>, Step> {
     let own = &world.own;
     if let Some(before) = own.status.target.as_ref().filter(|before| Some(before.name.as_str()) != place) {
         match world.secret(&before.name) {
@@ -314,7 +346,7 @@ pub fn leftover(world: &World, id: &str, place: Option<&str>) -> Result<Option<(
             Known::Present(seen)
                 if seen.view.uid == before.uid
                     && !seen.view.deleting
-                    && seen.view.id().is_none_or(|other| other == id)
+                    && seen.view.id().is_none_or(|id| ids.contains(id))
                     && !(seen.view.ours.data.is_empty() && seen.view.ours.labels.is_empty()) =>
             {
                 let slot = Slot::over(&seen.view);
@@ -328,7 +360,7 @@ pub fn leftover(world: &World, id: &str, place: Option<&str>) -> Result<Option<(
         view.role() == Some(ROLE_TARGET)
             && Some(view.name.as_str()) != place
             && !view.deleting
-            && view.id() == Some(id)
+            && view.id().is_some_and(|id| ids.contains(id))
             && view.owners.iter().any(|owner| owner.uid == own.uid)
             && view.ours.owner_uids.contains(&own.uid)
             && view.ours.type_

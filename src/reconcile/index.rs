@@ -425,7 +425,10 @@ impl Site {
                 lost_it || moves_there
             })
             .map(|peer| peer.name.clone());
-        Peers { reserved_for, cycle: self.waits_in_a_cycle(own) }
+        let holders = self.secrets.get(&record).into_iter().flat_map(|entry| owners(&entry.view));
+        let wanting = self.by_name.get(&own.spec.name).into_iter().flatten().cloned();
+        let living = wanting.chain(holders).filter_map(|peer| Some(self.objects.get(&peer)?.uid.clone())).collect();
+        Peers { reserved_for, cycle: self.waits_in_a_cycle(own), living }
     }
 
     /// Follows the chain "who holds the name that it waits for" from one object, and sees whether it comes back.
@@ -488,3 +491,7 @@ fn remove_from(map: &mut HashMap<String, BTreeSet<String>>, key: &str, item: &st
 fn keys(namespace: &str, names: BTreeSet<String>) -> Vec<Key> {
     names.into_iter().map(|name| Key { namespace: namespace.to_owned(), name }).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -347,12 +347,15 @@ impl Operator {
             world = World::new(snapshot, self.settings.clone(), &keyring, now, fresh_id);
         }
         world.failures = self.shared.queue.failures(key);
-        world.repair_wait = self.repair_wait(key);
+        // After a pass that failed, what is out of step is most likely our own: a write that was carried out although its
+        // answer was lost. That pass has had its own delay.
+        world.repair_wait = if world.failures == 0 { self.repair_wait(key) } else { None };
         world.rejected = self.rejected().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
         let end = actor.pass(&mut world).await;
-        if world.repaired {
+        // A pass that failed has a backoff of its own.
+        if world.repaired && matches!(end, End::Finished(_)) {
             self.note_repair(key);
         }
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {

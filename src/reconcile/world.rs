@@ -3,7 +3,10 @@
 //! In: snapshots from the index, results of reads and writes. Out: facts for [`decide`](super::decide). A world never
 //! asks anybody: where something is not known it says so, and `decide` names the read that finds out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -170,6 +173,9 @@ pub struct Peers {
     pub reserved_for: Option<String>,
     /// `spec.name` is held by an object that waits, directly or through others, for the name that this one holds.
     pub cycle: bool,
+    /// Uids of the ManagedSecrets that exist, of those that want `spec.name` or hold it: one whose secrets are retained
+    /// holds a name like any other as long as it lives.
+    pub living: BTreeSet<String>,
 }
 
 /// A write that the API server refused for good in this pass.
@@ -232,6 +238,8 @@ pub struct World {
     pub failures: u32,
     /// The ManagedSecret was seen gone, or is another one now.
     pub gone: bool,
+    /// The ManagedSecret was read live, or its status written, in this pass.
+    pub own_live: bool,
 }
 
 impl World {
@@ -267,6 +275,7 @@ impl World {
             repaired: false,
             failures: 0,
             gone: false,
+            own_live: false,
         };
         world.holds = world.in_step();
         world

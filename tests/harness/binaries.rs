@@ -66,6 +66,14 @@ pub fn find_or_build() -> Result<Binaries> {
     from_folders(&kubernetes_folder, &etcd_folder)
 }
 
+/// A folder with a program called `jq`, for the commands of the documents: gojq, built like the rest. Blocks.
+pub fn jq_folder() -> Result<PathBuf> {
+    let module = Module::read("jq", "github.com/itchyny/gojq")?;
+    let folder = cache_folder()?.join(format!("jq-{}", module.version));
+    module.build_unless_there(&folder, "jq", "github.com/itchyny/gojq/cmd/gojq", "-s -w")?;
+    Ok(folder)
+}
+
 fn from_folders(kubernetes: &Path, etcd: &Path) -> Result<Binaries> {
     let program = |folder: &Path, name: &str| {
         let path = folder.join(name);

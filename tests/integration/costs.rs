@@ -11,10 +11,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use managed_secrets::{
     api::{ManagedSecret, keys, names::record_name},
     reconcile::conditions::{PATIENCE as STALLS_AFTER, RECONCILING},
@@ -22,7 +19,7 @@ use managed_secrets::{
 use serde_json::{Value, json};
 
 use super::{
-    installation::{self, OPERATOR_NAMESPACE, RESTORER},
+    installation::{self, OPERATOR_NAMESPACE},
     objects::{Site, ready},
     operator::{PATIENCE, Setup},
 };
@@ -142,14 +139,20 @@ async fn what_users_do_costs_what_the_design_says() {
     site.apply("sealed", json!({"name": "SEALED", "value": second})).await;
     site.in_step("sealed").await;
     meter.row("new value: sealed", 3..=3, 2..=2).await;
-    site.edit_secret("upstream", json!({"stringData": {"token": "two"}})).await;
+    site.intrude("upstream", json!({"stringData": {"token": "two"}})).await;
     site.until("from", "its second version", |object| object.status.as_ref().unwrap().version == Some(2)).await;
     meter.row("new value: valueFrom", 3..=3, 2..=2).await;
     site.apply("sealed", json!({"name": "SEALED", "value": again})).await;
     site.in_step("sealed").await;
     meter.row("the same value sealed again", 2..=2, 2..=2).await;
-    site.edit_secret("upstream", json!({"metadata": {"labels": {"team": "x"}}})).await;
-    meter.settle().await;
+    let edited = site.intrude("upstream", json!({"metadata": {"labels": {"team": "x"}}})).await;
+    poll("the record to follow", PATIENCE, || async {
+        let source =
+            site.record("FROM").await.and_then(|record| record.metadata.annotations?.remove(keys::ANNO_SOURCE));
+        Ok(source.filter(|source| source.contains(edited.metadata.resource_version.as_ref().unwrap())))
+    })
+    .await
+    .unwrap();
     site.in_step("from").await;
     meter.row("the source's metadata edited", 2..=2, 2..=2).await;
 
@@ -221,10 +224,10 @@ async fn waiting_costs_what_the_design_says() {
     site.foreign_secret("upstream", &[("other", "x")]).await;
     site.reports("from", "False", "SourceKeyNotFound").await;
     meter.row("waiting: the source came, its key is missing", 1..=1, 1..=1).await;
-    site.edit_secret("upstream", json!({"stringData": {"token": "one"}})).await;
+    site.intrude("upstream", json!({"stringData": {"token": "one"}})).await;
     site.in_step("from").await;
     meter.row("the key came", 3..=3, 1..=1).await;
-    site.edit_secret("upstream", json!({"stringData": {"token": ""}})).await;
+    site.intrude("upstream", json!({"stringData": {"token": ""}})).await;
     site.reports("from", "False", "InvalidValue").await;
     meter.row("served, and the source's value breaks a rule", 1..=1, 1..=1).await;
     let elsewhere = Site { namespace: "elsewhere".to_owned(), ..site.clone() };
@@ -235,6 +238,14 @@ async fn waiting_costs_what_the_design_says() {
     site.secrets().delete("upstream", &DeleteParams::default()).await.unwrap();
     site.reports("from", "False", "SourceNotFound").await;
     meter.row("served, and the source vanished", 1..=1, 0..=1).await;
+    // What can be done is done: the value is kept, and the record follows the generation.
+    site.apply("late", json!({"name": "LATE", "generate": {}, "target": {"name": "holder"}})).await;
+    site.reports("late", "False", "TargetInUse").await;
+    meter.row("new: its target is held by another", 2..=2, 0..=1).await;
+    site.apply("late", json!({"name": "NAME", "generate": {}, "target": {"name": "holder"}})).await;
+    site.reports("late", "False", "TargetInUse").await;
+    meter.row("a rename to a taken name", 2..=2, 1..=1).await;
+    site.delete("late").await;
     site.delete("holder").await;
     site.in_step("loser").await;
     meter.row("the name is free: served", 3..=3, 0..=1).await;
@@ -244,14 +255,12 @@ async fn waiting_costs_what_the_design_says() {
 
 /// Lets the time pass after which a waiting object counts as stalled: by an edit of the time since when it waits.
 async fn stall(site: &Site, name: &str) {
-    let access = installation::control_plane().await.access();
-    let restorer = access.client_as(RESTORER, &["system:masters"]).await.unwrap();
+    let restorer = site.as_restorer().await;
     let mut object = site.get(name).await;
     let conditions = object.status.as_mut().unwrap().conditions.as_mut().unwrap();
     let since = &mut conditions.iter_mut().find(|it| it.type_ == RECONCILING).unwrap().last_transition_time;
     since.0 -= STALLS_AFTER * 2;
-    let objects = Api::<ManagedSecret>::namespaced(restorer, &site.namespace);
-    objects.replace_status(name, &PostParams::default(), &object).await.unwrap();
+    restorer.objects().replace_status(name, &PostParams::default(), &object).await.unwrap();
     site.until(name, "stalled", |object| {
         let conditions = object.status.as_ref().unwrap().conditions.as_ref().unwrap();
         conditions.iter().any(|condition| condition.type_ == "Stalled" && condition.status == "True")
@@ -271,7 +280,7 @@ async fn what_others_do_to_a_target_costs_what_the_design_says() {
     }
     let mut meter = Meter::new(&site).await;
     let edit = async |name: &str, patch: Value| {
-        let version = site.edit_secret(name, patch).await.metadata.resource_version;
+        let version = site.intrude(name, patch).await.metadata.resource_version;
         site.until(name, "the edit to be noticed", |object| {
             object.status.as_ref().unwrap().target.as_ref().is_some_and(|target| {
                 let number = |text: &str| text.parse::<u64>().unwrap();

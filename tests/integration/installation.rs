@@ -48,15 +48,16 @@ pub(crate) async fn restorer() -> Client {
     control_plane().await.access().client_as(RESTORER, &["system:masters"]).await.unwrap()
 }
 
+/// A kubeconfig that speaks as the operator, for its program.
+pub(crate) async fn operator_kubeconfig() -> &'static PathBuf {
+    static KUBECONFIG: OnceCell<PathBuf> = OnceCell::const_new();
+    let write = async || control_plane().await.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await;
+    KUBECONFIG.get_or_init(async || write().await.unwrap()).await
+}
+
 /// A configuration as the operator, for the operator itself.
 pub(crate) async fn operator_config() -> Config {
-    static CONFIG: OnceCell<Config> = OnceCell::const_new();
-    let config = CONFIG.get_or_init(|| async {
-        let access = control_plane().await.access();
-        let path = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
-        harness::access::config_of(&path).await.unwrap()
-    });
-    config.await.clone()
+    harness::access::config_of(operator_kubeconfig().await).await.unwrap()
 }
 
 /// A client as administrator.

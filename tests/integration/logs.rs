@@ -1,1 +1,178 @@
-//! soon
+//! What the operator says while it works: log lines that tell why each write happened, and events that are said once.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, api::ListParams};
+use serde_json::{Value, json};
+
+use super::{
+    installation::{control_plane, operator_kubeconfig},
+    objects::Site,
+    operator::{PATIENCE, Setup},
+    program::PROGRAM,
+};
+use crate::harness::{Operator, poll};
+
+/// The program, for one namespace, with these flags besides.
+async fn start(site: &Site, flags: &[&str]) -> Operator {
+    let arguments = [&["--namespace", &site.namespace], flags].concat();
+    Operator::start(control_plane().await, PROGRAM, operator_kubeconfig().await, &arguments).await.unwrap()
+}
+
+/// An object's life with a write for every reason.
+async fn live(site: &Site) {
+    site.apply("it", json!({"name": "FIRST", "generate": {"length": 20}})).await;
+    site.served("it").await;
+    let value = site.value("it", "value").await.unwrap();
+    site.apply("it", json!({"name": "SECOND", "generate": {"length": 20}, "description": "renamed"})).await;
+    site.served("it").await;
+    site.gone(&managed_secrets::api::names::record_name("FIRST")).await;
+    site.intrude("it", json!({"stringData": {"value": "edited"}})).await;
+    site.delivers("it", "value", &value).await;
+    let moved = json!({"name": "SECOND", "generate": {"length": 20}, "target": {"name": "moved"}});
+    site.apply("it", moved).await;
+    site.served("it").await;
+    site.gone("it").await;
+}
+
+/// The reasons of writes that `live` must show: the line's message, and why.
+const WHY: [(&str, &str); 7] = [
+    ("record written", "New"),
+    ("target written", "New"),
+    ("record written", "Rename"),
+    ("Secret deleted", "Leftover"),
+    ("target written", "Drift"),
+    ("target written", "SpecChanged"),
+    ("Secret deleted", "Moved"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_lines_tell_why_each_write_happened() {
+    let site = Site::new("json").await;
+    let operator = start(&site, &["--log-format", "json"]).await;
+    live(&site).await;
+    let log = operator.log().unwrap();
+    assert_eq!(operator.stop().await.unwrap(), 0);
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // A key twice in one object is read by nobody the same way.
+    for (text, line) in log.lines().zip(&lines) {
+        let keys = |value: &Value| serde_json::to_string(value).unwrap().len();
+        assert_eq!(text.len(), keys(line), "{text}");
+        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{text}");
+    }
+    let of_it: Vec<&Value> = lines.iter().filter(|line| line["span"]["name"] == "it").collect();
+    for (message, why) in WHY {
+        let line = of_it.iter().find(|line| line["message"] == message && line["why"] == why);
+        let line = line.unwrap_or_else(|| panic!("no \"{message}\" because of {why} in\n{log}"));
+        assert_eq!(line["span"]["namespace"], site.namespace.as_str());
+        assert!(line["span"]["generation"].as_i64().is_some_and(|generation| (1..=3).contains(&generation)), "{line}");
+    }
+    let statuses = of_it.iter().filter(|line| line["message"] == "status written").count();
+    assert!(statuses >= 3, "every write of the status is a line");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_for_people_tell_why_each_write_happened() {
+    let site = Site::new("human").await;
+    let operator = start(&site, &[]).await;
+    live(&site).await;
+    let log = operator.log().unwrap();
+    assert_eq!(operator.stop().await.unwrap(), 0);
+    assert!(!log.contains('\u{1b}'), "no colours where no terminal is");
+    let span = format!("reconcile{{namespace=\"{}\" name=\"it\" generation=", site.namespace);
+    for (message, why) in WHY {
+        let told = log
+            .lines()
+            .any(|line| line.contains(&span) && line.contains(message) && line.contains(&format!("why={why}")));
+        assert!(told, "no \"{message}\" because of {why} in\n{log}");
+    }
+}
+
+/// All events about an object: reason, action, type and how often.
+async fn events(site: &Site, name: &str) -> Vec<(String, String, String, i32)> {
+    let events = Api::<Event>::namespaced(site.client.clone(), &site.namespace);
+    let list = events.list(&ListParams::default()).await.unwrap();
+    let about = |event: &Event| event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(name));
+    let mut found: Vec<_> = list
+        .items
+        .into_iter()
+        .filter(about)
+        .map(|event| {
+            let times = event.series.map_or(1, |series| series.count);
+            let text = Option::unwrap_or_default;
+            (text(event.reason), text(event.action), text(event.type_), times)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Waits until these are the events about an object, each once.
+async fn told(site: &Site, name: &str, expected: &[(&str, &str, &str)]) {
+    let mut expected: Vec<_> = expected
+        .iter()
+        .map(|(reason, action, type_)| ((*reason).to_owned(), (*action).to_owned(), (*type_).to_owned(), 1))
+        .collect();
+    expected.sort();
+    let waited = poll("the events", PATIENCE, || async { Ok((events(site, name).await == expected).then_some(())) });
+    assert!(waited.await.is_ok(), "{name}: {:?}, expected {expected:?}", events(site, name).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_said_once() {
+    let site = Site::new("events").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.apply("holder", json!({"name": "HELD", "generate": {}})).await;
+    site.served("holder").await;
+    site.apply("loser", json!({"name": "HELD", "generate": {}})).await;
+    site.reports("loser", "False", "NameInUse").await;
+    site.foreign_secret("upstream", &[("empty", "")]).await;
+    let from = json!({"secretKeyRef": {"name": "upstream", "key": "empty"}});
+    site.apply("invalid", json!({"name": "INVALID", "valueFrom": from})).await;
+    site.reports("invalid", "False", "InvalidValue").await;
+    let retained = json!({"name": "RETAINED", "generate": {}, "deletionPolicy": "Retain"});
+    site.apply("retained", retained.clone()).await;
+    site.served("retained").await;
+    site.delete("retained").await;
+    site.apply("retained", retained).await;
+    site.served("retained").await;
+    site.apply("drifted", json!({"name": "DRIFTED", "generate": {}})).await;
+    site.served("drifted").await;
+    let value = site.value("drifted", "value").await.unwrap();
+    site.intrude("drifted", json!({"stringData": {"value": "edited"}})).await;
+    site.delivers("drifted", "value", &value).await;
+
+    let all = [
+        ("holder", &[("Served", "NewValue", "Normal")][..]),
+        ("loser", &[("NameInUse", "Reconcile", "Warning")]),
+        ("invalid", &[("InvalidValue", "Reconcile", "Warning")]),
+        ("drifted", &[("Served", "NewValue", "Normal"), ("TargetDriftCorrected", "Repair", "Warning")]),
+    ];
+    for (name, expected) in all {
+        told(&site, name, expected).await;
+    }
+    // Two objects of one name: each was served once, and the second took over.
+    poll("the take-over to be told", PATIENCE, || async {
+        let events = events(&site, "retained").await;
+        let count = |reason: &str| events.iter().filter(|(it, ..)| it == reason).map(|(.., times)| times).sum::<i32>();
+        Ok((count("RecordTakenOver") == 1 && count("Served") == 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    let before = events(&site, "retained").await;
+
+    // Neither a new look nor a restart says anything again.
+    for name in ["holder", "loser", "invalid", "drifted", "retained"] {
+        site.nudge(name).await;
+    }
+    operator.stop().await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.apply("after", json!({"name": "AFTER", "generate": {}})).await;
+    site.served("after").await;
+    told(&site, "after", &[("Served", "NewValue", "Normal")]).await;
+    for (name, expected) in all {
+        told(&site, name, expected).await;
+    }
+    assert_eq!(events(&site, "retained").await, before);
+    operator.stop().await;
+}

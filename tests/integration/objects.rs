@@ -82,15 +82,10 @@ impl Site {
         self.objects().patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap()
     }
 
-    /// The same namespace as the restorer sees it: one who may write records and status.
-    pub(crate) async fn restorer(&self) -> Self {
-        Self { namespace: self.namespace.clone(), client: super::installation::restorer().await }
-    }
-
     /// Merges `status` into an object's status, as the restorer.
     pub(crate) async fn write_status(&self, name: &str, status: Value) {
         let patch = Patch::Merge(json!({"status": status}));
-        self.restorer().await.objects().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+        self.as_restorer().await.objects().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     /// A plain Secret of somebody else's.
@@ -103,9 +98,7 @@ impl Site {
 
     /// The same namespace, as seen by an identity that may write records and status.
     pub(crate) async fn as_restorer(&self) -> Self {
-        let access = super::installation::control_plane().await.access();
-        let client = access.client_as(super::installation::RESTORER, &["system:masters"]).await.unwrap();
-        Self { namespace: self.namespace.clone(), client }
+        Self { namespace: self.namespace.clone(), client: super::installation::restorer().await }
     }
 
     /// A Secret now.
@@ -198,11 +191,6 @@ impl Site {
         })
         .await
         .unwrap()
-    }
-
-    /// Edits a Secret: a merge patch.
-    pub(crate) async fn edit_secret(&self, name: &str, patch: Value) -> Secret {
-        self.secrets().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
     }
 
     /// Waits until `Ready` of the object's present generation has this status and reason.

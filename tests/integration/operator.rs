@@ -216,6 +216,8 @@ fn until_cut(body: UnsyncBoxBody<Bytes, BoxError>, cut: CancellationToken) -> Un
 pub(crate) struct Setup {
     /// Namespaces to serve.
     pub(crate) namespaces: Vec<String>,
+    /// The operator's own namespace.
+    pub(crate) operator_namespace: String,
     /// On calls.
     pub(crate) calls: Option<Arc<Tap>>,
     /// On lists and watches.
@@ -239,6 +241,7 @@ impl Setup {
     pub(crate) fn of(namespace: &str) -> Self {
         Self {
             namespaces: vec![namespace.to_owned()],
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
             calls: None,
             watches: None,
             timing: Timing::default(),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use managed_secrets::{
-    api::types::Alphabet,
+    api::{ManagedSecret, names::record_name, types::Alphabet},
     crypto::mss1::{Scope, SealingKey},
 };
 use serde_json::{Value, json};
@@ -99,13 +99,6 @@ async fn sealing_again_is_no_new_value() {
     operator.stop().await;
 }
 
-impl Site {
-    /// Merges into a Secret.
-    async fn merge(&self, secret: &str, patch: Value) {
-        self.secrets().patch(secret, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    }
-}
-
 fn from(key: &str) -> Value {
     json!({"name": "NAME", "valueFrom": {"secretKeyRef": {"name": "up", "key": key}}})
 }
@@ -122,7 +115,7 @@ async fn a_source_is_followed() {
     site.delivers("db", "value", "one").await;
 
     next_second().await;
-    site.merge("up", json!({"stringData": {"k": "another"}})).await;
+    site.intrude("up", json!({"stringData": {"k": "another"}})).await;
     let object = site.until("db", "version 2", |object| status(object).version == Some(2)).await;
     site.delivers("db", "value", "another").await;
     assert_eq!(id(&object), id(&first));
@@ -131,8 +124,8 @@ async fn a_source_is_followed() {
     // Metadata, other keys, and a source made again with the same content are no new value. The last step is one, so
     // that what came before has been looked at.
     next_second().await;
-    site.merge("up", json!({"metadata": {"labels": {"a": "b"}}})).await;
-    site.merge("up", json!({"stringData": {"unused": "x"}})).await;
+    site.intrude("up", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    site.intrude("up", json!({"stringData": {"unused": "x"}})).await;
     site.apply("db", from("k")).await;
     site.secrets().delete("up", &DeleteParams::default()).await.unwrap();
     let missing = site.reports("db", "False", "SourceNotFound").await;
@@ -142,7 +135,7 @@ async fn a_source_is_followed() {
     assert_eq!(moved(&site.served("db").await), moved(&object));
 
     // Another key with another value is; with the same value it is not.
-    site.merge("up", json!({"stringData": {"third": "another"}})).await;
+    site.intrude("up", json!({"stringData": {"third": "another"}})).await;
     site.apply("db", from("third")).await;
     assert_eq!(moved(&site.served("db").await), moved(&object));
     site.apply("db", from("second")).await;
@@ -151,7 +144,7 @@ async fn a_source_is_followed() {
 
     // A change while no operator runs is found by the next one.
     operator.stop().await;
-    site.merge("up", json!({"stringData": {"second": "three"}})).await;
+    site.intrude("up", json!({"stringData": {"second": "three"}})).await;
     let operator = Setup::of(&site.namespace).start().await;
     site.delivers("db", "value", "three").await;
     assert_eq!(status(&site.until("db", "version 4", |o| status(o).version == Some(4)).await).version, Some(4));
@@ -173,7 +166,7 @@ async fn a_source_without_a_value_leaves_what_is_served() {
         (json!({"data": {"k": "/w=="}}), "InvalidValue"),
         (json!({"data": {"k": null}}), "SourceKeyNotFound"),
     ] {
-        site.merge("up", data).await;
+        site.intrude("up", data).await;
         let object = site.reports("db", "False", reason).await;
         let message = message(&object);
         assert!(message.contains("spec.valueFrom") && message.contains("Secret up"), "{message}");
@@ -181,10 +174,10 @@ async fn a_source_without_a_value_leaves_what_is_served() {
         assert_eq!(moved(&object), moved(&first));
         site.delivers("db", "value", "good").await;
         // Each case begins healthy, or its reason could be that of the one before.
-        site.merge("up", json!({"stringData": {"k": "good"}})).await;
+        site.intrude("up", json!({"stringData": {"k": "good"}})).await;
         assert_eq!(moved(&site.served("db").await), moved(&first));
     }
-    site.merge("up", json!({"stringData": {"k": longest}})).await;
+    site.intrude("up", json!({"stringData": {"k": longest}})).await;
     site.delivers("db", "value", &longest).await;
     operator.stop().await;
 }
@@ -248,7 +241,7 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
             match lost {
                 "status" => {
                     let none = Patch::Merge(json!({"status": null}));
-                    let objects = site.restorer().await.objects();
+                    let objects = site.as_restorer().await.objects();
                     objects.patch_status("db", &PatchParams::default(), &none).await.unwrap();
                 }
                 "record" => {
@@ -298,6 +291,83 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_record_is_rebuilt_from_the_source() {
+    let site = Site::new("rebuilt").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let spec = async |value: &str| json!({"name": "NAME", "value": site.seal("db", value).await});
+    site.apply("db", spec("one").await).await;
+    let first = site.served("db").await;
+    let lose = async |target: bool| {
+        site.secrets().delete(&record_name("NAME"), &DeleteParams::default()).await.unwrap();
+        if target {
+            site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
+        }
+    };
+    let rebuilt = async |before: &ManagedSecret| {
+        let lost = status(before).record.unwrap().uid;
+        let object = site.until("db", "rebuilt", |o| status(o).record.is_some_and(|r| r.uid != lost)).await;
+        assert_eq!((id(&object), status(&object).created_date), (id(&first), status(&first).created_date));
+        object
+    };
+    next_second().await;
+
+    // The target shows that the value is the same.
+    lose(false).await;
+    let second = rebuilt(&first).await;
+    assert_eq!(moved(&second), moved(&first));
+
+    // With another value it is a new version, and so it is where no target is left to compare with.
+    operator.stop().await;
+    lose(false).await;
+    site.apply("db", spec("two").await).await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let third = rebuilt(&second).await;
+    assert_eq!(status(&third).version, Some(2));
+    assert!(status(&third).value_updated_time > status(&first).value_updated_time);
+    site.delivers("db", "value", "two").await;
+    operator.stop().await;
+    lose(true).await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let fourth = rebuilt(&third).await;
+    assert_eq!(status(&fourth).version, Some(3));
+    site.delivers("db", "value", "two").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_served_stays_where_the_name_of_a_lost_record_was_taken() {
+    let site = Site::new("taken").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let spec = |name: &str, suspend: bool| json!({"name": name, "generate": {}, "suspend": suspend});
+    site.apply("holder", spec("HELD", false)).await;
+    site.apply("db", spec("NAME", false)).await;
+    let first = site.served("db").await;
+    let before = site.secret("db").await.unwrap();
+    // While it is suspended and wants another name, nothing keeps its own for it.
+    site.apply("db", spec("HELD", true)).await;
+    site.reports("db", "True", "Suspended").await;
+    site.secrets().delete(&record_name("NAME"), &DeleteParams::default()).await.unwrap();
+    site.apply("heir", spec("NAME", false)).await;
+    site.served("heir").await;
+
+    site.apply("db", spec("HELD", false)).await;
+    let object = site.reports("db", "False", "NameInUse").await;
+    assert_eq!((id(&object), moved(&object)), (id(&first), moved(&first)));
+    let after = site.secret("db").await.unwrap();
+    assert_eq!(
+        (after.metadata.uid, after.metadata.resource_version),
+        (before.metadata.uid, before.metadata.resource_version)
+    );
+
+    // A free name, and it is the same secret again.
+    site.apply("db", spec("FREE", false)).await;
+    let object = site.served("db").await;
+    assert_eq!((id(&object), status(&object).version), (id(&first), Some(1)));
+    assert_eq!(site.secret("db").await.unwrap().data, before.data);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_moves_from_source_to_source() {
     let site = Site::new("moves").await;
     let operator = Setup::of(&site.namespace).start().await;
@@ -322,7 +392,7 @@ async fn a_value_moves_from_source_to_source() {
     assert_eq!(reaches(sealed(&generated).await, 4, "generate to value, the same").await, generated);
     let generated_anew = reaches(generate(30), 5, "value to generate always makes a new value").await;
     assert_eq!(generated_anew.len(), 30);
-    site.merge("up", json!({"stringData": {"k": generated_anew.clone()}})).await;
+    site.intrude("up", json!({"stringData": {"k": generated_anew.clone()}})).await;
     assert_eq!(reaches(from("k"), 5, "generate to valueFrom, the same").await, generated_anew);
     assert_ne!(reaches(generate(30), 6, "valueFrom to generate always makes a new value").await, generated_anew);
     assert_eq!(reaches(from("other"), 7, "generate to valueFrom, another").await, "two");

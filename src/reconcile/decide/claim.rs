@@ -7,7 +7,7 @@ use super::super::{
     record::{Credence, Delivered},
     world::{Problem, Seen, World},
 };
-use crate::api::{Reason, types::Delivery};
+use crate::api::{Reason, keys::TYPE_RECORD, types::Delivery};
 
 /// Whose a record is.
 #[derive(Debug, Eq, PartialEq)]
@@ -45,6 +45,10 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     let in_status = own.status.record.as_ref().is_some_and(|record| record.name == view.name);
     let in_use = |message: String| Claim::Foreign(Problem::new(Reason::NameInUse, message));
     let meta = match &seen.credence {
+        Credence::NotARecord if in_status && view.type_.as_deref() == Some(TYPE_RECORD) => {
+            let message = format!("record {} has lost its metadata: restore it from a backup, or remove it", view.name);
+            return Claim::Refused(Problem::new(Reason::RecordTampered, message));
+        }
         Credence::NotARecord => {
             return in_use(format!(
                 "Secret {} stands where the record of spec.name belongs, and is not a record: remove it",
@@ -87,7 +91,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         Credence::Valid { meta, .. } => meta,
     };
     if meta.owner != own.name {
-        return in_use(if view.owners.is_empty() {
+        return in_use(if view.owners.is_empty() && !world.peers.living.contains(&meta.uid) {
             format!(
                 "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that one again, or remove the Secret",
                 meta.name, view.name, meta.owner

@@ -138,7 +138,7 @@ fn place<'w>(world: &'w World, name: &str) -> Place<'w> {
             _ => Place::Free,
         },
         Known::Present(seen) => match claim(world, seen) {
-            Claim::Ours | Claim::Restored if seen.view.deleting => Place::Taken(dying(&object)),
+            Claim::Ours | Claim::Restored | Claim::TakeOver if seen.view.deleting => Place::Taken(dying(&object)),
             Claim::Ours | Claim::Restored => Place::Ours(seen),
             Claim::TakeOver => Place::TakeOver(seen),
             Claim::Dying => Place::Taken(dying(&object)),
@@ -177,6 +177,7 @@ pub(super) fn draft(world: &World) -> Result<Outcome<'_>, Step> {
     // Of two records the higher version wins, then the higher generation, then the one that spec.name names.
     records.sort_by_key(|seen| seen.record().map(|meta| (meta.version, meta.generation, meta.name == own.spec.name)));
     if let Some(base) = records.pop() {
+        records.extend(strays(world, base));
         return going_on(world, base, records);
     }
     if let Some(record) = &own.status.record {
@@ -204,6 +205,16 @@ pub(super) fn draft(world: &World) -> Result<Outcome<'_>, Step> {
         Place::Free if own.status.id.is_some() => rebuilt(world, &own.spec.name, None),
         Place::Free => first(world),
     }
+}
+
+/// Authentic records of ours under another id than the one in force: made under an older name by an operator that did
+/// not know of the first. Nobody was ever told of such an id.
+fn strays<'w>(world: &'w World, base: &'w Seen) -> impl Iterator<Item = &'w Seen> {
+    let in_force = base.record().map(|meta| &meta.id).filter(|id| world.own.status.id.as_ref() == Some(id));
+    world.all_present().filter(move |seen| {
+        let meta = seen.record().filter(|meta| meta.owner == world.own.name && meta.uid == world.own.uid);
+        !seen.view.deleting && meta.zip(in_force).is_some_and(|(meta, in_force)| meta.id != *in_force)
+    })
 }
 
 /// A secret that has no record yet.
@@ -246,6 +257,10 @@ fn first(world: &World) -> Result<Outcome<'_>, Step> {
 fn rebuilt<'w>(world: &'w World, name: &str, trouble: Option<Verdict>) -> Result<Outcome<'w>, Step> {
     let own = &world.own;
     let status = &own.status;
+    if !world.own_live {
+        // Perhaps it is not lost but renamed, by an operator whose status our cache has not seen.
+        return Err(Step::Read(Read::Spec));
+    }
     let id = status.id.clone().unwrap_or_default();
     let survivor = survivor(world)?;
     let wanted = match wanted_source(world)? {

@@ -1,0 +1,108 @@
+//! Who is woken by what.
+
+use serde_json::json;
+
+use super::*;
+
+const NAMESPACE: &str = "ns";
+
+/// An object that wants one name and holds another.
+fn own(name: &str, version: u64, wants: &str, holds: &str) -> Own {
+    let object = json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{name}"), "resourceVersion": version.to_string()},
+        "spec": {"name": wants, "generate": {}},
+        "status": {"id": format!("id-{name}"), "name": holds},
+    });
+    Own::new(serde_json::from_value(object).unwrap())
+}
+
+/// The record of a name, as far as the index looks at it.
+fn record(of: &str, owner: &str, version: u64) -> SecretView {
+    SecretView {
+        name: record_name(of),
+        uid: format!("uid-{of}"),
+        resource_version: version.to_string(),
+        annotations: BTreeMap::from([(ANNO_OWNER.to_owned(), owner.to_owned())]),
+        ..SecretView::default()
+    }
+}
+
+/// Objects `a`, `b`, … that hold `A`, `B`, … and want what `wants` says, with their records.
+fn index(wants: &[&str]) -> Index {
+    let mut index = Index::default();
+    for (name, wants) in ["a", "b", "c", "d"].iter().zip(wants) {
+        let holds = name.to_uppercase();
+        index.put_object(own(name, 1, wants, &holds));
+        index.put_secret(NAMESPACE, record(&holds, name, 1), None);
+    }
+    index
+}
+
+fn names(keys: Vec<Key>) -> Vec<String> {
+    keys.into_iter().map(|key| key.name).collect()
+}
+
+fn peers(index: &Index, name: &str) -> Peers {
+    let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+    index.snapshot(&key, Instant::now()).unwrap().peers
+}
+
+#[test]
+fn a_circle_that_closes_or_opens_wakes_everyone_in_it() {
+    // a waits for b, b for c; d has nothing to do with them.
+    let mut index = index(&["B", "C", "C", "D"]);
+    assert!(!peers(&index, "a").cycle);
+    assert_eq!(names(index.put_object(own("c", 2, "A", "C"))), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|name| peers(&index, name).cycle));
+    assert_eq!(names(index.put_object(own("c", 3, "C", "C"))), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|name| !peers(&index, name).cycle));
+    // Another edit of the same object concerns nobody else.
+    assert_eq!(names(index.put_object(own("c", 4, "C", "C"))), ["c"]);
+}
+
+#[test]
+fn a_record_that_this_process_wrote_wakes_those_who_wait_for_its_name() {
+    let mut index = index(&["A"]);
+    index.put_object(own("waiter", 1, "A", "W"));
+    let written = record("A", "a", 2);
+    assert!(index.put_secret(NAMESPACE, written.clone(), Some(Instant::now())).is_empty());
+    // The watch shows it, once and again.
+    assert_eq!(names(index.put_secret(NAMESPACE, written.clone(), None)), ["waiter"]);
+    assert!(index.put_secret(NAMESPACE, written, None).is_empty());
+    // What somebody else wrote concerns its owner, too.
+    assert_eq!(names(index.put_secret(NAMESPACE, record("A", "a", 3), None)), ["a", "waiter"]);
+}
+
+#[test]
+fn a_holder_that_goes_wakes_its_waiters_and_lives_no_more() {
+    let mut index = index(&["A"]);
+    index.put_object(own("waiter", 1, "A", "W"));
+    assert!(peers(&index, "waiter").living.contains("uid-a"));
+    assert_eq!(names(index.remove_object(NAMESPACE, "a", None)), ["a", "waiter"]);
+    // Its record is still there: retained, perhaps.
+    assert!(!peers(&index, "waiter").living.contains("uid-a"));
+}
+
+#[test]
+fn a_lost_records_name_is_reserved_for_its_owner_and_a_free_one_for_a_mover() {
+    let mut index = index(&["A", "B"]);
+    let mut owner = own("a", 2, "A", "A");
+    owner.status.record = Some(crate::api::types::RecordRef {
+        name: record_name("A"),
+        uid: "uid-A".to_owned(),
+        resource_version: "1".to_owned(),
+    });
+    index.put_object(owner.clone());
+    index.put_object(own("b", 2, "A", "B"));
+    assert_eq!(peers(&index, "b").reserved_for.as_deref(), Some("a"));
+    // As long as it wants that name.
+    (owner.spec.name, owner.resource_version) = ("FREE".to_owned(), "3".to_owned());
+    index.put_object(owner);
+    assert_eq!(peers(&index, "b").reserved_for, None);
+    let mut new = own("new", 1, "A", "");
+    new.status = crate::api::ManagedSecretStatus::default();
+    index.put_object(new);
+    assert_eq!(peers(&index, "new").reserved_for.as_deref(), Some("b"));
+    assert_eq!(peers(&index, "b").reserved_for, None);
+}

@@ -1,0 +1,145 @@
+//! The line between one pass and the API server: counts requests, breaks where it is told to, and lets something happen
+//! just before a request arrives.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use kube::{Client, client::Body};
+use serde_json::json;
+use tokio_util::bytes::Bytes;
+use tower::{BoxError, service_fn};
+
+use super::{server::Server, store::NAMESPACE};
+
+/// How a line breaks at a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    /// The operator dies before the request is sent.
+    DieBefore,
+    /// The operator dies after the request is carried out, before it sees the answer.
+    DieAfter,
+    /// The request is lost.
+    CutBefore,
+    /// The answer is lost.
+    CutAfter,
+    /// The server answers 500 and does nothing.
+    Error,
+}
+
+/// What happens on a line, by the number of the request in the pass.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) fault: Option<(usize, Fault)>,
+    pub(super) meanwhile: Option<(usize, BoxFuture<'static, ()>)>,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Plan,
+    requests: usize,
+    writes: usize,
+    dead: bool,
+}
+
+/// A line of one pass.
+#[derive(Clone, Default)]
+pub(super) struct Line(Arc<Mutex<State>>);
+
+impl Line {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self(Arc::new(Mutex::new(State { plan, ..State::default() })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the operator died in this pass.
+    pub(super) fn dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Writes that were not refused, also those that changed nothing.
+    pub(super) fn writes(&self) -> usize {
+        self.state().writes
+    }
+
+    /// What never came to its turn, for the pass made fewer requests.
+    pub(super) fn rest(&self) -> Option<BoxFuture<'static, ()>> {
+        self.state().plan.meanwhile.take().map(|(_, run)| run)
+    }
+
+    /// A client whose requests go over this line, for the ManagedSecret `about`.
+    pub(super) fn client(&self, server: Arc<Mutex<Server>>, about: &str) -> Client {
+        let (line, about) = (self.clone(), about.to_owned());
+        let service = service_fn(move |request: Request<Body>| {
+            let (line, server, about) = (line.clone(), Arc::clone(&server), about.clone());
+            async move { line.exchange(&server, &about, request).await }
+        });
+        Client::new(service, NAMESPACE)
+    }
+
+    async fn exchange(
+        &self,
+        server: &Mutex<Server>,
+        about: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Full<Bytes>>, BoxError> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let (fault, meanwhile) = {
+            let mut state = self.state();
+            if state.dead {
+                return Err("the operator is dead".into());
+            }
+            let number = state.requests;
+            state.requests += 1;
+            let due = state.plan.meanwhile.as_ref().is_some_and(|(at, _)| *at == number);
+            let meanwhile = if due { state.plan.meanwhile.take() } else { None };
+            (state.plan.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault), meanwhile)
+        };
+        if let Some((_, run)) = meanwhile {
+            run.await;
+        }
+        let answer = match fault {
+            Some(Fault::DieBefore) => {
+                self.state().dead = true;
+                return Err("died".into());
+            }
+            Some(Fault::CutBefore) => return Err("cut".into()),
+            Some(Fault::Error) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError", "message": "",
+                }),
+            ),
+            Some(Fault::DieAfter | Fault::CutAfter) | None => {
+                let answer = {
+                    let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+                    server.answer(about, &parts.method, parts.uri.path(), &body)
+                };
+                if parts.method != Method::GET && answer.0.is_success() {
+                    self.state().writes += 1;
+                }
+                answer
+            }
+        };
+        match fault {
+            Some(Fault::DieAfter) => {
+                self.state().dead = true;
+                Err("died".into())
+            }
+            Some(Fault::CutAfter) => Err("cut".into()),
+            _ => {
+                let body = Full::new(Bytes::from(answer.1.to_string())).map_err(|never: Infallible| match never {});
+                let body = body.collect().await.unwrap_or_else(|never: Infallible| match never {}).to_bytes();
+                Ok(Response::builder().status(answer.0).body(Full::new(body))?)
+            }
+        }
+    }
+}

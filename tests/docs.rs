@@ -1,0 +1,192 @@
+//! README and docs say what is so: links lead somewhere, commands and flags exist, reasons and make targets too.
+//!
+//! Whether the commands do what the text says is shown by `tests/integration/stories.rs`, which runs them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::{CommandFactory as _, Parser as _};
+use managed_secrets::{api::Reason, cli::Cli};
+use markdown::{Document, root};
+
+#[path = "docs/markdown.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+mod markdown;
+
+/// Names in inline code that look like reasons and are none.
+const OTHER_NAMES: &[&str] = &[
+    // Kinds and roles of Kubernetes, conditions of kstatus, levels of its audit policy.
+    "ManagedSecret",
+    "CustomResourceDefinition",
+    // Values of the API's fields, and a type of the source.
+    "AlphanumericSymbols",
+    "Base64Url",
+    "IfUnowned",
+];
+
+fn documents() -> Vec<Document> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> = docs
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| path.strip_prefix(root()).unwrap().to_owned())
+        .chain(["README.md", "CONTRIBUTING.md"].map(PathBuf::from))
+        .collect();
+    paths.sort();
+    paths.into_iter().map(|path| Document::read(path).unwrap()).collect()
+}
+
+/// Every violation in every document, as one assertion: a reader wants the whole list.
+fn check(of: impl Fn(&Document) -> Vec<String>) {
+    let documents = documents();
+    assert!(documents.len() >= 8, "documents are missing: {documents:?}");
+    let wrong: Vec<_> = documents
+        .iter()
+        .flat_map(|document| of(document).into_iter().map(|what| format!("{}: {what}", document.path.display())))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let leads = |from: &Path, link: &str| {
+        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let path = if path.is_empty() { from.to_owned() } else { from.parent().unwrap().join(path) };
+        if !root().join(&path).exists() {
+            return false;
+        }
+        anchor.is_empty() || Document::read(path).unwrap().anchors().any(|known| known == anchor)
+    };
+    check(|document| {
+        let links = document.links().filter(|link| !link.contains("://"));
+        links.filter(|link| !leads(&document.path, link)).map(|link| format!("link to {link}")).collect()
+    });
+}
+
+#[test]
+fn every_document_is_linked_and_every_example_is_used() {
+    let text = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (readme, guide) = (text("README.md"), text("docs/guide.md"));
+    for document in documents().iter().filter(|document| document.path.starts_with("docs")) {
+        let path = document.path.to_str().unwrap();
+        assert!(readme.contains(&format!("({path}")), "{path} is not in README.md");
+    }
+    for entry in fs::read_dir(root().join("examples")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(guide.contains(&format!("examples/{name}")), "examples/{name} is not in docs/guide.md");
+    }
+}
+
+/// The calls of our program in a text of shell or prose: each as its words.
+fn calls(text: &str) -> Vec<Vec<String>> {
+    let text = text.replace("\\\n", " ");
+    let starts = text.match_indices("managed-secrets ").filter(|(at, _)| {
+        // A word of its own, and a command: not the end of a path, nor an argument of kubectl.
+        let before = text[..*at].trim_end_matches([' ', '`']);
+        text[..*at].ends_with(['\n', '`', '(', ' ', '$'])
+            && (before.is_empty() || before.ends_with(['\n', '|', '$', '(']))
+            || text[..*at].ends_with('`')
+    });
+    starts.map(|(at, _)| words(&text[at..])).collect()
+}
+
+/// The words of one simple command: until a pipe, a redirection, a closing parenthesis, or the end of the line.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote, mut depth) = (Vec::new(), String::new(), None, 0);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open && depth == 0 => quote = None,
+            (None, '"' | '\'') if depth == 0 => quote = Some(c),
+            (_, '(') => depth += 1,
+            (_, ')') if depth > 0 => depth -= 1,
+            (None, '|' | '<' | '>' | ')' | '`' | ';' | '\n') if depth == 0 => break,
+            (None, ' ') if depth == 0 => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            _ => word.push(c),
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
+}
+
+#[test]
+fn calls_are_found_and_taken_apart() {
+    let text = "x: $(printf %s 'a b' | managed-secrets seal --name \"b c\" \\\n  --scope strict)\nkubectl get managed-secrets x\n";
+    assert_eq!(calls(text), [["managed-secrets", "seal", "--name", "b c", "--scope", "strict"]]);
+    assert_eq!(words("a --user \"$(b -o 'c d')\" > e"), ["a", "--user", "$b -o 'c d'"]);
+}
+
+#[test]
+fn every_call_of_our_program_is_one_that_it_takes() {
+    check(|document| {
+        let blocks = document.blocks.iter().filter(|block| ["sh", "console"].contains(&block.language.as_str()));
+        let shell = blocks.flat_map(|block| calls(&block.text));
+        let inline = document.inline_code().filter(|code| code.starts_with("managed-secrets "));
+        let all = shell.chain(inline.map(words));
+        // `--help` and `--version` are printed instead of an error.
+        let refused = |call: &Vec<String>| Cli::try_parse_from(call).is_err_and(|error| error.use_stderr());
+        all.filter(refused).map(|call| call.join(" ")).collect()
+    });
+}
+
+#[test]
+fn every_flag_and_variable_is_one_of_ours() {
+    let command = Cli::command();
+    let arguments: Vec<_> = command.get_subcommands().flat_map(clap::Command::get_arguments).collect();
+    let flags: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_long()).collect();
+    let variables: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_env()?.to_str()).collect();
+    check(|document| {
+        let unknown_flag = |code: &&str| {
+            let flag = code.strip_prefix("--").map(|rest| rest.split([' ', '=']).next().unwrap_or_default());
+            flag.is_some_and(|flag| !flags.contains(flag))
+        };
+        let unknown_variable =
+            |code: &&str| code.starts_with("MANAGED_SECRETS_") && !code.ends_with('…') && !variables.contains(*code);
+        document.inline_code().filter(|code| unknown_flag(code) || unknown_variable(code)).map(str::to_owned).collect()
+    });
+}
+
+#[test]
+fn every_flag_of_run_is_documented() {
+    let operations = Document::read("docs/operations.md").unwrap();
+    let code: BTreeSet<_> = operations.inline_code().collect();
+    for name in ["run", "manifests"] {
+        for flag in Cli::command().find_subcommand(name).unwrap().get_arguments().filter_map(|arg| arg.get_long()) {
+            assert!(
+                code.contains(format!("--{flag}").as_str()),
+                "docs/operations.md does not tell of --{flag} of {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_reason_exists() {
+    let reasons: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let humps = |code: &str| {
+        code.starts_with(|c: char| c.is_ascii_uppercase())
+            && code.chars().all(|c| c.is_ascii_alphanumeric())
+            && code.chars().skip(1).any(|c| c.is_ascii_uppercase())
+            && code.chars().any(|c| c.is_ascii_lowercase())
+    };
+    check(|document| {
+        let names = document.inline_code().filter(|code| humps(code));
+        names.filter(|name| !reasons.contains(name) && !OTHER_NAMES.contains(name)).map(str::to_owned).collect()
+    });
+    let page = fs::read_to_string(root().join("docs/reasons.md")).unwrap();
+    for reason in reasons {
+        assert!(page.contains(&format!("| `{reason}` |")), "{reason} is not in docs/reasons.md");
+    }
+}
+
+#[test]
+fn every_make_target_exists() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    check(|document| {
+        let targets = document.inline_code().filter_map(|code| code.split_once("make ").map(|(_, target)| target));
+        let targets = targets.filter_map(|target| target.split(' ').next());
+        targets.filter(|target| !makefile.contains(&format!("\n{target}:"))).map(|t| format!("make {t}")).collect()
+    });
+}

@@ -1,0 +1,154 @@
+//! What a pod could have read on the way, against what it may read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use managed_secrets::api::keys;
+
+use super::super::witness::State;
+
+/// What a scenario allows to be seen in the Secrets of its namespace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Allowed {
+    targets: BTreeMap<(&'static str, &'static str), Values>,
+    foreign: BTreeSet<(&'static str, &'static str, &'static str)>,
+    may_vanish: BTreeSet<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+enum Values {
+    /// These, in this order: what was replaced never comes back.
+    InOrder(Vec<&'static str>),
+    /// Any, but always the same.
+    Constant,
+    /// This one, then any, but always the same.
+    ThenConstant(&'static str),
+}
+
+impl Allowed {
+    /// Under this key of this Secret: these values, in this order.
+    pub(super) fn serves(mut self, secret: &'static str, key: &'static str, values: &[&'static str]) -> Self {
+        self.targets.insert((secret, key), Values::InOrder(values.to_vec()));
+        self
+    }
+
+    /// Under this key of this Secret: a generated value that never changes.
+    pub(super) fn generates(mut self, secret: &'static str, key: &'static str) -> Self {
+        self.targets.insert((secret, key), Values::Constant);
+        self
+    }
+
+    /// Under this key of this Secret: this value, and then a generated one that never changes.
+    pub(super) fn serves_then_generates(
+        mut self,
+        secret: &'static str,
+        key: &'static str,
+        value: &'static str,
+    ) -> Self {
+        self.targets.insert((secret, key), Values::ThenConstant(value));
+        self
+    }
+
+    /// Somebody else's: this Secret holds this value under this key, always.
+    pub(super) fn keeps(mut self, secret: &'static str, key: &'static str, value: &'static str) -> Self {
+        self.foreign.insert((secret, key, value));
+        self
+    }
+
+    /// This Secret may vanish in between.
+    pub(super) fn may_lose(mut self, secret: &'static str) -> Self {
+        self.may_vanish.insert(secret);
+        self
+    }
+
+    /// Judges what was seen, of which the last must be served still; an error says what was wrong first.
+    pub(super) fn judge(&self, states: &[State]) -> Result<(), String> {
+        let mut last: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+        let mut alive = BTreeSet::new();
+        for state in states.iter().filter(|state| state.type_ != keys::TYPE_RECORD) {
+            let name = state.name.as_str();
+            if state.deleted {
+                alive.remove(name);
+                if !self.may_vanish.contains(name) {
+                    return Err(format!("Secret {name} vanished"));
+                }
+                continue;
+            }
+            for (_, key, value) in self.foreign.iter().filter(|(secret, ..)| *secret == name) {
+                if state.data.get(*key).map(String::as_str) != Some(value) {
+                    return Err(format!("Secret {name} lost the key {key} of somebody else"));
+                }
+            }
+            let own =
+                state.data.iter().filter(|(key, value)| !self.foreign.contains(&(name, key.as_str(), value.as_str())));
+            let mut served = 0;
+            for (key, value) in own {
+                let Some((&(name, key), allowed)) = self.targets.iter().find(|((s, k), _)| *s == name && k == key)
+                else {
+                    return Err(format!("Secret {name} holds something under {key}"));
+                };
+                let before = last.get(&(name, key)).copied();
+                let place = match allowed {
+                    Values::InOrder(values) => values.iter().position(|allowed| allowed == value),
+                    Values::Constant => before.is_none_or(|(_, before)| before == value).then_some(0),
+                    Values::ThenConstant(first) if first == value => Some(0),
+                    Values::ThenConstant(first) => {
+                        before.is_none_or(|(_, before)| before == value || before == *first).then_some(1)
+                    }
+                };
+                let Some(place) = place else { return Err(format!("Secret {name} holds a wrong value under {key}")) };
+                if before.is_some_and(|(before, _)| place < before) {
+                    return Err(format!("Secret {name} holds an earlier value under {key} again"));
+                }
+                last.insert((name, key), (place, value));
+                served += 1;
+            }
+            alive.insert(name);
+            let foreign = self.foreign.iter().any(|(secret, ..)| *secret == name);
+            if !(served == 1 || served == 0 && foreign) {
+                return Err(format!("Secret {name} serves {served} values"));
+            }
+        }
+        let unfinished = last.iter().filter(|((name, _), _)| alive.contains(name)).find(|((name, key), (place, _))| {
+            match self.targets.get(&(*name, *key)) {
+                Some(Values::InOrder(values)) => *place + 1 < values.len(),
+                Some(Values::ThenConstant(_)) => *place == 0,
+                Some(Values::Constant) | None => false,
+            }
+        });
+        unfinished
+            .map_or(Ok(()), |((name, key), _)| Err(format!("Secret {name} still holds an earlier value under {key}")))
+    }
+}
+
+#[test]
+fn a_wrong_an_empty_an_earlier_and_a_vanished_value_are_found() {
+    let state = |data: &[(&str, &str)], deleted| State {
+        name: "db".to_owned(),
+        uid: String::new(),
+        type_: "Opaque".to_owned(),
+        data: data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        deleted,
+    };
+    let allowed = Allowed::default().serves("db", "value", &["one", "two"]);
+    let (one, two) = (state(&[("value", "one")], false), state(&[("value", "two")], false));
+    assert_eq!(allowed.judge(&[one.clone(), one.clone(), two.clone()]), Ok(()));
+    for wrong in [
+        vec![state(&[("value", "three")], false)],
+        vec![state(&[("value", "")], false)],
+        vec![state(&[], false)],
+        vec![state(&[("other", "one")], false)],
+        vec![one.clone(), two.clone(), one.clone()],
+        vec![one.clone()],
+        vec![two.clone(), state(&[("value", "two")], true)],
+    ] {
+        assert!(allowed.judge(&wrong).is_err(), "{wrong:?}");
+    }
+    let adopted = allowed.keeps("db", "theirs", "x");
+    let serving = state(&[("theirs", "x"), ("value", "two")], false);
+    let theirs = state(&[("theirs", "x")], false);
+    assert_eq!(adopted.judge(&[theirs.clone(), serving]), Ok(()));
+    assert!(adopted.judge(&[theirs, two.clone()]).is_err());
+    let made = Allowed::default().generates("db", "value");
+    assert_eq!(made.judge(&[two.clone(), two.clone()]), Ok(()));
+    assert!(made.judge(&[two, state(&[("value", "other")], false)]).is_err());
+}

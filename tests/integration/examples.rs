@@ -1,0 +1,117 @@
+//! The files of `examples/`: each is applied as it is, by kubectl, and keeps what it promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::{collections::BTreeSet, fs};
+
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::{Api, ResourceExt as _};
+use managed_secrets::api::{ManagedSecret, keys};
+
+use super::{
+    installation,
+    objects::Site,
+    operator::{PATIENCE, Running, Setup},
+};
+use crate::{harness::poll, markdown::root};
+
+/// The examples that a test below runs.
+const RUN: [&str; 7] = ["adoption", "delivery-none", "generate", "pod", "retain", "target", "value-from"];
+
+#[test]
+fn every_example_is_run() {
+    let files = fs::read_dir(root().join("examples")).unwrap();
+    let names: BTreeSet<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names, RUN.iter().map(|name| format!("{name}.yaml")).collect());
+}
+
+/// A namespace with an operator in which an example was applied, and served.
+async fn example(name: &str, object: &str) -> (Site, Running, ManagedSecret) {
+    assert!(RUN.contains(&name));
+    let site = Site::new("example").await;
+    // A pod is refused as long as its service account is not there.
+    let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), &site.namespace);
+    poll("the service account", PATIENCE, || async { Ok(accounts.get_opt("default").await?) }).await.unwrap();
+    let running = Setup::of(&site.namespace).start().await;
+    apply(&site, name).await;
+    let object = site.served(object).await;
+    (site, running, object)
+}
+
+async fn apply(site: &Site, name: &str) -> String {
+    let file = format!("examples/{name}.yaml");
+    let access = installation::control_plane().await.access();
+    access.kubectl_ok(&["-n", &site.namespace, "apply", "-f", &file]).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generate() {
+    let (site, running, object) = example("generate", "session-key").await;
+    let value = site.value("session-key", "value").await.unwrap();
+    assert!(value.len() == 48 && value.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    // Applied again, nothing moves.
+    assert!(apply(&site, "generate").await.contains("unchanged"));
+    assert_eq!(site.get("session-key").await.resource_version(), object.resource_version());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn value_from() {
+    let (site, running, _) = example("value-from", "weather-token").await;
+    site.delivers("weather-token", "value", "only-an-example").await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delivery_none() {
+    let (site, running, object) = example("delivery-none", "break-glass").await;
+    assert!(object.status.unwrap().target.is_none());
+    assert_eq!(site.labelled().await, [managed_secrets::api::names::record_name("BREAK_GLASS")]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retain() {
+    let (site, running, before) = example("retain", "database").await;
+    let value = site.value("database", "value").await;
+    site.delete("database").await;
+    apply(&site, "retain").await;
+    let after = site.served("database").await;
+    assert_ne!(after.uid(), before.uid());
+    assert_eq!(after.status.unwrap().id, before.status.unwrap().id);
+    assert_eq!(site.value("database", "value").await, value);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adoption() {
+    let (site, running, object) = example("adoption", "legacy-password").await;
+    assert_eq!(object.status.unwrap().target.unwrap().name, "legacy");
+    assert_eq!(site.value("legacy", "username").await.as_deref(), Some("shop"));
+    assert_eq!(site.value("legacy", "password").await.unwrap().len(), 32);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn target() {
+    let (site, running, _) = example("target", "registry-password").await;
+    let secret = site.secrets().get("registry-login").await.unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/basic-auth"));
+    assert_eq!(secret.labels()["app.kubernetes.io/name"], "registry");
+    assert_eq!(secret.labels()[keys::LABEL_ROLE], keys::ROLE_TARGET);
+    assert!(site.value("registry-login", "password").await.is_some());
+    running.stop().await;
+}
+
+/// There is no node to run it: the pod's references lead to what is delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn pod() {
+    let (site, running, _) = example("pod", "api-key").await;
+    let pod = Api::<Pod>::namespaced(site.client.clone(), &site.namespace).get("reader").await.unwrap();
+    let spec = pod.spec.unwrap();
+    let volume = spec.volumes.unwrap().remove(0).secret.unwrap();
+    assert!(site.value(&volume.secret_name.unwrap(), "value").await.is_some());
+    let variable = spec.containers[0].env.clone().unwrap().remove(0);
+    let reference = variable.value_from.unwrap().secret_key_ref.unwrap();
+    assert!(site.value(&reference.name, &reference.key).await.is_some());
+    running.stop().await;
+}
