@@ -35,7 +35,10 @@ use self::{
     http::Webhooks,
     server::Limits,
 };
-use crate::{crypto::Keyring, engine::watch::Watcher};
+use crate::{
+    crypto::Keyring,
+    engine::{stats::Counter, watch::Watcher},
+};
 
 /// How the webhooks are served.
 pub struct Options {
@@ -47,6 +50,17 @@ pub struct Options {
     pub limits: Limits,
     /// Keep stored text of cluster scope.
     pub allow_cluster_scope: bool,
+    /// What the webhooks count.
+    pub stats: Arc<Stats>,
+}
+
+/// How often the webhooks were called, since the process began. Tests and metrics read it, nothing decides by it.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Calls of the sealing webhook.
+    pub seal: Counter,
+    /// Calls of the warning webhook.
+    pub warn: Counter,
 }
 
 /// What the webhooks ask of the rest of the operator.
@@ -69,14 +83,19 @@ pub trait Operator: Send + Sync + 'static {
 
 /// Starts the webhooks as tasks of the watcher's supervisor; they end with its `shutdown`.
 pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc<dyn Operator>) {
-    let Options { listener, certificates, limits, allow_cluster_scope } = options;
+    let Options { listener, certificates, limits, allow_cluster_scope, stats } = options;
     let served = Arc::new(Served::default());
     let keeper = Keeper::new(client.clone(), certificates, Arc::clone(&served));
     let moved = keeper.watch(watcher);
     let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);
     spawner.spawn("webhook certificates", shutdown.clone(), keeper.keep(moved, shutdown.clone()));
-    let webhooks =
-        Webhooks { served: Arc::clone(&served), access: Access::new(client.clone()), operator, allow_cluster_scope };
+    let webhooks = Webhooks {
+        served: Arc::clone(&served),
+        access: Access::new(client.clone()),
+        operator,
+        allow_cluster_scope,
+        stats,
+    };
     let router = http::router(Arc::new(webhooks), limits);
     spawner.spawn("webhooks", shutdown.clone(), server::serve(listener, served, router, limits, shutdown.clone()));
 }

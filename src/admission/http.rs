@@ -26,7 +26,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tracing::{error, warn};
 
 use super::{
-    Operator,
+    Operator, Stats,
     access::Access,
     certificates::Served,
     review::{Answer, Request},
@@ -50,6 +50,8 @@ pub struct Webhooks {
     pub operator: Arc<dyn Operator>,
     /// Stored text of cluster scope may be kept.
     pub allow_cluster_scope: bool,
+    /// Counts calls.
+    pub stats: Arc<Stats>,
 }
 
 /// Set once a connection has named a secret path: only such a one may stay.
@@ -127,6 +129,7 @@ fn is_json(headers: &http::HeaderMap) -> bool {
 }
 
 async fn seal(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
+    webhooks.stats.seal.increment();
     let request = match Request::decode(&body) {
         Ok(request) => request,
         Err(malformed) => return bad_request(malformed),
@@ -135,6 +138,7 @@ async fn seal(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
 }
 
 async fn warn_about(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
+    webhooks.stats.warn.increment();
     let request = match Request::decode(&body) {
         Ok(request) => request,
         Err(malformed) => return bad_request(malformed),

@@ -72,6 +72,7 @@ pub(super) fn opened(keyring: &Keyring, text: &str, name: &str) -> String {
 }
 
 /// An object with this spec.
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 pub(super) fn object(name: &str, spec: Value) -> Value {
     json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": KIND, "metadata": {"name": name}, "spec": spec})
 }
@@ -163,6 +164,7 @@ pub(super) fn served() -> (Arc<Served>, String) {
 pub(super) fn webhooks(operator: impl Operator, client: Client, limits: Limits) -> (axum::Router, String) {
     let (served, path) = served();
     let access = Access::new(client);
-    let webhooks = Webhooks { served, access, operator: Arc::new(operator), allow_cluster_scope: false };
+    let webhooks =
+        Webhooks { served, access, operator: Arc::new(operator), allow_cluster_scope: false, stats: Arc::default() };
     (router(Arc::new(webhooks), limits), path)
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
-use super::{CliError, RunArgs, connect, logging, webhooks};
+use super::{
+    CliError, RunArgs, connect, logging,
+    webhooks::{Plan, beside},
+};
 use crate::{
     api::keys::DEFAULT_OPERATOR_NAMESPACE,
     engine::{self, run::log_panics, shutdown::Signals},
@@ -25,8 +28,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         None => Provider::Local,
     };
     let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
-    let webhooks = webhooks::from_args(&args, &own_namespace)?;
-    let options = Options {
+    let plan = Plan::of(&args, &own_namespace)?;
+    let mut options = Options {
         namespaces: args.namespaces,
         operator_namespace: own_namespace,
         provider,
@@ -34,7 +37,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         workers: engine::run::Options { workers: args.workers.get(), ..engine::run::Options::default() },
         clients: engine::client::Options::default(),
         timing: engine::watch::Timing::default(),
-        beside: webhooks.map(webhooks::beside),
+        beside: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -47,30 +47,45 @@ impl FromStr for Listen {
     }
 }
 
-/// The webhooks that the flags ask for, listening already; `None` where they are off.
-pub(super) fn from_args(args: &RunArgs, operator_namespace: &str) -> Result<Option<admission::Options>, CliError> {
-    let Some(address) = args.webhook_listen.0 else { return Ok(None) };
-    let reached = match &args.webhook_url {
-        None => Reached::Service { name: args.webhook_service.clone(), namespace: operator_namespace.to_owned() },
-        Some(url) => reached_by(url)?,
-    };
-    let source = args.webhook_cert_dir.clone().map_or(Source::Own, Source::Folder);
-    let listener = TcpListener::bind(address)
-        .map_err(|error| CliError::failed(&format!("cannot serve the webhooks on {address}"), &error))?;
-    let name = |name| cluster_object_name(name, operator_namespace, args.namespaces.is_empty());
-    Ok(Some(admission::Options {
-        listener,
-        certificates: certificates::Options {
+/// Webhooks as the flags ask for them.
+pub(super) struct Plan {
+    address: SocketAddr,
+    certificates: certificates::Options,
+    allow_cluster_scope: bool,
+}
+
+impl Plan {
+    /// Checks the flags; `None` where the webhooks are off.
+    pub(super) fn of(args: &RunArgs, operator_namespace: &str) -> Result<Option<Self>, CliError> {
+        let Some(address) = args.webhook_listen.0 else { return Ok(None) };
+        let reached = match &args.webhook_url {
+            None => Reached::Service { name: args.webhook_service.clone(), namespace: operator_namespace.to_owned() },
+            Some(url) => reached_by(url)?,
+        };
+        let name = |name| cluster_object_name(name, operator_namespace, args.namespaces.is_empty());
+        let certificates = certificates::Options {
             operator_namespace: operator_namespace.to_owned(),
-            source,
+            source: args.webhook_cert_dir.clone().map_or(Source::Own, Source::Folder),
             reached,
             seal_configuration: name(SEAL_CONFIGURATION),
             warn_configuration: name(WARN_CONFIGURATION),
             lifetimes: Lifetimes::default(),
-        },
-        limits: Limits::default(),
-        allow_cluster_scope: args.allow_cluster_scope,
-    }))
+        };
+        Ok(Some(Self { address, certificates, allow_cluster_scope: args.allow_cluster_scope }))
+    }
+
+    /// Listens already, so that a port that is taken is an error that the user reads.
+    pub(super) fn listen(self) -> Result<admission::Options, CliError> {
+        let listener = TcpListener::bind(self.address)
+            .map_err(|error| CliError::failed(&format!("cannot serve the webhooks on {}", self.address), &error))?;
+        Ok(admission::Options {
+            listener,
+            certificates: self.certificates,
+            limits: Limits::default(),
+            allow_cluster_scope: self.allow_cluster_scope,
+            stats: Arc::default(),
+        })
+    }
 }
 
 fn reached_by(url: &http::Uri) -> Result<Reached, CliError> {

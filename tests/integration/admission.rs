@@ -10,7 +10,7 @@ mod closed;
 mod rotation;
 mod words;
 
-use std::{net::TcpListener, path::PathBuf, process::Output};
+use std::{net::TcpListener, path::PathBuf, process::Output, sync::Arc};
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{Api, Client, Config};
@@ -66,7 +66,7 @@ impl Premises {
             ..manifests::Options::default()
         };
         let file = Scratch::new("manifests.yaml", &manifests::print(&options).unwrap());
-        control_plane.apply(&[file.path.clone()]).await.unwrap();
+        control_plane.apply(std::slice::from_ref(&file.path)).await.unwrap();
         let access = control_plane.access();
         let path = access.kubeconfig_for(&operator_namespace, keys::OPERATOR_NAME).await.unwrap();
         let config = harness::access::config_of(&path).await.unwrap();
@@ -99,6 +99,7 @@ impl Premises {
             },
             limits: Limits::default(),
             allow_cluster_scope: false,
+            stats: Arc::default(),
         }
     }
 

@@ -230,8 +230,6 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     /// The clients' times; the taps come from above.
     pub(crate) clients: client::Options,
-    /// Its own namespace.
-    pub(crate) operator_namespace: String,
     /// The webhooks; none unless a test asks for them.
     pub(crate) webhooks: Option<admission::Options>,
 }
@@ -248,7 +246,6 @@ impl Setup {
             allow_cluster_scope: false,
             workers: 4,
             clients: client::Options::default(),
-            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
             webhooks: None,
         }
     }

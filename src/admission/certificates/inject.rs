@@ -83,16 +83,17 @@ impl Registration {
             Err(CallError::Refused(refusal)) if refusal.is_not_found() => return Ok(()),
             found => found?,
         };
-        let Some(patch) = self.patch(&found, reached, path, bundle) else { return Ok(()) };
+        let Some(operations) = self.operations(&found, reached, path, bundle) else { return Ok(()) };
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::<Value>::Json(serde_json::from_value(patch).map_err(|_| CallError::Malformed)?);
-        let request = request.patch(&self.configuration, &params, &patch).map_err(CallError::request)?;
-        call::<serde::de::IgnoredAny>(client, request).await?;
+        let operations = Patch::<()>::Json(serde_json::from_value(operations).map_err(|_| CallError::Malformed)?);
+        let write = request.patch(&self.configuration, &params, &operations).map_err(CallError::request)?;
+        call::<serde::de::IgnoredAny>(client, write).await?;
         info!(configuration = self.configuration, "the API server was told where the webhook is");
         Ok(())
     }
 
-    fn patch(&self, found: &Configuration, reached: &Reached, path: &str, bundle: Option<&str>) -> Option<Value> {
+    /// JSON patch operations; `None` where all is well.
+    fn operations(&self, found: &Configuration, reached: &Reached, path: &str, bundle: Option<&str>) -> Option<Value> {
         let index = found.webhooks.iter().position(|webhook| webhook.name == self.webhook)?;
         let present = &found.webhooks.get(index)?.client_config;
         let mut wanted = reached.client_config(&format!("{path}/{}", self.segment));

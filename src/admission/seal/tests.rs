@@ -79,7 +79,7 @@ fn a_copy_alone_is_sealed_too() {
 #[test]
 fn unchanged_plaintext_keeps_the_stored_text_for_those_who_may_read_it() {
     let old = document(1);
-    let text = sealed(&keyring(&[old.clone()]), &strict("db"), PLAIN);
+    let text = sealed(&keyring(std::slice::from_ref(&old)), &strict("db"), PLAIN);
     let keyring = keyring(&[in_state(old, State::OpenOnly), document(2)]);
     let stored = object("db", json!({"name": "DB", "value": text}));
     let copied = with_copy(plain(), &json!({"spec": {"value": PLAIN}}).to_string());

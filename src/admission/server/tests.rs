@@ -49,7 +49,13 @@ impl Server {
         served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key).unwrap());
         let operator = Arc::new(Alone::new(keyring(&[document(1)])));
         let access = Access::new(readers().0);
-        let webhooks = Webhooks { served: Arc::clone(&served), access, operator, allow_cluster_scope: false };
+        let webhooks = Webhooks {
+            served: Arc::clone(&served),
+            access,
+            operator,
+            allow_cluster_scope: false,
+            stats: Arc::default(),
+        };
         let routes = router(Arc::new(webhooks), limits);
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

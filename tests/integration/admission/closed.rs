@@ -161,7 +161,7 @@ impl Impostor {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
                 counted.fetch_add(1, SeqCst);
-                let _ = stream.read(&mut [0; 65536]).await;
+                let _ = stream.read(&mut vec![0; 65536]).await;
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
