@@ -455,3 +455,7 @@ fn remove_from(map: &mut HashMap<String, BTreeSet<String>>, key: &str, item: &st
 fn keys(namespace: &str, names: BTreeSet<String>) -> Vec<Key> {
     names.into_iter().map(|name| Key { namespace: namespace.to_owned(), name }).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
