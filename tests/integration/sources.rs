@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use managed_secrets::{
-    api::types::Alphabet,
+    api::{ManagedSecret, names::record_name, types::Alphabet},
     crypto::mss1::{Scope, SealingKey},
 };
 use serde_json::{Value, json};
@@ -287,6 +287,83 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
     site.apply("db", spec(50, "Hex")).await;
     site.reports("db", "False", "RecordLost").await;
     assert_eq!(site.value("db", "value").await.as_deref(), Some("an impostor"));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_record_is_rebuilt_from_the_source() {
+    let site = Site::new("rebuilt").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let spec = async |value: &str| json!({"name": "NAME", "value": site.seal("db", value).await});
+    site.apply("db", spec("one").await).await;
+    let first = site.served("db").await;
+    let lose = async |target: bool| {
+        site.secrets().delete(&record_name("NAME"), &DeleteParams::default()).await.unwrap();
+        if target {
+            site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
+        }
+    };
+    let rebuilt = async |before: &ManagedSecret| {
+        let lost = status(before).record.unwrap().uid;
+        let object = site.until("db", "rebuilt", |o| status(o).record.is_some_and(|r| r.uid != lost)).await;
+        assert_eq!((id(&object), status(&object).created_date), (id(&first), status(&first).created_date));
+        object
+    };
+    next_second().await;
+
+    // The target shows that the value is the same.
+    lose(false).await;
+    let second = rebuilt(&first).await;
+    assert_eq!(moved(&second), moved(&first));
+
+    // With another value it is a new version, and so it is where no target is left to compare with.
+    operator.stop().await;
+    lose(false).await;
+    site.apply("db", spec("two").await).await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let third = rebuilt(&second).await;
+    assert_eq!(status(&third).version, Some(2));
+    assert!(status(&third).value_updated_time > status(&first).value_updated_time);
+    site.delivers("db", "value", "two").await;
+    operator.stop().await;
+    lose(true).await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let fourth = rebuilt(&third).await;
+    assert_eq!(status(&fourth).version, Some(3));
+    site.delivers("db", "value", "two").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_served_stays_where_the_name_of_a_lost_record_was_taken() {
+    let site = Site::new("taken").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let spec = |name: &str, suspend: bool| json!({"name": name, "generate": {}, "suspend": suspend});
+    site.apply("holder", spec("HELD", false)).await;
+    site.apply("db", spec("NAME", false)).await;
+    let first = site.served("db").await;
+    let before = site.secret("db").await.unwrap();
+    // While it is suspended and wants another name, nothing keeps its own for it.
+    site.apply("db", spec("HELD", true)).await;
+    site.reports("db", "True", "Suspended").await;
+    site.secrets().delete(&record_name("NAME"), &DeleteParams::default()).await.unwrap();
+    site.apply("heir", spec("NAME", false)).await;
+    site.served("heir").await;
+
+    site.apply("db", spec("HELD", false)).await;
+    let object = site.reports("db", "False", "NameInUse").await;
+    assert_eq!((id(&object), moved(&object)), (id(&first), moved(&first)));
+    let after = site.secret("db").await.unwrap();
+    assert_eq!(
+        (after.metadata.uid, after.metadata.resource_version),
+        (before.metadata.uid, before.metadata.resource_version)
+    );
+
+    // A free name, and it is the same secret again.
+    site.apply("db", spec("FREE", false)).await;
+    let object = site.served("db").await;
+    assert_eq!((id(&object), status(&object).version), (id(&first), Some(1)));
+    assert_eq!(site.secret("db").await.unwrap().data, before.data);
     operator.stop().await;
 }
 
