@@ -142,8 +142,8 @@ async fn events_are_said_once() {
     site.intrude("drifted", json!({"stringData": {"value": "edited"}})).await;
     site.delivers("drifted", "value", &value).await;
 
-    let all: [(&str, &[(&str, &str, &str)]); 4] = [
-        ("holder", &[("Served", "NewValue", "Normal")]),
+    let all = [
+        ("holder", &[("Served", "NewValue", "Normal")][..]),
         ("loser", &[("NameInUse", "Reconcile", "Warning")]),
         ("invalid", &[("InvalidValue", "Reconcile", "Warning")]),
         ("drifted", &[("Served", "NewValue", "Normal"), ("TargetDriftCorrected", "Repair", "Warning")]),

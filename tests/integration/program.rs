@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: &[&str], kubeconfig: Option<&Path>, env: &[(&
         }
     }
     // Where nothing is, so that no cluster of the person who runs the tests is found.
-    command.env("HOME", "/nonexistent").env_remove("KUBERNETES_SERVICE_HOST");
+    command.env("HOME", "/nonexistent").env_remove("KUBERNETES_SERVICE_HOST").env_remove("COLUMNS");
     command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nonexistent/kubeconfig")));
     command.envs(env.iter().copied());
     let mut child = command.spawn().unwrap();

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use kube::api::DeleteParams;
 use managed_secrets::{
     api::names::record_name,
@@ -37,10 +38,6 @@ const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1
 
 fn watches(path: &str) -> bool {
     path.contains("watch=true")
-}
-
-fn lists_and_watches(_: &str) -> bool {
-    true
 }
 
 fn setup(site: &Site, switch: &Switch) -> Setup {
@@ -112,65 +109,32 @@ async fn survives(purpose: &str, meant: fn(&str) -> bool, fault: Fault, least: D
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_in_the_stream() {
-    survives("cut", lists_and_watches, Fault::Cut, Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn streams_that_end_as_they_begin() {
-    survives("short", watches, answer(""), Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gone_at_the_start() {
-    survives("gone", watches, refusal(410, "Expired", None), Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gone_in_the_stream() {
-    survives("expired", watches, answer(GONE), Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gone_also_for_the_list() {
-    survives("listgone", lists_and_watches, refusal(410, "Expired", None), Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn too_many_requests() {
+async fn what_happens_while_watches_fail_is_found_afterwards() {
+    let all: fn(&str) -> bool = |_| true;
+    let none = Duration::ZERO;
     let busy = refusal(429, "TooManyRequests", Some(2));
-    survives("busy", lists_and_watches, busy, Duration::from_secs(2)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn server_errors() {
-    survives("broken", lists_and_watches, refusal(500, "InternalError", None), Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_answer() {
-    survives("mute", lists_and_watches, Fault::Hang, Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn silent_streams() {
-    survives("silent", watches, Fault::Silence, Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn events_that_are_none() {
-    survives("malformed", watches, answer("{\"type\":\"ADDED\",\"object\":[]}\nnonsense\n"), Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_of_a_proxy() {
-    survives("proxy", lists_and_watches, answer("<html>please log in</html>"), Duration::ZERO).await;
+    let malformed = answer("{\"type\":\"ADDED\",\"object\":[]}\nnonsense\n");
+    // Side by side: most of the time they wait.
+    join_all([
+        survives("cut", all, Fault::Cut, none),
+        survives("short", watches, answer(""), none),
+        survives("gone", watches, refusal(410, "Expired", None), none),
+        survives("gone-in-stream", watches, answer(GONE), none),
+        survives("gone-for-lists", all, refusal(410, "Expired", None), none),
+        survives("busy", all, busy, Duration::from_secs(2)),
+        survives("error", all, refusal(500, "InternalError", None), none),
+        survives("hang", all, Fault::Hang, none),
+        survives("silent", watches, Fault::Silence, none),
+        survives("malformed", watches, malformed, none),
+        survives("proxy", all, answer("<html>please log in</html>"), none),
+    ])
+    .await;
 }
 
 /// The fault is there before the operator is.
 async fn starts_late(purpose: &str, fault: Fault) {
     let site = Site::new(purpose).await;
-    let switch = Switch::new(lists_and_watches);
+    let switch = Switch::new(|_| true);
     switch.on(&fault);
     let began = Instant::now();
     site.apply("early", generated("EARLY")).await;
@@ -194,7 +158,7 @@ async fn a_first_list_that_fails() {
         ("first-broken", refusal(503, "ServiceUnavailable", None)),
         ("first-nonsense", answer("{\"items\": 7}")),
     ];
-    futures::future::join_all(cases.map(|(purpose, fault)| starts_late(purpose, fault))).await;
+    join_all(cases.map(|(purpose, fault)| starts_late(purpose, fault))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
