@@ -145,8 +145,14 @@ async fn what_users_do_costs_what_the_design_says() {
     site.apply("sealed", json!({"name": "SEALED", "value": again})).await;
     site.in_step("sealed").await;
     meter.row("the same value sealed again", 2..=2, 2..=2).await;
-    site.intrude("upstream", json!({"metadata": {"labels": {"team": "x"}}})).await;
-    meter.settle().await;
+    let edited = site.intrude("upstream", json!({"metadata": {"labels": {"team": "x"}}})).await;
+    poll("the record to follow", PATIENCE, || async {
+        let source =
+            site.record("FROM").await.and_then(|record| record.metadata.annotations?.remove(keys::ANNO_SOURCE));
+        Ok(source.filter(|source| source.contains(edited.metadata.resource_version.as_ref().unwrap())))
+    })
+    .await
+    .unwrap();
     site.in_step("from").await;
     meter.row("the source's metadata edited", 2..=2, 2..=2).await;
 
@@ -232,6 +238,14 @@ async fn waiting_costs_what_the_design_says() {
     site.secrets().delete("upstream", &DeleteParams::default()).await.unwrap();
     site.reports("from", "False", "SourceNotFound").await;
     meter.row("served, and the source vanished", 1..=1, 0..=1).await;
+    // What can be done is done: the value is kept, and the record follows the generation.
+    site.apply("late", json!({"name": "LATE", "generate": {}, "target": {"name": "holder"}})).await;
+    site.reports("late", "False", "TargetInUse").await;
+    meter.row("new: its target is held by another", 2..=2, 0..=1).await;
+    site.apply("late", json!({"name": "NAME", "generate": {}, "target": {"name": "holder"}})).await;
+    site.reports("late", "False", "TargetInUse").await;
+    meter.row("a rename to a taken name", 2..=2, 1..=1).await;
+    site.delete("late").await;
     site.delete("holder").await;
     site.in_step("loser").await;
     meter.row("the name is free: served", 3..=3, 0..=1).await;
