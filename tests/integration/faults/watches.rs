@@ -115,20 +115,20 @@ async fn what_happens_while_watches_fail_is_found_afterwards() {
     let busy = refusal(429, "TooManyRequests", Some(2));
     let malformed = answer("{\"type\":\"ADDED\",\"object\":[]}\nnonsense\n");
     // Side by side: most of the time they wait.
-    join_all([
-        survives("cut", all, Fault::Cut, none),
-        survives("short", watches, answer(""), none),
-        survives("gone", watches, refusal(410, "Expired", None), none),
-        survives("gone-in-stream", watches, answer(GONE), none),
-        survives("gone-for-lists", all, refusal(410, "Expired", None), none),
-        survives("busy", all, busy, Duration::from_secs(2)),
-        survives("error", all, refusal(500, "InternalError", None), none),
-        survives("hang", all, Fault::Hang, none),
-        survives("silent", watches, Fault::Silence, none),
-        survives("malformed", watches, malformed, none),
-        survives("proxy", all, answer("<html>please log in</html>"), none),
-    ])
-    .await;
+    let cases: [(_, fn(&str) -> bool, _, _); 11] = [
+        ("cut", all, Fault::Cut, none),
+        ("short", watches, answer(""), none),
+        ("gone", watches, refusal(410, "Expired", None), none),
+        ("gone-in-stream", watches, answer(GONE), none),
+        ("gone-for-lists", all, refusal(410, "Expired", None), none),
+        ("busy", all, busy, Duration::from_secs(2)),
+        ("error", all, refusal(500, "InternalError", None), none),
+        ("hang", all, Fault::Hang, none),
+        ("silent", watches, Fault::Silence, none),
+        ("malformed", watches, malformed, none),
+        ("proxy", all, answer("<html>please log in</html>"), none),
+    ];
+    join_all(cases.into_iter().map(|(purpose, meant, fault, least)| survives(purpose, meant, fault, least))).await;
 }
 
 /// The fault is there before the operator is.
