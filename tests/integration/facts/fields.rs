@@ -93,12 +93,12 @@ async fn a_finalizer_holds_what_is_deleted_and_writes_still_go_through() {
     let (namespace, client) = TestNamespace::shared("fields-held").await.unwrap();
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace.name);
     apply(&secrets, &labelled()).await.unwrap();
-    let hold = json!({ "metadata": { "finalizers": ["facts.managedsecrets.dev/hold"] } });
+    let finalized = json!({ "metadata": { "finalizers": ["facts.managedsecrets.dev/hold"] } });
     let free = json!({ "metadata": { "finalizers": null } });
-    meddle(&secrets, hold.clone()).await;
+    meddle(&secrets, finalized.clone()).await;
     secrets.delete("one", &DeleteParams::default()).await.unwrap();
-    let held = secrets.get("one").await.unwrap();
-    assert!(held.metadata.deletion_timestamp.is_some());
+    let waiting = secrets.get("one").await.unwrap();
+    assert!(waiting.metadata.deletion_timestamp.is_some());
     // So it is for the operator to leave it alone.
     assert_eq!(value_of(&apply(&secrets, &secret("one", "second")).await.unwrap()), "second");
     meddle(&secrets, free.clone()).await;
@@ -107,10 +107,10 @@ async fn a_finalizer_holds_what_is_deleted_and_writes_still_go_through() {
     // For an object with a spec, being deleted is a new generation.
     let gadgets = gadgets(client, &namespace.name);
     let before = apply(&gadgets, &gadget("one")).await.unwrap();
-    gadgets.patch("one", &PatchParams::default(), &Patch::Merge(hold)).await.unwrap();
+    gadgets.patch("one", &PatchParams::default(), &Patch::Merge(finalized)).await.unwrap();
     gadgets.delete("one", &DeleteParams::default()).await.unwrap();
-    let held = gadgets.get("one").await.unwrap();
-    assert_eq!(held.metadata.generation, before.metadata.generation.map(|generation| generation + 1));
+    let waiting = gadgets.get("one").await.unwrap();
+    assert_eq!(waiting.metadata.generation, before.metadata.generation.map(|generation| generation + 1));
     gadgets.patch("one", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
 }
 
