@@ -4,6 +4,7 @@
 
 mod collection;
 mod create_only;
+mod fields;
 mod selectors;
 mod writes;
 

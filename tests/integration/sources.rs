@@ -297,7 +297,7 @@ async fn a_lost_record_is_rebuilt_from_the_source() {
     let spec = async |value: &str| json!({"name": "NAME", "value": site.seal("db", value).await});
     site.apply("db", spec("one").await).await;
     let first = site.served("db").await;
-    let lose = async |target: bool| {
+    let remove = async |target: bool| {
         site.secrets().delete(&record_name("NAME"), &DeleteParams::default()).await.unwrap();
         if target {
             site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
@@ -312,13 +312,13 @@ async fn a_lost_record_is_rebuilt_from_the_source() {
     next_second().await;
 
     // The target shows that the value is the same.
-    lose(false).await;
+    remove(false).await;
     let second = rebuilt(&first).await;
     assert_eq!(moved(&second), moved(&first));
 
     // With another value it is a new version, and so it is where no target is left to compare with.
     operator.stop().await;
-    lose(false).await;
+    remove(false).await;
     site.apply("db", spec("two").await).await;
     let operator = Setup::of(&site.namespace).start().await;
     let third = rebuilt(&second).await;
@@ -326,7 +326,7 @@ async fn a_lost_record_is_rebuilt_from_the_source() {
     assert!(status(&third).value_updated_time > status(&first).value_updated_time);
     site.delivers("db", "value", "two").await;
     operator.stop().await;
-    lose(true).await;
+    remove(true).await;
     let operator = Setup::of(&site.namespace).start().await;
     let fourth = rebuilt(&third).await;
     assert_eq!(status(&fourth).version, Some(3));

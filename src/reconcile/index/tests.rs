@@ -1,5 +1,7 @@
 //! Who is woken by what.
 
+mod cache;
+
 use serde_json::json;
 
 use super::*;

@@ -258,7 +258,10 @@ impl Oracle {
     fn target(&mut self, writer: Option<&Object>, before: Option<&Stored>, after: &Stored) {
         let name = &after.name;
         let id = after.label(LABEL_ID).unwrap_or_default().to_owned();
-        if let Some(writer) = writer.filter(|writer| !self.is_excused(&writer.uid) && !self.is_excused(&id)) {
+        // A pass that began before the object was deleted and made again works for the one that is gone.
+        let for_it = |writer: &&Object| self.last.get(&id).is_some_and(|record| record.meta.uid == writer.uid);
+        let excused = |writer: &&Object| self.is_excused(&writer.uid) || self.is_excused(&id);
+        if let Some(writer) = writer.filter(for_it).filter(|writer| !excused(writer)) {
             let known = self.ids.entry(writer.uid.clone()).or_insert_with(|| id.clone()).clone();
             if known != id {
                 self.say(format!("target {name} of the id {known} carries {id}"));

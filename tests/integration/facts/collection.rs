@@ -74,6 +74,21 @@ async fn an_owner_made_again_does_not_keep_the_first_ones_children() {
 }
 
 #[tokio::test]
+async fn a_dead_owner_beside_a_live_one_is_taken_away() {
+    let family = Family::new("two-owners").await;
+    let owner = identity(&family.gadgets.get("owner").await.unwrap());
+    let reference = |uid: &str| json!({ "apiVersion": "facts.managedsecrets.dev/v1", "kind": "Gadget", "name": "owner", "uid": uid });
+    let references = json!([reference(&owner.uid), reference("00000000-0000-4000-8000-000000000000")]);
+    apply(&family.secrets, &with(secret("shared", "value"), "ownerReferences", references)).await.unwrap();
+    poll("the dead owner to go", Duration::from_secs(90), || async {
+        Ok((family.secrets.get("shared").await?.owner_references().len() == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(family.secrets.get("shared").await.unwrap().owner_references()[0].uid, owner.uid);
+}
+
+#[tokio::test]
 async fn orphaning_strips_the_owner_reference() {
     let family = Family::new("orphan").await;
     let child = family.secrets.get("child").await.unwrap();

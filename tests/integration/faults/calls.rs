@@ -95,18 +95,18 @@ async fn recovers(purpose: &str, fault: Fault, times: usize) {
 async fn every_call_may_fail() {
     let page = |code| Fault::Answer { code, retry_after: None, body: "<html>please log in</html>".to_owned() };
     // Side by side: most of the time they wait. The last two go on for longer than the client tries by itself.
-    join_all([
-        recovers("call-cut", Fault::Cut, 1),
-        recovers("call-lost", Fault::Lose, 1),
-        recovers("call-hang", Fault::Hang, 1),
-        recovers("call-500", refusal(500, "InternalError", None), 1),
-        recovers("call-json", answer(r#"{"metadata": 7, "data": "hunter2"}"#), 1),
-        recovers("call-html", page(200), 1),
-        recovers("call-502", page(502), 1),
-        recovers("call-503", refusal(503, "ServiceUnavailable", None), 5),
-        recovers("call-504", refusal(504, "Timeout", None), 5),
-    ])
-    .await;
+    let cases = [
+        ("call-cut", Fault::Cut, 1),
+        ("call-lost", Fault::Lose, 1),
+        ("call-hang", Fault::Hang, 1),
+        ("call-500", refusal(500, "InternalError", None), 1),
+        ("call-json", answer(r#"{"metadata": 7, "data": "hunter2"}"#), 1),
+        ("call-html", page(200), 1),
+        ("call-502", page(502), 1),
+        ("call-503", refusal(503, "ServiceUnavailable", None), 5),
+        ("call-504", refusal(504, "Timeout", None), 5),
+    ];
+    join_all(cases.into_iter().map(|(purpose, fault, times)| recovers(purpose, fault, times))).await;
 }
 
 /// The server asks for time, shorter and longer than calls are sent again by themselves.

@@ -36,6 +36,9 @@ const TIMING: Timing = Timing {
 const GONE: &str = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version","reason":"Expired","code":410}}
 "#;
 
+/// Which requests a fault is meant for.
+type Meant = fn(&str) -> bool;
+
 fn watches(path: &str) -> bool {
     path.contains("watch=true")
 }
@@ -73,7 +76,7 @@ fn no_storm(switch: &Switch, began: Instant, least: Duration) {
 }
 
 /// The fault strikes an operator that is well.
-async fn survives(purpose: &str, meant: fn(&str) -> bool, fault: Fault, least: Duration) {
+async fn survives(purpose: &str, meant: Meant, fault: Fault, least: Duration) {
     let site = Site::new(purpose).await;
     let switch = Switch::new(meant);
     let operator = setup(&site, &switch).start().await;
@@ -110,25 +113,26 @@ async fn survives(purpose: &str, meant: fn(&str) -> bool, fault: Fault, least: D
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_while_watches_fail_is_found_afterwards() {
-    let all: fn(&str) -> bool = |_| true;
+    let all: Meant = |_| true;
+    let streams: Meant = watches;
     let none = Duration::ZERO;
     let busy = refusal(429, "TooManyRequests", Some(2));
     let malformed = answer("{\"type\":\"ADDED\",\"object\":[]}\nnonsense\n");
     // Side by side: most of the time they wait.
-    join_all([
-        survives("cut", all, Fault::Cut, none),
-        survives("short", watches, answer(""), none),
-        survives("gone", watches, refusal(410, "Expired", None), none),
-        survives("gone-in-stream", watches, answer(GONE), none),
-        survives("gone-for-lists", all, refusal(410, "Expired", None), none),
-        survives("busy", all, busy, Duration::from_secs(2)),
-        survives("error", all, refusal(500, "InternalError", None), none),
-        survives("hang", all, Fault::Hang, none),
-        survives("silent", watches, Fault::Silence, none),
-        survives("malformed", watches, malformed, none),
-        survives("proxy", all, answer("<html>please log in</html>"), none),
-    ])
-    .await;
+    let cases = [
+        ("cut", all, Fault::Cut, none),
+        ("short", streams, answer(""), none),
+        ("gone", streams, refusal(410, "Expired", None), none),
+        ("gone-in-stream", streams, answer(GONE), none),
+        ("gone-for-lists", all, refusal(410, "Expired", None), none),
+        ("busy", all, busy, Duration::from_secs(2)),
+        ("error", all, refusal(500, "InternalError", None), none),
+        ("hang", all, Fault::Hang, none),
+        ("silent", streams, Fault::Silence, none),
+        ("malformed", streams, malformed, none),
+        ("proxy", all, answer("<html>please log in</html>"), none),
+    ];
+    join_all(cases.into_iter().map(|(purpose, meant, fault, least)| survives(purpose, meant, fault, least))).await;
 }
 
 /// The fault is there before the operator is.

@@ -1,0 +1,198 @@
+//! What a pass starts from: old events, own writes, lists; and who is woken, waits, or has a name kept.
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use crate::api::keys::{GROUP, KIND, LABEL_ROLE, ROLE_RECORD, VERSION};
+
+const NS: &str = "shop";
+
+fn key(name: &str) -> Key {
+    Key { namespace: NS.to_owned(), name: name.to_owned() }
+}
+
+/// An object called `name` that wants the name `wants`, with that status.
+fn object(name: &str, version: u64, wants: &str, status: &Value) -> Own {
+    let object = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": KIND,
+        "metadata": { "name": name, "namespace": NS, "uid": format!("uid-{name}"), "resourceVersion": version.to_string(), "generation": 1 },
+        "spec": { "name": wants, "generate": {} },
+        "status": status,
+    });
+    Own::new(serde_json::from_value(object).unwrap())
+}
+
+fn waiting(name: &str, version: u64, wants: &str) -> Own {
+    object(name, version, wants, &Value::Null)
+}
+
+/// The status of an object that is served under `name`.
+fn served(name: &str) -> Value {
+    json!({ "id": "id", "name": name, "record": { "name": record_name(name), "uid": "r", "resourceVersion": "1" } })
+}
+
+fn secret(name: &str, uid: &str, version: u64, owner: &str) -> SecretView {
+    SecretView {
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        resource_version: version.to_string(),
+        labels: BTreeMap::from([(LABEL_ROLE.to_owned(), ROLE_RECORD.to_owned())]),
+        annotations: BTreeMap::from([(ANNO_OWNER.to_owned(), owner.to_owned())]),
+        ..SecretView::default()
+    }
+}
+
+fn record(of: &str, version: u64, owner: &str) -> SecretView {
+    secret(&record_name(of), "r", version, owner)
+}
+
+/// The version of a Secret that a pass of `of` would start from.
+fn seen(index: &Index, of: &str, name: &str, at: Instant) -> Option<String> {
+    let snapshot = index.snapshot(&key(of), at)?;
+    snapshot.secrets.into_iter().find(|view| view.name == name).map(|view| view.resource_version)
+}
+
+fn names(keys: Vec<Key>) -> Vec<String> {
+    keys.into_iter().map(|key| key.name).collect()
+}
+
+#[test]
+fn what_is_older_than_what_is_known_changes_nothing_and_wakes_nobody() {
+    let mut index = Index::default();
+    let now = Instant::now();
+    assert_eq!(names(index.put_object(waiting("a", 9, "ONE"))), ["a"]);
+    assert_eq!(names(index.put_object(waiting("a", 9, "ONE"))), [""; 0]);
+    // Compared as numbers: 10 is newer than 9.
+    assert_eq!(names(index.put_object(waiting("a", 10, "ONE"))), ["a"]);
+    assert_eq!(names(index.put_object(waiting("a", 9, "TWO"))), [""; 0]);
+    assert_eq!(index.snapshot(&key("a"), now).unwrap().own.spec.name, "ONE");
+
+    index.put_secret(NS, secret("a", "u1", 20, "a"), None);
+    assert_eq!(names(index.put_secret(NS, secret("a", "u1", 19, "a"), None)), [""; 0]);
+    // Also of an earlier Secret of that name, whose event comes late.
+    assert_eq!(names(index.put_secret(NS, secret("a", "u0", 18, "a"), None)), [""; 0]);
+    assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("20"));
+    // The end of another Secret of that name is not the end of this one.
+    index.remove_secret(NS, &secret("a", "u0", 19, "a"));
+    assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("20"));
+    index.remove_object(NS, "a", Some("uid-of-an-earlier-one"));
+    assert!(index.snapshot(&key("a"), now).is_some());
+}
+
+#[test]
+fn our_own_write_is_believed_until_a_watch_shows_it_or_5_s_are_over() {
+    let mut index = Index::default();
+    let (now, later) = (Instant::now(), Instant::now() + UNCONFIRMED_FOR);
+    index.put_object(waiting("a", 1, "ONE"));
+    assert_eq!(names(index.put_secret(NS, secret("a", "u", 20, "a"), Some(now))), [""; 0], "who writes knows");
+    assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("20"));
+    assert_eq!(seen(&index, "a", "a", later), None, "then a live read decides");
+    index.put_secret(NS, secret("a", "u", 19, "a"), None);
+    assert_eq!(seen(&index, "a", "a", later), None, "an older event confirms nothing");
+    index.put_secret(NS, secret("a", "u", 20, "a"), None);
+    assert_eq!(seen(&index, "a", "a", later).as_deref(), Some("20"));
+}
+
+#[test]
+fn what_we_deleted_is_not_brought_back_by_an_event_from_before() {
+    let mut index = Index::default();
+    let now = Instant::now();
+    index.put_object(waiting("a", 1, "ONE"));
+    index.put_secret(NS, secret("a", "u1", 20, "a"), None);
+    index.bury(NS, &secret("a", "u1", 20, "a"));
+    index.put_secret(NS, secret("a", "u1", 20, "a"), None);
+    assert_eq!(seen(&index, "a", "a", now), None);
+    index.put_secret(NS, secret("a", "u2", 22, "a"), None);
+    assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("22"), "a new one is another matter");
+}
+
+#[test]
+fn a_list_replaces_what_was_known_also_by_older_versions() {
+    let mut index = Index::default();
+    let now = Instant::now();
+    for name in ["a", "b", "c"] {
+        index.put_object(waiting(name, 50, "ONE"));
+        index.put_secret(NS, secret(name, name, 60, name), None);
+    }
+    // After a restore of etcd: `a` as it was, `b` older, `c` never made.
+    let woken = index.replace_objects(Some(NS), vec![waiting("a", 50, "ONE"), waiting("b", 40, "TWO")]);
+    let woken: BTreeSet<String> = names(woken).into_iter().collect();
+    assert!(woken.contains("b") && woken.contains("c"), "{woken:?}");
+    assert_eq!(index.snapshot(&key("b"), now).unwrap().own.spec.name, "TWO");
+    assert!(index.snapshot(&key("c"), now).is_none());
+
+    let woken = index.replace_secrets(
+        Some(NS),
+        vec![(NS.to_owned(), secret("a", "a", 60, "a")), (NS.to_owned(), secret("b", "b", 55, "b"))],
+    );
+    assert_eq!(names(woken), ["b"], "of those who are there, one has seen something new");
+    assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("60"));
+    assert_eq!(seen(&index, "b", "b", now).as_deref(), Some("55"));
+    // Another namespace's list says nothing about this one.
+    index.replace_objects(Some("elsewhere"), Vec::new());
+    assert_eq!(index.keys().count(), 2);
+}
+
+#[test]
+fn an_event_wakes_whom_it_concerns_and_nobody_else() {
+    let mut index = Index::default();
+    for (version, (name, wants)) in [("a", "ONE"), ("b", "ONE"), ("c", "TWO")].into_iter().enumerate() {
+        index.put_object(waiting(name, version as u64 + 1, wants));
+    }
+    // The owner, and those who want the name.
+    assert_eq!(names(index.put_secret(NS, record("ONE", 10, "a"), None)), ["a", "b"]);
+    assert_eq!(names(index.put_secret(NS, secret("c", "t", 11, "c"), None)), ["c"]);
+    assert_eq!(names(index.put_secret(NS, secret("unknown", "x", 12, "nobody"), None)), [""; 0]);
+    // A name that becomes free wakes who waits for it: when its record goes, ...
+    assert_eq!(names(index.remove_secret(NS, &record("ONE", 13, "a"))), ["a", "b"]);
+    // ... when the one that wanted it wants another, ...
+    assert_eq!(names(index.put_object(waiting("a", 20, "THREE"))), ["a", "b"]);
+    // ... or goes.
+    index.put_object(waiting("a", 21, "ONE"));
+    assert_eq!(names(index.remove_object(NS, "a", Some("uid-a"))), ["a", "b"]);
+}
+
+#[test]
+fn a_free_name_is_kept_for_who_lost_it_then_for_who_moves_there() {
+    let mut index = Index::default();
+    let reserved = |index: &Index, of: &str| index.snapshot(&key(of), Instant::now()).unwrap().peers.reserved_for;
+    index.put_object(waiting("new", 1, "ONE"));
+    index.put_object(waiting("newer", 2, "ONE"));
+    assert_eq!(reserved(&index, "new"), None, "first come, first served");
+    index.put_object(object("mover", 3, "ONE", &served("TWO")));
+    assert_eq!(reserved(&index, "new").as_deref(), Some("mover"));
+    assert_eq!(reserved(&index, "mover"), None);
+    index.put_object(object("loser", 4, "ONE", &served("ONE")));
+    assert_eq!(reserved(&index, "mover").as_deref(), Some("loser"));
+    assert_eq!(reserved(&index, "loser"), None);
+    // It wants another name now, and keeps none.
+    index.put_object(object("loser", 5, "FIVE", &served("ONE")));
+    assert_eq!(reserved(&index, "mover"), None);
+    // For whom nothing is written, nothing is kept.
+    let mut suspended = object("mover", 6, "ONE", &served("TWO"));
+    suspended.spec.suspend = Some(true);
+    index.put_object(suspended);
+    assert_eq!(reserved(&index, "new"), None);
+}
+
+#[test]
+fn a_cycle_of_renames_is_seen_and_a_chain_is_none() {
+    let cycle = |index: &Index, of: &str| index.snapshot(&key(of), Instant::now()).unwrap().peers.cycle;
+    let mut index = Index::default();
+    for (version, (name, held, wants)) in
+        [("a", "ONE", "TWO"), ("b", "TWO", "THREE"), ("c", "THREE", "THREE"), ("d", "FOUR", "ONE")]
+            .into_iter()
+            .enumerate()
+    {
+        index.put_object(object(name, version as u64 + 1, wants, &served(held)));
+        index.put_secret(NS, secret(&record_name(held), name, version as u64 + 10, name), None);
+    }
+    for name in ["a", "b", "c", "d"] {
+        assert!(!cycle(&index, name), "{name} is in a chain that ends");
+    }
+    index.put_object(object("c", 20, "ONE", &served("THREE")));
+    for name in ["a", "b", "c"] {
+        assert!(cycle(&index, name), "{name} waits for itself");
+    }
+    assert!(!cycle(&index, "d"), "it waits for a cycle, and is not in it");
+}
