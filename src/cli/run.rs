@@ -49,6 +49,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let config = connect::config().await?;
         // The error says it all; the client's own line about it would make two of one.
         reachable(&config).with_subscriber(NoSubscriber::default()).await?;
+        if let Some(plan) = plan {
+            options.beside = Some(beside(plan.listen()?));
+        }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             operator_namespace = options.operator_namespace,
