@@ -13,14 +13,14 @@ mod words;
 use std::{net::TcpListener, path::PathBuf, process::Output, sync::Arc};
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, api::PostParams};
 use managed_secrets::{
     admission::{
         self,
         certificates::{self, Reached, Source, authority::Lifetimes},
         server::Limits,
     },
-    api::{crd, keys, names::cluster_object_name},
+    api::{ManagedSecret, crd, keys, names::cluster_object_name},
     cli::manifests,
 };
 use serde_json::{Value, json};
@@ -70,7 +70,25 @@ impl Premises {
         let access = control_plane.access();
         let path = access.kubeconfig_for(&operator_namespace, keys::OPERATOR_NAME).await.unwrap();
         let config = harness::access::config_of(&path).await.unwrap();
-        Self { site, operator_namespace, config }
+        let premises = Self { site, operator_namespace, config };
+        premises.policies_in_force().await;
+        premises
+    }
+
+    /// The API server takes up policies in the background.
+    async fn policies_in_force(&self) {
+        let objects = self.site.objects();
+        poll("the policies to be in force", PATIENCE, || async {
+            let copy = self.manifest("probe", &json!({"name": "PROBE", "value": "probe"}));
+            let mut probe: Value = serde_json::from_str(&copy).unwrap();
+            probe["spec"] = json!({"name": "PROBE", "generate": {}});
+            probe["metadata"]["annotations"] = json!({"example.com/copy": copy});
+            let probe: ManagedSecret = serde_json::from_value(probe).unwrap();
+            let answer = objects.create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await;
+            Ok(answer.is_err_and(|error| error.to_string().contains("example.com/copy")).then_some(()))
+        })
+        .await
+        .unwrap();
     }
 
     /// kubectl, clients, kubeconfigs.
