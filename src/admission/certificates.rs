@@ -13,7 +13,7 @@ pub mod folder;
 pub mod inject;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -58,8 +58,8 @@ const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration
 const BREATHER: Duration = Duration::from_millis(200);
 /// The longest sleep: wall clocks can jump.
 const LOOK: Duration = Duration::from_secs(3600);
-/// How often a mounted folder is read. Kubernetes itself takes a minute to fill it.
-const FOLDER_LOOK: Duration = Duration::from_secs(10);
+/// How often a mounted folder is looked at. Kubernetes itself takes a minute to fill it.
+const FOLDER_LOOK: Duration = Duration::from_secs(5);
 
 /// Certificates, and how the API server is told of them.
 #[derive(Clone, Debug)]
@@ -204,6 +204,8 @@ struct Serving {
     renew: Option<Timestamp>,
     /// What was trusted before: kept in the bundle, since the API server takes note of a new one a moment later.
     before: Option<String>,
+    /// Of what the folder held.
+    fingerprint: folder::Fingerprint,
 }
 
 impl Keeper {
@@ -250,6 +252,7 @@ impl Keeper {
                 tokio::select! {
                     () = moved.notified() => {}
                     () = sleep(wait) => {}
+                    () = self.folder_changed() => {}
                 }
             };
             if shutdown.run_until_cancelled(rest).await.is_none() {
@@ -279,7 +282,12 @@ impl Keeper {
             let leaf = document.issue(&self.options.reached.names(), now, lives)?;
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
             self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key)?);
-            self.leaf = Some(Serving { of: issuer, renew: Some(leaf.renew), before: None });
+            self.leaf = Some(Serving {
+                of: issuer,
+                renew: Some(leaf.renew),
+                before: None,
+                fingerprint: folder::Fingerprint::default(),
+            });
             info!(renew = %leaf.renew, "serving a new webhook certificate");
         }
         injected?;
@@ -288,12 +296,20 @@ impl Keeper {
         Ok(next.clamp(BREATHER, LOOK))
     }
 
-    async fn serve_folder(
-        &mut self,
-        path: &std::path::Path,
-        document: &Document,
-        now: Timestamp,
-    ) -> Result<Duration, RoundError> {
+    /// Waits until the folder holds something else than is served.
+    async fn folder_changed(&self) {
+        let Source::Folder(folder) = &self.options.source else { return std::future::pending().await };
+        loop {
+            sleep(FOLDER_LOOK).await;
+            let served = self.leaf.as_ref().map(|leaf| leaf.fingerprint);
+            // One that cannot be read is judged, and reported, by a round.
+            if folder::read(folder).ok().map(|content| content.fingerprint) != served {
+                return;
+            }
+        }
+    }
+
+    async fn serve_folder(&mut self, path: &Path, document: &Document, now: Timestamp) -> Result<Duration, RoundError> {
         let found = folder::read(path)?;
         let bundle = found.bundle.unwrap_or_default();
         let before = match &self.leaf {
@@ -305,8 +321,9 @@ impl Keeper {
         let trusted = Some(trusted.as_str()).filter(|_| !bundle.is_empty());
         self.inject(document.path(now, self.options.lifetimes), trusted).await?;
         self.served.set_certificate(found.certified);
-        self.leaf = Some(Serving { of: bundle, renew: None, before });
-        Ok(FOLDER_LOOK)
+        self.leaf = Some(Serving { of: bundle, renew: None, before, fingerprint: found.fingerprint });
+        let next = document.next(now, self.options.lifetimes);
+        Ok(next.map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default()).clamp(BREATHER, LOOK))
     }
 
     async fn inject(&self, path: &str, bundle: Option<&str>) -> Result<(), RoundError> {

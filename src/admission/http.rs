@@ -23,7 +23,7 @@ use axum::{
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 use tokio::{sync::Semaphore, time::timeout};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
     Operator, Stats,
@@ -178,7 +178,7 @@ impl Webhooks {
                 refusal: None,
             },
             Err(failure) => {
-                error!(%failure, "a value was not sealed");
+                warn!(%failure, "a value was not sealed");
                 refuse(&failure)
             }
         }
