@@ -172,11 +172,11 @@ impl Webhooks {
             None => false,
         };
         match findings.seal(&self.operator.keyring(), may_read) {
-            Ok(outcome) => Answer {
-                replace: outcome.replace,
-                warnings: outcome.unread.iter().map(sealed_afresh).collect(),
-                refusal: None,
-            },
+            Ok(outcome) => {
+                let warnings = outcome.unread.iter().map(sealed_afresh).collect();
+                let replace = outcome.unmoved(&request.object, request.stored()).replace;
+                Answer { replace, warnings, refusal: None }
+            }
             Err(failure) => {
                 warn!(%failure, "a value was not sealed");
                 refuse(&failure)

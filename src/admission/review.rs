@@ -117,8 +117,8 @@ impl Request {
 pub struct Answer {
     /// Text of a refusal; absent admits.
     pub refusal: Option<String>,
-    /// JSON pointers and the strings to put there. Never a `test` operation: the audit log shows patches.
-    pub replace: Vec<(&'static str, String)>,
+    /// JSON pointers and what to put there. Never a `test` operation: the audit log shows patches.
+    pub replace: Vec<(&'static str, Value)>,
     /// Sentences for the user.
     pub warnings: Vec<String>,
 }
@@ -132,7 +132,7 @@ impl Answer {
             response["status"] = json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": message});
         }
         if !self.replace.is_empty() {
-            let replace = |(path, value): &(&str, String)| json!({"op": "replace", "path": path, "value": value});
+            let replace = |(path, value): &(&str, Value)| json!({"op": "replace", "path": path, "value": value});
             let operations: Vec<_> = self.replace.iter().map(replace).collect();
             response["patchType"] = json!("JSONPatch");
             response["patch"] = json!(BASE64_STANDARD.encode(Value::from(operations).to_string()));
@@ -212,7 +212,7 @@ mod tests {
         let refused = decoded(&Answer { refusal: Some("no".to_owned()), ..Answer::default() });
         assert_eq!(refused["response"]["allowed"], false);
         assert_eq!(refused["response"]["status"]["message"], "no");
-        let patched = decoded(&Answer { replace: vec![("/spec/value", "x".to_owned())], ..Answer::default() });
+        let patched = decoded(&Answer { replace: vec![("/spec/value", json!("x"))], ..Answer::default() });
         let patch = BASE64_STANDARD.decode(patched["response"]["patch"].as_str().unwrap()).unwrap();
         let patch: Value = serde_json::from_slice(&patch).unwrap();
         assert_eq!(patch, json!([{"op": "replace", "path": "/spec/value", "value": "x"}]));

@@ -7,6 +7,7 @@
 //! comparison with a secret, so it is made only for callers who may read it: for others the stored text is not opened.
 
 mod span;
+mod unmoved;
 
 use std::ops::Range;
 
@@ -94,8 +95,8 @@ struct Stored {
 
 /// What the request becomes.
 pub struct Outcome {
-    /// JSON pointers and the strings to put there.
-    pub replace: Vec<(&'static str, String)>,
+    /// JSON pointers and what to put there.
+    pub replace: Vec<(&'static str, Value)>,
     /// A stored value was there to compare with, but the caller may not read it.
     pub unread: Option<Right>,
 }
@@ -154,7 +155,7 @@ impl Findings {
         };
         let mut replace = Vec::new();
         if let Some(value) = &value {
-            replace.push((VALUE, seal(value)?));
+            replace.push((VALUE, Value::from(seal(value)?)));
         }
         if let Some(copy) = &copy {
             let mut text = copy.text.clone();
@@ -162,9 +163,19 @@ impl Findings {
             for (range, plaintext) in copy.values.iter().rev() {
                 text.replace_range(range.clone(), &Value::from(seal(plaintext)?).to_string());
             }
-            replace.push((COPY, text));
+            replace.push((COPY, Value::from(text)));
         }
         Ok(Outcome { replace, unread })
+    }
+}
+
+impl Outcome {
+    /// Completes it for a write that changes nothing, so that nothing is written.
+    #[must_use]
+    pub fn unmoved(mut self, object: &Value, stored: Option<&Value>) -> Self {
+        let managed = stored.and_then(|stored| unmoved::managed_fields(object, stored, &self.replace));
+        self.replace.extend(managed.map(|managed| (unmoved::MANAGED_FIELDS, managed)));
+        self
     }
 }
 

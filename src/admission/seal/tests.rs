@@ -28,7 +28,7 @@ fn sealing(keyring: &Keyring, object: &Value, stored: Option<&Value>, may_read: 
 }
 
 fn replaced(outcome: &Outcome, path: &str) -> String {
-    outcome.replace.iter().find(|(at, _)| *at == path).map(|(_, text)| text.clone()).unwrap()
+    outcome.replace.iter().find(|(at, _)| *at == path).unwrap().1.as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The whole way: a manifest with a plain value, applied by kubectl.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::sync::Arc;
+
 use managed_secrets::api::keys::LAST_APPLIED;
 use serde_json::json;
 
@@ -53,6 +55,61 @@ async fn a_plain_value_that_is_not_delivered_is_nowhere_in_etcd() {
         walk(&control_plane().await.etcd_dir().unwrap()).iter().map(|path| std::fs::read(path).unwrap()).collect();
     assert!(files.iter().any(|content| holds(content, &name)), "the search finds what is there");
     assert!(!files.iter().any(|content| holds(content, VALUE)));
+    operator.stop().await;
+}
+
+/// Every way to write an object again: it moves nothing, shows no difference, and asks the webhook only if it holds
+/// plaintext.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_value_moves_nothing_and_sealed_text_does_not_come_here() {
+    let premises = Premises::new("again").await;
+    let setup = premises.setup();
+    let stats = Arc::clone(&setup.webhooks.as_ref().unwrap().stats);
+    let operator = premises.start(setup).await;
+    let spec = |value: &str| json!({"name": "DB", "value": value, "delivery": "None"});
+    let plain = premises.manifest("db", &spec("hunter2-unchanged"));
+    let patch = json!({"spec": {"value": "hunter2-unchanged"}}).to_string();
+    let operations = json!([{"op": "replace", "path": "/spec/value", "value": "hunter2-unchanged"}]).to_string();
+    let ways: [(&[&str], &str); 9] = [
+        (&["apply", "-f", "-"], &plain),
+        (&["apply", "-f", "-", "--dry-run=server"], &plain),
+        (&["diff", "-f", "-"], &plain),
+        (&["replace", "-f", "-"], &plain),
+        (&["patch", "msec", "db", "--type=merge", "-p", &patch], ""),
+        (&["patch", "msec", "db", "--type=json", "-p", &operations], ""),
+        (&["apply", "--server-side", "--force-conflicts", "-f", "-"], &plain),
+        (&["apply", "--server-side", "-f", "-"], &plain),
+        (&["diff", "--server-side", "-f", "-"], &plain),
+    ];
+    Premises::ok(&premises.kubectl(&["create", "--save-config", "-f", "-"], &plain).await);
+    let first = premises.site.served("db").await;
+    let sealed = first.spec.value.clone().unwrap().0;
+    for (way, input) in ways {
+        // The first of a kind may move metadata: who manages what, and kubectl's copy.
+        Premises::ok(&premises.kubectl(way, input).await);
+        let before = premises.site.get("db").await;
+        let calls = stats.seal.get();
+        let printed = Premises::ok(&premises.kubectl(way, input).await);
+        let after = premises.site.get("db").await;
+        assert_eq!(version(&after), version(&before), "{way:?}");
+        assert_eq!(after.metadata.generation, first.metadata.generation, "{way:?}");
+        assert_eq!(after.spec.value, first.spec.value, "{way:?}");
+        assert!(!serde_json::to_string(&after).unwrap().contains("hunter2"), "{way:?}");
+        assert!(way[0] != "diff" || printed.is_empty(), "{printed}");
+        assert!(stats.seal.get() > calls, "{way:?}: the webhook was asked");
+    }
+
+    let calls = (stats.seal.get(), stats.warn.get());
+    let exported = premises.manifest("db", &spec(&sealed));
+    for way in [["apply", "-f", "-"], ["replace", "-f", "-"], ["apply", "--server-side", "-f=-"]] {
+        Premises::ok(&premises.kubectl(&way, &exported).await);
+    }
+    Premises::ok(&premises.kubectl(&["label", "msec", "db", "a=b"], "").await);
+    Premises::ok(
+        &premises.kubectl(&["patch", "msec", "db", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#], "").await,
+    );
+    Premises::ok(&premises.kubectl(&["delete", "msec", "db"], "").await);
+    assert_eq!((stats.seal.get(), stats.warn.get()), calls, "nothing of this is the webhooks' business");
     operator.stop().await;
 }
 
