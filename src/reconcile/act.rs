@@ -19,7 +19,7 @@ use super::{
     decide::{self, Bytes, Finish, Read, RecordWrite, Slot, Step, TargetWrite, Why, Write},
     events::Events,
     failure::Failure,
-    index::Index,
+    index::{Index, Key},
     record::{Credence, RecordMeta, Source},
     view::{LiveSecret, Own, SecretView},
     world::{Holds, Incoming, Known, Opened, Problem, Refused, Unopened, World},
@@ -57,6 +57,8 @@ pub struct Actor<'a> {
     pub index: &'a Mutex<Index>,
     /// Where events go.
     pub events: &'a Events,
+    /// Told of other objects that have to be looked at, for what a pass learned and the watches will not show again.
+    pub wake: &'a (dyn Fn(Vec<Key>) + Send + Sync),
 }
 
 /// How a pass ended.
@@ -106,7 +108,9 @@ impl Actor<'_> {
         let live = self.cluster.secret(name).await?;
         debug!(secret = name, found = live.is_some(), "read live");
         if let Some(live) = live.as_ref().filter(|live| live.view.role().is_some()) {
-            self.index().put_secret(&world.own.namespace, live.view.clone(), Some(Instant::now()));
+            let mut concerned = self.index().put_secret(&world.own.namespace, live.view.clone(), None);
+            concerned.retain(|key| key.name != world.own.name);
+            (self.wake)(concerned);
         }
         let place = (world.own.namespace.clone(), world.own.name.clone());
         world.learn(name, live, self.keyring, |meta, commitment, live| {
@@ -311,7 +315,9 @@ impl Actor<'_> {
             Err(failure) => return Err(failure),
         };
         self.say_status(&own, &before);
-        self.index().put_object(own.clone());
+        let mut concerned = self.index().put_object(own.clone());
+        concerned.retain(|key| key.name != own.name);
+        (self.wake)(concerned);
         // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
         // be written again and again.
         world.own = Own { status: status.clone(), ..own };
@@ -348,7 +354,13 @@ impl Actor<'_> {
     }
 
     /// After a refused precondition: what is there now?
+    ///
+    /// Whoever was here before may have moved the record too: it has to be read again before anything is written by it.
+    /// But a refused create-only write of a target tells of nobody's haste: that Secret may have stood there for long.
     async fn look_again(&self, world: &mut World, write: &Write) -> Result<(), Failure> {
+        if !matches!(write, Write::Target(target, _) if target.slot == Slot::Free) {
+            world.record_confirmed = None;
+        }
         let name = match write {
             Write::Record(record, _) => record.meta.object_name(),
             Write::Target(target, _) => target.name.clone(),

@@ -335,7 +335,8 @@ fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetWrite)
     let shape = delivery::in_shape(&seen.view, target, &own.uid);
     // A target's type is no part of its metadata. A new generation may have changed it, so one that is not known is
     // applied: the API server refuses another type.
-    let type_known = observed || target.type_.is_none() || world.type_of(&seen.view).is_some();
+    let type_known =
+        (observed && world.record_written.is_none()) || target.type_.is_none() || world.type_of(&seen.view).is_some();
     if holds && shape && type_known {
         return None;
     }

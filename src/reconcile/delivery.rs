@@ -137,8 +137,12 @@ pub fn decide<'w>(
     };
     let view = &seen.view;
     let slot = Slot::over(view);
-    let keep = |action| Delivery { record: kept, action };
     let related = relation(world, seen, id, recorded);
+    let kept = match related {
+        Relation::Adopted => Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() },
+        _ => kept,
+    };
+    let keep = |action| Delivery { record: kept, action };
     if view.deleting && related != Relation::Dying {
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
@@ -243,7 +247,9 @@ fn adoptable<'w>(
         return refuse(&format!("a controller owns it{}", holder_text(view)));
     }
     if view.role().is_some() {
-        return refuse("it carries the label managedsecrets.dev/role");
+        return refuse(
+            "it carries the label managedsecrets.dev/role: remove that label if no ManagedSecret has it for a target any more",
+        );
     }
     if view.type_.as_deref() != Some(world.own.spec.target_type()) {
         return refuse("its type is not spec.target.type");

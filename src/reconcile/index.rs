@@ -59,6 +59,8 @@ struct Entry {
     view: SecretView,
     /// When we wrote it, until a watch shows it.
     unconfirmed: Option<Instant>,
+    /// Its type, where a write or a live read has told; no part of what a watch shows.
+    type_: Option<String>,
 }
 
 /// Metadata of the Secrets that a `valueFrom` may name.
@@ -75,7 +77,6 @@ struct Site {
     secrets: HashMap<String, Entry>,
     /// Versions of Secrets that we deleted: an older event must not bring them back.
     buried: HashMap<String, SecretView>,
-    types: HashMap<String, String>,
     sources: Sources,
     /// Objects by `spec.name`.
     by_name: HashMap<String, BTreeSet<String>>,
@@ -102,14 +103,13 @@ impl Index {
         let mut names: BTreeSet<&String> = site.by_owner.get(&key.name).into_iter().flatten().collect();
         let concerning = secrets_of(&own);
         names.extend(&concerning);
-        let secrets: Vec<SecretView> = names
+        let entries: Vec<&Entry> = names
             .into_iter()
             .filter_map(|name| site.secrets.get(name))
             .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
-            .map(|entry| entry.view.clone())
             .collect();
-        let types =
-            secrets.iter().filter_map(|view| Some((view.uid.clone(), site.types.get(&view.uid)?.clone()))).collect();
+        let types = entries.iter().filter_map(|entry| Some((entry.view.uid.clone(), entry.type_.clone()?))).collect();
+        let secrets = entries.into_iter().map(|entry| entry.view.clone()).collect();
         let source = match &own.spec.value_from {
             None => SourceSeen::NotWanted,
             Some(_) if !site.sources.synced => SourceSeen::Unsynced,
@@ -201,17 +201,17 @@ impl Index {
         site.unlink(&before);
         let mut wake = site.behind(&before);
         wake.insert(name.to_owned());
+        self.drop_if_empty(namespace);
         keys(namespace, wake)
     }
 
-    /// A labelled Secret as a watch shows it (`written` absent), or as it came back from our own write. Returns whom to
-    /// wake: nobody where nothing is new.
+    /// A labelled Secret as a watch or a live read shows it (`written` absent), or as it came back from our own write.
+    /// Returns whom to wake: nobody where nothing is new.
     pub fn put_secret(&mut self, namespace: &str, mut view: SecretView, written: Option<Instant>) -> Vec<Key> {
         let site = self.namespaces.entry(namespace.to_owned()).or_default();
-        if let Some(type_) = view.type_.take() {
-            site.types.insert(view.uid.clone(), type_);
-        }
         let name = view.name.clone();
+        let known_type = site.secrets.get(&name).filter(|entry| entry.view.uid == view.uid);
+        let type_ = view.type_.take().or_else(|| known_type.and_then(|entry| entry.type_.clone()));
         if site
             .buried
             .get(&name)
@@ -222,7 +222,11 @@ impl Index {
         if let Some(before) = site.secrets.get_mut(&name)
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
-            let shown = written.is_none() && before.view.resource_version == view.resource_version;
+            let same = before.view.uid == view.uid && before.view.resource_version == view.resource_version;
+            if same {
+                before.type_ = type_;
+            }
+            let shown = written.is_none() && same;
             if shown && before.unconfirmed.take().is_some() {
                 // Nothing new to its owner, who wrote it; but others may wait for its place.
                 let mut others = site.by_secret.get(&name).cloned().unwrap_or_default();
@@ -241,7 +245,7 @@ impl Index {
         for owner in owners(&view) {
             site.by_owner.entry(owner).or_default().insert(name.clone());
         }
-        site.secrets.insert(name, Entry { view, unconfirmed: written });
+        site.secrets.insert(name, Entry { view, unconfirmed: written, type_ });
         if written.is_some() { Vec::new() } else { keys(namespace, wake) }
     }
 
@@ -249,21 +253,38 @@ impl Index {
     /// frees a name that others wait for.
     pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
         let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        if site.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid) {
-            if let Some(entry) = site.secrets.remove(&view.name) {
-                site.unlink_secret(&entry.view);
-            }
-            site.types.remove(&view.uid);
+        if site.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid)
+            && let Some(entry) = site.secrets.remove(&view.name)
+        {
+            site.unlink_secret(&entry.view);
         }
         site.buried.remove(&view.name);
-        keys(namespace, site.concerned(view))
+        let concerned = keys(namespace, site.concerned(view));
+        self.drop_if_empty(namespace);
+        concerned
     }
 
     /// We deleted a Secret: until its end is seen, no event from before may bring it back.
+    ///
+    /// Where the watch has shown the end before our answer came, there is nothing to keep out any more.
     pub fn bury(&mut self, namespace: &str, view: &SecretView) {
-        self.remove_secret(namespace, view);
-        let site = self.namespaces.entry(namespace.to_owned()).or_default();
-        site.buried.insert(view.name.clone(), view.clone());
+        let known = |site: &Site| site.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid);
+        if self.namespaces.get(namespace).is_some_and(known) {
+            self.remove_secret(namespace, view);
+            let site = self.namespaces.entry(namespace.to_owned()).or_default();
+            site.buried.insert(view.name.clone(), view.clone());
+        }
+    }
+
+    /// Namespaces come and go; what is left of one is nothing. What a watch on its sources has listed stays until that
+    /// watch ends, for it will not list again.
+    fn drop_if_empty(&mut self, namespace: &str) {
+        let empty = |site: &Site| {
+            site.objects.is_empty() && site.secrets.is_empty() && site.buried.is_empty() && !site.sources.synced
+        };
+        if self.namespaces.get(namespace).is_some_and(empty) {
+            self.namespaces.remove(namespace);
+        }
     }
 
     /// A list of objects is complete: what it shows replaces all that was known, also newer versions, for a list after
@@ -295,26 +316,26 @@ impl Index {
     /// A list of labelled Secrets is complete: what it shows replaces all that was known, also newer versions, for a
     /// list after a restore of etcd shows older ones.
     pub fn replace_secrets(&mut self, namespace: Option<&str>, listed: Vec<(String, SecretView)>) -> Vec<Key> {
-        let mut before: HashMap<(String, String), SecretView> = HashMap::new();
+        let mut before: HashMap<(String, String), Entry> = HashMap::new();
         for (name, site) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
             site.buried.clear();
             for (secret, entry) in site.secrets.drain() {
-                before.insert((name.clone(), secret), entry.view);
+                before.insert((name.clone(), secret), entry);
             }
             site.by_owner.clear();
         }
         let mut wake = Vec::new();
-        for (namespace, view) in listed {
-            let old = before.remove(&(namespace.clone(), view.name.clone()));
-            let same =
-                old.as_ref().is_some_and(|old| old.uid == view.uid && old.resource_version == view.resource_version);
+        for (namespace, mut view) in listed {
+            let old = before.remove(&(namespace.clone(), view.name.clone())).filter(|old| old.view.uid == view.uid);
+            let same = old.as_ref().is_some_and(|old| old.view.resource_version == view.resource_version);
+            view.type_ = old.and_then(|old| old.type_);
             let concerned = self.put_secret(&namespace, view, None);
             if !same {
                 wake.extend(concerned);
             }
         }
-        for ((namespace, _), view) in before {
-            wake.extend(self.remove_secret(&namespace, &view));
+        for ((namespace, _), gone) in before {
+            wake.extend(self.remove_secret(&namespace, &gone.view));
         }
         wake
     }
@@ -356,6 +377,7 @@ impl Index {
         if let Some(site) = self.namespaces.get_mut(namespace) {
             site.sources = Sources::default();
         }
+        self.drop_if_empty(namespace);
     }
 }
 
@@ -414,12 +436,14 @@ impl Site {
         let reserved_for = wanting
             .filter(|peer| **peer != own.name)
             .filter_map(|peer| self.objects.get(peer))
-            // Nothing is written for these, so nothing is kept for them.
-            .filter(|peer| !peer.deleting && !peer.spec.suspended() && peer.violations.is_empty())
             .find(|peer| {
+                // Also for one that is suspended or being deleted: its name is still its name.
                 let lost_it = peer.status.record.as_ref().is_some_and(|held| held.name == record);
-                // An object without a record leaves a free name to one that wants to move there.
+                // An object without a record leaves a free name to one that wants to move there, and can.
                 let moves_there = own.status.id.is_none()
+                    && !peer.deleting
+                    && !peer.spec.suspended()
+                    && peer.violations.is_empty()
                     && peer.status.id.is_some()
                     && peer.status.name.as_ref().is_some_and(|held| *held != own.spec.name);
                 lost_it || moves_there

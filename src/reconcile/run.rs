@@ -352,7 +352,8 @@ impl Operator {
         world.repair_wait = if world.failures == 0 { self.repair_wait(key) } else { None };
         world.rejected = self.rejected().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
-        let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events };
+        let wake = |keys: Vec<Key>| self.shared.wake(keys);
+        let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events, wake: &wake };
         let end = actor.pass(&mut world).await;
         // A pass that failed has a backoff of its own.
         if world.repaired && matches!(end, End::Finished(_)) {

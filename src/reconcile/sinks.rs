@@ -45,7 +45,8 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self, keys: Vec<Key>) {
+    /// Has these looked at, ahead of what nobody waits for.
+    pub fn wake(&self, keys: Vec<Key>) {
         for key in keys {
             self.queue.add(key, Lane::Fresh);
         }

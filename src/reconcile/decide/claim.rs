@@ -88,6 +88,14 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
                 Claim::Foreign(problem)
             };
         }
+        Credence::Valid { .. } if view.type_.as_deref().is_some_and(|type_| type_ != TYPE_RECORD) => {
+            let message = format!(
+                "record {} was copied into a Secret of another type: remove it, or restore it from a backup",
+                view.name
+            );
+            let problem = Problem::new(Reason::RecordTampered, message);
+            return if in_status { Claim::Refused(problem) } else { Claim::Foreign(problem) };
+        }
         Credence::Valid { meta, .. } => meta,
     };
     if meta.owner != own.name {

@@ -177,6 +177,14 @@ pub(super) fn draft(world: &World) -> Result<Outcome<'_>, Step> {
     // Of two records the higher version wins, then the higher generation, then the one that spec.name names.
     records.sort_by_key(|seen| seen.record().map(|meta| (meta.version, meta.generation, meta.name == own.spec.name)));
     if let Some(base) = records.pop() {
+        // A rename may have ended between its new record and its status, and the old record have lost its label since:
+        // once status names the new one, nobody would find the old one again.
+        if let Some(before) = &own.status.record
+            && before.name != base.view.name
+            && *world.secret(&before.name) == Known::Unseen
+        {
+            return Err(Step::Read(Read::Secret(before.name.clone())));
+        }
         records.extend(strays(world, base));
         return going_on(world, base, records);
     }
@@ -342,6 +350,10 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         return Err(Step::Finish(Finish::retry()));
     }
     if own.status.version.is_some_and(|version| i64::try_from(before.version).is_ok_and(|before| before < version)) {
+        // The caches of objects and of records are not in step with each other: only a live look can tell.
+        if world.record_confirmed.as_ref() != Some(&base.view.uid) {
+            return Err(Step::Read(Read::Secret(base.view.name.clone())));
+        }
         let message = format!(
             "record {} is an older version than status.version; what is served stays: restore the newer record, or remove this one",
             base.view.name

@@ -218,7 +218,8 @@ impl Operator {
         world.failures = locked(&self.state).failures.get(name).copied().unwrap_or_default();
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
-        let actor = Actor { cluster, keyring: &self.keyring, index: &self.index, events: &self.events };
+        let wake = |keys: Vec<Key>| locked(&self.state).queue.extend(keys.into_iter().map(|key| key.name));
+        let actor = Actor { cluster, keyring: &self.keyring, index: &self.index, events: &self.events, wake: &wake };
         let end = actor.pass(&mut world).await;
         if let Some(rest) = line.rest() {
             rest.await;

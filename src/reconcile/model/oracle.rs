@@ -16,10 +16,7 @@ use super::{
     store::{Field, Maker, NAMESPACE, Object, Stored},
 };
 use crate::{
-    api::{
-        keys::{ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET},
-        types::Adoption,
-    },
+    api::keys::{ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET},
     crypto::{
         Keyring,
         mse1::{self, Place, Record},
@@ -39,6 +36,8 @@ pub(super) struct Oracle {
     keyring: Arc<Keyring>,
     /// Values by id and version.
     values: BTreeMap<(String, u64), Vec<u8>>,
+    /// The newest version that each target, by uid, has held.
+    delivered: BTreeMap<String, u64>,
     /// The last record of each id.
     last: BTreeMap<String, OpenRecord>,
     /// The id of each ManagedSecret, by uid.
@@ -59,6 +58,7 @@ impl Oracle {
         Self {
             keyring,
             values: BTreeMap::new(),
+            delivered: BTreeMap::new(),
             last: BTreeMap::new(),
             ids: BTreeMap::new(),
             excused: BTreeSet::new(),
@@ -179,8 +179,10 @@ impl Oracle {
         after: &Stored,
         secrets: &BTreeMap<String, Stored>,
     ) -> Option<String> {
-        // The operator may act on a spec that was edited a moment ago: what it applied tells what it wanted.
-        let _ = writer.filter(|object| object.spec.adoption() == Adoption::IfUnowned);
+        // The operator may act on a spec that was edited a moment ago.
+        if writer.is_some_and(|writer| !writer.adopted_once) {
+            return Some("its spec has never allowed adoption".to_owned());
+        }
         let controlled = before
             .fields
             .iter()
@@ -274,9 +276,18 @@ impl Oracle {
             }
             let value = BASE64_STANDARD.decode(cell.value.as_str().unwrap_or_default()).unwrap_or_default();
             let written = before.and_then(|before| before.data(key)) != cell.value.as_str();
-            let known = self.values.iter().any(|((of, _), known)| *of == id && *known == value);
-            if written && !known {
-                self.say(format!("target {name} got a value that its secret never had"));
+            let of_it = self.values.iter().filter(|((of, _), known)| *of == id && **known == value);
+            let newest = of_it.map(|((_, version), _)| *version).max();
+            let before = self.delivered.get(&after.uid).copied();
+            match newest {
+                _ if !written => {}
+                None => self.say(format!("target {name} got a value that its secret never had")),
+                Some(newest) if Some(newest) < before => {
+                    self.say(format!("target {name} got the value of version {newest} over that of {before:?}"));
+                }
+                Some(newest) => {
+                    self.delivered.insert(after.uid.clone(), newest);
+                }
             }
         }
     }

@@ -93,7 +93,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn base64(text: &str) -> serde_json::Value {
+pub(super) fn base64(text: &str) -> serde_json::Value {
     json!(BASE64_STANDARD.encode(text))
 }
 

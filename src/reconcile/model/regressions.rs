@@ -145,3 +145,100 @@ fn what_the_rules_are_for() {
         ends_well(&steps);
     }
 }
+
+#[test]
+fn an_adopted_secret_that_is_moved_back_to_with_another_type_is_not_recreated() {
+    ends_well(&[
+        event(Squat { target: 3, value: None, controlled: false }),
+        event(Squat { target: 4, value: None, controlled: true }),
+        event(Apply(0, vec![Adopt(true), super::steps::Edit::TargetName(3)])),
+        first(Settle),
+        event(Apply(0, vec![super::steps::Edit::TargetName(4)])),
+        first(Settle),
+        event(Apply(0, vec![super::steps::Edit::TargetName(3), TargetType(true)])),
+        first(Settle),
+    ]);
+}
+
+#[test]
+fn an_adopted_secret_that_is_moved_back_to_with_another_key_is_not_overwritten() {
+    ends_well(&[
+        event(Squat { target: 3, value: Some(false), controlled: false }),
+        event(Squat { target: 4, value: None, controlled: true }),
+        event(Apply(0, vec![Adopt(true), super::steps::Edit::TargetName(3), super::steps::Edit::TargetKey(true)])),
+        first(Settle),
+        event(Apply(0, vec![super::steps::Edit::TargetName(4)])),
+        first(Settle),
+        event(Apply(0, vec![super::steps::Edit::TargetName(3), super::steps::Edit::TargetKey(false)])),
+        first(Settle),
+    ]);
+}
+
+#[test]
+fn a_type_that_changed_while_secrets_could_not_be_written_is_not_forgotten() {
+    let broken = || Pass { object: 0, late: false, fault: Some((0, super::line::Fault::Error)), meanwhile: None };
+    ends_well(&[
+        event(Apply(0, vec![])),
+        first(Settle),
+        first(super::steps::Work::Restart),
+        second(super::steps::Work::Restart),
+        event(Apply(0, vec![TargetType(true)])),
+        first(CatchUp),
+        first(broken()),
+        first(broken()),
+        first(Settle),
+    ]);
+}
+
+#[test]
+fn an_old_value_is_not_served_over_a_newer_one() {
+    use super::{
+        operator::Stream,
+        play::{Play, VALUES, base64},
+        steps::{Edit, Event::Source, From, Work::Hear},
+    };
+    let steps = [
+        event(Source { source: 0, value: 0, other_key: false }),
+        event(Apply(0, vec![Edit::From(From::Source { source: 0, other_key: false })])),
+        first(Settle),
+        second(Settle),
+        event(Meddle(0, super::steps::Meddle::EditValue)),
+        first(Hear(Stream::Labelled, 10)),
+        event(Source { source: 0, value: 1, other_key: false }),
+        first(meanwhile(0, 1, Other { object: 0, fresh: true, fault: None })),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let play = Play::new(false);
+        for step in &steps {
+            play.step(step).await;
+        }
+        let newest = base64(VALUES[1]);
+        let server = play.server();
+        let target = &server.secrets["a"];
+        assert_eq!(target.data("value"), newest.as_str(), "{}", play.story());
+        assert_eq!(server.objects["a"].ready(), ("True".to_owned(), "Served".to_owned()));
+    });
+}
+
+#[test]
+fn an_unlabelled_record_that_an_interrupted_rename_left_is_found() {
+    use super::{
+        line::Fault::DieBefore,
+        steps::{Edit::Name, Meddle::RemoveRole},
+    };
+    ends_well(&[
+        event(Apply(0, vec![super::steps::Edit::Suspend(true)])),
+        event(Apply(1, vec![])),
+        event(Apply(2, vec![Name(0)])),
+        first(Settle),
+        event(Apply(2, vec![Name(2)])),
+        event(Meddle(6, RemoveRole)),
+        first(Pass {
+            object: 0,
+            late: false,
+            fault: None,
+            meanwhile: Some((0, Box::new(Other { object: 2, fresh: true, fault: Some((2, DieBefore)) }))),
+        }),
+    ]);
+}

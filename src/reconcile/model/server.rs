@@ -13,7 +13,7 @@ use super::{
     oracle::Oracle,
     store::{Field, Invalid, Maker, Object, Stored, fields_of},
 };
-use crate::api::{ManagedSecretSpec, keys::LABEL_ROLE, validate_spec};
+use crate::api::{ManagedSecretSpec, keys::LABEL_ROLE, types::Adoption, validate_spec};
 
 /// One change, as a watch tells it: before and after.
 #[derive(Clone, Debug)]
@@ -231,6 +231,7 @@ impl Server {
         if !validate_spec(name, &spec).is_empty() {
             return;
         }
+        let adopts = spec.adoption() == Adoption::IfUnowned;
         match self.objects.get(name).cloned() {
             None => {
                 let uid = self.new_uid();
@@ -243,12 +244,14 @@ impl Server {
                     status: None,
                     finalizer: false,
                     deleting: false,
+                    adopted_once: adopts,
                 };
                 self.put_object(None, made);
             }
             Some(live) if live.spec == spec => {}
             Some(live) => {
-                let after = Object { spec, generation: live.generation + 1, ..live.clone() };
+                let adopted_once = live.adopted_once || adopts;
+                let after = Object { spec, generation: live.generation + 1, adopted_once, ..live.clone() };
                 self.put_object(Some(live), after);
             }
         }

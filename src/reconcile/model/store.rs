@@ -70,6 +70,8 @@ pub(super) struct Object {
     pub(super) status: Option<Value>,
     pub(super) finalizer: bool,
     pub(super) deleting: bool,
+    /// Some generation of its spec has allowed adoption.
+    pub(super) adopted_once: bool,
 }
 
 /// Why an apply is refused: the field that is invalid.
