@@ -167,7 +167,9 @@ fn decoded_text(value: &Value) -> String {
             _ => format!("{text}\n"),
         },
         Value::Array(items) => items.iter().map(decoded_text).collect(),
-        Value::Object(fields) => fields.iter().map(|(key, value)| format!("{key}\n{}", decoded_text(value))).collect(),
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(key, value)| [key.clone(), "\n".to_owned(), decoded_text(value)]).collect()
+        }
         other => format!("{other}\n"),
     }
 }
