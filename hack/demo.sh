@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The story of one secret, told with the real kubectl: every command is shown before its output, and every step is
-# checked. Runs inside `controlplane run`, which has started a control plane, installed the CRD and started the operator.
+# checked. Runs inside `controlplane run`, which has started a control plane, made CRD and namespace, started the operator,
+# and removes all of it in the end.
 set -euo pipefail
 
 namespace=shop
@@ -84,18 +85,9 @@ spec:
 YAML
 }
 
-# Clean up a cluster that outlives the demo.
-leave() {
-    if [[ ${USE_EXISTING_CLUSTER:-} == true && ${KEEP:-} != 1 ]]; then
-        kubectl delete namespace "$namespace" managed-secrets-system --ignore-not-found >/dev/null 2>&1 || true
-        kubectl delete crd managedsecrets.managedsecrets.dev --ignore-not-found >/dev/null 2>&1 || true
-    fi
-}
-trap leave EXIT
-
 chapter "A cluster that knows ManagedSecrets"
 run kubectl get crd managedsecrets.managedsecrets.dev
-run kubectl create namespace $namespace
+run kubectl get namespace $namespace
 public_key() { kubectl -n managed-secrets-system get configmap managed-secrets-sealing-key >/dev/null 2>&1; }
 until_true "the operator has published the key to seal with" public_key
 
