@@ -48,13 +48,18 @@ impl Access {
         Ok(Client::try_from(self.config().await?)?)
     }
 
-    /// A client as `user` in `groups` (and `system:authenticated`), by impersonation.
-    pub async fn client_as(&self, user: &str, groups: &[&str]) -> Result<Client> {
+    /// The configuration of `user` in `groups` (and `system:authenticated`), by impersonation.
+    pub async fn config_as(&self, user: &str, groups: &[&str]) -> Result<Config> {
         let mut config = self.config().await?;
         let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
         config.auth_info.impersonate = Some(user.to_owned());
         config.auth_info.impersonate_groups = Some(groups);
-        Ok(Client::try_from(config)?)
+        Ok(config)
+    }
+
+    /// A client with it.
+    pub async fn client_as(&self, user: &str, groups: &[&str]) -> Result<Client> {
+        Ok(Client::try_from(self.config_as(user, groups).await?)?)
     }
 
     /// A kubeconfig that speaks as a service account, with a token of one hour. It ends with the control plane's folder.
