@@ -17,6 +17,7 @@ pub mod logging;
 pub mod manifests;
 pub mod run;
 mod seal;
+pub mod webhooks;
 mod yaml;
 
 use std::ffi::OsString;

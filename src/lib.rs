@@ -19,10 +19,12 @@
 //! | [`kek`] | who holds the key-encryption key, and how the keyring is loaded and first made |
 //! | [`engine`] | watches, queue, workers, clients, supervision; knows nothing of secrets |
 //! | [`reconcile`] | observe → decide (pure) → act → status |
+//! | [`admission`] | the webhooks that seal plaintext before it is stored, and their certificates |
 //! | [`cli`] | the commands and what they print |
 //!
-//! Dependencies point downwards only: `cli → {reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
+//! Dependencies point downwards only: `cli → {admission, reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
 
+pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod crypto;

@@ -8,6 +8,7 @@ mod markdown;
 
 /// What is tested; one module a subject.
 mod integration {
+    mod admission;
     mod adoption;
     mod borrowed_rights;
     mod canary;

@@ -6,6 +6,8 @@ pub const GROUP: &str = "managedsecrets.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Kind of the resource.
 pub const KIND: &str = "ManagedSecret";
+/// Plural of the resource.
+pub const PLURAL: &str = "managedsecrets";
 /// Field manager of every write of the operator (server-side apply).
 pub const FIELD_MANAGER: &str = "managed-secrets";
 /// Prefix of the object name of a backing record; user-chosen names must not begin with it.
@@ -71,6 +73,23 @@ pub const KEYRING_DATA_KEY: &str = "keyring.json";
 pub const KEK_PREFIX: &str = "managed-secrets-kek-";
 /// Data key of a local KEK Secret.
 pub const KEK_DATA_KEY: &str = "kek";
+/// Secret type of the webhooks' certificate authorities and secret paths.
+pub const TYPE_WEBHOOK: &str = "managedsecrets.dev/webhook";
+/// Name of the Secret of that type, in the operator's namespace.
+pub const WEBHOOK_SECRET: &str = "managed-secrets-webhook";
+/// Data key of that Secret.
+pub const WEBHOOK_DATA_KEY: &str = "webhook.json";
+/// Name of the MutatingWebhookConfiguration. The API server calls webhooks in the order of these names, and those called
+/// before ours see plaintext.
+pub const SEAL_CONFIGURATION: &str = "0-managed-secrets-seal";
+/// Name of the ValidatingWebhookConfiguration.
+pub const WARN_CONFIGURATION: &str = "managed-secrets-warn";
+/// Name of the sealing webhook, which users read in refusals.
+pub const SEAL_WEBHOOK: &str = "seal.managedsecrets.dev";
+/// Name of the warning webhook.
+pub const WARN_WEBHOOK: &str = "warn.managedsecrets.dev";
+/// Annotation in which `kubectl apply` keeps the manifest as it was applied.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Name of the ConfigMap that publishes the sealing public key, in the operator's namespace.
 pub const PUBLIC_KEY_CONFIGMAP: &str = "managed-secrets-sealing-key";
 /// Data key of that ConfigMap.

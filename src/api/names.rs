@@ -25,6 +25,13 @@ pub fn record_name(name: &str) -> String {
     out
 }
 
+/// Name of an object of the cluster that belongs to one installation: that of an operator for the whole cluster, or of
+/// one for some namespaces, of which a cluster may have several, each in a namespace of its own.
+#[must_use]
+pub fn cluster_object_name(name: &str, operator_namespace: &str, whole_cluster: bool) -> String {
+    if whole_cluster { name.to_owned() } else { format!("{name}.{operator_namespace}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

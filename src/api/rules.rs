@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX};
-use super::limits::{ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, SECRET_NAME_MAX};
+use super::limits::{ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, SEALED_PREFIX, SECRET_NAME_MAX};
 use super::validate::FieldReason;
 
 pub(super) mod sealed;
@@ -130,7 +130,7 @@ fn spec_rules() -> Vec<Rule> {
         Rule {
             at: "spec.value",
             field: "",
-            cel: sealed::cel(),
+            cel: sealed::cel("self"),
             message: "must be sealed text (`mss1.…`): seal the value with `managed-secrets seal --name NAME --namespace NAMESPACE`, where NAME is the object's metadata.name".to_owned(),
             // "Invalid" would have the server print the value.
             reason: FieldReason::Forbidden,
@@ -178,6 +178,24 @@ const BUILT_IN_TYPES: [(&str, &[&str]); 3] = [
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
     ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
 ];
+
+/// CEL: what `expression` evaluates to is well-formed sealed text, as [`RULES`] ask of `spec.value`.
+#[must_use]
+pub fn sealed_text_cel(expression: &str) -> String {
+    sealed::cel(expression)
+}
+
+/// CEL: the string that `expression` evaluates to holds a manifest in which some `value` is a string and not sealed.
+///
+/// It looks at the text, for CEL reads no JSON. A substring alone would refuse sealed values or miss others: so it looks
+/// at how each of them begins.
+#[must_use]
+pub fn plaintext_in_json_cel(expression: &str) -> String {
+    let begin = SEALED_PREFIX.len();
+    format!(
+        r#"{expression}.findAll('"value": ?"[^"]{{0,{begin}}}').exists(found, !found.endsWith('"{SEALED_PREFIX}'))"#
+    )
+}
 
 /// CEL: a target may have the Secret type that `expression` evaluates to.
 #[must_use]

@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::error::EXIT_CODES;
 use super::logging::LogFormat;
 use super::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
-use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use super::webhooks::{DEFAULT_LISTEN, Listen};
+use crate::api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,6 +92,22 @@ pub struct RunArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
+    /// Address that the webhooks are served on, or off
+    #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
+    pub webhook_listen: Listen,
+
+    /// Service by which the API server reaches the webhooks, in the operator's namespace
+    #[arg(long, value_name = "SERVICE", env = "MANAGED_SECRETS_WEBHOOK_SERVICE", default_value = keys::OPERATOR_NAME)]
+    pub webhook_service: String,
+
+    /// URL (https://HOST:PORT) by which the API server reaches the webhooks of an operator outside the cluster
+    #[arg(long, value_name = "URL", env = "MANAGED_SECRETS_WEBHOOK_URL")]
+    pub webhook_url: Option<http::Uri>,
+
+    /// Folder with the webhooks' certificate (tls.crt, tls.key, ca.crt); when absent the operator makes its own
+    #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
+    pub webhook_cert_dir: Option<PathBuf>,
+
     /// How many objects are worked on at once
     #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]
     pub workers: NonZeroUsize,
@@ -134,6 +151,10 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
+    /// Leave out the webhooks: values have to be sealed before they are applied
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
+    pub without_webhooks: bool,
+
     /// Leave out an admission policy; may be given several times (in the environment: separated by commas)
     #[arg(
         long = "without-policy",
@@ -154,9 +175,20 @@ impl From<ManifestsArgs> for Options {
             restorers,
             kek_file,
             allow_cluster_scope,
+            without_webhooks,
             without_policies,
         } = args;
-        Self { operator_namespace, image, namespaces, restorers, kek_file, allow_cluster_scope, without_policies }
+        let webhooks = !without_webhooks;
+        Self {
+            operator_namespace,
+            image,
+            namespaces,
+            restorers,
+            kek_file,
+            allow_cluster_scope,
+            webhooks,
+            without_policies,
+        }
     }
 }
 

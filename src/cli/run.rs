@@ -5,7 +5,10 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
-use super::{CliError, RunArgs, connect, logging};
+use super::{
+    CliError, RunArgs, connect, logging,
+    webhooks::{Plan, beside},
+};
 use crate::{
     api::keys::DEFAULT_OPERATOR_NAMESPACE,
     engine::{self, run::log_panics, shutdown::Signals},
@@ -24,14 +27,17 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         Some(file) => Provider::file(file).map_err(|error| CliError::Usage(error.to_string()))?,
         None => Provider::Local,
     };
-    let options = Options {
+    let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
+    let plan = Plan::of(&args, &own_namespace)?;
+    let mut options = Options {
         namespaces: args.namespaces,
-        operator_namespace: operator_namespace(args.operator_namespace, Path::new(POD_NAMESPACE_FILE)),
+        operator_namespace: own_namespace,
         provider,
         allow_cluster_scope: args.allow_cluster_scope,
         workers: engine::run::Options { workers: args.workers.get(), ..engine::run::Options::default() },
         clients: engine::client::Options::default(),
         timing: engine::watch::Timing::default(),
+        beside: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -43,6 +49,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let config = connect::config().await?;
         // The error says it all; the client's own line about it would make two of one.
         reachable(&config).with_subscriber(NoSubscriber::default()).await?;
+        if let Some(plan) = plan {
+            options.beside = Some(beside(plan.listen()?));
+        }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             operator_namespace = options.operator_namespace,

@@ -29,6 +29,15 @@ pub struct Key {
     pub name: String,
 }
 
+/// Who has what another wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Holder {
+    /// A ManagedSecret, by its `metadata.name`.
+    Object(String),
+    /// A Secret that no ManagedSecret owns any more.
+    Secret(String),
+}
+
 /// What one pass starts from.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -118,6 +127,33 @@ impl Index {
     pub fn is_fresh(&self, key: &Key) -> bool {
         let own = self.namespaces.get(&key.namespace).and_then(|site| site.objects.get(&key.name));
         own.is_some_and(|own| own.status.observed_generation != Some(own.generation))
+    }
+
+    /// Whom the name `name` belongs to, if not to the object `asking`: its record's owner, else one that wants it too.
+    #[must_use]
+    pub fn holder_of_name(&self, namespace: &str, name: &str, asking: &str) -> Option<Holder> {
+        let site = self.namespaces.get(namespace)?;
+        let record = record_name(name);
+        match site.secrets.get(&record).map(|entry| entry.view.annotation(ANNO_OWNER).unwrap_or_default()) {
+            Some(owner) if owner == asking => None,
+            Some(owner) if site.objects.contains_key(owner) => Some(Holder::Object(owner.to_owned())),
+            Some(_) => Some(Holder::Secret(record)),
+            None => site.by_name.get(name)?.iter().find(|other| *other != asking).cloned().map(Holder::Object),
+        }
+    }
+
+    /// Whom a delivered Secret belongs to, if not to the object `asking`.
+    #[must_use]
+    pub fn holder_of_target(&self, namespace: &str, secret: &str, asking: &str) -> Option<Holder> {
+        let owner = self.namespaces.get(namespace)?.secrets.get(secret)?.view.annotation(ANNO_OWNER)?;
+        (owner != asking).then(|| Holder::Object(owner.to_owned()))
+    }
+
+    /// Whether a Secret that a value could be taken from is known not to exist.
+    #[must_use]
+    pub fn lacks_source(&self, namespace: &str, secret: &str) -> bool {
+        let sources = self.namespaces.get(namespace).map(|site| &site.sources);
+        sources.is_some_and(|sources| sources.synced && !sources.versions.contains_key(secret))
     }
 
     /// Every object.

@@ -79,6 +79,23 @@ pub struct Options {
     pub clients: client::Options,
     /// The watches.
     pub timing: Timing,
+    /// What else runs in this process, on the same keys and caches.
+    pub beside: Option<Beside>,
+}
+
+/// Starts more tasks, as soon as the keyring is open and the watches are started.
+pub type Beside = Box<dyn FnOnce(Parts) + Send>;
+
+/// What a running operator is made of, for what runs beside it.
+pub struct Parts {
+    /// For calls.
+    pub client: Client,
+    /// For further watches and tasks.
+    pub watcher: Watcher,
+    /// The keyring.
+    pub keys: Arc<Keys>,
+    /// The caches.
+    pub shared: Arc<Shared>,
 }
 
 /// Why the operator ended, though nobody told it to.
@@ -119,6 +136,15 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         shutdown: shutdown.clone(),
     };
     let started = start_watches(&watcher, &shared, &options.namespaces);
+    if let Some(start) = options.beside {
+        let parts = Parts {
+            client: clients.call.clone(),
+            watcher: watcher.clone(),
+            keys: Arc::clone(&keys),
+            shared: Arc::clone(&shared),
+        };
+        start(parts);
+    }
     let spawner = supervisor.spawner();
     spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
     let namespace = options.operator_namespace.clone();

@@ -146,7 +146,8 @@ fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<()> {
     let process = Process::new(program)
         .arg("run")
         .env("KUBECONFIG", control_plane.access().kubeconfig_path())
-        .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", OPERATOR_NAMESPACE);
+        .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", OPERATOR_NAMESPACE)
+        .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off");
     control_plane.supervisor().run(OPERATOR, &process)
 }
 

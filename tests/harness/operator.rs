@@ -18,7 +18,8 @@ pub struct Operator {
 
 impl Operator {
     /// Starts `PROGRAM run ARGUMENT…` with the rights of `kubeconfig`. Tests know the program as
-    /// `env!("CARGO_BIN_EXE_managed-secrets")`.
+    /// `env!("CARGO_BIN_EXE_managed-secrets")`. It serves webhooks only where the arguments say where: several run at once,
+    /// and there is one default port.
     pub async fn start(
         control_plane: &ControlPlane,
         program: impl AsRef<Path>,
@@ -27,7 +28,11 @@ impl Operator {
     ) -> Result<Self> {
         let supervisor = Arc::clone(control_plane.supervisor());
         let name = format!("operator-{}", uuid::Uuid::new_v4().simple());
-        let process = Process::new(program.as_ref()).arg("run").args(arguments).env("KUBECONFIG", kubeconfig);
+        let process = Process::new(program.as_ref())
+            .arg("run")
+            .args(arguments)
+            .env("KUBECONFIG", kubeconfig)
+            .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off");
         let this = Self { supervisor: Arc::clone(&supervisor), name: name.clone() };
         blocking(move || supervisor.run(&name, &process)).await?;
         Ok(this)

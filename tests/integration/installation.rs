@@ -25,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is installed.
 pub(crate) fn options() -> Options {
-    Options { restorers: vec![RESTORER.to_owned()], ..Options::default() }
+    Options { restorers: vec![RESTORER.to_owned()], webhooks: false, ..Options::default() }
 }
 
 /// The operator's namespace in this installation.

@@ -19,7 +19,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::{Client, Config, client::Body};
 use managed_secrets::{
+    admission,
     api::keys,
+    cli::webhooks,
     engine::{
         client::{self, Answer, Tap as EngineTap, Wire},
         run,
@@ -228,6 +230,8 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     /// The clients' times; the taps come from above.
     pub(crate) clients: client::Options,
+    /// The webhooks; none unless a test asks for them.
+    pub(crate) webhooks: Option<admission::Options>,
 }
 
 impl Setup {
@@ -242,6 +246,7 @@ impl Setup {
             allow_cluster_scope: false,
             workers: 4,
             clients: client::Options::default(),
+            webhooks: None,
         }
     }
 
@@ -277,6 +282,7 @@ impl Setup {
                 ..self.clients
             },
             timing: self.timing,
+            beside: self.webhooks.map(webhooks::beside),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -321,8 +327,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The public key that values are sealed with, as the operator publishes it.
 pub(crate) async fn public_key(client: &Client) -> managed_secrets::crypto::mss1::PublicKey {
+    public_key_of(client, OPERATOR_NAMESPACE).await
+}
+
+/// The public key that the operator of this namespace publishes.
+pub(crate) async fn public_key_of(client: &Client, namespace: &str) -> managed_secrets::crypto::mss1::PublicKey {
     use k8s_openapi::api::core::v1::ConfigMap;
-    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), namespace);
     crate::harness::poll("the public key", PATIENCE, || async {
         let map = maps.get_opt(keys::PUBLIC_KEY_CONFIGMAP).await?;
         Ok(map

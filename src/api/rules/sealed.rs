@@ -17,12 +17,12 @@ const SUITE: &str = "AWR6AAEAA";
 const LAST_OF_TWO: &str = "AQgw";
 const LAST_OF_THREE: &str = "AEIMQUYcgkosw048";
 
-/// The rule for `spec.value`, which may be anything that JSON has.
-pub(super) fn cel() -> String {
+/// The rule for `spec.value`, which may be anything that JSON has: `text` is the CEL expression for it.
+pub(super) fn cel(text: &str) -> String {
     let prefix = SEALED_PREFIX.replace('.', r"\.");
     // 24 characters of head are six whole groups of four.
     format!(
-        "type(self) == string && self.size() >= {SEALED_MIN} && self.matches(r'^{prefix}{SUITE}[g-v][A-Za-z0-9_-]{{10}}A[Qgw]A[A-Za-z0-9_-]([A-Za-z0-9_-]{{4}})*([A-Za-z0-9_-][{LAST_OF_TWO}]|[A-Za-z0-9_-]{{2}}[{LAST_OF_THREE}])?$')"
+        "type({text}) == string && {text}.size() >= {SEALED_MIN} && {text}.matches(r'^{prefix}{SUITE}[g-v][A-Za-z0-9_-]{{10}}A[Qgw]A[A-Za-z0-9_-]([A-Za-z0-9_-]{{4}})*([A-Za-z0-9_-][{LAST_OF_TWO}]|[A-Za-z0-9_-]{{2}}[{LAST_OF_THREE}])?$')"
     )
 }
 

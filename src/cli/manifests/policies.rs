@@ -3,13 +3,14 @@
 //! RBAC says who may write a kind of object; these policies look into the objects. They fail closed, and hold with the
 //! operator down. Their match conditions run first and are cheap: almost every request leaves there.
 
+mod annotations;
 mod operator_writes;
 mod protected;
 mod user_rights;
 
 use serde_json::{Value, json};
 
-use super::{Options, metadata};
+use super::{Options, in_namespaces, metadata};
 use crate::api::keys;
 
 /// A group of policies that an installation may leave out.
@@ -21,11 +22,13 @@ pub enum PolicySwitch {
     Protected,
     /// The operator writes no Secrets but records, targets and its own keys.
     OperatorWrites,
+    /// No annotation holds a manifest with a plain value.
+    PlaintextAnnotations,
 }
 
 impl PolicySwitch {
     /// Every switch.
-    pub const ALL: [Self; 3] = [Self::UserRights, Self::Protected, Self::OperatorWrites];
+    pub const ALL: [Self; 4] = [Self::UserRights, Self::Protected, Self::OperatorWrites, Self::PlaintextAnnotations];
 }
 
 /// Every policy that is not left out, each followed by its binding.
@@ -37,6 +40,7 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
             PolicySwitch::UserRights => vec![user_rights::policy(options)],
             PolicySwitch::Protected => protected::policies(options),
             PolicySwitch::OperatorWrites => vec![operator_writes::policy(options)],
+            PolicySwitch::PlaintextAnnotations => vec![annotations::policy(options)],
         })
         .flat_map(|policy| policy.into_objects(options))
         .collect()
@@ -73,7 +77,7 @@ struct Validation {
 
 impl Policy {
     fn into_objects(self, options: &Options) -> [Value; 2] {
-        let name = installed_name(self.name, options);
+        let name = options.cluster_object_name(self.name);
         let named = |(name, expression): (&str, String)| json!({"name": name, "expression": expression});
         let validation = |validation: Validation| {
             json!({
@@ -89,10 +93,8 @@ impl Policy {
             "operations": self.resource.operations,
             "resources": [self.resource.name],
         }]});
-        if !self.namespaces.is_empty() {
-            constraints["namespaceSelector"] = json!({"matchExpressions": [
-                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": self.namespaces},
-            ]});
+        if let Some(selector) = in_namespaces(&self.namespaces) {
+            constraints["namespaceSelector"] = selector;
         }
         let mut spec = json!({
             "failurePolicy": "Fail",
@@ -119,12 +121,6 @@ impl Policy {
             }),
         ]
     }
-}
-
-/// Policies belong to the cluster, but operators of different namespaces may share one: then each has policies of its
-/// own, named after its namespace.
-fn installed_name(name: &str, options: &Options) -> String {
-    if options.namespaces.is_empty() { name.to_owned() } else { format!("{name}.{}", options.operator_namespace) }
 }
 
 /// The namespaces where ManagedSecrets are served, and the operator's own; empty means all.

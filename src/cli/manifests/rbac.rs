@@ -12,6 +12,8 @@ use crate::api::keys;
 const API_GROUP: &str = "rbac.authorization.k8s.io";
 /// Role of the operator in its own namespace: its keys and its public key.
 const KEYS_ROLE: &str = "managed-secrets-keys";
+/// Role of the operator on its webhook configurations.
+const WEBHOOKS_ROLE: &str = "managed-secrets-webhooks";
 /// Role of everyone who may seal a value: reading the public key.
 const PUBLIC_KEY_ROLE: &str = "managed-secrets-sealing-key-reader";
 
@@ -19,6 +21,9 @@ const PUBLIC_KEY_ROLE: &str = "managed-secrets-sealing-key-reader";
 pub(super) fn objects(options: &Options) -> Vec<Value> {
     let mut objects = operator(options);
     objects.extend(own_namespace(options));
+    if options.webhooks {
+        objects.extend(webhooks(options));
+    }
     objects.extend(public_key(options));
     objects.extend(people());
     objects
@@ -35,6 +40,7 @@ fn operator(options: &Options) -> Vec<Value> {
             "verbs": ["get", "list", "watch", "create", "patch", "delete"],
         },
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]},
     ]);
     let name = keys::OPERATOR_NAME;
     if options.namespaces.is_empty() {
@@ -63,6 +69,24 @@ fn own_namespace(options: &Options) -> [Value; 2] {
     ]);
     let namespace = Some(options.operator_namespace.as_str());
     [role("Role", KEYS_ROLE, namespace, &rules), binding("Role", KEYS_ROLE, namespace, &service_account(options))]
+}
+
+/// What the operator needs to tell the API server where its webhooks are: these two objects of the cluster, and no other.
+fn webhooks(options: &Options) -> [Value; 2] {
+    let rule = |resource: &str, name: &str| {
+        json!({
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": [resource],
+            "resourceNames": [options.cluster_object_name(name)],
+            "verbs": ["get", "list", "watch", "patch"],
+        })
+    };
+    let rules = json!([
+        rule("mutatingwebhookconfigurations", keys::SEAL_CONFIGURATION),
+        rule("validatingwebhookconfigurations", keys::WARN_CONFIGURATION),
+    ]);
+    let name = options.cluster_object_name(WEBHOOKS_ROLE);
+    [role("ClusterRole", &name, None, &rules), binding("ClusterRole", &name, None, &service_account(options))]
 }
 
 /// Whoever the API server knows may read the public key, and so seal a value for this cluster.

@@ -11,6 +11,9 @@ const NONROOT: u32 = 65532;
 /// exceeds its request is among the first that a full node kills.
 const MEMORY: &str = "256Mi";
 
+/// Where the container serves the webhooks; the default of `run --webhook-listen`.
+const WEBHOOK_PORT: u16 = 8443;
+
 /// The operator's namespace, under the strictest pod security standard.
 pub(super) fn namespace(options: &Options) -> Value {
     let mut metadata = metadata(&options.operator_namespace, None);
@@ -68,6 +71,7 @@ fn container(options: &Options) -> Value {
             "name": "MANAGED_SECRETS_OPERATOR_NAMESPACE",
             "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
         }],
+        "ports": [{"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}],
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -81,6 +85,9 @@ fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = vec!["run".to_owned(), "--log-format=json".to_owned()];
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
+    if !options.webhooks {
+        arguments.push("--webhook-listen=off".to_owned());
+    }
     if options.allow_cluster_scope {
         arguments.push("--allow-cluster-scope".to_owned());
     }

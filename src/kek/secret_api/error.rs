@@ -59,7 +59,7 @@ impl CallError {
         Self::Unreachable(error.into().to_string())
     }
 
-    pub(in crate::kek) fn request(error: impl fmt::Display) -> Self {
+    pub(crate) fn request(error: impl fmt::Display) -> Self {
         Self::Request(error.to_string())
     }
 }

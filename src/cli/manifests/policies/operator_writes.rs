@@ -43,9 +43,12 @@ fn variables(options: &Options) -> Vec<(&'static str, String)> {
             format!(
                 "!variables.isDelete\n\
                  && (variables.name == {} && variables.type == {}\n\
+                 || variables.name == {} && variables.type == {}\n\
                  || variables.name.startsWith({}) && variables.type == {})",
                 literal(keys::KEYRING_NAME),
                 literal(keys::TYPE_KEYRING),
+                literal(keys::WEBHOOK_SECRET),
+                literal(keys::TYPE_WEBHOOK),
                 literal(keys::KEK_PREFIX),
                 literal(keys::TYPE_KEK)
             ),

@@ -1,0 +1,86 @@
+//! An apply that changes nothing must write nothing.
+//!
+//! The API server sees plaintext come in where sealed text stands, notes that the caller changed the field, now, and only
+//! then asks us; after us, nothing has changed but that note. It ignores a note that differs in its date alone, but a
+//! later date also moves an entry behind others, and then it writes the object (kube-apiserver 1.36, `managedFields`
+//! sorted by operation and date). So where nothing else has changed, and the entries are the same in another order, we
+//! give it back the ones that stand.
+
+use serde_json::Value;
+
+/// JSON pointer to the notes of who manages what.
+pub(super) const MANAGED_FIELDS: &str = "/metadata/managedFields";
+/// What users and controllers write, besides status.
+const CONTENT: [&str; 5] =
+    ["/spec", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences", "/metadata/finalizers"];
+
+/// The stored `managedFields`, if all that `object` would change (after `replace`) is their order and dates.
+pub(super) fn managed_fields(object: &Value, stored: &Value, replace: &[(&'static str, Value)]) -> Option<Value> {
+    let (present, before) = (object.pointer(MANAGED_FIELDS)?, stored.pointer(MANAGED_FIELDS)?);
+    if present == before || undated(present)? != undated(before)? {
+        return None;
+    }
+    let mut object = object.clone();
+    for (pointer, value) in replace {
+        *object.pointer_mut(pointer)? = value.clone();
+    }
+    let same = CONTENT.iter().all(|pointer| object.pointer(pointer) == stored.pointer(pointer));
+    same.then(|| before.clone())
+}
+
+/// The entries without their dates, in an order of their own.
+fn undated(entries: &Value) -> Option<Vec<String>> {
+    let undated = |entry: &Value| {
+        let mut entry = entry.clone();
+        entry.as_object_mut()?.remove("time");
+        Some(entry.to_string())
+    };
+    let mut entries: Vec<String> = entries.as_array()?.iter().map(undated).collect::<Option<_>>()?;
+    entries.sort_unstable();
+    Some(entries)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: &str, entries: &[(&str, u8)]) -> Value {
+        let entry = |(manager, second): &(&str, u8)| json!({"manager": manager, "time": format!("T{second}")});
+        json!({
+            "metadata": {"labels": {"a": "b"}, "managedFields": entries.iter().map(entry).collect::<Vec<_>>()},
+            "spec": {"value": value},
+        })
+    }
+
+    fn given_back(object: &Value, stored: &Value) -> Option<Value> {
+        managed_fields(object, stored, &[("/spec/value", json!("sealed"))])
+    }
+
+    #[test]
+    fn order_and_dates_are_given_back_where_nothing_else_moved() {
+        let stored = object("sealed", &[("apply", 1), ("create", 1)]);
+        let again = object("plain", &[("create", 1), ("apply", 2)]);
+        assert_eq!(given_back(&again, &stored).as_ref(), stored.pointer(MANAGED_FIELDS));
+        assert_eq!(given_back(&object("plain", &[("apply", 1), ("create", 1)]), &stored), None, "nothing to give back");
+    }
+
+    #[test]
+    fn whatever_else_moves_keeps_its_note() {
+        let stored = object("sealed", &[("apply", 1), ("create", 1)]);
+        let again = object("plain", &[("create", 1), ("apply", 2)]);
+        assert_eq!(given_back(&object("plain", &[("create", 1), ("other", 2)]), &stored), None, "another manager");
+        assert_eq!(given_back(&object("plain", &[("apply", 2)]), &stored), None, "one less");
+        let changed = |pointer: &str, value: Value| {
+            let mut object = again.clone();
+            *object.pointer_mut(pointer).unwrap() = value;
+            object
+        };
+        assert_eq!(given_back(&changed("/metadata/labels/a", json!("c")), &stored), None, "a label");
+        assert_eq!(given_back(&changed("/spec", json!({"value": "plain", "name": "x"})), &stored), None, "the spec");
+        let sealed_afresh = managed_fields(&again, &stored, &[("/spec/value", json!("other"))]);
+        assert_eq!(sealed_afresh, None, "the value");
+    }
+}

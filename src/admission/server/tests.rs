@@ -1,0 +1,198 @@
+use std::{net::SocketAddr, time::Instant};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::*;
+use crate::admission::{
+    access::Access,
+    certificates::{
+        authority::{Document, Lifetimes},
+        folder,
+    },
+    http::{Webhooks, router},
+    testing::{Alone, document, keyring, object, readers, review},
+};
+
+/// Longer than any limit of these tests, for a machine that compiles beside it.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LIMITS: Limits = Limits {
+    connections: 4,
+    requests: 2,
+    body: 64 * 1024,
+    handshake: Duration::from_millis(600),
+    request: Duration::from_millis(900),
+    idle: Duration::from_secs(30),
+};
+
+struct Server {
+    address: SocketAddr,
+    authorities: Document,
+    path: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(limits: Limits) -> Self {
+        let (now, lives) = (jiff::Timestamp::now(), Lifetimes::default());
+        let authorities = Document::due(None, now, lives).unwrap().unwrap();
+        let served = Arc::new(Served::default());
+        served.set_paths(&authorities);
+        let leaf = authorities.issue(&["127.0.0.1".to_owned()], now, lives).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
+        served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key).unwrap());
+        let operator = Arc::new(Alone::new(keyring(&[document(1)])));
+        let access = Access::new(readers().0);
+        let webhooks = Webhooks {
+            served: Arc::clone(&served),
+            access,
+            operator,
+            allow_cluster_scope: false,
+            stats: Arc::default(),
+        };
+        let routes = router(Arc::new(webhooks), limits);
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, served, routes, limits, shutdown.clone()));
+        let path = authorities.path(now, lives).to_owned();
+        Self { address, authorities, path, shutdown, task }
+    }
+
+    async fn raw(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.authorities.bundle().as_bytes()) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, self.raw().await).await
+    }
+
+    fn good(&self) -> String {
+        let body = review("ann", &object("db", json!({"value": "plain"})), &serde_json::Value::Null).to_string();
+        self.head(body.len()) + &body
+    }
+
+    fn head(&self, length: usize) -> String {
+        let path = &self.path;
+        format!(
+            "POST /{path}/seal HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    }
+}
+
+/// Sends, and reads one answer's head and body.
+async fn ask(stream: &mut TlsStream<TcpStream>, text: &str) -> String {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = timeout(PATIENCE, stream.read(&mut buffer)).await.expect("an answer").unwrap_or(0);
+        answer.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let length = |head: &str| {
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok())
+        };
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| body.len() >= length(head).unwrap_or(0));
+        if read == 0 || whole {
+            return text;
+        }
+    }
+}
+
+/// Waits until the other side closes.
+async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Duration {
+    let began = Instant::now();
+    let mut buffer = [0; 1024];
+    let end = async { while stream.read(&mut buffer).await.unwrap_or(0) > 0 {} };
+    timeout(PATIENCE, end).await.expect("the server closes the connection");
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_are_answered_one_after_another_on_one_connection() {
+    let server = Server::start(LIMITS);
+    let mut stream = server.connect().await.unwrap();
+    for _ in 0..3 {
+        let answer = ask(&mut stream, &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"allowed\":true"), "{answer}");
+    }
+    // Proven, it may idle: longer than a stranger may.
+    sleep(LIMITS.handshake * 2).await;
+    assert!(ask(&mut stream, &server.good()).await.starts_with("HTTP/1.1 200"));
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_the_slow_are_sent_away() {
+    let server = Server::start(LIMITS);
+    // No handshake; half a handshake; no request; half a head; the wrong path; a proven one with half a body.
+    let mut silent = server.raw().await;
+    closed(&mut silent).await;
+    let mut half = server.raw().await;
+    half.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    closed(&mut half).await;
+    let mut mute = server.connect().await.unwrap();
+    closed(&mut mute).await;
+    let mut slow = server.connect().await.unwrap();
+    slow.write_all(b"POST /").await.unwrap();
+    closed(&mut slow).await;
+    let mut lost = server.connect().await.unwrap();
+    assert!(
+        ask(&mut lost, "POST /x/seal HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 404")
+    );
+    closed(&mut lost).await;
+    let mut stuck = server.connect().await.unwrap();
+    let answer = ask(&mut stuck, &(server.head(1000) + "{\"api")).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    // And all the while it serves others.
+    let mut good = server.connect().await.unwrap();
+    assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_is_refused() {
+    let server = Server::start(LIMITS);
+    for (text, expected) in [
+        (server.head(LIMITS.body + 1) + &"x".repeat(LIMITS.body + 1), "413"),
+        (format!("POST /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000)), "4"),
+        (format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(200)), "431"),
+        ("hello\r\n\r\n".to_owned(), "400"),
+    ] {
+        let mut stream = server.connect().await.unwrap();
+        let answer = ask(&mut stream, &text).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{}", &answer[..answer.len().min(100)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_connections_are_held_and_each_place_is_given_back() {
+    let server = Server::start(LIMITS);
+    let mut idle = Vec::new();
+    for _ in 0..LIMITS.connections * 3 {
+        idle.push(server.raw().await);
+    }
+    // Strangers hold their places for a moment only.
+    let mut good = timeout(PATIENCE, server.connect()).await.expect("a place").unwrap();
+    assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
+    drop(idle);
+}

@@ -1,0 +1,67 @@
+//! What users read: refusals and warnings, through kubectl.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use serde_json::json;
+
+use super::Premises;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_name_the_field_and_the_rule_and_not_the_value() {
+    const CANARY: &str = "c4n4ry";
+    let premises = Premises::new("words").await;
+    let operator = premises.start(premises.setup()).await;
+    for (value, expected) in [
+        (json!(""), "spec.value: must not be empty"),
+        (json!(CANARY.repeat(600)), "spec.value: must have at most 3500 characters"),
+        (json!(424_242), "spec.value: must be a quoted string"),
+        (json!([CANARY]), "spec.value: must be a quoted string"),
+        (json!({CANARY: CANARY}), "spec.value: must be a quoted string"),
+        (json!(format!("mss1.{CANARY}")), "spec.value: sealed text must be whole"),
+    ] {
+        let manifest = premises.manifest("db", &json!({"name": "DB", "value": value}));
+        for arguments in [["create", "-f", "-"], ["apply", "-f", "-"], ["apply", "--server-side", "-f=-"]] {
+            let message = Premises::refused(&premises.kubectl(&arguments, &manifest).await);
+            assert!(message.contains(expected), "{arguments:?}: {message}");
+            assert!(!message.contains(CANARY) && !message.contains("424242"), "{arguments:?}: {message}");
+        }
+    }
+    let nameless = premises
+        .manifest("db", &json!({"name": "DB", "value": CANARY}))
+        .replace("\"name\":\"db\"", "\"generateName\":\"db-\"");
+    let message = Premises::refused(&premises.kubectl(&["create", "-f", "-"], &nameless).await);
+    assert!(message.contains("metadata.name: must be set"), "{message}");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warnings_tell_what_will_wait_and_refuse_nothing() {
+    let premises = Premises::new("warnings").await;
+    let operator = premises.start(premises.setup()).await;
+    let create = async |name: &str, spec: serde_json::Value| {
+        Premises::ok(&premises.kubectl(&["create", "-f", "-"], &premises.manifest(name, &spec)).await)
+    };
+    let first = create("db", json!({"name": "DB", "value": "one", "target": {"name": "delivered"}})).await;
+    assert!(!first.contains("Warning"), "{first}");
+    premises.site.served("db").await;
+    premises.site.foreign_secret("upstream", &[("key", "x")]).await;
+    let from = |name: &str| json!({"secretKeyRef": {"name": name, "key": "key"}});
+    let follows = create("follows", json!({"name": "FOLLOWS", "valueFrom": from("upstream")})).await;
+    assert!(!follows.contains("Warning"), "{follows}");
+    premises.site.served("follows").await;
+
+    let taken = create("second", json!({"name": "DB", "generate": {}, "target": {"name": "delivered"}})).await;
+    assert!(taken.contains("the name DB is in use by the ManagedSecret \"db\""), "{taken}");
+    assert!(taken.contains("the Secret \"delivered\" belongs to the ManagedSecret \"db\""), "{taken}");
+    let missing = create("missing", json!({"name": "MISSING", "valueFrom": from("nowhere")})).await;
+    assert!(missing.contains("there is no Secret \"nowhere\""), "{missing}");
+    let sealed = premises.site.get("db").await.spec.value.unwrap().0;
+    let misplaced = create("misplaced", json!({"name": "MISPLACED", "value": sealed})).await;
+    let expected = format!("sealed for {0}/db, used in {0}/misplaced", premises.site.namespace);
+    assert!(misplaced.contains(&expected), "{misplaced}");
+
+    // A rename to a taken name as well; a new description is no reason to look.
+    let rename = r#"{"spec":{"name":"DB","description":"x"}}"#;
+    let renamed = premises.kubectl(&["patch", "msec", "follows", "--type=merge", "-p", rename], "").await;
+    assert!(Premises::ok(&renamed).contains("the name DB is in use"));
+    operator.stop().await;
+}
