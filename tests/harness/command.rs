@@ -4,11 +4,14 @@
 //! controlplane run [--apply PATH]… [--operator] [--keep] -- COMMAND [ARGUMENT]…
 //! ```
 //!
-//! Starts a control plane (or takes the one of `USE_EXISTING_CLUSTER=true`), applies the manifests, starts the operator,
-//! and runs the command with `KUBECONFIG` set and kubectl in its `PATH`. Ends with the command's status, and leaves
-//! nothing behind unless told to.
+//! Starts a control plane (or takes the one of `USE_EXISTING_CLUSTER=true`), applies the manifests, installs and starts
+//! the operator, and runs the command with `KUBECONFIG` set and kubectl in its `PATH`. `DEMO_FOLDER` is a folder to work
+//! in; on a control plane of its own it holds etcd's files, `etcd-data`, and the operator's process id, `operator.pid`.
+//! Ends with the command's status, and leaves nothing behind unless told to.
 
 use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -16,6 +19,8 @@ use clap::Parser;
 use harness::error::Context;
 use harness::supervisor::Process;
 use harness::{ControlPlane, Error, Options, Result};
+use managed_secrets::api::keys::{DEFAULT_OPERATOR_NAMESPACE, OPERATOR_NAME};
+use managed_secrets::cli::manifests;
 
 #[path = "lib.rs"]
 mod harness;
@@ -32,7 +37,7 @@ struct Run {
     /// Manifests (files or folders) to apply first.
     #[arg(long, value_name = "PATH")]
     apply: Vec<PathBuf>,
-    /// Starts the operator, `managed-secrets run`, before the command: the program that was built beside this one.
+    /// Installs the operator, and starts it before the command: `managed-secrets run`, as it was built beside this one.
     #[arg(long)]
     operator: bool,
     /// Leaves everything running after the command, and says how to reach and how to end it.
@@ -109,25 +114,45 @@ const CRD: &str = "managedsecrets.managedsecrets.dev";
 /// The name under which the operator is supervised.
 const OPERATOR: &str = "operator";
 
-/// The namespace in which the operator keeps its keys, when it is told no other.
-const OPERATOR_NAMESPACE: &str = managed_secrets::api::keys::DEFAULT_OPERATOR_NAMESPACE;
-
+/// Installs all but the Deployment, and runs the operator as its Pod would: as its service account, under its policies.
+///
+/// The API server of a cluster that was given may be anywhere, and cannot be expected to reach a webhook here. There the
+/// operator serves none, and plain values are refused.
 async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<()> {
-    let access = control_plane.access();
-    access.kubectl_ok(&["create", "namespace", OPERATOR_NAMESPACE]).await?;
+    let webhooks = !control_plane.is_given();
+    let mut objects = manifests::manifests(&manifests::Options { webhooks, ..manifests::Options::default() });
+    objects.retain(|object| object["kind"] != "Deployment");
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let file = control_plane.supervisor().folder().join("manifests.json");
+    fs::write(&file, list.to_string()).context("write", &file)?;
+    control_plane.apply(&[file]).await?;
+
+    let kubeconfig = control_plane.access().kubeconfig_for(DEFAULT_OPERATOR_NAMESPACE, OPERATOR_NAME).await?;
     let program = program.canonicalize().context("find", program)?;
     let process = Process::new(program)
         .arg("run")
-        .env("KUBECONFIG", access.kubeconfig_path())
-        .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", OPERATOR_NAMESPACE)
-        .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off");
+        .env("KUBECONFIG", kubeconfig)
+        .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", DEFAULT_OPERATOR_NAMESPACE);
+    let process = if webhooks {
+        let address = free_address()?;
+        process.flag("webhook-listen", &address).flag("webhook-url", format!("https://{address}"))
+    } else {
+        process.flag("webhook-listen", "off")
+    };
     control_plane.supervisor().run(OPERATOR, &process)
+}
+
+/// An address that nobody listens on.
+fn free_address() -> Result<String> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = address.map_err(|source| Error::Io { what: "find a free port".to_owned(), source })?;
+    Ok(address.to_string())
 }
 
 /// `target/debug/managed-secrets`, seen from `target/debug/examples/controlplane`.
 fn operator_program() -> Result<PathBuf> {
     let this = std::env::current_exe().context("find", Path::new("this program"))?;
-    Ok(this.with_file_name("..").join(managed_secrets::api::keys::OPERATOR_NAME))
+    Ok(this.with_file_name("..").join(OPERATOR_NAME))
 }
 
 /// Our kubectl and the operator's program before all others of their names.
