@@ -183,7 +183,7 @@ async fn readme_and_guide_can_be_followed() {
     let mut guide = Story::read("docs/guide.md");
     for (section, says) in [
         ("Generate a value", "session-key condition met"),
-        ("Apply a plain value", "only-an-example"),
+        ("Apply a plain value", "condition met\n1"),
         ("Seal a value", "condition met\n1"),
         ("Follow another Secret", "another-example"),
         ("Use the value in a pod", "api-key condition met"),
