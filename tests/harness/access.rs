@@ -62,12 +62,12 @@ impl Access {
         Ok(Client::try_from(self.config_as(user, groups).await?)?)
     }
 
-    /// A kubeconfig that speaks as a service account, with a token of one hour. It ends with the control plane's folder.
+    /// A kubeconfig that speaks as a service account, with a token of one day. It ends with the control plane's folder.
     pub async fn kubeconfig_for(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
         let config = self.config().await?;
         let accounts = Api::<ServiceAccount>::namespaced(self.admin_client().await?, namespace);
         let request = TokenRequest {
-            spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }),
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() }),
             ..TokenRequest::default()
         };
         let answer = accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
