@@ -97,9 +97,15 @@ impl Access {
 
     /// Runs kubectl as administrator, with `input` on its standard input.
     pub async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        self.kubectl_with(&[], arguments, input).await
+    }
+
+    /// The same, with these environment variables besides.
+    pub async fn kubectl_with(&self, env: &[(&str, &str)], arguments: &[&str], input: &str) -> Result<Output> {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let env: Vec<_> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let (this, input) = (self.clone(), input.to_owned());
-        blocking(move || this.run_kubectl(&arguments, &input)).await
+        blocking(move || this.run_kubectl(&env, &arguments, &input)).await
     }
 
     /// Runs kubectl, which must succeed; returns what it printed.
@@ -114,7 +120,7 @@ impl Access {
         })
     }
 
-    fn run_kubectl(&self, arguments: &[OsString], input: &str) -> Result<Output> {
+    fn run_kubectl(&self, env: &[(String, String)], arguments: &[OsString], input: &str) -> Result<Output> {
         let mut child = Command::new(&self.kubectl)
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
@@ -124,6 +130,7 @@ impl Access {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             // No settings of the person who runs the tests.
             .env("KUBERC", "off")
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -7,6 +7,7 @@
 
 mod apply;
 mod closed;
+mod matrix;
 mod rotation;
 mod words;
 
