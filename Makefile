@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 CACHE := $(or $(MANAGED_SECRETS_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/managed-secrets,$(HOME)/.cache/managed-secrets))
 
-.PHONY: help build demo test test-versions generate lint fmt deny clean-cache
+.PHONY: help build demo test test-versions fuzz generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,15 +25,20 @@ test-versions: ## the integration tests on the oldest, the usual and the newest 
 	set -e; for version in 1.34 1.36 1.37; do \
 		echo "── Kubernetes $$version"; K8S=$$version $(CARGO) test --locked --test integration; done
 
+fuzz: ## libFuzzer on the webhooks and the parser of sealed text, FUZZ_SECONDS long (300)
+	hack/fuzz.sh
+
 generate: ## crds/, deploy/ and the reference in docs/, from the code
 	UPDATE=1 $(CARGO) test --locked --quiet --test generated
 
 lint: ## format and clippy, warnings denied
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 fmt: ## formats the code
 	$(CARGO) fmt
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 deny: ## licences, sources and duplicates of the dependencies; advisories where their database can be had
 	hack/deny.sh

@@ -29,7 +29,7 @@ use super::{
     Operator, Stats,
     access::Access,
     certificates::Served,
-    review::{Answer, Request},
+    review::{Answer, Malformed, Request},
     seal::{Findings, Right},
     server::Limits,
     warn,
@@ -130,32 +130,37 @@ fn is_json(headers: &http::HeaderMap) -> bool {
 
 async fn seal(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
     webhooks.stats.seal.increment();
-    let request = match Request::decode(&body) {
-        Ok(request) => request,
-        Err(malformed) => return bad_request(malformed),
-    };
-    answer(&request.uid, &webhooks.seal(&request).await)
+    respond(webhooks.answer_seal(&body).await)
 }
 
 async fn warn_about(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
     webhooks.stats.warn.increment();
-    let request = match Request::decode(&body) {
-        Ok(request) => request,
-        Err(malformed) => return bad_request(malformed),
-    };
-    answer(&request.uid, &webhooks.warn(&request).await)
+    respond(webhooks.answer_warn(&body).await)
 }
 
-fn bad_request(malformed: super::review::Malformed) -> Response {
-    warn!(%malformed, "the API server sent what is no review");
-    (StatusCode::BAD_REQUEST, format!("{malformed}\n")).into_response()
-}
-
-fn answer(uid: &str, answer: &Answer) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], answer.encode(uid)).into_response()
+fn respond(answer: Result<Vec<u8>, Malformed>) -> Response {
+    match answer {
+        Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
+        Err(malformed) => {
+            warn!(%malformed, "the API server sent what is no review");
+            (StatusCode::BAD_REQUEST, format!("{malformed}\n")).into_response()
+        }
+    }
 }
 
 impl Webhooks {
+    /// The sealing webhook: a body, and the body of its answer.
+    pub async fn answer_seal(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let request = Request::decode(body)?;
+        Ok(self.seal(&request).await.encode(&request.uid))
+    }
+
+    /// The warning webhook, likewise.
+    pub async fn answer_warn(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let request = Request::decode(body)?;
+        Ok(self.warn(&request).await.encode(&request.uid))
+    }
+
     async fn seal(&self, request: &Request) -> Answer {
         let refuse = |why: &dyn std::fmt::Display| Answer { refusal: Some(why.to_string()), ..Answer::default() };
         let found = Findings::of(&request.namespace, &request.object, request.stored(), self.allow_cluster_scope);

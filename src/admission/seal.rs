@@ -83,7 +83,9 @@ pub struct Findings {
 /// kubectl's copy of the manifest, and where in it values stand in clear.
 struct Copy {
     text: String,
-    values: Vec<(Range<usize>, Plaintext)>,
+    /// In the order of the text. A repeated key counts with its last value; the others have no plaintext here, and are
+    /// emptied: to seal each of them would let a small body ask for much work and a large answer.
+    values: Vec<(Range<usize>, Option<Plaintext>)>,
 }
 
 /// Sealed text that is stored now, and belongs where it is.
@@ -158,11 +160,15 @@ impl Findings {
             replace.push((VALUE, Value::from(seal(value)?)));
         }
         if let Some(copy) = &copy {
-            let mut text = copy.text.clone();
-            // From the end, so that the ranges before stay true.
-            for (range, plaintext) in copy.values.iter().rev() {
-                text.replace_range(range.clone(), &Value::from(seal(plaintext)?).to_string());
+            let mut text = String::with_capacity(copy.text.len());
+            let mut at = 0;
+            for (range, plaintext) in &copy.values {
+                let value = plaintext.as_ref().map(&mut seal).transpose()?;
+                text.push_str(&copy.text[at..range.start]);
+                text.push_str(&Value::from(value).to_string());
+                at = range.end;
             }
+            text.push_str(&copy.text[at..]);
             replace.push((COPY, Value::from(text)));
         }
         Ok(Outcome { replace, unread })
@@ -182,7 +188,7 @@ impl Outcome {
 impl Copy {
     /// `None`: nothing in it is in clear, or it is no JSON (a policy refuses what looks like plaintext there).
     fn of(text: &str) -> Result<Option<Self>, Refusal> {
-        let mut values = Vec::new();
+        let mut values: Vec<(Range<usize>, Option<Plaintext>)> = Vec::new();
         for range in span::find(text, &["spec", "value"]).unwrap_or_default() {
             let value: Value = serde_json::from_str(&text[range.clone()]).unwrap_or_default();
             // What begins as sealed text does was judged where it was a value.
@@ -190,7 +196,10 @@ impl Copy {
                 continue;
             }
             if let Some(plaintext) = plaintext(&value)? {
-                values.push((range, plaintext));
+                if let Some((_, superseded)) = values.last_mut() {
+                    *superseded = None;
+                }
+                values.push((range, Some(plaintext)));
             }
         }
         Ok((!values.is_empty()).then(|| Self { text: text.to_owned(), values }))

@@ -60,6 +60,17 @@ fn only_the_values_in_the_copy_are_replaced_and_by_the_same_text() {
 }
 
 #[test]
+fn a_copy_with_a_value_many_times_is_little_work() {
+    let keyring = keyring(&[document(1)]);
+    let values: Vec<_> = (0..100_000).map(|value| format!("\"value\":\"{value}\"")).collect();
+    let copy = format!("{{\"spec\":{{{}}}}}", values.join(","));
+    let done = replaced(&sealing(&keyring, &with_copy(plain(), &copy), None, false), COPY);
+    assert!(done.len() < copy.len() + 3000, "one sealed text, not 100000");
+    let done: Value = serde_json::from_str(&done).unwrap();
+    assert_eq!(opened(&keyring, done["spec"]["value"].as_str().unwrap(), "db"), "99999");
+}
+
+#[test]
 fn a_copy_alone_is_sealed_too() {
     // What kubectl writes when an object moves from client-side to server-side apply.
     let keyring = keyring(&[document(1)]);

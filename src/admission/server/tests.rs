@@ -196,3 +196,43 @@ async fn only_so_many_connections_are_held_and_each_place_is_given_back() {
     assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
     drop(idle);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn also_whoever_knows_the_path_cannot_stay_for_ever() {
+    let server = Server::start(Limits { idle: Duration::from_millis(900), ..LIMITS });
+    let mut gone = server.connect().await.unwrap();
+    assert!(ask(&mut gone, &server.good()).await.starts_with("HTTP/1.1 200"));
+    closed(&mut gone).await;
+    // Half-closed: he has said all he will say, and is answered.
+    let mut half = server.connect().await.unwrap();
+    half.write_all(server.good().as_bytes()).await.unwrap();
+    half.shutdown().await.unwrap();
+    closed(&mut half).await;
+    // A byte now and then is no progress.
+    let mut dripping = server.connect().await.unwrap();
+    dripping.write_all(server.head(1000).as_bytes()).await.unwrap();
+    let (mut answers, mut drops) = tokio::io::split(dripping);
+    let drip = async {
+        while drops.write_all(b" ").await.is_ok() && drops.flush().await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let ended = timeout(PATIENCE, async { tokio::join!(drip, closed(&mut answers)) });
+    ended.await.expect("the server closes the connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_no_stated_length_is_bounded_too() {
+    let server = Server::start(LIMITS);
+    let path = &server.path;
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000)).repeat(LIMITS.body / 0x1000 + 1);
+    let head = |kind: &str| {
+        format!("POST /{path}/seal HTTP/1.1\r\nhost: x\r\n{kind}transfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")
+    };
+    for (kind, expected) in [("content-type: application/json\r\n", "413"), ("", "415")] {
+        let mut stream = server.connect().await.unwrap();
+        let answer = ask(&mut stream, &head(kind)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{}", &answer[..answer.len().min(100)]);
+        assert!(!answer.contains("xxxx"));
+    }
+}
