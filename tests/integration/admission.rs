@@ -7,6 +7,7 @@
 
 mod apply;
 mod closed;
+mod oracle;
 mod rotation;
 mod words;
 
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{
+    installation::RESTORER,
     objects::Site,
     operator::{PATIENCE, Running, Setup},
 };
@@ -63,6 +65,7 @@ impl Premises {
         let options = manifests::Options {
             operator_namespace: operator_namespace.clone(),
             namespaces: vec![site.namespace.clone()],
+            restorers: vec![RESTORER.to_owned()],
             ..manifests::Options::default()
         };
         let file = Scratch::new("manifests.yaml", &manifests::print(&options).unwrap());
