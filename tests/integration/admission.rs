@@ -8,6 +8,7 @@
 mod apply;
 mod closed;
 mod oracle;
+mod replicas;
 mod rotation;
 mod words;
 
