@@ -16,7 +16,7 @@ build: ## the program, for use
 demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
 	$(CARGO) build --locked --bins --example controlplane
 	$(CARGO) run --locked --quiet --example controlplane -- \
-		run --apply crds --operator $(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
+		run --create crds --namespace shop --operator $(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
 
 test: ## every test
 	$(CARGO) test --locked

@@ -1,23 +1,39 @@
 #!/usr/bin/env bash
 # The story of one secret, told with the real kubectl: every command is shown before its output, and every step is
-# checked. Runs inside `controlplane run`, which has started a control plane, installed the CRD and started the operator.
+# checked. Runs inside `controlplane run`, which has started a control plane, made CRD and namespace, installed and started
+# the operator, and removes all of it in the end.
+#
+# It begins with a plain value in a manifest, which is sealed on its way into etcd. An API server that was given
+# (USE_EXISTING_CLUSTER=true) may not reach a webhook on this machine; there the story begins with sealed text.
 set -euo pipefail
 
 namespace=shop
 object=weather-api-key
 manifest=weather-api-key.yaml
+example=examples/weather-api-key.yaml
+first_value=only-an-example
+second_value=51d0-second-key
 patience=60s
 
+examples=$PWD/examples
 cd "${DEMO_FOLDER:?run this by: make demo}"
+ln -s "$examples" examples
 
-chapter() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
+bold='' blue='' red='' green='' plain=''
+if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
+    bold=$'\033[1m' blue=$'\033[36m' red=$'\033[31m' green=$'\033[32m' plain=$'\033[0m'
+fi
+
+chapter() { printf '\n%s── %s%s\n' "$bold" "$*" "$plain"; }
+note() { printf '%s\n' "$*"; }
+passed() { printf '%s✓ %s%s\n' "$green" "$*" "$plain"; }
 
 # Sealed text is long: lines are cut to what a terminal shows.
 show() { sed -E 's/^(.{130}).+$/\1…/'; }
 
 # Shows a command and runs it; what it printed is in $output then, and its status in $status.
 try() {
-    printf '\n\033[36m$ %s\033[0m\n' "$*"
+    printf '\n%s$ %s%s\n' "$blue" "$*" "$plain"
     status=0
     output=$(bash -c "$*" 2>errors) || status=$?
     show <errors
@@ -37,21 +53,31 @@ refused() {
     errors=$(<errors)
 }
 
+# Plaintext that must be refused, in words that help and do not repeat it.
+refused_in_words() { # VALUE COMMAND…
+    local value=$1
+    shift
+    refused "$@"
+    [[ $errors != *"$value"* ]] || fail "the refusal repeats the value"
+    [[ $errors == *"managed-secrets seal"* ]] || fail "the refusal does not say how to seal"
+    passed "the refusal says how to seal, and does not repeat the value"
+}
+
 fail() {
-    printf '\n\033[31m✗ %s\033[0m\n' "$*" >&2
+    printf '\n%s✗ %s%s\n' "$red" "$*" "$plain" >&2
     exit 1
 }
 
 # check WHAT ACTUAL EXPECTED
 check() {
     [[ $2 == "$3" ]] || fail "$1: is \"$2\", should be \"$3\""
-    printf '\033[32m✓ %s\033[0m\n' "$1"
+    passed "$1"
 }
 
 # check_not WHAT ACTUAL UNEXPECTED
 check_not() {
     [[ $2 != "$3" ]] || fail "$1: is still \"$2\""
-    printf '\033[32m✓ %s\033[0m\n' "$1"
+    passed "$1"
 }
 
 # Reads one field, without showing the command.
@@ -67,10 +93,27 @@ until_true() {
         ((SECONDS < end)) || fail "waited a minute in vain for: $what"
         sleep 0.2
     done
-    printf '\033[32m✓ %s\033[0m\n' "$what"
+    passed "$what"
 }
 
-write_manifest() { # NAME DESCRIPTION SEALED
+# etcd's files, its write-ahead log among them, that hold a text.
+search_etcd() { try "grep --recursive --files-with-matches --fixed-strings -e '$1' etcd-data"; }
+
+# nowhere_in_etcd TEXT
+nowhere_in_etcd() {
+    search_etcd "$1"
+    ((status == 1)) && [[ -z $output ]] || fail "etcd's files hold it, or cannot be searched"
+    passed "no file of etcd's holds it"
+}
+
+# somewhere_in_etcd TEXT
+somewhere_in_etcd() {
+    search_etcd "$1"
+    [[ $output == *.wal* ]] || fail "the search does not find what is there"
+    passed "the search finds what is there"
+}
+
+write_manifest() { # NAME VALUE
     cat >$manifest <<YAML
 apiVersion: managedsecrets.dev/v1alpha1
 kind: ManagedSecret
@@ -79,69 +122,93 @@ metadata:
   namespace: $namespace
 spec:
   name: $1
-  description: $2
-  value: $3
+  description: OpenWeather, production plan
+  value: $2
 YAML
 }
 
-# Clean up a cluster that outlives the demo.
-leave() {
-    if [[ ${USE_EXISTING_CLUSTER:-} == true && ${KEEP:-} != 1 ]]; then
-        kubectl delete namespace "$namespace" managed-secrets-system --ignore-not-found >/dev/null 2>&1 || true
-        kubectl delete crd managedsecrets.managedsecrets.dev --ignore-not-found >/dev/null 2>&1 || true
-    fi
-}
-trap leave EXIT
-
 chapter "A cluster that knows ManagedSecrets"
 run kubectl get crd managedsecrets.managedsecrets.dev
-run kubectl create namespace $namespace
+run kubectl get namespace $namespace
 public_key() { kubectl -n managed-secrets-system get configmap managed-secrets-sealing-key >/dev/null 2>&1; }
 until_true "the operator has published the key to seal with" public_key
 
-chapter "Plaintext is refused before it is stored, and not repeated"
-write_manifest WEATHER_API_KEY '"OpenWeather, production plan"' '"9f1c-first-key"'
-refused kubectl apply -f $manifest
-[[ $errors != *9f1c* ]] || fail "the refusal repeats the value"
-[[ $errors == *"managed-secrets seal"* ]] || fail "the refusal does not say how to seal"
+if [[ ${USE_EXISTING_CLUSTER:-} == true ]]; then
+    chapter "Plaintext is refused before it is stored, and not repeated"
+    note "This cluster was given: its API server may not reach a webhook on this machine, so none seals for it."
+    refused_in_words $first_value kubectl -n $namespace apply -f $example
+else
+    chapter "A plain value in a manifest"
+    called() { kubectl -n $namespace apply --dry-run=server -f $example >/dev/null 2>&1; }
+    until_true "the API server calls the operator to have values sealed" called
+    run cat $example
+    run kubectl -n $namespace apply -f $example
+    run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
+    run kubectl -n $namespace get msec
+    check "the first value is version 1" "$(field msec $object '{.status.version}')" 1
 
-chapter "Seal the key for one object of one namespace, and apply it: this file may go to Git"
-run "printf %s 9f1c-first-key | managed-secrets seal --namespace $namespace --name $object"
+    chapter "It was sealed before it was stored: neither kubectl nor etcd shows it"
+    run kubectl -n $namespace get msec $object -o yaml
+    [[ $output != *"$first_value"* ]] || fail "the value stands there in clear"
+    sealed=$(field msec $object '{.spec.value}')
+    [[ $sealed == mss1.* ]] || fail "that is no sealed text"
+    passed "the object holds sealed text, also in kubectl's copy of the manifest"
+    somewhere_in_etcd "$(field msec $object '{.metadata.uid}')"
+    nowhere_in_etcd $first_value
+
+    chapter "The plain manifest again, unchanged: nothing moves"
+    before=$(field msec $object '{.metadata.resourceVersion}')
+    run kubectl -n $namespace diff -f $example
+    check "there is no difference to show" "$output" ""
+    run kubectl -n $namespace apply -f $example
+    note "(kubectl says so whenever it has sent something.)"
+    check "the ManagedSecret's resourceVersion is what it was" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
+
+    chapter "With the operator frozen: plaintext is refused, and nothing else"
+    kill -STOP "$(<operator.pid)"
+    write_manifest WEATHER_API_KEY $second_value
+    refused_in_words $second_value kubectl apply -f $manifest
+    run kubectl -n $namespace label msec $object team=weather
+    kill -CONT "$(<operator.pid)"
+fi
+
+chapter "Seal the value for one object of one namespace: this file may go to Git"
+run "printf %s $first_value | managed-secrets seal --namespace $namespace --name $object"
 sealed=$output
 [[ $sealed == mss1.* ]] || fail "that is no sealed text"
-write_manifest WEATHER_API_KEY '"OpenWeather, production plan"' "$sealed"
+write_manifest WEATHER_API_KEY "$sealed"
 run cat $manifest
 run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
-run kubectl -n $namespace get msec
 id=$(field msec $object '{.status.id}')
-check "the first value is version 1" "$(field msec $object '{.status.version}')" 1
+check "it is version 1" "$(field msec $object '{.status.version}')" 1
 
-chapter "What pods mount"
+chapter "What pods mount: an ordinary Secret, which etcd keeps as it keeps every Secret"
 run kubectl -n $namespace get secret $object -o yaml
-check "the delivered value is the one that was sealed" "$(delivered)" 9f1c-first-key
+check "the delivered value is the one that was sealed" "$(delivered)" $first_value
+[[ ! -d etcd-data ]] || somewhere_in_etcd $first_value
 
 chapter "Applied again, unchanged: nothing moves"
 before=$(field msec $object '{.metadata.resourceVersion}') secret_before=$(field secret $object '{.metadata.resourceVersion}')
 run kubectl apply -f $manifest
 [[ $output == *unchanged* ]] || fail "kubectl saw a change"
-check "the ManagedSecret's resourceVersion" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
-check "the Secret's resourceVersion" "$(field secret $object '{.metadata.resourceVersion}')" "$secret_before"
+check "the ManagedSecret's resourceVersion is what it was" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
+check "the Secret's resourceVersion is what it was" "$(field secret $object '{.metadata.resourceVersion}')" "$secret_before"
 
 chapter "A new value"
-run "printf %s 51d0-second-key | managed-secrets seal --namespace $namespace --name $object"
+run "printf %s $second_value | managed-secrets seal --namespace $namespace --name $object"
 sealed=$output
-write_manifest WEATHER_API_KEY '"OpenWeather, production plan"' "$sealed"
+write_manifest WEATHER_API_KEY "$sealed"
 run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
 check "the value is version 2" "$(field msec $object '{.status.version}')" 2
 check "the id is the same" "$(field msec $object '{.status.id}')" "$id"
-check "pods get the new value" "$(delivered)" 51d0-second-key
+check "pods get the new value" "$(delivered)" $second_value
 
 chapter "A rename: only the name moves"
 value_moved=$(field msec $object '{.status.valueUpdatedTime}')
 old_record=$(field msec $object '{.status.record.name}')
-write_manifest OPENWEATHER_KEY '"OpenWeather, production plan"' "$sealed"
+write_manifest OPENWEATHER_KEY "$sealed"
 run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
 run kubectl -n $namespace get msec --field-selector spec.name=OPENWEATHER_KEY
@@ -149,7 +216,7 @@ check "the name in force" "$(field msec $object '{.status.name}')" OPENWEATHER_K
 check "the id is the same" "$(field msec $object '{.status.id}')" "$id"
 check "the value's version is the same" "$(field msec $object '{.status.version}')" 2
 check "the value's date is the same" "$(field msec $object '{.status.valueUpdatedTime}')" "$value_moved"
-check "pods notice nothing" "$(delivered)" 51d0-second-key
+check "pods notice nothing" "$(delivered)" $second_value
 record=$(field msec $object '{.status.record.name}')
 check_not "the record moved to the new name" "$record" "$old_record"
 
@@ -174,7 +241,7 @@ chapter "What the backing record holds: everything but the value in clear, and t
 run kubectl -n $namespace get secret "$record" -o yaml
 check "the record's type" "$(field secret "$record" '{.type}')" managedsecrets.dev/record
 check "the record begins with the format's mark" "$(field secret "$record" '{.data.value}' | base64 -d | head -c 4)" MSE1
-[[ $(field secret "$record" '{.data.value}' | base64 -d | tr -d '\0') != *second-key* ]] || fail "the value stands there in clear"
+[[ $(field secret "$record" '{.data.value}' | base64 -d | tr -d '\0') != *"$second_value"* ]] || fail "the value stands there in clear"
 
 chapter "Deletion: the record and the Secret go with their owner, and the name is free for the one who waits"
 run kubectl -n $namespace delete msec $object
@@ -184,4 +251,4 @@ run kubectl -n $namespace wait --for=condition=Ready msec/second --timeout=$pati
 run kubectl -n $namespace get msec
 check_not "the second object is a secret of its own" "$(field msec second '{.status.id}')" "$id"
 
-printf '\n\033[32mThat was the story. Every step was checked.\033[0m\n'
+printf '\n%sThat was the story. Every step was checked.%s\n' "$green" "$plain"

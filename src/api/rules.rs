@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::keys::{DEFAULT_TARGET_KEY, RECORD_PREFIX};
+use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX};
 use super::limits::{ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, SEALED_PREFIX, SECRET_NAME_MAX};
 use super::validate::FieldReason;
 
@@ -202,8 +202,9 @@ pub fn plaintext_in_json_cel(expression: &str) -> String {
 pub fn target_type_cel(expression: &str) -> String {
     let allowed: Vec<_> = BUILT_IN_TYPES.iter().map(|(name, _)| format!("'{name}'")).collect();
     format!(
-        r"{expression} in [{}] || !{expression}.matches(r'^(([^/]*\.)?kubernetes\.io|[^/]*\.k8s\.io|helm\.sh|managedsecrets\.dev)(/|$)')",
-        allowed.join(", ")
+        r"{expression} in [{}] || !{expression}.matches(r'^(([^/]*\.)?kubernetes\.io|[^/]*\.k8s\.io|helm\.sh|{})(/|$)')",
+        allowed.join(", "),
+        GROUP.replace('.', r"\.")
     )
 }
 
@@ -212,7 +213,9 @@ fn target_type_rules() -> Vec<Rule> {
         at: "spec.target.type",
         field: "",
         cel: target_type_cel("self"),
-        message: "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson` or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `managedsecrets.dev`".to_owned(),
+        message: format!(
+            "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson` or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `{GROUP}`"
+        ),
         reason: FieldReason::Invalid,
         holds: |type_| {
             type_.as_str().is_some_and(|type_| {
@@ -243,8 +246,8 @@ fn target_type_rules() -> Vec<Rule> {
     rules
 }
 
-/// Prefixes that users' labels and annotations must not have: Kubernetes' own, kubectl's, and ours.
-const RESERVED_PREFIXES: [&str; 3] = ["kubernetes.io/", "kubectl.kubernetes.io/", "managedsecrets.dev/"];
+/// Domains that keys of users' labels and annotations must not have: Kubernetes' own, kubectl's, and ours.
+const RESERVED_DOMAINS: [&str; 3] = ["kubernetes.io", "kubectl.kubernetes.io", GROUP];
 
 /// A key `value` in a manifest would read as a plaintext value to whatever searches annotations for one.
 const RESERVED_KEY: &str = "value";
@@ -267,14 +270,15 @@ fn metadata_key_rules(at: &'static str) -> [Rule; 2] {
             at,
             field: "",
             cel: {
-                let prefixes = RESERVED_PREFIXES.map(|prefix| format!("!key.startsWith('{prefix}')"));
+                let prefixes = RESERVED_DOMAINS.map(|domain| format!("!key.startsWith('{domain}/')"));
                 format!("self.all(key, key != '{RESERVED_KEY}' && {})", prefixes.join(" && "))
             },
-            message: "must not have the key `value`, nor keys that begin with `kubernetes.io/`, `kubectl.kubernetes.io/` or `managedsecrets.dev/`".to_owned(),
+            message: format!("must not have the key `value`, nor keys that begin with `kubernetes.io/`, `kubectl.kubernetes.io/` or `{GROUP}/`"),
             reason: FieldReason::Invalid,
             holds: |map| {
                 entries(map).all(|(key, _)| {
-                    key != RESERVED_KEY && !RESERVED_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+                    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+                    key != RESERVED_KEY && !RESERVED_DOMAINS.contains(&domain)
                 })
             },
         },

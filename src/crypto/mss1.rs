@@ -14,6 +14,8 @@
 mod key;
 mod published;
 mod scope;
+#[cfg(test)]
+pub(crate) mod work;
 
 use std::fmt;
 
@@ -94,6 +96,8 @@ pub fn seal(key: &PublicKey, scope: &Scope, value: &Plaintext) -> Result<String,
 }
 
 fn seal_padded(key: &PublicKey, scope: &Scope, padded: &[u8]) -> Result<String, SealError> {
+    #[cfg(test)]
+    work::count(|work| work.sealed += 1);
     scope.check().map_err(SealError::Scope)?;
     let mut bytes = header(key.key_id(), scope).map_err(|FieldTooLong| SealError::Cipher)?;
     // HPKE's own choice of generator panics where the operating system gives no randomness; this one says so.
@@ -179,6 +183,8 @@ impl Sealed {
         if self.key_id != key.key_id() {
             return Err(OpenError::Key(self.key_id));
         }
+        #[cfg(test)]
+        work::count(|work| work.opened += 1);
         let (header, rest) = self.bytes.split_at_checked(self.header).ok_or(OpenError::Tampered)?;
         let (enc, ciphertext) = rest.split_at_checked(ENC).ok_or(OpenError::Tampered)?;
         let enc = <XWing as hpke::Kem>::EncappedKey::from_bytes(enc).map_err(|_| OpenError::Tampered)?;

@@ -25,7 +25,7 @@ use crate::api::keys::FIELD_MANAGER;
 
 /// A resourceVersion that no live object has: an apply that carries it creates (201) or is refused (409), and never
 /// overwrites. Undocumented; an integration test pins it on every supported server.
-const CREATE_ONLY: &str = "1";
+pub const CREATE_ONLY: &str = "1";
 /// Items of one page of a list.
 const PAGE: u32 = 500;
 

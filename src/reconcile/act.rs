@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -79,6 +79,12 @@ impl Actor<'_> {
                 Step::Finish(finish) => return End::Finished(finish),
                 Step::Read(read) => self.read(world, &read).await,
                 Step::Write(write) => match self.write(world, &write).await {
+                    // Somebody is changing it right now: their next change is not answered at full speed either. The
+                    // event of this one brings the next pass.
+                    Err(Failure::Conflict) if write.is_repair() => {
+                        world.repaired = true;
+                        return End::Finished(Finish { after: Some(Duration::ZERO), retry: false });
+                    }
                     Err(Failure::Conflict) if conflicts < MOST_CONFLICTS => {
                         conflicts += 1;
                         self.look_again(world, &write).await

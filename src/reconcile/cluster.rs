@@ -21,13 +21,9 @@ use crate::{
         ManagedSecret, ManagedSecretStatus,
         keys::{FIELD_MANAGER, GROUP, KIND, VERSION},
     },
-    kek::secret_api::{self, SecretObject},
+    kek::secret_api::{self, CREATE_ONLY, SecretObject},
     reconcile::view::Own,
 };
-
-/// A resourceVersion that no live object can have: an apply with it creates, or is refused with 409. Not a documented
-/// feature; a test pins it on the oldest and the newest supported server.
-const CREATE_ONLY: &str = "1";
 
 /// Calls in one namespace.
 #[derive(Clone)]

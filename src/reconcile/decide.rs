@@ -147,6 +147,18 @@ pub enum Write {
     Status(ManagedSecretStatus),
 }
 
+impl Write {
+    /// Puts right what somebody else changed: a Secret that is there, and not as it was left.
+    #[must_use]
+    pub fn is_repair(&self) -> bool {
+        match self {
+            Self::Record(record, why) => *why == Why::OutOfStep && record.slot != Slot::Free,
+            Self::Target(target, why) => *why == Why::Drift && target.slot != Slot::Free,
+            Self::Release { .. } | Self::Delete { .. } | Self::Status(_) => false,
+        }
+    }
+}
+
 /// Why a write happens: for logs and events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Why {

@@ -5,8 +5,6 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-
 use super::view::SecretView;
 use crate::{
     api::{keys, names, types::DeletionPolicy},
@@ -298,8 +296,9 @@ impl Credence {
             return Self::NotARecord;
         }
         let forged = Self::Forged { claimed_uid: claimed_uid.clone() };
+        let commitment = view.annotation(keys::ANNO_COMMITMENT).and_then(mac::parse_commitment);
         let (Some(meta), Some(mac), Some(commitment)) =
-            (RecordMeta::parse(view), view.annotation(keys::ANNO_MAC), commitment_of(view))
+            (RecordMeta::parse(view), view.annotation(keys::ANNO_MAC), commitment)
         else {
             return forged;
         };
@@ -315,10 +314,6 @@ impl Credence {
             Err(_) => forged,
         }
     }
-}
-
-fn commitment_of(view: &SecretView) -> Option<[u8; 32]> {
-    BASE64_STANDARD.decode(view.annotation(keys::ANNO_COMMITMENT)?).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

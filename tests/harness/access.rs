@@ -48,21 +48,26 @@ impl Access {
         Ok(Client::try_from(self.config().await?)?)
     }
 
-    /// A client as `user` in `groups` (and `system:authenticated`), by impersonation.
-    pub async fn client_as(&self, user: &str, groups: &[&str]) -> Result<Client> {
+    /// The configuration of `user` in `groups` (and `system:authenticated`), by impersonation.
+    pub async fn config_as(&self, user: &str, groups: &[&str]) -> Result<Config> {
         let mut config = self.config().await?;
         let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
         config.auth_info.impersonate = Some(user.to_owned());
         config.auth_info.impersonate_groups = Some(groups);
-        Ok(Client::try_from(config)?)
+        Ok(config)
     }
 
-    /// A kubeconfig that speaks as a service account, with a token of one hour. It ends with the control plane's folder.
+    /// A client with it.
+    pub async fn client_as(&self, user: &str, groups: &[&str]) -> Result<Client> {
+        Ok(Client::try_from(self.config_as(user, groups).await?)?)
+    }
+
+    /// A kubeconfig that speaks as a service account, with a token of one day. It ends with the control plane's folder.
     pub async fn kubeconfig_for(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
         let config = self.config().await?;
         let accounts = Api::<ServiceAccount>::namespaced(self.admin_client().await?, namespace);
         let request = TokenRequest {
-            spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }),
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() }),
             ..TokenRequest::default()
         };
         let answer = accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
@@ -92,9 +97,15 @@ impl Access {
 
     /// Runs kubectl as administrator, with `input` on its standard input.
     pub async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        self.kubectl_with(&[], arguments, input).await
+    }
+
+    /// The same, with these environment variables besides.
+    pub async fn kubectl_with(&self, env: &[(&str, &str)], arguments: &[&str], input: &str) -> Result<Output> {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let env: Vec<_> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let (this, input) = (self.clone(), input.to_owned());
-        blocking(move || this.run_kubectl(&arguments, &input)).await
+        blocking(move || this.run_kubectl(&env, &arguments, &input)).await
     }
 
     /// Runs kubectl, which must succeed; returns what it printed.
@@ -109,7 +120,7 @@ impl Access {
         })
     }
 
-    fn run_kubectl(&self, arguments: &[OsString], input: &str) -> Result<Output> {
+    fn run_kubectl(&self, env: &[(String, String)], arguments: &[OsString], input: &str) -> Result<Output> {
         let mut child = Command::new(&self.kubectl)
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
@@ -119,6 +130,7 @@ impl Access {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             // No settings of the person who runs the tests.
             .env("KUBERC", "off")
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

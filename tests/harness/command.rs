@@ -1,21 +1,30 @@
 //! A control plane by hand: what `make demo` runs in.
 //!
 //! ```text
-//! controlplane run [--apply PATH]… [--operator] [--keep] -- COMMAND [ARGUMENT]…
+//! controlplane run [--create PATH]… [--namespace NAME]… [--operator] [--keep] -- COMMAND [ARGUMENT]…
 //! ```
 //!
-//! Starts a control plane (or takes the one of `USE_EXISTING_CLUSTER=true`), applies the manifests, starts the operator,
-//! and runs the command with `KUBECONFIG` set and kubectl in its `PATH`. Ends with the command's status, and leaves
-//! nothing behind unless told to.
+//! Starts a control plane (or takes the one of `USE_EXISTING_CLUSTER=true`), makes what the manifests hold and the
+//! namespaces, installs and starts the operator, and runs the command with `KUBECONFIG` set and kubectl in its `PATH`.
+//! `DEMO_FOLDER` is a folder to work in; on a control plane of its own it holds etcd's files, `etcd-data`, and the
+//! operator's process id, `operator.pid`. Ends with the command's status, and leaves nothing behind unless told to. A given
+//! cluster that holds one of these objects is refused before anything is made there, and in the end only what was made is
+//! removed.
 
 use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use clap::Parser;
 use harness::error::Context;
 use harness::supervisor::Process;
-use harness::{ControlPlane, Error, Options, Result};
+use harness::{ControlPlane, Error, Guest, Options, Result};
+use managed_secrets::api::keys::{DEFAULT_OPERATOR_NAMESPACE, OPERATOR_NAME};
+use managed_secrets::cli::manifests;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "lib.rs"]
 mod harness;
@@ -29,10 +38,13 @@ enum Arguments {
 
 #[derive(clap::Args)]
 struct Run {
-    /// Manifests (files or folders) to apply first.
+    /// Manifests (files or folders) of CRDs to create first.
     #[arg(long, value_name = "PATH")]
-    apply: Vec<PathBuf>,
-    /// Starts the operator, `managed-secrets run`, before the command: the program that was built beside this one.
+    create: Vec<PathBuf>,
+    /// Namespaces to create.
+    #[arg(long, value_name = "NAME")]
+    namespace: Vec<String>,
+    /// Installs the operator, and starts it before the command: `managed-secrets run`, as it was built beside this one.
     #[arg(long)]
     operator: bool,
     /// Leaves everything running after the command, and says how to reach and how to end it.
@@ -56,27 +68,65 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Run) -> Result<u8> {
-    let options = Options { manifests: arguments.apply, ..Options::default() };
-    let control_plane = if ControlPlane::is_given_one() {
-        let given = ControlPlane::start(&Options::default()).await?;
-        // Nobody's installation is to be disturbed, and in the end removed, by a demo.
-        if given.access().kubectl(&["get", "crd", CRD]).await?.status.success() {
-            return Err(Error::Occupied(CRD));
+    let given = ControlPlane::is_given_one();
+    // On one of our own, before its garbage collector looks for resource types.
+    let manifests = if given { Vec::new() } else { arguments.create.clone() };
+    let control_plane = ControlPlane::start(&Options { manifests, ..Options::default() }).await?;
+    let mut guest = Guest::new(control_plane.access());
+    // An interrupt ends the command, and then what was made is removed.
+    let _interrupted = signal(SignalKind::interrupt())
+        .map_err(|source| Error::Io { what: "wait for an interrupt".to_owned(), source })?;
+    let outcome = prepare_and_run(&control_plane, &mut guest, &arguments).await;
+    if arguments.keep && outcome.is_ok() {
+        let kubeconfig = control_plane.access().kubeconfig_path().display().to_string();
+        let holder = control_plane.leave_running()?;
+        println!("\nLeft running. To look around, and to end it:\n\n  export KUBECONFIG={kubeconfig}\n  kill {holder}");
+        return outcome;
+    }
+    if arguments.operator && !matches!(outcome, Ok(0) | Err(_)) {
+        eprintln!("the end of the operator's log:\n{}", control_plane.supervisor().log_end(OPERATOR));
+    }
+    if given {
+        // The operator ends first. An interrupt has ended it already, perhaps together with its supervisor.
+        let supervisor = Arc::clone(control_plane.supervisor());
+        let _ = harness::control_plane::blocking(move || supervisor.stop(OPERATOR)).await;
+        guest.leave().await?;
+    }
+    control_plane.stop().await?;
+    outcome
+}
+
+async fn prepare_and_run(control_plane: &ControlPlane, guest: &mut Guest, arguments: &Run) -> Result<u8> {
+    let namespaces: Vec<_> = arguments.namespace.iter().map(|name| vec!["namespace", name.as_str()]).collect();
+    let installation = arguments.operator.then(|| installation(control_plane)).transpose()?;
+    let installation = installation.map(|file| file.display().to_string());
+    let installed: Vec<_> = installation.iter().map(|file| vec!["-f", file.as_str()]).collect();
+    if control_plane.is_given() {
+        let paths: Vec<_> = arguments.create.iter().map(|path| path.display().to_string()).collect();
+        let crds: Vec<_> = paths.iter().map(|path| vec!["-f", path.as_str()]).collect();
+        guest.expect_none(&[&crds[..], &namespaces[..], &installed[..]].concat()).await?;
+        for crd in &crds {
+            guest.create(crd).await?;
+            let wait = [&["wait", "--for=condition=Established", "--timeout=60s"], &crd[..]].concat();
+            control_plane.access().kubectl_ok(&wait).await?;
         }
-        given.apply(&options.manifests).await?;
-        given
-    } else {
-        ControlPlane::start(&options).await?
-    };
-    let access = control_plane.access().clone();
+    }
+    for object in namespaces.iter().chain(&installed) {
+        guest.create(object).await?;
+    }
     let operator = operator_program()?;
     if arguments.operator {
-        start_operator(&control_plane, &operator).await?;
+        start_operator(control_plane, &operator).await?;
     }
+    run_command(control_plane, &operator, &arguments.command).await
+}
+
+async fn run_command(control_plane: &ControlPlane, operator: &Path, command: &[OsString]) -> Result<u8> {
+    let access = control_plane.access();
     let scratch = control_plane.supervisor().folder().to_owned();
     let kubeconfig = access.kubeconfig_path().to_owned();
-    let path = search_path(&[access.kubectl_path(), &operator])?;
-    let command = arguments.command;
+    let path = search_path(&[access.kubectl_path(), operator])?;
+    let command = command.to_owned();
     let status = harness::control_plane::blocking(move || {
         let program = command.first().cloned().unwrap_or_default();
         Command::new(&program)
@@ -89,45 +139,57 @@ async fn run(arguments: Run) -> Result<u8> {
             .map_err(|source| Error::Io { what: format!("start {}", program.display()), source })
     })
     .await?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    if arguments.keep {
-        let kubeconfig = access.kubeconfig_path().display().to_string();
-        let holder = control_plane.leave_running()?;
-        println!("\nLeft running. To look around, and to end it:\n\n  export KUBECONFIG={kubeconfig}\n  kill {holder}");
-    } else {
-        if code != 0 && arguments.operator {
-            eprintln!("the end of the operator's log:\n{}", control_plane.supervisor().log_end(OPERATOR));
-        }
-        control_plane.stop().await?;
-    }
-    Ok(code)
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
-
-/// The name of our custom resource definition.
-const CRD: &str = "managedsecrets.managedsecrets.dev";
 
 /// The name under which the operator is supervised.
 const OPERATOR: &str = "operator";
 
-/// The namespace in which the operator keeps its keys, when it is told no other.
-const OPERATOR_NAMESPACE: &str = managed_secrets::api::keys::DEFAULT_OPERATOR_NAMESPACE;
+/// The manifests of the operator, all but its Deployment, in a file to create them from.
+fn installation(control_plane: &ControlPlane) -> Result<PathBuf> {
+    let options = manifests::Options { webhooks: serves_webhooks(control_plane), ..manifests::Options::default() };
+    let mut objects = manifests::manifests(&options);
+    objects.retain(|object| object["kind"] != "Deployment");
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let file = control_plane.supervisor().folder().join("manifests.json");
+    fs::write(&file, list.to_string()).context("write", &file)?;
+    Ok(file)
+}
 
+/// The API server of a cluster that was given may be anywhere, and cannot be expected to reach a webhook here. There the
+/// operator serves none, and plain values are refused.
+fn serves_webhooks(control_plane: &ControlPlane) -> bool {
+    !control_plane.is_given()
+}
+
+/// Runs the operator as its Pod would: as its service account, under its policies.
 async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<()> {
-    let access = control_plane.access();
-    access.kubectl_ok(&["create", "namespace", OPERATOR_NAMESPACE]).await?;
+    let kubeconfig = control_plane.access().kubeconfig_for(DEFAULT_OPERATOR_NAMESPACE, OPERATOR_NAME).await?;
     let program = program.canonicalize().context("find", program)?;
     let process = Process::new(program)
         .arg("run")
-        .env("KUBECONFIG", access.kubeconfig_path())
-        .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", OPERATOR_NAMESPACE)
-        .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off");
+        .env("KUBECONFIG", kubeconfig)
+        .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", DEFAULT_OPERATOR_NAMESPACE);
+    let process = if serves_webhooks(control_plane) {
+        let address = free_address()?;
+        process.flag("webhook-listen", &address).flag("webhook-url", format!("https://{address}"))
+    } else {
+        process.flag("webhook-listen", "off")
+    };
     control_plane.supervisor().run(OPERATOR, &process)
+}
+
+/// An address that nobody listens on.
+fn free_address() -> Result<String> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = address.map_err(|source| Error::Io { what: "find a free port".to_owned(), source })?;
+    Ok(address.to_string())
 }
 
 /// `target/debug/managed-secrets`, seen from `target/debug/examples/controlplane`.
 fn operator_program() -> Result<PathBuf> {
     let this = std::env::current_exe().context("find", Path::new("this program"))?;
-    Ok(this.with_file_name("..").join(managed_secrets::api::keys::OPERATOR_NAME))
+    Ok(this.with_file_name("..").join(OPERATOR_NAME))
 }
 
 /// Our kubectl and the operator's program before all others of their names.

@@ -43,6 +43,8 @@ pub struct Options {
     pub manifests: Vec<PathBuf>,
     /// Groups ("" is the core group) whose request and response bodies go into the audit log.
     pub audit_bodies_of: Vec<String>,
+    /// An audit policy (YAML) in place of the tests' own.
+    pub audit_policy: Option<String>,
     /// Further flags of kube-apiserver.
     pub apiserver_flags: Vec<String>,
 }
@@ -125,7 +127,9 @@ impl ControlPlane {
         write(&folder.join("service-account.key"), private)?;
         write(&folder.join("service-account.pub"), public)?;
         write(&folder.join("tokens.csv"), format!("{token},admin,admin,system:masters\n"))?;
-        write(&folder.join("audit-policy.json"), audit_policy(&options.audit_bodies_of).to_string())?;
+        let own_policy = || audit_policy(&options.audit_bodies_of).to_string();
+        let policy = options.audit_policy.clone().unwrap_or_else(own_policy);
+        write(&folder.join("audit-policy.yaml"), policy)?;
 
         supervisor.run(ETCD, &etcd(binaries, &etcd_url, etcd_peer))?;
         supervisor.run(APISERVER, &apiserver(binaries, &etcd_url, secure, options))?;
@@ -309,7 +313,7 @@ fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) 
         .flag("allow-privileged", "true")
         // A loopback address is no valid endpoint of the Service `kubernetes`.
         .flag("endpoint-reconciler-type", "none")
-        .flag("audit-policy-file", "audit-policy.json")
+        .flag("audit-policy-file", "audit-policy.yaml")
         .flag("audit-log-path", "audit.log")
         .args(&options.apiserver_flags)
 }

@@ -61,8 +61,8 @@ pub enum Error {
     #[error("{0} needs a control plane of the tests' own; USE_EXISTING_CLUSTER=true gives them somebody else's")]
     NotOurs(&'static str),
     /// The given cluster is in use.
-    #[error("the given cluster has {0} installed already; this needs a cluster without it, and removes it in the end")]
-    Occupied(&'static str),
+    #[error("the given cluster has {0} already; this needs a cluster without it, and removes it in the end")]
+    Occupied(String),
     /// The supervisor does not answer: it was killed.
     #[error("the supervisor of the control plane is gone")]
     SupervisorGone,

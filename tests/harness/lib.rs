@@ -4,6 +4,7 @@
 //!  binaries ──▶ supervisor ──▶ control_plane ──▶ access    clients, kubeconfigs, kubectl
 //!  find, or     ends all       etcd, API         audit     what was asked, by whom
 //!  build        with us        server, …         shared    one for many tests, a namespace each
+//!                                                guest     what is made on a given cluster, and removed
 //!                                                operator  its program, as a process
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod audit;
 pub mod binaries;
 pub mod control_plane;
 pub mod error;
+pub mod guest;
 pub mod operator;
 pub mod shared;
 pub mod supervisor;
@@ -30,4 +32,5 @@ pub mod supervisor;
 pub use access::Access;
 pub use control_plane::{Component, ControlPlane, Options, poll};
 pub use error::{Error, Result};
+pub use guest::Guest;
 pub use operator::Operator;

@@ -7,6 +7,9 @@
 
 mod apply;
 mod closed;
+mod matrix;
+mod oracle;
+mod replicas;
 mod rotation;
 mod words;
 
@@ -27,6 +30,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{
+    installation::RESTORER,
     objects::Site,
     operator::{PATIENCE, Running, Setup},
 };
@@ -63,6 +67,7 @@ impl Premises {
         let options = manifests::Options {
             operator_namespace: operator_namespace.clone(),
             namespaces: vec![site.namespace.clone()],
+            restorers: vec![RESTORER.to_owned()],
             ..manifests::Options::default()
         };
         let file = Scratch::new("manifests.yaml", &manifests::print(&options).unwrap());

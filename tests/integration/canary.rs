@@ -20,7 +20,7 @@ use super::{
 };
 use crate::harness::{ControlPlane, Operator, poll};
 
-mod search;
+pub(super) mod search;
 
 /// One namespace in which every path is gone once.
 struct Story<'a> {

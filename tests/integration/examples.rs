@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _};
 use managed_secrets::api::{ManagedSecret, keys};
 
 use super::{
+    admission::Premises,
     installation,
     objects::Site,
     operator::{PATIENCE, Running, Setup},
@@ -15,7 +16,8 @@ use super::{
 use crate::{harness::poll, markdown::root};
 
 /// The examples that a test below runs.
-const RUN: [&str; 7] = ["adoption", "delivery-none", "generate", "pod", "retain", "target", "value-from"];
+const RUN: [&str; 8] =
+    ["adoption", "delivery-none", "generate", "pod", "retain", "target", "value-from", "weather-api-key"];
 
 #[test]
 fn every_example_is_run() {
@@ -113,5 +115,26 @@ async fn pod() {
     let variable = spec.containers[0].env.clone().unwrap().remove(0);
     let reference = variable.value_from.unwrap().secret_key_ref.unwrap();
     assert!(site.value(&reference.name, &reference.key).await.is_some());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weather_api_key() {
+    let premises = Premises::new("example").await;
+    let running = premises.start(premises.setup()).await;
+    let apply = ["apply", "-f", "examples/weather-api-key.yaml"];
+    Premises::ok(&premises.kubectl(&apply, "").await);
+    let object = premises.site.served("weather-api-key").await;
+    assert!(!serde_json::to_string(&object).unwrap().contains("only-an-example"));
+    assert!(object.status.as_ref().unwrap().target.is_none());
+    // Applied again, nothing moves.
+    assert!(Premises::ok(&premises.kubectl(&apply, "").await).contains("weather-api-key"));
+    assert_eq!(premises.site.get("weather-api-key").await.resource_version(), object.resource_version());
+    // As its comment says: without the line, the value is delivered.
+    let file = fs::read_to_string(root().join("examples/weather-api-key.yaml")).unwrap();
+    let delivered: Vec<_> =
+        file.lines().filter(|line| !line.contains("delivery: None") || line.starts_with('#')).collect();
+    Premises::ok(&premises.kubectl(&["apply", "-f", "-"], &delivered.join("\n")).await);
+    premises.site.delivers("weather-api-key", "value", "only-an-example").await;
     running.stop().await;
 }

@@ -14,7 +14,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::harness::audit::Mark;
 use crate::harness::shared::{self, TestNamespace};
-use crate::harness::{Component, ControlPlane, Operator, Options, poll};
+use crate::harness::{Component, ControlPlane, Error, Guest, Operator, Options, poll};
 
 #[tokio::test]
 async fn namespaces_are_deleted_so_the_controller_manager_works() {
@@ -26,6 +26,27 @@ async fn namespaces_are_deleted_so_the_controller_manager_works() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_removes_what_it_made_and_nothing_else() {
+    let control_plane = shared::control_plane().await.unwrap();
+    let theirs = TestNamespace::create(control_plane, "theirs").await.unwrap();
+    let ours = format!("ours-{}", theirs.name);
+    let (theirs, ours) = (vec!["namespace", theirs.name.as_str()], vec!["namespace", ours.as_str()]);
+    let mut guest = Guest::new(control_plane.access());
+    guest.expect_none(std::slice::from_ref(&ours)).await.unwrap();
+    for present in [&theirs, &vec!["-f", "crds"]] {
+        let refused = guest.expect_none(&[ours.clone(), present.clone()]).await;
+        assert!(matches!(refused, Err(Error::Occupied(_))), "{present:?}: {refused:?}");
+        guest.create(present).await.unwrap_err();
+    }
+    guest.create(&ours).await.unwrap();
+    guest.leave().await.unwrap();
+    let namespaces = Api::<Namespace>::all(control_plane.access().admin_client().await.unwrap());
+    assert!(namespaces.get_opt(ours[1]).await.unwrap().is_none());
+    assert!(namespaces.get(theirs[1]).await.unwrap().metadata.deletion_timestamp.is_none());
+    control_plane.access().kubectl_ok(&["get", "-f", "crds"]).await.unwrap();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,7 +13,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use managed_secrets::api::keys;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
 use crate::{
@@ -105,10 +106,35 @@ async fn bash(title: &str, script: &str, folder: &Path, plane: &ControlPlane) ->
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The operator as the installed Deployment would run it.
+/// The operator as the installed Deployment would run it, but without webhooks.
 async fn operator(plane: &ControlPlane) -> Operator {
+    operator_with(plane, &[]).await
+}
+
+/// With webhooks, which the API server reaches by a URL: there is no network of pods.
+async fn operator_with_webhooks(plane: &ControlPlane) -> Operator {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (listen, url) = (format!("--webhook-listen={address}"), format!("--webhook-url=https://{address}"));
+    let operator = operator_with(plane, &[&listen, &url]).await;
+    let probe = json!({
+        "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND,
+        "metadata": {"name": "probe", "namespace": "default"}, "spec": {"name": "PROBE", "value": "probe"},
+    });
+    poll("the API server to call the webhook", PATIENCE, || async {
+        let create = ["create", "--dry-run=server", "-f", "-"];
+        let answer = plane.access().kubectl_with_input(&create, &probe.to_string()).await?;
+        Ok(answer.status.success().then_some(()))
+    })
+    .await
+    .unwrap();
+    operator
+}
+
+async fn operator_with(plane: &ControlPlane, arguments: &[&str]) -> Operator {
     let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
-    let operator = Operator::start(plane, PROGRAM, &kubeconfig, &[]).await.unwrap();
+    let operator = Operator::start(plane, PROGRAM, &kubeconfig, arguments).await.unwrap();
     poll("the operator to publish the sealing key", PATIENCE, || async {
         let map = ["-n", OPERATOR_NAMESPACE, "get", "configmap", keys::PUBLIC_KEY_CONFIGMAP];
         Ok(plane.access().kubectl(&map).await?.status.success().then_some(()))
@@ -149,7 +175,7 @@ async fn readme_and_guide_can_be_followed() {
     let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
     let mut readme = Story::read("README.md");
     readme.run("Install", &folder, &plane).await;
-    let operator = operator(&plane).await;
+    let operator = operator_with_webhooks(&plane).await;
     let printed = readme.run("Use", &folder, &plane).await;
     assert!(printed.contains("WEATHER_API_KEY") && printed.contains("only-an-example"), "{printed}");
     readme.end(&[]);
@@ -157,7 +183,8 @@ async fn readme_and_guide_can_be_followed() {
     let mut guide = Story::read("docs/guide.md");
     for (section, says) in [
         ("Generate a value", "session-key condition met"),
-        ("Seal a value", "weather-api-key condition met"),
+        ("Apply a plain value", "condition met\n1"),
+        ("Seal a value", "condition met\n1"),
         ("Follow another Secret", "another-example"),
         ("Use the value in a pod", "api-key condition met"),
         ("Choose how the Secret looks", "kubernetes.io/basic-auth"),

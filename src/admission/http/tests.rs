@@ -1,4 +1,7 @@
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 use axum::body::to_bytes;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -9,7 +12,11 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     admission::testing::{Alone, document, keyring, object, opened, readers, review, sealed, strict, webhooks},
-    crypto::Keyring,
+    api::keys::LAST_APPLIED,
+    crypto::{
+        Keyring,
+        mss1::work::{self, Work},
+    },
 };
 
 const CANARY: &str = "c4n4ry-value";
@@ -144,6 +151,93 @@ async fn plaintext_is_sealed_and_the_right_is_asked_for_only_where_it_matters() 
     assert_eq!(asked.load(SeqCst), 2, "once for each user");
 }
 
+/// A review by `user` of a write of `guess`, also in kubectl's copy if `copied`, where the value is [`CANARY`].
+fn guess(keys: &Keyring, user: &str, guess: &str, copied: bool) -> Value {
+    let mut wanted = object("db", json!({"name": "DB", "value": guess}));
+    if copied {
+        let copy = json!({"spec": {"value": guess}}).to_string();
+        wanted["metadata"]["annotations"] = json!({LAST_APPLIED: copy});
+    }
+    let stored = object("db", json!({"name": "DB", "value": sealed(keys, &strict("db"), CANARY)}));
+    review(user, &wanted, &stored)
+}
+
+/// As long as [`CANARY`].
+const MISS: &str = "c4n4ry-valuf";
+
+/// Stored text is opened for readers alone, so for everybody else the same is done whether or not the guess is right.
+#[tokio::test]
+async fn without_the_right_a_guess_costs_what_any_other_does() {
+    let document = document(1);
+    let keys = keyring(std::slice::from_ref(&document));
+    let (client, asked) = readers();
+    let (router, secret) = webhooks(Alone::new(keyring(&[document])), client, Limits::default());
+    let path = format!("/{secret}/{SEAL}");
+    for (user, tried, expected) in [
+        ("ann", CANARY, Work { sealed: 1, opened: 0 }),
+        ("ann", MISS, Work { sealed: 1, opened: 0 }),
+        ("reader", CANARY, Work { sealed: 0, opened: 1 }),
+        ("reader", MISS, Work { sealed: 1, opened: 1 }),
+    ] {
+        for copied in [false, true] {
+            let review = guess(&keys, user, tried, copied);
+            let before = asked.load(SeqCst);
+            work::take();
+            reviewed(&router, &path, &review).await;
+            assert_eq!(work::take(), expected, "{user}, copied: {copied}");
+            assert!(asked.load(SeqCst) - before <= usize::from(tried == CANARY && !copied), "asked once for each user");
+        }
+    }
+}
+
+/// How often a right guess took longer than a wrong one. They are made by turns, so what slows a machine hits both.
+#[derive(Default)]
+struct Pairs {
+    slower: u64,
+    all: u64,
+}
+
+impl Pairs {
+    /// Whether the times tell one from the other: a fair coin's falls do so in one of a million cases (5 sigma).
+    fn tell(&self) -> bool {
+        self.all.abs_diff(2 * self.slower).pow(2) > 25 * self.all
+    }
+}
+
+/// What takes longer is a coin's fall, in as many tries as show a difference for a reader: his right guess is opened as
+/// the wrong one is, and not sealed again.
+#[tokio::test]
+async fn without_the_right_a_guess_takes_as_long_as_any_other() {
+    const MOST: u64 = 5000;
+    let document = document(1);
+    let keys = keyring(std::slice::from_ref(&document));
+    let (router, secret) = webhooks(Alone::new(keyring(&[document])), readers().0, Limits::default());
+    let path = format!("/{secret}/{SEAL}");
+    let users = ["reader", "ann"].map(|user| [CANARY, MISS].map(|tried| guess(&keys, user, tried, false)));
+    let mut pairs = [Pairs::default(), Pairs::default()];
+    let time = async |review: &Value| {
+        let began = Instant::now();
+        reviewed(&router, &path, review).await;
+        began.elapsed()
+    };
+    while pairs[0].all < 100 || (!pairs[0].tell() && pairs[0].all < MOST) {
+        for (pairs, [right, wrong]) in pairs.iter_mut().zip(&users) {
+            let (right, wrong) = if pairs.all % 2 == 0 {
+                let right = time(right).await;
+                (right, time(wrong).await)
+            } else {
+                let wrong = time(wrong).await;
+                (time(right).await, wrong)
+            };
+            pairs.slower += u64::from(right > wrong);
+            pairs.all += 1;
+        }
+    }
+    let [reader, stranger] = pairs;
+    assert!(reader.tell(), "the measure is too coarse: {} of {}", reader.slower, reader.all);
+    assert!(!stranger.tell(), "the right guess was slower {} times of {}", stranger.slower, stranger.all);
+}
+
 #[tokio::test]
 async fn a_key_that_another_replica_made_is_looked_for() {
     let both = keyring(&[document(1), document(2)]);
@@ -168,7 +262,9 @@ async fn without_an_answer_about_rights_a_value_is_sealed_afresh() {
     let client = kube::Client::new(failing, "default");
     let (router, secret) = webhooks(Alone::new(keyring(&[document])), client, Limits::default());
     let plain = object("db", json!({"value": CANARY}));
+    work::take();
     let fresh = reviewed(&router, &format!("/{secret}/{SEAL}"), &review("reader", &plain, &stored)).await;
+    assert_eq!(work::take(), Work { sealed: 1, opened: 0 });
     assert_ne!(json!(sealed_text(&fresh)), stored["spec"]["value"]);
     assert_eq!(opened(&keys, &sealed_text(&fresh), "db"), CANARY);
 }

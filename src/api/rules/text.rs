@@ -1,5 +1,6 @@
 //! The shapes of names: each as a regular expression for CEL (RE2) and as a function.
 
+use crate::api::keys::GROUP;
 use crate::api::limits::{METADATA_KEY_NAME_MAX, NAME_SYMBOLS, SECRET_NAME_MAX};
 
 /// RFC 1123 subdomain, as Kubernetes names most objects; its length is limited elsewhere.
@@ -46,7 +47,7 @@ pub(super) fn is_metadata_key(text: &str) -> bool {
 /// Whether a Secret type belongs to Kubernetes, Helm or us.
 pub(super) fn is_reserved_type(type_: &str) -> bool {
     let domain = type_.split('/').next().unwrap_or_default();
-    matches!(domain, "kubernetes.io" | "helm.sh" | "managedsecrets.dev")
+    matches!(domain, "kubernetes.io" | "helm.sh" | GROUP)
         || domain.ends_with(".kubernetes.io")
         || domain.ends_with(".k8s.io")
 }

@@ -16,28 +16,28 @@ use crate::harness::ControlPlane;
 
 /// One unique value, and where it may be found.
 #[derive(Clone, Debug)]
-pub(super) struct Canary {
+pub(crate) struct Canary {
     /// The path that it went.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// The value.
-    pub(super) value: String,
+    pub(crate) value: String,
     /// Secrets (`namespace/name`) in which it is at home.
-    pub(super) homes: Vec<String>,
+    pub(crate) homes: Vec<String>,
     /// Whether it is no secret in files of this name: somebody else has written it there.
-    pub(super) spoiled: Option<&'static str>,
+    pub(crate) spoiled: Option<&'static str>,
 }
 
 impl Canary {
     /// A value whose halves are both looked for, so that a part is found as well. What JSON escapes is between them: they
     /// look the same however often they are quoted.
-    pub(super) fn new(path: &str, homes: &[String]) -> Self {
+    pub(crate) fn new(path: &str, homes: &[String]) -> Self {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let (first, second) = unique.split_at(16);
         Self::of(path, format!("{first}\"\\ü\n{second}"), homes)
     }
 
     /// This value.
-    pub(super) fn of(path: &str, value: String, homes: &[String]) -> Self {
+    pub(crate) fn of(path: &str, value: String, homes: &[String]) -> Self {
         Self { path: path.to_owned(), value, homes: homes.to_vec(), spoiled: None }
     }
 
@@ -64,14 +64,14 @@ fn forms(text: &str) -> BTreeSet<Vec<u8>> {
 }
 
 /// Looks for all canaries at once.
-pub(super) struct Finder {
+pub(crate) struct Finder {
     needles: Vec<(usize, Vec<u8>)>,
     /// Needles by their first two bytes.
     by_start: Vec<Vec<usize>>,
 }
 
 impl Finder {
-    pub(super) fn new(canaries: &[Canary]) -> Self {
+    pub(crate) fn new(canaries: &[Canary]) -> Self {
         let needles: Vec<(usize, Vec<u8>)> = canaries
             .iter()
             .enumerate()
@@ -85,7 +85,7 @@ impl Finder {
     }
 
     /// The canaries in these bytes, by their index.
-    pub(super) fn find(&self, bytes: &[u8]) -> BTreeSet<usize> {
+    pub(crate) fn find(&self, bytes: &[u8]) -> BTreeSet<usize> {
         let starts = bytes.windows(2).enumerate().flat_map(|(at, pair)| {
             let start = usize::from(pair[0]) << 8 | usize::from(pair[1]);
             self.by_start[start].iter().map(move |needle| (at, *needle))
@@ -98,7 +98,7 @@ impl Finder {
 }
 
 /// Everything that etcd has ever stored: key, revision, value.
-pub(super) async fn history(control_plane: &ControlPlane) -> Vec<(String, i64, Vec<u8>)> {
+pub(crate) async fn history(control_plane: &ControlPlane) -> Vec<(String, i64, Vec<u8>)> {
     let url = control_plane.etcd_url().unwrap();
     let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
     let all = json!({"key": "AA==", "range_end": "AA=="});
@@ -135,7 +135,7 @@ fn number(value: &Value) -> i64 {
 }
 
 /// All files below a folder.
-pub(super) fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

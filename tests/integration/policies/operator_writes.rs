@@ -124,20 +124,26 @@ async fn adopting_and_letting_go_are_no_foreign_writes() {
 }
 
 #[tokio::test]
-async fn deleting_is_confined_by_type() {
+async fn deleting_is_confined_to_records_and_targets() {
     let namespace = TestNamespace::create(control_plane().await, "delete").await.unwrap();
     let dry = DeleteParams { dry_run: true, ..DeleteParams::default() };
     let by_admin = Api::<Secret>::namespaced(admin().await, &namespace.name);
     let by_operator = Api::<Secret>::namespaced(operator().await, &namespace.name);
-    for (name, secret_type, refusal) in [
-        ("tls", "kubernetes.io/tls", Some(REFUSED)),
-        ("helm", "helm.sh/release.v1", Some(REFUSED)),
-        // Its label may have been removed: whether it is ours is decided by uid.
-        ("opaque", "Opaque", None),
+    let target = Some(keys::ROLE_TARGET);
+    for (name, secret_type, role, refusal) in [
+        ("opaque", "Opaque", None, Some(REFUSED)),
+        ("labelled-as-record", "Opaque", Some(keys::ROLE_RECORD), Some(REFUSED)),
+        ("tls", "kubernetes.io/tls", target, Some(REFUSED)),
+        ("helm", "helm.sh/release.v1", target, Some(REFUSED)),
+        ("target", "Opaque", target, None),
     ] {
-        by_admin.create(&PostParams::default(), &secret(name, secret_type, None)).await.unwrap();
+        by_admin.create(&PostParams::default(), &secret(name, secret_type, role)).await.unwrap();
         expect(name, by_operator.delete(name, &dry).await, refusal);
     }
+    // Where somebody removed our label, the annotation still tells that it is a target.
+    let owner = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_OWNER: "db"}}}));
+    by_admin.patch("opaque", &PatchParams::default(), &owner).await.unwrap();
+    expect("without our label", by_operator.delete("opaque", &dry).await, None);
     let record = secret(RECORD, keys::TYPE_RECORD, Some(keys::ROLE_RECORD));
     by_operator.create(&PostParams::default(), &record).await.unwrap();
     expect("record", by_operator.delete(RECORD, &dry).await, None);

@@ -33,6 +33,8 @@ async fn secrets_of_our_types_are_created_by_operator_and_restorer_only() {
     let refused = refusal("secrets");
     for (place, name, secret_type) in [
         (namespace.name.as_str(), RECORD, keys::TYPE_RECORD),
+        (namespace.name.as_str(), RECORD, "Opaque"),
+        (namespace.name.as_str(), "msec-other", "example.com/a"),
         (OPERATOR_NAMESPACE, "restored-keyring", keys::TYPE_KEYRING),
         (OPERATOR_NAMESPACE, "managed-secrets-kek-0123456789abcdef", keys::TYPE_KEK),
     ] {
@@ -51,6 +53,33 @@ async fn secrets_of_our_types_are_created_by_operator_and_restorer_only() {
     expect("operator", by_operator.create(&dry_run(), &secret(RECORD, keys::TYPE_RECORD)).await, None);
     let others = Api::<Secret>::namespaced(admin().await, &namespace.name);
     expect("another type", others.create(&dry_run(), &secret("mine", "example.com/a")).await, None);
+    expect("nearly its name", others.create(&dry_run(), &secret("msecret", "Opaque")).await, None);
+    let mut unnamed = secret("", "Opaque");
+    unnamed.metadata.name = None;
+    unnamed.metadata.generate_name = Some(keys::RECORD_PREFIX.to_owned());
+    expect("a generated name", others.create(&dry_run(), &unnamed).await, Some(&refused));
+}
+
+/// One that was there before the policy: it cannot be edited any more, but it can go, whoever has a finalizer on it.
+#[tokio::test]
+async fn a_strangers_secret_of_a_records_name_is_frozen_and_can_go() {
+    let namespace = TestNamespace::create(control_plane().await, "frozen").await.unwrap();
+    let by = |client: Client| Api::<Secret>::namespaced(client, &namespace.name);
+    let administrator = by(admin().await);
+    let mut theirs: Secret = object(json!({"metadata": {"name": "msec-theirs"}, "stringData": {"a": "b"}}));
+    theirs.metadata.finalizers = Some(vec!["example.com/stop".to_owned()]);
+    let present = by(restorer().await).create(&PostParams::default(), &theirs).await.unwrap();
+    let refused = refusal("secrets");
+    let params = PatchParams::default();
+    let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let edit = Patch::Merge(json!({"stringData": {"a": "c"}}));
+    expect("nothing changed", administrator.replace("msec-theirs", &dry_run(), &present).await, None);
+    expect("edited", administrator.patch("msec-theirs", &params, &edit).await, Some(&refused));
+    expect("released", administrator.patch("msec-theirs", &params, &release).await, Some(&refused));
+    administrator.delete("msec-theirs", &DeleteParams::default()).await.unwrap();
+    expect("edited while it goes", administrator.patch("msec-theirs", &params, &edit).await, Some(&refused));
+    expect("released while it goes", administrator.patch("msec-theirs", &params, &release).await, None);
+    assert_eq!(administrator.get_opt("msec-theirs").await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn what_needs_a_right_on_create() {
         (json!({"target": {"type": "example.com/token"}}), &create, CANNOT_CREATE.to_owned()),
         (json!({"target": {"labels": {"a": "b"}}}), &create, CANNOT_CREATE.to_owned()),
         (json!({"target": {"annotations": {"a": "b"}}}), &create, CANNOT_CREATE.to_owned()),
-        (json!({"target": {"adoption": "IfUnowned"}}), &create, CANNOT_CREATE.to_owned()),
+        (json!({"target": {"adoption": "IfUnowned"}, "delivery": "None"}), &create, CANNOT_CREATE.to_owned()),
     ] {
         let new = managed_secret(&spec);
         expect(&spec.to_string(), nothing.create(&dry_run(), &new).await, Some(&refusal));
@@ -229,6 +229,98 @@ async fn the_looks_of_a_target_need_create() {
     // A type that goes with a key of its own is left to the schema's rules.
     let changes = changes.into_iter().skip(1).collect();
     check_changes(&Scene::new(json!({"target": target})).await, Right::CREATE_SECRETS, changes).await;
+}
+
+/// Adoption tells whether a Secret holds the same value: a guess, if the user may not read it.
+#[tokio::test]
+async fn adopting_needs_get_on_the_secret_and_create() {
+    let namespace = TestNamespace::create(control_plane().await, "adopt").await.unwrap();
+    for (target, rights, refusal) in [
+        (json!({}), vec![Right::get_secret("db")], Some(CANNOT_CREATE.to_owned())),
+        (json!({}), vec![Right::CREATE_SECRETS, Right::get_secret("other")], Some(cannot_get("db"))),
+        (json!({}), vec![Right::CREATE_SECRETS, Right::get_secret("db")], None),
+        (json!({"name": "victim"}), vec![Right::CREATE_SECRETS, Right::get_secret("db")], Some(cannot_get("victim"))),
+        (
+            json!({"name": "victim"}),
+            vec![Right::CREATE_SECRETS, Right::get_secret("db"), Right::get_secret("victim")],
+            None,
+        ),
+    ] {
+        let mut target = target;
+        target["adoption"] = json!("IfUnowned");
+        let case = format!("{target} with {rights:?}");
+        let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &rights).await, &namespace.name);
+        let new = managed_secret(&json!({"target": target}));
+        expect(&case, objects.create(&dry_run(), &new).await, refusal.as_deref());
+    }
+}
+
+/// A guess is made by moving to the Secret, by permitting its adoption, or by another value.
+#[tokio::test]
+async fn a_change_that_may_adopt_needs_get_on_the_secret() {
+    let adopting = |target: Value| {
+        let mut target = target;
+        target["adoption"] = json!("IfUnowned");
+        json!({"target": target})
+    };
+    let refusal = |name: &str| Some(cannot_get(name));
+    let victim = || refusal("victim");
+    // What else such changes need is had.
+    let others = [Right::CREATE_SECRETS, Right::get_secret("upstream"), Right::get_secret("mine"), VALUE];
+    for (before, changes) in [
+        (
+            json!({"target": {"name": "victim"}}),
+            vec![(adopting(json!({})), victim()), (json!({"description": "x"}), None)],
+        ),
+        (
+            adopting(json!({"name": "mine"})),
+            vec![
+                (json!({"target": {"name": "victim"}}), victim()),
+                (json!({"target": {"name": "victim"}, "delivery": "None"}), None),
+            ],
+        ),
+        (
+            json!({"target": {"name": "victim", "adoption": "IfUnowned"}, "delivery": "None"}),
+            vec![
+                (json!({"delivery": "Secret"}), victim()),
+                (json!({"generate": null, "valueFrom": value_from("upstream")}), None),
+            ],
+        ),
+        (
+            adopting(json!({"name": "victim"})),
+            vec![
+                (json!({"target": {"key": "other"}}), victim()),
+                (json!({"generate": null, "valueFrom": value_from("upstream")}), victim()),
+                (json!({"generate": {"length": 12}}), victim()),
+                (json!({"target": {"adoption": "Never"}, "generate": {"length": 12}}), None),
+                (json!({"target": {"labels": {"a": "b"}}, "name": "RENAMED", "suspend": true}), None),
+            ],
+        ),
+    ] {
+        let scene = Scene::new(before).await;
+        let guessing = scene.objects(&others).await;
+        let reading = scene.objects(&[&others[..], &[Right::get_secret("victim")]].concat()).await;
+        for (change, refusal) in changes {
+            let case = change.to_string();
+            expect(&case, guessing.patch("db", &params(), &merge(&change)).await, refusal.as_deref());
+            expect(&case, reading.patch("db", &params(), &merge(&change)).await, None);
+        }
+    }
+}
+
+/// The value is in the Secret: another one answers no guess.
+#[tokio::test]
+async fn a_new_value_for_what_is_adopted_needs_no_right() {
+    let scene = Scene::new(json!({"target": {"name": "legacy", "adoption": "IfUnowned"}})).await;
+    let objects = scene.objects(&[]).await;
+    let change = json!({"generate": {"length": 12}});
+    let try_change = async || objects.patch("db", &params(), &merge(&change)).await;
+    expect("before", try_change().await, Some(&cannot_get("legacy")));
+    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "status": {"target": {"name": "legacy", "key": "value", "uid": "u", "resourceVersion": "1"}}});
+    let by_operator = scene.of(operator().await);
+    by_operator.patch_status("db", &PatchParams::apply("managed-secrets"), &Patch::Apply(&status)).await.unwrap();
+    expect("when it is delivered", try_change().await, None);
 }
 
 /// Server-side apply and replace are updates like any other.

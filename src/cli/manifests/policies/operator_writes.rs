@@ -68,14 +68,16 @@ fn variables(options: &Options) -> Vec<(&'static str, String)> {
             "isTarget",
             format!(
                 "!variables.hasRecordName && variables.hasTargetType\n\
-                 && (variables.isDelete || variables.role == {} || variables.wasTarget)",
+                 && (variables.role == {} || variables.wasTarget)",
                 literal(keys::ROLE_TARGET)
             ),
         ),
     ]
 }
 
-/// CEL: the Secret was a target of ours until now. An adopted one loses our label when the target moves away from it.
+/// CEL: the Secret was a target of ours until now. An adopted one loses our label when the target moves away from it; and
+/// one that somebody took the label from is still known by our annotation. What has lost both is not ours to delete: the
+/// garbage collector or a person does.
 fn was_target() -> String {
     format!(
         "oldObject != null\n&& ({} == {}\n|| has(oldObject.metadata.annotations) && {} in oldObject.metadata.annotations)",

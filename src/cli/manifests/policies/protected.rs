@@ -3,8 +3,12 @@
 //! A forged record is refused by its MAC, but a forged `status.target` would make any Secret ours, and an edited record
 //! is lost. Deleting stays with RBAC: namespaces, owners and people must be able to remove what they made.
 //!
+//! A record is known by its type and by its name. The name alone counts as well: a Secret of another type in its place
+//! keeps the record from being written, and a copy of a record in the clothes of another type would be believed.
+//!
 //! A write that changes nothing is anyone's: a storage migration or a re-encryption of etcd rewrites every object.
-//! Kubernetes' garbage collector edits owner references (`kubectl delete --cascade=orphan`) and finalizers.
+//! Kubernetes' garbage collector edits owner references (`kubectl delete --cascade=orphan`) and finalizers. Whoever put
+//! a finalizer on a Secret of such a name, before this policy was, can take it off once the Secret is being deleted.
 
 use super::{Options, Policy, Resource, Validation, concerned, is_trusted, keys, literal, literals};
 
@@ -16,14 +20,21 @@ pub(super) fn policies(options: &Options) -> Vec<Policy> {
     vec![secrets(options), public_key(options), status(options)]
 }
 
-/// Secrets of our own types.
+/// Secrets of our own types, and whatever has a record's name.
 fn secrets(options: &Options) -> Policy {
     Policy {
         name: "managed-secrets-protected-secrets",
         resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE"] },
         namespaces: concerned(options),
         conditions: vec![
-            ("ours", format!("object.?type.orValue('').startsWith({})", literal(&format!("{}/", keys::GROUP)))),
+            (
+                "ours",
+                format!(
+                    "object.?type.orValue('').startsWith({}) || object.metadata.name.startsWith({})",
+                    literal(&format!("{}/", keys::GROUP)),
+                    literal(keys::RECORD_PREFIX)
+                ),
+            ),
             ("not-by-operator", format!("!({})", is_trusted(options))),
         ],
         variables: vec![
@@ -31,10 +42,12 @@ fn secrets(options: &Options) -> Policy {
             ("sameLabels", same("object.metadata", &["labels", "annotations"])),
             ("sameLife", same("object.metadata", &["ownerReferences", "finalizers"])),
             ("isGarbageCollector", format!("request.userInfo.username in {}", literals(&GARBAGE_COLLECTORS))),
+            ("isDying", "oldObject != null && has(oldObject.metadata.deletionTimestamp)".to_owned()),
         ],
         validations: vec![refuse_unless(
             options,
-            "variables.sameContent && variables.sameLabels && (variables.sameLife || variables.isGarbageCollector)",
+            "variables.sameContent && variables.sameLabels\n\
+             && (variables.sameLife || variables.isGarbageCollector || variables.isDying)",
             "secrets",
             "",
         )],

@@ -9,6 +9,7 @@
 //! | `valueFrom` | `get` on the source Secret |
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
 //! | `target.type`, `labels`, `annotations`, `adoption` | `create` on Secrets |
+//! | `adoption: IfUnowned` with another target or another source | `get` on the Secret that is to be adopted |
 //!
 //! Fields count by what they mean, so that spelling out a default is no change. On create, the object is compared with
 //! one that leaves these fields out: its value would be delivered to `metadata.name`. Otherwise one who may not read the
@@ -16,6 +17,10 @@
 //! name, and another target.
 //!
 //! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
+//!
+//! Adoption compares the value with what the Secret holds, and tells whether they are the same. Without the last row it
+//! would answer guesses at a Secret that the user may not read, and a right guess would make that Secret follow him. So a
+//! guess needs the right, whether it is made by the target or by the source; not any more when the value is there.
 
 use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
 
@@ -38,7 +43,7 @@ fn variables() -> Vec<(&'static str, String)> {
     let (key, secret_type) = (literal(keys::DEFAULT_TARGET_KEY), literal(keys::DEFAULT_TARGET_TYPE));
     let moves = format!(
         "variables.delivery != variables.oldDelivery\n\
-         || variables.target.?name.orValue(object.metadata.name) != variables.oldTargetName\n\
+         || variables.targetName != variables.oldTargetName\n\
          || variables.target.?key.orValue({key}) != variables.oldTarget.?key.orValue({key})"
     );
     let shapes = format!(
@@ -47,19 +52,29 @@ fn variables() -> Vec<(&'static str, String)> {
          || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})\n\
          || variables.target.?adoption.orValue('Never') != variables.oldTarget.?adoption.orValue('Never')"
     );
+    let adopts = "variables.delivery == 'Secret' && variables.target.?adoption.orValue('Never') == 'IfUnowned'\n\
+                  && (oldObject == null || variables.moves\n\
+                  || variables.oldTarget.?adoption.orValue('Never') != 'IfUnowned'\n\
+                  || variables.changesSource && variables.targetInForce != variables.targetName)";
     let simple = [
         ("old", "oldObject == null ? dyn({}) : dyn(oldObject.spec)"),
         ("target", "dyn(object.spec.?target.orValue({}))"),
         ("oldTarget", "dyn(variables.old.?target.orValue({}))"),
         ("readsOtherSource", "has(object.spec.valueFrom) && object.spec.?valueFrom != variables.old.?valueFrom"),
+        (
+            "changesSource",
+            "object.spec.?value != variables.old.?value || object.spec.?valueFrom != variables.old.?valueFrom\n\
+             || object.spec.?generate != variables.old.?generate",
+        ),
         ("source", "object.spec.?valueFrom.?secretKeyRef.?name.orValue('')"),
         ("delivery", "object.spec.?delivery.orValue('Secret')"),
         ("oldDelivery", "oldObject == null ? variables.delivery : variables.old.?delivery.orValue('Secret')"),
+        ("targetName", "variables.target.?name.orValue(object.metadata.name)"),
         ("oldTargetName", "variables.oldTarget.?name.orValue(object.metadata.name)"),
         ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
     ];
     let simple = simple.map(|(name, expression)| (name, expression.to_owned()));
-    simple.into_iter().chain([("moves", moves), ("shapes", shapes)]).collect()
+    simple.into_iter().chain([("moves", moves), ("shapes", shapes), ("adopts", adopts.to_owned())]).collect()
 }
 
 fn validations() -> Vec<Validation> {
@@ -108,6 +123,14 @@ fn validations() -> Vec<Validation> {
                 "to choose how the target looks (target.type, labels, annotations, adoption)",
             ),
             fallback: "target.type, labels, annotations and adoption need the right to create Secrets",
+        },
+        Validation {
+            admits: format!("!variables.adopts || {}", may_get_secret("variables.targetName")),
+            message: cannot_get_secret(
+                "variables.targetName",
+                "to have it adopted (target.adoption), since that tells whether it holds the same value",
+            ),
+            fallback: "target.adoption needs the right to get the Secret that is to be adopted",
         },
     ]
 }
