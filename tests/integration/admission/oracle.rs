@@ -356,11 +356,16 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// Whether the times tell one from the other: a fair coin's falls do so in one of a million cases (5 sigma).
-    fn tell(&self) -> bool {
-        self.all.abs_diff(2 * self.slower).pow(2) > 25 * self.all
+    /// Whether the times tell one from the other: a fair coin's falls do so by 5 sigma in one of a million cases.
+    fn tell(&self, sigma: u64) -> bool {
+        self.all.abs_diff(2 * self.slower).pow(2) > sigma.pow(2) * self.all
     }
 }
+
+/// What a reader's guesses must show, and far more than [`STRANGER_SIGMA`]: so what shows there, shows here.
+const READER_SIGMA: u64 = 8;
+/// What a stranger's must not.
+const STRANGER_SIGMA: u64 = 5;
 
 /// What takes longer is a coin's fall, in as many tries as show a difference for a reader, whose right guess is not
 /// sealed again. So a busy machine costs tries, and decides nothing.
@@ -377,7 +382,7 @@ async fn without_the_right_answers_take_as_long_for_a_right_guess_as_for_a_wrong
         began.elapsed()
     };
     let mut pairs = [Pairs::default(), Pairs::default()];
-    while pairs[0].all < 100 || (!pairs[0].tell() && pairs[0].all < MOST) {
+    while pairs[0].all < 200 || (!pairs[0].tell(READER_SIGMA) && pairs[0].all < MOST) {
         for (pairs, user) in pairs.iter_mut().zip(&users) {
             let (right, wrong) = if pairs.all % 2 == 0 {
                 let right = time(user, RIGHT).await;
@@ -391,7 +396,7 @@ async fn without_the_right_answers_take_as_long_for_a_right_guess_as_for_a_wrong
         }
     }
     let [reader, stranger] = pairs;
-    assert!(reader.tell(), "the measure is too coarse: {} of {}", reader.slower, reader.all);
-    assert!(!stranger.tell(), "the right guess was slower {} times of {}", stranger.slower, stranger.all);
+    assert!(reader.tell(READER_SIGMA), "the measure is too coarse: {} of {}", reader.slower, reader.all);
+    assert!(!stranger.tell(STRANGER_SIGMA), "the right guess was slower {} times of {}", stranger.slower, stranger.all);
     operator.stop().await;
 }
