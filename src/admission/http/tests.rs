@@ -198,17 +198,22 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// Whether the times tell one from the other: a fair coin's falls do so in one of a million cases (5 sigma).
-    fn tell(&self) -> bool {
-        self.all.abs_diff(2 * self.slower).pow(2) > 25 * self.all
+    /// Whether the times tell one from the other: a fair coin's falls do so by 5 sigma in one of a million cases.
+    fn tell(&self, sigma: u64) -> bool {
+        self.all.abs_diff(2 * self.slower).pow(2) > sigma.pow(2) * self.all
     }
 }
+
+/// What a reader's guesses must show, and far more than [`STRANGER_SIGMA`]: so what shows there, shows here.
+const READER_SIGMA: u64 = 8;
+/// What a stranger's must not.
+const STRANGER_SIGMA: u64 = 5;
 
 /// What takes longer is a coin's fall, in as many tries as show a difference for a reader: his right guess is opened as
 /// the wrong one is, and not sealed again.
 #[tokio::test]
 async fn without_the_right_a_guess_takes_as_long_as_any_other() {
-    const MOST: u64 = 5000;
+    const MOST: u64 = 20_000;
     let document = document(1);
     let keys = keyring(std::slice::from_ref(&document));
     let (router, secret) = webhooks(Alone::new(keyring(&[document])), readers().0, Limits::default());
@@ -220,7 +225,7 @@ async fn without_the_right_a_guess_takes_as_long_as_any_other() {
         reviewed(&router, &path, review).await;
         began.elapsed()
     };
-    while pairs[0].all < 100 || (!pairs[0].tell() && pairs[0].all < MOST) {
+    while pairs[0].all < 200 || (!pairs[0].tell(READER_SIGMA) && pairs[0].all < MOST) {
         for (pairs, [right, wrong]) in pairs.iter_mut().zip(&users) {
             let (right, wrong) = if pairs.all % 2 == 0 {
                 let right = time(right).await;
@@ -234,8 +239,8 @@ async fn without_the_right_a_guess_takes_as_long_as_any_other() {
         }
     }
     let [reader, stranger] = pairs;
-    assert!(reader.tell(), "the measure is too coarse: {} of {}", reader.slower, reader.all);
-    assert!(!stranger.tell(), "the right guess was slower {} times of {}", stranger.slower, stranger.all);
+    assert!(reader.tell(READER_SIGMA), "the measure is too coarse: {} of {}", reader.slower, reader.all);
+    assert!(!stranger.tell(STRANGER_SIGMA), "the right guess was slower {} times of {}", stranger.slower, stranger.all);
 }
 
 #[tokio::test]

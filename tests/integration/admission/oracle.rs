@@ -348,38 +348,55 @@ async fn a_guess_that_is_really_written_shows_in_the_version_and_a_wrong_one_in_
     operator.stop().await;
 }
 
-/// Right and wrong guesses by turns, many pairs: neither is the slower one more often than chance allows. A sign test
-/// takes no unit, so neither a slow machine nor a single slow answer makes it fail; with 120 pairs, fair coins leave
-/// 30 to 90 in one of 10^7 cases. What takes microseconds drowns here: that the work is the same, the unit tests show.
+/// How often a right guess took longer than a wrong one. They are made by turns, so what slows a machine hits both.
+#[derive(Default)]
+struct Pairs {
+    slower: u64,
+    all: u64,
+}
+
+impl Pairs {
+    /// Whether the times tell one from the other: a fair coin's falls do so by 5 sigma in one of a million cases.
+    fn tell(&self, sigma: u64) -> bool {
+        self.all.abs_diff(2 * self.slower).pow(2) > sigma.pow(2) * self.all
+    }
+}
+
+/// What a reader's guesses must show, and far more than [`STRANGER_SIGMA`]: so what shows there, shows here.
+const READER_SIGMA: u64 = 8;
+/// What a stranger's must not.
+const STRANGER_SIGMA: u64 = 5;
+
+/// What takes longer is a coin's fall, in as many tries as show a difference for a reader, whose right guess is not
+/// sealed again. So a busy machine costs tries, and decides nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_answers_take_as_long_for_a_right_guess_as_for_a_wrong_one() {
-    const PAIRS: usize = 120;
+    const MOST: u64 = 3000;
     let premises = Premises::new("times").await;
     let operator = premises.start(premises.setup()).await;
     let [pin, _] = stored(&premises).await;
-    let guesser = Guesser::new(&premises, &[]).await;
-    let time = async |guess: &str| {
+    let users = [Guesser::new(&premises, &READER).await, Guesser::new(&premises, &[]).await];
+    let time = async |user: &Guesser<'_>, guess: &str| {
         let began = Instant::now();
-        assert_eq!(guesser.write(Way::Merge, &pin, guess, false).await.seen.code, 200);
+        assert_eq!(user.write(Way::Merge, &pin, guess, false).await.seen.code, 200);
         began.elapsed()
     };
-    time(WRONG).await;
-    let (mut rights, mut wrongs, mut slower) = (Vec::new(), Vec::new(), 0);
-    for pair in 0..PAIRS {
-        let (right, wrong) = if pair % 2 == 0 {
-            let right = time(RIGHT).await;
-            (right, time(WRONG).await)
-        } else {
-            let wrong = time(WRONG).await;
-            (time(RIGHT).await, wrong)
-        };
-        slower += usize::from(right > wrong);
-        rights.push(right);
-        wrongs.push(wrong);
+    let mut pairs = [Pairs::default(), Pairs::default()];
+    while pairs[0].all < 200 || (!pairs[0].tell(READER_SIGMA) && pairs[0].all < MOST) {
+        for (pairs, user) in pairs.iter_mut().zip(&users) {
+            let (right, wrong) = if pairs.all % 2 == 0 {
+                let right = time(user, RIGHT).await;
+                (right, time(user, WRONG).await)
+            } else {
+                let wrong = time(user, WRONG).await;
+                (time(user, RIGHT).await, wrong)
+            };
+            pairs.slower += u64::from(right > wrong);
+            pairs.all += 1;
+        }
     }
-    rights.sort_unstable();
-    wrongs.sort_unstable();
-    let medians = (rights[PAIRS / 2], wrongs[PAIRS / 2]);
-    assert!((30..=90).contains(&slower), "the right guess was slower in {slower} of {PAIRS} pairs; {medians:?}");
+    let [reader, stranger] = pairs;
+    assert!(reader.tell(READER_SIGMA), "the measure is too coarse: {} of {}", reader.slower, reader.all);
+    assert!(!stranger.tell(STRANGER_SIGMA), "the right guess was slower {} times of {}", stranger.slower, stranger.all);
     operator.stop().await;
 }
