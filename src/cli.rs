@@ -1,55 +1,60 @@
-//! The commands and what they print.
+//! The commands of both programs and what they print.
 //!
 //! ```text
-//! main ─▶ args (clap) ─▶ run | crd | manifests | seal ─▶ output, or one line on stderr and an exit code
+//! managed-secrets ─▶ args (clap) ─▶ run | crd | manifests | seal ─┬─▶ output, or one line on stderr and an exit code
+//! kubectl-msec ────▶ msec::args ──▶ msec::…  ─────────────────────┘
 //! ```
 //!
 //! Each command is a function from its arguments to `Result<(), CliError>`; what an error says and which exit code it
 //! gives is decided in [`error`](CliError) alone. This room touches the terminal, files that the user names, and the
-//! cluster that the kubeconfig names.
+//! cluster that the kubeconfig names. What only the operator needs stands behind the feature `operator`.
 
-mod args;
 mod connect;
 mod error;
-pub mod generate;
 mod hardening;
-pub mod logging;
-pub mod manifests;
-pub mod run;
+pub mod msec;
 mod seal;
-pub mod webhooks;
+mod sealing_key;
+mod value;
 mod yaml;
+
+#[cfg(feature = "operator")]
+mod args;
+#[cfg(feature = "operator")]
+pub mod generate;
+#[cfg(feature = "operator")]
+pub mod logging;
+#[cfg(feature = "operator")]
+pub mod manifests;
+#[cfg(feature = "operator")]
+pub mod run;
+#[cfg(feature = "operator")]
+pub mod webhooks;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use args::{Cli, Command, ManifestsArgs, RunArgs, SealArgs, SealScope};
+#[cfg(feature = "operator")]
+pub use args::{Cli, Command, ManifestsArgs, RunArgs};
 pub use error::{CliError, Exit};
+pub use seal::{SealArgs, SealScope};
+pub use sealing_key::KeyArgs;
 
-/// Runs the command that the arguments (with the program's name first) ask for.
+/// Runs the command of `managed-secrets` that the arguments (with the program's name first) ask for.
 ///
 /// The caller has installed rustls' crypto provider: a kube client cannot be made without one.
+#[cfg(feature = "operator")]
 pub fn main<I, T>(arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let outcome = hardening::harden_process().and_then(|()| match Cli::try_parse_from(arguments) {
-        Ok(cli) => dispatch(cli.command),
-        Err(error) if !error.use_stderr() => error.print().map_err(|error| CliError::failed("cannot print", &error)),
-        Err(error) => Err(error::usage(&error)),
-    });
-    match outcome {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => {
-            eprintln!("error: {error}");
-            error.exit().into()
-        }
-    }
+    finish(parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command))))
 }
 
+#[cfg(feature = "operator")]
 fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run(args) => run::run(args),
@@ -60,8 +65,39 @@ fn dispatch(command: Command) -> Result<(), CliError> {
 }
 
 /// The CRD in YAML.
+#[cfg(feature = "operator")]
 fn crd_text() -> Result<String, CliError> {
     crate::api::crd::to_yaml().map_err(|error| CliError::failed("cannot print the CRD", &error))
+}
+
+/// The first thing that either program does: keeps its memory to itself, and reads its arguments. None where help or
+/// version was asked for, which is printed then.
+fn parse<C, I, T>(arguments: I) -> Result<Option<C>, CliError>
+where
+    C: Parser,
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    hardening::harden_process()?;
+    match C::try_parse_from(arguments) {
+        Ok(cli) => Ok(Some(cli)),
+        Err(error) if !error.use_stderr() => {
+            error.print().map_err(|error| CliError::failed("cannot print", &error))?;
+            Ok(None)
+        }
+        Err(error) => Err(error::usage(&error)),
+    }
+}
+
+/// The last thing: what went wrong, in one line on standard error, and the exit code.
+fn finish(outcome: Result<(), CliError>) -> ExitCode {
+    match outcome {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit().into()
+        }
+    }
 }
 
 /// Writes to standard output; unlike `print!`, a closed pipe (`| head`) is an error and no panic.

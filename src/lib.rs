@@ -24,10 +24,13 @@
 //!
 //! Dependencies point downwards only: `cli → {admission, reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
 
+#[cfg(feature = "operator")]
 pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod crypto;
+#[cfg(feature = "operator")]
 pub mod engine;
 pub mod kek;
+#[cfg(feature = "operator")]
 pub mod reconcile;

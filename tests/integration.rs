@@ -27,6 +27,7 @@ mod integration {
     mod lifecycle;
     mod logs;
     mod lost_keys;
+    mod msec;
     mod names;
     mod objects;
     mod obstacles;

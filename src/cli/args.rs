@@ -5,11 +5,12 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use super::error::EXIT_CODES;
 use super::logging::LogFormat;
 use super::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
+use super::seal::SealArgs;
 use super::webhooks::{DEFAULT_LISTEN, Listen};
 use crate::api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
 
@@ -190,47 +191,6 @@ impl From<ManifestsArgs> for Options {
             without_policies,
         }
     }
-}
-
-/// Arguments of `seal`. The value is none of them.
-#[derive(Args, Clone, Debug)]
-pub struct SealArgs {
-    /// metadata.name of the ManagedSecret that the value is for (scope strict)
-    #[arg(long, value_name = "OBJECT", env = "MANAGED_SECRETS_NAME")]
-    pub name: Option<String>,
-
-    /// Its namespace (scopes strict and namespace)
-    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE")]
-    pub namespace: Option<String>,
-
-    /// Where the sealed text may be used
-    #[arg(long, env = "MANAGED_SECRETS_SCOPE", value_enum, default_value_t)]
-    pub scope: SealScope,
-
-    /// File with the cluster's public key (sealing-key.json); when absent the cluster is asked
-    #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_PUBLIC_KEY")]
-    pub public_key: Option<PathBuf>,
-
-    /// Refuse a public key whose SHA-256 is not this one
-    #[arg(long, value_name = "HEX", env = "MANAGED_SECRETS_FINGERPRINT")]
-    pub fingerprint: Option<String>,
-
-    /// Namespace that the cluster's public key is read from
-    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
-        default_value = DEFAULT_OPERATOR_NAMESPACE)]
-    pub operator_namespace: String,
-}
-
-/// Where a sealed text may be used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub enum SealScope {
-    /// In one ManagedSecret
-    #[default]
-    Strict,
-    /// In any ManagedSecret of the namespace
-    Namespace,
-    /// Anywhere; the operator refuses it unless it runs with --allow-cluster-scope
-    Cluster,
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
-    io::Write as _,
+    io::{Read, Write as _},
     path::Path,
     process::{Command, Stdio},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -44,7 +45,15 @@ impl Ran {
 /// Runs the program to its end. Of the environment, only what is given here is of the product.
 pub(crate) async fn run(arguments: &[&str], kubeconfig: Option<&Path>, env: &[(&str, &str)], input: &[u8]) -> Ran {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments);
+    clean(&mut command);
+    command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nonexistent/kubeconfig")));
+    command.envs(env.iter().copied());
+    finish(command, input).await
+}
+
+/// Takes from a command's environment what is of the product, or of the person who runs the tests.
+pub(crate) fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MANAGED_SECRETS_") {
             command.env_remove(name);
@@ -52,11 +61,17 @@ pub(crate) async fn run(arguments: &[&str], kubeconfig: Option<&Path>, env: &[(&
     }
     // Where nothing is, so that no cluster of the person who runs the tests is found.
     command.env("HOME", "/nonexistent").env_remove("KUBERNETES_SERVICE_HOST").env_remove("COLUMNS");
-    command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nonexistent/kubeconfig")));
-    command.envs(env.iter().copied());
+}
+
+/// Runs a command to its end, however much it reads and writes.
+pub(crate) async fn finish(mut command: Command, input: &[u8]) -> Ran {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
     // It may end without reading it.
-    let _ = child.stdin.take().unwrap().write_all(input);
+    let write = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let out = read(child.stdout.take().unwrap());
+    let err = read(child.stderr.take().unwrap());
     let ended = poll("the program to end", PATIENCE, || {
         let status = child.try_wait().unwrap();
         async move { Ok(status) }
@@ -65,8 +80,20 @@ pub(crate) async fn run(arguments: &[&str], kubeconfig: Option<&Path>, env: &[(&
     if ended.is_err() {
         child.kill().unwrap();
     }
-    let output = blocking(move || Ok(child.wait_with_output().unwrap())).await.unwrap();
-    assert!(ended.is_ok(), "{arguments:?} does not end: {}", String::from_utf8_lossy(&output.stderr));
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    let (status, out, err) = blocking(move || {
+        write.join().unwrap();
+        Ok((child.wait().unwrap(), out.join().unwrap(), err.join().unwrap()))
+    })
+    .await
+    .unwrap();
+    assert!(ended.is_ok(), "{command:?} does not end: {err}");
+    Ran { code: status.code().unwrap_or(-1), out, err }
+}
+
+fn read(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
 }

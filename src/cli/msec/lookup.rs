@@ -1,0 +1,157 @@
+//! From what a user calls a secret to its object, in one request.
+//!
+//! `spec.name` and `status.id` are selectable fields, so that neither needs a list of the namespace. What looks like an
+//! id may be a name as well: it is tried as an id first, which then costs a second request where there is no such id.
+
+use kube::api::ListParams;
+use uuid::Uuid;
+
+use super::rights::Right;
+use super::session::Session;
+use crate::api::ManagedSecret;
+use crate::api::keys::{GROUP, KIND};
+use crate::api::limits::{NAME_MAX, NAME_SYMBOLS};
+use crate::cli::CliError;
+
+/// What a user calls a secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Called {
+    /// By its human-friendly name.
+    Name(String),
+    /// By its id, or by a name that looks like one.
+    Id(String),
+    /// By `metadata.name`: `msec/OBJECT`.
+    Object(String),
+}
+
+impl Called {
+    /// Reads NAME, ID or msec/OBJECT; nothing that cannot be one is asked for.
+    pub(super) fn parse(text: &str) -> Result<Self, CliError> {
+        if let Some((kind, object)) = text.split_once('/') {
+            let plain = kind.split('.').next().unwrap_or_default().to_lowercase();
+            let known = ["msec", "managedsecret", "managedsecrets"].contains(&plain.as_str());
+            let group = kind.split_once('.').is_none_or(|(_, group)| group == GROUP);
+            return if known && group && !object.is_empty() {
+                Ok(Self::Object(object.to_owned()))
+            } else {
+                Err(CliError::Usage(format!("a {KIND} is called by NAME, ID or msec/OBJECT")))
+            };
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || NAME_SYMBOLS.contains(c);
+        if !(1..=NAME_MAX).contains(&text.chars().count()) || !text.chars().all(fits) {
+            let rule = format!("a name must be 1 to {NAME_MAX} letters, digits and {NAME_SYMBOLS}");
+            return Err(CliError::Usage(rule));
+        }
+        let is_id = text.len() == 36 && Uuid::try_parse(text).is_ok();
+        Ok(if is_id { Self::Id(text.to_owned()) } else { Self::Name(text.to_owned()) })
+    }
+
+    /// The field selectors that find it, the likelier one first.
+    pub(super) fn selectors(&self) -> Vec<String> {
+        match self {
+            Self::Name(name) => vec![selector("spec.name", name)],
+            Self::Id(id) => vec![selector("status.id", &id.to_lowercase()), selector("spec.name", id)],
+            Self::Object(object) => vec![selector("metadata.name", object)],
+        }
+    }
+
+    /// There is none.
+    pub(super) fn not_found(&self, namespace: &str) -> CliError {
+        CliError::Failed(match self {
+            Self::Name(name) => format!(
+                "no secret is called {name} in the namespace {namespace} (an object is called by msec/OBJECT; \
+                 `kubectl msec list -A` shows all)"
+            ),
+            Self::Id(id) => format!("no secret has the id or name {id} in the namespace {namespace}"),
+            Self::Object(object) => format!("there is no {KIND} {object} in the namespace {namespace}"),
+        })
+    }
+}
+
+/// A field selector; `\`, `=` and `,` in the value are escaped (Kubernetes: fields.EscapeValue).
+fn selector(field: &str, value: &str) -> String {
+    let mut text = format!("{field}=");
+    for c in value.chars() {
+        if matches!(c, '\\' | '=' | ',') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// Every object of the namespace that is called so: several, if some wait for a name that another holds.
+pub(super) async fn all(session: &Session, called: &Called) -> Result<Vec<ManagedSecret>, CliError> {
+    for selector in called.selectors() {
+        let right = Right::to_objects("list").within(&session.namespace);
+        let list = session
+            .objects()
+            .list(&ListParams::default().fields(&selector))
+            .await
+            .map_err(|error| right.explain("cannot look the secret up", &error))?;
+        if !list.items.is_empty() {
+            return Ok(list.items);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The one object that is meant: of several with one name, the one that holds it.
+pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret, CliError> {
+    let called = Called::parse(called)?;
+    let mut found = all(session, &called).await?;
+    if found.len() > 1
+        && let Some(holder) = found.iter().position(holds_its_name)
+    {
+        return Ok(found.swap_remove(holder));
+    }
+    let names: Vec<_> = found.iter().filter_map(|object| object.metadata.name.as_deref()).collect();
+    match names.len() {
+        0 => Err(called.not_found(&session.namespace)),
+        1 => Ok(found.remove(0)),
+        _ => Err(CliError::Failed(format!(
+            "several objects want this name and none holds it: {}; say msec/OBJECT",
+            names.join(", ")
+        ))),
+    }
+}
+
+/// Whether the name that the object wants is the one it has.
+fn holds_its_name(object: &ManagedSecret) -> bool {
+    object.status.as_ref().is_some_and(|status| status.name.as_deref() == Some(&object.spec.name))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_ids_and_objects_are_told_apart() {
+        let id = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+        for (text, expected) in [
+            ("WEATHER_API_KEY", Called::Name("WEATHER_API_KEY".to_owned())),
+            (id, Called::Id(id.to_owned())),
+            // A UUID in a way of writing that no id of ours has.
+            (&id.replace('-', ""), Called::Name(id.replace('-', ""))),
+            ("msec/db", Called::Object("db".to_owned())),
+            ("managedsecret.managedsecrets.dev/db", Called::Object("db".to_owned())),
+        ] {
+            assert_eq!(Called::parse(text).unwrap(), expected);
+        }
+        for text in ["", "a b", "secret/db", "msec/", "managedsecrets.example.com/db", "ä", &"a".repeat(51)] {
+            assert!(Called::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn selectors_are_escaped() {
+        let called = Called::parse("A=B@$#-+=").unwrap();
+        assert_eq!(called.selectors(), ["spec.name=A\\=B@$#-+\\="]);
+        let id = Called::parse("2F0F6A0E-6f0e-4a3c-9d5b-0d3d6f6f3a11").unwrap();
+        assert_eq!(
+            id.selectors(),
+            ["status.id=2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11", "spec.name=2F0F6A0E-6f0e-4a3c-9d5b-0d3d6f6f3a11"]
+        );
+    }
+}

@@ -1,0 +1,2 @@
+//! `backup` and `restore`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]

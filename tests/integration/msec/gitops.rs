@@ -1,0 +1,2 @@
+//! GitOps tools.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]

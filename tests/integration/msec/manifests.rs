@@ -1,0 +1,2 @@
+//! `seal`, `reseal`, `validate`, `diff`: manifests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
