@@ -7,6 +7,7 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::CliError;
+use super::msec::completion;
 
 /// How long a command waits for the cluster before it says that it cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,11 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct ClusterArgs {
     /// Namespace; when absent that of the kubeconfig's context, else default
-    #[arg(short, long, value_name = "NAMESPACE", global = true, help_heading = "Cluster")]
+    #[arg(short, long, value_name = "NAMESPACE", global = true, help_heading = "Cluster",
+        add = completion::namespaces())]
     pub namespace: Option<String>,
 
     /// Context of the kubeconfig
-    #[arg(long, value_name = "CONTEXT", global = true, help_heading = "Cluster")]
+    #[arg(long, value_name = "CONTEXT", global = true, help_heading = "Cluster", add = completion::contexts())]
     pub context: Option<String>,
 
     /// Kubeconfig file; when absent KUBECONFIG, else ~/.kube/config

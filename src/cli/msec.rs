@@ -12,6 +12,7 @@
 //! that print one, or hold one that a cluster served, say so in their help.
 
 mod backup;
+pub(super) mod completion;
 mod create;
 mod delete;
 mod describe;
@@ -111,6 +112,10 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    if completion::is_asked_for(arguments.first()) {
+        return finish(completion::complete_words(arguments.into_iter().skip(1).collect()));
+    }
     finish(parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), dispatch)))
 }
 

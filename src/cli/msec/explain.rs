@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::completion;
 use crate::api::Reason;
 use crate::cli::{CliError, print};
 
@@ -9,7 +10,7 @@ use crate::cli::{CliError, print};
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
     /// The reason, as `kubectl msec get` shows it; all of them when absent
-    #[arg(value_name = "REASON")]
+    #[arg(value_name = "REASON", add = completion::reasons())]
     pub reason: Option<String>,
 }
 

@@ -12,6 +12,7 @@ use kube::core::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::completion;
 use super::jsonpath::{self, Template};
 use super::lookup::Called;
 use super::output::{Output, OutputArgs, without_managed_fields};
@@ -26,7 +27,7 @@ use crate::cli::{CliError, print};
 #[derive(Args, Clone, Debug)]
 pub struct GetArgs {
     /// Which secrets, each by NAME, ID or msec/OBJECT; all of the namespace when absent
-    #[arg(value_name = "NAME|ID")]
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
     pub secrets: Vec<String>,
 
     /// Which of all, and how.
