@@ -10,7 +10,10 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser as _};
-use managed_secrets::{api::Reason, cli::Cli};
+use managed_secrets::{
+    api::Reason,
+    cli::{Cli, msec},
+};
 use markdown::{Document, root};
 
 #[path = "docs/markdown.rs"]
@@ -80,15 +83,20 @@ fn every_document_is_linked_and_every_example_is_used() {
     }
 }
 
-/// The calls of our program in a text of shell or prose: each as its words.
+/// What our programs are called by.
+const PROGRAMS: [&str; 2] = ["managed-secrets ", "kubectl msec "];
+
+/// The calls of our programs in a text of shell or prose: each as its words.
 fn calls(text: &str) -> Vec<Vec<String>> {
     let text = text.replace("\\\n", " ");
-    let starts = text.match_indices("managed-secrets ").filter(|(at, _)| {
+    let mut starts: Vec<_> = PROGRAMS.iter().flat_map(|program| text.match_indices(program)).collect();
+    starts.sort_unstable();
+    let starts = starts.into_iter().filter(|(at, _)| {
         // A word of its own, and a command: not the end of a path, nor an argument of kubectl.
-        let before = text[..*at].trim_end_matches([' ', '`']);
-        text[..*at].ends_with(['\n', '`', '(', ' ', '$'])
-            && (before.is_empty() || before.ends_with(['\n', '|', '$', '(']))
-            || text[..*at].ends_with('`')
+        let (all, before) = (&text[..*at], text[..*at].trim_end_matches([' ', '`']));
+        let is_word = all.is_empty() || all.ends_with(['\n', '`', '(', ' ', '$']);
+        let is_command = before.is_empty() || before.ends_with(['\n', '|', '$', '(']) || all.ends_with('`');
+        is_word && is_command
     });
     starts.map(|(at, _)| words(&text[at..])).collect()
 }
@@ -115,6 +123,7 @@ fn words(text: &str) -> Vec<String> {
 fn calls_are_found_and_taken_apart() {
     let text = "x: $(printf %s 'a b' | managed-secrets seal --name \"b c\" \\\n  --scope strict)\nkubectl get managed-secrets x\n";
     assert_eq!(calls(text), [["managed-secrets", "seal", "--name", "b c", "--scope", "strict"]]);
+    assert_eq!(calls("kubectl msec get A -n b | cat\n"), [["kubectl", "msec", "get", "A", "-n", "b"]]);
     assert_eq!(words("a --user \"$(b -o 'c d')\" > e"), ["a", "--user", "$b -o 'c d'"]);
 }
 
@@ -123,19 +132,34 @@ fn every_call_of_our_program_is_one_that_it_takes() {
     check(|document| {
         let blocks = document.blocks.iter().filter(|block| ["sh", "console"].contains(&block.language.as_str()));
         let shell = blocks.flat_map(|block| calls(&block.text));
-        let inline = document.inline_code().filter(|code| code.starts_with("managed-secrets "));
-        let all = shell.chain(inline.map(words));
+        let inline = document.inline_code().filter(|code| PROGRAMS.iter().any(|program| code.starts_with(program)));
+        let all = shell.chain(inline.map(words)).filter(|call| !is_a_name(call));
         // `--help` and `--version` are printed instead of an error.
-        let refused = |call: &Vec<String>| Cli::try_parse_from(call).is_err_and(|error| error.use_stderr());
+        let error = |call: &Vec<String>| match call[0].as_str() {
+            "kubectl" => msec::Cli::try_parse_from(&call[1..]).err(),
+            _ => Cli::try_parse_from(call).err(),
+        };
+        let refused = |call: &Vec<String>| error(call).is_some_and(|error| error.use_stderr());
         all.filter(refused).map(|call| call.join(" ")).collect()
     });
 }
 
+/// In prose, `kubectl msec create` names a command, and is no call of it.
+fn is_a_name(call: &[String]) -> bool {
+    let [program, command, ..] = call else { return false };
+    let words = if program == "kubectl" { 3 } else { 2 };
+    let command = if program == "kubectl" { call.get(2) } else { Some(command) };
+    let known = |cli: clap::Command| command.is_some_and(|name| cli.find_subcommand(name).is_some());
+    call.len() == words && (known(Cli::command()) || known(msec::Cli::command()))
+}
+
 #[test]
 fn every_flag_and_variable_is_one_of_ours() {
-    let command = Cli::command();
-    let arguments: Vec<_> = command.get_subcommands().flat_map(clap::Command::get_arguments).collect();
-    let flags: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_long()).collect();
+    let commands = [Cli::command(), msec::Cli::command()];
+    let programs = commands.iter().flat_map(|cli| cli.get_subcommands().chain([cli]));
+    let arguments: Vec<_> = programs.flat_map(clap::Command::get_arguments).collect();
+    let own = ["help", "version"];
+    let flags: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_long()).chain(own).collect();
     let variables: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_env()?.to_str()).collect();
     check(|document| {
         let unknown_flag = |code: &&str| {

@@ -1,5 +1,6 @@
 //! The files of the tree that the code writes: the CRD, the manifests and the reference documentation.
 
+mod commands;
 mod reference;
 
 use super::{CliError, crd_text, manifests};
@@ -11,6 +12,7 @@ pub fn generated() -> Result<Vec<(&'static str, String)>, CliError> {
     let mut files = vec![
         ("crds/managedsecrets.yaml", crd_text()?),
         ("docs/api.md", reference::fields()),
+        ("docs/commands.md", commands::commands()),
         ("docs/reasons.md", reference::reasons()),
     ];
     files.extend(manifests::generated()?);

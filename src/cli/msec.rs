@@ -46,7 +46,7 @@ use super::{CliError, finish, parse};
 
 const EXAMPLES: &str = "\
 Examples:
-  printf %s \"$KEY\" | kubectl msec create WEATHER_API_KEY --description 'OpenWeather, production plan'
+  printf %s \"$KEY\" | kubectl msec create WEATHER_API_KEY --description OpenWeather
   kubectl msec list
   kubectl msec value WEATHER_API_KEY
   kubectl msec seal -f weather-api-key.yaml

@@ -1,0 +1,34 @@
+//! `docs/commands.md`: what each command says of itself with `--help`.
+
+use std::fmt::Write;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, msec};
+
+/// Width of the text, in characters: what both programs assume in a pipe.
+const WIDTH: usize = 100;
+
+/// Every command of both programs, with its help.
+pub(super) fn commands() -> String {
+    let mut page = String::from(
+        "# Commands\n\nWhat `kubectl msec` and `managed-secrets` say with `--help`. The first is for people and pipelines, \
+         the second is the operator and what installs it.\n",
+    );
+    for (program, command) in [("kubectl msec", msec::Cli::command()), ("managed-secrets", Cli::command())] {
+        let mut command = command.term_width(WIDTH);
+        command.build();
+        let _ = write!(page, "\n## {program}\n\n{}", help(&mut command));
+        for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let help = help(command);
+            let _ = write!(page, "\n### {program} {}\n\n{help}", command.get_name());
+        }
+    }
+    page
+}
+
+fn help(command: &mut clap::Command) -> String {
+    let text = command.render_long_help().to_string();
+    let lines: String = text.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    format!("```text\n{lines}```\n")
+}
