@@ -3,15 +3,22 @@
 
 SHELL := bash
 CARGO ?= cargo
+PREFIX ?= $(HOME)/.local
 CACHE := $(or $(MANAGED_SECRETS_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/managed-secrets,$(HOME)/.cache/managed-secrets))
 
-.PHONY: help build demo test test-versions fuzz generate lint fmt deny clean-cache
+.PHONY: help build install demo test test-versions fuzz startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the program, for use
-	$(CARGO) build --locked --release
+build: ## both programs, for use: the operator, and kubectl's plugin without what serves and watches
+	$(CARGO) build --locked --release --bin managed-secrets
+	$(CARGO) build --locked --release --no-default-features --bin kubectl-msec
+
+install: build ## both programs into PREFIX/bin (~/.local), with the plugin's completion
+	install -d "$(PREFIX)/bin"
+	install target/release/managed-secrets target/release/kubectl-msec "$(PREFIX)/bin"
+	ln -sf kubectl-msec "$(PREFIX)/bin/kubectl_complete-msec"
 
 demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
 	$(CARGO) build --locked --bins --example controlplane
@@ -28,6 +35,9 @@ test-versions: ## the integration tests on the oldest, the usual and the newest 
 fuzz: ## libFuzzer on the webhooks and the parser of sealed text, FUZZ_SECONDS long (300)
 	hack/fuzz.sh
 
+startup: ## how long the plugin takes to start, as it is released
+	hack/startup.sh
+
 generate: ## crds/, deploy/ and the reference in docs/, from the code
 	UPDATE=1 $(CARGO) test --locked --quiet --test generated
 
@@ -35,6 +45,7 @@ lint: ## format and clippy, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --bin kubectl-msec -- -D warnings
 
 fmt: ## formats the code
 	$(CARGO) fmt
