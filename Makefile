@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.local
 CACHE := $(or $(MANAGED_SECRETS_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/managed-secrets,$(HOME)/.cache/managed-secrets))
 
-.PHONY: help build install demo test test-versions fuzz startup generate lint fmt deny clean-cache
+.PHONY: help build install demo test test-versions fuzz session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ test-versions: ## the integration tests on the oldest, the usual and the newest 
 
 fuzz: ## libFuzzer on the webhooks and the parser of sealed text, FUZZ_SECONDS long (300)
 	hack/fuzz.sh
+
+session: ## records docs/session.md from a terminal; needs tmux
+	$(CARGO) build --locked --bins --example controlplane
+	$(CARGO) run --locked --quiet --example controlplane -- \
+		run --create crds --namespace shop --operator -- hack/session.sh
 
 startup: ## how long the plugin takes to start, as it is released
 	hack/startup.sh
