@@ -98,3 +98,10 @@ pub const PUBLIC_KEY_DATA_KEY: &str = "sealing-key.json";
 pub const DEFAULT_OPERATOR_NAMESPACE: &str = "managed-secrets-system";
 /// Name of the operator's service account and Deployment.
 pub const OPERATOR_NAME: &str = "managed-secrets";
+
+/// Condition: summary of an object's state; always there.
+pub const CONDITION_READY: &str = "Ready";
+/// Condition: there is something left to do, or to wait for.
+pub const CONDITION_RECONCILING: &str = "Reconciling";
+/// Condition: a person is needed.
+pub const CONDITION_STALLED: &str = "Stalled";

@@ -8,10 +8,12 @@
 //!
 //! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
 //! [`session`] (which cluster), [`lookup`] (which object), [`rights`] (how a refusal is said), [`output`] with [`table`]
-//! and [`jsonpath`] (how objects are shown). Values are sealed here, before they leave this process; the only commands
+//! and [`jsonpath`] (how objects are shown), [`change`] and [`wait`] (how one is changed, and served), [`state`] (what its
+//! status says), [`users`] (which pods use its Secret). Values are sealed here, before they leave this process; the only commands
 //! that print one, or hold one that a cluster served, say so in their help.
 
 mod backup;
+mod change;
 pub(super) mod completion;
 mod create;
 mod delete;
@@ -30,10 +32,13 @@ mod restore;
 mod rights;
 mod seal;
 mod session;
+mod state;
 mod table;
 mod update;
+mod users;
 mod validate;
 mod value;
+mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -121,19 +126,19 @@ where
 
 fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
     match command {
-        Command::Create(args) => create::create(&cluster, &args),
-        Command::Update(args) => update::update(&cluster, &args),
-        Command::Delete(args) => delete::delete(&cluster, &args),
+        Command::Create(args) => block_on(create::create(&cluster, &args)),
+        Command::Update(args) => block_on(update::update(&cluster, &args)),
+        Command::Delete(args) => block_on(delete::delete(&cluster, &args)),
         Command::Get(args) => block_on(list::get(&cluster, &args)),
         Command::List(args) => block_on(list::list(&cluster, &args)),
-        Command::Value(args) => value::value(&cluster, &args),
-        Command::Describe(args) => describe::describe(&cluster, &args),
+        Command::Value(args) => block_on(value::value(&cluster, &args)),
+        Command::Describe(args) => block_on(describe::describe(&cluster, &args)),
         Command::Seal(args) => seal::seal(&cluster, &args),
         Command::Reseal(args) => reseal::reseal(&cluster, &args),
         Command::Validate(args) => validate::validate(&cluster, &args),
         Command::Diff(args) => diff::diff(&cluster, &args),
         Command::PublicKey(args) => block_on(public_key::public_key(&cluster, &args)),
-        Command::Export(args) => export::export(&cluster, &args),
+        Command::Export(args) => block_on(export::export(&cluster, &args)),
         Command::Backup(args) => backup::backup(&cluster, &args),
         Command::Restore(args) => restore::restore(&cluster, &args),
         Command::Doctor(args) => doctor::doctor(&cluster, &args),

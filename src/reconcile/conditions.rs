@@ -17,12 +17,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// How often something is tried again that no watch shows: a stranger's Secret at our place.
 pub const UNSEEN_RETRY: Duration = Duration::from_secs(300);
 
-/// Summary of an object's state; always there.
-pub const READY: &str = "Ready";
-/// There is something left to do, or to wait for.
-pub const RECONCILING: &str = "Reconciling";
-/// A person is needed.
-pub const STALLED: &str = "Stalled";
+pub use crate::api::keys::{
+    CONDITION_READY as READY, CONDITION_RECONCILING as RECONCILING, CONDITION_STALLED as STALLED,
+};
 
 /// What a pass came to.
 #[derive(Clone, Debug, Eq, PartialEq)]

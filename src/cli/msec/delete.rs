@@ -1,15 +1,216 @@
-//! `kubectl msec delete`.
+//! `kubectl msec delete`: deletes the object, and says what goes and what stays.
+//!
+//! ```text
+//! lookup ─▶ who uses the Secret, which policy is in force ─▶ doubts? ask, or --yes ─▶ delete what was looked at
+//! ```
+//!
+//! What stays is told by the policy in force (`status.deletionPolicy`), not by the one that the spec wants: the second
+//! may not have been carried out yet.
+
+use std::io::{BufRead as _, IsTerminal as _};
 
 use clap::Args;
+use kube::api::{DeleteParams, Preconditions};
 
-use crate::cli::CliError;
+use super::change::{DryRun, DryRunArgs};
+use super::lookup::{self, Called};
+use super::output::reference;
+use super::rights::Right;
+use super::session::Session;
+use super::users;
+use super::wait::{self, WaitArgs};
+use crate::api::ManagedSecret;
+use crate::api::types::{Adoption, DeletionPolicy};
 use crate::cli::connect::ClusterArgs;
+use crate::cli::{CliError, print};
+
+/// How often a deletion is tried that a write of the operator's came before.
+const ATTEMPTS: usize = 5;
+
+const EXAMPLES: &str = "\
+It asks first where pods use the Secret, where that cannot be found out, and where the spec wants Retain but the policy
+in force is another one. Without a terminal it refuses then, unless --yes is given.
+
+Examples:
+  # Who uses it, what would go?
+  kubectl msec delete WEATHER_API_KEY --dry-run=client
+
+  # In a script
+  kubectl msec delete WEATHER_API_KEY --yes";
 
 /// Arguments of `delete`.
 #[derive(Args, Clone, Debug)]
-pub struct DeleteArgs {}
+#[command(after_long_help = EXAMPLES)]
+pub struct DeleteArgs {
+    /// The secret, by NAME, ID or msec/OBJECT
+    #[arg(value_name = "NAME|ID")]
+    pub secret: String,
 
-/// Delete a secret.
-pub(super) fn delete(_cluster: &ClusterArgs, _args: &DeleteArgs) -> Result<(), CliError> {
-    Err(CliError::Usage("not built yet".to_owned()))
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Whether to wait.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+
+    /// Whether to do it.
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
+}
+
+/// Deletes a secret.
+pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(), CliError> {
+    let dry_run = args.dry_run.dry_run;
+    let session = Session::open(cluster).await?;
+    let object = lookup::one(&session, &args.secret).await?;
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let doubts = doubts(&session, &object).await;
+    for doubt in &doubts {
+        eprintln!("warning: {doubt}");
+    }
+    let fate = fate(&object);
+    if !doubts.is_empty() && !args.yes && dry_run == DryRun::None {
+        confirm(&name, &fate)?;
+    }
+    if dry_run != DryRun::Client {
+        send(&session, &object, dry_run == DryRun::Server).await?;
+    }
+    if dry_run == DryRun::None && args.wait.wait {
+        wait::until_gone(&session, &name, object.metadata.uid.as_deref(), args.wait.timeout).await?;
+    }
+    let lines: String = fate.iter().map(|line| format!("{line}\n")).collect();
+    print(&format!("{} deleted{}\n{lines}", reference(&name), dry_run.suffix()))
+}
+
+/// Why somebody should be asked; empty where there is no reason.
+async fn doubts(session: &Session, object: &ManagedSecret) -> Vec<String> {
+    let status = object.status.clone().unwrap_or_default();
+    let mut doubts = Vec::new();
+    if let Some(target) = &status.target {
+        match users::of_secret(session, &target.name).await {
+            Ok(users) => {
+                doubts.extend(users.iter().map(|user| format!("the Secret {} is used by {user}", target.name)));
+            }
+            Err(error) => doubts.push(format!("it is unknown whether the Secret {} is in use: {error}", target.name)),
+        }
+    }
+    if object.spec.deletion_policy() == DeletionPolicy::Retain && status.deletion_policy != Some(DeletionPolicy::Retain)
+    {
+        doubts.push("spec.deletionPolicy is Retain, which is not in force yet: what should stay may go".to_owned());
+    }
+    doubts
+}
+
+/// What goes and what stays, a line each.
+fn fate(object: &ManagedSecret) -> Vec<String> {
+    let status = object.status.clone().unwrap_or_default();
+    let Some(record) = status.record else {
+        return vec!["no record of it is known: nothing else goes".to_owned()];
+    };
+    let name = status.name.unwrap_or_else(|| object.spec.name.clone());
+    let target = status.target.map(|target| target.name);
+    let and_target = target.as_ref().map(|target| format!(" and the Secret {target}")).unwrap_or_default();
+    if status.deletion_policy == Some(DeletionPolicy::Retain) {
+        return vec![
+            format!("by the policy in force (Retain), the record {}{and_target} stay", record.name),
+            format!("the name {name} stays taken until the record is deleted: kubectl delete secret {}", record.name),
+        ];
+    }
+    let mut lines = vec![format!("by the policy in force (Delete), the record {}{and_target} go with it", record.name)];
+    // Adopted ones are not told apart in status: the record knows, which takes the right to read Secrets.
+    if let Some(target) = target.filter(|_| object.spec.adoption() == Adoption::IfUnowned) {
+        lines.push(format!("if the Secret {target} was adopted (target.adoption: IfUnowned), it stays"));
+    }
+    lines
+}
+
+/// Asks on a terminal; refuses without one.
+fn confirm(name: &str, fate: &[String]) -> Result<(), CliError> {
+    let refused = |text: &str| Err(CliError::Failed(format!("msec/{name} is not deleted: {text}")));
+    if !std::io::stdin().is_terminal() {
+        return refused("there is no terminal to ask on; see the warnings, and give --yes");
+    }
+    for line in fate {
+        eprintln!("{line}");
+    }
+    eprint!("Delete msec/{name}? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::failed("cannot read the answer", &error))?;
+    if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) { Ok(()) } else { refused("the answer was no") }
+}
+
+/// Deletes the object that was looked at, as it was then.
+///
+/// Its uid alone would not do: what was told and answered is the policy in force and the Secret that goes, and both can
+/// move. Its resourceVersion alone would fail at each status write, which move it as well. So both are demanded, and after
+/// a conflict it is tried again if nothing moved that somebody was told.
+async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Result<(), CliError> {
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let right = Right::to_objects("delete").named(name).within(&session.namespace);
+    let mut now = object.clone();
+    for _ in 0..ATTEMPTS {
+        let preconditions =
+            Preconditions { uid: now.metadata.uid.clone(), resource_version: now.metadata.resource_version.clone() };
+        let params = DeleteParams { dry_run, ..DeleteParams::background() }.preconditions(preconditions);
+        match session.objects().delete(name, &params).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(right.explain("cannot delete the secret", &error)),
+        }
+        let found = lookup::all(session, &Called::Object(name.to_owned())).await?;
+        now = found.into_iter().find(|found| told(found) == told(object)).ok_or_else(|| {
+            CliError::Failed(format!("msec/{name} changed meanwhile: look again, nothing was deleted"))
+        })?;
+    }
+    Err(CliError::Failed(format!("msec/{name} is changed by others again and again: nothing was deleted; try again")))
+}
+
+/// What somebody was told about an object, in the form that shows whether it moved.
+fn told(object: &ManagedSecret) -> impl PartialEq {
+    let status = object.status.clone().unwrap_or_default();
+    let (record, target) = (status.record.map(|record| record.uid), status.target.map(|target| target.uid));
+    let metadata = &object.metadata;
+    (metadata.uid.clone(), metadata.generation, status.deletion_policy, status.name, record, target)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(status: &Value) -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": "db", "uid": "u", "generation": 1, "resourceVersion": "1"},
+            "spec": {"name": "DB", "deletionPolicy": "Retain"}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_policy_in_force_decides_what_is_said() {
+        let place = |uid: &str| json!({"name": "msec-x", "key": "value", "uid": uid, "resourceVersion": "1"});
+        let status = |policy: &str| json!({"name": "OLD", "deletionPolicy": policy, "record": place("r")});
+        let retained = fate(&object(&status("Retain")));
+        assert!(retained[0].contains("record msec-x stay") && retained[1].contains("OLD stays taken"), "{retained:?}");
+        assert!(fate(&object(&status("Delete")))[0].contains("record msec-x go"));
+        assert!(fate(&object(&json!({})))[0].contains("no record"));
+    }
+
+    #[test]
+    fn what_was_told_moves_with_facts_and_not_with_conditions() {
+        let status = json!({"name": "DB", "deletionPolicy": "Delete"});
+        let mut other = object(&status);
+        other.metadata.resource_version = Some("2".to_owned());
+        assert!(told(&object(&status)) == told(&other));
+        other.metadata.generation = Some(2);
+        assert!(told(&object(&status)) != told(&other));
+        assert!(told(&object(&status)) != told(&object(&json!({"name": "DB", "deletionPolicy": "Retain"}))));
+    }
 }

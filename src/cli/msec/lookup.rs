@@ -116,6 +116,14 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
     }
 }
 
+/// Objects as a message names them, the one that holds its name first; none where there are none.
+pub(super) fn holders(objects: &[ManagedSecret]) -> Option<String> {
+    let (holding, waiting): (Vec<_>, Vec<_>) = objects.iter().partition(|object| holds_its_name(object));
+    let name = |object: &&ManagedSecret| object.metadata.name.as_ref().map(|name| format!("msec/{name}"));
+    let names: Vec<_> = holding.iter().chain(&waiting).filter_map(name).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// Whether the name that the object wants is the one it has.
 fn holds_its_name(object: &ManagedSecret) -> bool {
     object.status.as_ref().is_some_and(|status| status.name.as_deref() == Some(&object.spec.name))

@@ -45,6 +45,20 @@ pub enum Format {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JsonPath(pub(super) Template);
 
+impl OutputArgs {
+    /// The format of a command that shows one object and no columns, as `kubectl create` does; none where none is asked
+    /// for.
+    pub(super) fn format(&self) -> Result<Option<&Format>, CliError> {
+        match &self.output {
+            None => Ok(None),
+            Some(Output::Object(format)) => Ok(Some(format)),
+            Some(Output::Table | Output::Wide) => {
+                Err(CliError::Usage("--output: must be json, yaml, name or jsonpath=TEMPLATE here".to_owned()))
+            }
+        }
+    }
+}
+
 impl FromStr for Output {
     type Err = String;
 
@@ -87,8 +101,12 @@ fn items(object: &Value) -> Vec<&Value> {
 
 /// `kind.group/name`, as kubectl writes it.
 fn name(object: &Value) -> String {
-    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    format!("{}.{GROUP}/{name}", KIND.to_lowercase())
+    reference(object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default())
+}
+
+/// A ManagedSecret as kubectl names it in its answers: `managedsecret.managedsecrets.dev/OBJECT`.
+pub(super) fn reference(object: &str) -> String {
+    format!("{}.{GROUP}/{object}", KIND.to_lowercase())
 }
 
 /// Drops what only servers care about, as kubectl does where nothing else is said.

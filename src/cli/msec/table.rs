@@ -75,7 +75,7 @@ impl Table {
 }
 
 /// A cell as one piece of a line: a description may hold line breaks, tabs or escape sequences.
-fn shown(cell: &str) -> String {
+pub(super) fn shown(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

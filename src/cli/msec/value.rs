@@ -1,15 +1,135 @@
-//! `kubectl msec value`.
+//! `kubectl msec value`: the value, byte for byte, and nothing else.
+//!
+//! ```text
+//! lookup (spec.name or status.id) ─▶ status.target ─▶ Secret ─▶ is it that one? ─▶ its key ─▶ standard output
+//! ```
+//!
+//! Two requests. What is printed is the value in force, from the Secret that status names by its uid: one that somebody
+//! else put in its place is not ours, whatever labels it has. Where a newer value is wanted but not served, a note says so.
+
+use std::io::Write as _;
 
 use clap::Args;
+use k8s_openapi::api::core::v1::Secret;
+use zeroize::Zeroizing;
 
+use super::lookup;
+use super::rights::Right;
+use super::session::Session;
+use super::state::State;
+use crate::api::ManagedSecret;
+use crate::api::types::{Delivery, TargetRef};
 use crate::cli::CliError;
 use crate::cli::connect::ClusterArgs;
 
+const EXAMPLES: &str = "\
+It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is
+delivered as one.
+
+Examples:
+  # To a program, without a copy on disk
+  kubectl msec value DB_PASSWORD | psql-login
+
+  # By id
+  kubectl msec value 2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+
 /// Arguments of `value`.
 #[derive(Args, Clone, Debug)]
-pub struct ValueArgs {}
+#[command(after_long_help = EXAMPLES)]
+pub struct ValueArgs {
+    /// The secret, by NAME, ID or msec/OBJECT
+    #[arg(value_name = "NAME|ID")]
+    pub secret: String,
+}
 
-/// Print the value of a secret, and nothing else.
-pub(super) fn value(_cluster: &ClusterArgs, _args: &ValueArgs) -> Result<(), CliError> {
-    Err(CliError::Usage("not built yet".to_owned()))
+/// Prints the value of a secret, and nothing else.
+pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(), CliError> {
+    let session = Session::open(cluster).await?;
+    let object = lookup::one(&session, &args.secret).await?;
+    let target = target(&session, &object)?;
+    let right = Right::to("get", "secrets").named(&target.name).within(&session.namespace);
+    let found = session.api::<Secret>().get_opt(&target.name).await;
+    let found = found.map_err(|error| right.explain("cannot read the value", &error))?;
+    let value = value_of(found, target)?;
+    if let Some(note) = note(&object, target) {
+        eprintln!("note: {note}");
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(&value)
+        .and_then(|()| out.flush())
+        .map_err(|error| CliError::failed("cannot write to standard output", &error))
+}
+
+/// Where the value is delivered.
+fn target<'a>(session: &Session, object: &'a ManagedSecret) -> Result<&'a TargetRef, CliError> {
+    if let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) {
+        return Ok(target);
+    }
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    Err(CliError::Failed(match object.spec.delivery() {
+        Delivery::None => {
+            let right = Right::to_objects("get").named(name).part("value").within(&session.namespace);
+            format!(
+                "msec/{name} is not delivered (spec.delivery: None), so no Secret holds its value; to read it, set \
+                 spec.delivery: Secret, which takes the right `{right}`"
+            )
+        }
+        Delivery::Secret => format!("msec/{name} is not served yet: {}", State::of(object)),
+    }))
+}
+
+/// The value in a Secret, if that is the one that status names.
+fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    let name = &target.name;
+    let secret = secret.ok_or_else(|| {
+        CliError::Failed(format!("the Secret {name} is gone; the operator makes it again, so try again in a moment"))
+    })?;
+    if secret.metadata.uid.as_deref() != Some(&target.uid) {
+        return Err(CliError::Failed(format!(
+            "the Secret {name} is not the one that was delivered (its uid is another): its content is not this secret's \
+             value"
+        )));
+    }
+    // Each value is wiped on its way out, not this one alone.
+    let mut data: Vec<_> = secret.data.into_iter().flatten().map(|(key, it)| (key, Zeroizing::new(it.0))).collect();
+    let at = data.iter().position(|(key, _)| *key == target.key);
+    at.map(|at| data.swap_remove(at).1)
+        .ok_or_else(|| CliError::Failed(format!("the Secret {name} has no key {}: somebody took it out", target.key)))
+}
+
+/// What is to be said besides: that this is not what the spec asks for by now.
+fn note(object: &ManagedSecret, target: &TargetRef) -> Option<String> {
+    let state = State::of(object);
+    if state != State::Served {
+        return Some(format!("this is the value in force; what the spec asks for is not served yet: {state}"));
+    }
+    // The operator's mark for a target that holds an older version, because the newest could not be delivered.
+    target.resource_version.is_empty().then(|| "a newer version of this value could not be delivered yet".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_secret_that_status_names_is_believed() {
+        let target =
+            TargetRef { name: "db".into(), key: "value".into(), uid: "u1".into(), resource_version: "7".into() };
+        let secret = |uid: &str, key: &str| -> Secret {
+            serde_json::from_value(json!({"metadata": {"name": "db", "uid": uid}, "data": {"a": "YQ==", key: "AGIK"}}))
+                .unwrap()
+        };
+        assert_eq!(value_of(Some(secret("u1", "value")), &target).unwrap().as_slice(), b"\0b\n");
+        for (found, expected) in [
+            (None, "is gone"),
+            (Some(secret("u2", "value")), "not the one that was delivered"),
+            (Some(secret("u1", "other")), "has no key value"),
+        ] {
+            let error = value_of(found, &target).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("AGIK"), "{error}");
+        }
+    }
 }
