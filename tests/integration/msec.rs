@@ -10,6 +10,7 @@ mod doctor;
 mod gitops;
 mod list;
 mod manifests;
+mod terminal;
 
 use std::{
     env, fs,

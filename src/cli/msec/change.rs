@@ -58,6 +58,7 @@ pub struct GenerateArgs {
     #[allow(clippy::option_option, reason = "clap's way of telling --generate from --generate N")]
     pub generate: Option<Option<i32>>,
 
+    #[allow(clippy::doc_markdown, reason = "this comment is the text of --help, which is no Markdown")]
     /// Its characters: Alphanumeric, AlphanumericSymbols, Hex or Base64Url
     #[arg(long, value_name = "ALPHABET", requires = "generate", value_parser = named::<Alphabet>)]
     pub alphabet: Option<Alphabet>,
@@ -107,6 +108,11 @@ pub(super) fn check(object: &str, spec: &ManagedSecretSpec) -> Result<(), CliErr
 /// What kubectl says of a change: `managedsecret.managedsecrets.dev/db created`.
 pub(super) fn said(object: &str, done: &str, dry_run: DryRun) -> String {
     format!("{} {done}{}\n", reference(object), dry_run.suffix())
+}
+
+/// Lines as a text.
+pub(super) fn text(lines: &[String]) -> String {
+    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 /// The object as it is shown. Its value is sealed text.

@@ -12,9 +12,8 @@ use std::io::{BufRead as _, IsTerminal as _};
 use clap::Args;
 use kube::api::{DeleteParams, Preconditions};
 
-use super::change::{DryRun, DryRunArgs};
+use super::change::{self, DryRun, DryRunArgs};
 use super::lookup::{self, Called};
-use super::output::reference;
 use super::rights::Right;
 use super::session::Session;
 use super::users;
@@ -79,8 +78,7 @@ pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(
     if dry_run == DryRun::None && args.wait.wait {
         wait::until_gone(&session, &name, object.metadata.uid.as_deref(), args.wait.timeout).await?;
     }
-    let lines: String = fate.iter().map(|line| format!("{line}\n")).collect();
-    print(&format!("{} deleted{}\n{lines}", reference(&name), dry_run.suffix()))
+    print(&format!("{}{}", change::said(&name, "deleted", dry_run), change::text(&fate)))
 }
 
 /// Why somebody should be asked; empty where there is no reason.
@@ -170,7 +168,7 @@ async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Resul
 }
 
 /// What somebody was told about an object, in the form that shows whether it moved.
-fn told(object: &ManagedSecret) -> impl PartialEq {
+fn told(object: &ManagedSecret) -> impl PartialEq + use<> {
     let status = object.status.clone().unwrap_or_default();
     let (record, target) = (status.record.map(|record| record.uid), status.target.map(|target| target.uid));
     let metadata = &object.metadata;

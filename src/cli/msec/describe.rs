@@ -126,7 +126,9 @@ impl Facts {
         let advice = self.advice();
         if !advice.is_empty() {
             text.push_str("What to do:\n");
-            advice.iter().for_each(|line| drop(writeln!(text, "  {line}")));
+            for line in advice {
+                let _ = writeln!(text, "  {line}");
+            }
         }
         text
     }

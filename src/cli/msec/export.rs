@@ -117,9 +117,8 @@ fn manifest(object: &DynamicObject) -> Result<Value, CliError> {
         )));
     }
     let released_by_helm = object.annotations().keys().any(|key| key.starts_with(HELM));
-    let labels = object.labels().iter().filter(|(key, value)| {
-        !is_a_tools(key) && !(released_by_helm && key.as_str() == MANAGED_BY && value.as_str() == "Helm")
-    });
+    let is_helms = |key: &str, value: &str| released_by_helm && key == MANAGED_BY && value == "Helm";
+    let labels = object.labels().iter().filter(|(key, value)| !is_a_tools(key) && !is_helms(key, value));
     let annotations = object.annotations().iter().filter(|(key, _)| !is_a_tools(key));
     let mut metadata = Map::new();
     metadata.insert("name".to_owned(), object.name_any().into());

@@ -239,7 +239,7 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> St
     if old.updated_date == new.updated_date {
         lines.push("nothing moved".to_owned());
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    change::text(&lines)
 }
 
 #[cfg(test)]

@@ -1,2 +1,137 @@
 //! `describe`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use managed_secrets::crypto::mss1::SealingKey;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    changes::{may, mounts, place},
+    user_with,
+};
+use crate::{
+    harness::poll,
+    integration::{
+        objects::{id, sealed, status},
+        operator::{PATIENCE, public_key},
+    },
+};
+
+/// The text behind `Name:`.
+fn line<'a>(text: &'a str, name: &str) -> &'a str {
+    let start = format!("{name}:");
+    let line = text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{name}: {text}"));
+    line[start.len()..].trim()
+}
+
+/// The lines below a heading.
+fn part<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let mut lines = text.lines().skip_while(|line| *line != format!("{heading}:"));
+    assert!(lines.next().is_some(), "{heading}: {text}");
+    lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_known_is_told_in_words() {
+    let (site, operator, plugin) = place("told").await;
+    let create = ["create", "DB", "--description", "Daten\u{1b}[31m", "--target-name", "login"];
+    plugin.ok(&plugin.run_with(&create, b"hunter2").await);
+    mounts(&site, "web", "login").await;
+    let object = site.served("db").await;
+    poll("the event", PATIENCE, || async { Ok((!site.events("db", "Served").await.is_empty()).then_some(())) })
+        .await
+        .unwrap();
+    let text = plugin.ok(&plugin.run(&["describe", &id(&object)]).await);
+    let key = public_key(&site.client).await.key_id();
+    for (name, expected) in [
+        ("Secret", "DB".to_owned()),
+        ("ID", id(&object)),
+        ("Object", format!("msec/db in the namespace {}", site.namespace)),
+        // What a description holds does not steer the terminal.
+        ("Description", "Daten [31m".to_owned()),
+        ("State", "Served".to_owned()),
+        ("Version", "1".to_owned()),
+        (
+            "Source",
+            format!("sealed text for msec/db in the namespace {} only, key {key} (the present one)", site.namespace),
+        ),
+        ("Record", format!("Secret {}", status(&object).record.unwrap().name)),
+        ("Target", "Secret login, key value, type Opaque".to_owned()),
+        ("On deletion", "record and target go (Delete)".to_owned()),
+    ] {
+        assert_eq!(line(&text, name), expected);
+    }
+    let created = status(&object).created_date.unwrap();
+    for name in ["Created", "Updated", "Value updated"] {
+        assert!(line(&text, name).starts_with(&format!("{created} (")), "{text}");
+    }
+    let conditions = part(&text, "Conditions");
+    assert!(conditions[0].starts_with("Ready is True for ") && conditions[0].ends_with(": Served"), "{text}");
+    assert_eq!(conditions[1], "served as key value of Secret login");
+    assert_eq!(part(&text, "Used by"), ["pod/web (volume credentials)"]);
+    assert!(part(&text, "Events").iter().any(|event| event.contains("Normal  Served: ")), "{text}");
+    assert!(!text.contains("What to do") && !text.contains("hunter2"), "{text}");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_to_do_is_told_if_it_is_not_served() {
+    let (site, operator, plugin) = place("todo").await;
+    // A key that this cluster has never had.
+    let other = SealingKey::new(Zeroizing::new([0x42; 32])).unwrap().public().clone();
+    let text = sealed(&other, &site.strict("foreign"), "hunter2");
+    site.apply("foreign", json!({"name": "FOREIGN", "value": text})).await;
+    site.reports("foreign", "False", "SealedWithUnknownKey").await;
+    let text = plugin.ok(&plugin.run(&["describe", "FOREIGN"]).await);
+    let present = public_key(&site.client).await.key_id();
+    assert!(
+        line(&text, "Source").contains(&format!("key {} (the present one is {present}; ", other.key_id())),
+        "{text}"
+    );
+    assert!(line(&text, "State").starts_with("SealedWithUnknownKey: "), "{text}");
+    let advice = part(&text, "What to do");
+    assert!(advice[0].starts_with("This cluster has no key that opens spec.value"), "{text}");
+    assert_eq!(advice[1], format!("kubectl msec update msec/foreign -n {} --value-stdin", site.namespace));
+    assert!(part(&text, "Conditions").iter().any(|line| line.starts_with("Stalled is True")), "{text}");
+    assert_eq!(part(&text, "Used by"), ["nobody: there is no Secret"]);
+
+    // The advice helps.
+    plugin.ok(&plugin.run_with(&["update", "msec/foreign", "--value-stdin"], b"hunter2").await);
+
+    // A rename that waits: both names, both policies.
+    site.apply("late", json!({"name": "LATE", "generate": {}})).await;
+    site.served("late").await;
+    site.apply("late", json!({"name": "FOREIGN", "generate": {}})).await;
+    site.reports("late", "False", "NameInUse").await;
+    let text = plugin.ok(&plugin.run(&["describe", "msec/late"]).await);
+    assert_eq!(line(&text, "Secret"), "LATE (in force; wanted: FOREIGN)");
+    assert_eq!(line(&text, "Source"), "generated once: 32 characters, Alphanumeric");
+    assert!(part(&text, "What to do")[1].ends_with("--name NEW"), "{text}");
+    operator.stop().await;
+
+    site.apply("early", json!({"name": "EARLY", "generate": {}, "deletionPolicy": "Retain"})).await;
+    let text = plugin.ok(&plugin.run(&["describe", "EARLY"]).await);
+    assert_eq!(part(&text, "What to do")[1], format!("kubectl msec doctor -n {}", site.namespace));
+    assert!(line(&text, "On deletion").starts_with("not in force yet: record and target stay"), "{text}");
+    assert_eq!((line(&text, "ID"), line(&text, "Created")), ("none yet", "never"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_read_is_unknown_with_the_right_that_it_takes() {
+    let (site, operator, plugin) = place("unknown").await;
+    plugin.ok(&plugin.run_with(&["create", "DB"], b"hunter2").await);
+    let user = user_with(&site, &[may(&["list"])]).await;
+    let limited = plugin.impersonating(&user);
+    let ran = limited.run(&["describe", "DB", "--operator-namespace", "default"]).await;
+    let text = limited.ok(&ran);
+    let no = |what: &str, namespace: &str| format!("`kubectl auth can-i {what} -n {namespace}` says no");
+    assert!(part(&text, "Used by")[0].ends_with(&no("list pods", &site.namespace)), "{text}");
+    assert!(part(&text, "Events")[0].ends_with(&no("list events", &site.namespace)), "{text}");
+    let right = no("get configmaps/managed-secrets-sealing-key", "default");
+    assert!(line(&text, "Source").contains(&format!("(the present one is unknown: {}", "cannot read")), "{text}");
+    assert!(line(&text, "Source").contains(&right), "{text}");
+    assert_eq!(line(&text, "State"), "Served");
+    let absent = limited.run(&["describe", "NOBODY"]).await;
+    assert!(absent.error(1).contains("no secret is called NOBODY"), "{absent:?}");
+    operator.stop().await;
+}

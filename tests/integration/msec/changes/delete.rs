@@ -1,0 +1,199 @@
+//! `delete`: who uses it, what stays, and that nothing else is deleted than what was looked at.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::{may, objects, place};
+use crate::{
+    harness::poll,
+    integration::{
+        msec::{terminal::Terminal, user_with},
+        objects::{Site, status},
+        operator::PATIENCE,
+    },
+};
+
+/// A pod with this spec, which nothing runs: it waits, as it would on a cluster without room.
+pub(crate) async fn pod(site: &Site, name: &str, more: Value) {
+    let mut spec = json!({
+        "automountServiceAccountToken": false, "containers": [{"name": "app", "image": "example.com/app"}],
+    });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+    let pods = Api::<Pod>::namespaced(site.client.clone(), &site.namespace);
+    // A pod needs the namespace's service account, which a controller makes.
+    poll("the pod to be accepted", PATIENCE, || async {
+        match pods.create(&PostParams::default(), &pod).await {
+            Ok(_) => Ok(Some(())),
+            Err(kube::Error::Api(status)) if status.message.contains("serviceaccount") => Ok(None),
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// A pod that mounts a Secret.
+pub(crate) async fn mounts(site: &Site, name: &str, secret: &str) {
+    pod(site, name, json!({"volumes": [{"name": "credentials", "secret": {"secretName": secret}}]})).await;
+}
+
+async fn ends(site: &Site, name: &str) {
+    let pods = Api::<Pod>::namespaced(site.client.clone(), &site.namespace);
+    let patch = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    pods.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
+    let (site, operator, plugin) = place("in-use").await;
+    site.apply("db", json!({"name": "DB", "generate": {}})).await;
+    let object = site.served("db").await;
+    let record = status(&object).record.unwrap().name;
+    mounts(&site, "web", "db").await;
+    mounts(&site, "other", "another").await;
+    mounts(&site, "done", "db").await;
+    ends(&site, "done").await;
+    let env = json!([{"name": "app", "image": "example.com/app", "envFrom": [{"secretRef": {"name": "db"}}]}]);
+    pod(&site, "job", json!({"initContainers": env})).await;
+
+    let refused = plugin.run(&["delete", "DB"]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
+    assert_eq!(
+        refused.err,
+        "warning: the Secret db is used by pod/job (variables of container app)\n\
+         warning: the Secret db is used by pod/web (volume credentials)\n\
+         error: msec/db is not deleted: there is no terminal to ask on; see the warnings, and give --yes\n"
+    );
+    let goes = format!("by the policy in force (Delete), the record {record} and the Secret db go with it\n");
+    for (mode, suffix) in [("client", " (dry run)"), ("server", " (server dry run)")] {
+        let dry = plugin.run(&["delete", "DB", "--dry-run", mode]).await;
+        assert_eq!(plugin.ok(&dry), format!("managedsecret.managedsecrets.dev/db deleted{suffix}\n{goes}"));
+        assert!(dry.err.contains("pod/web"), "{dry:?}");
+    }
+    assert_eq!(site.get("db").await.metadata.resource_version, object.metadata.resource_version);
+
+    let done = plugin.run(&["delete", "DB", "--yes"]).await;
+    assert_eq!(plugin.ok(&done), format!("managedsecret.managedsecrets.dev/db deleted\n{goes}"));
+    assert_eq!(objects(&site).await, [""; 0]);
+    site.gone("db").await;
+    site.gone(&record).await;
+    let absent = plugin.run(&["delete", "DB", "--yes"]).await;
+    assert!(absent.error(1).contains("no secret is called DB"), "{absent:?}");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_is_said_by_the_policy_in_force() {
+    let (site, operator, plugin) = place("stays").await;
+    site.apply("kept", json!({"name": "KEPT", "generate": {}, "deletionPolicy": "Retain"})).await;
+    let record = status(&site.served("kept").await).record.unwrap().name;
+    // Nobody uses it: nothing to ask.
+    let out = plugin.ok(&plugin.run(&["delete", "KEPT"]).await);
+    assert_eq!(
+        out,
+        format!(
+            "managedsecret.managedsecrets.dev/kept deleted\n\
+             by the policy in force (Retain), the record {record} and the Secret kept stay\n\
+             the name KEPT stays taken until the record is deleted: kubectl delete secret {record}\n"
+        )
+    );
+    assert!(site.secret("kept").await.is_some() && site.secret(&record).await.is_some());
+    let again = plugin.run(&["create", "KEPT", "--generate", "--object-name", "new", "--timeout", "2s"]).await;
+    assert!(again.code == 1 && again.err.contains("NameInUse") && again.err.contains(&record), "{again:?}");
+
+    // Wanted, and not in force: what should stay would go.
+    site.apply("wish", json!({"name": "WISH", "generate": {}})).await;
+    site.served("wish").await;
+    operator.stop().await;
+    site.apply("wish", json!({"name": "WISH", "generate": {}, "deletionPolicy": "Retain"})).await;
+    let refused = plugin.run(&["delete", "WISH"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.err.starts_with("warning: spec.deletionPolicy is Retain, which is not in force yet"),
+        "{refused:?}"
+    );
+    let out = plugin.ok(&plugin.run(&["delete", "WISH", "-y"]).await);
+    assert!(out.contains("by the policy in force (Delete)") && out.contains("the Secret wish go with it"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
+    let (site, operator, plugin) = place("unknown").await;
+    site.apply("db", json!({"name": "DB", "generate": {}})).await;
+    site.served("db").await;
+    let user = user_with(&site, &[may(&["get", "list", "delete"])]).await;
+    let limited = plugin.impersonating(&user);
+    let refused = limited.run(&["delete", "DB"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let right = format!("`kubectl auth can-i list pods -n {}` says no", site.namespace);
+    assert!(refused.err.starts_with("warning: it is unknown whether the Secret db is in use: "), "{refused:?}");
+    assert!(refused.err.contains(&right), "{refused:?}");
+    limited.ok(&limited.run(&["delete", "DB", "--yes"]).await);
+
+    site.apply("db", json!({"name": "DB", "generate": {}, "delivery": "None"})).await;
+    site.served("db").await;
+    let reader = user_with(&site, &[may(&["get", "list"])]).await;
+    // What is not delivered is in use by nobody, whoever asks.
+    let refused = plugin.impersonating(&reader).run(&["delete", "DB"]).await;
+    let right = format!("kubectl auth can-i delete managedsecrets.managedsecrets.dev/db -n {}", site.namespace);
+    assert!(refused.error(1).contains(&right), "{refused:?}");
+    assert_eq!(objects(&site).await, ["db"]);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_asked_and_what_changes_meanwhile_is_not_deleted() {
+    let (site, operator, plugin) = place("asked").await;
+    site.apply("db", json!({"name": "DB", "generate": {}})).await;
+    site.served("db").await;
+    mounts(&site, "web", "db").await;
+    let question = "Delete msec/db? [y/N] ";
+
+    for answer in ["", "n", "DB"] {
+        let mut terminal = Terminal::run(&plugin, &["delete", "DB"]);
+        terminal.shows(question).await;
+        assert!(terminal.text().contains("used by pod/web (volume credentials)"), "{}", terminal.text());
+        terminal.types(answer);
+        let (code, shown) = terminal.end().await;
+        assert!(code == 1 && shown.contains("error: msec/db is not deleted: the answer was no"), "{shown}");
+    }
+
+    // The answer was about what is no longer so.
+    let mut terminal = Terminal::run(&plugin, &["delete", "DB"]);
+    terminal.shows(question).await;
+    site.apply("db", json!({"name": "DB", "generate": {}, "deletionPolicy": "Retain"})).await;
+    site.served("db").await;
+    terminal.types("y");
+    let (code, shown) = terminal.end().await;
+    assert!(code == 1 && shown.contains("error: msec/db changed meanwhile: look again"), "{shown}");
+    assert_eq!(objects(&site).await, ["db"]);
+
+    // Another write is none of its business.
+    let mut terminal = Terminal::run(&plugin, &["delete", "DB"]);
+    terminal.shows(question).await;
+    site.nudge("db").await;
+    terminal.types("Yes");
+    let (code, shown) = terminal.end().await;
+    assert!(code == 0 && shown.contains("managedsecret.managedsecrets.dev/db deleted\r\n"), "{shown}");
+    assert_eq!(objects(&site).await, [""; 0]);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_says_which_finalizer_holds_it() {
+    let (site, operator, plugin) = place("held").await;
+    site.apply("db", json!({"name": "DB", "generate": {}})).await;
+    site.served("db").await;
+    let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    site.objects().patch("db", &PatchParams::default(), &hold(json!(["example.com/hold"]))).await.unwrap();
+    let held = plugin.run(&["delete", "DB", "--timeout", "1s"]).await;
+    assert!(held.error(1).contains("after 1s still there: its finalizers are [example.com/hold]"), "{held:?}");
+    plugin.ok(&plugin.run(&["delete", "DB", "--wait=false"]).await);
+    site.objects().patch("db", &PatchParams::default(), &hold(json!(null))).await.unwrap();
+    operator.stop().await;
+}
