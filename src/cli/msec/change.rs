@@ -54,7 +54,7 @@ pub struct DryRunArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct GenerateArgs {
     /// Have the operator make a random value of this many characters, once; 32 when no number is given
-    #[arg(long, value_name = "N", num_args = 0..=1)]
+    #[arg(long, value_name = "N", num_args = 0..=1, value_parser = characters)]
     #[allow(clippy::option_option, reason = "clap's way of telling --generate from --generate N")]
     pub generate: Option<Option<i32>>,
 
@@ -62,6 +62,11 @@ pub struct GenerateArgs {
     /// Its characters: Alphanumeric, AlphanumericSymbols, Hex or Base64Url
     #[arg(long, value_name = "ALPHABET", requires = "generate", value_parser = named::<Alphabet>)]
     pub alphabet: Option<Alphabet>,
+}
+
+/// A number of characters; the API's rules say which there may be.
+fn characters(text: &str) -> Result<i32, String> {
+    text.parse().map_err(|_| "must be a number of characters; a name stands before --generate".to_owned())
 }
 
 impl GenerateArgs {

@@ -25,7 +25,7 @@ use super::state::State;
 use super::table::shown;
 use super::users::{self, User};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
-use crate::api::types::{DeletionPolicy, Delivery};
+use crate::api::types::{Adoption, DeletionPolicy, Delivery};
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::connect::ClusterArgs;
 use crate::cli::{CliError, print, sealing_key};
@@ -226,6 +226,11 @@ impl Facts {
             DeletionPolicy::Retain => "record and target stay, and the name stays taken (Retain)",
         };
         match in_force {
+            Some(DeletionPolicy::Delete)
+                if wanted == DeletionPolicy::Delete && self.object.spec.adoption() == Adoption::IfUnowned =>
+            {
+                "record and target go (Delete); a target that was adopted stays".to_owned()
+            }
             Some(policy) if policy == wanted => text(policy).to_owned(),
             Some(policy) => format!("{}; wanted, and not in force yet: {}", text(policy), text(wanted)),
             None => format!("not in force yet: {}", text(wanted)),

@@ -119,13 +119,14 @@ pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(
     let changed =
         send(&session, &before, dry_run == DryRun::Server, |spec| wanted(args, source.as_ref(), spec)).await?;
     let is_changed = changed.metadata.generation != before.metadata.generation;
+    let done = if is_changed { "updated" } else { "unchanged" };
     if format.is_none() {
-        print(&change::said(&name, if is_changed { "updated" } else { "unchanged" }, dry_run))?;
+        print(&change::said(&name, done, dry_run))?;
     }
     if dry_run == DryRun::Server || !args.wait.wait {
         return show(format, &changed);
     }
-    let after = wait::until_served(&session, changed, args.wait.timeout, "updated").await?;
+    let after = wait::until_served(&session, changed, args.wait.timeout, done).await?;
     show(format, &after)?;
     if format.is_none() && is_changed { print(&moved(&before, &after, source.is_some())) } else { Ok(()) }
 }

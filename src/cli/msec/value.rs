@@ -50,8 +50,9 @@ pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(),
     let right = Right::to("get", "secrets").named(&target.name).within(&session.namespace);
     let found = session.api::<Secret>().get_opt(&target.name).await;
     let found = found.map_err(|error| right.explain("cannot read the value", &error))?;
+    let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
     let value = value_of(found, target)?;
-    if let Some(note) = note(&object, target) {
+    if let Some(note) = note(&object, target, &version) {
         eprintln!("note: {note}");
     }
     let mut out = std::io::stdout().lock();
@@ -97,14 +98,27 @@ fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<
         .ok_or_else(|| CliError::Failed(format!("the Secret {name} has no key {}: somebody took it out", target.key)))
 }
 
-/// What is to be said besides: that this is not what the spec asks for by now.
-fn note(object: &ManagedSecret, target: &TargetRef) -> Option<String> {
-    let state = State::of(object);
-    if state != State::Served {
-        return Some(format!("this is the value in force; what the spec asks for is not served yet: {state}"));
-    }
+/// What is to be said besides: that this may not be what the spec asks for. `version` is the Secret's resourceVersion.
+fn note(object: &ManagedSecret, target: &TargetRef, version: &str) -> Option<String> {
     // The operator's mark for a target that holds an older version, because the newest could not be delivered.
-    target.resource_version.is_empty().then(|| "a newer version of this value could not be delivered yet".to_owned())
+    let behind = target.resource_version.is_empty();
+    match State::of(object) {
+        State::Suspended => {
+            Some("this is the value in force; spec.suspend is true, so no newer one is served".to_owned())
+        }
+        State::Waiting(why) | State::Stalled(why) => {
+            let (reason, message) = (why.reason, why.message);
+            Some(format!("this is the value in force; what the spec asks for is not served yet: {reason}: {message}"))
+        }
+        State::Served if behind => Some("a newer version of this value could not be delivered yet".to_owned()),
+        // The operator puts right what others write, and status tells its own last write.
+        State::Served if version != target.resource_version => Some(format!(
+            "the Secret {} was written after the operator's last write of it that status knows: if others did, this may \
+             be their value",
+            target.name
+        )),
+        State::Served => None,
+    }
 }
 
 #[cfg(test)]

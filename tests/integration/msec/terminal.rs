@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
 use rustix::{
@@ -15,7 +16,7 @@ use rustix::{
 
 use super::Plugin;
 use crate::{
-    harness::poll,
+    harness::{control_plane::blocking, poll},
     integration::{operator::PATIENCE, program::clean},
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Terminal {
     master: File,
     child: Child,
     shown: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -46,14 +48,14 @@ impl Terminal {
         let master = File::from(master);
         let shown = Arc::new(Mutex::new(String::new()));
         let (mut from, to) = (master.try_clone().unwrap(), Arc::clone(&shown));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             // Ends with an error once no process has the terminal any more.
             while let Ok(length @ 1..) = from.read(&mut buffer) {
                 to.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         });
-        Self { master, child, shown }
+        Self { master, child, shown, reader }
     }
 
     /// What was shown so far.
@@ -89,7 +91,9 @@ impl Terminal {
             self.child.kill().unwrap();
         }
         let code = ended.unwrap_or_else(|error| panic!("{error}: {}", self.text())).code().unwrap_or(-1);
-        // What it wrote last is read once the other side is closed: our own copies went with the command.
-        (code, self.text())
+        // It reads what was written last, and ends: no process has the other side any more.
+        blocking(move || Ok(self.reader.join().unwrap())).await.unwrap();
+        let shown = self.shown.lock().unwrap().clone();
+        (code, shown)
     }
 }

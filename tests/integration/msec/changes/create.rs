@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{may, objects, place};
 use crate::integration::{
     installation::control_plane,
-    msec::{Plugin, user_with},
+    msec::{Plugin, terminal::Terminal, user_with},
     objects::{Site, id, status},
 };
 
@@ -68,6 +68,7 @@ async fn what_breaks_a_rule_is_refused_before_anything_is_sent() {
         (&["A", "--generate", "--from-file", "f"], b"", 2, "cannot be used with"),
         (&["A", "--alphabet", "Hex"], b"hunter2", 2, "--generate"),
         (&["A", "--generate", "--alphabet", "Hax"], b"", 2, "Base64Url"),
+        (&["--generate", "A"], b"", 2, "a name stands before --generate"),
         (&["A", "--from-file", "/nonexistent/file"], b"", 2, "/nonexistent/file: "),
         (&["A"], b"", 2, "the value must not be empty"),
         (&["A"], b"hunter2\xff", 2, "the value must be valid UTF-8"),
@@ -99,6 +100,19 @@ async fn a_name_in_use_is_refused_at_once_and_by_whom_is_said() {
     let object = plugin.run_with(&["create", "HOLDER"], b"hunter2").await;
     assert!(object.error(1).contains("msec/holder already, which is called TAKEN"), "{object:?}");
     assert_eq!(objects(&site).await, ["holder", "waiter"]);
+
+    // Made while the value was being typed.
+    let mut terminal = Terminal::run(&plugin, &["create", "LATE"]);
+    terminal.shows("Value (not shown): ").await;
+    terminal.hides().await;
+    site.apply("late", json!({"name": "OTHER", "generate": {}})).await;
+    terminal.types("hunter2");
+    let (code, shown) = terminal.end().await;
+    assert!(
+        code == 1 && shown.contains("error: cannot create the secret: ") && shown.contains("already exists"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter2"), "{shown}");
     operator.stop().await;
 }
 
@@ -123,7 +137,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     let at_once = error == format!("error: the name ONE is in use by msec/{}", winner.0);
     let by_the_wait = error.starts_with(&format!("error: msec/{} is created, but not served: ", loser.0))
         && error.contains("NameInUse")
-        && error.contains(&format!("{:?}", winner.0));
+        && error.ends_with(&format!("held by ManagedSecret {}", winner.0));
     assert!(at_once || by_the_wait, "{error}");
     assert_eq!(site.value(loser.0, "value").await, None);
     operator.stop().await;
@@ -212,5 +226,5 @@ async fn no_cluster_is_said_so() {
     let mut plugin = Plugin::new(&site).await;
     plugin.kubeconfig = "/nonexistent/kubeconfig".into();
     let ran = plugin.run(&["create", "A", "--generate"]).await;
-    assert!(ran.error(3).contains("no usable kubeconfig"), "{ran:?}");
+    assert!(ran.error(3).contains("nor a usable kubeconfig"), "{ran:?}");
 }

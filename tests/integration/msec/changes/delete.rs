@@ -58,14 +58,14 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
     mounts(&site, "other", "another").await;
     mounts(&site, "done", "db").await;
     ends(&site, "done").await;
-    let env = json!([{"name": "app", "image": "example.com/app", "envFrom": [{"secretRef": {"name": "db"}}]}]);
+    let env = json!([{"name": "first", "image": "example.com/app", "envFrom": [{"secretRef": {"name": "db"}}]}]);
     pod(&site, "job", json!({"initContainers": env})).await;
 
     let refused = plugin.run(&["delete", "DB"]).await;
     assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
     assert_eq!(
         refused.err,
-        "warning: the Secret db is used by pod/job (variables of container app)\n\
+        "warning: the Secret db is used by pod/job (variables of container first)\n\
          warning: the Secret db is used by pod/web (volume credentials)\n\
          error: msec/db is not deleted: there is no terminal to ask on; see the warnings, and give --yes\n"
     );

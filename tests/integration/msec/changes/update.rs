@@ -181,5 +181,8 @@ async fn what_cannot_be_done_is_said_and_not_done() {
     let suspended = plugin.run(&["update", "DB", "--description", "x"]).await;
     assert_eq!(suspended.code, 1, "{suspended:?}");
     assert!(suspended.err.contains("is updated, but not served: Suspended: spec.suspend is true"), "{suspended:?}");
+    let value = plugin.run(&["value", "DB"]).await;
+    plugin.ok(&value);
+    assert_eq!(value.err, "note: this is the value in force; spec.suspend is true, so no newer one is served\n");
     operator.stop().await;
 }

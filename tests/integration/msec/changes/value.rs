@@ -7,6 +7,7 @@ use crate::integration::{
     installation::control_plane,
     msec::user_with,
     objects::{id, status},
+    operator::Setup,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,4 +93,15 @@ async fn a_value_that_is_about_to_change_is_printed_with_a_note() {
     assert!(ran.err.starts_with("note: this is the value in force; "), "{ran:?}");
     assert!(ran.err.contains("Pending") && ran.err.lines().count() == 1, "{ran:?}");
     assert_eq!(status(&site.get("db").await).version, Some(1));
+
+    // Others wrote the Secret, and nobody is there to put it right.
+    plugin.ok(&plugin.run(&["create", "OTHERS", "--generate", "--wait=false"]).await);
+    let operator = Setup::of(&site.namespace).start().await;
+    site.in_step("others").await;
+    assert_eq!(plugin.run(&["value", "OTHERS"]).await.err, "");
+    operator.stop().await;
+    site.intrude("others", json!({"stringData": {"value": "theirs"}})).await;
+    let ran = plugin.run(&["value", "OTHERS"]).await;
+    assert_eq!(plugin.ok(&ran), "theirs");
+    assert!(ran.err.starts_with("note: the Secret others was written after the operator's last write"), "{ran:?}");
 }
