@@ -13,6 +13,7 @@ use clap::Args;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::change::{self, DryRun, DryRunArgs};
+use super::completion;
 use super::lookup::{self, Called};
 use super::rights::Right;
 use super::session::Session;
@@ -42,7 +43,7 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct DeleteArgs {
     /// The secret, by NAME, ID or msec/OBJECT
-    #[arg(value_name = "NAME|ID")]
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
     pub secret: String,
 
     /// Do not ask

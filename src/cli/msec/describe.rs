@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::Api;
 use kube::api::ListParams;
 
+use super::completion;
 use super::lookup;
 use super::rights::Right;
 use super::session::Session;
@@ -42,7 +43,7 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct DescribeArgs {
     /// The secret, by NAME, ID or msec/OBJECT
-    #[arg(value_name = "NAME|ID")]
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
     pub secret: String,
 
     /// Namespace that the cluster's public key is read from

@@ -13,6 +13,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
+use super::completion;
 use super::lookup::{self, Called};
 use super::rights::Right;
 use super::session::Session;
@@ -38,7 +39,7 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct ExportArgs {
     /// Which secrets, each by NAME, ID or msec/OBJECT; all of the namespace when absent
-    #[arg(value_name = "NAME|ID", conflicts_with_all = ["all_namespaces", "selector"])]
+    #[arg(value_name = "NAME|ID", conflicts_with_all = ["all_namespaces", "selector"], add = completion::secrets())]
     pub secrets: Vec<String>,
 
     /// From every namespace

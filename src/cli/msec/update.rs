@@ -15,6 +15,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::change::{self, DryRun, DryRunArgs, FIELD_MANAGER, GenerateArgs};
+use super::completion;
 use super::lookup::{self, Called};
 use super::output::{Format, OutputArgs};
 use super::rights::Right;
@@ -53,7 +54,7 @@ Examples:
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct UpdateArgs {
     /// The secret, by NAME, ID or msec/OBJECT
-    #[arg(value_name = "NAME|ID")]
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
     pub secret: String,
 
     /// What it is for; '' for nothing

@@ -13,6 +13,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
 use zeroize::Zeroizing;
 
+use super::completion;
 use super::lookup;
 use super::rights::Right;
 use super::session::Session;
@@ -38,7 +39,7 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct ValueArgs {
     /// The secret, by NAME, ID or msec/OBJECT
-    #[arg(value_name = "NAME|ID")]
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
     pub secret: String,
 }
 
