@@ -109,6 +109,12 @@ pub(super) fn usage(error: &clap::Error) -> CliError {
             "unexpected argument: a value is read from standard input, never from the command line".to_owned(),
         );
     }
+    // Such as --value-stdin=VALUE: clap would quote it.
+    if error.kind() == ErrorKind::TooManyValues {
+        return CliError::Usage(format!(
+            "{invalid} takes nothing behind it: a value is never read from the command line"
+        ));
+    }
     let text = error.to_string();
     let before_usage = text.split("\n\nUsage:").next().unwrap_or_default();
     let before_hint = before_usage.split("\n\nFor more information").next().unwrap_or_default();

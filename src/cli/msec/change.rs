@@ -147,6 +147,7 @@ pub(super) fn merge_patch(from: &Value, to: &Value) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use serde_json::json;
 

@@ -92,7 +92,9 @@ impl Terminal {
         }
         let code = ended.unwrap_or_else(|error| panic!("{error}: {}", self.text())).code().unwrap_or(-1);
         // It reads what was written last, and ends: no process has the other side any more.
-        blocking(move || Ok(self.reader.join().unwrap())).await.unwrap();
+        let reader = self.reader;
+        let read = blocking(move || Ok(reader.join())).await.unwrap();
+        assert!(read.is_ok(), "the terminal could not be read");
         let shown = self.shown.lock().unwrap().clone();
         (code, shown)
     }

@@ -1,12 +1,20 @@
 //! `create`: where the value comes from, what is refused before anything is sent, how it is waited for.
 
+use managed_secrets::{
+    api::ManagedSecret,
+    crypto::mss1::{PublishedKey, Sealed, SealingKey},
+};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{may, objects, place};
-use crate::integration::{
-    installation::control_plane,
-    msec::{Plugin, terminal::Terminal, user_with},
-    objects::{Site, id, status},
+use crate::{
+    harness::audit::Request,
+    integration::{
+        installation::control_plane,
+        msec::{Plugin, terminal::Terminal, user_with},
+        objects::{Site, id, status},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +130,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     let create = |object: &'static str, value: &'static [u8]| {
         let plugin = &plugin;
         async move {
-            let arguments = ["create", "ONE", "--object-name", object, "--timeout", "5s"];
+            let arguments = ["create", "ONE", "--object-name", object, "--timeout", "20s"];
             (object, value, plugin.run_with(&arguments, value).await)
         }
     };
@@ -140,6 +148,16 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
         && error.ends_with(&format!("held by ManagedSecret {}", winner.0));
     assert!(at_once || by_the_wait, "{error}");
     assert_eq!(site.value(loser.0, "value").await, None);
+
+    // Of two who would make the same object, the API server lets one.
+    let (a, b) = tokio::join!(plugin.run_with(&["create", "SAME"], b"a"), plugin.run_with(&["create", "SAME"], b"b"));
+    let (winner, loser, value) = if a.code == 0 { (a, b, "a") } else { (b, a, "b") };
+    plugin.ok(&winner);
+    assert_eq!(site.value("same", "value").await.as_deref(), Some(value));
+    assert_eq!((loser.code, loser.out.as_str()), (1, ""), "{loser:?}");
+    let error = loser.err.lines().last().unwrap();
+    let expected = ["in use by msec/same", "there is an object msec/same already", "\"same\" already exists"];
+    assert!(expected.iter().any(|text| error.contains(text)), "{error}");
     operator.stop().await;
 }
 
@@ -178,7 +196,7 @@ async fn a_dry_run_shows_the_manifest_and_changes_nothing() {
         let mark = control_plane.audit_mark().await.unwrap();
         let ran = limited.run_with(&[&["create", "DRY"], arguments].concat(), b"dry value").await;
         let requests = control_plane.requests_since(mark).await.unwrap();
-        let ours: Vec<_> = requests.iter().filter(|it| it.username() == user).map(|it| it.summary()).collect();
+        let ours: Vec<_> = requests.iter().filter(|it| it.username() == user).map(Request::summary).collect();
         (limited.ok(&ran), ours)
     };
     // Nothing but the key is asked for, and with a file not even that.
@@ -227,4 +245,12 @@ async fn no_cluster_is_said_so() {
     plugin.kubeconfig = "/nonexistent/kubeconfig".into();
     let ran = plugin.run(&["create", "A", "--generate"]).await;
     assert!(ran.error(3).contains("nor a usable kubeconfig"), "{ran:?}");
+    // A manifest needs none, with a namespace and a key.
+    let key = SealingKey::new(Zeroizing::new([0x42; 32])).unwrap();
+    let document = PublishedKey::new(key.public().clone(), jiff::Timestamp::now()).to_json().unwrap();
+    plugin.folder.file("key.json", document);
+    let ran = plugin.run_with(&["create", "A", "--dry-run=client", "--public-key", "key.json"], b"offline").await;
+    let manifest: ManagedSecret = serde_saphyr::from_str(&plugin.ok(&ran)).unwrap();
+    let sealed = Sealed::parse(&manifest.spec.value.unwrap().0).unwrap();
+    assert_eq!(sealed.open(&key, &site.namespace, "a").unwrap().as_bytes(), b"offline");
 }

@@ -103,7 +103,7 @@ async fn what_stays_is_said_by_the_policy_in_force() {
         )
     );
     assert!(site.secret("kept").await.is_some() && site.secret(&record).await.is_some());
-    let again = plugin.run(&["create", "KEPT", "--generate", "--object-name", "new", "--timeout", "2s"]).await;
+    let again = plugin.run(&["create", "KEPT", "--generate", "--object-name", "new", "--timeout", "10s"]).await;
     assert!(again.code == 1 && again.err.contains("NameInUse") && again.err.contains(&record), "{again:?}");
 
     // Wanted, and not in force: what should stay would go.
@@ -137,11 +137,11 @@ async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
 
     site.apply("db", json!({"name": "DB", "generate": {}, "delivery": "None"})).await;
     site.served("db").await;
-    let reader = user_with(&site, &[may(&["get", "list"])]).await;
+    let viewer = user_with(&site, &[may(&["get", "list"])]).await;
     // What is not delivered is in use by nobody, whoever asks.
-    let refused = plugin.impersonating(&reader).run(&["delete", "DB"]).await;
+    let forbidden = plugin.impersonating(&viewer).run(&["delete", "DB"]).await;
     let right = format!("kubectl auth can-i delete managedsecrets.managedsecrets.dev/db -n {}", site.namespace);
-    assert!(refused.error(1).contains(&right), "{refused:?}");
+    assert!(forbidden.error(1).contains(&right), "{forbidden:?}");
     assert_eq!(objects(&site).await, ["db"]);
     operator.stop().await;
 }
@@ -191,8 +191,8 @@ async fn a_wait_says_which_finalizer_holds_it() {
     site.served("db").await;
     let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
     site.objects().patch("db", &PatchParams::default(), &hold(json!(["example.com/hold"]))).await.unwrap();
-    let held = plugin.run(&["delete", "DB", "--timeout", "1s"]).await;
-    assert!(held.error(1).contains("after 1s still there: its finalizers are [example.com/hold]"), "{held:?}");
+    let kept = plugin.run(&["delete", "DB", "--timeout", "1s"]).await;
+    assert!(kept.error(1).contains("after 1s still there: its finalizers are [example.com/hold]"), "{kept:?}");
     plugin.ok(&plugin.run(&["delete", "DB", "--wait=false"]).await);
     site.objects().patch("db", &PatchParams::default(), &hold(json!(null))).await.unwrap();
     operator.stop().await;

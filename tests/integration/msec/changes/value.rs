@@ -1,5 +1,6 @@
 //! `value`: byte for byte, in two requests, and never one that is not the secret's.
 
+use kube::api::DeleteParams;
 use serde_json::json;
 
 use super::{may, place};
@@ -64,10 +65,10 @@ async fn what_is_not_the_secrets_value_is_not_printed() {
         site.served(name).await;
     }
     operator.stop().await;
-    site.secrets().delete("moved", &Default::default()).await.unwrap();
+    site.secrets().delete("moved", &DeleteParams::default()).await.unwrap();
     site.foreign_secret("moved", &[("value", "not the value")]).await;
     site.intrude("emptied", json!({"data": {"value": null}, "stringData": {"other": "not the value"}})).await;
-    site.secrets().delete("gone", &Default::default()).await.unwrap();
+    site.secrets().delete("gone", &DeleteParams::default()).await.unwrap();
     site.apply("early", json!({"name": "EARLY", "generate": {}})).await;
     for (called, expected) in [
         ("MOVED", "is not the one that was delivered"),
