@@ -25,7 +25,7 @@ use crate::cli::connect::ClusterArgs;
 use crate::cli::{CliError, KeyArgs, print};
 
 const EXAMPLES: &str = "\
-The value comes from standard input byte for byte, from a file, or from a prompt that does not show it; never from an
+The value comes from standard input byte for byte, from a file, or from a prompt that does not show it; never from an \
 argument, which every user of the machine could read. It is sealed before it leaves this process.
 
 Examples:

@@ -28,7 +28,7 @@ use crate::cli::{CliError, print};
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
-It asks first where pods use the Secret, where that cannot be found out, and where the spec wants Retain but the policy
+It asks first where pods use the Secret, where that cannot be found out, and where the spec wants Retain but the policy \
 in force is another one. Without a terminal it refuses then, unless --yes is given.
 
 Examples:

@@ -24,7 +24,7 @@ use crate::cli::{CliError, print, yaml};
 use crate::crypto::mss1::Sealed;
 
 const EXAMPLES: &str = "\
-Left out are status, what the server sets, and the marks of the tools that applied an object (Argo CD, Flux, Helm, kapp,
+Left out are status, what the server sets, and the marks of the tools that applied an object (Argo CD, Flux, Helm, kapp, \
 kubectl): whoever applies the manifest sets their own.
 
 Examples:

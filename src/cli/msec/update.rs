@@ -47,7 +47,7 @@ Examples:
 
 /// Arguments of `update`.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, override_usage = "kubectl msec update [OPTIONS] <NAME|ID>")]
 #[command(group = ArgGroup::new("change").required(true).multiple(true)
     .args(["description", "new_name", "value_stdin", "from_file", "generate"]))]
 #[command(group = ArgGroup::new("source").args(["value_stdin", "from_file", "generate"]))]

@@ -24,7 +24,7 @@ use crate::cli::CliError;
 use crate::cli::connect::ClusterArgs;
 
 const EXAMPLES: &str = "\
-It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is
+It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \
 delivered as one.
 
 Examples:
