@@ -29,6 +29,6 @@ pub(super) fn commands() -> String {
 
 fn help(command: &mut clap::Command) -> String {
     let text = command.render_long_help().to_string();
-    let lines: String = text.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let lines: String = text.trim_end().lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
     format!("```text\n{lines}```\n")
 }

@@ -32,9 +32,9 @@ const MOST: u32 = 500;
 /// Directives of cobra's, by which kubectl tells the shell what to do with the candidates.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Directive {
-    /// ShellCompDirectiveDefault: file names, where nothing else fits.
+    /// `ShellCompDirectiveDefault`: file names, where nothing else fits.
     Files = 0,
-    /// ShellCompDirectiveNoFileComp: these and nothing else.
+    /// `ShellCompDirectiveNoFileComp`: these and nothing else.
     NoFiles = 4,
 }
 

@@ -116,7 +116,7 @@ fn quoted_keys(path: &str) -> String {
     let mut out = String::new();
     let mut rest = path;
     while let Some(c) = rest.chars().next() {
-        let key_start = if c == '.' && !rest.starts_with("..") { 1 } else { 0 };
+        let key_start = usize::from(c == '.' && !rest.starts_with(".."));
         if key_start == 0 {
             // What is in brackets, and the second dot of `..`, stays as it is.
             let end = match c {

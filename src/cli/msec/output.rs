@@ -89,7 +89,9 @@ impl Format {
                 print(&format!("{text}\n"))
             }
             Self::Yaml => print(&yaml::document(object)?),
-            Self::Name => print(&items(object).iter().map(|item| format!("{}\n", name(item))).collect::<String>()),
+            Self::Name => {
+                print(&items(object).iter().flat_map(|item| [name(item), "\n".to_owned()]).collect::<String>())
+            }
             Self::JsonPath(JsonPath(template)) => print(&template.fill(object)),
         }
     }

@@ -57,7 +57,7 @@ impl Table {
         for (at, cell) in cells.iter().enumerate() {
             let text = shown(cell);
             let style = if layout.coloured { style(&text) } else { Style::new() };
-            line.push_str(&format!("{style}{text}{style:#}"));
+            line.extend([style.render().to_string(), text.clone(), style.render_reset().to_string()]);
             if at + 1 == self.columns.len() {
                 break;
             }
