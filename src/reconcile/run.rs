@@ -338,6 +338,7 @@ impl Reconciler for Operator {
 
 impl Operator {
     async fn pass(&self, key: &Key, snapshot: super::index::Snapshot) -> Next {
+        debug!("pass begins");
         let now = Timestamp::now();
         let fresh_id = Uuid::new_v4().to_string();
         let mut keyring = self.keys.get();

@@ -19,6 +19,7 @@ use super::{
     operator::{Setup, public_key},
     program::{Ran, run},
 };
+use crate::harness::control_plane::quiet_address;
 
 mod limited;
 mod round_trip;
@@ -166,7 +167,7 @@ async fn a_cluster_that_cannot_be_reached_is_one_line_and_three() {
     // It accepts connections, and never answers.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("http://{}", mute.local_addr().unwrap());
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = quiet_address().unwrap();
     for server in [mute, format!("https://{nobody}")] {
         let kubeconfig = folder.kubeconfig(&server);
         let run = run(&["run"], Some(&kubeconfig), &[], b"").await;

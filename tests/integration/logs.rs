@@ -51,8 +51,10 @@ async fn json_lines_tell_why_each_write_happened() {
     let site = Site::new("json").await;
     let operator = start(&site, &["--log-format", "json"]).await;
     live(&site).await;
-    let log = operator.log().unwrap();
+    // To its end: a line that is being written is none yet.
+    let log = operator.log_path();
     assert_eq!(operator.stop().await.unwrap(), 0);
+    let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     // A key twice in one object is read by nobody the same way.
     for (text, line) in log.lines().zip(&lines) {
@@ -76,8 +78,10 @@ async fn lines_for_people_tell_why_each_write_happened() {
     let site = Site::new("human").await;
     let operator = start(&site, &[]).await;
     live(&site).await;
-    let log = operator.log().unwrap();
+    // To its end: a line that is being written is none yet.
+    let log = operator.log_path();
     assert_eq!(operator.stop().await.unwrap(), 0);
+    let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains('\u{1b}'), "no colours where no terminal is");
     let span = format!("reconcile{{namespace=\"{}\" name=\"it\" generation=", site.namespace);
     for (message, why) in WHY {
