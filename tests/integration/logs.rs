@@ -1,6 +1,8 @@
 //! What the operator says while it works: log lines that tell why each write happened, and events that are said once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::time::Duration;
+
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     installation::{control_plane, operator_kubeconfig},
     objects::Site,
-    operator::{PATIENCE, Setup},
+    operator::{PATIENCE, Setup, Tap},
     program::PROGRAM,
 };
 use crate::harness::{Operator, poll};
@@ -179,4 +181,24 @@ async fn events_are_said_once() {
     }
     assert_eq!(events(&site, "retained").await, before);
     operator.stop().await;
+}
+
+/// What the last passes had to say is said, although the operator was told to end before it could be.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_events_are_said_before_the_end() {
+    let site = Site::new("last-events").await;
+    let slow = Tap::slow_events(Duration::from_millis(500));
+    let operator = Setup::of(&site.namespace).calls(&slow).start().await;
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        site.apply(name, json!({"name": name, "generate": {}})).await;
+    }
+    for name in names {
+        site.served(name).await;
+    }
+    operator.stop().await;
+    for name in names {
+        let events = events(&site, name).await;
+        assert_eq!(events, [("Served".to_owned(), "NewValue".to_owned(), "Normal".to_owned(), 1)], "{name}");
+    }
 }

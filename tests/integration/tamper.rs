@@ -331,7 +331,7 @@ async fn no_forged_record_is_believed_and_the_good_one_heals() {
         match round {
             "found at a start" => {
                 site.apply("marker", json!({"name": "MARKER", "generate": {}, "suspend": true})).await;
-                site.reports("marker", "True", "Suspended").await;
+                site.until("marker", "observed", |object| ready(object).1 == "Suspended").await;
             }
             "looked at again" => {
                 site.source("neighbour-source", "neighbour three").await;
