@@ -28,6 +28,7 @@ mod integration {
     mod logs;
     mod lost_keys;
     mod names;
+    mod new_keys;
     mod objects;
     mod obstacles;
     mod operator;

@@ -94,3 +94,128 @@ impl Keys {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use futures::future::join_all;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::Full;
+    use jiff::Timestamp;
+    use kube::{Client, client::Body};
+    use serde_json::{Value, json};
+    use tokio::sync::Semaphore;
+    use tokio_util::bytes::Bytes;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::{
+        api::keys::{KEYRING_DATA_KEY, TYPE_KEYRING},
+        crypto::{Kek, keyring::Wrapped},
+        kek::Provider,
+    };
+
+    /// An API server that has one keyring, or fails, and answers when it is let to.
+    struct Server {
+        asked: AtomicUsize,
+        answers: Semaphore,
+        code: std::sync::Mutex<StatusCode>,
+        list: Value,
+    }
+
+    fn kek() -> Kek {
+        Kek::new(&[7; 32]).unwrap()
+    }
+
+    fn keys() -> (Arc<Server>, Keys) {
+        let kek = kek();
+        let wrap = |bytes: &[u8]| {
+            kek.wrap(bytes).map(|ciphertext| Wrapped {
+                provider: "file".to_owned(),
+                key_id: kek.key_id().to_string(),
+                ciphertext,
+            })
+        };
+        let document = Keyring::generate_entries(Timestamp::UNIX_EPOCH, wrap).unwrap();
+        let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+        let content = BASE64_STANDARD.encode(serde_json::to_vec(&document).unwrap());
+        let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": [
+            {"metadata": {"name": "keyring"}, "type": TYPE_KEYRING, "data": {KEYRING_DATA_KEY: content}},
+        ]});
+        let server = Arc::new(Server {
+            asked: AtomicUsize::new(0),
+            answers: Semaphore::new(0),
+            code: std::sync::Mutex::new(StatusCode::OK),
+            list,
+        });
+        let asked = Arc::clone(&server);
+        let service = service_fn(move |_: Request<Body>| {
+            let server = Arc::clone(&asked);
+            async move {
+                server.asked.fetch_add(1, SeqCst);
+                server.answers.acquire().await?.forget();
+                let code = *server.code.lock().unwrap();
+                let body = if code == StatusCode::OK { server.list.to_string() } else { "{}".to_owned() };
+                let body = Full::new(Bytes::from(body));
+                Ok::<_, BoxError>(Response::builder().status(code).body(body)?)
+            }
+        });
+        let client = Client::new(service, "default");
+        let store = KeyringStore::new(client, "keys", Provider::File(kek));
+        (server, Keys::new(store, keyring))
+    }
+
+    /// Five ask at once; one answer is let go, once the server was asked.
+    async fn five(server: &Server, keys: &Keys) -> Vec<(bool, Arc<Keyring>)> {
+        let known = keys.get();
+        let looks = join_all((0..5).map(|_| async {
+            let newer = keys.newer_than(&known).await.is_some();
+            (newer, keys.get())
+        }));
+        let answer = async {
+            while server.asked.load(SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            server.answers.add_permits(1);
+        };
+        tokio::join!(looks, answer).0
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn whoever_asks_while_it_is_read_waits_for_it() {
+        let (server, keys) = keys();
+        let known = keys.get();
+        let found = five(&server, &keys).await;
+        assert_eq!(server.asked.load(SeqCst), 1, "one of them reads, for all");
+        for (newer, keyring) in &found {
+            assert!(*newer && !Arc::ptr_eq(keyring, &known));
+        }
+        // Read a moment ago: enough for who asks now, and news to who still has the one before.
+        assert!(keys.newer_than(&known).await.is_some());
+        assert!(keys.newer_than(&keys.get()).await.is_none());
+        assert_eq!(server.asked.load(SeqCst), 1);
+        // But not where it is known to have changed.
+        server.answers.add_permits(1);
+        assert!(keys.read_again().await);
+        assert_eq!(server.asked.load(SeqCst), 2);
+        keys.renewed().await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_look_that_failed_is_none() {
+        let (server, keys) = keys();
+        let known = keys.get();
+        *server.code.lock().unwrap() = StatusCode::INTERNAL_SERVER_ERROR;
+        let found = five(&server, &keys).await;
+        assert_eq!(server.asked.load(SeqCst), 1, "what waited for it does not fail once more");
+        assert!(found.iter().all(|(newer, keyring)| !*newer && Arc::ptr_eq(keyring, &known)), "what opens still opens");
+        // The next one tries, at once.
+        *server.code.lock().unwrap() = StatusCode::OK;
+        server.answers.add_permits(1);
+        assert!(keys.look_again().await);
+        assert_eq!(server.asked.load(SeqCst), 2);
+    }
+}

@@ -214,10 +214,10 @@ async fn sources_that_cannot_be_listed_hold_up_only_what_needs_them() {
     let operator = setup(&site, &switch).start().await;
     site.delivers("from", "value", "one").await;
     site.apply("new", from("NEW")).await;
-    let told = site.reports("new", "False", "ApiUnavailable").await;
+    let told = site.reports("new", "Unknown", "ApiUnavailable").await;
     assert!(message(&told).contains("spec.valueFrom"), "{}", message(&told));
     site.apply("from", from("RENAMED")).await;
-    site.reports("from", "False", "ApiUnavailable").await;
+    site.reports("from", "Unknown", "ApiUnavailable").await;
     assert_eq!(site.value("from", "value").await.as_deref(), Some("one"));
 
     switch.off();
