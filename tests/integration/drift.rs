@@ -249,3 +249,26 @@ async fn repairs_that_change_nothing_are_not_announced_and_a_resync_writes_nothi
     assert_eq!(site.events("other", "Served").await.len(), 1);
     assert_eq!(site.events("db", CORRECTED).await, [""; 0]);
 }
+
+/// That is no fight over anything of ours: the record follows it at leisure, and the rest does not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_touched_all_the_time_is_followed_at_leisure() {
+    let site = Site::new("touched").await;
+    let tap = Tap::recording();
+    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+    made(&site).await;
+    site.in_step("db").await;
+    let touch = |round: usize| json!({"metadata": {"labels": {"seen": round.to_string()}}});
+    let (secrets, statuses) = fight(&site, &tap, "source", touch).await;
+    assert!((1..=16).contains(&secrets), "{secrets} writes of Secrets in 12 s");
+    assert!((1..=16).contains(&statuses), "{statuses} writes of status in 12 s");
+    // While the record is still waited for: the target, and a new value.
+    site.intrude("source", touch(0)).await;
+    site.intrude("db", json!({"data": {"value": "aW50cnVkZXI="}})).await;
+    site.delivers("db", "value", "v").await;
+    site.source("source", "w").await;
+    site.delivers("db", "value", "w").await;
+    let status = site.in_step("db").await.status.unwrap();
+    assert_eq!(status.version, Some(2));
+    operator.stop().await;
+}
