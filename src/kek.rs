@@ -17,5 +17,5 @@ mod store;
 
 pub use error::KeyringError;
 pub use provider::{KekFileError, Provider};
-pub use publish::publish;
+pub use publish::{publish, stands};
 pub use store::KeyringStore;

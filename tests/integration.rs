@@ -29,6 +29,7 @@ mod integration {
     mod lost_keys;
     mod msec;
     mod names;
+    mod new_keys;
     mod objects;
     mod obstacles;
     mod operator;

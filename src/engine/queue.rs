@@ -8,7 +8,6 @@ pub mod core;
 use std::{
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
@@ -56,19 +55,6 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.inner.changed.notify_one();
     }
 
-    /// Asks for a run of `key` after `delay`, or earlier if somebody else asks for it.
-    pub fn add_after(&self, key: K, lane: Lane, delay: Duration) {
-        // A delay beyond what the clock can hold means never.
-        let Some(due) = Instant::now().checked_add(delay) else { return };
-        self.core().add(key, lane, due.into_std());
-        self.inner.changed.notify_one();
-    }
-
-    /// Drops what waits for `key` and its failures; see [`Core::forget`].
-    pub fn forget(&self, key: &K) {
-        self.core().forget(key);
-    }
-
     /// The next key, as soon as one is due. It is in flight until [`Queue::finish`]. Cancel safe: a key is handed out
     /// only with the return. For one waiter at a time: of two, one could sleep through a change.
     pub async fn next(&self) -> K {
@@ -98,12 +84,6 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.inner.changed.notify_one();
     }
 
-    /// For how long the oldest due key has been waiting; see [`Core::oldest_due`].
-    #[must_use]
-    pub fn oldest_due(&self) -> Option<Duration> {
-        self.core().oldest_due(Instant::now().into_std())
-    }
-
     /// Failures in a row of `key`.
     #[must_use]
     pub fn failures(&self, key: &K) -> u32 {
@@ -125,20 +105,26 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::engine::testing::within;
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_wakes_for_what_comes_and_for_what_falls_due() {
         let queue = Queue::new();
+        for key in ["late", "earlier"] {
+            queue.add(key, Lane::Fresh);
+            assert_eq!(within(queue.next()).await, key);
+        }
         let waiter = tokio::spawn({
             let queue = queue.clone();
             async move { (queue.next().await, queue.next().await, queue.next().await) }
         });
         let began = Instant::now();
-        queue.add_after("late", Lane::Fresh, Duration::from_secs(60));
+        queue.finish(&"late", Next::After(Duration::from_secs(60)));
         sleep_until(began + Duration::from_secs(1)).await;
-        queue.add_after("earlier", Lane::Fresh, Duration::from_secs(10));
+        queue.finish(&"earlier", Next::After(Duration::from_secs(10)));
         queue.add("now", Lane::Resync);
         assert_eq!(within(waiter).await.unwrap(), ("now", "earlier", "late"));
         assert_eq!(began.elapsed().as_secs(), 60);
@@ -156,16 +142,5 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         queue.finish(&1, Next::After(Duration::from_secs(1)));
         assert_eq!(within(waiter).await.unwrap(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_age_of_what_waits_is_known() {
-        let queue = Queue::new();
-        assert_eq!(queue.oldest_due(), None);
-        queue.add(1, Lane::Fresh);
-        tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(queue.oldest_due(), Some(Duration::from_secs(7)));
-        assert_eq!(queue.next().await, 1);
-        assert_eq!((queue.oldest_due(), queue.depth()), (None, Depth { waiting: 0, in_flight: 1 }));
     }
 }

@@ -152,11 +152,6 @@ pub(super) fn event(kind: &str, object: &Value) -> Line {
     Ok(json!({"type": kind, "object": object}))
 }
 
-pub(super) fn bookmark(version: &str) -> Line {
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": version}});
-    event("BOOKMARK", &object)
-}
-
 /// An error as the API server writes it, with this message.
 pub(super) fn status(code: u16, message: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Because", "code": code, "message": message})

@@ -6,8 +6,7 @@
 //!   that fails holds up no other;
 //! * a limit to how fast a stream that is cut again and again is resumed: kube resumes at once (see the module `pulse`);
 //! * a deadline for each list, each start and, through the watch timeout, each silence;
-//! * a new list when a watch can't be resumed from where it was;
-//! * a stamp of when the server was last heard ([`WatchHandle::silent_for`]), also by bookmarks, which kube swallows.
+//! * a new list when a watch can't be resumed from where it was.
 //!
 //! Errors are absorbed: counted, and logged by class, status and transport error. Never by the server's text, which can
 //! repeat what an object holds.
@@ -155,17 +154,15 @@ impl Watcher {
             }
         };
         self.spawner.spawn(format!("watch {name}"), stop.clone(), run.instrument(span));
-        WatchHandle { name, ready: is_ready, stop, pulse }
+        WatchHandle { ready: is_ready, stop }
     }
 }
 
 /// A watch, as others see it. Dropping it leaves the watch running.
 #[derive(Debug, Clone)]
 pub struct WatchHandle {
-    name: String,
     ready: watch::Receiver<bool>,
     stop: CancellationToken,
-    pulse: Arc<Pulse>,
 }
 
 /// The watch ended before its first list was done.
@@ -174,32 +171,14 @@ pub struct WatchHandle {
 pub struct Stopped;
 
 impl WatchHandle {
-    /// The name it was started with.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Waits until the first list is done, and the sink knows everything there is.
     pub async fn ready(&self) -> Result<(), Stopped> {
         self.ready.clone().wait_for(|ready| *ready).await.map(drop).map_err(|_| Stopped)
     }
 
-    /// Whether the first list is done.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        *self.ready.borrow()
-    }
-
     /// Stops the watch. A call of its sink that has begun may still go on; no other begins.
     pub fn stop(&self) {
         self.stop.cancel();
-    }
-
-    /// For how long nothing was heard from the server: no event, no bookmark, no good answer.
-    #[must_use]
-    pub fn silent_for(&self) -> Duration {
-        self.pulse.silent_for()
     }
 }
 

@@ -11,25 +11,28 @@ use super::secret_api::{CallError, call};
 use crate::api::keys::{FIELD_MANAGER, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::crypto::Keyring;
 
-/// Makes the `ConfigMap` in `namespace` say the keyring's current public key, whatever it said; whether it had to be
-/// written. Call it at the start, after each reload, and whenever the `ConfigMap` changes.
+/// Whether the `ConfigMap` in `namespace` says the keyring's current public key.
 ///
-/// With no active sealing key there is nothing to publish, and what stands is left.
-pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
-    let Some(published) = keyring.current_public_key() else { return Ok(false) };
-    let json = published.to_json().map_err(|error| KeyringError::Generate(error.to_string()))?;
+/// With no active sealing key there is nothing to publish, and what stands is right.
+pub async fn stands(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
+    let Some(json) = document(keyring)? else { return Ok(true) };
     let request = Request::new(ConfigMap::url_path(&(), Some(namespace)));
-    let failed = |what| move |source| KeyringError::Api { what, source };
-
     let get = request.get(PUBLIC_KEY_CONFIGMAP, &GetParams::default()).map_err(CallError::request);
     let read = "read the published sealing key";
     match call::<ConfigMap>(client, get.map_err(failed(read))?).await {
-        Ok(standing) if says(&standing, &json) => return Ok(false),
-        Err(CallError::Refused(refusal)) if refusal.is_not_found() => {}
-        result => {
-            result.map_err(failed(read))?;
-        }
+        Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(false),
+        standing => Ok(says(&standing.map_err(failed(read))?, &json)),
     }
+}
+
+/// Makes the `ConfigMap` in `namespace` say the keyring's current public key, whatever it said; whether it had to be
+/// written. Call it at the start, after each reload, and whenever the `ConfigMap` changes.
+pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
+    if stands(client, namespace, keyring).await? {
+        return Ok(false);
+    }
+    let Some(json) = document(keyring)? else { return Ok(false) };
+    let request = Request::new(ConfigMap::url_path(&(), Some(namespace)));
     let object = serde_json::json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -40,8 +43,20 @@ pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Res
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let patch = request.patch(PUBLIC_KEY_CONFIGMAP, &params, &Patch::Apply(&object)).map_err(CallError::request);
     call::<ConfigMap>(client, patch.map_err(failed(write))?).await.map_err(failed(write))?;
-    tracing::info!(namespace, configmap = PUBLIC_KEY_CONFIGMAP, key = %published.key.key_id(), "published the sealing key");
+    if let Some(published) = keyring.current_public_key() {
+        tracing::info!(namespace, configmap = PUBLIC_KEY_CONFIGMAP, key = %published.key.key_id(), "published the sealing key");
+    }
     Ok(true)
+}
+
+/// What there is to publish, if anything.
+fn document(keyring: &Keyring) -> Result<Option<String>, KeyringError> {
+    let json = keyring.current_public_key().map(|published| published.to_json()).transpose();
+    json.map_err(|error| KeyringError::Generate(error.to_string()))
+}
+
+fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {
+    move |source| KeyringError::Api { what, source }
 }
 
 fn says(configmap: &ConfigMap, json: &str) -> bool {

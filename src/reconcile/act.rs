@@ -133,6 +133,8 @@ impl Actor<'_> {
         };
         let sealed = object.spec.value.as_ref().map(|sealed| sealed.0.clone());
         let own = Own::new(object);
+        // Who else wants the name, is known of the old one.
+        world.peers.outdated |= own.spec.name != world.own.spec.name;
         if own.spec.value_from != world.own.spec.value_from {
             // The watch will tell of the new source; until then nothing is known of it.
             world.source = super::world::SourceSeen::Unsynced;
@@ -292,7 +294,19 @@ impl Actor<'_> {
 
     async fn release(&self, world: &mut World, name: &str, slot: &Slot) -> Result<(), Failure> {
         // An apply of nothing gives up every field that is ours and touches no other.
-        let live = self.cluster.apply_secret(name, slot, json!({"metadata": {}})).await?;
+        let mut body = json!({"metadata": {}});
+        let live = match self.cluster.apply_secret(name, slot, body.clone()).await {
+            // Somebody made it immutable, and our key cannot be taken away any more: it stays, as it is.
+            Err(Failure::Invalid(fields)) => {
+                let Some(frozen) = self.cluster.secret(name).await?.filter(|live| live.view.immutable) else {
+                    return Err(Failure::Invalid(fields));
+                };
+                let ours = frozen.data.iter().filter(|(key, _)| frozen.view.ours.data.contains(*key));
+                body["data"] = ours.map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect();
+                self.cluster.apply_secret(name, slot, body).await?
+            }
+            released => released?,
+        };
         info!(secret = name, "adopted target released");
         self.index().remove_secret(&world.own.namespace, &live.view);
         let credence = Credence::of(&live.view, &world.own.namespace, self.keyring);

@@ -27,6 +27,9 @@ use crate::{
 mod claim;
 mod draft;
 
+/// So many passes in a row have to find no list of the sources before that is told: about three seconds.
+const UNLISTED: u32 = 5;
+
 /// One step of a pass.
 #[derive(Debug)]
 pub enum Step {
@@ -174,6 +177,8 @@ pub enum Why {
     TakenOver,
     /// The record was lost and is rebuilt.
     Rebuilt,
+    /// The source is another, or was changed, and gives the same value: the record names it as it is now.
+    SourceMoved,
     /// Somebody changed it, or an earlier pass ended before its status was written.
     OutOfStep,
     /// Somebody changed, unlabelled or deleted the target.
@@ -233,6 +238,9 @@ fn next(world: &World) -> Result<Step, Step> {
     if world.gone || own.deleting {
         return Ok(Step::Finish(Finish::DONE));
     }
+    if world.peers.outdated {
+        return Ok(Step::Finish(Finish::retry()));
+    }
     if own.namespace == world.settings.operator_namespace {
         let message = "no ManagedSecret is served in the operator's own namespace, where its keys live";
         return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::NamespaceNotServed, message))));
@@ -251,13 +259,14 @@ fn next(world: &World) -> Result<Step, Step> {
 
 /// From a draft of the record to the next write.
 fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
+    let mut later = None;
     if let Some(record) = draft.pending_write(world)? {
-        if draft.why == Why::OutOfStep
-            && let Some(wait) = world.repair_wait
-        {
-            return Ok(Step::Finish(Finish::after(wait)));
+        match (draft.why, world.repair_wait, world.source_wait) {
+            (Why::OutOfStep, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
+            // Whoever touches the source all the time is not followed at full speed; the target does not wait for that.
+            (Why::SourceMoved, _, Some(wait)) if draft.base.is_some() => later = Some(wait),
+            _ => return Ok(write(Write::Record(record, draft.why))),
         }
-        return Ok(write(Write::Record(record, draft.why)));
     }
     let Some(record) = draft.base else {
         // Unreachable: a draft without a base always has a pending write.
@@ -315,7 +324,12 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         let slot = Slot::over(&other.view);
         return Ok(write(Write::Delete { name: other.view.name.clone(), slot, why: Why::Leftover }));
     }
-    Ok(step)
+    Ok(match step {
+        Step::Finish(Finish { after, retry }) => {
+            Step::Finish(Finish { after: [after, later].into_iter().flatten().min(), retry })
+        }
+        step => step,
+    })
 }
 
 /// A target is written or removed only in a pass that has read or written the record: a stale operator finds out there
@@ -464,9 +478,18 @@ fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
             let message = format!("spec.valueFrom: Secret {} does not exist", reference.name);
             Ok(Err(Problem::new(Reason::SourceNotFound, message)))
         }
-        // The watch's first list wakes every object that waits for it.
-        SourceSeen::Unsynced | SourceSeen::NotWanted => Err(Step::Finish(Finish::after(Duration::from_secs(5)))),
+        SourceSeen::Unsynced | SourceSeen::NotWanted => Err(unlisted(world)),
     }
+}
+
+/// The end of a pass that needs what the watch on sources has not listed yet. Its first list wakes every object that waits
+/// for it, so mostly nobody needs to be told.
+fn unlisted(world: &World) -> Step {
+    if world.failures < UNLISTED {
+        return Step::Finish(Finish::retry());
+    }
+    let message = "spec.valueFrom: the Secrets of this namespace cannot be listed or watched yet";
+    report(world, None, &Verdict::Passing(Problem::new(Reason::ApiUnavailable, message)))
 }
 
 /// The incoming value, read in this pass from the source that the spec wants now.

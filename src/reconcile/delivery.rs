@@ -353,7 +353,9 @@ pub fn leftover(world: &World, ids: &BTreeSet<&str>, place: Option<&str>) -> Res
                 if seen.view.uid == before.uid
                     && !seen.view.deleting
                     && seen.view.id().is_none_or(|id| ids.contains(id))
-                    && !(seen.view.ours.data.is_empty() && seen.view.ours.labels.is_empty()) =>
+                    && !(seen.view.ours.labels.is_empty()
+                        // What is frozen could not be given up.
+                        && (seen.view.ours.data.is_empty() || seen.view.immutable)) =>
             {
                 let slot = Slot::over(&seen.view);
                 let what = if seen.view.ours.type_ { Leftover::Delete(slot) } else { Leftover::Release(slot) };

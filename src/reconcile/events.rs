@@ -22,6 +22,19 @@ use crate::api::{
 /// Events waiting to be published.
 const QUEUE: usize = 1024;
 
+/// Bytes of a note; the API server refuses an event with more.
+const MOST_NOTE: usize = 1024;
+
+/// A note as far as it may go.
+fn cut(note: &str) -> String {
+    const MORE: &str = "…";
+    if note.len() <= MOST_NOTE {
+        return note.to_owned();
+    }
+    let end = (0..=MOST_NOTE - MORE.len()).rev().find(|&end| note.is_char_boundary(end)).unwrap_or_default();
+    format!("{}{MORE}", &note[..end])
+}
+
 /// Where events go.
 #[derive(Clone)]
 pub struct Events {
@@ -52,7 +65,7 @@ impl Events {
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.as_str().to_owned(),
-            note: Some(note.to_owned()),
+            note: Some(cut(note)),
             action: action.to_owned(),
             secondary: None,
         };
@@ -66,6 +79,26 @@ impl Events {
         };
         if self.queue.try_send((event, about)).is_err() {
             warn!(reason = reason.as_str(), "too many events wait to be published: one is dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_no_longer_than_the_api_server_takes() {
+        let most = "n".repeat(MOST_NOTE);
+        assert_eq!(cut(&most), most);
+        // The cut falls between characters, whatever their length.
+        for filling in ["n", "ü", "字", "😀"] {
+            for before in ["", "a", "ab", "abc"] {
+                let note = format!("{before}{}", filling.repeat(MOST_NOTE + 1));
+                let short = cut(&note);
+                assert!(short.len() <= MOST_NOTE && short.len() > MOST_NOTE - 8, "{}", short.len());
+                assert!(short.ends_with('…') && note.starts_with(short.trim_end_matches('…')));
+            }
         }
     }
 }

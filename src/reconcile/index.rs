@@ -452,7 +452,7 @@ impl Site {
         let holders = self.secrets.get(&record).into_iter().flat_map(|entry| owners(&entry.view));
         let wanting = self.by_name.get(&own.spec.name).into_iter().flatten().cloned();
         let living = wanting.chain(holders).filter_map(|peer| Some(self.objects.get(&peer)?.uid.clone())).collect();
-        Peers { reserved_for, cycle: self.waits_in_a_cycle(own), living }
+        Peers { reserved_for, cycle: self.waits_in_a_cycle(own), living, outdated: false }
     }
 
     /// Follows the chain "who holds the name that it waits for" from one object, and sees whether it comes back.

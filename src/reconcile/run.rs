@@ -5,12 +5,12 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, Config,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -24,18 +24,18 @@ use uuid::Uuid;
 use super::{
     act::{Actor, End},
     cluster::Cluster,
-    decide::Finish,
+    decide::{Finish, Why},
     events::Events,
     failure::Failure,
     index::{Index, Key},
     keys::Keys,
-    sinks::{Labelled, Objects, PublicKey, Shared, Sources},
+    sinks::{Bell, Labelled, Objects, Shared, Sources},
     world::{Incoming, Rejected, Settings, World},
 };
 use crate::{
     api::{
         ManagedSecret,
-        keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP},
+        keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, TYPE_KEYRING},
     },
     engine::{
         backoff::{Backoff, Jitter},
@@ -46,7 +46,7 @@ use crate::{
         supervise::{self, Supervisor},
         watch::{Timing, WatchHandle, WatchSet, Watcher},
     },
-    kek::{KeyringError, KeyringStore, Provider, publish},
+    kek::{KeyringError, KeyringStore, Provider, publish, stands},
 };
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
@@ -54,12 +54,17 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(3600);
 /// Repairs of one target within this time of each other back off: two controllers must never fight at full speed.
 const FIGHT: Duration = Duration::from_secs(60);
-/// How long the second, third, … repair in a row waits.
-const REPAIR: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
+/// How long the second, third, … in a row waits.
+const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
 /// Between tries to read the keyring, and to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
+/// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
+/// is worth a line of the log every five minutes.
+const REREAD: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(300) };
 /// How long tasks have after the workers were told to stop: their own 20 s, and a little.
 const GRACE: Duration = Duration::from_secs(25);
+/// How long events may still be published after that: a call that hangs must not keep the program.
+const LAST_EVENTS: Duration = Duration::from_secs(22);
 /// Objects a page of a list: with sealed text of up to 23 kB each, a page is a few MB.
 const PAGE: u32 = 250;
 
@@ -148,12 +153,22 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let spawner = supervisor.spawner();
     spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
     let namespace = options.operator_namespace.clone();
+    let reading = keep_read(watcher.clone(), namespace.clone(), Arc::clone(&keys), shutdown.clone());
+    spawner.spawn("keyring", shutdown.clone(), reading);
     let publishing = keep_published(watcher, clients.call.clone(), namespace, Arc::clone(&keys), shutdown.clone());
     spawner.spawn("public key", shutdown.clone(), publishing);
     let (events, publish_events) = Events::new(clients.call.clone());
-    let until = shutdown.clone();
+    let stopping = shutdown.clone();
+    // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
+    let late = async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(LAST_EVENTS).await;
+    };
     spawner.spawn("events", shutdown.clone(), async move {
-        until.run_until_cancelled(publish_events).await;
+        tokio::select! {
+            () = publish_events => {}
+            () = late => {}
+        }
     });
     let operator = Arc::new(Operator {
         client: clients.call,
@@ -164,7 +179,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
             operator_namespace: options.operator_namespace,
             allow_cluster_scope: options.allow_cluster_scope,
         },
-        repairs: Mutex::default(),
+        repairs: Pace::default(),
+        source_moves: Pace::default(),
         rejected: Mutex::default(),
     });
     let work = {
@@ -268,7 +284,31 @@ async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: Cancellat
     }
 }
 
-/// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it.
+/// Reads the keyring again when it changes: a key that was added is used, and one that was revoked no longer opens
+/// anything, without a restart.
+async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shutdown: CancellationToken) {
+    let moved = Arc::new(Notify::new());
+    let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
+    let scope = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, &namespace);
+    watcher.watch("keyring", scope, config, Arc::new(Bell(Arc::clone(&moved))));
+    let mut failures = 0;
+    while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
+        if keys.read_again().await {
+            failures = 0;
+        } else {
+            failures += 1;
+            // What it needs besides, its key-encryption key, no watch shows.
+            moved.notify_one();
+        }
+        let wait = tokio::time::sleep(REREAD.delay(failures + 1, Jitter::random()));
+        if shutdown.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it, or the keyring has
+/// another key.
 async fn keep_published(
     watcher: Watcher,
     client: Client,
@@ -279,11 +319,20 @@ async fn keep_published(
     let moved = Arc::new(Notify::new());
     moved.notify_one();
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
-    let sink = Arc::new(PublicKey(Arc::clone(&moved)));
-    watcher.watch("public key", |client| Api::namespaced(client, &namespace), config, sink);
+    let scope = |client| Api::<PartialObjectMeta<ConfigMap>>::namespaced(client, &namespace);
+    watcher.watch("public key", scope, config, Arc::new(Bell(Arc::clone(&moved))));
     let mut failures = 0;
-    while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
-        match publish(&client, &namespace, &keys.get()).await {
+    loop {
+        let news = async {
+            tokio::select! {
+                () = moved.notified() => {}
+                () = keys.renewed() => {}
+            }
+        };
+        if shutdown.run_until_cancelled(news).await.is_none() {
+            return;
+        }
+        match put_right(&client, &namespace, &keys).await {
             Ok(written) => {
                 failures = 0;
                 if written {
@@ -304,10 +353,50 @@ async fn keep_published(
     }
 }
 
-/// Repairs of one target in a row.
-struct Repairs {
+/// Makes the ConfigMap say the current public key. Whether it had to be written.
+async fn put_right(client: &Client, namespace: &str, keys: &Keys) -> Result<bool, KeyringError> {
+    if stands(client, namespace, &keys.get()).await? {
+        return Ok(false);
+    }
+    // Another replica may have read a newer keyring, and be right: two that go by different ones would never end.
+    keys.read_again().await;
+    publish(client, namespace, &keys.get()).await
+}
+
+/// How often the same had to be done again, by object: what is done again and again is done ever more slowly.
+#[derive(Default)]
+struct Pace(Mutex<HashMap<Key, InARow>>);
+
+struct InARow {
     last: Instant,
-    in_a_row: u32,
+    times: u32,
+}
+
+impl Pace {
+    /// How long it has to wait, if it was done a moment ago.
+    fn wait(&self, key: &Key) -> Option<Duration> {
+        let rows = self.rows();
+        let before = rows.get(key).filter(|before| before.last.elapsed() < AGAIN.cap)?;
+        let wait = AGAIN.delay(before.times, Jitter::random());
+        wait.checked_sub(before.last.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    fn note(&self, key: &Key) {
+        let mut rows = self.rows();
+        let row = rows.entry(key.clone()).or_insert(InARow { last: Instant::now(), times: 0 });
+        // The waits themselves grow beyond the time that counts as one row.
+        let one_row = FIGHT.max(AGAIN.delay(row.times, Jitter::NONE) * 2);
+        row.times = if row.last.elapsed() < one_row { row.times + 1 } else { 1 };
+        row.last = Instant::now();
+    }
+
+    fn forget(&self, key: &Key) {
+        self.rows().remove(key);
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<Key, InARow>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What reconciles one object.
@@ -317,7 +406,10 @@ struct Operator {
     shared: Arc<Shared>,
     events: Events,
     settings: Settings,
-    repairs: Mutex<HashMap<Key, Repairs>>,
+    /// Of what somebody else puts out of step.
+    repairs: Pace,
+    /// Of sources that move without a new value.
+    source_moves: Pace,
     rejected: Mutex<HashMap<Key, Rejected>>,
 }
 
@@ -326,7 +418,8 @@ impl Reconciler for Operator {
 
     async fn reconcile(&self, key: Key) -> Next {
         let Some(snapshot) = self.shared.index().snapshot(&key, Instant::now()) else {
-            self.repairs().remove(&key);
+            self.repairs.forget(&key);
+            self.source_moves.forget(&key);
             self.rejected().remove(&key);
             return Next::Done;
         };
@@ -338,60 +431,50 @@ impl Reconciler for Operator {
 
 impl Operator {
     async fn pass(&self, key: &Key, snapshot: super::index::Snapshot) -> Next {
+        debug!("pass begins");
         let now = Timestamp::now();
         let fresh_id = Uuid::new_v4().to_string();
         let mut keyring = self.keys.get();
         let mut world = World::new(snapshot.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
-        if world.lacks_a_key() && self.keys.look_again().await {
-            keyring = self.keys.get();
+        if world.lacks_a_key()
+            && let Some(newer) = self.keys.newer_than(&keyring).await
+        {
+            keyring = newer;
             world = World::new(snapshot, self.settings.clone(), &keyring, now, fresh_id);
         }
         world.failures = self.shared.queue.failures(key);
         // After a pass that failed, what is out of step is most likely our own: a write that was carried out although its
         // answer was lost. That pass has had its own delay.
-        world.repair_wait = if world.failures == 0 { self.repair_wait(key) } else { None };
+        if world.failures == 0 {
+            world.repair_wait = self.repairs.wait(key);
+            world.source_wait = self.source_moves.wait(key);
+        }
         world.rejected = self.rejected().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
         let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events, wake: &wake };
         let end = actor.pass(&mut world).await;
         // A pass that failed has a backoff of its own.
-        if world.repaired && matches!(end, End::Finished(_)) {
-            self.note_repair(key);
+        if matches!(end, End::Finished(_)) {
+            if world.repaired {
+                self.repairs.note(key);
+            }
+            if matches!(world.record_written, Some((_, Why::SourceMoved))) {
+                self.source_moves.note(key);
+            }
         }
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
             self.rejected().insert(key.clone(), rejected);
         }
-        if world.lacks_a_key() && self.keys.look_again().await {
+        if world.lacks_a_key() && self.keys.newer_than(&keyring).await.is_some() {
             return Next::After(Duration::from_millis(50));
         }
         debug!(?end, "pass ended");
         next(&end)
     }
 
-    /// How long a drifted target has to wait, if it was put right a moment ago.
-    fn repair_wait(&self, key: &Key) -> Option<Duration> {
-        let repairs = self.repairs();
-        let before = repairs.get(key).filter(|before| before.last.elapsed() < FIGHT.max(REPAIR.cap))?;
-        let wait = REPAIR.delay(before.in_a_row, Jitter::random());
-        wait.checked_sub(before.last.elapsed()).filter(|left| !left.is_zero())
-    }
-
-    fn note_repair(&self, key: &Key) {
-        let mut repairs = self.repairs();
-        let entry = repairs.entry(key.clone()).or_insert(Repairs { last: Instant::now(), in_a_row: 0 });
-        // The waits themselves grow beyond the time that counts as one fight.
-        let fight = FIGHT.max(REPAIR.delay(entry.in_a_row, Jitter::NONE) * 2);
-        entry.in_a_row = if entry.last.elapsed() < fight { entry.in_a_row + 1 } else { 1 };
-        entry.last = Instant::now();
-    }
-
-    fn rejected(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Rejected>> {
+    fn rejected(&self) -> MutexGuard<'_, HashMap<Key, Rejected>> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn repairs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Repairs>> {
-        self.repairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt as _,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -219,23 +219,24 @@ impl Sink<PartialObjectMeta<Secret>> for Sources {
     }
 }
 
-/// The ConfigMap that publishes the sealing key: any event is a reason to look whether it still says the truth.
-pub struct PublicKey(pub Arc<Notify>);
+/// What is looked at live whenever it changes, whatever has changed: the ConfigMap that publishes the sealing key, the
+/// keyring.
+pub struct Bell(pub Arc<Notify>);
 
-impl Sink<PartialObjectMeta<ConfigMap>> for PublicKey {
+impl<K> Sink<PartialObjectMeta<K>> for Bell {
     fn init(&self) {}
 
-    fn init_apply(&self, _: PartialObjectMeta<ConfigMap>) {}
+    fn init_apply(&self, _: PartialObjectMeta<K>) {}
 
     fn init_done(&self) {
         self.0.notify_one();
     }
 
-    fn apply(&self, _: PartialObjectMeta<ConfigMap>) {
+    fn apply(&self, _: PartialObjectMeta<K>) {
         self.0.notify_one();
     }
 
-    fn delete(&self, _: PartialObjectMeta<ConfigMap>) {
+    fn delete(&self, _: PartialObjectMeta<K>) {
         self.0.notify_one();
     }
 }

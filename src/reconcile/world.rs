@@ -176,6 +176,8 @@ pub struct Peers {
     /// Uids of the ManagedSecrets that exist, of those that want `spec.name` or hold it: one whose secrets are retained
     /// holds a name like any other as long as it lives.
     pub living: BTreeSet<String>,
+    /// The ManagedSecret was read live, and its `spec.name` is another than the one that this is about.
+    pub outdated: bool,
 }
 
 /// A write that the API server refused for good in this pass.
@@ -214,6 +216,9 @@ pub struct World {
     pub fresh_id: String,
     /// How long to wait before what was put out of step is written again, when that happened less than a minute ago.
     pub repair_wait: Option<Duration>,
+    /// How long to wait before it is recorded again that the source moved with the same value in it, when that happened
+    /// less than a minute ago.
+    pub source_wait: Option<Duration>,
     /// The source's value, once read.
     pub incoming: Option<Incoming>,
     /// A source that is known to give no value.
@@ -263,6 +268,7 @@ impl World {
             peers,
             fresh_id,
             repair_wait: None,
+            source_wait: None,
             incoming: None,
             rejected: None,
             opened: None,

@@ -80,7 +80,10 @@ impl Access {
         let server = config.cluster_url.to_string();
         let text = kubeconfig_text(server.trim_end_matches('/'), certificates.as_bytes(), &token);
         let path = self.folder.join(format!("{namespace}.{service_account}.kubeconfig"));
-        fs::write(&path, text).context("write", &path)?;
+        // Whoever reads it meanwhile sees the one before or this one, and both are good.
+        let fresh = self.folder.join(format!(".{}.kubeconfig", uuid::Uuid::new_v4().simple()));
+        fs::write(&fresh, text).context("write", &fresh)?;
+        fs::rename(&fresh, &path).context("replace", &path)?;
         Ok(path)
     }
 

@@ -1,6 +1,7 @@
 //! What the API server was asked, by whom: its audit log.
 
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -99,12 +100,13 @@ impl Request {
 
 /// A place in the audit log: what is asked for later, starts there.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mark(usize);
+pub struct Mark(u64);
 
 impl ControlPlane {
     /// A place in the audit log after everything that was answered until now.
     pub async fn audit_mark(&self) -> Result<Mark> {
-        self.settled_audit_log().await.map(|log| Mark(log.len()))
+        let begin = Mark(fs::metadata(self.audit_log()?).map_or(0, |log| log.len()));
+        self.settled_audit_log(begin).await.map(|(_, end)| end)
     }
 
     /// The requests answered since `mark` (all of them: `Mark::default()`), each once.
@@ -114,9 +116,9 @@ impl ControlPlane {
 
     /// The requests answered since `mark`, each once, and the mark after them: nothing is between this and the next.
     pub async fn requests_and_mark(&self, mark: Mark) -> Result<(Vec<Request>, Mark)> {
-        let log = self.settled_audit_log().await?;
+        let (log, end) = self.settled_audit_log(mark).await?;
         let mut requests = Vec::new();
-        for line in log[mark.0.min(log.len())..].lines() {
+        for line in log.lines() {
             let request: Request = serde_json::from_str(line)
                 .map_err(|error| Error::Format { what: "the audit log".to_owned(), why: error.to_string() })?;
             // A watch counts when it begins: its end can be minutes away.
@@ -126,12 +128,12 @@ impl ControlPlane {
                 requests.push(request);
             }
         }
-        Ok((requests, Mark(log.len())))
+        Ok((requests, end))
     }
 
-    /// The audit log, once it holds all that was answered before now. An entry can follow its answer by a moment, so this
-    /// asks something of its own and waits for that to appear.
-    async fn settled_audit_log(&self) -> Result<String> {
+    /// The audit log from `mark` on, once it holds all that was answered before now; and where it ends. An entry can follow
+    /// its answer by a moment, so this asks something of its own and waits for that to appear.
+    async fn settled_audit_log(&self, mark: Mark) -> Result<(String, Mark)> {
         let path = self.audit_log()?;
         let marker = format!("/version?marker={}", uuid::Uuid::new_v4().simple());
         let request = http::Request::get(&marker)
@@ -139,10 +141,18 @@ impl ControlPlane {
             .map_err(|error| Error::Format { what: "a request".to_owned(), why: error.to_string() })?;
         self.access().admin_client().await?.request_text(request).await?;
         poll("the audit log", Duration::from_secs(10), || async {
-            let log = fs::read_to_string(&path).context("read", &path)?;
+            let mut file = fs::File::open(&path).context("open", &path)?;
+            file.seek(SeekFrom::Start(mark.0)).context("read", &path)?;
+            let mut log = Vec::new();
+            file.read_to_end(&mut log).context("read", &path)?;
+            // A mark of this moment may be amid a character, and the end half written; what is between is not.
+            let amid = log.iter().take_while(|byte| **byte & 0xc0 == 0x80).count();
+            let mut log = String::from_utf8_lossy(&log[amid..]).into_owned();
+            let Some(found) = log.find(&marker) else { return Ok(None) };
             // Whole lines only, and not the marker's own.
-            let end = log.find(&marker).map(|found| log[..found].rfind('\n').map_or(0, |newline| newline + 1));
-            Ok(end.map(|end| log[..end].to_owned()))
+            log.truncate(log[..found].rfind('\n').map_or(0, |newline| newline + 1));
+            let end = Mark(mark.0 + (amid + log.len()) as u64);
+            Ok(Some((log, end)))
         })
         .await
     }

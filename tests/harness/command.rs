@@ -13,12 +13,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use clap::Parser;
+use harness::control_plane::quiet_address;
 use harness::error::Context;
 use harness::supervisor::Process;
 use harness::{ControlPlane, Error, Guest, Options, Result};
@@ -171,19 +171,12 @@ async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<
         .env("KUBECONFIG", kubeconfig)
         .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", DEFAULT_OPERATOR_NAMESPACE);
     let process = if serves_webhooks(control_plane) {
-        let address = free_address()?;
+        let address = quiet_address()?.to_string();
         process.flag("webhook-listen", &address).flag("webhook-url", format!("https://{address}"))
     } else {
         process.flag("webhook-listen", "off")
     };
     control_plane.supervisor().run(OPERATOR, &process)
-}
-
-/// An address that nobody listens on.
-fn free_address() -> Result<String> {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let address = address.map_err(|source| Error::Io { what: "find a free port".to_owned(), source })?;
-    Ok(address.to_string())
 }
 
 /// `target/debug/managed-secrets`, seen from `target/debug/examples/controlplane`.

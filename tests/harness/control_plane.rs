@@ -1,7 +1,7 @@
 //! One control plane: etcd, kube-apiserver and kube-controller-manager on free loopback ports, in a folder of their own.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -315,6 +315,10 @@ fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) 
         .flag("endpoint-reconciler-type", "none")
         .flag("audit-policy-file", "audit-policy.yaml")
         .flag("audit-log-path", "audit.log")
+        // One file: whoever counts requests goes by a place in it. In MB.
+        .flag("audit-log-maxsize", "4000")
+        // The tests read etcd's whole history.
+        .flag("etcd-compaction-interval", "0")
         .args(&options.apiserver_flags)
 }
 
@@ -378,12 +382,30 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
-        let address = Path::new("a free port");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find", address)?;
-        *port = listener.local_addr().context("find", address)?.port();
+        let listener = quiet_listener()?;
+        *port = listener.local_addr().context("find", Path::new("a free port"))?.port();
         listeners.push(listener);
     }
     Ok(ports)
+}
+
+/// A loopback address that nobody listens on, for a program to listen on. Its port is none of those that the system gives
+/// to whoever asks for any, so it stays free.
+pub fn quiet_address() -> Result<SocketAddr> {
+    quiet_listener()?.local_addr().context("find", Path::new("a free port"))
+}
+
+fn quiet_listener() -> Result<TcpListener> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // Below the range of ephemeral ports, which begins at 32768.
+        let port = 20_000 + (uuid::Uuid::new_v4().as_u128() % 12_000) as u16;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(_) if attempts < 100 => {}
+            found => return found.context("find", Path::new("a free port")),
+        }
+    }
 }
 
 fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {

@@ -49,7 +49,7 @@ impl Operator {
         self.supervisor.folder().join(format!("{}.log", self.name))
     }
 
-    /// SIGTERM, and SIGKILL after 10 s. Returns the exit status: 128 and the signal's number, if a signal ended it.
+    /// SIGTERM, and SIGKILL if that does not end it. Returns the exit status: 128 and the signal's number, if a signal ended it.
     pub async fn stop(self) -> Result<i32> {
         let (supervisor, name) = (Arc::clone(&self.supervisor), self.name.clone());
         blocking(move || supervisor.stop(&name)).await?;

@@ -12,10 +12,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::error::{Context, Error, Result};
 
 const SCRIPT: &str = include_str!("supervisor.sh");
+
+/// How long a program may take to end: longer than the operator's own grace, after which that gives up by itself.
+const GRACE: Duration = Duration::from_secs(40);
 
 /// A folder and the processes that run in it.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub enum Signal {
     Stop,
     /// Lets it go on.
     Continue,
+    /// Asks it to end.
+    Terminate,
     /// Ends it at once.
     Kill,
 }
@@ -101,19 +107,33 @@ impl Supervisor {
         self.ask(&format!("start {name}")).map(drop)
     }
 
-    /// Pauses, resumes or kills a process.
+    /// Pauses, resumes or ends a process.
     pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
         let signal = match signal {
             Signal::Stop => "STOP",
             Signal::Continue => "CONT",
+            Signal::Terminate => "TERM",
             Signal::Kill => "KILL",
         };
         self.ask(&format!("signal {name} {signal}")).map(drop)
     }
 
-    /// Ends a process, gracefully if it does so within 10 s, and waits until it is gone.
+    /// Ends a process, gracefully if it does so within [`GRACE`], and waits until it is gone.
     pub fn stop(&self, name: &str) -> Result<()> {
-        self.ask(&format!("stop {name}")).map(drop)
+        for signal in [Signal::Terminate, Signal::Kill] {
+            self.signal(name, signal)?;
+            let began = Instant::now();
+            while self.is_running(name)? {
+                if began.elapsed() > GRACE {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(25));
+            }
+        }
+        if self.is_running(name)? {
+            return Err(Error::Deadline { what: format!("{name} to end"), seconds: GRACE.as_secs() });
+        }
+        Ok(())
     }
 
     /// Whether a process is running (also when it is paused).

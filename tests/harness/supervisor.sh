@@ -1,10 +1,10 @@
 # Runs the processes of one control plane in the current folder, and ends them, with the folder, when its standard input
 # closes. The kernel closes that pipe however the parent ends, so nothing outlives even a SIGKILL of the parent.
 #
-# Requests are lines on standard input; each is answered by one line on standard output:
+# Requests are lines on standard input; each is answered at once by one line on standard output, so that nobody waits for
+# the program of another:
 #   start NAME          runs ./NAME.sh                              -> started NAME
 #   signal NAME SIGNAL  sends it                                    -> signalled NAME
-#   stop NAME           SIGTERM, and after 10 s SIGKILL; waits      -> stopped NAME
 #   status NAME                                                     -> running NAME | exited NAME
 #
 # Each NAME.sh writes NAME.pid and replaces itself by its program. NAME.exit appears when the program has ended, so a
@@ -43,16 +43,6 @@ while read -r verb name argument; do
     signal)
         send "$argument" "$name"
         echo "signalled $name"
-        ;;
-    stop)
-        send TERM "$name"
-        tenths=0
-        while is_running "$name"; do
-            tenths=$((tenths + 1))
-            [ "$tenths" -lt 100 ] || send KILL "$name"
-            sleep 0.1
-        done
-        echo "stopped $name"
         ;;
     status)
         if is_running "$name"; then echo "running $name"; else echo "exited $name"; fi

@@ -277,3 +277,34 @@ async fn an_adoption_is_remembered_while_it_is_blocked_and_its_key_moves() {
     assert_eq!(site.value("db", "value").await.as_deref(), Some("v1"));
     operator.stop().await;
 }
+
+/// Made immutable, it cannot give our key back: that stays, and all else of ours goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_secret_that_was_made_immutable_is_given_up_with_its_key() {
+    let site = Site::new("frozen").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v1").await;
+    let source = spec(&json!({}))["valueFrom"].clone();
+    for (name, away) in [
+        ("moved", json!({"name": "MOVED", "valueFrom": source, "target": {"name": "elsewhere"}})),
+        ("undelivered", json!({"name": "UNDELIVERED", "valueFrom": source, "delivery": "None"})),
+    ] {
+        let before = create(&site, theirs(name)).await;
+        let mut spec = spec(&json!({}));
+        spec["name"] = json!(name.to_uppercase());
+        site.apply(name, spec).await;
+        site.served(name).await;
+        site.intrude(name, json!({"immutable": true})).await;
+        site.apply(name, away).await;
+        site.served(name).await;
+        let left = site.secret(name).await.unwrap();
+        assert_eq!(foreign_part(&left, "value"), foreign_part(&before, "value"), "{name}");
+        assert_eq!(site.value(name, "value").await.as_deref(), Some("v1"), "{name}");
+        let marks = left.labels().keys().chain(left.annotations().keys()).any(|key| key.contains(keys::GROUP));
+        assert!(!marks, "{name}: {left:?}");
+        let target = site.get(name).await.status.unwrap().target.map(|target| target.name);
+        assert_ne!(target.as_deref(), Some(name));
+    }
+    site.delivers("elsewhere", "value", "v1").await;
+    operator.stop().await;
+}

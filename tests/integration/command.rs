@@ -3,21 +3,29 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use managed_secrets::{
     api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY},
-    crypto::mss1::PublishedKey,
+    crypto::mss1::{PublishedKey, Sealed, SealingKey},
 };
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{
     installation::{OPERATOR_NAMESPACE, control_plane},
     objects::Site,
     operator::{Setup, public_key},
-    program::{Ran, run},
+    program::{PROGRAM, Ran, run},
+};
+use crate::harness::{
+    control_plane::{blocking, quiet_address},
+    poll,
 };
 
 mod limited;
@@ -166,7 +174,7 @@ async fn a_cluster_that_cannot_be_reached_is_one_line_and_three() {
     // It accepts connections, and never answers.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("http://{}", mute.local_addr().unwrap());
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = quiet_address().unwrap();
     for server in [mute, format!("https://{nobody}")] {
         let kubeconfig = folder.kubeconfig(&server);
         let run = run(&["run"], Some(&kubeconfig), &[], b"").await;
@@ -221,4 +229,46 @@ async fn what_seal_refuses() {
     let pinned = seal(&["--fingerprint", &key.fingerprint()], b"hunter2").await;
     assert_eq!((pinned.code, pinned.err.as_str()), (0, ""));
     operator.stop().await;
+}
+
+/// On a terminal it asks, and what is typed is not shown. The terminal is one that `script`, of util-linux, makes.
+#[tokio::test]
+async fn seal_asks_on_a_terminal_without_echo() {
+    const VALUE: &str = "hunter2";
+    let folder = Folder::new();
+    let key = SealingKey::new(Zeroizing::new([0x22; 32])).unwrap();
+    let document = PublishedKey::new(key.public().clone(), jiff::Timestamp::UNIX_EPOCH).to_json().unwrap();
+    let (document, terminal) = (folder.file("key", document), folder.0.join("terminal"));
+    let command = format!(
+        "tty >'{}'; exec '{PROGRAM}' seal --namespace a --name b --public-key '{}'",
+        terminal.display(),
+        document.display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Typed before the echo is off, it would show.
+    let asked = poll("the echo to be off", Duration::from_secs(60), || async {
+        let Ok(terminal) = fs::read_to_string(&terminal) else { return Ok(None) };
+        let settings = Command::new("stty").args(["-a", "-F", terminal.trim()]).output().unwrap();
+        Ok(String::from_utf8_lossy(&settings.stdout).split_whitespace().any(|word| word == "-echo").then_some(()))
+    })
+    .await;
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(format!("{VALUE}\n").as_bytes()).unwrap();
+    if asked.is_err() {
+        child.kill().unwrap();
+    }
+    let output = blocking(move || Ok(child.wait_with_output().unwrap())).await.unwrap();
+    drop(input);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(asked.is_ok() && output.status.success(), "{shown}");
+    assert!(shown.contains("Value") && !shown.contains(VALUE), "{shown}");
+    let text = shown.split_whitespace().find(|word| word.starts_with("mss1.")).unwrap();
+    let value = Sealed::parse(text).unwrap().open(&key, "a", "b").unwrap();
+    assert_eq!(value.as_bytes(), VALUE.as_bytes());
 }

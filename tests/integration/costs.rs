@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE},
-    objects::{Site, ready},
+    objects::{Site, ready, revision},
     operator::{PATIENCE, Setup},
 };
 use crate::harness::{
@@ -280,12 +280,15 @@ async fn what_others_do_to_a_target_costs_what_the_design_says() {
     }
     let mut meter = Meter::new(&site).await;
     let edit = async |name: &str, patch: Value| {
-        let version = site.intrude(name, patch).await.metadata.resource_version;
+        let edited = revision(&site.intrude(name, patch).await);
         site.until(name, "the edit to be noticed", |object| {
-            object.status.as_ref().unwrap().target.as_ref().is_some_and(|target| {
-                let number = |text: &str| text.parse::<u64>().unwrap();
-                number(&target.resource_version) >= number(version.as_ref().unwrap())
-            })
+            object
+                .status
+                .as_ref()
+                .unwrap()
+                .target
+                .as_ref()
+                .is_some_and(|target| target.resource_version.parse::<u64>().unwrap() >= edited)
         })
         .await;
         site.in_step(name).await;

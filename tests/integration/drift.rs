@@ -167,12 +167,12 @@ async fn fight(site: &Site, tap: &Tap, secret: &str, mut change: impl FnMut(usiz
     let began = Instant::now();
     let mut rounds = 0;
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
-    while began.elapsed() < Duration::from_secs(12) {
+    // On a slow machine the fight lasts longer: the waits of the operator double, so that costs it a write or two.
+    while began.elapsed() < Duration::from_secs(12) || rounds <= 50 {
         ticks.tick().await;
         site.intrude(secret, change(rounds)).await;
         rounds += 1;
     }
-    assert!(rounds > 50, "the intruder is too slow to fight: {rounds}");
     (writes(tap, "/secrets/") - before.0, writes(tap, "/status") - before.1)
 }
 
@@ -184,6 +184,8 @@ async fn a_fight_with_another_controller_slows_down() {
         let operator = Setup::of(&site.namespace).calls(&tap).start().await;
         made(&site).await;
         let restorer = site.as_restorer().await;
+        site.in_step("db").await;
+        let told = writes(&tap, "/status");
         let record = managed_secrets::api::names::record_name("NAME");
         let (secrets, statuses) = match what {
             "value" => fight(&site, &tap, "db", |_| json!({"data": {"value": "aW50cnVkZXI="}})).await,
@@ -193,11 +195,16 @@ async fn a_fight_with_another_controller_slows_down() {
             }
             _ => fight(&site, &tap, "db", |round| json!({"metadata": {"labels": {"theirs": round.to_string()}}})).await,
         };
-        // At once, then after 1, 2, 4, 8 s, each with its jitter; a write may be refused because the other was faster.
+        // At once, then after 1, 2, 4, 8 s, each with its jitter.
         assert!((1..=16).contains(&secrets), "{what}: {secrets} writes of Secrets in 12 s");
-        assert!((1..=16).contains(&statuses), "{what}: {statuses} writes of status in 12 s");
-        // When the other gives up, it is put right.
+        // A write is refused where the other was faster, and there is nothing to tell: that can happen to all of them,
+        // but not where the intruder waits for the operator's.
+        let least = usize::from(what == "value");
+        assert!((least..=16).contains(&statuses), "{what}: {statuses} writes of status in 12 s");
+        // When the other gives up, it is put right, and status tells of what is there.
         site.delivers("db", "value", "v").await;
+        site.in_step("db").await;
+        assert!(writes(&tap, "/status") > told, "{what}: status tells of it");
         operator.stop().await;
     });
     futures::future::join_all(fights).await;
@@ -221,7 +228,6 @@ async fn repairs_that_change_nothing_are_not_announced_and_a_resync_writes_nothi
     .await;
     let settled = version(&site.get("db").await);
     assert_ne!(before, settled, "co-ownership is bookkeeping, and moves the version");
-    assert_eq!(site.events("db", CORRECTED).await, [""; 0]);
     site.nudge("db").await;
     operator.stop().await;
     let writes = tap.seen().len();
@@ -238,5 +244,31 @@ async fn repairs_that_change_nothing_are_not_announced_and_a_resync_writes_nothi
         .filter(|seen| seen.method != "GET" || !seen.path.contains('?'))
         .collect();
     assert!(strays.is_empty() && writes > 0, "{strays:?}");
+    operator.stop().await;
+    // Whatever either of them had to say is said: the events of one that is told to end go out before it ends.
+    assert_eq!(site.events("other", "Served").await.len(), 1);
+    assert_eq!(site.events("db", CORRECTED).await, [""; 0]);
+}
+
+/// That is no fight over anything of ours: the record follows it at leisure, and the rest does not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_touched_all_the_time_is_followed_at_leisure() {
+    let site = Site::new("touched").await;
+    let tap = Tap::recording();
+    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+    made(&site).await;
+    site.in_step("db").await;
+    let touch = |round: usize| json!({"metadata": {"labels": {"seen": round.to_string()}}});
+    let (secrets, statuses) = fight(&site, &tap, "source", touch).await;
+    assert!((1..=16).contains(&secrets), "{secrets} writes of Secrets in 12 s");
+    assert!((1..=16).contains(&statuses), "{statuses} writes of status in 12 s");
+    // While the record is still waited for: the target, and a new value.
+    site.intrude("source", touch(0)).await;
+    site.intrude("db", json!({"data": {"value": "aW50cnVkZXI="}})).await;
+    site.delivers("db", "value", "v").await;
+    site.source("source", "w").await;
+    site.delivers("db", "value", "w").await;
+    let status = site.in_step("db").await.status.unwrap();
+    assert_eq!(status.version, Some(2));
     operator.stop().await;
 }

@@ -17,14 +17,14 @@ mod outage;
 mod watches;
 
 /// A fault that can be turned on and off, for the requests that it is meant for.
-struct Switch {
-    tap: Arc<Tap>,
+pub(super) struct Switch {
+    pub(super) tap: Arc<Tap>,
     fault: Arc<Mutex<Option<Fault>>>,
 }
 
 impl Switch {
     /// Off.
-    fn new(meant: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+    pub(super) fn new(meant: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         let fault = Arc::<Mutex<Option<Fault>>>::default();
         let now = Arc::clone(&fault);
         let tap = Tap::new(move |_, request| {
@@ -35,7 +35,7 @@ impl Switch {
     }
 
     /// From now on, and for what is still coming in.
-    fn on(&self, fault: &Fault) {
+    pub(super) fn on(&self, fault: &Fault) {
         *self.fault.lock().unwrap() = Some(fault.clone());
         self.tap.cut_streams();
     }
@@ -58,7 +58,7 @@ impl Switch {
 }
 
 /// An answer of the API server that refuses.
-fn refusal(code: u16, reason: &str, retry_after: Option<u64>) -> Fault {
+pub(super) fn refusal(code: u16, reason: &str, retry_after: Option<u64>) -> Fault {
     let body = serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "on purpose",
     });

@@ -20,8 +20,9 @@ use crate::harness::{self, ControlPlane, Result, poll};
 
 /// An identity that these manifests list as restorer.
 pub(crate) const RESTORER: &str = "restorer@example.com";
-/// The longest that a test waits for the API server to take notice of roles and policies.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that a test waits for the API server to take notice of roles and policies, and for the garbage collector:
+/// that one looks for new types every 30 s only.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What is installed.
 pub(crate) fn options() -> Options {

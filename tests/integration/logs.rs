@@ -1,6 +1,8 @@
 //! What the operator says while it works: log lines that tell why each write happened, and events that are said once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::time::Duration;
+
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     installation::{control_plane, operator_kubeconfig},
     objects::Site,
-    operator::{PATIENCE, Setup},
+    operator::{PATIENCE, Setup, Tap},
     program::PROGRAM,
 };
 use crate::harness::{Operator, poll};
@@ -51,8 +53,10 @@ async fn json_lines_tell_why_each_write_happened() {
     let site = Site::new("json").await;
     let operator = start(&site, &["--log-format", "json"]).await;
     live(&site).await;
-    let log = operator.log().unwrap();
+    // To its end: a line that is being written is none yet.
+    let log = operator.log_path();
     assert_eq!(operator.stop().await.unwrap(), 0);
+    let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     // A key twice in one object is read by nobody the same way.
     for (text, line) in log.lines().zip(&lines) {
@@ -76,8 +80,10 @@ async fn lines_for_people_tell_why_each_write_happened() {
     let site = Site::new("human").await;
     let operator = start(&site, &[]).await;
     live(&site).await;
-    let log = operator.log().unwrap();
+    // To its end: a line that is being written is none yet.
+    let log = operator.log_path();
     assert_eq!(operator.stop().await.unwrap(), 0);
+    let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains('\u{1b}'), "no colours where no terminal is");
     let span = format!("reconcile{{namespace=\"{}\" name=\"it\" generation=", site.namespace);
     for (message, why) in WHY {
@@ -175,4 +181,24 @@ async fn events_are_said_once() {
     }
     assert_eq!(events(&site, "retained").await, before);
     operator.stop().await;
+}
+
+/// What the last passes had to say is said, although the operator was told to end before it could be.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_events_are_said_before_the_end() {
+    let site = Site::new("last-events").await;
+    let slow = Tap::slow_events(Duration::from_millis(500));
+    let operator = Setup::of(&site.namespace).calls(&slow).start().await;
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        site.apply(name, json!({"name": name, "generate": {}})).await;
+    }
+    for name in names {
+        site.served(name).await;
+    }
+    operator.stop().await;
+    for name in names {
+        let events = events(&site, name).await;
+        assert_eq!(events, [("Served".to_owned(), "NewValue".to_owned(), "Normal".to_owned(), 1)], "{name}");
+    }
 }

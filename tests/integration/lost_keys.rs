@@ -21,20 +21,20 @@ use crate::harness::poll;
 
 /// An operator with a namespace of its own for its keys. It runs as an identity that the policies of the shared
 /// installation trust with records.
-struct Keys {
-    site: Site,
-    config: Config,
+pub(super) struct Keys {
+    pub(super) site: Site,
+    pub(super) config: Config,
 }
 
 impl Keys {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let mut config = control_plane().await.access().config().await.unwrap();
         config.auth_info.impersonate = Some(RESTORER.to_owned());
         config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
         Self { site: Site::new("keys").await.as_restorer().await, config }
     }
 
-    fn serve(&self, site: &Site) -> Running {
+    pub(super) fn serve(&self, site: &Site) -> Running {
         let setup = Setup { operator_namespace: self.site.namespace.clone(), ..Setup::of(&site.namespace) };
         setup.start_with(self.config.clone())
     }

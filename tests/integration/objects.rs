@@ -301,6 +301,11 @@ pub(crate) fn moved(object: &ManagedSecret) -> (String, String, i64) {
     )
 }
 
+/// The resourceVersion as the number that it is: of two of one type, the later has the higher.
+pub(crate) fn revision(object: &impl kube::ResourceExt) -> u64 {
+    object.resource_version().unwrap().parse().unwrap()
+}
+
 /// The object's resourceVersion.
 pub(crate) fn version(object: &ManagedSecret) -> String {
     object.resource_version().unwrap_or_default()

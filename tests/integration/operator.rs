@@ -87,12 +87,24 @@ pub(crate) struct Tap {
     died: Notify,
     seen: Mutex<Vec<Seen>>,
     open: Mutex<CancellationToken>,
+    /// How long each event is on its way.
+    events: Duration,
 }
 
 impl Tap {
     /// A tap that asks `plan` what to do with the n-th request (from 0; events are neither counted nor touched).
     pub(crate) fn new(plan: impl Fn(usize, &Request<Body>) -> Fault + Send + Sync + 'static) -> Arc<Self> {
+        Self::with(plan, Duration::ZERO)
+    }
+
+    /// A tap on whose line each event is that long on its way.
+    pub(crate) fn slow_events(delay: Duration) -> Arc<Self> {
+        Self::with(|_, _| Fault::Pass, delay)
+    }
+
+    fn with(plan: impl Fn(usize, &Request<Body>) -> Fault + Send + Sync + 'static, events: Duration) -> Arc<Self> {
         Arc::new(Self {
+            events,
             plan: Box::new(plan),
             count: AtomicUsize::new(0),
             dead: Mutex::new(false),
@@ -151,6 +163,7 @@ impl EngineTap for Shared {
         Box::pin(async move {
             let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
             if path.contains("/events") {
+                tokio::time::sleep(tap.events).await;
                 return wire.send(request).await;
             }
             if tap.is_dead() {

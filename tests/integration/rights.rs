@@ -149,7 +149,11 @@ async fn an_operator_of_one_namespace_has_no_rights_in_others() {
         .unwrap();
         assert!(!may(&operator, &other.name, granted).await, "{granted:?}");
     }
-    assert!(may(&operator, &own.name, &right("create", "", "secrets")).await, "its keyring");
+    poll("the role for its keyring to be in force", PATIENCE, || async {
+        Ok(may(&operator, &own.name, &right("create", "", "secrets")).await.then_some(()))
+    })
+    .await
+    .unwrap();
     assert!(!may(&operator, &own.name, &right("delete", "", "secrets")).await);
 
     let record: Secret = object(json!({

@@ -3,7 +3,7 @@
 //! Guarantees, held by the property tests below:
 //! * a key is in flight at most once;
 //! * a key added while in flight runs once more afterwards, however often it was added;
-//! * a key that was added is handed out, once its time has come, unless it was forgotten;
+//! * a key that was added is handed out, once its time has come;
 //! * neither lane waits for ever while the other is full.
 
 use std::{
@@ -80,8 +80,6 @@ enum State {
     InFlight {
         /// The turn asked for since it was handed out.
         again: Option<Turn>,
-        /// Forgotten since: how this run ends no longer schedules anything.
-        forgotten: bool,
     },
 }
 
@@ -121,7 +119,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         let turn = Turn { due, lane };
         let failures = match self.entries.get_mut(&key) {
             None => 0,
-            Some(Entry { state: State::InFlight { again, .. }, .. }) => {
+            Some(Entry { state: State::InFlight { again }, .. }) => {
                 *again = Some(turn.merge(*again));
                 return;
             }
@@ -150,7 +148,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.since_resync = if lane == Lane::Resync { 0 } else { self.since_resync.saturating_add(1) };
         let key = self.lane(lane).remove(&place)?;
         let entry = self.entries.get_mut(&key)?;
-        entry.state = State::InFlight { again: None, forgotten: false };
+        entry.state = State::InFlight { again: None };
         Some(key)
     }
 
@@ -158,13 +156,10 @@ impl<K: Clone + Eq + Hash> Core<K> {
     /// flight is left alone.
     pub fn finish(&mut self, key: &K, next: Next, now: Instant, jitter: Jitter) {
         let Some(Entry { state: State::InFlight { .. }, .. }) = self.entries.get(key) else { return };
-        let Some((key, Entry { state: State::InFlight { again, forgotten }, failures })) =
-            self.entries.remove_entry(key)
-        else {
+        let Some((key, Entry { state: State::InFlight { again }, failures })) = self.entries.remove_entry(key) else {
             return;
         };
         let (wish, failures) = match next {
-            _ if forgotten => (None, 0),
             Next::Done => (None, 0),
             Next::After(delay) => (Some(delay), 0),
             Next::Retry { after } => {
@@ -179,33 +174,10 @@ impl<K: Clone + Eq + Hash> Core<K> {
         }
     }
 
-    /// Drops what waits for `key` and its failures. A run in flight goes on, but how it ends schedules nothing.
-    pub fn forget(&mut self, key: &K) {
-        match self.entries.get_mut(key) {
-            None => {}
-            Some(Entry { state: State::InFlight { again, forgotten }, failures }) => {
-                *again = None;
-                *forgotten = true;
-                *failures = 0;
-            }
-            Some(Entry { state: State::Waiting { lane, place }, .. }) => {
-                let (lane, place) = (*lane, *place);
-                self.lane(lane).remove(&place);
-                self.entries.remove(key);
-            }
-        }
-    }
-
     /// When the next key is due; it may lie in the past. `None` when nothing waits.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         [&self.fresh, &self.resync].into_iter().filter_map(|lane| Some(lane.first_key_value()?.0.due)).min()
-    }
-
-    /// For how long the oldest key that is due has been waiting to be handed out: a queue that grows old is stuck.
-    #[must_use]
-    pub fn oldest_due(&self, now: Instant) -> Option<Duration> {
-        self.next_due().and_then(|due| now.checked_duration_since(due))
     }
 
     /// Failures in a row of `key`.
@@ -331,42 +303,11 @@ mod tests {
         assert_eq!(core.depth(), Depth::default());
     }
 
-    #[test]
-    fn only_what_is_due_grows_old() {
-        let (mut core, now) = (Core::new(), Instant::now());
-        core.add(1, Lane::Resync, now + SECOND);
-        core.add(2, Lane::Fresh, now + 2 * SECOND);
-        assert_eq!(core.oldest_due(now), None);
-        assert_eq!(core.oldest_due(now + 4 * SECOND), Some(3 * SECOND));
-        core.pop(now + 4 * SECOND);
-        assert_eq!(core.pop(now + 4 * SECOND), Some(1));
-        assert_eq!(core.oldest_due(now + 9 * SECOND), None, "what is in flight has its own deadline");
-    }
-
-    #[test]
-    fn what_is_forgotten_in_flight_comes_back_only_if_added_anew() {
-        let (mut core, now) = (Core::new(), Instant::now());
-        core.add(1, Lane::Fresh, now);
-        core.pop(now);
-        core.add(1, Lane::Fresh, now);
-        core.forget(&1);
-        core.finish(&1, Next::Retry { after: None }, now, Jitter::NONE);
-        assert_eq!((core.depth(), core.failures(&1)), (Depth::default(), 0));
-
-        core.add(1, Lane::Fresh, now);
-        core.pop(now);
-        core.forget(&1);
-        core.add(1, Lane::Fresh, now);
-        core.finish(&1, Next::After(SECOND), now, Jitter::NONE);
-        assert_eq!(core.pop(now), Some(1));
-    }
-
     #[derive(Debug, Clone)]
     enum Step {
         Add(u32, Lane, u64),
         Pop,
         Finish(usize, Next),
-        Forget(u32),
         Pass(u64),
     }
 
@@ -382,7 +323,6 @@ mod tests {
             4 => (0..6u32, lane, prop_oneof![Just(0), 0..2000u64]).prop_map(|(k, l, ms)| Step::Add(k, l, ms)),
             4 => Just(Step::Pop),
             3 => (any::<prop::sample::Index>(), next).prop_map(|(i, next)| Step::Finish(i.index(6), next)),
-            1 => (0..6u32).prop_map(Step::Forget),
             2 => (0..1500u64).prop_map(Step::Pass),
         ]
     }
@@ -392,7 +332,6 @@ mod tests {
     struct Expected {
         due: Option<Instant>,
         in_flight: bool,
-        forgotten: bool,
         failures: u32,
     }
 
@@ -404,7 +343,6 @@ mod tests {
         fn finish(&mut self, next: Next, now: Instant) {
             self.in_flight = false;
             let own = match next {
-                _ if std::mem::take(&mut self.forgotten) => None,
                 Next::Done => None,
                 Next::After(delay) => Some(delay),
                 Next::Retry { after } => {
@@ -451,12 +389,6 @@ mod tests {
                         if model[index].in_flight {
                             model[index].finish(next, now);
                         }
-                    }
-                    Step::Forget(key) => {
-                        core.forget(&key);
-                        let expected = &mut model[key as usize];
-                        let in_flight = expected.in_flight;
-                        *expected = Expected { in_flight, forgotten: in_flight, ..Expected::default() };
                     }
                     Step::Pass(ms) => now += Duration::from_millis(ms),
                 }

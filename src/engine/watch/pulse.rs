@@ -1,6 +1,5 @@
 //! The pulse of one watch: a layer under kube's `watcher`, which swallows bookmarks and resumes quietly.
 //!
-//! * Stamps every good answer and every piece of a body: liveness is judged by it.
 //! * Puts a deadline on the beginning of each answer, and on silences within a list. A watch may be silent; its end is
 //!   the watch timeout's business.
 //! * Notes `Retry-After`, which kube keeps only where the body repeats it.
@@ -36,8 +35,6 @@ pub(super) struct Pulse {
 
 #[derive(Debug)]
 struct State {
-    /// When the server was last heard.
-    last: Instant,
     /// What the last answer asked for.
     retry_after: Option<Duration>,
     /// Streams in a row that were cut early.
@@ -46,20 +43,12 @@ struct State {
 
 impl Pulse {
     pub(super) fn new(timing: Timing, stats: Arc<Stats>) -> Self {
-        Self { timing, stats, state: Mutex::new(State { last: Instant::now(), retry_after: None, cuts: 0 }) }
-    }
-
-    pub(super) fn silent_for(&self) -> Duration {
-        self.state().last.elapsed()
+        Self { timing, stats, state: Mutex::new(State { retry_after: None, cuts: 0 }) }
     }
 
     /// The `Retry-After` of the last answer, once.
     pub(super) fn take_retry_after(&self) -> Option<Duration> {
         self.state().retry_after.take()
-    }
-
-    fn stamp(&self) {
-        self.state().last = Instant::now();
     }
 
     /// Waits before a stream is begun, if the ones before it were cut.
@@ -126,9 +115,6 @@ impl Service<Request<Body>> for Monitored {
             let answer = timeout(limit, client.send(request)).await.map_err(|_| Silence(limit))??;
             pulse.state().retry_after = retry_after(answer.headers());
             let good = answer.status().is_success();
-            if good {
-                pulse.stamp();
-            }
             let deadline = || Box::pin(sleep(limit));
             let kind = match (good, watch) {
                 (true, true) => Kind::Stream { began: Instant::now() },
@@ -165,7 +151,7 @@ enum Kind {
     Stream { began: Instant },
     /// Must not be silent.
     List { limit: Duration, deadline: Pin<Box<Sleep>> },
-    /// Must not be silent, and is no sign of life.
+    /// Must end soon.
     Error { limit: Duration, deadline: Pin<Box<Sleep>> },
 }
 
@@ -187,17 +173,12 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.project();
-        let Monitor { pulse, kind } = this.monitor;
+        let kind = &mut this.monitor.kind;
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
             if let Some(Ok(_)) = frame {
-                match kind {
-                    Kind::Stream { .. } => pulse.stamp(),
-                    Kind::List { limit, deadline } => {
-                        pulse.stamp();
-                        deadline.as_mut().reset(Instant::now() + *limit);
-                    }
-                    // Its deadline is for the whole of it.
-                    Kind::Error { .. } => {}
+                // The deadline of an error is for the whole of it.
+                if let Kind::List { limit, deadline } = kind {
+                    deadline.as_mut().reset(Instant::now() + *limit);
                 }
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use super::WatchHandle;
@@ -27,12 +26,6 @@ impl<Q: Eq + Hash> WatchSet<Q> {
         self.watches().entry(key).or_insert_with(start).clone()
     }
 
-    /// The watch of `key`, if there is one.
-    #[must_use]
-    pub fn get(&self, key: &Q) -> Option<WatchHandle> {
-        self.watches().get(key).cloned()
-    }
-
     /// Stops the watches whose key is not `wanted`.
     pub fn retain(&self, mut wanted: impl FnMut(&Q) -> bool) {
         self.watches().retain(|key, watch| {
@@ -42,30 +35,6 @@ impl<Q: Eq + Hash> WatchSet<Q> {
             }
             wanted
         });
-    }
-
-    /// How many watches there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.watches().len()
-    }
-
-    /// Whether there is no watch.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.watches().is_empty()
-    }
-
-    /// Whether the first list of every watch is done.
-    #[must_use]
-    pub fn all_ready(&self) -> bool {
-        self.watches().values().all(WatchHandle::is_ready)
-    }
-
-    /// The longest silence of any watch; see [`WatchHandle::silent_for`].
-    #[must_use]
-    pub fn longest_silence(&self) -> Option<Duration> {
-        self.watches().values().map(WatchHandle::silent_for).max()
     }
 
     fn watches(&self) -> MutexGuard<'_, HashMap<Q, WatchHandle>> {

@@ -5,7 +5,7 @@ use super::{
         conditions::Verdict,
         delivery::{self, Delivery},
         record::{RecordMeta, Source},
-        world::{Known, Problem, Seen, Unopened, World},
+        world::{Known, Problem, Seen, SourceSeen, Unopened, World},
     },
     Bytes, Finish, Read, RecordWrite, Slot, Step, Why,
     claim::{Claim, claim},
@@ -400,6 +400,9 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         Why::Rename
     } else if before.generation != own.generation {
         Why::SpecChanged
+    } else if meta.source != before.source && *before == (RecordMeta { source: before.source.clone(), ..meta.clone() })
+    {
+        Why::SourceMoved
     } else {
         Why::OutOfStep
     };
@@ -448,6 +451,13 @@ fn name_and_slot(world: &World, base: &Seen, before: &RecordMeta, troubles: &mut
 
 /// Whether the value moves: first by fingerprint, then, if that moved, by comparing the values.
 fn source_and_bytes(world: &World, base: &Seen, before: &RecordMeta) -> Result<Result<(Source, Bytes), Problem>, Step> {
+    if world.own.spec.value_from.is_some()
+        && world.source == SourceSeen::Unsynced
+        && before.generation == world.own.generation
+    {
+        // Whether it has moved will be known; until then it is the one that this spec was served from.
+        return Ok(Ok((before.source.clone(), Bytes::Keep)));
+    }
     let wanted = match wanted_source(world)? {
         Ok(source) => source,
         Err(problem) => return Ok(Err(problem)),

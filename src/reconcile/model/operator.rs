@@ -56,6 +56,8 @@ pub(super) struct Operator {
     index: Mutex<Index>,
     events: Events,
     state: Mutex<State>,
+    /// As if sources had moved often of late.
+    pub(super) source_wait: Mutex<Option<Duration>>,
 }
 
 /// What a pass did.
@@ -79,8 +81,15 @@ impl Operator {
     pub(super) fn new(server: Arc<Mutex<Server>>, keyring: Arc<Keyring>, clock: Arc<Mutex<i64>>) -> Self {
         // What is published is another test's matter: the queue fills and the rest is dropped.
         let (events, _) = Events::new(Line::default().client(Arc::clone(&server), ""));
-        let operator =
-            Self { server, keyring, clock, index: Mutex::new(Index::default()), events, state: Mutex::default() };
+        let operator = Self {
+            server,
+            keyring,
+            clock,
+            index: Mutex::new(Index::default()),
+            events,
+            state: Mutex::default(),
+            source_wait: Mutex::default(),
+        };
         operator.restart();
         operator
     }
@@ -216,6 +225,7 @@ impl Operator {
         let fresh_id = uuid::Uuid::new_v4().to_string();
         let mut world = World::new(snapshot, settings, &self.keyring, now, fresh_id);
         world.failures = locked(&self.state).failures.get(name).copied().unwrap_or_default();
+        world.source_wait = *locked(&self.source_wait);
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
         let wake = |keys: Vec<Key>| locked(&self.state).queue.extend(keys.into_iter().map(|key| key.name));
@@ -236,8 +246,8 @@ impl Operator {
                 }
                 finish.retry
             }
-            // Somebody froze the record: with ever longer waits it would go on for ever.
-            End::Failed(Failure::Invalid(_)) => world.failures < 3,
+            // Somebody froze a record: with ever longer waits it would go on for ever.
+            End::Failed(Failure::Invalid(_)) if locked(&self.server).has_a_frozen_record() => world.failures < 3,
             End::Failed(_) => true,
         };
         let mut state = locked(&self.state);

@@ -214,10 +214,9 @@ fn an_old_value_is_not_served_over_a_newer_one() {
             play.step(step).await;
         }
         let newest = base64(VALUES[1]);
-        let server = play.server();
-        let target = &server.secrets["a"];
-        assert_eq!(target.data("value"), newest.as_str(), "{}", play.story());
-        assert_eq!(server.objects["a"].ready(), ("True".to_owned(), "Served".to_owned()));
+        let holds = play.server().secrets["a"].data("value") == newest.as_str();
+        assert!(holds, "{}", play.story());
+        assert_eq!(play.server().objects["a"].ready(), ("True".to_owned(), "Served".to_owned()));
     });
 }
 
@@ -241,4 +240,103 @@ fn an_unlabelled_record_that_an_interrupted_rename_left_is_found() {
             meanwhile: Some((0, Box::new(Other { object: 2, fresh: true, fault: Some((2, DieBefore)) }))),
         }),
     ]);
+}
+
+/// Our key could not be taken away from it any more, and the pass failed over and over; what status said stayed behind.
+#[test]
+fn an_adopted_secret_that_somebody_froze_is_given_up() {
+    use super::steps::Edit::{Deliver, TargetName};
+    for away in [TargetName(3), Deliver(false)] {
+        ends_well(&[
+            event(Squat { target: 0, value: None, controlled: false }),
+            event(Apply(0, vec![Adopt(true)])),
+            first(Settle),
+            event(Meddle(0, Freeze)),
+            first(Settle),
+            event(Apply(0, vec![away])),
+            first(Settle),
+        ]);
+    }
+}
+
+/// The name of a lost record is kept for its owner; a pass that found its own spec renamed to it did not know of that.
+#[test]
+fn a_kept_name_is_not_taken_by_one_that_is_renamed_meanwhile() {
+    use super::{
+        play::Play,
+        steps::{Edit, From},
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let play = Play::new(false);
+        let sealed = |which| Edit::From(From::Sealed(which));
+        for step in [event(Apply(0, vec![])), event(Apply(1, vec![sealed(0)])), first(Settle), second(Settle)] {
+            play.step(&step).await;
+        }
+        let record = crate::api::names::record_name("ONE");
+        let which = play.server().secrets.keys().position(|name| *name == record).unwrap();
+        for step in [
+            event(Apply(1, vec![Name(2), sealed(2)])),
+            event(Meddle(which, Delete)),
+            first(CatchUp),
+            first(meanwhile(1, 0, Meanwhile::Event(Apply(1, vec![Name(0)])))),
+        ] {
+            play.step(&step).await;
+        }
+        let taken = play.server().secrets.contains_key(&record);
+        assert!(!taken, "{}", play.story());
+        play.come_to_rest().await.unwrap();
+        let owner = play.server().objects["a"].status_text("/name").map(str::to_owned);
+        assert_eq!(owner.as_deref(), Some("ONE"), "{}", play.story());
+    });
+}
+
+/// Somebody touches the source all the time: that is not followed at full speed, but the target is put right at once.
+#[test]
+fn a_source_that_moves_all_the_time_does_not_hold_up_the_target() {
+    use std::time::Duration;
+
+    use super::{
+        play::{Play, VALUES, base64},
+        steps::{Edit, Event::Source, From, Meddle::EditValue},
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let play = Play::new(true);
+        let record = || {
+            let server = play.server();
+            let secret = &server.secrets[&crate::api::names::record_name("ONE")];
+            server.oracle.open(secret).unwrap().meta
+        };
+        for step in [
+            event(Source { source: 0, value: 0, other_key: false }),
+            event(Apply(0, vec![Edit::From(From::Source { source: 0, other_key: false })])),
+            first(Settle),
+        ] {
+            play.step(&step).await;
+        }
+        let holds = |value: &str| play.server().secrets["a"].data("value") == base64(value).as_str();
+        let before = record();
+        *play.operators[0].source_wait.lock().unwrap() = Some(Duration::from_secs(300));
+        for step in [
+            event(Source { source: 0, value: 1, other_key: true }),
+            first(Settle),
+            event(Meddle(0, EditValue)),
+            first(Settle),
+        ] {
+            play.step(&step).await;
+        }
+        assert!(holds(VALUES[0]), "{}", play.story());
+        assert_eq!(record(), before, "{}", play.story());
+        // A new value does not wait, nor does it lose its place in the record.
+        play.step(&event(Source { source: 0, value: 1, other_key: false })).await;
+        play.step(&first(Settle)).await;
+        assert!(holds(VALUES[1]), "{}", play.story());
+        assert_eq!(record().version, before.version + 1);
+        *play.operators[0].source_wait.lock().unwrap() = None;
+        play.step(&event(Source { source: 0, value: 0, other_key: true })).await;
+        let told = record().source;
+        play.come_to_rest().await.unwrap();
+        assert_ne!(record().source, told, "{}", play.story());
+    });
 }

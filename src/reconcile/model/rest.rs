@@ -164,10 +164,7 @@ fn explained(server: &Server, object: &Object, reason: &str) -> bool {
         Reason::TargetImmutable => at_target.is_some_and(|target| target.fields.contains_key(&Field::Immutable)),
         Reason::RecordLost => records(server, object).is_empty() && object.spec.generate.is_some(),
         // Somebody froze the record itself.
-        Reason::WriteRefused => server
-            .secrets
-            .values()
-            .any(|secret| secret.fields.contains_key(&Field::Immutable) && server.oracle.open(secret).is_some()),
+        Reason::WriteRefused => server.has_a_frozen_record(),
         _ => server.oracle.is_excused(&object.uid),
     }
 }

@@ -291,6 +291,11 @@ impl Server {
         });
     }
 
+    pub(super) fn has_a_frozen_record(&self) -> bool {
+        let frozen = |secret: &Stored| secret.fields.contains_key(&Field::Immutable);
+        self.secrets.values().any(|secret| frozen(secret) && self.oracle.open(secret).is_some())
+    }
+
     /// One round of the garbage collector: what has owners, none of them alive, goes; a dead one beside a live one is
     /// taken away.
     pub(super) fn collect(&mut self) {

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
@@ -29,7 +29,7 @@ use super::{
     },
     load::{MANY, PROGRAM, Stage, is_served, list, served},
 };
-use crate::harness::{Operator, poll};
+use crate::harness::{Operator, control_plane::quiet_address, poll};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight() {
@@ -39,24 +39,28 @@ async fn sigterm_finishes_what_is_in_flight() {
     let operator =
         Operator::start(control_plane, PROGRAM, &kubeconfig, &["--namespace", &site.namespace]).await.unwrap();
     let wanted = Stage::of(&site, 0).await;
-    tokio::join!(wanted.apply(&site), served(&site, MANY / 4));
+    // Frozen while there is more and more to do, so that most of it is left when it is told to end.
+    operator.pause().unwrap();
+    wanted.apply(&site).await;
+    operator.resume().unwrap();
+    served(&site, MANY / 4).await;
+    let log = operator.log_path();
     assert_eq!(operator.stop().await.unwrap(), 0);
+    let log = std::fs::read_to_string(log).unwrap();
+    let in_flight = log.lines().any(|line| line.contains("no new work") && !line.contains("in_flight=0"));
     // A pass that had begun has come to its end: nothing is half done.
     let objects = list(&site).await;
     let labelled = site.labelled().await;
     let done = objects.iter().filter(|object| is_served(object)).count();
     println!("SIGTERM: {done} of {MANY} objects served, the others not begun");
+    assert!(done < MANY && in_flight, "it was told to end too late to show anything");
     assert_eq!(labelled.len(), 2 * done, "a record and a target for each, and none for others");
 }
-
-/// Bytes that a connection may say for its own upkeep; a call is longer.
-const SHORT: usize = 150;
 
 /// A way to the API server that can be made to swallow what is sent to it; what it sends still comes.
 struct Gate {
     address: SocketAddr,
     closed: Arc<AtomicBool>,
-    swallowed: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -65,25 +69,20 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let closed = Arc::new(AtomicBool::new(false));
-        let swallowed = Arc::new(AtomicUsize::new(0));
-        let swallow = (Arc::clone(&closed), Arc::clone(&swallowed));
+        let swallow = Arc::clone(&closed);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (closed, swallowed) = swallow.clone();
+                let closed = Arc::clone(&swallow);
                 tokio::spawn(async move {
                     let Ok(upstream) = TcpStream::connect(server).await else { return };
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = upstream.into_split();
-                    let there = pass(from_client, to_server, |length| {
-                        let is_closed = closed.load(Ordering::SeqCst);
-                        swallowed.fetch_add(if is_closed { length } else { 0 }, Ordering::SeqCst);
-                        !is_closed
-                    });
-                    tokio::join!(there, pass(from_server, to_client, |_| true));
+                    let there = pass(from_client, to_server, || !closed.load(Ordering::SeqCst));
+                    tokio::join!(there, pass(from_server, to_client, || true));
                 });
             }
         });
-        Self { address, closed, swallowed, task }
+        Self { address, closed, task }
     }
 }
 
@@ -93,11 +92,11 @@ impl Drop for Gate {
     }
 }
 
-/// Passes on what `lets` lets through, by its length.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, lets: impl Fn(usize) -> bool) {
+/// Passes on what `lets` lets through.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, lets: impl Fn() -> bool) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if lets(read) && to.write_all(&buffer[..read]).await.is_err() {
+        if lets() && to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }
@@ -126,15 +125,17 @@ async fn a_second_signal_ends_the_program_at_once() {
     let control_plane = installation::control_plane().await;
     let gate = Gate::to(server().await).await;
     let kubeconfig = kubeconfig_by(gate.address).await;
-    let operator =
-        Operator::start(control_plane, PROGRAM, &kubeconfig, &["--namespace", &site.namespace]).await.unwrap();
+    let arguments = ["--namespace", &site.namespace, "--log-level", "debug"];
+    let operator = Operator::start(control_plane, PROGRAM, &kubeconfig, &arguments).await.unwrap();
     site.apply("db", json!({"name": "DB", "generate": {}})).await;
     site.served("db").await;
-    // From here on no call is answered, so a pass that begins does not end.
+    // From here on no call is answered, so a pass that begins does not end: it has to read the record first.
     gate.closed.store(true, Ordering::SeqCst);
-    site.apply("db", json!({"name": "DB", "generate": {}, "description": "other"})).await;
-    poll("a call without an answer", PATIENCE, || async {
-        Ok((gate.swallowed.load(Ordering::SeqCst) > SHORT).then_some(()))
+    let edited = site.apply("db", json!({"name": "DB", "generate": {}, "description": "other"})).await;
+    let of_it = format!("name=\"db\" generation={}", edited.metadata.generation.unwrap());
+    poll("the pass", PATIENCE, || async {
+        let log = operator.log()?;
+        Ok(log.lines().any(|line| line.contains("pass begins") && line.contains(&of_it)).then_some(()))
     })
     .await
     .unwrap();
@@ -161,8 +162,7 @@ fn signal(operator: &Operator) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_reached_is_one_line_and_an_exit_code() {
-    // A port that nobody listens on: it was free a moment ago.
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = quiet_address().unwrap();
     let kubeconfig = kubeconfig_by(nobody).await;
     let control_plane = installation::control_plane().await;
     let operator = Operator::start(control_plane, PROGRAM, &kubeconfig, &[]).await.unwrap();

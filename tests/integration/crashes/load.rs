@@ -93,8 +93,11 @@ async fn a_killed_program_leaves_a_hundred_objects_for_the_next_one() {
     let mut last = None;
     for stage in [0, 1] {
         let wanted = Stage::of(&site, stage).await;
-        // Half of them are done, and others begun, when it is killed.
-        tokio::join!(wanted.apply(&site), served(&site, MANY / 2));
+        // Half of them are done, and others begun, when it is killed: all of them wait for it until it may go on.
+        operator.pause().unwrap();
+        wanted.apply(&site).await;
+        operator.resume().unwrap();
+        served(&site, MANY / 2).await;
         operator.kill().await.unwrap();
         let left = list(&site).await.iter().filter(|object| !is_served(object)).count();
         println!("stage {stage}: {left} of {MANY} objects were left to do when the program was killed");

@@ -7,9 +7,13 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::time::{Duration, timeout};
 
 use super::{MANAGER, apply, gadget, gadgets, refusal, secret, value_of};
 use crate::harness::shared::TestNamespace;
+
+/// The longest that an event may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn secrets(purpose: &str) -> (TestNamespace, Api<Secret>) {
     let (namespace, client) = TestNamespace::shared(purpose).await.unwrap();
@@ -121,10 +125,10 @@ async fn who_loses_its_label_is_deleted_to_a_watch_on_that_label() {
     let parameters = kube::api::WatchParams::default().labels("role");
     let mut watch = secrets.watch(&parameters, &first.resource_version().unwrap()).await.unwrap().boxed();
     meddle(&secrets, json!({ "metadata": { "labels": { "role": null } } })).await;
-    let event = watch.try_next().await.unwrap().unwrap();
+    let event = timeout(PATIENCE, watch.try_next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(&event, WatchEvent::Deleted(secret) if secret.uid() == first.uid()), "{event:?}");
     // And made anew to it, when the label comes back.
     meddle(&secrets, json!({ "metadata": { "labels": { "role": "x" } } })).await;
-    let event = watch.try_next().await.unwrap().unwrap();
+    let event = timeout(PATIENCE, watch.try_next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(&event, WatchEvent::Added(secret) if secret.uid() == first.uid()), "{event:?}");
 }

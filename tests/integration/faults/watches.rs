@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{PATIENCE, Switch, answer, refusal};
 use crate::harness::poll;
 use crate::integration::{
-    objects::Site,
+    objects::{Site, message},
     operator::{Fault, Setup},
 };
 
@@ -165,11 +165,15 @@ async fn a_first_list_that_fails() {
     join_all(cases.map(|(purpose, fault)| starts_late(purpose, fault))).await;
 }
 
+/// The watch on sources has no selector.
+fn is_of_sources(path: &str) -> bool {
+    path.contains("/secrets?") && !path.contains("labelSelector") && !path.contains("fieldSelector")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_watch_that_fails_holds_up_no_other() {
     let site = Site::new("one-watch").await;
-    // That of the sources, which has neither a label selector nor objects of ours.
-    let switch = Switch::new(|path| path.contains("/secrets?") && !path.contains("labelSelector"));
+    let switch = Switch::new(is_of_sources);
     let operator = setup(&site, &switch).start().await;
     site.foreign_secret("upstream", &[("token", "one")]).await;
     let from = json!({"name": "FROM", "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "token"}}});
@@ -190,5 +194,35 @@ async fn one_watch_that_fails_holds_up_no_other() {
     assert_eq!(site.value("from", "value").await.as_deref(), Some("one"));
     switch.off();
     site.delivers("from", "value", "two").await;
+    operator.stop().await;
+}
+
+/// What is served stays in step, and who waits is told why.
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_cannot_be_listed_hold_up_only_what_needs_them() {
+    let site = Site::new("unlisted").await;
+    let switch = Switch::new(is_of_sources);
+    let operator = setup(&site, &switch).start().await;
+    site.foreign_secret("upstream", &[("token", "one")]).await;
+    let from = |name: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "token"}}});
+    site.apply("from", from("FROM")).await;
+    let before = site.in_step("from").await.status.unwrap();
+    operator.stop().await;
+
+    site.intrude("from", json!({"stringData": {"value": "edited"}})).await;
+    switch.on(&refusal(403, "Forbidden", None));
+    let operator = setup(&site, &switch).start().await;
+    site.delivers("from", "value", "one").await;
+    site.apply("new", from("NEW")).await;
+    let told = site.reports("new", "Unknown", "ApiUnavailable").await;
+    assert!(message(&told).contains("spec.valueFrom"), "{}", message(&told));
+    site.apply("from", from("RENAMED")).await;
+    site.reports("from", "Unknown", "ApiUnavailable").await;
+    assert_eq!(site.value("from", "value").await.as_deref(), Some("one"));
+
+    switch.off();
+    site.served("new").await;
+    let after = site.served("from").await.status.unwrap();
+    assert_eq!((after.name.as_deref(), after.version, after.id), (Some("RENAMED"), before.version, before.id));
     operator.stop().await;
 }
