@@ -20,8 +20,9 @@ use super::{review::UserInfo, seal::Right};
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Verdicts that are remembered at once.
 const MOST: usize = 1024;
-/// How long the API server has to answer: less than it gives us (5 s).
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the API server has to answer: less than it gives us (5 s). Not much less, for without an answer an unchanged
+/// value becomes a new generation.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks the API server, and remembers.
 pub struct Access {
