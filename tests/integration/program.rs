@@ -4,6 +4,7 @@
 
 use std::{
     io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -13,6 +14,19 @@ use crate::harness::{control_plane::blocking, poll};
 
 /// The program that was built with these tests.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");
+
+/// Where a program that is about to be started can listen. Not a port that the system would give: those it also gives to
+/// others, in the second until the program listens.
+pub(crate) fn free_address() -> SocketAddr {
+    loop {
+        // The system's begin at 32768, where nobody has changed that.
+        let port = 10_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 20_000).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
 
 /// The longest that a command may take that ends by itself: it waits 10 s for a cluster that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);

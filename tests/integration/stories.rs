@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
 use crate::{
     harness::{self, ControlPlane, Operator, control_plane::blocking, poll},
+    integration::program::free_address,
     markdown::{Block, Document, root},
 };
 
@@ -113,9 +113,7 @@ async fn operator(plane: &ControlPlane) -> Operator {
 
 /// With webhooks, which the API server reaches by a URL: there is no network of pods.
 async fn operator_with_webhooks(plane: &ControlPlane) -> Operator {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = free_address();
     let (listen, url) = (format!("--webhook-listen={address}"), format!("--webhook-url=https://{address}"));
     let operator = operator_with(plane, &[&listen, &url]).await;
     let probe = json!({
