@@ -192,11 +192,13 @@ impl Webhooks {
     async fn warn(&self, request: &Request) -> Answer {
         let Request { namespace, object, .. } = request;
         let source_is_missing = match warn::source(object) {
-            Some(source) if self.operator.lacks_source(namespace, source) => {
-                // Whether a Secret exists is for those to know who may read it.
+            // Whether a Secret exists is for those to know who may read it. That is asked first, and of everybody: what
+            // is asked only about Secrets that don't exist, tells by its time which ones do.
+            Some(source) => {
                 self.access.has(&request.user_info, namespace, &Right::Secret(source.to_owned())).await
+                    && self.operator.lacks_source(namespace, source)
             }
-            _ => false,
+            None => false,
         };
         let operator = self.operator.as_ref();
         let warnings = warn::warnings(namespace, object, operator, self.allow_cluster_scope, source_is_missing);
