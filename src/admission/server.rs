@@ -39,7 +39,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests in work at once; each may hold its body and what is made of it.
     pub requests: usize,
-    /// Bytes of a body. A review holds two objects, and the API server takes no request above 3 MiB.
+    /// Bytes of a body. A review holds two objects, and the API server takes no more than 256 KiB of annotations, which
+    /// are the only part of ours that can be large; in JSON they can be twice as long.
     pub body: usize,
     /// For the handshake, and then for the first request on a secret path.
     pub handshake: Duration,
@@ -53,8 +54,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
-            requests: 16,
-            body: 3 * 1024 * 1024,
+            // A sealing takes a millisecond or two. A request in work can take ten times its body, and all of them
+            // must fit into the pod beside what the operator knows.
+            requests: 4,
+            body: 1536 * 1024,
             handshake: Duration::from_secs(5),
             request: Duration::from_secs(8),
             idle: Duration::from_secs(120),
@@ -164,7 +167,7 @@ impl Connection {
     }
 }
 
-/// Ends when a connection should have named a secret path and has not.
+/// Ends when a connection should have named a secret path and has not. Looked at once: whoever has is known by then.
 async fn unproven(proven: &Proven, patience: Duration) {
     sleep(patience).await;
     if proven.get() {
