@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// So long that nobody who keeps within them is late, on such a machine either.
 const LIMITS: Limits = Limits {
     connections: 4,
+    spare: 0,
     requests: 2,
     body: 64 * 1024,
     handshake: Duration::from_secs(20),
@@ -221,6 +222,21 @@ async fn only_so_many_connections_are_held_and_each_place_is_given_back() {
     let mut good = timeout(PATIENCE, server.connect()).await.expect("a place").unwrap();
     assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
     drop(idle);
+}
+
+/// As the API server does it: it makes a connection for a request that then goes another way, and keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn some_connections_may_be_used_later() {
+    let server = Server::start(Limits { spare: 1, handshake: A_MOMENT, ..LIMITS });
+    let (mut one, mut other) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    let left = tokio::select! {
+        _ = closed(&mut one) => &mut other,
+        _ = closed(&mut other) => &mut one,
+    };
+    assert!(ask(left, &server.good()).await.starts_with("HTTP/1.1 200"));
+    // Its place goes to nobody else for now.
+    closed(&mut server.connect().await.unwrap()).await;
+    assert!(ask(left, &server.good()).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
