@@ -15,7 +15,7 @@ use std::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    extract::{Request as HttpRequest, State},
+    extract::{DefaultBodyLimit, Request as HttpRequest, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::post,
@@ -82,6 +82,8 @@ pub fn router(webhooks: Arc<Webhooks>, limits: Limits) -> Router {
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .fallback(|| async { StatusCode::NOT_FOUND })
         .with_state(webhooks)
+        // The gate has read it already, within its own limit.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(gate, admit))
 }
 

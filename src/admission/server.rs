@@ -9,6 +9,7 @@
 //! | handshake, and the first request on a secret path | a few seconds, or the connection ends; but for a number of them that may be used later |
 //! | a connection that has named a secret path | may idle longer than the API server's own 90 s, so that it is never us who close one in use |
 //! | a request, its body and its answer | bounded each; see [`Limits`] |
+//! | an answer that is not taken | the connection ends |
 
 use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
 
@@ -18,6 +19,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -148,6 +151,9 @@ impl Connection {
     async fn serve(self, stream: TcpStream, shutdown: CancellationToken) {
         let Self { acceptor, router, limits, spare } = self;
         let _ = stream.set_nodelay(true);
+        // Whoever asks and takes no answer, or is gone: the system notices, and ends the connection.
+        #[cfg(target_os = "linux")]
+        let _ = set_tcp_user_timeout(&stream, u32::try_from(limits.request.as_millis()).unwrap_or(u32::MAX));
         let stream = match timeout(limits.handshake, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(%error, "a handshake failed"),

@@ -74,6 +74,10 @@ impl Server {
     }
 
     async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_on(self.raw().await).await
+    }
+
+    async fn connect_on(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authorities.bundle().as_bytes()) {
             roots.add(certificate.unwrap()).unwrap();
@@ -85,7 +89,7 @@ impl Server {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, self.raw().await).await
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     fn good(&self) -> String {
@@ -237,6 +241,26 @@ async fn some_connections_may_be_used_later() {
     // Its place goes to nobody else for now.
     closed(&mut server.connect().await.unwrap()).await;
     assert!(ask(left, &server.good()).await.starts_with("HTTP/1.1 200"));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_answer_is_sent_away() {
+    let limits = Limits { connections: 1, body: 8 << 20, request: Duration::from_secs(15), ..LIMITS };
+    let server = Server::start(limits);
+    // Longer than what the system keeps for whoever takes nothing: here 4 MiB to send, and what he has room for.
+    let copy = json!({"a": "x".repeat(6 << 20), "spec": {"value": "plain"}}).to_string();
+    let mut object = object("db", json!({"value": "plain"}));
+    object["metadata"]["annotations"] = json!({crate::api::keys::LAST_APPLIED: copy});
+    let body = review("ann", &object, &serde_json::Value::Null).to_string();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut greedy = server.connect_on(socket.connect(server.address).await.unwrap()).await.unwrap();
+    greedy.write_all((server.head(body.len()) + &body).as_bytes()).await.unwrap();
+    // He reads nothing, and yet his place is free again, long before an idle one would be.
+    let mut good = timeout(PATIENCE, server.connect()).await.expect("a place").unwrap();
+    assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
+    drop(greedy);
 }
 
 #[tokio::test(flavor = "multi_thread")]
