@@ -40,6 +40,7 @@ impl Spares {
     }
 
     /// When the next of them has been there for long enough.
+    #[must_use]
     pub fn next(&self, patience: Duration) -> Option<Timestamp> {
         self.0.values().map(|since| end(*since, patience)).min()
     }

@@ -65,13 +65,13 @@ impl Cluster {
             stored.objects.insert(path.to_owned(), configuration);
         }
         let stored = Arc::new(Mutex::new(stored));
-        let server = Arc::clone(&stored);
+        let answering = Arc::clone(&stored);
         let service = service_fn(move |request: Request<Body>| {
-            let server = Arc::clone(&server);
+            let answering = Arc::clone(&answering);
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
-                let (code, answer) = server.lock().unwrap().answer(&head.method, head.uri.path(), &body);
+                let (code, answer) = answering.lock().unwrap().answer(&head.method, head.uri.path(), &body);
                 let answer = Body::from(serde_json::to_vec(&answer).unwrap());
                 Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(answer).unwrap())
             }
@@ -220,7 +220,7 @@ async fn what_is_trusted_already_is_served_at_once() {
         assert_eq!(cluster.serves(), Some(renewed));
         cluster.forbid(None);
         cluster.keeper.round(at(2)).await.unwrap();
-        assert_eq!(cluster.trusted(SEALING), [trusted.clone()]);
+        assert_eq!(cluster.trusted(SEALING), std::slice::from_ref(&trusted));
     }
     // The bundle is remembered meanwhile: another one is another.
     folder.write(&self::authority(), true);
