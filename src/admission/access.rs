@@ -11,6 +11,7 @@ use std::{
 
 use k8s_openapi::api::authorization::v1::{LocalSubjectAccessReview, ResourceAttributes, SubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -20,8 +21,9 @@ use super::{review::UserInfo, seal::Right};
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Verdicts that are remembered at once.
 const MOST: usize = 1024;
-/// How long the API server has to answer: less than it gives us (5 s).
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the API server has to answer: less than it gives us (5 s). Not much less, for without an answer an unchanged
+/// value becomes a new generation.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks the API server, and remembers.
 pub struct Access {
@@ -30,16 +32,19 @@ pub struct Access {
 }
 
 /// Everything that a verdict depends on.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug)]
 struct Question {
     user: UserInfo,
     namespace: String,
     right: Right,
 }
 
+/// SHA-256 of what is asked: users can have long lists of groups.
+type Digest = [u8; 32];
+
 /// What was answered, and when.
 #[derive(Default)]
-struct Verdicts(HashMap<Question, (bool, Instant)>);
+struct Verdicts(HashMap<Digest, (bool, Instant)>);
 
 impl Access {
     /// Asks by this client, which must be allowed to create LocalSubjectAccessReviews.
@@ -51,16 +56,17 @@ impl Access {
     /// Whether `user` has `right` in `namespace`.
     pub async fn has(&self, user: &UserInfo, namespace: &str, right: &Right) -> bool {
         let question = Question { user: user.clone(), namespace: namespace.to_owned(), right: right.clone() };
-        if let Some(known) = self.verdicts().get(&question, Instant::now()) {
+        let review = question.review();
+        let Some(digest) = digest(&review) else { return false };
+        if let Some(known) = self.verdicts().get(&digest, Instant::now()) {
             return known;
         }
         let api = Api::<LocalSubjectAccessReview>::namespaced(self.client.clone(), namespace);
-        let review = question.review();
         let params = PostParams::default();
         match timeout(PATIENCE, api.create(&params, &review)).await {
             Ok(Ok(answer)) => {
                 let allowed = answer.status.is_some_and(|status| status.allowed);
-                self.verdicts().put(question, allowed, Instant::now());
+                self.verdicts().put(digest, allowed, Instant::now());
                 allowed
             }
             Ok(Err(error)) => {
@@ -106,13 +112,18 @@ impl Question {
     }
 }
 
+/// The whole question, as it is sent.
+fn digest(review: &LocalSubjectAccessReview) -> Option<Digest> {
+    serde_json::to_vec(review).ok().map(|json| Sha256::digest(json).into())
+}
+
 impl Verdicts {
-    fn get(&self, question: &Question, now: Instant) -> Option<bool> {
+    fn get(&self, question: &Digest, now: Instant) -> Option<bool> {
         let (allowed, at) = self.0.get(question)?;
         (now.duration_since(*at) < REMEMBERED).then_some(*allowed)
     }
 
-    fn put(&mut self, question: Question, allowed: bool, now: Instant) {
+    fn put(&mut self, question: Digest, allowed: bool, now: Instant) {
         if self.0.len() >= MOST {
             self.0.retain(|_, (_, at)| now.duration_since(*at) < REMEMBERED);
         }
@@ -138,12 +149,13 @@ mod tests {
     fn verdicts_are_remembered_for_a_while_and_for_one_question() {
         let mut verdicts = Verdicts::default();
         let now = Instant::now();
+        let of = |question: &Question| digest(&question.review()).unwrap();
         let asked = question("ann", Right::Secret("db".to_owned()));
-        verdicts.put(asked.clone(), true, now);
-        assert_eq!(verdicts.get(&asked, now + Duration::from_secs(29)), Some(true));
-        assert_eq!(verdicts.get(&asked, now + Duration::from_secs(30)), None);
+        verdicts.put(of(&asked), true, now);
+        assert_eq!(verdicts.get(&of(&asked), now + Duration::from_secs(29)), Some(true));
+        assert_eq!(verdicts.get(&of(&asked), now + Duration::from_secs(30)), None);
         for other in [question("bob", Right::Secret("db".to_owned())), question("ann", Right::Value("db".to_owned()))] {
-            assert_eq!(verdicts.get(&other, now), None);
+            assert_eq!(verdicts.get(&of(&other), now), None);
         }
         let mut grouped = asked.clone();
         grouped.user.groups.push("readers".to_owned());
@@ -151,7 +163,7 @@ mod tests {
         known.user.extra.insert("scopes".to_owned(), vec!["x".to_owned()]);
         let elsewhere = Question { namespace: "prod".to_owned(), ..asked };
         for other in [grouped, known, elsewhere] {
-            assert_eq!(verdicts.get(&other, now), None);
+            assert_eq!(verdicts.get(&of(&other), now), None);
         }
     }
 
@@ -160,7 +172,8 @@ mod tests {
         let mut verdicts = Verdicts::default();
         let now = Instant::now();
         for number in 0..3 * MOST {
-            verdicts.put(question(&number.to_string(), Right::Value("db".to_owned())), true, now);
+            let question = question(&number.to_string(), Right::Value("db".to_owned()));
+            verdicts.put(digest(&question.review()).unwrap(), true, now);
             assert!(verdicts.0.len() <= MOST);
         }
     }

@@ -4,13 +4,14 @@
 //! [`server`](super::server) serves ([`Served`]), and `clientConfig` in the webhook configurations.
 //!
 //! One task does it all, in rounds: read the stored authorities, make or forget one if its time has come, tell the API
-//! server, and only then serve a certificate of the new one. It sleeps until the next date, or until someone edits the
+//! server, and only then, when it has taken note, serve a certificate of the new one. It sleeps until the next date, or until someone edits the
 //! Secret or a configuration; so an operator at rest asks nothing. All replicas do the same: each write carries the
 //! resourceVersion it was decided on, and who loses reads again.
 
 pub mod authority;
 pub mod folder;
 pub mod inject;
+pub mod spare;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,7 +35,10 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -42,6 +46,7 @@ use self::{
     authority::{AuthorityError, Document, Lifetimes},
     folder::FolderError,
     inject::Registration,
+    spare::Spares,
 };
 use crate::{
     api::keys::{TYPE_WEBHOOK, WEBHOOK_DATA_KEY, WEBHOOK_SECRET},
@@ -60,6 +65,9 @@ const BREATHER: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_secs(3600);
 /// How often a mounted folder is looked at. Kubernetes itself takes a minute to fill it.
 const FOLDER_LOOK: Duration = Duration::from_secs(5);
+/// How long API servers have to take note of a bundle before anything is served that only it trusts. They watch the
+/// configurations, so it is a matter of milliseconds, unless one is busy.
+const TAKE_NOTE: Duration = Duration::from_secs(5);
 
 /// Certificates, and how the API server is told of them.
 #[derive(Clone, Debug)]
@@ -141,12 +149,6 @@ impl Served {
         paths.iter().fold(false, |known, secret| known | bool::from(secret.as_bytes().ct_eq(path.as_bytes())))
     }
 
-    /// Whether there is a certificate to serve.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.certificate.read().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
     pub(super) fn set_paths(&self, document: &Document) {
         let paths = document.paths().map(ToOwned::to_owned).collect();
         *self.paths.write().unwrap_or_else(PoisonError::into_inner) = paths;
@@ -195,6 +197,10 @@ pub struct Keeper {
     served: Arc<Served>,
     /// The certificate served now.
     leaf: Option<Serving>,
+    /// The bundle of a folder that the API server was told of, and when: what comes with it is served a moment later.
+    told: Option<(String, Instant)>,
+    /// What each configuration trusts besides.
+    spares: [Spares; 2],
 }
 
 /// Facts about the certificate that is served.
@@ -202,8 +208,6 @@ struct Serving {
     /// The path of the authority that issued it, or the bundle of the folder it is from.
     of: String,
     renew: Option<Timestamp>,
-    /// What was trusted before: kept in the bundle, since the API server takes note of a new one a moment later.
-    before: Option<String>,
     /// Of what the folder held.
     fingerprint: folder::Fingerprint,
 }
@@ -212,7 +216,8 @@ impl Keeper {
     /// Nothing is served until the first round of [`Keeper::keep`].
     #[must_use]
     pub fn new(client: Client, options: Options, served: Arc<Served>) -> Self {
-        Self { client, options, served, leaf: None }
+        debug_assert!(options.lifetimes.are_sound(), "authorities that run out before what they issued");
+        Self { client, options, served, leaf: None, told: None, spares: Default::default() }
     }
 
     /// Watches what others could edit. Returns what rings when they do.
@@ -251,7 +256,7 @@ impl Keeper {
                 sleep(BREATHER).await;
                 tokio::select! {
                     () = moved.notified() => {}
-                    () = sleep(wait) => {}
+                    () = sleep(wait.saturating_sub(BREATHER)) => {}
                     () = self.folder_changed() => {}
                 }
             };
@@ -274,20 +279,19 @@ impl Keeper {
     async fn serve_own(&mut self, document: &Document, now: Timestamp) -> Result<Duration, RoundError> {
         let lives = self.options.lifetimes;
         let bundle = document.bundle();
-        // Before anything of a new authority is served. A server that nobody trusts yet is better than none.
-        let injected = self.inject(document.path(now, lives), Some(&bundle)).await;
-        let issuer = document.path(now, lives).to_owned();
-        let fits = |leaf: &Serving| leaf.of == issuer && leaf.renew.is_some_and(|renew| renew > now);
-        if !self.leaf.as_ref().is_some_and(fits) && (injected.is_ok() || self.leaf.is_none()) {
+        let path = document.path(now, lives).to_owned();
+        // Before anything of a new authority is served.
+        let injected = self.inject(&path, |_, _| Some(bundle.clone())).await;
+        let fits = |leaf: &Serving| leaf.of == path && leaf.renew.is_some_and(|renew| renew > now);
+        // A server that nobody trusts yet is better than none, and another certificate of an authority that is trusted
+        // already needs nobody to be told.
+        let is_known = self.leaf.as_ref().is_none_or(|leaf| leaf.of == path);
+        if !self.leaf.as_ref().is_some_and(fits) && (injected.is_ok() || is_known) {
             let leaf = document.issue(&self.options.reached.names(), now, lives)?;
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
             self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key)?);
-            self.leaf = Some(Serving {
-                of: issuer,
-                renew: Some(leaf.renew),
-                before: None,
-                fingerprint: folder::Fingerprint::default(),
-            });
+            self.leaf =
+                Some(Serving { of: path, renew: Some(leaf.renew), fingerprint: folder::Fingerprint::default() });
             info!(renew = %leaf.renew, "serving a new webhook certificate");
         }
         injected?;
@@ -311,30 +315,60 @@ impl Keeper {
 
     async fn serve_folder(&mut self, path: &Path, document: &Document, now: Timestamp) -> Result<Duration, RoundError> {
         let found = folder::read(path)?;
-        let bundle = found.bundle.unwrap_or_default();
-        let before = match &self.leaf {
-            Some(serving) if serving.of == bundle => serving.before.clone(),
-            Some(serving) => Some(serving.of.clone()),
-            None => None,
-        };
-        let trusted = format!("{bundle}{}", before.as_deref().unwrap_or_default());
-        let trusted = Some(trusted.as_str()).filter(|_| !bundle.is_empty());
-        self.inject(document.path(now, self.options.lifetimes), trusted).await?;
-        self.served.set_certificate(found.certified);
-        self.leaf = Some(Serving { of: bundle, renew: None, before, fingerprint: found.fingerprint });
-        let next = document.next(now, self.options.lifetimes);
+        let lives = self.options.lifetimes;
+        let bundle = found.bundle.as_deref();
+        let secret = document.path(now, lives);
+        let injected = self.inject(secret, |spares, present| Some(spares.join(bundle?, present, now, lives.overlap)));
+        let injected = injected.await;
+        // As with an authority of our own. Where the folder does not say whom to trust, nobody is told by us.
+        let is_known = self.leaf.as_ref().is_none_or(|leaf| found.bundle.as_ref().is_none_or(|it| *it == leaf.of));
+        if !is_known {
+            if injected.is_err() {
+                return injected.map(|()| LOOK);
+            }
+            let left = TAKE_NOTE.saturating_sub(self.told_since(found.bundle.as_deref()).elapsed());
+            if !left.is_zero() {
+                return Ok(left);
+            }
+        }
+        self.told = None;
+        if self.leaf.as_ref().is_none_or(|leaf| leaf.fingerprint != found.fingerprint) {
+            self.served.set_certificate(found.certified);
+            info!("serving another webhook certificate of the folder");
+        }
+        let of = found.bundle.or_else(|| self.leaf.take().map(|leaf| leaf.of)).unwrap_or_default();
+        self.leaf = Some(Serving { of, renew: None, fingerprint: found.fingerprint });
+        injected?;
+        let ends = self.spares.iter().filter_map(|spares| spares.next(lives.overlap));
+        let next = document.next(now, lives).into_iter().chain(ends).min();
         Ok(next.map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default()).clamp(BREATHER, LOOK))
     }
 
-    async fn inject(&self, path: &str, bundle: Option<&str>) -> Result<(), RoundError> {
-        let Options { seal_configuration, warn_configuration, reached, .. } = &self.options;
-        for registration in
-            [Registration::sealing(seal_configuration.clone()), Registration::warning(warn_configuration.clone())]
-        {
-            let done = registration.inject(&self.client, reached, path, bundle).await;
-            done.map_err(|source| RoundError::Configuration { name: registration.configuration, source })?;
+    /// When the API server was first told of this bundle of the folder.
+    fn told_since(&mut self, bundle: Option<&str>) -> Instant {
+        let bundle = bundle.unwrap_or_default();
+        match &self.told {
+            Some((told, since)) if told == bundle => *since,
+            _ => self.told.insert((bundle.to_owned(), Instant::now())).1,
         }
-        Ok(())
+    }
+
+    /// Tells the API server; both configurations are tried, and the first trouble is returned.
+    async fn inject(
+        &mut self,
+        path: &str,
+        trust: impl Fn(&mut Spares, &str) -> Option<String>,
+    ) -> Result<(), RoundError> {
+        let Options { seal_configuration, warn_configuration, reached, .. } = &self.options;
+        let registrations =
+            [Registration::sealing(seal_configuration.clone()), Registration::warning(warn_configuration.clone())];
+        let mut done = Ok(());
+        for (registration, spares) in registrations.into_iter().zip(&mut self.spares) {
+            let told = registration.inject(&self.client, reached, path, |present| trust(spares, present)).await;
+            let told = told.map_err(|source| RoundError::Configuration { name: registration.configuration, source });
+            done = done.and(told);
+        }
+        done
     }
 
     /// The stored authorities, made or changed if it is time to.
@@ -402,3 +436,7 @@ impl<K> Sink<K> for Bell {
         self.0.notify_one();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -15,7 +15,7 @@ use std::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    extract::{Request as HttpRequest, State},
+    extract::{DefaultBodyLimit, Request as HttpRequest, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::post,
@@ -82,6 +82,8 @@ pub fn router(webhooks: Arc<Webhooks>, limits: Limits) -> Router {
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .fallback(|| async { StatusCode::NOT_FOUND })
         .with_state(webhooks)
+        // The gate has read it already, within its own limit.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(gate, admit))
 }
 
@@ -192,11 +194,13 @@ impl Webhooks {
     async fn warn(&self, request: &Request) -> Answer {
         let Request { namespace, object, .. } = request;
         let source_is_missing = match warn::source(object) {
-            Some(source) if self.operator.lacks_source(namespace, source) => {
-                // Whether a Secret exists is for those to know who may read it.
+            // Whether a Secret exists is for those to know who may read it. That is asked first, and of everybody: what
+            // is asked only about Secrets that don't exist, tells by its time which ones do.
+            Some(source) => {
                 self.access.has(&request.user_info, namespace, &Right::Secret(source.to_owned())).await
+                    && self.operator.lacks_source(namespace, source)
             }
-            _ => false,
+            None => false,
         };
         let operator = self.operator.as_ref();
         let warnings = warn::warnings(namespace, object, operator, self.allow_cluster_scope, source_is_missing);

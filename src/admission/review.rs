@@ -13,6 +13,9 @@ use crate::api::keys;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// Lists, objects and members of a body. A review of two full objects, with all that the API server notes of their
+/// managers, has some hundred. Each one costs two bytes of a body and up to 0.7 kB of memory.
+const MOST_PARTS: usize = 20_000;
 
 /// Why a body is not for us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum Malformed {
     /// It does not decode.
     #[error("the body must be an AdmissionReview in JSON")]
     Json,
+    /// It would take much more memory than its length.
+    #[error("the review must have at most {MOST_PARTS} lists, objects and members")]
+    TooMany,
     /// It is something else, or of another version.
     #[error("the body must be of apiVersion {API_VERSION} and kind {KIND}")]
     Version,
@@ -92,6 +98,9 @@ pub struct UserInfo {
 impl Request {
     /// Decodes a body.
     pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        if parts(body) > MOST_PARTS {
+            return Err(Malformed::TooMany);
+        }
         let head: Head = serde_json::from_slice(body).map_err(|_| Malformed::Json)?;
         if head.api_version != API_VERSION || head.kind != KIND {
             return Err(Malformed::Version);
@@ -110,6 +119,22 @@ impl Request {
     pub fn stored(&self) -> Option<&Value> {
         Some(&self.old_object).filter(|object| !object.is_null())
     }
+}
+
+/// Lists, objects, and commas between what is in them. Before anything is decoded: a value may be of any shape here, for
+/// the API server checks it after us.
+fn parts(body: &[u8]) -> usize {
+    let (mut parts, mut in_text, mut is_escaped) = (0, false, false);
+    for byte in body {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' | b',' if !in_text => parts += 1,
+            _ => {}
+        }
+    }
+    parts
 }
 
 /// What is answered.
@@ -196,12 +221,29 @@ mod tests {
             assert_eq!(error, expected, "{pointer}");
             assert!(!error.to_string().contains(CANARY));
         }
-        for body in ["", "{", "null", "[]", "\"hunter2\"", &"[".repeat(100_000)] {
+        for body in ["", "{", "null", "[]", "\"hunter2\"", &"[".repeat(10_000)] {
             assert_eq!(Request::decode(body.as_bytes()).err(), Some(Malformed::Json));
         }
         let mut status = review();
         status["request"]["subResource"] = json!("status");
         assert_eq!(decode(&status).err(), Some(Malformed::Resource));
+    }
+
+    #[test]
+    fn a_body_of_many_parts_is_not_decoded() {
+        let with = |value: Value| {
+            let mut review = review();
+            review["request"]["object"]["spec"] = json!({"value": value});
+            decode(&review).err()
+        };
+        let nested =
+            |count: usize| (0..count / 100).map(|_| (0..99).fold(json!([]), |list, _| json!([list]))).collect();
+        assert_eq!(with(Value::Array(nested(MOST_PARTS))), Some(Malformed::TooMany));
+        assert_eq!(with(Value::Array(nested(MOST_PARTS - 1000))), None);
+        assert_eq!(with(json!(vec![1; MOST_PARTS])), Some(Malformed::TooMany));
+        assert_eq!(with(Value::Array(vec![json!({"": 0}); MOST_PARTS / 2])), Some(Malformed::TooMany));
+        // Of text, nothing counts.
+        assert_eq!(with(json!("[{,\\\"".repeat(MOST_PARTS))), None);
     }
 
     #[test]

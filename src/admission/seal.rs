@@ -190,7 +190,13 @@ impl Copy {
     fn of(text: &str) -> Result<Option<Self>, Refusal> {
         let mut values: Vec<(Range<usize>, Option<Plaintext>)> = Vec::new();
         for range in span::find(text, &["spec", "value"]).unwrap_or_default() {
-            let value: Value = serde_json::from_str(&text[range.clone()]).unwrap_or_default();
+            let part = &text[range.clone()];
+            // Only text is decoded: what else it is, its first byte says, and in memory it could be many times as large.
+            let value: Value = match part.as_bytes().first() {
+                Some(b'"') => serde_json::from_str(part).unwrap_or_default(),
+                Some(b'n') => Value::Null,
+                _ => return Err(Refusal::NotAString),
+            };
             // What begins as sealed text does was judged where it was a value.
             if value.as_str().is_some_and(|text| text.starts_with(SEALED_PREFIX)) {
                 continue;

@@ -6,9 +6,10 @@
 //! | | limit |
 //! |---|---|
 //! | connections at once | further ones wait in the kernel's queue |
-//! | handshake, and the first request on a secret path | a few seconds, or the connection ends |
+//! | handshake, and the first request on a secret path | a few seconds, or the connection ends; but for a number of them that may be used later |
 //! | a connection that has named a secret path | may idle longer than the API server's own 90 s, so that it is never us who close one in use |
 //! | a request, its body and its answer | bounded each; see [`Limits`] |
+//! | an answer that is not taken | the connection ends |
 
 use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
 
@@ -18,6 +19,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -37,9 +40,13 @@ use super::{certificates::Served, http::Proven};
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Connections that may stay as long as others though they have not named a secret path yet. The API server makes some
+    /// that it uses later or never, and a request on one that ends in this moment is lost.
+    pub spare: usize,
     /// Requests in work at once; each may hold its body and what is made of it.
     pub requests: usize,
-    /// Bytes of a body. A review holds two objects, and the API server takes no request above 3 MiB.
+    /// Bytes of a body. A review holds two objects, and the API server takes no more than 256 KiB of annotations, which
+    /// are the only part of ours that can be large; in JSON they can be twice as long.
     pub body: usize,
     /// For the handshake, and then for the first request on a secret path.
     pub handshake: Duration,
@@ -53,8 +60,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
-            requests: 16,
-            body: 3 * 1024 * 1024,
+            spare: 64,
+            // A sealing takes a millisecond or two. A request in work can take ten times its body, and all of them
+            // must fit into the pod beside what the operator knows.
+            requests: 4,
+            body: 1536 * 1024,
             handshake: Duration::from_secs(5),
             request: Duration::from_secs(8),
             idle: Duration::from_secs(120),
@@ -82,6 +92,7 @@ pub async fn serve(
     };
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let places = Arc::new(Semaphore::new(limits.connections));
+    let spare = Arc::new(Semaphore::new(limits.spare));
     let mut connections = JoinSet::new();
     if let Ok(address) = listener.local_addr() {
         info!(%address, "serving the webhooks");
@@ -91,7 +102,8 @@ pub async fn serve(
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let connection = Connection { acceptor: acceptor.clone(), router: router.clone(), limits };
+                    let (acceptor, router, spare) = (acceptor.clone(), router.clone(), Arc::clone(&spare));
+                    let connection = Connection { acceptor, router, limits, spare };
                     let stop = shutdown.clone();
                     connections.spawn(async move {
                         connection.serve(stream, stop).await;
@@ -131,12 +143,17 @@ struct Connection {
     acceptor: TlsAcceptor,
     router: Router,
     limits: Limits,
+    /// Places for those that name no path in time.
+    spare: Arc<Semaphore>,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, shutdown: CancellationToken) {
-        let Self { acceptor, router, limits } = self;
+        let Self { acceptor, router, limits, spare } = self;
         let _ = stream.set_nodelay(true);
+        // Whoever asks and takes no answer, or is gone: the system notices, and ends the connection.
+        #[cfg(target_os = "linux")]
+        let _ = set_tcp_user_timeout(&stream, u32::try_from(limits.request.as_millis()).unwrap_or(u32::MAX));
         let stream = match timeout(limits.handshake, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(%error, "a handshake failed"),
@@ -152,7 +169,7 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = unproven(&proven, limits.handshake) => return debug!("a connection named no path in time"),
+            () = unproven(&proven, limits, &spare) => return debug!("a connection named no path in time"),
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -164,9 +181,15 @@ impl Connection {
     }
 }
 
-/// Ends when a connection should have named a secret path and has not.
-async fn unproven(proven: &Proven, patience: Duration) {
-    sleep(patience).await;
+/// Ends when a connection should have named a secret path and has not. Looked at then and not before: whoever has is known
+/// by then.
+async fn unproven(proven: &Proven, limits: Limits, spare: &Semaphore) {
+    sleep(limits.handshake).await;
+    if !proven.get()
+        && let Ok(_place) = spare.try_acquire()
+    {
+        sleep(limits.idle).await;
+    }
     if proven.get() {
         std::future::pending::<()>().await;
     }

@@ -6,10 +6,13 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 mod apply;
+mod balancer;
 mod closed;
 mod matrix;
+mod memory;
 mod oracle;
 mod replicas;
+mod rights;
 mod rotation;
 mod words;
 
@@ -83,12 +86,14 @@ impl Premises {
     /// The API server takes up policies in the background.
     async fn policies_in_force(&self) {
         let objects = self.site.objects();
+        let copy = self.manifest("probe", &json!({"name": "PROBE", "value": "probe"}));
+        let probe = json!({
+            "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND,
+            "metadata": {"name": "probe", "annotations": {"example.com/copy": copy}},
+            "spec": {"name": "PROBE", "generate": {}},
+        });
+        let probe: ManagedSecret = serde_json::from_value(probe).unwrap();
         poll("the policies to be in force", PATIENCE, || async {
-            let copy = self.manifest("probe", &json!({"name": "PROBE", "value": "probe"}));
-            let mut probe: Value = serde_json::from_str(&copy).unwrap();
-            probe["spec"] = json!({"name": "PROBE", "generate": {}});
-            probe["metadata"]["annotations"] = json!({"example.com/copy": copy});
-            let probe: ManagedSecret = serde_json::from_value(probe).unwrap();
             let answer = objects.create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await;
             Ok(answer.is_err_and(|error| error.to_string().contains("example.com/copy")).then_some(()))
         })
@@ -135,10 +140,17 @@ impl Premises {
         }
     }
 
-    /// Starts an operator, and waits until the API server calls it.
+    /// Starts an operator, and waits until the API server calls both its webhooks.
     pub(crate) async fn start(&self, setup: Setup) -> Running {
+        let stats = setup.webhooks.as_ref().map(|webhooks| Arc::clone(&webhooks.stats));
         let running = setup.start_with(self.config.clone());
-        self.called().await;
+        // They are in two configurations, of which the API server takes note one after the other.
+        poll("both webhooks to be called", PATIENCE, || async {
+            self.called().await;
+            Ok(stats.as_ref().is_none_or(|stats| stats.warn.get() > 0).then_some(()))
+        })
+        .await
+        .unwrap();
         running
     }
 
@@ -151,6 +163,11 @@ impl Premises {
         })
         .await
         .unwrap();
+    }
+
+    /// A client as an administrator who is listed as restorer.
+    pub(crate) async fn restorer(&self) -> Client {
+        self.access().await.client_as(RESTORER, &["system:masters"]).await.unwrap()
     }
 
     /// A manifest of one ManagedSecret.

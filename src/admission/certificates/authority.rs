@@ -38,6 +38,15 @@ pub struct Lifetimes {
     pub overlap: Duration,
 }
 
+impl Lifetimes {
+    /// Whether an authority is valid until nothing that it issued is in use: the next one is made after two thirds of its
+    /// life, is known for one overlap before it issues, and takes a lagging replica's last certificate one more.
+    #[must_use]
+    pub fn are_sound(&self) -> bool {
+        self.authority / 3 >= self.overlap * 2 + self.leaf
+    }
+}
+
 impl Default for Lifetimes {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
@@ -100,6 +109,9 @@ impl Document {
     pub fn due(present: Option<&Self>, now: Timestamp, lives: Lifetimes) -> Result<Option<Self>, AuthorityError> {
         let mut authorities = present.map(|document| document.authorities.clone()).unwrap_or_default();
         let before = authorities.len();
+        // What has run out (the operator was off for long, or an old etcd is back), or is of a clock that was wrong, issues
+        // nothing that anybody trusts: it is no reason to wait.
+        authorities.retain(|authority| authority.is_of(now, lives));
         // An authority is over when what follows it has issued for longer than a certificate lives.
         while let [_, second, ..] = authorities.as_slice()
             && second.is_alone_from(lives) <= now
@@ -162,6 +174,11 @@ impl Authority {
         Ok(Self { created: now, certificate: certificate.pem(), key: key.serialize_pem(), path: hex::encode(path) })
     }
 
+    /// Whether what it issues now can be valid.
+    fn is_of(&self, now: Timestamp, lives: Lifetimes) -> bool {
+        self.created <= later(now, EARLIER) && later(self.created, lives.authority) > now
+    }
+
     /// When it has been known for long enough.
     fn issues_from(&self, lives: Lifetimes) -> Timestamp {
         later(self.created, lives.overlap)
@@ -204,11 +221,12 @@ fn params(created: Timestamp, lives: Lifetimes) -> CertificateParams {
 /// Makes a certificate valid from (a little before) `from`.
 fn limit(params: &mut CertificateParams, from: Timestamp, life: Duration) {
     // The library's type of a date is not ours to name.
-    let date = |at: Timestamp| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at.as_second().try_into().unwrap_or_default())
-    };
-    params.not_before = date(from.saturating_sub(EARLIER).unwrap_or(Timestamp::MIN));
-    params.not_after = date(later(from, life));
+    let date =
+        |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.try_into().unwrap_or_default());
+    params.not_before = date(from.saturating_sub(EARLIER).unwrap_or(Timestamp::MIN).as_second());
+    // Certificates know whole seconds: rounded up, so that none ends before what is said of it.
+    let end = later(from, life);
+    params.not_after = date(end.as_second() + i64::from(end.subsec_nanosecond() > 0));
 }
 
 /// That much later, but within what has a date of four digits.
@@ -240,6 +258,8 @@ mod tests {
         leaf: Duration::from_secs(90),
         overlap: Duration::from_secs(10),
     };
+    /// Seconds by which a clock is wrong for certain.
+    const EARLY_ENOUGH: i64 = 2 * 3600;
     const NAMES: [&str; 2] = ["managed-secrets.shop.svc", "127.0.0.1"];
 
     fn at(seconds: i64) -> Timestamp {
@@ -339,6 +359,36 @@ mod tests {
         }
         // A new one every 600 s, each of which ends its predecessor 110 s later.
         assert_eq!(changes, 8);
+    }
+
+    #[test]
+    fn nothing_is_asked_of_an_authority_that_has_run_out_or_is_of_tomorrow() {
+        for now in [901, 5000, -EARLY_ENOUGH] {
+            let stale = due(None, 0).unwrap();
+            let document = due(Some(&stale), now).unwrap();
+            assert_eq!(document.authorities.len(), 1, "{now}");
+            assert_ne!(document.bundle(), stale.bundle());
+            assert!(trusts(&document.bundle(), &issue(&document, now), NAMES[0], now), "{now}: at once");
+            assert!(due(Some(&document), now).is_none());
+        }
+        // Clocks of replicas differ: that is no reason.
+        assert!(due(Some(&due(None, 0).unwrap()), -EARLY_ENOUGH / 2).is_none());
+        // A second authority goes on without the first.
+        let both = due(Some(&due(None, 0).unwrap()), 600).unwrap();
+        let second = due(Some(&both), 901).unwrap();
+        assert_eq!(second.authorities.len(), 1);
+        assert!(both.bundle().ends_with(&second.bundle()));
+    }
+
+    #[test]
+    fn certificates_last_as_long_as_is_said_of_them() {
+        assert!(Lifetimes::default().are_sound() && LIVES.are_sound());
+        assert!(!Lifetimes { leaf: Duration::from_secs(281), ..LIVES }.are_sound());
+        let now = at(0).saturating_add(Duration::from_millis(700)).unwrap();
+        let document = Document::due(None, now, LIVES).unwrap().unwrap();
+        let leaf = document.issue(&NAMES.map(str::to_owned), now, LIVES).unwrap();
+        assert!(trusts(&document.bundle(), &leaf, NAMES[0], 91), "until 90.7");
+        assert!(!trusts(&document.bundle(), &leaf, NAMES[0], 92));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum FolderError {
 pub struct Content {
     /// What to serve.
     pub certified: CertifiedKey,
-    /// What to trust, in PEM.
+    /// What to trust, in PEM; absent where the folder does not say.
     pub bundle: Option<String>,
     /// Tells this content from another.
     pub fingerprint: Fingerprint,
@@ -67,10 +67,15 @@ pub fn read(folder: &Path) -> Result<Content, FolderError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain_pem).collect();
     let chain = chain.map_err(|_| pem(CERTIFICATE))?;
     let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| pem(KEY))?;
+    // Read last: when all of them are replaced meanwhile, what is served is never newer than what is trusted.
     let bundle = match file(BUNDLE) {
         Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        found => Some(String::from_utf8(found?).map_err(|_| pem(BUNDLE))?),
+        found => Some(String::from_utf8(found?).map_err(|_| pem(BUNDLE))?).filter(|text| !text.trim().is_empty()),
     };
+    if let Some(bundle) = &bundle {
+        let trusted: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect();
+        trusted.ok().filter(|trusted| !trusted.is_empty()).ok_or_else(|| pem(BUNDLE))?;
+    }
     let certified =
         certified(chain, key).map_err(|source| FolderError::Unusable { path: folder.to_owned(), source })?;
     let mut digest = Sha256::new();
@@ -138,6 +143,8 @@ mod tests {
         let without = read(&folder.0).unwrap();
         assert_eq!(without.bundle, None);
         assert_eq!(read(&folder.0).unwrap().fingerprint, without.fingerprint);
+        folder.write(BUNDLE, "\n");
+        assert_eq!(read(&folder.0).unwrap().bundle, None, "as from issuers that have none");
         folder.write(BUNDLE, &certificate);
         let with = read(&folder.0).unwrap();
         assert_eq!(with.bundle, Some(certificate));
@@ -156,6 +163,9 @@ mod tests {
         folder.write(KEY, &pair().1);
         assert!(folder.why_not().contains("cannot be served"), "a key of another certificate");
         folder.write(KEY, &key);
+        folder.write(BUNDLE, "hunter2");
+        assert!(folder.why_not().contains(BUNDLE) && !folder.why_not().contains("hunter2"));
+        folder.write(BUNDLE, "");
         folder.write(CERTIFICATE, "");
         assert!(folder.why_not().contains("cannot be served"));
     }

@@ -68,14 +68,15 @@ impl Registration {
         Self { url, configuration, webhook: WARN_WEBHOOK, segment: WARN }
     }
 
-    /// Makes the configuration say where we are. One that does not exist, or lacks our webhook, is left alone: someone
-    /// has switched it off.
+    /// Makes the configuration say where we are, and whom to trust: `trust` is given the bundle that it has, and says the
+    /// one that it should have; `None` where whoever brings the certificate brings the bundle too. One that does not
+    /// exist, or lacks our webhook, is left alone: someone has switched it off.
     pub async fn inject(
         &self,
         client: &Client,
         reached: &Reached,
         path: &str,
-        bundle: Option<&str>,
+        trust: impl FnOnce(&str) -> Option<String>,
     ) -> Result<(), CallError> {
         let request = Request::new(&self.url);
         let get = request.get(&self.configuration, &GetParams::default()).map_err(CallError::request)?;
@@ -83,7 +84,7 @@ impl Registration {
             Err(CallError::Refused(refusal)) if refusal.is_not_found() => return Ok(()),
             found => found?,
         };
-        let Some(operations) = self.operations(&found, reached, path, bundle) else { return Ok(()) };
+        let Some(operations) = self.operations(&found, reached, path, trust) else { return Ok(()) };
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let operations = Patch::<()>::Json(serde_json::from_value(operations).map_err(|_| CallError::Malformed)?);
         let write = request.patch(&self.configuration, &params, &operations).map_err(CallError::request)?;
@@ -93,13 +94,20 @@ impl Registration {
     }
 
     /// JSON patch operations; `None` where all is well.
-    fn operations(&self, found: &Configuration, reached: &Reached, path: &str, bundle: Option<&str>) -> Option<Value> {
+    fn operations(
+        &self,
+        found: &Configuration,
+        reached: &Reached,
+        path: &str,
+        trust: impl FnOnce(&str) -> Option<String>,
+    ) -> Option<Value> {
         let index = found.webhooks.iter().position(|webhook| webhook.name == self.webhook)?;
         let present = &found.webhooks.get(index)?.client_config;
         let mut wanted = reached.client_config(&format!("{path}/{}", self.segment));
-        wanted["caBundle"] = match bundle {
+        let bundle =
+            present["caBundle"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok()).unwrap_or_default();
+        wanted["caBundle"] = match trust(&String::from_utf8_lossy(&bundle)) {
             Some(bundle) => json!(BASE64_STANDARD.encode(bundle)),
-            // Whoever brings the certificate brings the bundle.
             None => present["caBundle"].clone(),
         };
         let same = ["caBundle", "service", "url"].iter().all(|key| wanted[key] == present[key]);

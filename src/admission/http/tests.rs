@@ -294,6 +294,12 @@ async fn refusals_are_answers_and_warnings_refuse_nothing() {
     let other = warned("ann").await;
     assert_eq!(other["warnings"].as_array().unwrap().len(), 1, "not whether a Secret exists that he may not read");
     assert_eq!(asked.load(SeqCst), 2);
+
+    // Nor does the time tell: as much is asked about one that exists.
+    let there = object("db", json!({"valueFrom": {"secretKeyRef": {"name": "there", "key": "k"}}}));
+    let answer = reviewed(&router, &path, &review("bob", &there, &Value::Null)).await;
+    assert!(answer.get("warnings").is_none());
+    assert_eq!(asked.load(SeqCst), 3);
 }
 
 struct Panicking;

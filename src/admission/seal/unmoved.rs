@@ -20,12 +20,34 @@ pub(super) fn managed_fields(object: &Value, stored: &Value, replace: &[(&'stati
     if present == before || undated(present)? != undated(before)? {
         return None;
     }
-    let mut object = object.clone();
-    for (pointer, value) in replace {
-        *object.pointer_mut(pointer)? = value.clone();
+    let is_same = |pointer: &&str| {
+        let (present, before) = (object.pointer(pointer), stored.pointer(pointer));
+        match (present, before) {
+            (Some(present), Some(before)) => is_same(present, before, pointer, replace),
+            (None, None) => true,
+            _ => false,
+        }
+    };
+    CONTENT.iter().all(is_same).then(|| before.clone())
+}
+
+/// Whether a part of the object, with what replaces parts of it, is what is stored. Not by way of a copy: an object can
+/// be large.
+fn is_same(present: &Value, before: &Value, at: &str, replace: &[(&'static str, Value)]) -> bool {
+    if let Some((_, value)) = replace.iter().find(|(pointer, _)| *pointer == at) {
+        return value == before;
     }
-    let same = CONTENT.iter().all(|pointer| object.pointer(pointer) == stored.pointer(pointer));
-    same.then(|| before.clone())
+    let below = |pointer: &str| pointer.strip_prefix(at).is_some_and(|rest| rest.starts_with('/'));
+    match (present, before) {
+        (Value::Object(present), Value::Object(before)) if replace.iter().any(|(pointer, _)| below(pointer)) => {
+            present.len() == before.len()
+                && present.iter().all(|(key, value)| {
+                    let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    before.get(key).is_some_and(|before| is_same(value, before, &at, replace))
+                })
+        }
+        _ => present == before,
+    }
 }
 
 /// The entries without their dates, in an order of their own.
@@ -80,6 +102,19 @@ mod tests {
         };
         assert_eq!(given_back(&changed("/metadata/labels/a", json!("c")), &stored), None, "a label");
         assert_eq!(given_back(&changed("/spec", json!({"value": "plain", "name": "x"})), &stored), None, "the spec");
+        let mut more = again.clone();
+        more["spec"]["name"] = json!("x");
+        assert_eq!(given_back(&more, &stored), None, "a new field beside the value");
+        more["spec"].as_object_mut().unwrap().remove("value");
+        assert_eq!(given_back(&more, &stored), None, "a field in its place");
+        let mut copied = [stored.clone(), again.clone()];
+        for (object, copy) in copied.iter_mut().zip(["sealed", "plain"]) {
+            object["metadata"]["annotations"] = json!({"a/b~c": copy, "d": "e"});
+        }
+        let [stored_copy, again_copy] = &copied;
+        let replace = [("/spec/value", json!("sealed")), ("/metadata/annotations/a~1b~0c", json!("sealed"))];
+        assert!(managed_fields(again_copy, stored_copy, &replace).is_some());
+        assert_eq!(managed_fields(again_copy, stored_copy, &replace[..1]), None, "a copy that stays in clear");
         let sealed_afresh = managed_fields(&again, &stored, &[("/spec/value", json!("other"))]);
         assert_eq!(sealed_afresh, None, "the value");
     }

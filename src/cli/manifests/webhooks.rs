@@ -2,7 +2,7 @@
 //!
 //! The operator fills in `clientConfig.caBundle` and the path, which is secret; until then, and while it is down, the API
 //! server skips the webhooks (`failurePolicy: Ignore`), and the CRD's own rule refuses what was not sealed. Conditions
-//! keep everything else away: sealed, generated and referenced values, metadata, status and deletes never come here.
+//! keep everything else away: what stands already, metadata, status and deletes never come here.
 
 use serde_json::{Value, json};
 
@@ -100,10 +100,11 @@ fn holds_plaintext() -> String {
     )
 }
 
-/// CEL: its name or its target is new, so somebody else may have it.
+/// CEL: its name or its target is new, so somebody else may have it; or its value is, and may be sealed for another place.
 fn is_new_or_moves() -> &'static str {
     "oldObject == null\n\
      || object.spec.name != oldObject.spec.name\n\
      || object.spec.?delivery != oldObject.spec.?delivery\n\
-     || object.spec.?target != oldObject.spec.?target"
+     || object.spec.?target != oldObject.spec.?target\n\
+     || has(object.spec.value) && object.spec.?value != oldObject.spec.?value"
 }

@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::Premises;
 use crate::{
     harness::poll,
-    integration::operator::{PATIENCE, public_key_of},
+    integration::operator::{PATIENCE, Setup, public_key_of},
 };
 
 const VALUE: &str = "plain-canary-9c41";
@@ -58,10 +58,28 @@ async fn plaintext_is_refused_and_the_rest_goes_through(premises: &Premises, sea
     let meta = json!({"metadata": {"labels": {"value": "x"}, "finalizers": ["example.com/hold"]}});
     let (objects, merge) = (site.objects(), PatchParams::default());
     objects.patch("sealed", &merge, &Patch::Merge(&meta)).await.unwrap();
-    let status = json!({"status": {"observedGeneration": 1}});
-    let trusted = site.objects().patch_status("sealed", &merge, &Patch::Merge(&status)).await;
-    // Status is the operator's, not the webhook's business: it is refused by the policy and by nothing else.
-    assert!(trusted.is_err_and(|error| error.to_string().contains("managedsecrets/status")));
+    // What is stored already does not make plaintext in its place any better.
+    let plain = premises.manifest("sealed", &json!({"name": "SEALED", "value": VALUE}));
+    let patch = json!({"spec": {"value": VALUE}}).to_string();
+    let ways: [(&[&str], &str); 4] = [
+        (&["apply", "-f", "-"], &plain),
+        (&["apply", "--server-side", "--force-conflicts", "-f", "-"], &plain),
+        (&["replace", "-f", "-"], &plain),
+        (&["patch", "msec", "sealed", "--type=merge", "-p", &patch], ""),
+    ];
+    for (way, input) in ways {
+        let message = Premises::refused(&premises.kubectl(way, input).await);
+        assert!(message.contains("managed-secrets seal") && !message.contains(VALUE), "{way:?}: {message}");
+    }
+    assert_eq!(site.get("sealed").await.spec.value.unwrap().0, sealed);
+
+    // Status is no business of the webhook's: whoever may write it does, and for others it is the policy that refuses.
+    let status = Patch::Merge(json!({"status": {"observedGeneration": 1}}));
+    let refused = objects.patch_status("sealed", &merge, &status).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("managedsecrets/status")));
+    let written = Api::<ManagedSecret>::namespaced(premises.restorer().await, &site.namespace);
+    let written = written.patch_status("sealed", &merge, &status).await.unwrap();
+    assert_eq!(written.status.and_then(|status| status.observed_generation), Some(1));
     let free = json!({"metadata": {"finalizers": null}});
     objects.delete("sealed", &DeleteParams::default()).await.unwrap();
     objects.patch("sealed", &merge, &Patch::Merge(&free)).await.unwrap();
@@ -78,7 +96,11 @@ fn with_kind(mut object: Value) -> Value {
 
 /// The operator makes its keys and its certificates, then ends. Returns text sealed for the object `sealed`.
 async fn visited_by_an_operator(premises: &Premises) -> String {
-    let operator = premises.start(premises.setup()).await;
+    visited_by(premises, premises.setup()).await
+}
+
+async fn visited_by(premises: &Premises, setup: Setup) -> String {
+    let operator = premises.start(setup).await;
     let key = public_key_of(&premises.site.client, &premises.operator_namespace).await;
     operator.stop().await;
     crate::integration::objects::sealed(&key, &premises.site.strict("sealed"), VALUE)
@@ -200,11 +222,10 @@ impl Drop for Impostor {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_webhook_that_never_answers() {
     let premises = Premises::new("mute").await;
-    let sealed = visited_by_an_operator(&premises).await;
-    let url = premises.sealing(&premises.site.client).await.webhooks.unwrap()[0].client_config.url.clone().unwrap();
-    let port: u16 = url.split(['/', ':']).nth(4).unwrap().parse().unwrap();
-    // Bound and never accepted from: connections are made by the kernel, and nobody speaks.
-    let _mute = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let setup = premises.setup();
+    // Listens on when the operator has ended, and nobody accepts: connections are made by the kernel, and nobody speaks.
+    let _mute = setup.webhooks.as_ref().unwrap().listener.try_clone().unwrap();
+    let sealed = visited_by(&premises, setup).await;
     let plain = premises.manifest("plain", &json!({"name": "PLAIN", "value": VALUE}));
     let began = Instant::now();
     let message = Premises::refused(&premises.kubectl(&["create", "-f", "-"], &plain).await);

@@ -67,7 +67,8 @@ client-side apply only what is in the last applied configuration. Write the mani
 
 ## Everything else
 
-The webhooks' `matchConditions` keep away what holds nothing in clear, and what is neither new nor renamed. The operator's \
+The webhooks' `matchConditions` keep away what holds nothing in clear, and what brings no new object, name, target or \
+value. The operator's \
 own writes (status, records) went on all the while, and are in no row: they are no calls.
 
 | request | sealing | warning |
@@ -184,7 +185,11 @@ impl Matrix {
                 self.wrong.push(format!("{}, {}: {rule}", way.title, change.title()));
             }
         };
-        rule(calls.warning == 0, "the warning webhook is called for what is neither new nor renamed");
+        let warning = u64::from(change == Change::Changed);
+        rule(
+            calls.warning == warning,
+            "the warning webhook is called for what is not new, or not once for a new value",
+        );
         let same = stored.starts_with(SAME);
         match change {
             Change::Unchanged | Change::Again | Change::Sealed => {
@@ -236,6 +241,11 @@ impl Matrix {
         }
         let rename = ["patch", "msec", "one", "--type=merge", "-p", r#"{"spec":{"name":"RENAMED"}}"#];
         let calls = self.other(&mut rows, "a new `spec.name`", &rename, "").await;
+        assert_eq!(calls, Calls { sealing: 0, warning: 1 });
+        let other = self.installed.site.seal_with(&self.installed.public_key().await, "one", "of no interest either");
+        let other = json!({"spec": {"value": other}}).to_string();
+        let other = ["patch", "msec", "one", "--type=merge", "-p", &other];
+        let calls = self.other(&mut rows, "other sealed text", &other, "").await;
         assert_eq!(calls, Calls { sealing: 0, warning: 1 });
         let restorer = format!("--as={RESTORER}");
         let patch = |patch: &'static str| ["patch", "msec", "one", "--type=merge", "-p", patch];

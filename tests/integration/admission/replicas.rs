@@ -1,25 +1,16 @@
 //! Two operators serve the webhooks at once, while the sealing key is replaced.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::Instant,
-};
+use std::time::Instant;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, Client, Config,
+    Api,
     api::{Patch, PatchParams},
-    client::Body,
 };
 use managed_secrets::{
-    admission::{Stats, certificates::Reached},
     api::{ManagedSecret, keys},
     crypto::{
         Kek, KeyId, Keyring,
@@ -28,109 +19,16 @@ use managed_secrets::{
     },
 };
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
-    net::TcpStream,
-    task::JoinHandle,
+
+use super::{
+    Premises,
+    balancer::{Balancer, answers},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use super::Premises;
-use crate::{
-    harness::poll,
-    integration::{
-        installation::RESTORER,
-        objects::version,
-        operator::{PATIENCE, Setup},
-    },
-};
-
-/// What a Service is in a cluster: one address, and connections to each backend in turn.
-struct Balancer {
-    url: String,
-    backends: Arc<Mutex<Vec<SocketAddr>>>,
-    /// Cancelled to end the connections of now, of which `open` knows.
-    cut: Arc<Mutex<CancellationToken>>,
-    open: TaskTracker,
-    task: JoinHandle<()>,
-}
-
-impl Balancer {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let backends = Arc::<Mutex<Vec<SocketAddr>>>::default();
-        let (cut, open) = (Arc::<Mutex<CancellationToken>>::default(), TaskTracker::new());
-        let (known, next) = (Arc::clone(&backends), AtomicUsize::new(0));
-        let (cuts, tasks) = (Arc::clone(&cut), open.clone());
-        let task = tokio::spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                let backend = {
-                    let known = known.lock().unwrap();
-                    known[next.fetch_add(1, SeqCst) % known.len()]
-                };
-                let cut = cuts.lock().unwrap().clone();
-                tasks.spawn(join(client, backend, cut));
-            }
-        });
-        Self { url, backends, cut, open, task }
-    }
-
-    /// An operator behind this address, once it is [added](Self::add), and what its webhooks count.
-    fn replica(&self, premises: &Premises) -> (Setup, SocketAddr, Arc<Stats>) {
-        let mut setup = premises.setup();
-        let webhooks = setup.webhooks.as_mut().unwrap();
-        webhooks.certificates.reached = Reached::Url { url: self.url.clone(), host: "127.0.0.1".to_owned() };
-        let (address, stats) = (webhooks.listener.local_addr().unwrap(), Arc::clone(&webhooks.stats));
-        (setup, address, stats)
-    }
-
-    /// Adds a backend. The API server keeps connections for long: they are ended, while nothing is sent on them, so that
-    /// new ones go to all backends.
-    async fn add(&self, backend: SocketAddr) {
-        self.backends.lock().unwrap().push(backend);
-        std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
-        self.open.close();
-        self.open.wait().await;
-        self.open.reopen();
-    }
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn join(mut client: TcpStream, backend: SocketAddr, cut: CancellationToken) {
-    let Ok(mut server) = TcpStream::connect(backend).await else { return };
-    if cut.run_until_cancelled(copy_bidirectional(&mut client, &mut server)).await.is_none() {
-        // Until the client has taken note: it sends nothing more.
-        let _ = client.shutdown().await;
-        let _ = client.read_to_end(&mut Vec::new()).await;
-    }
-}
-
-/// Waits until somebody answers over TLS.
-async fn answers(address: SocketAddr) {
-    let mut config = Config::new(format!("https://{address}").parse().unwrap());
-    config.accept_invalid_certs = true;
-    let client = Client::try_from(config).unwrap();
-    poll("the replica to answer", PATIENCE, || async {
-        let request = http::Request::get("/").body(Body::empty()).unwrap();
-        Ok(client.send(request).await.ok())
-    })
-    .await
-    .unwrap();
-}
+use crate::integration::{objects::version, operator::PATIENCE};
 
 /// Adds a new sealing key to the keyring, as a restorer; those that were there open from now on, and seal no more.
 async fn replace_the_sealing_key(premises: &Premises) {
-    let client = super::control_plane().await.access().client_as(RESTORER, &["system:masters"]).await.unwrap();
-    let secrets = Api::<Secret>::namespaced(client, &premises.operator_namespace);
+    let secrets = Api::<Secret>::namespaced(premises.restorer().await, &premises.operator_namespace);
     let data = async |name: &str, key: &str| secrets.get(name).await.unwrap().data.unwrap()[key].0.clone();
     let content = data(keys::KEYRING_NAME, keys::KEYRING_DATA_KEY).await;
     let mut document: Document = serde_json::from_slice(&content).unwrap();

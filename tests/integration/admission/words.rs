@@ -59,6 +59,14 @@ async fn warnings_tell_what_will_wait_and_refuse_nothing() {
     let expected = format!("sealed for {0}/db, used in {0}/misplaced", premises.site.namespace);
     assert!(misplaced.contains(&expected), "{misplaced}");
 
+    // And where it takes the place of another value.
+    create("other", json!({"name": "OTHER", "value": "two"})).await;
+    let sealed = premises.site.get("other").await.spec.value.unwrap().0;
+    let patch = json!({"spec": {"value": sealed}}).to_string();
+    let patched = Premises::ok(&premises.kubectl(&["patch", "msec", "db", "--type=merge", "-p", &patch], "").await);
+    let expected = format!("sealed for {0}/other, used in {0}/db", premises.site.namespace);
+    assert!(patched.contains(&expected), "{patched}");
+
     // A rename to a taken name as well; a new description is no reason to look.
     let rename = r#"{"spec":{"name":"DB","description":"x"}}"#;
     let renamed = premises.kubectl(&["patch", "msec", "follows", "--type=merge", "-p", rename], "").await;

@@ -1,7 +1,7 @@
 //! One installation of everything, for the whole cluster, with the program as a process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::{net::TcpListener, ops::Sub, process::Output};
+use std::{ops::Sub, process::Output};
 
 use managed_secrets::{
     api::{
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::manifest;
 use crate::{
-    harness::{self, ControlPlane, Operator, poll},
+    harness::{self, ControlPlane, Operator, control_plane::quiet_address, poll},
     integration::{
         admission::Scratch,
         installation::RESTORER,
@@ -92,8 +92,7 @@ impl Installed {
         };
         let control_plane = ControlPlane::start_own(&options).await.unwrap();
         let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
-        // Free a moment ago; the operator says so if it is taken since.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let address = quiet_address().unwrap().to_string();
         let url = format!("https://{address}");
         let arguments = ["--log-level=trace", "--webhook-listen", &address, "--webhook-url", &url];
         let operator = Operator::start(&control_plane, PROGRAM, &kubeconfig, &arguments).await.unwrap();
