@@ -353,11 +353,18 @@ impl Reader<'_, '_> {
                 let mut map = Map::new();
                 for (key, value) in entries {
                     let place = tree.node(*key).place;
-                    // A key that no text is as such, as `{{ … }}:` or `*alias:`.
                     let Some(name) = tree.text(*key) else {
-                        let field = path.to_owned();
-                        let message = "must have keys that are text".to_owned();
-                        problems.push(Problem { place, rule: Rule::Field, field, message });
+                        // As `name: {{ … }}` is one. What spec.value holds is judged apart.
+                        let template = matches!(tree.node(*key).shape, Shape::Map(_));
+                        let (rule, message) = if template {
+                            (Rule::Template, "must not be a template: render it first")
+                        } else {
+                            (Rule::Field, "must have keys that are text")
+                        };
+                        if path != VALUE {
+                            let (field, message) = (path.to_owned(), message.to_owned());
+                            problems.push(Problem { place, rule, field, message });
+                        }
                         continue;
                     };
                     let field = join(path, name);
