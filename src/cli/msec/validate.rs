@@ -69,7 +69,7 @@ const METADATA: [&str; 15] = [
 #[command(after_help = "", after_long_help = EXAMPLES)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct ValidateArgs {
-    /// Files and folders, as with -f
+    /// Files and folders, as with -f; what is no YAML and has nothing to do with secrets is passed over
     #[arg(value_name = "FILE")]
     pub paths: Vec<PathBuf>,
 
@@ -93,7 +93,7 @@ pub struct ValidateArgs {
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Report,
 
-    /// What findings call standard input
+    /// What findings call standard input, which is then read as FILE is
     #[arg(long, value_name = "NAME")]
     pub stdin_name: Option<String>,
 }
@@ -136,9 +136,7 @@ impl<'a> Wanted<'a> {
 
 /// Checks manifests without a cluster.
 pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(), CliError> {
-    let mut files = args.files.clone();
-    files.files.extend(args.paths.iter().cloned());
-    if files.files.is_empty() {
+    if args.files.files.is_empty() && args.paths.is_empty() {
         return Err(CliError::Usage("-f is missing: the manifests to check".to_owned()));
     }
     let keys = args.public_key.iter().map(|file| sealing_key::check(&sealing_key::read_file(file)?, None));
@@ -148,9 +146,15 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
         no_secrets: args.no_secrets,
         keys: keys.collect::<Result<_, _>>()?,
     };
-    let mut sources = files.read()?;
+    let mut sources = args.files.read()?;
+    let found = FileArgs { files: args.paths.clone(), recursive: args.files.recursive }.read()?;
+    // As a hook is given whatever was changed, not as somebody names manifests.
+    sources.extend(found.into_iter().map(|source| Source { named: false, ..source }));
     if let Some(name) = &args.stdin_name {
-        sources.iter_mut().filter(|source| source.path.is_none()).for_each(|source| source.name.clone_from(name));
+        for source in sources.iter_mut().filter(|source| source.path.is_none()) {
+            source.name.clone_from(name);
+            source.named = false;
+        }
     }
     let findings = check(&sources, &wanted);
     print(&match args.output {

@@ -26,7 +26,7 @@ pub struct FileArgs {
     pub files: Vec<PathBuf>,
 
     /// Folders with all that are in them
-    #[arg(short = 'R', long, requires = "files")]
+    #[arg(short = 'R', long)]
     pub recursive: bool,
 }
 
