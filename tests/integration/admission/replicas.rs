@@ -128,7 +128,7 @@ async fn answers(address: SocketAddr) {
 }
 
 /// Adds a new sealing key to the keyring, as a restorer; those that were there open from now on, and seal no more.
-async fn replace_the_sealing_key(premises: &Premises) {
+pub(crate) async fn replace_the_sealing_key(premises: &Premises) {
     let client = super::control_plane().await.access().client_as(RESTORER, &["system:masters"]).await.unwrap();
     let secrets = Api::<Secret>::namespaced(client, &premises.operator_namespace);
     let data = async |name: &str, key: &str| secrets.get(name).await.unwrap().data.unwrap()[key].0.clone();
