@@ -106,6 +106,11 @@ fn what_cannot_be_delivered_is_refused_by_name() {
         ),
         (secret(&format!("stringData: {{A_B: {CANARY}, a-b: {CANARY}}}")), vec![], "A_B and a-b both give db-a-b"),
         (secret("stringData: {a: x, b: z}"), vec!["--adopt"], "must have one key to be taken over"),
+        (
+            secret("immutable: true\nstringData: {a: x}"),
+            vec!["--adopt"],
+            "immutable: must not be true to be taken over",
+        ),
         (secret("stringData: {a: x, a: z}"), vec![], "stringData.a: must be given once"),
         (secret("stringData: {a: x}").replace(", namespace: shop", ""), vec![], "metadata.namespace: must be given"),
         (

@@ -92,7 +92,7 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
         (
             format!("{plain}---\n{}", manifest("a", CANARY) + "  target: {name: good}\n"),
             &["--allow-plaintext"],
-            "x.yaml:20:12: error: spec.target.name: must not be the same as at x.yaml:6:3",
+            "x.yaml:20:12: error: spec.target.name: must not be the same as at x.yaml:7:1",
         ),
         (secret.clone(), &["--no-secrets"], "x.yaml:4:1: error: stringData: must not be in a repository"),
         (

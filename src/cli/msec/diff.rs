@@ -41,7 +41,7 @@ Exit codes, as of kubectl diff:
 
 /// Arguments of `diff`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "", after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct DiffArgs {
     /// Which manifests.
     #[command(flatten)]

@@ -37,6 +37,8 @@ use crate::crypto::mss1::Sealed;
 /// Most nodes that aliases may repeat in the objects of one stream: no real manifest comes near, and a few lines can
 /// mean billions.
 const ALIASED_MAX: usize = 10_000;
+/// Most annotations of one object that are told of.
+const COPIES_MAX: usize = 10;
 /// Deepest nesting of an object: only aliases can reach it, for the parser stops before.
 const DEPTH_MAX: usize = 600;
 
@@ -144,10 +146,12 @@ impl<'t> Stream<'t> {
         let shared = aliased || by_alias || found.anchored || self.tree.node(spec).anchored;
         if text.starts_with(SEALED_PREFIX) {
             let sealed = Sealed::parse(text).map_err(|error| {
-                problem(
-                    Rule::Field,
-                    &format!("{error}; seal the value again with `kubectl msec seal --name OBJECT -n NAMESPACE`"),
-                )
+                let trimmed = text.trim_end();
+                if trimmed.len() < text.len() && Sealed::parse(trimmed).is_ok() {
+                    return problem(Rule::Field, "must not end in a line break: a block begins with `|-`, or is none");
+                }
+                let again = "seal the value again with `kubectl msec seal --name OBJECT -n NAMESPACE`";
+                problem(Rule::Field, &format!("{error}; {again}"))
             })?;
             return Ok(Held::Sealed { text, sealed, node: (!shared).then_some(node) });
         }
@@ -178,6 +182,7 @@ impl<'t> Stream<'t> {
             .into_iter()
             .flatten()
             .filter(|(_, text)| text.as_str().is_some_and(holds_a_plain_copy))
+            .take(COPIES_MAX)
             .map(|(key, _)| {
                 let field = format!("metadata.annotations.{key}");
                 let message = "holds a value in clear: remove the annotation, it is of no use in a manifest";

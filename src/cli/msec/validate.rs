@@ -66,7 +66,7 @@ const METADATA: [&str; 15] = [
 
 /// Arguments of `validate`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "", after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct ValidateArgs {
     /// Files and folders, as with -f; what is no YAML and has nothing to do with secrets is passed over
@@ -213,7 +213,7 @@ fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<P
 }
 
 fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
-    let mut problems = object.problems.clone();
+    let mut problems: Vec<_> = object.problems.iter().take(MOST).cloned().collect();
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
     let version = object.json.get("apiVersion").and_then(Value::as_str);
     if version.is_some_and(|version| version != format!("{GROUP}/{VERSION}")) {
@@ -221,7 +221,8 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     }
     problems.extend(metadata(stream, object));
     let unknown = unknown_fields(&object.json);
-    problems.extend(unknown.iter().map(|field| problem(Rule::UnknownField, field, "is no field of the API")));
+    problems
+        .extend(unknown.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is no field of the API")));
     problems.extend(stream.copies(object));
     let held = match stream.held(object) {
         Ok(Held::Nothing) => None,
@@ -235,7 +236,7 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     let judged = held.is_some();
     let about = held.into_iter().flatten().map(|(rule, message)| problem(rule, VALUE, &message));
     problems.extend(about);
-    for violation in violations(&object.json) {
+    for violation in violations(&object.json).into_iter().take(MOST) {
         let field = violation.path.as_str();
         // What spec.value holds was judged above, in more words. What has a problem of its own is not as it was written.
         if !(field == VALUE && judged) && !object.problems.iter().any(|problem| problem.field == field) {
@@ -246,6 +247,8 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
 }
 
 const VALUE: &str = "spec.value";
+/// Most problems of one kind that are told of one object: to find the place of each takes a look at all its fields.
+const MOST: usize = 50;
 
 fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
@@ -253,7 +256,7 @@ fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
     let metadata = object.json.get("metadata").and_then(Value::as_object);
     for (key, value) in metadata.into_iter().flatten() {
         let field = format!("metadata.{key}");
-        if !METADATA.contains(&key.as_str()) {
+        if !METADATA.contains(&key.as_str()) && problems.len() < MOST {
             problems.push(problem(Rule::UnknownField, &field, "is no field of the API"));
         }
         if matches!(key.as_str(), "labels" | "annotations") && !value.is_null() {

@@ -48,7 +48,9 @@ impl FileArgs {
         let (mut sources, mut seen) = (Vec::new(), HashSet::new());
         for path in &self.files {
             let mut add = |path: Option<&Path>, named| {
-                if seen.insert(path.map(Path::to_owned)) {
+                // One file by two names is one file: to write it twice would be to overwrite a change.
+                let one = path.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+                if seen.insert(one) {
                     sources.push(Source::read(path, named)?);
                 }
                 Ok::<_, CliError>(())
@@ -231,7 +233,8 @@ mod tests {
             fs::write(folder.0.join(name), name).unwrap();
         }
         let read = |recursive| {
-            let args = FileArgs { files: vec![folder.0.clone(), folder.0.join("a.yaml")], recursive };
+            let twice = folder.0.join("deep/../a.yaml");
+            let args = FileArgs { files: vec![folder.0.clone(), folder.0.join("a.yaml"), twice], recursive };
             args.read().unwrap().iter().map(|source| source.text.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(read(false), ["a.yaml", "b.yml", "c.json"]);

@@ -164,6 +164,17 @@ fn null_is_no_value_and_sealed_text_may_be_shared() {
 }
 
 #[test]
+fn sealed_text_with_a_line_break_is_told_from_broken_text() {
+    let message = |value: &str| {
+        let text = manifest(value);
+        let stream = Stream::read(&text).unwrap();
+        stream.held(&stream.objects[0]).err().unwrap().message
+    };
+    assert!(message(&format!(" |\n    {GENUINE}")).starts_with("must not end in a line break"));
+    assert!(message(&format!(" {}", &GENUINE[..900])).contains("seal the value again"));
+}
+
+#[test]
 fn copies_in_annotations_are_found() {
     let with = |annotation: &str| {
         format!(

@@ -102,6 +102,9 @@ fn drafts_of(
             format!("must have one key to be taken over with --adopt, for one ManagedSecret delivers one ({from})");
         problems.push(problem("data", text));
     }
+    if args.adopt && secret.json.get("immutable").and_then(Value::as_bool) == Some(true) {
+        problems.push(problem("immutable", format!("must not be true to be taken over with --adopt ({from})")));
+    }
     let type_ = secret.json.get("type").and_then(Value::as_str).unwrap_or(DEFAULT_TARGET_TYPE);
     let (mut drafts, mut names) = (Vec::new(), BTreeMap::new());
     for (key, value) in values {
