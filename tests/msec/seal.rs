@@ -52,7 +52,7 @@ fn a_thousand_manifests_keep_comments_and_order_and_all_but_the_values() {
         // In a block scalar, a comment would be content.
         if written.contains('\n') { text.replacen(" # why", "", 1) } else { text }
     };
-    let before: String = (0..1000).map(|number| format!("--- # {number}\n{}", object(number))).collect();
+    let before: String = (0..1000).flat_map(|number| [format!("--- # {number}\n"), object(number)]).collect();
     folder.write("all.yaml", &before);
     let ran = folder.seal(&["-f", "all.yaml"], "");
     assert_eq!(ran.ok().lines().count(), 1000);
@@ -187,7 +187,7 @@ fn sealing_and_validating_need_no_network_and_no_kubeconfig() {
 fn the_value_is_on_no_command_line_and_in_no_other_file() {
     let folder = Folder::new();
     let text: String = (0..300)
-        .map(|number| format!("---\n{}", manifest(&format!("o-{number}"), &format!("{CANARY}-{number}"))))
+        .flat_map(|number| ["---\n".to_owned(), manifest(&format!("o-{number}"), &format!("{CANARY}-{number}"))])
         .collect();
     folder.write("a.yaml", &text);
     let mut command = folder.command(PLUGIN, &["seal", "-f", "a.yaml", "--public-key", "key.json"]);

@@ -81,10 +81,10 @@ async fn differences(cluster: &ClusterArgs, args: &DiffArgs) -> Result<bool, Cli
             let lines = of_object_lines(&session.client, &stream, object, namespace).await?;
             differs |= !matches!(lines, Lines::Of(ref lines) if lines.is_empty());
             match lines {
-                Lines::New => out.push_str(&format!("{called}: new\n")),
-                Lines::Of(lines) if lines.is_empty() => out.push_str(&format!("{called}: unchanged\n")),
+                Lines::New => out.extend([&called, ": new\n"]),
+                Lines::Of(lines) if lines.is_empty() => out.extend([&called, ": unchanged\n"]),
                 Lines::Of(lines) => {
-                    out.push_str(&format!("{called}:\n"));
+                    out.extend([&called, ":\n"]);
                     out.extend(lines.iter().map(|line| format!("  {line}\n")));
                 }
             }

@@ -207,7 +207,7 @@ impl<'t> Stream<'t> {
                 let key = self.tree.text(*key).unwrap_or_default();
                 rest.strip_prefix(key).is_some_and(|rest| !key.is_empty() && (rest.is_empty() || rest.starts_with('.')))
             };
-            let Some((key, value)) = self.tree.entries(here).iter().filter(fits).next_back() else { break };
+            let Some((key, value)) = self.tree.entries(here).iter().rfind(fits) else { break };
             let length = self.tree.text(*key).map_or(0, str::len);
             place = self.tree.node(*key).place;
             rest = rest[length..].trim_start_matches('.');

@@ -87,7 +87,7 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
                         format!("skipped {called}: {why}")
                     }
                 };
-                said.push_str(&format!("{}: {what}\n", source.name));
+                said.extend([&source.name, ": ", &what, "\n"]);
             }
             if let (Some(path), Some(after)) = (&source.path, rewritten(source, &stream, &replaced)?) {
                 replacements.push(Replacement::prepare(path, &source.text, &after)?);

@@ -45,7 +45,7 @@ Exit codes:
   1  something found
   2  wrong usage, or a file that cannot be read";
 
-/// Fields of metadata that Kubernetes knows (ObjectMeta).
+/// Fields of metadata that Kubernetes knows (`ObjectMeta`).
 const METADATA: [&str; 15] = [
     "annotations",
     "creationTimestamp",
@@ -101,7 +101,7 @@ pub struct ValidateArgs {
 /// How findings are printed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Report {
-    /// FILE:LINE:COLUMN: error: FIELD: RULE, one a line
+    /// One a line, after its place
     #[default]
     Text,
     /// A list
@@ -239,7 +239,8 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     for violation in violations(&object.json).into_iter().take(MOST) {
         let field = violation.path.as_str();
         // What spec.value holds was judged above, in more words. What has a problem of its own is not as it was written.
-        if !(field == VALUE && judged) && !object.problems.iter().any(|problem| problem.field == field) {
+        let said = field == VALUE && judged || object.problems.iter().any(|problem| problem.field == field);
+        if !said {
             problems.push(problem(Rule::Field, field, &violation.message));
         }
     }

@@ -1,7 +1,7 @@
 //! Differences of two specs in words. Pure. Names, descriptions and places are shown, values never.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 
 use serde_json::Value as Json;
 
@@ -31,15 +31,15 @@ pub(super) fn of_spec(
     value: &Value,
 ) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut line = |text: Option<String>| lines.extend(text);
-    line(changes("name", &live.name, &wanted.name));
-    line(changes("description", quoted(live.description()), quoted(wanted.description())));
+    let mut say = |text: Option<String>| lines.extend(text);
+    say(changes("name", &live.name, &wanted.name));
+    say(changes("description", &quoted(live.description()), &quoted(wanted.description())));
     let (from, to) = (source(live), source(wanted));
     if from != to {
         let note = if to == "generate" { " (a new value will be made)" } else { "" };
-        line(Some(format!("source: {from} → {to}{note}")));
+        say(Some(format!("source: {from} → {to}{note}")));
     }
-    line(match value {
+    say(match value {
         Value::Same if from == to => None,
         Value::Same => Some("value: unchanged".to_owned()),
         Value::Changes => Some("value: changes".to_owned()),
@@ -54,13 +54,13 @@ pub(super) fn of_spec(
         let place = |source: &crate::api::types::ValueFrom| {
             format!("{}/{}", source.secret_key_ref.name, source.secret_key_ref.key)
         };
-        line(changes("valueFrom", place(live), place(wanted)));
+        say(changes("valueFrom", &place(live), &place(wanted)));
     }
     if let (Some(live), Some(wanted)) = (&live.generate, &wanted.generate) {
         let text = |generate: &Generate| format!("{} {:?}", generate.length(), generate.alphabet());
-        line(changes("generate", text(live), text(wanted)).map(|text| format!("{text} (at the next rotation)")));
+        say(changes("generate", &text(live), &text(wanted)).map(|text| format!("{text} (at the next rotation)")));
     }
-    line(match (live.delivery(), wanted.delivery()) {
+    say(match (live.delivery(), wanted.delivery()) {
         (Delivery::Secret, Delivery::None) => {
             Some(format!("delivery: Secret → None (the Secret {} goes)", live.target_name(object)))
         }
@@ -70,13 +70,13 @@ pub(super) fn of_spec(
         _ => None,
     });
     let moved = changes("target.name", live.target_name(object), wanted.target_name(object));
-    line(moved.map(|text| format!("{text} (the Secret moves)")));
-    line(changes("target.key", live.target_key(), wanted.target_key()));
+    say(moved.map(|text| format!("{text} (the Secret moves)")));
+    say(changes("target.key", live.target_key(), wanted.target_key()));
     let made = changes("target.type", live.target_type(), wanted.target_type());
-    line(made.map(|text| format!("{text} (the Secret is made anew)")));
-    line(changes("target.adoption", of(live.adoption()), of(wanted.adoption())));
-    line(changes("deletionPolicy", of(live.deletion_policy()), of(wanted.deletion_policy())));
-    line(changes("suspend", live.suspended(), wanted.suspended()));
+    say(made.map(|text| format!("{text} (the Secret is made anew)")));
+    say(changes("target.adoption", &of(live.adoption()), &of(wanted.adoption())));
+    say(changes("deletionPolicy", &of(live.deletion_policy()), &of(wanted.deletion_policy())));
+    say(changes("suspend", &live.suspended(), &wanted.suspended()));
     let of_target = |spec: &ManagedSecretSpec| spec.target.clone().unwrap_or_default();
     let (live, wanted) = (of_target(live), of_target(wanted));
     lines.extend(of_maps("target.labels", live.labels, wanted.labels));
@@ -116,8 +116,7 @@ fn of_maps(
     gone.chain(others).collect()
 }
 
-fn changes(field: &str, live: impl ToString, wanted: impl ToString) -> Option<String> {
-    let (live, wanted) = (live.to_string(), wanted.to_string());
+fn changes<T: Display + PartialEq + ?Sized>(field: &str, live: &T, wanted: &T) -> Option<String> {
     (live != wanted).then(|| format!("{field}: {live} → {wanted}"))
 }
 

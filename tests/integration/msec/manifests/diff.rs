@@ -29,9 +29,7 @@ async fn what_would_change_is_said_in_words() {
             (ran.code, ran.out)
         }
     };
-    let lines = |lines: &[&str]| {
-        (1, format!("{place}:\n{}", lines.iter().map(|line| format!("  {line}\n")).collect::<String>()))
-    };
+    let lines = |lines: &[&str]| (1, format!("{place}:\n  {}\n", lines.join("\n  ")));
     assert_eq!(diff(text.clone()).await, (0, format!("{place}: unchanged\n")));
     assert_eq!(
         diff(text.replace("name: db #", "name: new #").replace(&sealed, CANARY)).await,

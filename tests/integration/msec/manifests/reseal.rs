@@ -107,7 +107,7 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     site.apply("db", json!({"name": "DB", "value": value_of(&text)})).await;
     let ran = reseal("db.yaml").await;
     assert!(ran.code == 1 && ran.out.contains("it is not in step"), "{ran:?}");
-    plugin.folder.file("wide.yaml", &manifest(site, "wide", &site.get("wide").await.spec.value.unwrap().0));
+    plugin.folder.file("wide.yaml", manifest(site, "wide", &site.get("wide").await.spec.value.unwrap().0));
     site.intrude("wide", json!({"stringData": {"value": "forged"}})).await;
     let ran = reseal("wide.yaml").await;
     assert!(ran.code == 1 && ran.out.contains("its Secret wide is not as the operator wrote it"), "{ran:?}");
