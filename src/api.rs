@@ -16,4 +16,4 @@ pub mod validate;
 
 pub use reason::Reason;
 pub use types::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
-pub use validate::{FieldReason, Violation, validate, validate_spec};
+pub use validate::{FieldReason, Violation, unknown_fields, validate, validate_spec};

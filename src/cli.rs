@@ -93,6 +93,7 @@ where
 fn finish(outcome: Result<(), CliError>) -> ExitCode {
     match outcome {
         Ok(()) => Exit::Done.into(),
+        Err(CliError::Found(exit)) => exit.into(),
         Err(error) => {
             eprintln!("error: {error}");
             error.exit().into()

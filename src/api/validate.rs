@@ -73,13 +73,13 @@ impl FieldReason {
     }
 }
 
+static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(super::crd::schema);
+
 /// What the API server would say of `object`, a ManagedSecret as JSON; empty if it would admit it.
 ///
 /// Its name is checked as far as the rules need it; other metadata and status are not looked at.
 #[must_use]
 pub fn validate(object: &Value) -> Vec<Violation> {
-    static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(super::crd::schema);
-
     let mut violations = Vec::new();
     let Some(object) = object.as_object() else {
         violations.push(violation("", "must be an object".to_owned(), FieldReason::TypeInvalid));
@@ -106,6 +106,34 @@ pub fn validate(object: &Value) -> Vec<Violation> {
 #[must_use]
 pub fn validate_spec(metadata_name: &str, spec: &ManagedSecretSpec) -> Vec<Violation> {
     validate(&json!({ "metadata": { "name": metadata_name }, "spec": spec }))
+}
+
+/// Paths of the fields of `object` and of its `spec` that the schema does not know: the server drops them, silently where
+/// a client does not ask for more. Metadata is not looked at.
+#[must_use]
+pub fn unknown_fields(object: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (key, value) in object.as_object().into_iter().flatten() {
+        match (key.as_str(), member(&SCHEMA, key)) {
+            ("spec", Some(schema)) => unknown_in(value, schema, key, &mut unknown),
+            ("apiVersion" | "kind" | "metadata" | "status", _) => {}
+            _ => unknown.push(key.clone()),
+        }
+    }
+    unknown
+}
+
+fn unknown_in(value: &Value, schema: &JSONSchemaProps, path: &str, unknown: &mut Vec<String>) {
+    let Value::Object(fields) = value else { return };
+    if schema.properties.is_none() && additional(schema).is_none() {
+        return;
+    }
+    for (key, value) in fields {
+        match member(schema, key) {
+            Some(schema) => unknown_in(value, schema, &join(path, key), unknown),
+            None => unknown.push(join(path, key)),
+        }
+    }
 }
 
 fn violation(path: &str, message: String, reason: FieldReason) -> Violation {
@@ -301,6 +329,19 @@ mod tests {
         }
         assert_eq!(paths(&json!({})), ["metadata.name", "spec"]);
         assert_eq!(paths(&with(&json!("x"))), ["spec"]);
+    }
+
+    #[test]
+    fn fields_that_the_server_would_drop_are_found() {
+        let mut object = with(&json!({
+            "name": "DB", "valu": "x", "generate": { "length": 3, "charset": "x" },
+            "target": { "labels": { "anything": "goes" }, "nmae": "x" },
+        }));
+        object["sepc"] = json!({});
+        object["status"] = json!({ "anything": 1 });
+        let mut unknown = unknown_fields(&object);
+        unknown.sort();
+        assert_eq!(unknown, ["sepc", "spec.generate.charset", "spec.target.nmae", "spec.valu"]);
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub enum CliError {
     /// No cluster, or none that answers.
     #[error("{0}")]
     Unreachable(String),
+    /// The command did its work, and has printed what it found: only the exit code is left to give.
+    #[error("")]
+    Found(Exit),
 }
 
 impl CliError {
@@ -77,6 +80,7 @@ impl CliError {
             Self::Usage(_) => Exit::Usage,
             Self::Failed(_) => Exit::Failed,
             Self::Unreachable(_) => Exit::Unreachable,
+            Self::Found(exit) => *exit,
         }
     }
 }

@@ -32,6 +32,7 @@ use managed_secrets::{
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+pub(crate) use self::replicas::replace_the_sealing_key;
 use super::{
     installation::RESTORER,
     objects::Site,

@@ -208,6 +208,29 @@ async fn readme_and_guide_can_be_followed() {
     plane.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_in_git_can_be_followed() {
+    let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
+    let operator = operator(&plane).await;
+    bash("a repository", "git init --quiet", &folder.0, &plane).await;
+    let mut git = Story::read("docs/git.md");
+    for (section, says) in [
+        ("The public key", "SHA-256:"),
+        ("Seal files", "deploy/weather.yaml: sealed shop/weather-api-key"),
+        ("Turn Secrets into ManagedSecrets", ""),
+        ("Check manifests", ""),
+        ("Refuse plaintext in commits", ""),
+        ("Say what a change would do", "shop/weather-api-key: unchanged"),
+        ("Seal again for a new key", "deploy/weather.yaml: already current: shop/weather-api-key"),
+    ] {
+        let printed = git.run(section, &folder, &plane).await;
+        assert!(printed.contains(says), "{section}: {printed}");
+    }
+    git.end(&[]);
+    assert_eq!(operator.stop().await.unwrap(), 0);
+    plane.stop().await.unwrap();
+}
+
 /// Sections of the operations page.
 const RESTORE_HERE: &str = "Restore where the operator is installed";
 const LOST_KEYS: &str = "When keys are lost";

@@ -1,15 +1,300 @@
-//! `kubectl msec seal`.
+//! `kubectl msec seal`: one value, every plain value of manifests in place, or Secrets as ManagedSecrets.
+//!
+//! ```text
+//! one value:      standard input, or a prompt ────────────▶ sealed text on standard output
+//! -f:             files ─▶ streams ─▶ jobs ─▶ sealed ─────▶ the same files, or standard output
+//! --from-secret:  file ─▶ Secrets ─▶ ManagedSecrets ──────▶ standard output
+//! ```
+//!
+//! With `-f`, all is read, checked and sealed before the first file is written: where anything is wrong, no file is.
+//! The namespace is the manifest's, or `--namespace`, and never a kubeconfig's: sealed text in Git must not depend on
+//! where somebody's kubectl pointed. With `--public-key`, nothing is asked of a cluster.
+
+mod from_secret;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
 
 use clap::Args;
+use zeroize::Zeroizing;
 
-use crate::cli::CliError;
-use crate::cli::connect::ClusterArgs;
+use super::manifest::files::{FileArgs, Replacement, Source};
+use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
+use super::session::Session;
+use crate::api::keys::GROUP;
+use crate::cli::connect::{ClusterArgs, block_on};
+use crate::cli::seal::sealed;
+use crate::cli::{CliError, KeyArgs, SealScope, print, value};
+use crate::crypto::Plaintext;
+use crate::crypto::mss1::{self, PublishedKey, Scope};
 
-/// Arguments of `seal`.
+const EXAMPLES: &str = "\
+Examples:
+  # One value, read from standard input or asked for
+  printf %s \"$KEY\" | kubectl msec seal --name weather-api-key -n shop
+
+  # Every plain value of a file, in place; comments and order stay
+  kubectl msec seal -f weather-api-key.yaml
+
+  # Without a cluster: its public key is in the repository, and pinned
+  kubectl msec seal -R -f deploy/ --public-key sealing-key.json --fingerprint \"$SHA256\"
+
+  # In a pipe
+  kustomize build . | kubectl msec seal -f - | kubectl apply -f -
+
+  # Secrets that exist as manifests become ManagedSecrets, which take over the Secrets on the cluster
+  kubectl msec seal --from-secret secrets.yaml --adopt > managed-secrets.yaml";
+
+/// Arguments of `seal`. A value is none of them.
 #[derive(Args, Clone, Debug)]
-pub struct SealArgs {}
+#[command(after_long_help = EXAMPLES)]
+#[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
+pub struct SealArgs {
+    /// metadata.name of the ManagedSecret that one value is for (scope strict)
+    #[arg(long, value_name = "OBJECT", conflicts_with_all = ["files", "from_secret"])]
+    pub name: Option<String>,
 
-/// Seal one value, or every plain value of manifests in place.
-pub(super) fn seal(_cluster: &ClusterArgs, _args: &SealArgs) -> Result<(), CliError> {
-    Err(CliError::Usage("not built yet".to_owned()))
+    /// Where sealed text may be used
+    #[arg(long, value_enum, default_value_t)]
+    pub scope: SealScope,
+
+    /// Which manifests: every plain spec.value is sealed in place, standard input to standard output.
+    #[command(flatten)]
+    pub files: FileArgs,
+
+    /// Print the one file that -f names instead of writing it
+    #[arg(long, requires = "files")]
+    pub stdout: bool,
+
+    /// Print the Secrets of this file (- for standard input) as ManagedSecrets
+    #[arg(long, value_name = "FILE", conflicts_with = "files")]
+    pub from_secret: Option<PathBuf>,
+
+    /// Have them take over the Secrets that exist on the cluster (target.adoption: IfUnowned)
+    #[arg(long, requires = "from_secret")]
+    pub adopt: bool,
+
+    /// Which key to seal with.
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// Seals one value, or every plain value of manifests in place.
+pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
+    let namespace = cluster.namespace.as_deref();
+    if let Some(file) = &args.from_secret {
+        return from_secret::convert(cluster, args, file);
+    }
+    if !args.files.files.is_empty() {
+        return seal_files(cluster, args);
+    }
+    let scope = args.scope.of(namespace, args.name.as_deref())?;
+    let key = key(cluster, args)?;
+    print(&format!("{}\n", sealed(&key, &scope, &value::from_standard_input()?)?))
+}
+
+/// The key to seal with; of the cluster only where no file is named.
+fn key(cluster: &ClusterArgs, args: &SealArgs) -> Result<PublishedKey, CliError> {
+    block_on(args.key.key(async || Ok(Session::open(cluster).await?.client)))
+}
+
+/// One value to seal.
+pub(super) struct Job {
+    node: NodeId,
+    /// What for.
+    scope: Scope,
+    value: Plaintext,
+    /// What people call the object.
+    called: String,
+}
+
+fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
+    let sources = args.files.read()?;
+    if args.stdout && sources.len() != 1 {
+        return Err(CliError::Usage("--stdout is for one file".to_owned()));
+    }
+    let mut work = Vec::new();
+    for source in &sources {
+        let Some(stream) = read(source)? else { continue };
+        let jobs = jobs(&stream, cluster.namespace.as_deref(), args.scope)
+            .map_err(|problems| refusal(&source.name, &problems))?;
+        work.push((source, stream, jobs));
+    }
+    // Nothing to seal: no key is needed, and no cluster.
+    let key = if work.iter().all(|(.., jobs)| jobs.is_empty()) { None } else { Some(key(cluster, args)?) };
+    let mut done = Vec::new();
+    for (source, stream, jobs) in &work {
+        let mut replaced = HashMap::new();
+        for job in jobs {
+            // There is a key where there is a job.
+            let Some(key) = &key else { break };
+            let text = mss1::seal(&key.key, &job.scope, &job.value).map_err(|error| match error {
+                mss1::SealError::Scope(rule) => CliError::Usage(format!("{}: {} {rule}", source.name, job.called)),
+                other => CliError::failed("cannot seal", &other),
+            })?;
+            replaced.insert(job.node, text);
+        }
+        done.push((*source, rewritten(source, stream, &replaced)?, jobs));
+    }
+    write(&done, args.stdout)
+}
+
+/// The objects of a file. `None` for one of a folder that cannot be read, and holds nothing of ours.
+pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
+    match Stream::read(&source.text) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(problem) if !source.named && !source.text.contains(GROUP) => {
+            eprintln!("note: left alone: {}", problem.in_file(&source.name));
+            Ok(None)
+        }
+        Err(problem) => Err(refusal(&source.name, &[problem])),
+    }
+}
+
+/// Why nothing is written: the first problem, and how many more there are.
+pub(super) fn refusal(file: &str, problems: &[Problem]) -> CliError {
+    let first = problems.first().map(|problem| problem.in_file(file)).unwrap_or_default();
+    CliError::Usage(match problems.len() {
+        0 | 1 => first,
+        more => format!("{first} (and {} more: `kubectl msec validate` shows all)", more - 1),
+    })
+}
+
+/// The file's text with other values.
+pub(super) fn rewritten(
+    source: &Source,
+    stream: &Stream<'_>,
+    replaced: &HashMap<NodeId, String>,
+) -> Result<Option<String>, CliError> {
+    if replaced.is_empty() {
+        return Ok(None);
+    }
+    let unproven = |_| {
+        let name = &source.name;
+        CliError::Usage(format!("{name}: a value cannot be replaced as it is written: write it in quotes, on one line"))
+    };
+    stream.with(replaced).map(Some).map_err(unproven)
+}
+
+/// What is to seal in a stream, or everything that keeps it from being sealed.
+fn jobs(stream: &Stream<'_>, namespace: Option<&str>, scope: SealScope) -> Result<Vec<Job>, Vec<Problem>> {
+    let (mut jobs, mut problems) = (Vec::new(), Vec::new());
+    for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
+        problems.extend(object.problems.iter().cloned());
+        problems.extend(stream.copies(object));
+        match stream.held(object) {
+            Ok(Held::Plain { text, node }) => match job(stream, object, namespace, scope, text, node) {
+                Ok(job) => jobs.push(job),
+                Err(problem) => problems.push(problem),
+            },
+            Ok(_) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(jobs) } else { Err(problems) }
+}
+
+fn job(
+    stream: &Stream<'_>,
+    object: &Object,
+    namespace: Option<&str>,
+    scope: SealScope,
+    text: &str,
+    node: NodeId,
+) -> Result<Job, Problem> {
+    let problem = |field: &str, message: &str| stream.problem(object, Rule::Field, field, message);
+    let value = Plaintext::new(Zeroizing::new(text.as_bytes().to_vec()))
+        .map_err(|rule| problem("spec.value", &rule.to_string()))?;
+    let namespace = || {
+        let given = object.namespace().or(namespace).map(str::to_owned);
+        given.ok_or_else(|| problem("metadata.namespace", "must be given, here or as -n: a value is sealed for one"))
+    };
+    let name = || {
+        let text = "must be given: a value is sealed for one object (--scope namespace seals for all of a namespace)";
+        object.name().map(str::to_owned).ok_or_else(|| problem("metadata.name", text))
+    };
+    let scope = match scope {
+        SealScope::Strict => Scope::Strict { namespace: namespace()?, name: name()? },
+        SealScope::Namespace => Scope::Namespace { namespace: namespace()? },
+        SealScope::Cluster => Scope::Cluster,
+    };
+    let called = object.called(scope.namespace());
+    Ok(Job { node, scope, value, called })
+}
+
+/// Writes all files, or prints the one; says what was sealed.
+fn write(done: &[(&Source, Option<String>, &Vec<Job>)], stdout: bool) -> Result<(), CliError> {
+    let mut replacements = Vec::new();
+    for (source, after, _) in done {
+        if let (Some(path), Some(after), false) = (&source.path, after, stdout) {
+            replacements.push(Replacement::prepare(path, &source.text, after)?);
+        }
+    }
+    // From here on, only a full or failing disk can keep a file from being replaced.
+    for replacement in replacements {
+        replacement.commit()?;
+    }
+    let mut said = String::new();
+    for (source, after, jobs) in done {
+        let printed = stdout || source.path.is_none();
+        if printed {
+            print(after.as_deref().unwrap_or(&source.text))?;
+        }
+        for job in *jobs {
+            let line = format!("{}: sealed {}\n", source.name, job.called);
+            if printed { eprint!("note: {line}") } else { said.push_str(&line) }
+        }
+    }
+    print(&said)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn manifest(value: &str) -> String {
+        format!(
+            "apiVersion: {GROUP}/v1alpha1\nkind: ManagedSecret\nmetadata: {{name: db}}\nspec:\n  name: DB\n  value: {value}\n"
+        )
+    }
+
+    #[test]
+    fn the_namespace_is_the_manifests_or_the_flags_and_never_guessed() {
+        let text = manifest("hunter2");
+        let stream = Stream::read(&text).unwrap();
+        let scope_of = |namespace, scope| jobs(&stream, namespace, scope).map(|jobs| jobs[0].scope.to_string());
+        assert_eq!(scope_of(Some("shop"), SealScope::Strict).unwrap(), "shop/db");
+        assert_eq!(scope_of(Some("shop"), SealScope::Namespace).unwrap(), "namespace shop");
+        assert_eq!(scope_of(None, SealScope::Cluster).unwrap(), "the whole cluster");
+        let problems = scope_of(None, SealScope::Strict).unwrap_err();
+        assert_eq!(
+            problems[0].in_file("x.yaml"),
+            "x.yaml:3:1: metadata.namespace: must be given, here or as -n: a value is sealed for one"
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_the_first_problem_and_no_value() {
+        for (value, says) in [
+            ("12345678", "must be a quoted string"),
+            ("\"\"", "must not be empty"),
+            ("*hunter2", "must be in quotes"),
+            ("&a hunter2", "without an anchor"),
+            ("\"{{ .Values.hunter2 }}\"", "must not be a template"),
+            ("{{ .Values.hunter2 }}", "must not be a template"),
+            ("[hunter2]", "must be a quoted string"),
+            ("!vault hunter2", "without a tag"),
+            ("mss1.hunter2", "sealed text"),
+            (&"hunter2".repeat(600), "at most 3500"),
+        ] {
+            let text = manifest(value);
+            let stream = Stream::read(&text).unwrap();
+            let problems = jobs(&stream, Some("shop"), SealScope::Strict).err().unwrap();
+            let said = refusal("x.yaml", &problems).to_string();
+            assert!(said.starts_with("x.yaml:6:10: spec.value: ") || said.starts_with("x.yaml:6:"), "{said}");
+            assert!(said.contains(says), "{value}: {said}");
+            assert!(!said.contains("hunter") && !said.contains("1234"), "{said}");
+        }
+    }
 }

@@ -1,15 +1,350 @@
-//! `kubectl msec validate`.
+//! `kubectl msec validate`: manifests checked without a cluster, for pre-commit and CI.
+//!
+//! ```text
+//! files ─▶ streams ─┬─▶ each object: shape, rules, unknown fields, what spec.value holds, annotations ─┐
+//!                   └─▶ all objects: names, targets and objects that are given twice ──────────────────┴─▶ findings
+//! ```
+//!
+//! A finding is something that the cluster would refuse, drop silently or never serve, or a value in clear. It is said
+//! with its place, so that editors and code reviews can show it, and never with what stands there.
 
-use clap::Args;
+mod report;
 
-use crate::cli::CliError;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::manifest::files::{FileArgs, Source};
+use super::manifest::{Held, Kind, Object, Problem, Rule, Stream};
+use crate::api::keys::{GROUP, KIND, VERSION};
+use crate::api::limits::NAMESPACE_MAX;
+use crate::api::types::Delivery;
+use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
 use crate::cli::connect::ClusterArgs;
+use crate::cli::error::Exit;
+use crate::cli::{CliError, print, sealing_key};
+use crate::crypto::Plaintext;
+use crate::crypto::mss1::{PublishedKey, Sealed};
+
+const EXAMPLES: &str = "\
+Examples:
+  # All that is in a folder
+  kubectl msec validate -R -f deploy/
+
+  # Before a commit: no plain Secrets either
+  kubectl msec validate --no-secrets $(git diff --cached --name-only -- '*.yaml')
+
+  # For the code scanning of a CI system
+  kubectl msec validate -R -f deploy/ -o sarif > findings.sarif
+
+Exit codes:
+  0  nothing found
+  1  something found
+  2  wrong usage, or a file that cannot be read";
+
+/// Fields of metadata that Kubernetes knows (`ObjectMeta`).
+const METADATA: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
 
 /// Arguments of `validate`.
 #[derive(Args, Clone, Debug)]
-pub struct ValidateArgs {}
+#[command(after_long_help = EXAMPLES)]
+#[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
+pub struct ValidateArgs {
+    /// Files and folders, as with -f; what is no YAML and has nothing to do with secrets is passed over
+    #[arg(value_name = "FILE")]
+    pub paths: Vec<PathBuf>,
 
-/// Check manifests without a cluster.
-pub(super) fn validate(_cluster: &ClusterArgs, _args: &ValidateArgs) -> Result<(), CliError> {
-    Err(CliError::Usage("not built yet".to_owned()))
+    /// Which manifests.
+    #[command(flatten)]
+    pub files: FileArgs,
+
+    /// Accept plain values: the cluster's webhook seals them
+    #[arg(long)]
+    pub allow_plaintext: bool,
+
+    /// Refuse Secrets that hold data, too
+    #[arg(long)]
+    pub no_secrets: bool,
+
+    /// Require that sealed text is for this public key (sealing-key.json); several times for several keys
+    #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_PUBLIC_KEY")]
+    pub public_key: Vec<PathBuf>,
+
+    /// How findings are printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Report,
+
+    /// What findings call standard input, which is then read as FILE is
+    #[arg(long, value_name = "NAME")]
+    pub stdin_name: Option<String>,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Report {
+    /// One a line, after its place
+    #[default]
+    Text,
+    /// A list
+    Json,
+    /// SARIF 2.1.0, as code scanning reads it
+    Sarif,
+}
+
+/// A problem, and its file.
+pub(super) struct Finding {
+    /// The file's name.
+    pub(super) file: String,
+    /// What is wrong.
+    pub(super) problem: Problem,
+}
+
+/// What is required besides the API's rules.
+#[derive(Default)]
+pub(super) struct Wanted<'a> {
+    namespace: Option<&'a str>,
+    allow_plaintext: bool,
+    no_secrets: bool,
+    keys: Vec<PublishedKey>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Of manifests that are meant for a cluster, whose webhook seals plain values.
+    pub(super) fn with_plaintext(namespace: &'a str) -> Self {
+        Self { namespace: Some(namespace), allow_plaintext: true, ..Self::default() }
+    }
+}
+
+/// Checks manifests without a cluster.
+pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(), CliError> {
+    if args.files.files.is_empty() && args.paths.is_empty() {
+        return Err(CliError::Usage("-f is missing: the manifests to check".to_owned()));
+    }
+    let keys = args.public_key.iter().map(|file| sealing_key::check(&sealing_key::read_file(file)?, None));
+    let wanted = Wanted {
+        namespace: cluster.namespace.as_deref(),
+        allow_plaintext: args.allow_plaintext,
+        no_secrets: args.no_secrets,
+        keys: keys.collect::<Result<_, _>>()?,
+    };
+    let mut sources = args.files.read()?;
+    let found = FileArgs { files: args.paths.clone(), recursive: args.files.recursive }.read()?;
+    // As a hook is given whatever was changed, not as somebody names manifests.
+    sources.extend(found.into_iter().map(|source| Source { named: false, ..source }));
+    if let Some(name) = &args.stdin_name {
+        for source in sources.iter_mut().filter(|source| source.path.is_none()) {
+            source.name.clone_from(name);
+            source.named = false;
+        }
+    }
+    let findings = check(&sources, &wanted);
+    print(&match args.output {
+        Report::Text => report::text(&findings),
+        Report::Json => report::json(&findings)?,
+        Report::Sarif => report::sarif(&findings)?,
+    })?;
+    if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
+}
+
+/// Everything that is wrong, file by file, in the order of the text.
+fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
+    let (mut findings, mut given) = (Vec::new(), Given::default());
+    for source in sources {
+        let mut problems = match Stream::read(&source.text) {
+            Ok(stream) => stream
+                .objects
+                .iter()
+                .flat_map(|object| {
+                    let mut problems = of_object(&stream, object, wanted);
+                    problems.extend(given.twice(source, &stream, object, wanted));
+                    problems
+                })
+                .collect(),
+            // Many a YAML file is a template, or for a program that reads more than YAML.
+            Err(_) if !source.named && !concerns(&source.text, wanted) => Vec::new(),
+            Err(problem) => vec![problem],
+        };
+        problems.sort_by_key(|problem| problem.place);
+        findings.extend(problems.into_iter().map(|problem| Finding { file: source.name.clone(), problem }));
+    }
+    findings
+}
+
+/// Whether a text that cannot be read may hold what is checked here.
+fn concerns(text: &str, wanted: &Wanted<'_>) -> bool {
+    text.contains(GROUP) || text.contains(KIND) || wanted.no_secrets && text.contains("Secret")
+}
+
+/// What is wrong with one object.
+pub(super) fn of_object(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
+    match object.kind {
+        Kind::ManagedSecret => of_managed_secret(stream, object, wanted),
+        Kind::Secret => of_secret(stream, object, wanted),
+    }
+}
+
+fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
+    let holds = |field: &&str| object.json.get(*field).and_then(Value::as_object).is_some_and(|map| !map.is_empty());
+    // What could not be read may hold anything.
+    let unread = !object.problems.is_empty();
+    let field = ["data", "stringData"].into_iter().find(holds).or(unread.then_some("data"));
+    let message = "must not be in a repository: make a ManagedSecret of it with `kubectl msec seal --from-secret`";
+    let found = field.filter(|_| wanted.no_secrets);
+    found.map(|field| stream.problem(object, Rule::PlainSecret, field, message)).into_iter().collect()
+}
+
+fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
+    let mut problems: Vec<_> = object.problems.iter().take(MOST).cloned().collect();
+    let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
+    let version = object.json.get("apiVersion").and_then(Value::as_str);
+    if version.is_some_and(|version| version != format!("{GROUP}/{VERSION}")) {
+        problems.push(problem(Rule::Field, "apiVersion", &format!("must be {GROUP}/{VERSION}")));
+    }
+    problems.extend(metadata(stream, object));
+    let unknown = unknown_fields(&object.json);
+    problems
+        .extend(unknown.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is no field of the API")));
+    problems.extend(stream.copies(object));
+    let held = match stream.held(object) {
+        Ok(Held::Nothing) => None,
+        Ok(Held::Plain { text, .. }) => Some(plaintext(text, wanted)),
+        Ok(Held::Sealed { sealed, .. }) => Some(sealed_text(object, &sealed, wanted)),
+        Err(found) => {
+            problems.push(found);
+            Some(Vec::new())
+        }
+    };
+    let judged = held.is_some();
+    let about = held.into_iter().flatten().map(|(rule, message)| problem(rule, VALUE, &message));
+    problems.extend(about);
+    for violation in violations(&object.json).into_iter().take(MOST) {
+        let field = violation.path.as_str();
+        // What spec.value holds was judged above, in more words. What has a problem of its own is not as it was written.
+        let said = field == VALUE && judged || object.problems.iter().any(|problem| problem.field == field);
+        if !said {
+            problems.push(problem(Rule::Field, field, &violation.message));
+        }
+    }
+    problems
+}
+
+const VALUE: &str = "spec.value";
+/// Most problems of one kind that are told of one object: to find the place of each takes a look at all its fields.
+const MOST: usize = 50;
+
+fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
+    let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
+    let mut problems = Vec::new();
+    let metadata = object.json.get("metadata").and_then(Value::as_object);
+    for (key, value) in metadata.into_iter().flatten() {
+        let field = format!("metadata.{key}");
+        if !METADATA.contains(&key.as_str()) && problems.len() < MOST {
+            problems.push(problem(Rule::UnknownField, &field, "is no field of the API"));
+        }
+        if matches!(key.as_str(), "labels" | "annotations") && !value.is_null() {
+            let texts =
+                value.as_object().is_some_and(|map| map.values().all(|value| value.is_string() || value.is_null()));
+            if !texts {
+                problems.push(problem(Rule::Field, &field, "must be a map of quoted strings"));
+            }
+        }
+    }
+    let namespace = metadata.and_then(|metadata| metadata.get("namespace")).filter(|namespace| !namespace.is_null());
+    let label = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    let fits = |text: &str| {
+        text.len() <= NAMESPACE_MAX
+            && text.as_bytes().iter().all(label)
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+    };
+    if namespace.is_some_and(|namespace| !namespace.as_str().is_some_and(fits)) {
+        let message = format!("must be at most {NAMESPACE_MAX} lower-case letters, digits and `-`");
+        problems.push(problem(Rule::Field, "metadata.namespace", &message));
+    }
+    problems
+}
+
+fn plaintext(text: &str, wanted: &Wanted<'_>) -> Vec<(Rule, String)> {
+    let mut broken = Vec::new();
+    if !wanted.allow_plaintext {
+        let message = "must be sealed: `kubectl msec seal -f FILE` seals it in place";
+        broken.push((Rule::Plaintext, message.to_owned()));
+    }
+    if let Err(rule) = Plaintext::new(Zeroizing::new(text.as_bytes().to_vec())) {
+        broken.push((Rule::Field, rule.to_string()));
+    }
+    broken
+}
+
+fn sealed_text(object: &Object, sealed: &Sealed, wanted: &Wanted<'_>) -> Vec<(Rule, String)> {
+    let mut broken = Vec::new();
+    let scope = sealed.scope();
+    // Where the namespace is not known, the name can still be wrong.
+    let namespace = object.namespace().or(wanted.namespace).or(scope.namespace()).unwrap_or_default();
+    if let Err(place) = scope.fits(namespace, object.name().unwrap_or_default()) {
+        broken.push((Rule::WrongPlace, format!("must be used where it belongs: it is {place}")));
+    }
+    if !wanted.keys.is_empty() && !wanted.keys.iter().any(|key| key.key.key_id() == sealed.key_id()) {
+        let text = format!(
+            "must be sealed for the given public key, not for {}: `kubectl msec reseal -f FILE`",
+            sealed.key_id()
+        );
+        broken.push((Rule::OtherKey, text));
+    }
+    broken
+}
+
+/// What all the files have given so far: each thing with the place that gave it.
+#[derive(Default)]
+struct Given(HashMap<(Rule, String, String), String>);
+
+impl Given {
+    /// What this object gives that another one has given.
+    fn twice(&mut self, source: &Source, stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
+        let (Kind::ManagedSecret, Some(name)) = (object.kind, object.name()) else { return Vec::new() };
+        let namespace = object.namespace().or(wanted.namespace).unwrap_or_default();
+        let mut things = vec![(Rule::DuplicateObject, "metadata.name", name.to_owned())];
+        // The error would quote the spec.
+        let spec = object.json.get("spec").cloned().unwrap_or_default();
+        if let Ok(spec) = serde_json::from_value::<ManagedSecretSpec>(spec) {
+            if spec.delivery() == Delivery::Secret {
+                things.push((Rule::DuplicateTarget, "spec.target.name", spec.target_name(name).to_owned()));
+            }
+            things.push((Rule::DuplicateName, "spec.name", spec.name));
+        }
+        let mut problems = Vec::new();
+        for (rule, field, thing) in things {
+            let place = stream.place(object, field);
+            let here = format!("{}:{}:{}", source.name, place.line, place.column);
+            let first = self.0.entry((rule, namespace.to_owned(), thing)).or_insert_with(|| here.clone());
+            if *first != here {
+                let message = format!("must not be the same as at {first}");
+                problems.push(stream.problem(object, rule, field, &message));
+                // One object given twice has everything twice.
+                if rule == Rule::DuplicateObject {
+                    break;
+                }
+            }
+        }
+        problems
+    }
 }

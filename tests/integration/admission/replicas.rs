@@ -27,7 +27,7 @@ use super::{
 use crate::integration::{objects::version, operator::PATIENCE};
 
 /// Adds a new sealing key to the keyring, as a restorer; those that were there open from now on, and seal no more.
-async fn replace_the_sealing_key(premises: &Premises) {
+pub(crate) async fn replace_the_sealing_key(premises: &Premises) {
     let secrets = Api::<Secret>::namespaced(premises.restorer().await, &premises.operator_namespace);
     let data = async |name: &str, key: &str| secrets.get(name).await.unwrap().data.unwrap()[key].0.clone();
     let content = data(keys::KEYRING_NAME, keys::KEYRING_DATA_KEY).await;

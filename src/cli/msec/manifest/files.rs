@@ -1,0 +1,244 @@
+//! Where manifests come from, and how they go back: files, folders, standard input.
+//!
+//! A file is replaced whole or not at all: the new text is written beside it and takes its place by a rename, so that a
+//! crash leaves the old file or the new one. What is written never holds a value that was sealed. Symbolic links are
+//! followed; permissions stay.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::cli::CliError;
+
+/// Ends of the names of manifests, as kubectl has them.
+const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
+
+/// Which manifests.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FileArgs {
+    /// File, folder, or - for standard input; may be given several times
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Folders with all that are in them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// One manifest.
+pub(in crate::cli::msec) struct Source {
+    /// Where it is; `None` for standard input.
+    pub(in crate::cli::msec) path: Option<PathBuf>,
+    /// What people call it.
+    pub(in crate::cli::msec) name: String,
+    /// Whether it was named, as opposed to found in a folder.
+    pub(in crate::cli::msec) named: bool,
+    /// Its text.
+    pub(in crate::cli::msec) text: Zeroizing<String>,
+}
+
+impl FileArgs {
+    /// Reads them all, files of folders in the order of their names; each file once.
+    pub(in crate::cli::msec) fn read(&self) -> Result<Vec<Source>, CliError> {
+        let (mut sources, mut seen) = (Vec::new(), HashSet::new());
+        for path in &self.files {
+            let mut add = |path: Option<&Path>, named| {
+                // One file by two names is one file: to write it twice would be to overwrite a change.
+                let one = path.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+                if seen.insert(one) {
+                    sources.push(Source::read(path, named)?);
+                }
+                Ok::<_, CliError>(())
+            };
+            if path == Path::new("-") {
+                add(None, true)?;
+            } else if path.is_dir() {
+                let mut found = Vec::new();
+                find(path, self.recursive, &mut found).map_err(|error| unreadable(path, &error))?;
+                for file in found {
+                    add(Some(&file), false)?;
+                }
+            } else {
+                add(Some(path), true)?;
+            }
+        }
+        Ok(sources)
+    }
+}
+
+fn find(folder: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        // Not through links, so that the way has an end.
+        if entry.file_type()?.is_dir() {
+            if recursive {
+                find(&path, recursive, found)?;
+            }
+        } else if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
+            && path.is_file()
+        {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> CliError {
+    CliError::Usage(format!("{}: {error}", path.display()))
+}
+
+impl Source {
+    /// Reads a file, or standard input.
+    pub(in crate::cli::msec) fn read(path: Option<&Path>, named: bool) -> Result<Self, CliError> {
+        let name = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+        let mut bytes = Zeroizing::new(Vec::new());
+        let read = match path {
+            Some(path) => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+            None => io::stdin().lock().read_to_end(&mut bytes),
+        };
+        read.map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
+        let text = String::from_utf8(std::mem::take(&mut *bytes))
+            // The error would give the bytes back.
+            .map_err(|error| Zeroizing::new(error.into_bytes()))
+            .map_err(|_| CliError::Usage(format!("{name}: must be UTF-8")))?;
+        Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text) })
+    }
+}
+
+/// A file's new text, on the disk beside it. Dropped, it is removed.
+pub(in crate::cli::msec) struct Replacement {
+    file: PathBuf,
+    beside: PathBuf,
+    before: Zeroizing<String>,
+    done: bool,
+}
+
+impl Replacement {
+    /// Writes the new text beside the file. The file stays as it is.
+    pub(in crate::cli::msec) fn prepare(file: &Path, before: &str, after: &str) -> Result<Self, CliError> {
+        let failed = |error: io::Error| CliError::Failed(format!("cannot write {}: {error}", file.display()));
+        // Behind a link: the link stays one.
+        let real = fs::canonicalize(file).map_err(failed)?;
+        let permissions = fs::metadata(&real).map_err(failed)?.permissions();
+        let name = real.file_name().unwrap_or_default().to_string_lossy();
+        let beside = real.with_file_name(format!(".{name}.{}.tmp", Uuid::new_v4().simple()));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut out = options.open(&beside).map_err(failed)?;
+        let this = Self { file: real, beside, before: Zeroizing::new(before.to_owned()), done: false };
+        out.write_all(after.as_bytes()).map_err(failed)?;
+        out.set_permissions(permissions).map_err(failed)?;
+        // On the disk before the rename is: or a crash could leave an empty file.
+        out.sync_all().map_err(failed)?;
+        Ok(this)
+    }
+
+    /// Puts the new text in the file's place, unless somebody has changed the file meanwhile.
+    pub(in crate::cli::msec) fn commit(mut self) -> Result<(), CliError> {
+        let failed = |error: io::Error| CliError::Failed(format!("cannot write {}: {error}", self.file.display()));
+        let now = Zeroizing::new(fs::read(&self.file).map_err(failed)?);
+        if *now != self.before.as_bytes() {
+            let file = self.file.display();
+            return Err(CliError::Failed(format!("{file} was changed meanwhile, and is left as it is")));
+        }
+        fs::rename(&self.beside, &self.file).map_err(failed)?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.done {
+            // Nothing more can be done about it; it holds no value that was sealed.
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("managed-secrets-files-{}", Uuid::new_v4().simple()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_permissions_and_through_links() {
+        let folder = Folder::new();
+        let (file, link) = (folder.0.join("a.yaml"), folder.0.join("link.yaml"));
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("a.yaml", &link).unwrap();
+        Replacement::prepare(&link, "old", "new").unwrap().commit().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(folder.names().len(), 2, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_loses_nothing_and_a_change_meanwhile_is_not_overwritten() {
+        let folder = Folder::new();
+        let file = folder.0.join("a.yaml");
+        fs::write(&file, "old").unwrap();
+        // As a crash would: nothing of it is run.
+        std::mem::forget(Replacement::prepare(&file, "old", "new").unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        drop(Replacement::prepare(&file, "old", "newer").unwrap());
+        assert_eq!(folder.names().len(), 2, "only what the crash left");
+
+        let replacement = Replacement::prepare(&file, "old", "new").unwrap();
+        fs::write(&file, "edited").unwrap();
+        let refused = replacement.commit().unwrap_err();
+        assert!(refused.to_string().contains("changed meanwhile"), "{refused}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "edited");
+    }
+
+    #[test]
+    fn folders_are_read_as_kubectl_reads_them() {
+        let folder = Folder::new();
+        fs::create_dir(folder.0.join("deep")).unwrap();
+        for name in ["b.yml", "a.yaml", "c.json", "d.txt", "deep/e.yaml"] {
+            fs::write(folder.0.join(name), name).unwrap();
+        }
+        let read = |recursive| {
+            let twice = folder.0.join("deep/../a.yaml");
+            let args = FileArgs { files: vec![folder.0.clone(), folder.0.join("a.yaml"), twice], recursive };
+            args.read().unwrap().iter().map(|source| source.text.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(read(false), ["a.yaml", "b.yml", "c.json"]);
+        assert_eq!(read(true), ["a.yaml", "b.yml", "c.json", "deep/e.yaml"]);
+        assert!(FileArgs { files: vec![folder.0.join("none.yaml")], recursive: false }.read().is_err());
+    }
+}

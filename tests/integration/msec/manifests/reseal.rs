@@ -1,0 +1,120 @@
+//! `reseal`: the key was replaced, and what is in Git follows, without anybody seeing a value.
+
+use managed_secrets::crypto::mss1::Sealed;
+use serde_json::json;
+
+use super::{CANARY, manifest, value_of};
+use crate::{
+    harness::poll,
+    integration::{
+        admission::{self, Premises, replace_the_sealing_key},
+        msec::{Plugin, user_with},
+        objects::moved,
+        operator::{PATIENCE, public_key_of},
+    },
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
+    let premises = Premises::new("reseal").await;
+    let (site, operator_namespace) = (&premises.site, premises.operator_namespace.as_str());
+    let running = premises.start(premises.setup()).await;
+    let old = public_key_of(&site.client, operator_namespace).await;
+    let plugin = Plugin::on(admission::control_plane().await, site);
+    let reseal = |file: &str| {
+        let arguments = ["reseal", "-f", file, "--operator-namespace", operator_namespace].map(str::to_owned);
+        let plugin = &plugin;
+        async move { plugin.run(&arguments.each_ref().map(String::as_str)).await }
+    };
+    let seal = ["seal", "-f", ".", "--operator-namespace", operator_namespace];
+    // One that is served, one that is delivered nowhere, one that is in Git only, one that is other on the cluster.
+    plugin.folder.file("db.yaml", manifest(site, "db", &format!("'{CANARY}'")));
+    plugin.folder.file("none.yaml", manifest(site, "none", CANARY) + "  delivery: None\n");
+    plugin.folder.file("late.yaml", manifest(site, "late", CANARY));
+    plugin.folder.file("other.yaml", manifest(site, "other", CANARY));
+    plugin.folder.file("wide.yaml", manifest(site, "wide", CANARY));
+    plugin.ok(&plugin.run(&seal).await);
+    for file in ["db.yaml", "none.yaml", "other.yaml", "wide.yaml"] {
+        plugin.ok(&plugin.kubectl(&["apply", "-f", file], b"").await);
+    }
+    site.apply("other", json!({"name": "OTHER", "value": site_sealed(&premises, "other").await})).await;
+    for name in ["db", "other", "wide"] {
+        site.in_step(name).await;
+    }
+    site.served("none").await;
+    let before = site.get("db").await;
+    let text = plugin.folder.read("db.yaml");
+    let current = reseal("db.yaml").await;
+    assert_eq!(plugin.ok(&current), format!("db.yaml: already current: {}/db\n", site.namespace));
+    assert_eq!(plugin.folder.read("db.yaml"), text);
+
+    running.stop().await;
+    replace_the_sealing_key(&premises).await;
+    let running = premises.start(premises.setup()).await;
+    let new = poll("the new key to be published", PATIENCE, || async {
+        let key = public_key_of(&site.client, operator_namespace).await;
+        Ok((key.key_id() != old.key_id()).then_some(key))
+    })
+    .await
+    .unwrap();
+    for name in ["db", "other", "wide"] {
+        site.in_step(name).await;
+    }
+
+    // Without the right to read the Secret, it is said, and the file stays.
+    let rules: &[(&[&str], &str, &str)] =
+        &[(&["get"], "", "configmaps"), (&["get"], "managedsecrets.dev", "managedsecrets")];
+    let user = user_with(site, rules).await;
+    let refused = plugin.impersonating(&user);
+    let file = refused.folder.file("db.yaml", &text);
+    let ran = refused.run(&["reseal", "-f", &file, "--operator-namespace", operator_namespace]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let says = format!(
+        "skipped {0}/db: its Secret cannot be read: you lack a right: `kubectl auth can-i get secrets/db -n {0}` says no",
+        site.namespace
+    );
+    assert!(ran.out.contains(&says), "{ran:?}");
+    assert_eq!(refused.folder.read("db.yaml"), text);
+
+    // All at once: what can be done is done, what cannot is told.
+    let ran = reseal(".").await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for line in [
+        format!("./db.yaml: resealed {}/db", site.namespace),
+        format!("./wide.yaml: resealed {}/wide", site.namespace),
+        format!("./late.yaml: skipped {}/late: it is not on the cluster", site.namespace),
+        format!("./none.yaml: skipped {}/none: it is delivered to no Secret (delivery: None)", site.namespace),
+        format!("./other.yaml: skipped {}/other: the cluster has another value", site.namespace),
+    ] {
+        assert!(ran.out.contains(&line), "{line}: {ran:?}");
+    }
+    assert!(ran.err.ends_with("error: 3 values were not sealed again; why is said above\n"), "{ran:?}");
+    assert!(!format!("{ran:?}").contains(CANARY));
+    let resealed = plugin.folder.read("db.yaml");
+    assert_eq!(text.replace(&value_of(&text), ""), resealed.replace(&value_of(&resealed), ""));
+    assert_eq!(Sealed::parse(&value_of(&resealed)).unwrap().key_id(), new.key_id());
+
+    // Applied, it is no new value.
+    plugin.ok(&plugin.kubectl(&["apply", "-f", "db.yaml"], b"").await);
+    let after = site.in_step("db").await;
+    assert_eq!(after.spec.value.as_ref().unwrap().0, value_of(&resealed));
+    assert_eq!(moved(&after), moved(&before));
+    site.delivers("db", "value", CANARY).await;
+
+    // What somebody else wrote into the Secret is never sealed: it is not the object's value.
+    running.kill().await;
+    plugin.folder.file("db.yaml", &text);
+    site.apply("db", json!({"name": "DB", "value": value_of(&text)})).await;
+    let ran = reseal("db.yaml").await;
+    assert!(ran.code == 1 && ran.out.contains("it is not in step"), "{ran:?}");
+    plugin.folder.file("wide.yaml", manifest(site, "wide", &site.get("wide").await.spec.value.unwrap().0));
+    site.intrude("wide", json!({"stringData": {"value": "forged"}})).await;
+    let ran = reseal("wide.yaml").await;
+    assert!(ran.code == 1 && ran.out.contains("its Secret wide is not as the operator wrote it"), "{ran:?}");
+}
+
+/// Another value for an object, sealed for the premises' key.
+async fn site_sealed(premises: &Premises, name: &str) -> String {
+    let key = public_key_of(&premises.site.client, &premises.operator_namespace).await;
+    crate::integration::objects::sealed(&key, &premises.site.strict(name), "another")
+}

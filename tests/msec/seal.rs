@@ -1,0 +1,237 @@
+//! `seal`: one value, and files in place.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use managed_secrets::crypto::mss1::Sealed;
+
+use super::{CANARY, Folder, PLUGIN, Value, documents, finish, manifest};
+
+#[test]
+fn one_value_is_sealed_from_standard_input() {
+    let folder = Folder::new();
+    let value = format!("{CANARY}\r\n");
+    let ran = folder.seal(&["--name", "db", "-n", "shop"], &value);
+    assert_eq!(folder.open(ran.ok().trim_end(), "shop", "db"), value);
+    assert!(ran.err.contains(&folder.key.public().fingerprint()));
+    let ran = folder.seal(&["--scope", "namespace", "-n", "shop"], &value);
+    assert_eq!(folder.open(ran.ok().trim_end(), "shop", "other"), value);
+    for (arguments, says) in [
+        (&["-n", "shop"][..], "--name is missing"),
+        (&["--name", "db"], "--namespace is missing"),
+        (&["--name", "db", "-n", "shop", CANARY], "standard input"),
+        (&["--name", "db", "-f", "x.yaml"], "cannot be used with"),
+        (&["--adopt"], "--from-secret"),
+        (&["--stdout"], "--filename"),
+    ] {
+        let ran = folder.seal(arguments, &value);
+        assert!(ran.error(2).contains(says), "{ran:?}");
+        assert!(ran.out.is_empty());
+    }
+}
+
+#[test]
+fn a_thousand_manifests_keep_comments_and_order_and_all_but_the_values() {
+    let folder = Folder::new();
+    let styles: [fn(&str) -> String; 6] = [
+        str::to_owned,
+        |value| format!("'{value}'"),
+        |value| format!("\"{value}\""),
+        |value| format!("|-\n    {value}"),
+        |value| format!(">- # folded\n    {value}"),
+        |value| format!("!!str {value}"),
+    ];
+    let value = |number: usize| format!("{CANARY}-{number}");
+    let object = |number: usize| {
+        let written = styles[number % styles.len()](&value(number));
+        let text = manifest(&format!("object-{number}"), &written);
+        // In a block scalar, a comment would be content.
+        if written.contains('\n') { text.replacen(" # why", "", 1) } else { text }
+    };
+    let before: String = (0..1000).flat_map(|number| [format!("--- # {number}\n"), object(number)]).collect();
+    folder.write("all.yaml", &before);
+    let ran = folder.seal(&["-f", "all.yaml"], "");
+    assert_eq!(ran.ok().lines().count(), 1000);
+    assert!(ran.out.starts_with("all.yaml: sealed shop/object-0\nall.yaml: sealed shop/object-1\n"));
+    let after = folder.read("all.yaml");
+    assert!(!after.contains(CANARY));
+    let (old, new) = (documents(&before), documents(&after));
+    assert_eq!((old.len(), new.len()), (1000, 1000));
+    for (number, (mut old, mut new)) in old.into_iter().zip(new).enumerate() {
+        let sealed = new["spec"]["value"].take();
+        assert_eq!(folder.open(sealed.as_str().unwrap(), "shop", &format!("object-{number}")), value(number));
+        assert_eq!(old["spec"]["value"].take(), value(number));
+        assert_eq!(old, new);
+    }
+    // Every byte around the values, comments above all.
+    let around = |text: &str| {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with(CANARY));
+        lines.map(|line| if line.contains("value:") { "value" } else { line }).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(around(&before), around(&after));
+    assert_eq!(before.matches('#').count(), after.matches('#').count());
+}
+
+#[test]
+fn a_file_with_nothing_to_seal_is_not_touched_and_needs_no_key() {
+    let folder = Folder::new();
+    folder.write("a.yaml", &manifest("a", CANARY));
+    folder.seal(&["-f", "a.yaml"], "").ok();
+    let (text, file) = (folder.read("a.yaml"), folder.path.join("a.yaml"));
+    let long_ago = SystemTime::now() - Duration::from_secs(86_400);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+    let modified = || fs::metadata(&file).unwrap().modified().unwrap();
+    let before = modified();
+    for arguments in [&["seal", "-f", "a.yaml"][..], &["seal", "-f", "a.yaml", "--public-key", "key.json"]] {
+        let ran = folder.run(arguments);
+        assert_eq!((ran.ok(), ran.err.as_str()), ("", ""));
+    }
+    assert_eq!((folder.read("a.yaml"), modified()), (text.clone(), before));
+    assert_eq!(folder.run_with(&["seal", "-f", "-"], &text).ok(), text);
+}
+
+#[test]
+fn a_pipe_goes_to_standard_output_and_a_file_can() {
+    let folder = Folder::new();
+    let text = format!("{}---\nkind: ConfigMap\napiVersion: v1\ndata: {{value: x}}\n", manifest("a", CANARY));
+    folder.write("a.yaml", &text);
+    let mode = |mode| fs::set_permissions(folder.path.join("a.yaml"), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o640);
+    for ran in [folder.seal(&["-f", "-"], &text), folder.seal(&["-f", "a.yaml", "--stdout"], "")] {
+        let sealed = documents(ran.ok());
+        assert_eq!(folder.open(sealed[0]["spec"]["value"].as_str().unwrap(), "shop", "a"), CANARY);
+        assert!(ran.err.contains("sealed shop/a") && ran.out.ends_with("data: {value: x}\n"), "{ran:?}");
+    }
+    assert_eq!(folder.read("a.yaml"), text);
+    folder.seal(&["-f", "a.yaml"], "").ok();
+    assert_eq!(fs::metadata(folder.path.join("a.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(folder.files(), ["a.yaml", "key.json"]);
+}
+
+#[test]
+fn where_anything_is_wrong_no_file_is_written() {
+    let folder = Folder::new();
+    let good = manifest("good", CANARY);
+    let cases = [
+        (manifest("bad", "12345678"), "bad.yaml:8:10: spec.value: must be a quoted string"),
+        (manifest("bad", "yes"), "must be a quoted string"),
+        (manifest("bad", &format!("&anchor {CANARY}")), "without an anchor"),
+        (manifest("bad", &format!("*{CANARY}")), "must be in quotes"),
+        (manifest("bad", &format!("'{{{{ {CANARY} }}}}'")), "must not be a template"),
+        (manifest("bad", "''"), "must not be empty"),
+        (manifest("bad", CANARY).replace("  namespace: shop\n", ""), "metadata.namespace: must be given, here or as -n"),
+        (manifest("bad", CANARY).replace("  name: bad # the handle", "  generateName: bad-"), "metadata.name: must be given"),
+        (manifest("bad", CANARY).replace("spec:\n", "spec:\n  value: x\n"), "spec.value: must be given once"),
+        (manifest("bad", CANARY).replace("spec:\n", "spec:\n  <<: {}\n"), "must not be a merge key"),
+        (manifest("bad", CANARY) + "broken: [\n", "not YAML"),
+        (
+            manifest("bad", "mss1.x").replace("  namespace:", &format!("  annotations: {{a: '{{\"apiVersion\":\"managedsecrets.dev/v1alpha1\",\"kind\":\"ManagedSecret\",\"spec\":{{\"value\":\"{CANARY}\"}}}}'}}\n  namespace:")),
+            "metadata.annotations.a: holds a value in clear",
+        ),
+    ];
+    for (bad, says) in cases {
+        folder.write("good.yaml", &good);
+        folder.write("bad.yaml", &bad);
+        let ran = folder.seal(&["-f", "good.yaml", "-f", "bad.yaml"], "");
+        assert!(ran.error(2).contains(says), "{says}: {ran:?}");
+        assert_eq!((folder.read("good.yaml"), folder.read("bad.yaml")), (good.clone(), bad));
+        assert_eq!(folder.files(), ["bad.yaml", "good.yaml", "key.json"]);
+    }
+    assert!(folder.seal(&["-f", "none.yaml"], "").error(2).contains("none.yaml"));
+    let unreachable = folder.run(&["seal", "-f", "good.yaml"]);
+    assert!(unreachable.error(3).contains("no cluster"), "{unreachable:?}");
+}
+
+#[test]
+fn folders_are_sealed_and_what_is_no_manifest_is_left_alone() {
+    let folder = Folder::new();
+    folder.write("deploy/a.yaml", &manifest("a", CANARY));
+    folder.write("deploy/chart/template.yaml", "{{- if .Values.x }}\nkind: ConfigMap\n{{- end }}\n");
+    folder.write("deploy/chart/b.yml", &manifest("b", CANARY));
+    folder.write("deploy/readme.txt", &manifest("c", CANARY));
+    assert_eq!(folder.seal(&["-f", "deploy"], "").ok(), "deploy/a.yaml: sealed shop/a\n");
+    let ran = folder.seal(&["-R", "-f", "deploy"], "");
+    assert_eq!(ran.ok(), "deploy/chart/b.yml: sealed shop/b\n");
+    assert!(ran.err.contains("note: left alone: deploy/chart/template.yaml:1:"), "{ran:?}");
+}
+
+/// A network namespace without a network, in which this user is root.
+const ALONE: [&str; 3] = ["--map-root-user", "--net", PLUGIN];
+
+#[test]
+fn sealing_and_validating_need_no_network_and_no_kubeconfig() {
+    let folder = Folder::new();
+    folder.write("a.yaml", &manifest("a", CANARY));
+    let alone = |arguments: &[&str]| {
+        let mut command = folder.command("unshare", &[&ALONE[..], arguments].concat());
+        command.env_remove("KUBECONFIG");
+        finish(command, CANARY)
+    };
+    let pin = folder.key.public().fingerprint();
+    assert_eq!(
+        alone(&["seal", "-f", "a.yaml", "--public-key", "key.json", "--fingerprint", &pin]).ok(),
+        "a.yaml: sealed shop/a\n"
+    );
+    assert_eq!(alone(&["validate", "-f", "a.yaml", "--public-key", "key.json"]).ok(), "");
+    let one = alone(&["seal", "--name", "db", "-n", "shop", "--public-key", "key.json"]);
+    assert_eq!(folder.open(one.ok().trim_end(), "shop", "db"), CANARY);
+    let wrong = alone(&["seal", "-f", "a.yaml", "--name", "x"]);
+    assert_eq!(wrong.code, 2);
+}
+
+#[test]
+fn the_value_is_on_no_command_line_and_in_no_other_file() {
+    let folder = Folder::new();
+    let text: String = (0..300)
+        .flat_map(|number| ["---\n".to_owned(), manifest(&format!("o-{number}"), &format!("{CANARY}-{number}"))])
+        .collect();
+    folder.write("a.yaml", &text);
+    let mut command = folder.command(PLUGIN, &["seal", "-f", "a.yaml", "--public-key", "key.json"]);
+    let (done, seen) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut child = command.spawn().unwrap();
+    let process = format!("/proc/{}", child.id());
+    let (folder_path, done, seen) = (&folder.path, &done, &seen);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while !done.load(Relaxed) {
+                for file in ["cmdline", "environ"] {
+                    let text = fs::read(format!("{process}/{file}")).unwrap_or_default();
+                    assert!(!String::from_utf8_lossy(&text).contains(CANARY), "{file}");
+                }
+                for entry in fs::read_dir(folder_path).unwrap().flatten() {
+                    if entry.file_name() != "a.yaml" {
+                        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+                        assert!(!text.contains(CANARY), "{:?}", entry.path());
+                        seen.store(true, Relaxed);
+                    }
+                }
+            }
+        });
+        let status = child.wait().unwrap();
+        done.store(true, Relaxed);
+        assert!(status.success());
+    });
+    assert!(seen.load(Relaxed), "other files were looked at");
+    assert!(!folder.read("a.yaml").contains(CANARY));
+}
+
+#[test]
+fn json_stays_json() {
+    let folder = Folder::new();
+    let text = format!(
+        "{{\n\t\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [\n\t\t{{\"apiVersion\": \"managedsecrets.dev/v1alpha1\", \"kind\": \"ManagedSecret\", \
+         \"metadata\": {{\"name\": \"a\", \"namespace\": \"shop\"}},\n\t\t\"spec\": {{\"name\": \"A\", \"value\": \"{CANARY}\\u00e9\\/\\n\"}}}}]\n}}\n"
+    );
+    folder.write("a.json", &text);
+    folder.seal(&["-f", "a.json"], "").ok();
+    let after = folder.read("a.json");
+    let object: Value = serde_json::from_str(&after).unwrap();
+    let sealed = object["items"][0]["spec"]["value"].as_str().unwrap();
+    assert_eq!(folder.open(sealed, "shop", "a"), format!("{CANARY}é/\n"));
+    assert_eq!(after.replace(sealed, &format!("{CANARY}\\u00e9\\/\\n")), text);
+    assert!(Sealed::parse(sealed).is_ok());
+}
