@@ -29,7 +29,8 @@ async fn without_operator(way: Way, git: impl AsyncFn(&Bench) -> Vec<Entry>) -> 
     let bench = Bench::new("gitops-idle").await;
     let git = git(&bench).await;
     let applied = way.apply(&bench, &git, &[], SHORT).await;
-    let object = bench.site.get("weather").await;
+    let object = bench.site.objects().get_opt("weather").await.unwrap();
+    let object = object.unwrap_or_else(|| panic!("{way:?}: {applied:?}"));
     assert!(status(&object).id.is_none(), "{way:?}: served by nobody");
     match way {
         Way::Argocd { .. } => {

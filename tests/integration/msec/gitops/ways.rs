@@ -85,7 +85,9 @@ impl Way {
             }
             Self::PruneApplySet => {
                 let prune = ["apply", "-f", "-", "--prune", "--applyset", OWNER];
-                kubectl(bench, &prune, &["diff", "-f", "-"], &list).await
+                let ran = bench.kubectl(&prune, &list).await;
+                // `kubectl diff` knows nothing of apply sets: it would take their label away.
+                Applied { well: ran.code == 0, said: ran.err, drift: None }
             }
             Self::Helm(major) => {
                 let values = bench.plugin.folder.file("values.json", Entry::values(git));
