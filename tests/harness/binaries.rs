@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 use super::error::{Context, Error, Result};
 use super::supervisor::{Process, Supervisor};
 
@@ -48,8 +50,8 @@ pub fn find_or_build() -> Result<Binaries> {
     if let Some(assets) = env::var_os("KUBEBUILDER_ASSETS").filter(|assets| !assets.is_empty()) {
         return from_folders(Path::new(&assets), Path::new(&assets));
     }
-    let kubernetes = Module::read(&format!("kubernetes-{}", kubernetes_minor()?), "k8s.io/kubernetes")?;
-    let etcd = Module::read("etcd", "go.etcd.io/etcd/server/v3")?;
+    let kubernetes = Module::read(&format!("controlplane/kubernetes-{}", kubernetes_minor()?), "k8s.io/kubernetes")?;
+    let etcd = Module::read("controlplane/etcd", "go.etcd.io/etcd/server/v3")?;
     let cache = cache_folder()?.join("controlplane");
     let kubernetes_folder = cache.join(&kubernetes.version);
     let etcd_folder = cache.join(format!("etcd-{}", etcd.version));
@@ -68,10 +70,28 @@ pub fn find_or_build() -> Result<Binaries> {
 
 /// A folder with a program called `jq`, for the commands of the documents: gojq, built like the rest. Blocks.
 pub fn jq_folder() -> Result<PathBuf> {
-    let module = Module::read("jq", "github.com/itchyny/gojq")?;
+    let module = Module::read("controlplane/jq", "github.com/itchyny/gojq")?;
     let folder = cache_folder()?.join(format!("jq-{}", module.version));
     module.build_unless_there(&folder, "jq", "github.com/itchyny/gojq/cmd/gojq", "-s -w")?;
     Ok(folder)
+}
+
+/// Helm of a major version, 3 or 4, built like the rest. Blocks.
+pub fn helm(major: u8) -> Result<PathBuf> {
+    let (pinned, package) =
+        if major == 3 { ("gitops/helm-3", "helm.sh/helm/v3") } else { ("gitops/helm-4", "helm.sh/helm/v4") };
+    let module = Module::read(pinned, package)?;
+    let folder = cache_folder()?.join(format!("helm-{}", module.version));
+    module.build_unless_there(&folder, "helm", &format!("{package}/cmd/helm"), "-s -w")?;
+    Ok(folder.join("helm"))
+}
+
+/// Our program that applies as Argo CD and Flux do, with their libraries; built again when its source changes. Blocks.
+pub fn appliers() -> Result<PathBuf> {
+    let module = Module::ours("gitops/appliers")?;
+    let folder = cache_folder()?.join(format!("appliers-{}", module.version));
+    module.build_unless_there(&folder, "appliers", ".", "-s -w")?;
+    Ok(folder.join("appliers"))
 }
 
 fn from_folders(kubernetes: &Path, etcd: &Path) -> Result<Binaries> {
@@ -100,7 +120,7 @@ fn cache_folder() -> Result<PathBuf> {
         })
 }
 
-/// A Go module below `tests/controlplane`: it pins the versions of one set of tools.
+/// A Go module below `tests`: it pins the versions of one set of tools.
 struct Module {
     folder: PathBuf,
     package: &'static str,
@@ -110,7 +130,7 @@ struct Module {
 impl Module {
     /// `package` is the required module whose version counts.
     fn read(name: &str, package: &'static str) -> Result<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/controlplane").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
         let go_mod = folder.join("go.mod");
         let text = fs::read_to_string(&go_mod).context("read", &go_mod)?;
         let version = text
@@ -123,6 +143,19 @@ impl Module {
             })?
             .to_owned();
         Ok(Self { folder, package, version })
+    }
+
+    /// A program of our own; what counts as its version is a digest of its source.
+    fn ours(name: &str) -> Result<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+        let entries = fs::read_dir(&folder).context("read", &folder)?;
+        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.sort();
+        let mut digest = Sha256::new();
+        for file in files {
+            digest.update(fs::read(&file).context("read", &file)?);
+        }
+        Ok(Self { folder, package: "", version: hex::encode(&digest.finalize()[..6]) })
     }
 
     /// Linker flags that let the programs report their version: v0.0.0 without them.
