@@ -11,6 +11,7 @@
 //! and [`jsonpath`] (how objects are shown). Values are sealed here, before they leave this process; the only commands
 //! that print one, or hold one that a cluster served, say so in their help.
 
+mod archive;
 mod backup;
 mod create;
 mod delete;
@@ -23,6 +24,7 @@ mod jsonpath;
 mod list;
 mod lookup;
 mod output;
+mod progress;
 mod public_key;
 mod reseal;
 mod restore;
@@ -129,8 +131,8 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Diff(args) => diff::diff(&cluster, &args),
         Command::PublicKey(args) => block_on(public_key::public_key(&cluster, &args)),
         Command::Export(args) => export::export(&cluster, &args),
-        Command::Backup(args) => backup::backup(&cluster, &args),
-        Command::Restore(args) => restore::restore(&cluster, &args),
+        Command::Backup(args) => block_on(backup::backup(&cluster, &args)),
+        Command::Restore(args) => block_on(restore::restore(&cluster, &args)),
         Command::Doctor(args) => doctor::doctor(&cluster, &args),
         Command::Explain(args) => explain::explain(&args),
     }
