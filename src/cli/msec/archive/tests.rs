@@ -52,7 +52,7 @@ fn what_a_server_sets_is_left_out_and_a_stream_reads_back() {
     let archive = intake.archive;
     let text = archive.text().unwrap();
     for word in
-        ["uid:", "ownerReferences", "resourceVersion", "managedFields", "status", "creationTimestamp", "finalizers"]
+        [" uid:", "ownerReferences", "resourceVersion", "managedFields", "status", "creationTimestamp", "finalizers"]
     {
         assert!(!text.contains(word), "{word}: {text}");
     }

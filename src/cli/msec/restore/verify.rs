@@ -38,12 +38,12 @@ impl Found {
         let mut parts = Vec::new();
         if self.waiting > 0 {
             parts.push(format!(
-                "{} secrets are not served yet (does the operator run? The same command, again, waits and writes nothing)",
-                self.waiting
+                "{} not served yet (does the operator run? The same command, again, waits and writes nothing)",
+                secrets(self.waiting)
             ));
         }
         if self.differing > 0 {
-            parts.push(format!("{} secrets differ from the backup", self.differing));
+            parts.push(format!("{} not what the backup has", secrets(self.differing)));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -106,6 +106,11 @@ pub(super) async fn wait(session: &Session, expected: &Expected, timeout: Signed
     }
 }
 
+/// "1 secret is", "2 secrets are".
+fn secrets(n: usize) -> String {
+    if n == 1 { "1 secret is".to_owned() } else { format!("{n} secrets are") }
+}
+
 fn report(states: &BTreeMap<&Place, State>) -> Found {
     let mut found = Found::default();
     let mut same = 0;
@@ -129,7 +134,7 @@ fn report(states: &BTreeMap<&Place, State>) -> Found {
         found.lines.push(format!("ManagedSecret {namespace}/{name} {line}"));
     }
     if same > 0 {
-        found.lines.push(format!("{same} secrets are served with the backup's ids, dates and versions"));
+        found.lines.push(format!("{} served with the backup's ids, dates and versions", secrets(same)));
     }
     found
 }
@@ -240,7 +245,7 @@ mod tests {
         let states = [(&one, State::Waiting("x".to_owned())), (&two, State::Differs("y".to_owned()))];
         let wrong = report(&states.into());
         assert!(
-            wrong.error().is_some_and(|error| error.contains("1 secrets are not served") && error.contains("differ"))
+            wrong.error().is_some_and(|error| error.contains("1 secret is not served") && error.contains("not what"))
         );
     }
 }

@@ -14,8 +14,8 @@ use kube::api::{ApiResource, DynamicObject, PostParams};
 use super::DryRun;
 use super::plan::{Item, Step, Verdict, beside};
 use crate::api::ManagedSecret;
-use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, POLICIES};
-use crate::cli::msec::archive::StoredKeyring;
+use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, POLICIES, TYPE_KEYRING, TYPE_RECORD};
+use crate::cli::msec::archive::{RecordInfo, StoredKeyring};
 use crate::cli::msec::progress::Progress;
 use crate::cli::msec::rights::Right;
 use crate::cli::msec::session::Session;
@@ -119,18 +119,45 @@ impl Writer<'_> {
                 sent.metadata.namespace = Some(namespace.clone());
                 self.create_object(&namespace, &sent).await
             }
-            Item::Keyring(secret) => match self.create_secret(secret, &namespace).await {
+            Item::Keyring(secret) => match self.create_secret(secret, &namespace).await? {
+                Created::Yes(_) => Ok(Verdict::Create),
+                Created::Exists if self.stands(secret, &namespace).await? => Ok(there()),
                 // The operator was faster: this one goes beside its own.
-                Ok(Created::Exists) => {
-                    let stored = StoredKeyring::of(secret);
-                    secret.metadata.name = stored.as_ref().map(beside);
-                    exists(&self.create_secret(secret, &namespace).await?)
+                Created::Exists => {
+                    secret.metadata.name = StoredKeyring::of(secret).as_ref().map(beside);
+                    self.create_or_find(secret, &namespace).await
                 }
-                Ok(created) => exists(&created),
-                Err(trouble) => Err(trouble),
             },
-            Item::Kek(secret) | Item::Record(secret, _) => exists(&self.create_secret(secret, &namespace).await?),
+            Item::Kek(secret) | Item::Record(secret, _) => self.create_or_find(secret, &namespace).await,
         }
+    }
+
+    async fn create_or_find(&self, secret: &SecretObject, namespace: &str) -> Result<Verdict, Trouble> {
+        match self.create_secret(secret, namespace).await? {
+            Created::Yes(_) => Ok(Verdict::Create),
+            Created::Exists if self.stands(secret, namespace).await? => Ok(there()),
+            Created::Exists => Err(Trouble::Conflict("a Secret of this name exists, and is left as it is".to_owned())),
+        }
+    }
+
+    /// Whether what stands in a Secret's place is the same: another restore may run, or the operator be at work.
+    async fn stands(&self, secret: &SecretObject, namespace: &str) -> Result<bool, Trouble> {
+        let api = SecretApi::namespaced(self.session.client.clone(), namespace);
+        let (name, type_) = (secret.metadata.name.as_deref().unwrap_or_default(), secret.type_.as_deref());
+        let right = Right::to("list", "secrets").within(namespace);
+        let fatal = |error| Trouble::Fatal(right.explain_call("cannot read what stands in a Secret's place", &error));
+        if type_ == Some(TYPE_KEYRING) {
+            let here = api.get(name).await.map_err(fatal)?;
+            let same = |here: SecretObject| {
+                here.type_ == secret.type_ && StoredKeyring::of(&here) == StoredKeyring::of(secret)
+            };
+            return Ok(here.is_some_and(same));
+        }
+        // By metadata: a key-encryption key is what its name says, and a record what its annotations say.
+        let selector = format!("metadata.name={name},type={}", type_.unwrap_or_default());
+        let here = api.list_metadata(&selector).await.map_err(fatal)?.into_iter().next();
+        let of = |metadata: &ObjectMeta| RecordInfo::of(metadata).map(|info| (info.id, info.owner));
+        Ok(here.is_some_and(|here| type_ != Some(TYPE_RECORD) || of(&here) == of(&secret.metadata)))
     }
 
     async fn create_secret(&self, secret: &SecretObject, namespace: &str) -> Result<Created, Trouble> {
@@ -204,11 +231,8 @@ impl Writer<'_> {
     }
 }
 
-fn exists(created: &Created) -> Result<Verdict, Trouble> {
-    match created {
-        Created::Yes(_) => Ok(Verdict::Create),
-        Created::Exists => Err(Trouble::Conflict("a Secret of this name exists, and is left as it is".to_owned())),
-    }
+fn there() -> Verdict {
+    Verdict::There(String::new())
 }
 
 /// Whether a policy is of an installation of ours: `NAME`, or `NAME.NAMESPACE`.
