@@ -133,7 +133,7 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Export(args) => export::export(&cluster, &args),
         Command::Backup(args) => block_on(backup::backup(&cluster, &args)),
         Command::Restore(args) => block_on(restore::restore(&cluster, &args)),
-        Command::Doctor(args) => doctor::doctor(&cluster, &args),
+        Command::Doctor(args) => block_on(doctor::doctor(&cluster, &args)),
         Command::Explain(args) => explain::explain(&args),
     }
 }
