@@ -120,7 +120,7 @@ impl admission::Operator for Rest {
     }
 
     fn look_again(&self) -> BoxFuture<'_, ()> {
-        self.keys.look_again().map(drop).boxed()
+        async { drop(self.keys.look_again(&self.keys.get()).await) }.boxed()
     }
 
     fn holder_of_name(&self, namespace: &str, name: &str, object: &str) -> Option<String> {

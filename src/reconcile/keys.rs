@@ -4,10 +4,11 @@
 //! one fresh look: another replica may have rotated, or an administrator restored a keyring beside ours.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::{
@@ -38,15 +39,19 @@ impl Keys {
         Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the keyring again, unless that was done a moment ago. Returns whether it was read.
-    pub async fn look_again(&self) -> bool {
-        {
-            let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| last.elapsed() < LEAST_WAIT) {
-                return false;
-            }
-            *last = Some(Instant::now());
+    /// Reads the keyring again, unless that was done a moment ago. Returns whether there is another keyring than `had`.
+    ///
+    /// One at a time: many objects lack a key at once after a restore, and whoever comes second gets what the first has
+    /// read. Told that nothing is new, it would not be looked at again for minutes.
+    pub async fn look_again(&self, had: &Arc<Keyring>) -> bool {
+        let mut last = self.last_look.lock().await;
+        if !Arc::ptr_eq(had, &self.get()) {
+            return true;
         }
+        if last.is_some_and(|last| last.elapsed() < LEAST_WAIT) {
+            return false;
+        }
+        *last = Some(Instant::now());
         match self.read().await {
             Ok(()) => true,
             Err(error) => {

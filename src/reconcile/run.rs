@@ -342,7 +342,7 @@ impl Operator {
         let fresh_id = Uuid::new_v4().to_string();
         let mut keyring = self.keys.get();
         let mut world = World::new(snapshot.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
-        if world.lacks_a_key() && self.keys.look_again().await {
+        if world.lacks_a_key() && self.keys.look_again(&keyring).await {
             keyring = self.keys.get();
             world = World::new(snapshot, self.settings.clone(), &keyring, now, fresh_id);
         }
@@ -362,7 +362,7 @@ impl Operator {
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
             self.rejected().insert(key.clone(), rejected);
         }
-        if world.lacks_a_key() && self.keys.look_again().await {
+        if world.lacks_a_key() && self.keys.look_again(&keyring).await {
             return Next::After(Duration::from_millis(50));
         }
         debug!(?end, "pass ended");
