@@ -102,7 +102,7 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     clinic.patch(&deployment, &json!({"spec": {"replicas": 0}})).await;
     clinic.finds("problem", "operator", "the Deployment has 0 replicas").await;
     clinic.patch(&deployment, &json!({"spec": {"replicas": 2}})).await;
-    let status = json!({"status": {"replicas": 2, "availableReplicas": 1}});
+    let status = json!({"status": {"replicas": 2, "readyReplicas": 1, "availableReplicas": 1}});
     clinic.patch(&[&deployment[..], &["--subresource=status"]].concat(), &status).await;
     clinic.finds("warning", "operator", "1 of 2 replicas are available").await;
     clinic.kubectl(&["delete", "serviceaccount", keys::OPERATOR_NAME, own[0], own[1]], "").await;
