@@ -105,3 +105,25 @@ pub const CONDITION_READY: &str = "Ready";
 pub const CONDITION_RECONCILING: &str = "Reconciling";
 /// Condition: a person is needed.
 pub const CONDITION_STALLED: &str = "Stalled";
+
+/// Admission policy: whoever has a value delivered somewhere must be allowed to read it where it is.
+pub const POLICY_USER_RIGHTS: &str = "managed-secrets-user-rights";
+/// Admission policy: only the operator and restorers write records and keys.
+pub const POLICY_PROTECTED_SECRETS: &str = "managed-secrets-protected-secrets";
+/// Admission policy: only they write the published sealing key.
+pub const POLICY_PROTECTED_PUBLIC_KEY: &str = "managed-secrets-protected-public-key";
+/// Admission policy: only they write `status`.
+pub const POLICY_PROTECTED_STATUS: &str = "managed-secrets-protected-status";
+/// Admission policy: the operator writes no Secrets but its own.
+pub const POLICY_OPERATOR_WRITES: &str = "managed-secrets-operator-writes";
+/// Admission policy: no annotation holds a manifest with a plain value.
+pub const POLICY_PLAINTEXT_ANNOTATIONS: &str = "managed-secrets-plaintext-annotations";
+/// Every admission policy, as an installation for the whole cluster names it.
+pub const POLICIES: [&str; 6] = [
+    POLICY_USER_RIGHTS,
+    POLICY_PROTECTED_SECRETS,
+    POLICY_PROTECTED_PUBLIC_KEY,
+    POLICY_PROTECTED_STATUS,
+    POLICY_OPERATOR_WRITES,
+    POLICY_PLAINTEXT_ANNOTATIONS,
+];

@@ -75,3 +75,8 @@ const fn sealed_length(namespace: usize, name: usize, bucket: usize) -> usize {
     let bytes = header + SEALED_ENC_BYTES + bucket + AEAD_TAG_BYTES;
     SEALED_PREFIX.len() + (bytes * 4).div_ceil(3)
 }
+
+/// Kubernetes 1.x that this program is tested with: the oldest minor version, and the newest.
+pub const KUBERNETES_MINORS: std::ops::RangeInclusive<u32> = 34..=37;
+/// Days that a certificate authority of the webhooks is valid.
+pub const AUTHORITY_DAYS: u32 = 365;

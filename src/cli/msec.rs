@@ -12,9 +12,10 @@
 //! status says), [`users`] (which pods use its Secret). Values are sealed here, before they leave this process; the only commands
 //! that print one, or hold one that a cluster served, say so in their help.
 
+mod archive;
 mod backup;
 mod change;
-pub(super) mod completion;
+mod completion;
 mod create;
 mod delete;
 mod delivered;
@@ -28,6 +29,7 @@ mod list;
 mod lookup;
 mod manifest;
 mod output;
+mod progress;
 mod public_key;
 mod reseal;
 mod restore;
@@ -47,9 +49,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::connect::{ClusterArgs, block_on};
+use super::connect::block_on;
 use super::error::EXIT_CODES;
 use super::{CliError, finish, parse};
+use session::ClusterArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -141,9 +144,9 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Diff(args) => diff::diff(&cluster, &args),
         Command::PublicKey(args) => block_on(public_key::public_key(&cluster, &args)),
         Command::Export(args) => block_on(export::export(&cluster, &args)),
-        Command::Backup(args) => backup::backup(&cluster, &args),
-        Command::Restore(args) => restore::restore(&cluster, &args),
-        Command::Doctor(args) => doctor::doctor(&cluster, &args),
+        Command::Backup(args) => block_on(backup::backup(&cluster, &args)),
+        Command::Restore(args) => block_on(restore::restore(&cluster, &args)),
+        Command::Doctor(args) => block_on(doctor::doctor(&cluster, &args)),
         Command::Explain(args) => explain::explain(&args),
     }
 }

@@ -85,6 +85,14 @@ pub fn verify<'k>(
     keyed.verify(tag.into()).map_err(|_| MacError::Mismatch)
 }
 
+/// The seed that the text of a mac annotation names, believed as far as a name goes; `None` if the text is not one.
+#[must_use]
+pub fn seed_named(mac: &str) -> Option<SeedId> {
+    let decoded = BASE64_STANDARD.decode(mac).ok()?;
+    let (seed_id, tag) = decoded.split_first_chunk::<8>()?;
+    (tag.len() == 32).then_some(SeedId(*seed_id))
+}
+
 /// The text of the commitment annotation.
 #[must_use]
 pub fn commitment_text(commitment: &[u8; 32]) -> String {
@@ -186,6 +194,7 @@ mod tests {
     #[test]
     fn matches_the_frozen_vector() {
         assert_eq!(sign(&seed(), &input(), &commitment()).unwrap(), VECTOR);
+        assert_eq!((seed_named(VECTOR), seed_named(&VECTOR[4..])), (Some(seed().id()), None));
         let seed = seed();
         assert_eq!(verify(|id| (id == seed.id()).then_some(&seed), &input(), &commitment(), VECTOR), Ok(()));
     }

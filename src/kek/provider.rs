@@ -45,9 +45,9 @@ pub enum KekFileError {
 
 impl Provider {
     /// What the provider is called in a keyring when it is [`Provider::Local`].
-    pub(super) const LOCAL: &str = "local";
+    pub const LOCAL: &str = "local";
     /// What the provider is called in a keyring when it is [`Provider::File`].
-    pub(super) const FILE: &str = "file";
+    pub const FILE: &str = "file";
 
     /// Reads a KEK file: 32 bytes, or their base64 with or without a line end.
     pub fn file(path: &Path) -> Result<Self, KekFileError> {

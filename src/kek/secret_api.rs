@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use self::error::{CallError, Refusal, RefusalKind};
-use self::object::Manifest;
+pub use self::object::Manifest;
 pub use self::object::{SecretBytes, SecretObject};
 use crate::api::keys::FIELD_MANAGER;
 
@@ -89,12 +89,37 @@ impl SecretApi {
 
     /// All Secrets that a field selector selects, read live.
     pub async fn list(&self, field_selector: &str) -> Result<Vec<SecretObject>, CallError> {
+        self.pages(field_selector, |_| ()).await
+    }
+
+    /// The same; `seen` is told after each page how many there are so far.
+    pub async fn pages(
+        &self,
+        field_selector: &str,
+        mut seen: impl FnMut(usize),
+    ) -> Result<Vec<SecretObject>, CallError> {
         let mut found = Vec::new();
         let mut params = ListParams::default().fields(field_selector).limit(PAGE);
         loop {
             let request = self.request().list(&params).map_err(CallError::request)?;
             let page: List<SecretObject> = call(&self.client, request).await?;
             found.extend(page.items.into_iter().flatten());
+            seen(found.len());
+            match page.metadata.next {
+                Some(next) if !next.is_empty() => params = params.continue_token(&next),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Metadata of all Secrets that a field selector selects: their data is never sent.
+    pub async fn list_metadata(&self, field_selector: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        let mut found = Vec::new();
+        let mut params = ListParams::default().fields(field_selector).limit(PAGE);
+        loop {
+            let request = self.request().list_metadata(&params).map_err(CallError::request)?;
+            let page: List<MetadataOnly> = call(&self.client, request).await?;
+            found.extend(page.items.into_iter().flatten().map(|item| item.metadata));
             match page.metadata.next {
                 Some(next) if !next.is_empty() => params = params.continue_token(&next),
                 _ => return Ok(found),
@@ -113,8 +138,11 @@ impl SecretApi {
     /// Writes the whole object by a forced server-side apply; its new metadata. A uid and a resourceVersion in its
     /// metadata are preconditions.
     pub async fn apply(&self, object: &SecretObject) -> Result<ObjectMeta, CallError> {
+        self.patch(object, PatchParams::apply(FIELD_MANAGER).force()).await
+    }
+
+    async fn patch(&self, object: &SecretObject, params: PatchParams) -> Result<ObjectMeta, CallError> {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let params = PatchParams::apply(FIELD_MANAGER).force();
         let request =
             self.request().patch(name, &params, &Patch::Apply(Manifest::from(object))).map_err(CallError::request)?;
         call::<MetadataOnly>(&self.client, request).await.map(|object| object.metadata)
@@ -122,9 +150,18 @@ impl SecretApi {
 
     /// Writes the object if none of its name exists.
     pub async fn create(&self, object: SecretObject) -> Result<Created, CallError> {
+        self.create_only(object, PatchParams::apply(FIELD_MANAGER).force()).await
+    }
+
+    /// Has the API server say what [`SecretApi::create`] would do, and write nothing.
+    pub async fn create_dry_run(&self, object: SecretObject) -> Result<Created, CallError> {
+        self.create_only(object, PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() }).await
+    }
+
+    async fn create_only(&self, object: SecretObject, params: PatchParams) -> Result<Created, CallError> {
         let mut object = object;
         object.metadata.resource_version = Some(CREATE_ONLY.to_owned());
-        match self.apply(&object).await {
+        match self.patch(&object, params).await {
             Ok(metadata) => Ok(Created::Yes(Box::new(metadata))),
             Err(CallError::Refused(refusal)) if refusal.is_conflict() => Ok(Created::Exists),
             Err(error) => Err(error),

@@ -133,13 +133,6 @@ impl Plugin {
         finish(command, input).await
     }
 
-    /// What must succeed: what it printed.
-    #[track_caller]
-    pub(crate) fn ok(&self, ran: &Ran) -> String {
-        assert_eq!(ran.code, 0, "{}", ran.err);
-        ran.out.clone()
-    }
-
     fn path(&self) -> String {
         let kubectl = self.kubectl.parent().unwrap_or(Path::new("/"));
         let others = env::var("PATH").unwrap_or_default();

@@ -30,6 +30,13 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// What it printed; it must have succeeded.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> String {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self.out.clone()
+    }
+
     /// The one line that an error is.
     #[track_caller]
     pub(crate) fn error(&self, code: i32) -> &str {

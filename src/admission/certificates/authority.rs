@@ -20,6 +20,8 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::api::limits::AUTHORITY_DAYS;
+
 /// What a stored document says it is.
 const FORMAT: &str = "MSW1";
 /// Random bytes of a secret path.
@@ -50,7 +52,7 @@ impl Lifetimes {
 impl Default for Lifetimes {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
-        Self { authority: 365 * day, leaf: 14 * day, overlap: day / 24 }
+        Self { authority: AUTHORITY_DAYS * day, leaf: 14 * day, overlap: day / 24 }
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn secrets() -> ArgValueCompleter {
 }
 
 /// For `--namespace`.
-pub(in crate::cli) fn namespaces() -> ArgValueCandidates {
+pub(super) fn namespaces() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let names = ask(async |session: Session| {
             let namespaces = Api::<Namespace>::all(session.client);
@@ -116,7 +116,7 @@ pub(in crate::cli) fn namespaces() -> ArgValueCandidates {
 }
 
 /// For `--context`.
-pub(in crate::cli) fn contexts() -> ArgValueCandidates {
+pub(super) fn contexts() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let contexts = Kubeconfig::read().map(|kubeconfig| kubeconfig.contexts).unwrap_or_default();
         contexts.into_iter().map(|context| CompletionCandidate::new(context.name)).collect()

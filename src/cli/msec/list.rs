@@ -17,10 +17,9 @@ use super::jsonpath::{self, Template};
 use super::lookup::Called;
 use super::output::{Output, OutputArgs, without_managed_fields};
 use super::rights::Right;
-use super::session::Session;
+use super::session::{ClusterArgs, Session};
 use super::table::{Layout, Table};
 use crate::api::ManagedSecret;
-use crate::cli::connect::ClusterArgs;
 use crate::cli::{CliError, print};
 
 /// Arguments of `get`.

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::session::Session;
-use crate::cli::connect::ClusterArgs;
+use super::session::{ClusterArgs, Session};
 use crate::cli::{CliError, KeyArgs, print, sealing_key};
 
 /// Arguments of `public-key`.

@@ -1,15 +1,195 @@
-//! `kubectl msec restore`.
+//! `kubectl msec restore`: a backup into this cluster or another, with ids, dates, versions and values kept.
+//!
+//! ```text
+//!  files ─▶ Archive ─┐
+//!                    ├─▶ plan (pure) ─▶ asked ─▶ keys ─▶ records ─▶ ManagedSecrets ─▶ wait ─▶ compared with the backup
+//!  cluster ─▶ Standing ┘                          create-only writes, in this order
+//! ```
+//!
+//! Guarantees: nothing that exists is overwritten or deleted. What is there as the backup has it is left, what is there
+//! otherwise is a conflict that is told, and everything else goes on. So a restore that was interrupted is run again, and
+//! a second run writes nothing.
+//!
+//! A record carries no owner, so the operator takes it over for the ManagedSecret of its name: that is why records come
+//! first. A ManagedSecret whose record could not be restored is not created: it would become a new secret.
 
-use clap::Args;
+mod confirm;
+mod plan;
+mod standing;
+mod verify;
+mod write;
 
-use crate::cli::CliError;
-use crate::cli::connect::ClusterArgs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+
+use self::plan::{Step, Verdict};
+use super::archive::{Archive, Intake};
+use super::session::{ClusterArgs, Session};
+use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use crate::cli::{CliError, print};
+
+const EXAMPLES: &str = "\
+Examples:
+  # What would be done; the second asks the cluster's own admission as well
+  kubectl msec restore backup.yaml --dry-run=client
+  kubectl msec restore backup.yaml --dry-run=server
+
+  # Into a new cluster, before the operator is installed: there is nobody to wait for yet
+  kubectl msec restore backup/ --create-namespaces --wait=false
+
+  # Once more when the operator runs: writes nothing, and compares ids, dates and versions with the backup
+  kubectl msec restore backup/ --yes
+
+Nothing that exists is overwritten or deleted. Where the admission policies are in force, only restorers may do this:
+managed-secrets manifests --restorer USER.";
 
 /// Arguments of `restore`.
 #[derive(Args, Clone, Debug)]
-pub struct RestoreArgs {}
+#[command(after_long_help = EXAMPLES)]
+pub struct RestoreArgs {
+    /// Files that `backup` wrote, folders of such files, or - for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
 
-/// Restore a backup into a cluster.
-pub(super) fn restore(_cluster: &ClusterArgs, _args: &RestoreArgs) -> Result<(), CliError> {
-    Err(CliError::Usage("not built yet".to_owned()))
+    /// Only say what would be done: judged by this program, or by the server as well
+    #[arg(long, value_name = "WHO", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
+    pub dry_run: Option<DryRun>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Create the namespaces that are missing
+    #[arg(long)]
+    pub create_namespaces: bool,
+
+    /// Wait until everything restored is served, and compare it with the backup
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub wait: bool,
+
+    /// How long to wait, such as 90s or 10m
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub timeout: SignedDuration,
+
+    /// Namespace that keys are restored into; when absent the one that the backup has them in
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE")]
+    pub operator_namespace: Option<String>,
+}
+
+/// Who judges a dry run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum DryRun {
+    /// This program, from what stands in the cluster
+    Client,
+    /// The server as well: rights, policies and rules
+    Server,
+}
+
+/// Restores a backup.
+pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result<(), CliError> {
+    let archive = read(&args.files)?;
+    if archive.len() == 0 {
+        return Err(CliError::Usage("there is nothing to restore in these files".to_owned()));
+    }
+    let asks = args.dry_run.is_none() && !args.yes;
+    if asks && (!confirm::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
+        return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
+    }
+    let config = cluster.config().await?;
+    let whither = config.cluster_url.to_string();
+    let session = Session::open(cluster).await?;
+    let archive = in_namespace_of_keys(archive, args.operator_namespace.as_deref());
+    let own = namespace_of_keys(&archive, args.operator_namespace.as_deref());
+    let standing = standing::of(&session, &archive, &own).await?;
+    if !standing.missing_namespaces.is_empty() && !args.create_namespaces {
+        return Err(CliError::Failed(format!(
+            "the cluster has no namespaces {}: create them, or say --create-namespaces",
+            standing.missing_namespaces.join(", ")
+        )));
+    }
+    let plan = plan::plan(archive, &standing, &own).map_err(CliError::Failed)?;
+    for note in &plan.notes {
+        eprintln!("note: {note}");
+    }
+    for warning in &plan.warnings {
+        eprintln!("{}", super::backup::bold(&format!("warning: {warning}")));
+    }
+    if asks && plan.creates() > 0 && !confirm::asked(&format!("Create {} in {whither}?", plan.summary()))? {
+        return Err(CliError::Failed("nothing was written".to_owned()));
+    }
+    let steps = write::all(&session, plan.steps, &standing.missing_namespaces, args.dry_run, &own).await?;
+    finish(&session, args, &steps).await
+}
+
+/// Says what came of it, waits, and compares.
+async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step]) -> Result<(), CliError> {
+    let count = |verdict: fn(&Verdict) -> bool| steps.iter().filter(|step| verdict(&step.verdict)).count();
+    let created = count(|verdict| *verdict == Verdict::Create);
+    let there = count(|verdict| matches!(verdict, Verdict::There(_)));
+    let conflicts = count(|verdict| matches!(verdict, Verdict::Conflict(_)));
+    let would = if args.dry_run.is_some() { "to create" } else { "created" };
+    eprintln!("note: {created} {would}, {there} already there, {conflicts} not restored");
+    let mut wrong = (conflicts > 0).then(|| format!("{conflicts} of {} objects were not restored", steps.len()));
+    if args.dry_run.is_none() && args.wait {
+        let found = verify::wait(session, &verify::expected(steps), args.timeout).await?;
+        let told: String = found.lines.iter().map(|line| format!("{line}\n")).collect();
+        print(&told)?;
+        if let Some(error) = found.error() {
+            wrong = Some(wrong.map_or_else(|| error.clone(), |wrong| format!("{wrong}; {error}")));
+        }
+    }
+    wrong.map_or(Ok(()), |wrong| Err(CliError::Failed(format!("{wrong}; see above"))))
+}
+
+/// What the files hold.
+fn read(files: &[PathBuf]) -> Result<Archive, CliError> {
+    let mut intake = Intake::default();
+    for file in files {
+        let paths = if file.is_dir() { manifests_in(file)? } else { vec![file.clone()] };
+        for path in paths {
+            let shown = path.display();
+            let text = if path == Path::new("-") {
+                std::io::read_to_string(std::io::stdin().lock())
+            } else {
+                std::fs::read_to_string(&path)
+            };
+            // Held by this process alone, which wipes what it frees.
+            let text = zeroize::Zeroizing::new(text.map_err(|error| CliError::Usage(format!("{shown}: {error}")))?);
+            intake.add(&text).map_err(|rule| CliError::Usage(format!("{shown}: {rule}")))?;
+        }
+    }
+    if intake.targets > 0 {
+        eprintln!("note: {} delivered Secrets are left out: they are delivered again from the records", intake.targets);
+    }
+    Ok(intake.archive)
+}
+
+/// The manifests in a folder, in the order of their names.
+fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let unreadable = |error: std::io::Error| CliError::Usage(format!("{}: {error}", folder.display()));
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unreadable)?;
+    let is_manifest = |path: &PathBuf| {
+        path.extension().and_then(|it| it.to_str()).is_some_and(|it| ["yaml", "yml", "json"].contains(&it))
+    };
+    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(is_manifest).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Keys go where the operator is, which another cluster may have elsewhere: nothing in them is bound to a namespace.
+fn in_namespace_of_keys(mut archive: Archive, named: Option<&str>) -> Archive {
+    if let Some(namespace) = named {
+        for key in archive.keyrings.iter_mut().chain(&mut archive.keks) {
+            key.metadata.namespace = Some(namespace.to_owned());
+        }
+    }
+    archive
+}
+
+fn namespace_of_keys(archive: &Archive, named: Option<&str>) -> String {
+    let in_backup = archive.keyrings.iter().chain(&archive.keks).find_map(|key| key.metadata.namespace.as_deref());
+    named.or(in_backup).unwrap_or(DEFAULT_OPERATOR_NAMESPACE).to_owned()
 }

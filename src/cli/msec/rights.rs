@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::cli::CliError;
+use crate::kek::secret_api::{CallError, RefusalKind};
 
 /// What RBAC lets someone do, or not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +56,17 @@ impl<'a> Right<'a> {
                 CliError::Failed(format!("{context}: you lack a right: `{self}` says no"))
             }
             _ => CliError::from_kube(context, error),
+        }
+    }
+
+    /// The same of a call about Secrets, whose answer is never repeated.
+    pub(super) fn explain_call(self, context: &str, error: &CallError) -> CliError {
+        match error {
+            CallError::Refused(refusal) if refusal.kind == RefusalKind::Rbac => {
+                CliError::Failed(format!("{context}: you lack a right: `{self}` says no"))
+            }
+            CallError::Unreachable(_) => CliError::unreachable(context, error),
+            _ => CliError::failed(context, error),
         }
     }
 }

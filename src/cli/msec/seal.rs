@@ -20,9 +20,9 @@ use zeroize::Zeroizing;
 
 use super::manifest::files::{FileArgs, Replacement, Source};
 use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
-use super::session::Session;
+use super::session::{ClusterArgs, Session};
 use crate::api::keys::GROUP;
-use crate::cli::connect::{ClusterArgs, block_on};
+use crate::cli::connect::block_on;
 use crate::cli::seal::sealed;
 use crate::cli::{CliError, KeyArgs, SealScope, print, value};
 use crate::crypto::Plaintext;

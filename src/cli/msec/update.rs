@@ -19,14 +19,13 @@ use super::completion;
 use super::lookup::{self, Called};
 use super::output::{Format, OutputArgs};
 use super::rights::Right;
-use super::session::Session;
+use super::session::{ClusterArgs, Session};
 use super::state::condition;
 use super::table::shown;
 use super::wait::{self, WaitArgs};
 use crate::api::keys::CONDITION_READY;
 use crate::api::types::{Generate, SealedValue};
 use crate::api::{ManagedSecret, ManagedSecretSpec};
-use crate::cli::connect::ClusterArgs;
 use crate::cli::{CliError, KeyArgs, print};
 
 /// How often a write is tried that meets another one.

@@ -19,11 +19,11 @@ use zeroize::Zeroizing;
 
 use super::manifest::files::{FileArgs, Source};
 use super::manifest::{Held, Kind, Object, Problem, Rule, Stream};
+use super::session::ClusterArgs;
 use crate::api::keys::{GROUP, KIND, VERSION};
 use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
-use crate::cli::connect::ClusterArgs;
 use crate::cli::error::Exit;
 use crate::cli::{CliError, print, sealing_key};
 use crate::crypto::Plaintext;

@@ -16,12 +16,11 @@ use zeroize::Zeroizing;
 use super::completion;
 use super::lookup;
 use super::rights::Right;
-use super::session::Session;
+use super::session::{ClusterArgs, Session};
 use super::state::State;
 use crate::api::ManagedSecret;
 use crate::api::types::{Delivery, TargetRef};
 use crate::cli::CliError;
-use crate::cli::connect::ClusterArgs;
 
 const EXAMPLES: &str = "\
 It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \

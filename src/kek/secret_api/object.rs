@@ -64,10 +64,10 @@ impl<'de> Deserialize<'de> for SecretBytes {
     }
 }
 
-/// An object as a server-side apply wants it.
+/// An object as a server-side apply wants it, and as a file holds it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Manifest<'a> {
+pub struct Manifest<'a> {
     api_version: &'static str,
     kind: &'static str,
     #[serde(flatten)]

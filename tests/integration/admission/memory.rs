@@ -21,10 +21,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::Premises;
 use crate::{
     harness::{Operator, control_plane::quiet_address, poll},
-    integration::{
-        operator::PATIENCE,
-        program::PROGRAM,
-    },
+    integration::{operator::PATIENCE, program::PROGRAM},
 };
 
 /// A connection that the API server could have made.

@@ -1,2 +1,71 @@
-//! `backup` and `restore`.
+//! `backup` and `restore`: from one cluster into another, with the operator there before or after, twice, interrupted, and
+//! where something stands in the way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod estate;
+mod obstacles;
+
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::Plugin;
+use crate::{
+    harness::{self, ControlPlane},
+    integration::{
+        installation::{OPERATOR_NAMESPACE, RESTORER, install, options},
+        objects::Site,
+        operator::{Running, Setup},
+        program::Ran,
+    },
+};
+use managed_secrets::api::keys;
+
+/// Another cluster, where an operator has made keys of its own. Every test restores into a namespace of its own there.
+async fn other_cluster() -> &'static ControlPlane {
+    static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+    let start = || async {
+        let plane = install(&options(), &[]).await.unwrap();
+        let site = Site::on(&plane, "first").await;
+        let operator = serve(&plane, &site).await;
+        site.apply("first", serde_json::json!({"name": "FIRST", "generate": {}})).await;
+        site.served("first").await;
+        operator.stop().await;
+        plane
+    };
+    CONTROL_PLANE.get_or_init(start).await
+}
+
+/// An operator on another control plane.
+async fn serve(plane: &ControlPlane, site: &Site) -> Running {
+    let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
+    Setup::of(&site.namespace).start_with(harness::access::config_of(&kubeconfig).await.unwrap())
+}
+
+/// The site's namespace in another cluster: not made yet.
+async fn elsewhere(plane: &ControlPlane, site: &Site) -> Site {
+    Site { namespace: site.namespace.clone(), client: plane.access().admin_client().await.unwrap() }
+}
+
+impl Plugin {
+    /// `restore`, as the restorer with an administrator's rights.
+    async fn restore(&self, arguments: &[&str]) -> Ran {
+        let who = ["--as", RESTORER, "--as-group", "system:masters"];
+        self.run(&[&["restore"], arguments, &who].concat()).await
+    }
+
+    /// A backup of the namespace, with the keyring and the KEK where asked; what the file holds.
+    async fn backup_into(&self, file: &str, arguments: &[&str]) -> String {
+        let path = self.folder.0.join(file);
+        self.run(&[&["backup", "--out", path.to_str().unwrap()], arguments].concat()).await.ok();
+        if path.is_dir() { String::new() } else { self.folder.read(file) }
+    }
+
+    fn file_path(&self, file: &str) -> String {
+        self.folder.0.join(file).to_str().unwrap().to_owned()
+    }
+}
+
+/// The documents of a stream.
+fn documents(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap()
+}

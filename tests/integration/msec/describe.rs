@@ -35,13 +35,13 @@ fn part<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
 async fn all_that_is_known_is_told_in_words() {
     let (site, operator, plugin) = place("told").await;
     let create = ["create", "DB", "--description", "Daten\u{1b}[31m", "--target-name", "login"];
-    plugin.ok(&plugin.run_with(&create, b"hunter2").await);
+    plugin.run_with(&create, b"hunter2").await.ok();
     mounts(&site, "web", "login").await;
     let object = site.served("db").await;
     poll("the event", PATIENCE, || async { Ok((!site.events("db", "Served").await.is_empty()).then_some(())) })
         .await
         .unwrap();
-    let text = plugin.ok(&plugin.run(&["describe", &id(&object)]).await);
+    let text = plugin.run(&["describe", &id(&object)]).await.ok();
     let key = public_key(&site.client).await.key_id();
     for (name, expected) in [
         ("Secret", "DB".to_owned()),
@@ -82,7 +82,7 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     let text = sealed(&other, &site.strict("foreign"), "hunter2");
     site.apply("foreign", json!({"name": "FOREIGN", "value": text})).await;
     site.reports("foreign", "False", "SealedWithUnknownKey").await;
-    let text = plugin.ok(&plugin.run(&["describe", "FOREIGN"]).await);
+    let text = plugin.run(&["describe", "FOREIGN"]).await.ok();
     let present = public_key(&site.client).await.key_id();
     assert!(
         line(&text, "Source").contains(&format!("key {} (the present one is {present}; ", other.key_id())),
@@ -96,21 +96,21 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     assert_eq!(part(&text, "Used by"), ["nobody: there is no Secret"]);
 
     // The advice helps.
-    plugin.ok(&plugin.run_with(&["update", "msec/foreign", "--value-stdin"], b"hunter2").await);
+    plugin.run_with(&["update", "msec/foreign", "--value-stdin"], b"hunter2").await.ok();
 
     // A rename that waits: both names, both policies.
     site.apply("late", json!({"name": "LATE", "generate": {}})).await;
     site.served("late").await;
     site.apply("late", json!({"name": "FOREIGN", "generate": {}})).await;
     site.reports("late", "False", "NameInUse").await;
-    let text = plugin.ok(&plugin.run(&["describe", "msec/late"]).await);
+    let text = plugin.run(&["describe", "msec/late"]).await.ok();
     assert_eq!(line(&text, "Secret"), "LATE (in force; wanted: FOREIGN)");
     assert_eq!(line(&text, "Source"), "generated once: 32 characters, Alphanumeric");
     assert!(part(&text, "What to do")[1].ends_with("--name NEW"), "{text}");
     operator.stop().await;
 
     site.apply("early", json!({"name": "EARLY", "generate": {}, "deletionPolicy": "Retain"})).await;
-    let text = plugin.ok(&plugin.run(&["describe", "EARLY"]).await);
+    let text = plugin.run(&["describe", "EARLY"]).await.ok();
     assert_eq!(part(&text, "What to do")[1], format!("kubectl msec doctor -n {}", site.namespace));
     assert!(line(&text, "On deletion").starts_with("not in force yet: record and target stay"), "{text}");
     assert_eq!((line(&text, "ID"), line(&text, "Created")), ("none yet", "never"));
@@ -119,11 +119,11 @@ async fn what_to_do_is_told_if_it_is_not_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_read_is_unknown_with_the_right_that_it_takes() {
     let (site, operator, plugin) = place("unknown").await;
-    plugin.ok(&plugin.run_with(&["create", "DB"], b"hunter2").await);
+    plugin.run_with(&["create", "DB"], b"hunter2").await.ok();
     let user = user_with(&site, &[may(&["list"])]).await;
     let limited = plugin.impersonating(&user);
     let ran = limited.run(&["describe", "DB", "--operator-namespace", "default"]).await;
-    let text = limited.ok(&ran);
+    let text = ran.ok();
     let no = |what: &str, namespace: &str| format!("`kubectl auth can-i {what} -n {namespace}` says no");
     assert!(part(&text, "Used by")[0].ends_with(&no("list pods", &site.namespace)), "{text}");
     assert!(part(&text, "Events")[0].ends_with(&no("list events", &site.namespace)), "{text}");

@@ -22,16 +22,16 @@ async fn secrets_are_shown_by_name_by_id_and_by_object() {
     let plugin = Plugin::new(&site).await;
 
     for called in ["A=B@$#-+=", &id, &id.to_uppercase(), "msec/weather", "managedsecret.managedsecrets.dev/weather"] {
-        let out = plugin.ok(&plugin.run(&["get", called, "-o", "jsonpath={.status.id}"]).await);
+        let out = plugin.run(&["get", called, "-o", "jsonpath={.status.id}"]).await.ok();
         assert_eq!(out, id, "{called}");
-        let out = plugin.ok(&plugin.run(&["get", called]).await);
+        let out = plugin.run(&["get", called]).await.ok();
         let lines: Vec<Vec<_>> = out.lines().map(|line| line.split('\t').collect()).collect();
         assert_eq!(lines.len(), 2, "{out}");
         assert_eq!(lines[0], ["NAME", "SECRET", "ID", "READY", "REASON", "VERSION", "UPDATED", "AGE"]);
         assert_eq!(lines[1][..6], ["weather", "A=B@$#-+=", &id, "True", "Served", "1"]);
     }
     // The very columns of kubectl's own table.
-    let ours = plugin.ok(&plugin.run(&["list", "-o", "wide", "--no-headers"]).await);
+    let ours = plugin.run(&["list", "-o", "wide", "--no-headers"]).await.ok();
     let theirs = plugin.kubectl(&["get", "msec", "-n", &site.namespace, "-o", "wide", "--no-headers"], b"").await;
     let cells = |line: &str| line.split("  ").map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect();
     let rows = |text: &str| text.lines().map(cells).collect::<Vec<Vec<String>>>();
@@ -40,16 +40,16 @@ async fn secrets_are_shown_by_name_by_id_and_by_object() {
     };
     assert_eq!(without_ages(rows(&ours)), without_ages(rows(&theirs.out)));
 
-    let names = plugin.ok(&plugin.run(&["list", "-o", "name", "--sort-by", ".metadata.name"]).await);
+    let names = plugin.run(&["list", "-o", "name", "--sort-by", ".metadata.name"]).await.ok();
     assert_eq!(names, "managedsecret.managedsecrets.dev/other\nmanagedsecret.managedsecrets.dev/weather\n");
-    let sorted = plugin.ok(&plugin.run(&["list", "--no-headers", "--sort-by", "{.spec.description}"]).await);
+    let sorted = plugin.run(&["list", "--no-headers", "--sort-by", "{.spec.description}"]).await.ok();
     assert!(sorted.starts_with("other"), "{sorted}");
-    let json: Value = serde_json::from_str(&plugin.ok(&plugin.run(&["get", &id, "-o", "json"]).await)).unwrap();
+    let json: Value = serde_json::from_str(&plugin.run(&["get", &id, "-o", "json"]).await.ok()).unwrap();
     assert_eq!(json["kind"], "ManagedSecret");
     assert_eq!(json["metadata"]["managedFields"], Value::Null);
-    let list: Value = serde_json::from_str(&plugin.ok(&plugin.run(&["list", "-o", "json"]).await)).unwrap();
+    let list: Value = serde_json::from_str(&plugin.run(&["list", "-o", "json"]).await.ok()).unwrap();
     assert_eq!((list["kind"].as_str(), list["items"].as_array().map(Vec::len)), (Some("List"), Some(2)));
-    let everywhere = plugin.ok(&plugin.run(&["list", "-A", "--field-selector", &format!("status.id={id}")]).await);
+    let everywhere = plugin.run(&["list", "-A", "--field-selector", &format!("status.id={id}")]).await.ok();
     assert!(everywhere.starts_with("NAMESPACE\t") && everywhere.contains(&site.namespace), "{everywhere}");
     operator.stop().await;
 }
@@ -66,7 +66,7 @@ async fn what_is_not_there_is_said_in_one_line() {
     assert_eq!((empty.code, empty.out.as_str()), (0, ""));
     assert!(empty.err.contains("No secrets found"), "{empty:?}");
     let reason = plugin.run(&["explain", "NameInUse"]).await;
-    assert!(plugin.ok(&reason).starts_with("NameInUse\n"));
+    assert!(reason.ok().starts_with("NameInUse\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn a_lookup_costs_one_request_and_a_missing_right_is_named() {
     let control_plane = control_plane().await;
     for called in ["DB", &id] {
         let mark = control_plane.audit_mark().await.unwrap();
-        plugin.ok(&plugin.run(&["get", called]).await);
+        plugin.run(&["get", called]).await.ok();
         let requests = control_plane.requests_since(mark).await.unwrap();
         let ours: Vec<_> = requests.iter().filter(|request| request.username() == user).collect();
         assert_eq!(ours.len(), 1, "{ours:?}");
@@ -98,9 +98,9 @@ async fn the_public_key_is_told_and_written_to_a_file() {
     let operator = Setup::of(&site.namespace).start().await;
     let key = public_key(&site.client).await;
     let plugin = Plugin::new(&site).await;
-    let out = plugin.ok(&plugin.run(&["public-key", "--out", "key.json"]).await);
+    let out = plugin.run(&["public-key", "--out", "key.json"]).await.ok();
     assert!(out.contains(&key.fingerprint()), "{out}");
-    let again = plugin.ok(&plugin.run(&["public-key", "--public-key", "key.json", "--document"]).await);
+    let again = plugin.run(&["public-key", "--public-key", "key.json", "--document"]).await.ok();
     assert_eq!(again, plugin.folder.read("key.json"));
     let other = plugin.run(&["public-key", "--fingerprint", &"0".repeat(64)]).await;
     assert!(other.error(1).contains("--fingerprint"), "{other:?}");

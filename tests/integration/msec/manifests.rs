@@ -46,12 +46,12 @@ async fn a_file_that_was_sealed_with_the_clusters_key_is_applied_and_served() {
     // As somebody who may do nothing but read the public key, as every user may.
     let nobody = plugin.impersonating("nobody@example.com");
     let ran = nobody.run(&["seal", "-f", &file, "--fingerprint", &pin]).await;
-    assert_eq!(nobody.ok(&ran), format!("{file}: sealed {}/db\n", site.namespace));
+    assert_eq!(ran.ok(), format!("{file}: sealed {}/db\n", site.namespace));
     let text = plugin.folder.read("db.yaml");
     assert!(!text.contains(CANARY) && text.starts_with("# db: ask Ann\n"), "{text}");
     assert_eq!(Sealed::parse(&value_of(&text)).unwrap().key_id(), key.key_id());
-    plugin.ok(&plugin.run(&["validate", "-f", &file]).await);
-    plugin.ok(&plugin.kubectl(&["apply", "-f", &file], b"").await);
+    plugin.run(&["validate", "-f", &file]).await.ok();
+    plugin.kubectl(&["apply", "-f", &file], b"").await.ok();
     site.delivers("db", "value", &format!("{CANARY}\ntwo\n")).await;
 
     let other = nobody.run(&["seal", "--name", "db", "--fingerprint", &"0".repeat(64)]).await;
@@ -69,12 +69,12 @@ async fn secrets_that_became_managed_secrets_are_taken_over() {
         site.namespace
     );
     let file = plugin.folder.file("secret.yaml", &secret);
-    plugin.ok(&plugin.kubectl(&["apply", "-f", &file], b"").await);
+    plugin.kubectl(&["apply", "-f", &file], b"").await.ok();
     let uid = site.secret("db-password").await.unwrap().metadata.uid;
     let ran = plugin.run(&["seal", "--from-secret", &file, "--adopt"]).await;
-    let converted = plugin.ok(&ran);
+    let converted = ran.ok();
     assert!(!format!("{ran:?}").contains(CANARY));
-    plugin.ok(&plugin.kubectl(&["apply", "-f", "-"], converted.as_bytes()).await);
+    plugin.kubectl(&["apply", "-f", "-"], converted.as_bytes()).await.ok();
     let object = site.served("db-password").await;
     assert_eq!(
         (object.spec.name.as_str(), object.status.unwrap().target.map(|target| target.uid)),

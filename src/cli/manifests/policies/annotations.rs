@@ -10,7 +10,7 @@ use crate::api::rules;
 
 pub(super) fn policy(options: &Options) -> Policy {
     Policy {
-        name: "managed-secrets-plaintext-annotations",
+        name: keys::POLICY_PLAINTEXT_ANNOTATIONS,
         resource: Resource { group: keys::GROUP, name: keys::PLURAL, operations: &["CREATE", "UPDATE"] },
         namespaces: concerned(options),
         conditions: vec![(

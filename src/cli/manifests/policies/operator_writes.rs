@@ -10,7 +10,7 @@ use crate::api::rules::target_type_cel;
 
 pub(super) fn policy(options: &Options) -> Policy {
     Policy {
-        name: "managed-secrets-operator-writes",
+        name: keys::POLICY_OPERATOR_WRITES,
         resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE", "DELETE"] },
         namespaces: Vec::new(),
         conditions: vec![(

@@ -23,7 +23,7 @@ pub(super) fn policies(options: &Options) -> Vec<Policy> {
 /// Secrets of our own types, and whatever has a record's name.
 fn secrets(options: &Options) -> Policy {
     Policy {
-        name: "managed-secrets-protected-secrets",
+        name: keys::POLICY_PROTECTED_SECRETS,
         resource: Resource { group: "", name: "secrets", operations: &["CREATE", "UPDATE"] },
         namespaces: concerned(options),
         conditions: vec![
@@ -57,7 +57,7 @@ fn secrets(options: &Options) -> Policy {
 /// The ConfigMap that everyone seals with: a forged key would let its forger read what is sealed from then on.
 fn public_key(options: &Options) -> Policy {
     Policy {
-        name: "managed-secrets-protected-public-key",
+        name: keys::POLICY_PROTECTED_PUBLIC_KEY,
         resource: Resource { group: "", name: "configmaps", operations: &["CREATE", "UPDATE"] },
         namespaces: vec![options.operator_namespace.clone()],
         conditions: vec![
@@ -75,7 +75,7 @@ fn public_key(options: &Options) -> Policy {
 /// `status` of every ManagedSecret.
 fn status(options: &Options) -> Policy {
     Policy {
-        name: "managed-secrets-protected-status",
+        name: keys::POLICY_PROTECTED_STATUS,
         resource: Resource { group: keys::GROUP, name: "managedsecrets/status", operations: &["CREATE", "UPDATE"] },
         namespaces: concerned(options),
         conditions: vec![("not-by-operator", format!("!({})", is_trusted(options)))],

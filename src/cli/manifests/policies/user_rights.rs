@@ -26,7 +26,7 @@ use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
 
 pub(super) fn policy(options: &Options) -> Policy {
     Policy {
-        name: "managed-secrets-user-rights",
+        name: keys::POLICY_USER_RIGHTS,
         resource: Resource { group: keys::GROUP, name: "managedsecrets", operations: &["CREATE", "UPDATE"] },
         namespaces: concerned(options),
         conditions: vec![(

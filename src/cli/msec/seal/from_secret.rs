@@ -12,10 +12,10 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::super::session::ClusterArgs;
 use super::{SealArgs, key, refusal};
 use crate::api::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, GROUP, KIND, VERSION};
 use crate::api::validate;
-use crate::cli::connect::ClusterArgs;
 use crate::cli::msec::manifest::files::Source;
 use crate::cli::msec::manifest::{Kind, Object, Problem, Rule, Stream};
 use crate::cli::seal::sealed;

@@ -24,7 +24,7 @@ async fn a_value_comes_from_standard_input_or_a_file_or_is_generated() {
     let ran = plugin.run_with(&["create", "WEATHER_API_KEY", "--description", "Wetter"], value.as_bytes()).await;
     let object = site.served("weather-api-key").await;
     assert_eq!(
-        plugin.ok(&ran),
+        ran.ok(),
         format!("managedsecret.managedsecrets.dev/weather-api-key created\nid {}, version 1\n", id(&object))
     );
     // No terminal, no progress; but which key it was.
@@ -39,21 +39,21 @@ async fn a_value_comes_from_standard_input_or_a_file_or_is_generated() {
     let file = plugin.folder.file("value.txt", "from a file\r\n");
     let create = ["create", "A=B@$#", "--from-file", &file, "--object-name", "odd", "--deletion-policy", "Retain"];
     let ran = plugin.run(&[&create[..], &["-o", "jsonpath={.status.id}"]].concat()).await;
-    assert_eq!(plugin.ok(&ran), id(&site.served("odd").await));
+    assert_eq!(ran.ok(), id(&site.served("odd").await));
     assert_eq!(site.value("odd", "value").await.as_deref(), Some("from a file\r\n"));
     assert_eq!(serde_json::to_value(site.get("odd").await.spec.deletion_policy).unwrap(), json!("Retain"));
 
     let target = ["--target-name", "login", "--target-key", "password", "--target-type", "kubernetes.io/basic-auth"];
     let generate = ["create", "DB", "--generate", "12", "--alphabet", "Hex", "-o", "name"];
     let ran = plugin.run(&[&generate[..], &target].concat()).await;
-    assert_eq!(plugin.ok(&ran), "managedsecret.managedsecrets.dev/db\n");
+    assert_eq!(ran.ok(), "managedsecret.managedsecrets.dev/db\n");
     let made = site.value("login", "password").await.unwrap();
     assert!(made.len() == 12 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
     // Nothing is sealed, so no key is spoken of.
     assert_eq!(ran.err, "");
 
     let kept = plugin.run(&["create", "KEPT", "--generate", "--delivery", "None"]).await;
-    assert!(plugin.ok(&kept).contains("version 1"));
+    assert!(kept.ok().contains("version 1"));
     assert_eq!(status(&site.get("kept").await).target, None);
     operator.stop().await;
 }
@@ -136,7 +136,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     };
     let (a, b) = tokio::join!(create("a", b"value of a"), create("b", b"value of b"));
     let (winner, loser) = if a.2.code == 0 { (a, b) } else { (b, a) };
-    assert!(plugin.ok(&winner.2).ends_with("version 1\n"));
+    assert!(winner.2.ok().ends_with("version 1\n"));
     let value = site.value(winner.0, "value").await.unwrap();
     assert_eq!(value.as_bytes(), winner.1);
     // Told at once if it looked after the other's write, else by the wait.
@@ -152,7 +152,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     // Of two who would make the same object, the API server lets one.
     let (a, b) = tokio::join!(plugin.run_with(&["create", "SAME"], b"a"), plugin.run_with(&["create", "SAME"], b"b"));
     let (winner, loser, value) = if a.code == 0 { (a, b, "a") } else { (b, a, "b") };
-    plugin.ok(&winner);
+    winner.ok();
     assert_eq!(site.value("same", "value").await.as_deref(), Some(value));
     assert_eq!((loser.code, loser.out.as_str()), (1, ""), "{loser:?}");
     let error = loser.err.lines().last().unwrap();
@@ -179,14 +179,14 @@ async fn a_wait_ends_with_the_last_state_or_a_final_failure() {
     assert!(error.contains("waited for 1s; the last state is Pending: "), "{error}");
     assert!(error.contains("kubectl msec doctor"), "{error}");
     let unwaited = plugin.run(&["create", "UNWAITED", "--generate", "--wait=false"]).await;
-    assert_eq!(plugin.ok(&unwaited), "managedsecret.managedsecrets.dev/unwaited created\n");
+    assert_eq!(unwaited.ok(), "managedsecret.managedsecrets.dev/unwaited created\n");
     assert_eq!(objects(&site).await, ["held", "late", "unwaited"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_shows_the_manifest_and_changes_nothing() {
     let (site, operator, plugin) = place("dry").await;
-    let key = plugin.ok(&plugin.run(&["public-key", "--document"]).await);
+    let key = plugin.run(&["public-key", "--document"]).await.ok();
     plugin.folder.file("key.json", key);
     let control_plane = control_plane().await;
     let user = user_with(&site, &[may(&["list", "create"])]).await;
@@ -197,7 +197,7 @@ async fn a_dry_run_shows_the_manifest_and_changes_nothing() {
         let ran = limited.run_with(&[&["create", "DRY"], arguments].concat(), b"dry value").await;
         let requests = control_plane.requests_since(mark).await.unwrap();
         let ours: Vec<_> = requests.iter().filter(|it| it.username() == user).map(Request::summary).collect();
-        (limited.ok(&ran), ours)
+        (ran.ok(), ours)
     };
     // Nothing but the key is asked for, and with a file not even that.
     let (manifest, requests) = asked(&["--dry-run=client"]).await;
@@ -213,7 +213,7 @@ async fn a_dry_run_shows_the_manifest_and_changes_nothing() {
     assert_eq!(objects(&site).await, [""; 0]);
     // What was shown is a manifest.
     let applied = plugin.kubectl(&["apply", "-f", "-"], manifest.as_bytes()).await;
-    plugin.ok(&applied);
+    applied.ok();
     site.served("dry").await;
     site.delivers("dry", "value", "dry value").await;
     operator.stop().await;
@@ -250,7 +250,7 @@ async fn no_cluster_is_said_so() {
     let document = PublishedKey::new(key.public().clone(), jiff::Timestamp::now()).to_json().unwrap();
     plugin.folder.file("key.json", document);
     let ran = plugin.run_with(&["create", "A", "--dry-run=client", "--public-key", "key.json"], b"offline").await;
-    let manifest: ManagedSecret = serde_saphyr::from_str(&plugin.ok(&ran)).unwrap();
+    let manifest: ManagedSecret = serde_saphyr::from_str(&ran.ok()).unwrap();
     let sealed = Sealed::parse(&manifest.spec.value.unwrap().0).unwrap();
     assert_eq!(sealed.open(&key, &site.namespace, "a").unwrap().as_bytes(), b"offline");
 }

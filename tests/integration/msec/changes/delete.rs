@@ -72,13 +72,13 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
     let goes = format!("by the policy in force (Delete), the record {record} and the Secret db go with it\n");
     for (mode, suffix) in [("client", " (dry run)"), ("server", " (server dry run)")] {
         let dry = plugin.run(&["delete", "DB", "--dry-run", mode]).await;
-        assert_eq!(plugin.ok(&dry), format!("managedsecret.managedsecrets.dev/db deleted{suffix}\n{goes}"));
+        assert_eq!(dry.ok(), format!("managedsecret.managedsecrets.dev/db deleted{suffix}\n{goes}"));
         assert!(dry.err.contains("pod/web"), "{dry:?}");
     }
     assert_eq!(site.get("db").await.metadata.resource_version, object.metadata.resource_version);
 
     let done = plugin.run(&["delete", "DB", "--yes"]).await;
-    assert_eq!(plugin.ok(&done), format!("managedsecret.managedsecrets.dev/db deleted\n{goes}"));
+    assert_eq!(done.ok(), format!("managedsecret.managedsecrets.dev/db deleted\n{goes}"));
     assert_eq!(objects(&site).await, [""; 0]);
     site.gone("db").await;
     site.gone(&record).await;
@@ -93,7 +93,7 @@ async fn what_stays_is_said_by_the_policy_in_force() {
     site.apply("kept", json!({"name": "KEPT", "generate": {}, "deletionPolicy": "Retain"})).await;
     let record = status(&site.served("kept").await).record.unwrap().name;
     // Nobody uses it: nothing to ask.
-    let out = plugin.ok(&plugin.run(&["delete", "KEPT"]).await);
+    let out = plugin.run(&["delete", "KEPT"]).await.ok();
     assert_eq!(
         out,
         format!(
@@ -117,7 +117,7 @@ async fn what_stays_is_said_by_the_policy_in_force() {
         refused.err.starts_with("warning: spec.deletionPolicy is Retain, which is not in force yet"),
         "{refused:?}"
     );
-    let out = plugin.ok(&plugin.run(&["delete", "WISH", "-y"]).await);
+    let out = plugin.run(&["delete", "WISH", "-y"]).await.ok();
     assert!(out.contains("by the policy in force (Delete)") && out.contains("the Secret wish go with it"), "{out}");
 }
 
@@ -133,7 +133,7 @@ async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
     let right = format!("`kubectl auth can-i list pods -n {}` says no", site.namespace);
     assert!(refused.err.starts_with("warning: it is unknown whether the Secret db is in use: "), "{refused:?}");
     assert!(refused.err.contains(&right), "{refused:?}");
-    limited.ok(&limited.run(&["delete", "DB", "--yes"]).await);
+    limited.run(&["delete", "DB", "--yes"]).await.ok();
 
     site.apply("db", json!({"name": "DB", "generate": {}, "delivery": "None"})).await;
     site.served("db").await;
@@ -193,7 +193,7 @@ async fn a_wait_says_which_finalizer_holds_it() {
     site.objects().patch("db", &PatchParams::default(), &hold(json!(["example.com/hold"]))).await.unwrap();
     let kept = plugin.run(&["delete", "DB", "--timeout", "1s"]).await;
     assert!(kept.error(1).contains("after 1s still there: its finalizers are [example.com/hold]"), "{kept:?}");
-    plugin.ok(&plugin.run(&["delete", "DB", "--wait=false"]).await);
+    plugin.run(&["delete", "DB", "--wait=false"]).await.ok();
     site.objects().patch("db", &PatchParams::default(), &hold(json!(null))).await.unwrap();
     operator.stop().await;
 }

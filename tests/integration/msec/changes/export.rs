@@ -9,7 +9,7 @@ use crate::integration::objects::moved;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_exported_and_applied_again_moves_nothing() {
     let (site, operator, plugin) = place("exported").await;
-    plugin.ok(&plugin.run_with(&["create", "SEALED", "--description", "'x': #, 天気"], b"hunter2").await);
+    plugin.run_with(&["create", "SEALED", "--description", "'x': #, 天気"], b"hunter2").await.ok();
     site.source("upstream", "followed").await;
     let by_kubectl = json!({
         "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
@@ -18,7 +18,7 @@ async fn what_is_exported_and_applied_again_moves_nothing() {
         "spec": {"name": "FOLLOWED", "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "key"}},
             "target": {"name": "f", "labels": {"app": "true"}}},
     });
-    plugin.ok(&plugin.kubectl(&["apply", "-f", "-"], by_kubectl.to_string().as_bytes()).await);
+    plugin.kubectl(&["apply", "-f", "-"], by_kubectl.to_string().as_bytes()).await.ok();
     site.apply("generated", json!({"name": "GENERATED", "generate": {"length": 8}, "deletionPolicy": "Retain"})).await;
     let names = ["followed", "generated", "sealed"];
     for name in names {
@@ -26,7 +26,7 @@ async fn what_is_exported_and_applied_again_moves_nothing() {
     }
 
     let exported = plugin.run(&["export"]).await;
-    let text = plugin.ok(&exported);
+    let text = exported.ok();
     assert_eq!(exported.err, "note: another cluster makes another value of what is generated: msec/generated\n");
     assert!(!text.contains("hunter2"));
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
@@ -48,7 +48,7 @@ async fn what_is_exported_and_applied_again_moves_nothing() {
         for name in names {
             before.push(site.get(name).await);
         }
-        plugin.ok(&plugin.kubectl(apply, text.as_bytes()).await);
+        plugin.kubectl(apply, text.as_bytes()).await.ok();
         for before in before {
             let after = site.get(&before.name_any()).await;
             assert_eq!(after.metadata.generation, before.metadata.generation, "{apply:?}");
@@ -58,7 +58,7 @@ async fn what_is_exported_and_applied_again_moves_nothing() {
         }
     }
     // The second export is the first.
-    assert_eq!(plugin.ok(&plugin.run(&["export"]).await), text);
+    assert_eq!(plugin.run(&["export"]).await.ok(), text);
     operator.stop().await;
 }
 
@@ -69,9 +69,9 @@ async fn some_are_exported_by_name_or_label() {
         site.apply(name, json!({"name": name.to_uppercase(), "generate": {}})).await;
         site.served(name).await;
     }
-    plugin.ok(&plugin.kubectl(&["label", "msec", "b", "app=shop", "-n", &site.namespace], b"").await);
+    plugin.kubectl(&["label", "msec", "b", "app=shop", "-n", &site.namespace], b"").await.ok();
     let names = async |arguments: &[&str]| {
-        let text = plugin.ok(&plugin.run(&[&["export"], arguments].concat()).await);
+        let text = plugin.run(&[&["export"], arguments].concat()).await.ok();
         let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         manifests.iter().map(|it| it["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

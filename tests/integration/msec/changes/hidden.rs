@@ -56,12 +56,12 @@ async fn a_value_is_in_no_argument_output_or_file() {
         (processes, operator)
     };
     let (created, (processes, operator)) = tokio::join!(create, look);
-    assert!(plugin.ok(&created).contains("version 1"));
+    assert!(created.ok().contains("version 1"));
     assert!(processes.iter().any(|it| it.contains("msec") && it.contains("create DB")), "{processes:?}");
     assert!(!processes.concat().contains(&canary));
 
     let update = plugin.run_with(&["update", "DB", "--value-stdin"], format!("{canary}-2").as_bytes()).await;
-    let mut shown = plugin.ok(&created) + &created.err + &plugin.ok(&update) + &update.err;
+    let mut shown = created.ok() + &created.err + &update.ok() + &update.err;
     for arguments in [
         &["describe", "DB"][..],
         &["export", "DB"],
@@ -70,7 +70,7 @@ async fn a_value_is_in_no_argument_output_or_file() {
         &["delete", "DB", "--dry-run=server"],
     ] {
         let ran = plugin.run(arguments).await;
-        shown += &(plugin.ok(&ran) + &ran.err);
+        shown += &(ran.ok() + &ran.err);
     }
     // Errors of every kind, with the value on its way.
     for (arguments, code) in [
@@ -87,7 +87,7 @@ async fn a_value_is_in_no_argument_output_or_file() {
     assert!(!shown.contains(&canary));
     assert!(files(&plugin.folder.0).contains("kubectl-msec") && !files(&plugin.folder.0).contains(&canary));
     // That it was the value is known by the one command that shows it.
-    assert_eq!(plugin.ok(&plugin.run(&["value", "DB"]).await), format!("{canary}-2"));
+    assert_eq!(plugin.run(&["value", "DB"]).await.ok(), format!("{canary}-2"));
     operator.stop().await;
 }
 

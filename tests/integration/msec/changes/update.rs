@@ -18,12 +18,12 @@ fn lines(out: &str) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_part_moves_alone_and_together() {
     let (site, operator, plugin) = place("updated").await;
-    plugin.ok(&plugin.run_with(&["create", "DB", "--description", "old"], b"first").await);
+    plugin.run_with(&["create", "DB", "--description", "old"], b"first").await.ok();
     let update = async |arguments: &[&str], input: &str| {
         next_second().await;
         let before = site.get("db").await;
         let ran = plugin.run_with(&[&["update", "msec/db"], arguments].concat(), input.as_bytes()).await;
-        (before, plugin.ok(&ran), site.get("db").await)
+        (before, ran.ok(), site.get("db").await)
     };
 
     let (before, out, after) = update(&["--description", "new, 天気"], "").await;
@@ -68,23 +68,23 @@ async fn a_new_source_takes_the_place_of_the_old_one() {
     let from = json!({"secretKeyRef": {"name": "upstream", "key": "key"}});
     site.apply("db", json!({"name": "DB", "valueFrom": from})).await;
     site.served("db").await;
-    let out = plugin.ok(&plugin.run_with(&["update", "DB", "--value-stdin"], b"followed").await);
+    let out = plugin.run_with(&["update", "DB", "--value-stdin"], b"followed").await.ok();
     assert_eq!(lines(&out), ["value: the same as before", "nothing moved"]);
     let spec = site.get("db").await.spec;
     assert!(spec.value.is_some() && spec.value_from.is_none());
 
-    let out = plugin.ok(&plugin.run(&["update", "DB", "--generate", "9"]).await);
+    let out = plugin.run(&["update", "DB", "--generate", "9"]).await.ok();
     assert_eq!(lines(&out)[0], "version: 1 -> 2");
     let made = site.value("db", "value").await.unwrap();
     assert_eq!(made.len(), 9);
     // A longer one is for the next rotation, and the operator says so.
-    let out = plugin.ok(&plugin.run(&["update", "DB", "--generate", "40"]).await);
+    let out = plugin.run(&["update", "DB", "--generate", "40"]).await.ok();
     let note = format!("note: {}", message(&site.get("db").await));
     assert_eq!(lines(&out), ["value: the same as before", &note, "nothing moved"]);
     assert!(note.contains("next rotation"), "{note}");
     assert_eq!(site.value("db", "value").await, Some(made));
 
-    let out = plugin.ok(&plugin.run_with(&["update", "DB", "--value-stdin"], b"typed").await);
+    let out = plugin.run_with(&["update", "DB", "--value-stdin"], b"typed").await.ok();
     assert_eq!(lines(&out)[0], "version: 2 -> 3");
     let spec = site.get("db").await.spec;
     assert!(spec.value.is_some() && spec.generate.is_none());
@@ -106,10 +106,10 @@ async fn a_taken_name_is_warned_of_and_waited_for() {
     assert!(lines[1].contains("NameInUse") && lines[1].contains("holder"), "{ran:?}");
     assert_eq!(status(&site.get("db").await).name.as_deref(), Some("DB"));
     // Whoever waits for it: the holder is meant by the name.
-    let id = plugin.ok(&plugin.run(&["get", "msec/holder", "-o", "jsonpath={.status.id}"]).await);
+    let id = plugin.run(&["get", "msec/holder", "-o", "jsonpath={.status.id}"]).await.ok();
     site.delete("holder").await;
     site.served("db").await;
-    let moved = plugin.ok(&plugin.run(&["get", "TAKEN", "-o", "jsonpath={.status.id}"]).await);
+    let moved = plugin.run(&["get", "TAKEN", "-o", "jsonpath={.status.id}"]).await.ok();
     assert!(!moved.is_empty() && moved != id);
     operator.stop().await;
 }
@@ -165,11 +165,11 @@ async fn what_cannot_be_done_is_said_and_not_done() {
         assert!(ran.out.is_empty() && !ran.err.contains("hunter"), "{ran:?}");
     }
     let client = ["update", "DB", "--description", "dry", "--dry-run=client"];
-    assert_eq!(plugin.ok(&plugin.run(&client).await), "managedsecret.managedsecrets.dev/db updated (dry run)\n");
-    let shown = plugin.ok(&plugin.run(&[&client[..], &["-o", "jsonpath={.spec.description}"]].concat()).await);
+    assert_eq!(plugin.run(&client).await.ok(), "managedsecret.managedsecrets.dev/db updated (dry run)\n");
+    let shown = plugin.run(&[&client[..], &["-o", "jsonpath={.spec.description}"]].concat()).await.ok();
     assert_eq!(shown, "dry");
     let server = plugin.run(&["update", "DB", "--description", "dry", "--dry-run=server"]).await;
-    assert_eq!(plugin.ok(&server), "managedsecret.managedsecrets.dev/db updated (server dry run)\n");
+    assert_eq!(server.ok(), "managedsecret.managedsecrets.dev/db updated (server dry run)\n");
 
     let user = user_with(&site, &[may(&["get", "list"])]).await;
     let refused = plugin.impersonating(&user).run(&["update", "DB", "--description", "x"]).await;
@@ -182,7 +182,7 @@ async fn what_cannot_be_done_is_said_and_not_done() {
     assert_eq!(suspended.code, 1, "{suspended:?}");
     assert!(suspended.err.contains("is updated, but not served: Suspended: spec.suspend is true"), "{suspended:?}");
     let value = plugin.run(&["value", "DB"]).await;
-    plugin.ok(&value);
+    value.ok();
     assert_eq!(value.err, "note: this is the value in force; spec.suspend is true, so no newer one is served\n");
     operator.stop().await;
 }

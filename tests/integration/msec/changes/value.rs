@@ -16,7 +16,7 @@ async fn a_value_is_printed_byte_for_byte_by_name_id_or_object() {
     let (site, operator, plugin) = place("value").await;
     let long = "\u{10ffff}".repeat(3500);
     for (object, value) in [("plain", "hunter2"), ("lines", "\n \0a\r\n\u{feff}天\n"), ("long", &long)] {
-        plugin.ok(&plugin.run_with(&["create", object], value.as_bytes()).await);
+        plugin.run_with(&["create", object], value.as_bytes()).await.ok();
         let printed = plugin.run(&["value", object]).await;
         assert!(printed.code == 0 && printed.out == value && printed.err.is_empty(), "{object}");
     }
@@ -26,7 +26,7 @@ async fn a_value_is_printed_byte_for_byte_by_name_id_or_object() {
     let id = id(&site.get("plain").await);
     for called in ["plain", &id, "msec/plain"] {
         let mark = control_plane.audit_mark().await.unwrap();
-        assert_eq!(limited.ok(&limited.run(&["value", called]).await), "hunter2");
+        assert_eq!(limited.run(&["value", called]).await.ok(), "hunter2");
         let requests = control_plane.requests_since(mark).await.unwrap();
         let ours: Vec<_> = requests.iter().filter(|it| it.username() == user).map(|it| it.verb.as_str()).collect();
         assert_eq!(ours, ["list", "get"], "{called}");
@@ -86,23 +86,23 @@ async fn what_is_not_the_secrets_value_is_not_printed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_is_about_to_change_is_printed_with_a_note() {
     let (site, operator, plugin) = place("in-force").await;
-    plugin.ok(&plugin.run_with(&["create", "DB"], b"in force").await);
+    plugin.run_with(&["create", "DB"], b"in force").await.ok();
     operator.stop().await;
-    plugin.ok(&plugin.run_with(&["update", "DB", "--value-stdin", "--wait=false"], b"wanted").await);
+    plugin.run_with(&["update", "DB", "--value-stdin", "--wait=false"], b"wanted").await.ok();
     let ran = plugin.run(&["value", "DB"]).await;
-    assert_eq!(plugin.ok(&ran), "in force");
+    assert_eq!(ran.ok(), "in force");
     assert!(ran.err.starts_with("note: this is the value in force; "), "{ran:?}");
     assert!(ran.err.contains("Pending") && ran.err.lines().count() == 1, "{ran:?}");
     assert_eq!(status(&site.get("db").await).version, Some(1));
 
     // Others wrote the Secret, and nobody is there to put it right.
-    plugin.ok(&plugin.run(&["create", "OTHERS", "--generate", "--wait=false"]).await);
+    plugin.run(&["create", "OTHERS", "--generate", "--wait=false"]).await.ok();
     let operator = Setup::of(&site.namespace).start().await;
     site.in_step("others").await;
     assert_eq!(plugin.run(&["value", "OTHERS"]).await.err, "");
     operator.stop().await;
     site.intrude("others", json!({"stringData": {"value": "theirs"}})).await;
     let ran = plugin.run(&["value", "OTHERS"]).await;
-    assert_eq!(plugin.ok(&ran), "theirs");
+    assert_eq!(ran.ok(), "theirs");
     assert!(ran.err.starts_with("note: the Secret others was written after the operator's last write"), "{ran:?}");
 }

@@ -44,21 +44,21 @@ async fn life_of_a_release(major: u8) {
     let operator = Setup::of(&site.namespace).start().await;
     let value = uuid::Uuid::new_v4().to_string();
     let first = Entry::of(site, "weather", &value).await;
-    bench.plugin.ok(&bench.upgrade(major, std::slice::from_ref(&first), &[]).await);
+    bench.upgrade(major, std::slice::from_ref(&first), &[]).await.ok();
     let made = site.in_step("weather").await;
     assert_eq!(site.value("weather", "value").await.as_deref(), Some(value.as_str()));
 
     let other = uuid::Uuid::new_v4().to_string();
     let mut second = Entry::of(site, "weather", &other).await;
     "changed".clone_into(&mut second.description);
-    bench.plugin.ok(&bench.upgrade(major, std::slice::from_ref(&second), &[]).await);
+    bench.upgrade(major, std::slice::from_ref(&second), &[]).await.ok();
     site.in_step("weather").await;
     site.delivers("weather", "value", &other).await;
 
     // What nobody but a person has set stays through a rollback: the chart says nothing of it.
     let patch = r#"{"spec":{"deletionPolicy":"Delete"},"metadata":{"annotations":{"example.com/note":"kept"}}}"#;
-    bench.plugin.ok(&bench.kubectl(&["patch", "msec", "weather", "--type=merge", "-p", patch], "").await);
-    bench.plugin.ok(&bench.helm(major, &["rollback", OWNER, "1", "--wait", "--timeout", "50s"]).await);
+    bench.kubectl(&["patch", "msec", "weather", "--type=merge", "-p", patch], "").await.ok();
+    bench.helm(major, &["rollback", OWNER, "1", "--wait", "--timeout", "50s"]).await.ok();
     let back = site.in_step("weather").await;
     site.delivers("weather", "value", &value).await;
     assert_eq!((status(&back).version, id(&back)), (Some(3), id(&made)), "a rollback is a new version of the secret");
@@ -66,7 +66,7 @@ async fn life_of_a_release(major: u8) {
     assert_eq!(back.annotations().get("example.com/note").map(String::as_str), Some("kept"));
     assert!(back.spec.deletion_policy.is_some());
     // Again: the same release, and nothing moves.
-    bench.plugin.ok(&bench.helm(major, &["rollback", OWNER, "1", "--wait", "--timeout", "50s"]).await);
+    bench.helm(major, &["rollback", OWNER, "1", "--wait", "--timeout", "50s"]).await.ok();
     assert_eq!(version(&site.get("weather").await), version(&back));
 
     let releases = bench.releases().await;
@@ -76,13 +76,13 @@ async fn life_of_a_release(major: u8) {
         assert!(![&value, &other].iter().any(|value| release.contains(value.as_str())), "a value in a release Secret");
     }
 
-    bench.plugin.ok(&bench.helm(major, &["uninstall", OWNER, "--wait"]).await);
+    bench.helm(major, &["uninstall", OWNER, "--wait"]).await.ok();
     for secret in ["weather", &record_name("WEATHER")] {
         site.gone(secret).await;
     }
     assert!(bench.releases().await.is_empty());
     // Installed again it is another secret.
-    bench.plugin.ok(&bench.upgrade(major, &[first], &[]).await);
+    bench.upgrade(major, &[first], &[]).await.ok();
     assert_ne!(id(&site.in_step("weather").await), id(&made));
     operator.stop().await;
 }
@@ -120,17 +120,17 @@ async fn a_change_in_the_cluster_is_kept_by_helm_3_and_refused_by_helm_4() {
         let site = &bench.site;
         let operator = Setup::of(&site.namespace).start().await;
         let entry = Entry::of(site, "weather", "the value").await;
-        bench.plugin.ok(&bench.upgrade(major, std::slice::from_ref(&entry), &[]).await);
+        bench.upgrade(major, std::slice::from_ref(&entry), &[]).await.ok();
         let patch = json!({"spec": {"description": "by hand"}}).to_string();
-        bench.plugin.ok(&bench.kubectl(&["patch", "msec", "weather", "--type=merge", "-p", &patch], "").await);
+        bench.kubectl(&["patch", "msec", "weather", "--type=merge", "-p", &patch], "").await.ok();
         let again = bench.upgrade(major, std::slice::from_ref(&entry), &[]).await;
         if major == 3 {
-            bench.plugin.ok(&again);
+            again.ok();
             // For custom resources it compares the old chart with the new one, and both say the same.
             assert_eq!(site.get("weather").await.spec.description.as_deref(), Some("by hand"));
         } else {
             assert!(again.code == 1 && again.err.contains("conflict"), "{again:?}");
-            bench.plugin.ok(&bench.upgrade(major, &[entry], &["--force-conflicts"]).await);
+            bench.upgrade(major, &[entry], &["--force-conflicts"]).await.ok();
             assert_eq!(site.get("weather").await.spec.description.as_deref(), Some("as in Git"));
         }
         operator.stop().await;

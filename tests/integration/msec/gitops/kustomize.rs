@@ -30,16 +30,16 @@ async fn labels_annotations_and_generators_leave_sealed_text_alone() {
         site.namespace
     );
     bench.kustomization(&entry, &text);
-    let built = bench.plugin.ok(&bench.kubectl(&["kustomize", "."], "").await);
+    let built = bench.kubectl(&["kustomize", "."], "").await.ok();
     assert!(built.contains(&entry.sealed) && built.contains("team: blue"), "{built}");
     // Its generators are for ConfigMaps and Secrets: their options reach nothing else.
     let ours = built.split("---\n").find(|part| part.contains("kind: ManagedSecret")).unwrap();
     assert!(!ours.contains("from: generator") && !ours.contains("by-kustomize"), "{ours}");
 
-    bench.plugin.ok(&bench.kubectl(&["apply", "-k", "."], "").await);
+    bench.kubectl(&["apply", "-k", "."], "").await.ok();
     let made = site.in_step("weather").await;
     assert_eq!(site.value("weather", "value").await.as_deref(), Some("the value"));
-    let again = bench.plugin.ok(&bench.kubectl(&["apply", "-k", "."], "").await);
+    let again = bench.kubectl(&["apply", "-k", "."], "").await.ok();
     assert!(again.contains("weather unchanged"), "{again}");
     assert_eq!(version(&site.get("weather").await), version(&made));
     // Nothing of it is copied to what the operator makes.
@@ -59,7 +59,7 @@ async fn a_transformer_that_moves_the_object_is_caught_and_namespace_scope_allow
     let strict = Entry::of(site, "weather", "the value").await;
 
     bench.kustomization(&strict, "namePrefix: staging-\n");
-    bench.plugin.ok(&bench.kubectl(&["apply", "-k", "."], "").await);
+    bench.kubectl(&["apply", "-k", "."], "").await.ok();
     let object = site.reports("staging-weather", "False", "SealedForAnotherPlace").await;
     assert_eq!(conditions(&object), ["Ready", "Stalled"]);
     assert!(message(&object).contains(&format!("{}/weather", site.namespace)), "{}", message(&object));
@@ -67,7 +67,7 @@ async fn a_transformer_that_moves_the_object_is_caught_and_namespace_scope_allow
 
     bench.kustomization(&strict, &format!("namespace: {}\n", elsewhere.namespace));
     let ran = bench.plugin.kubectl(&["apply", "-k", "."], b"").await;
-    bench.plugin.ok(&ran);
+    ran.ok();
     let object = elsewhere.reports("weather", "False", "SealedForAnotherPlace").await;
     assert!(message(&object).contains(&format!("{}/weather", site.namespace)), "{}", message(&object));
     assert!(elsewhere.secret("weather").await.is_none());
@@ -76,7 +76,7 @@ async fn a_transformer_that_moves_the_object_is_caught_and_namespace_scope_allow
     let scope = Scope::Namespace { namespace: site.namespace.clone() };
     let sealed = sealed(&public_key(&site.client).await, &scope, "the value");
     bench.kustomization(&Entry { sealed, ..strict }, "namePrefix: staging-\n");
-    bench.plugin.ok(&bench.kubectl(&["apply", "-k", "."], "").await);
+    bench.kubectl(&["apply", "-k", "."], "").await.ok();
     let object = site.in_step("staging-weather").await;
     assert_eq!(object.name_any(), "staging-weather");
     assert_eq!(site.value("staging-weather", "value").await.as_deref(), Some("the value"));

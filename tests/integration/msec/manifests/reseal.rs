@@ -33,9 +33,9 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     plugin.folder.file("late.yaml", manifest(site, "late", CANARY));
     plugin.folder.file("other.yaml", manifest(site, "other", CANARY));
     plugin.folder.file("wide.yaml", manifest(site, "wide", CANARY));
-    plugin.ok(&plugin.run(&seal).await);
+    plugin.run(&seal).await.ok();
     for file in ["db.yaml", "none.yaml", "other.yaml", "wide.yaml"] {
-        plugin.ok(&plugin.kubectl(&["apply", "-f", file], b"").await);
+        plugin.kubectl(&["apply", "-f", file], b"").await.ok();
     }
     site.apply("other", json!({"name": "OTHER", "value": site_sealed(&premises, "other").await})).await;
     for name in ["db", "other", "wide"] {
@@ -45,7 +45,7 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     let before = site.get("db").await;
     let text = plugin.folder.read("db.yaml");
     let current = reseal("db.yaml").await;
-    assert_eq!(plugin.ok(&current), format!("db.yaml: already current: {}/db\n", site.namespace));
+    assert_eq!(current.ok(), format!("db.yaml: already current: {}/db\n", site.namespace));
     assert_eq!(plugin.folder.read("db.yaml"), text);
 
     running.stop().await;
@@ -95,7 +95,7 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     assert_eq!(Sealed::parse(&value_of(&resealed)).unwrap().key_id(), new.key_id());
 
     // Applied, it is no new value.
-    plugin.ok(&plugin.kubectl(&["apply", "-f", "db.yaml"], b"").await);
+    plugin.kubectl(&["apply", "-f", "db.yaml"], b"").await.ok();
     let after = site.in_step("db").await;
     assert_eq!(after.spec.value.as_ref().unwrap().0, value_of(&resealed));
     assert_eq!(moved(&after), moved(&before));

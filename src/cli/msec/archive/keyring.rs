@@ -1,0 +1,54 @@
+//! A stored keyring and a stored key-encryption key, as far as they can be told apart without opening anything.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, TYPE_KEK};
+use crate::crypto::Kek;
+use crate::crypto::keyring::{Document, FORMAT};
+use crate::kek::secret_api::SecretObject;
+
+/// One keyring Secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::cli::msec) struct StoredKeyring {
+    /// The Secret's name.
+    pub(in crate::cli::msec) name: String,
+    /// What it holds: every key wrapped.
+    pub(in crate::cli::msec) document: Document,
+    /// SHA-256 of what it holds, the first 8 hex digits: tells it from another.
+    pub(in crate::cli::msec) digest: String,
+}
+
+impl StoredKeyring {
+    /// Reads it; none where it holds no document of the format.
+    pub(in crate::cli::msec) fn of(secret: &SecretObject) -> Option<Self> {
+        let content = secret.data.get(KEYRING_DATA_KEY)?.as_slice();
+        let document: Document = serde_json::from_slice(content).ok()?;
+        let digest = hex::encode(&Sha256::digest(content)[..4]);
+        (document.format == FORMAT).then(|| Self {
+            name: secret.metadata.name.clone().unwrap_or_default(),
+            document,
+            digest,
+        })
+    }
+
+    /// Ids of its keys.
+    pub(in crate::cli::msec) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.document.entries.iter().map(|entry| entry.id.as_str())
+    }
+
+    /// Who wraps its keys: provider and key id, each once.
+    pub(in crate::cli::msec) fn wrapped_by(&self) -> Vec<(&str, &str)> {
+        let wraps = self.document.entries.iter().map(|entry| &entry.wrapped);
+        let mut wrapped: Vec<_> = wraps.map(|it| (it.provider.as_str(), it.key_id.as_str())).collect();
+        wrapped.sort_unstable();
+        wrapped.dedup();
+        wrapped
+    }
+}
+
+/// The id of the key-encryption key in a Secret, if it is what its type and name say.
+pub(in crate::cli::msec) fn kek_id(secret: &SecretObject) -> Option<String> {
+    let id = Kek::new(secret.data.get(KEK_DATA_KEY)?.as_slice()).ok()?.key_id().to_string();
+    let named = secret.metadata.name.as_deref()?.strip_prefix(KEK_PREFIX)?;
+    (secret.type_.as_deref() == Some(TYPE_KEK) && named == id).then_some(id)
+}

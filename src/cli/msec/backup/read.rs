@@ -1,0 +1,111 @@
+//! A backup's objects, read from the cluster in pages; nothing is watched.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+
+use super::BackupArgs;
+use crate::api::ManagedSecret;
+use crate::api::keys::{TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
+use crate::cli::CliError;
+use crate::cli::msec::archive::{Archive, Object, place, stripped};
+use crate::cli::msec::progress::Progress;
+use crate::cli::msec::rights::Right;
+use crate::cli::msec::session::Session;
+use crate::kek::secret_api::{SecretApi, SecretObject};
+
+/// Objects of one page.
+const PAGE: u32 = 500;
+
+/// Everything that was asked for.
+pub(super) async fn archive(session: &Session, args: &BackupArgs) -> Result<Archive, CliError> {
+    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
+    let objects = objects(session, namespace).await?;
+    let records = secrets(session, namespace, TYPE_RECORD, "records read:").await?;
+    let own = Some(args.operator_namespace.as_str());
+    let (keyrings, keks) = match (args.keys || args.with_kek, args.with_kek) {
+        (false, _) => (Vec::new(), Vec::new()),
+        (true, false) => (secrets(session, own, TYPE_KEYRING, "keyrings read:").await?, Vec::new()),
+        (true, true) => (
+            secrets(session, own, TYPE_KEYRING, "keyrings read:").await?,
+            secrets(session, own, TYPE_KEK, "keys read:").await?,
+        ),
+    };
+    Ok(Archive { objects, records, keyrings, keks })
+}
+
+/// ManagedSecrets of a namespace, or of all, in the order of their places. Those that are being deleted are gone.
+pub(in crate::cli::msec) async fn objects(session: &Session, namespace: Option<&str>) -> Result<Vec<Object>, CliError> {
+    let found = dynamic_objects(session, namespace, &Progress::new("ManagedSecrets read:")).await?;
+    let mut objects = Vec::with_capacity(found.len());
+    for object in found.into_iter().filter(|object| !is_dying(&object.metadata)) {
+        let (namespace, name) = place(&object.metadata);
+        let value = serde_json::to_value(object).ok();
+        let object = value.and_then(Object::parse).ok_or_else(|| {
+            CliError::Failed(format!("ManagedSecret {namespace}/{name} has a spec that this version cannot read"))
+        })?;
+        objects.push(object);
+    }
+    objects.sort_by_key(Object::place);
+    Ok(objects)
+}
+
+/// The same as the server has them, with status. Fields that this version does not know are kept.
+pub(in crate::cli::msec) async fn dynamic_objects(
+    session: &Session,
+    namespace: Option<&str>,
+    progress: &Progress,
+) -> Result<Vec<DynamicObject>, CliError> {
+    let resource = ApiResource::erase::<ManagedSecret>(&());
+    let (api, right): (Api<DynamicObject>, _) = match namespace {
+        Some(namespace) => (
+            Api::namespaced_with(session.client.clone(), namespace, &resource),
+            Right::to_objects("list").within(namespace),
+        ),
+        None => (Api::all_with(session.client.clone(), &resource), Right::to_objects("list")),
+    };
+    let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    loop {
+        let page = api.list(&params).await.map_err(|error| match error {
+            kube::Error::Api(status) if status.is_not_found() => CliError::Failed(
+                "the ManagedSecret resource is not installed: `managed-secrets crd | kubectl apply -f -` does it"
+                    .to_owned(),
+            ),
+            error => right.explain("cannot list ManagedSecrets", &error),
+        })?;
+        found.extend(page.items);
+        progress.count(found.len());
+        match page.metadata.continue_ {
+            Some(next) if !next.is_empty() => params = params.continue_token(&next),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// Secrets of one type, of a namespace or of all, stripped, in the order of their places. By type and not by label: the
+/// type of a record is protected, a label is anyone's.
+pub(in crate::cli::msec) async fn secrets(
+    session: &Session,
+    namespace: Option<&str>,
+    type_: &str,
+    what: &'static str,
+) -> Result<Vec<SecretObject>, CliError> {
+    let all = Right::to("list", "secrets");
+    let (api, right) = match namespace {
+        Some(namespace) => (SecretApi::namespaced(session.client.clone(), namespace), all.within(namespace)),
+        None => (SecretApi::all(session.client.clone()), all),
+    };
+    let progress = Progress::new(what);
+    let found = api
+        .pages(&format!("type={type_}"), |count| progress.count(count))
+        .await
+        .map_err(|error| right.explain_call("cannot list Secrets", &error))?;
+    let living = found.into_iter().filter(|secret| !is_dying(&secret.metadata));
+    let mut secrets: Vec<_> = living.map(stripped).collect();
+    secrets.sort_by_key(|secret| place(&secret.metadata));
+    Ok(secrets)
+}
+
+fn is_dying(metadata: &ObjectMeta) -> bool {
+    metadata.deletion_timestamp.is_some()
+}

@@ -1,0 +1,80 @@
+//! What a check finds, and what came of a read.
+
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Note,
+    /// Works, and should not stay so.
+    Warning,
+    /// Does not work, or is about to stop.
+    Problem,
+    /// Could not be looked at.
+    Unknown,
+}
+
+impl Level {
+    /// The word for it, as JSON has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One thing found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Finding {
+    /// How bad.
+    pub(super) level: Level,
+    /// Which check found it.
+    pub(super) check: &'static str,
+    /// What is so.
+    pub(super) what: String,
+    /// What to do about it.
+    #[serde(rename = "do", skip_serializing_if = "Option::is_none")]
+    pub(super) todo: Option<String>,
+}
+
+impl Finding {
+    /// As it should be.
+    pub(super) fn ok(check: &'static str, what: impl Into<String>) -> Self {
+        Self { level: Level::Ok, check, what: what.into(), todo: None }
+    }
+
+    /// Something to do about.
+    pub(super) fn new(level: Level, check: &'static str, what: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { level, check, what: what.into(), todo: Some(todo.into()) }
+    }
+}
+
+/// What came of a read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Read<T> {
+    /// It was read.
+    Known(T),
+    /// It was not: the right that is missing, as `kubectl auth can-i` asks for it, or what went wrong.
+    Unknown(String),
+}
+
+impl<T> Read<T> {
+    /// What was read; else the finding that it is not known.
+    pub(super) fn known(&self, check: &'static str) -> Result<&T, Finding> {
+        match self {
+            Self::Known(value) => Ok(value),
+            Self::Unknown(why) => {
+                Err(Finding { level: Level::Unknown, check, what: format!("cannot be told: {why}"), todo: None })
+            }
+        }
+    }
+}

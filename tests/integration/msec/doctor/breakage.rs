@@ -1,0 +1,235 @@
+//! One case per finding: something is broken, and it is the check for it that says so.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use managed_secrets::api::{crd, keys, names::record_name};
+use serde_json::{Value, json};
+
+use super::Clinic;
+use crate::integration::{
+    installation::{OPERATOR_NAMESPACE, RESTORER},
+    objects::Site,
+};
+
+impl Clinic {
+    /// The operator's namespace, as a restorer.
+    async fn own(&self) -> Site {
+        let client = self.plane.access().client_as(RESTORER, &["system:masters"]).await.unwrap();
+        Site { namespace: OPERATOR_NAMESPACE.to_owned(), client }
+    }
+
+    /// A merge patch of anything.
+    async fn patch(&self, object: &[&str], patch: &Value) {
+        self.kubectl(&[&["patch", "--type=merge", "-p", &patch.to_string()], object].concat(), "").await;
+    }
+
+    /// Puts a Secret back as it was.
+    async fn put_back(&self, secret: &Secret) {
+        let mut secret = secret.clone();
+        secret.metadata.managed_fields = None;
+        (secret.metadata.uid, secret.metadata.resource_version) = (None, None);
+        self.own().await.secrets().create(&PostParams::default(), &secret).await.unwrap();
+    }
+
+    async fn take(&self, name: &str) -> Secret {
+        let own = self.own().await;
+        let secret = own.secret(name).await.unwrap();
+        own.secrets().delete(name, &DeleteParams::default()).await.unwrap();
+        secret
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_what_is_installed_is_found() {
+    let clinic = Clinic::new().await;
+    let own = ["-n", OPERATOR_NAMESPACE];
+    // Never run: no keys, no certificates, nobody to call.
+    clinic.finds("problem", "operator", "none of 1 replicas is available").await;
+    clinic.finds("problem", "keyring", "there is no keyring").await;
+    clinic.finds("problem", "sealing key", "publishes no key").await;
+    clinic.finds("problem", "webhooks", "has no CA bundle").await;
+    clinic.finds("problem", "endpoints", "nothing is ready behind the Service").await;
+    clinic.finds("warning", "certificates", "there is no Secret").await;
+    clinic.finds("ok", "policies", "").await;
+
+    // The CRD: a rule less, a property more, gone.
+    let name = "managedsecrets.managedsecrets.dev";
+    let rule = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/name/x-kubernetes-validations";
+    let less = json!([{"op": "remove", "path": rule}]).to_string();
+    clinic.kubectl(&["patch", "crd", name, "--type=json", "-p", &less], "").await;
+    clinic.finds("problem", "resource", "properties.spec.properties.name.x-kubernetes-validations").await;
+    let whole = serde_json::to_string(&crd::crd()).unwrap();
+    clinic.kubectl(&["replace", "-f", "-"], &whole).await;
+    clinic.finds("ok", "resource", "as this version has it").await;
+    let property = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/later";
+    let more = json!([{"op": "add", "path": property, "value": {"type": "string"}}]).to_string();
+    clinic.kubectl(&["patch", "crd", name, "--type=json", "-p", &more], "").await;
+    clinic.finds("problem", "resource", "properties.spec.properties.later").await;
+    clinic.kubectl(&["delete", "crd", name], "").await;
+    clinic.finds("problem", "resource", "is missing").await;
+    clinic.finds("unknown", "secrets", "not installed").await;
+    clinic.kubectl(&["create", "-f", "-"], &whole).await;
+
+    // The policies.
+    clinic.kubectl(&["delete", "validatingadmissionpolicybinding", keys::POLICY_USER_RIGHTS], "").await;
+    clinic.finds("problem", "policies", "refuses nothing: no binding denies").await;
+    clinic.kubectl(&["delete", "validatingadmissionpolicy", keys::POLICY_USER_RIGHTS], "").await;
+    clinic.finds("warning", "policies", &format!("{} is missing", keys::POLICY_USER_RIGHTS)).await;
+    clinic
+        .patch(
+            &["validatingadmissionpolicy", keys::POLICY_OPERATOR_WRITES],
+            &json!({"spec": {"failurePolicy": "Ignore"}}),
+        )
+        .await;
+    clinic.finds("problem", "policies", "its failurePolicy is not Fail").await;
+
+    // Deployment and service account.
+    let deployment = ["deployment", keys::OPERATOR_NAME, own[0], own[1]];
+    let image = |image: &str| {
+        json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]).to_string()
+    };
+    clinic
+        .kubectl(
+            &[&["patch", "--type=json", "-p", &image("example.com/managed-secrets:9.8.7")], deployment.as_slice()]
+                .concat(),
+            "",
+        )
+        .await;
+    clinic.finds("note", "operator", "it runs example.com/managed-secrets:9.8.7").await;
+    clinic.patch(&deployment, &json!({"spec": {"replicas": 0}})).await;
+    clinic.finds("problem", "operator", "the Deployment has 0 replicas").await;
+    clinic.patch(&deployment, &json!({"spec": {"replicas": 2}})).await;
+    let status = json!({"status": {"replicas": 2, "readyReplicas": 1, "availableReplicas": 1}});
+    clinic.patch(&[&deployment[..], &["--subresource=status"]].concat(), &status).await;
+    clinic.finds("warning", "operator", "1 of 2 replicas are available").await;
+    clinic.kubectl(&["delete", "serviceaccount", keys::OPERATOR_NAME, own[0], own[1]], "").await;
+    clinic.finds("problem", "operator", "the service account").await;
+    let off =
+        json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--webhook-listen=off"}])
+            .to_string();
+    clinic.kubectl(&[&["patch", "--type=json", "-p", &off], deployment.as_slice()].concat(), "").await;
+    clinic.finds("note", "webhooks", "switched off").await;
+    clinic.kubectl(&[&["delete"], deployment.as_slice()].concat(), "").await;
+    clinic.finds("warning", "operator", "there is no Deployment").await;
+
+    // The webhooks' configurations, and one that is called before.
+    let early = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+    "metadata": {"name": "0-early"}, "webhooks": [{
+        "name": "early.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
+        "clientConfig": {"url": "https://127.0.0.1:1/"}, "timeoutSeconds": 1,
+        "rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["*"]}],
+    }]});
+    clinic.kubectl(&["create", "-f", "-"], &early.to_string()).await;
+    clinic.finds("warning", "webhooks", "0-early is called before ours").await;
+    clinic.kubectl(&["delete", "mutatingwebhookconfiguration", "0-early"], "").await;
+    let url = json!([{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://127.0.0.1:1/secret-path"}}]);
+    clinic
+        .kubectl(
+            &["patch", "mutatingwebhookconfiguration", keys::SEAL_CONFIGURATION, "--type=json", "-p", &url.to_string()],
+            "",
+        )
+        .await;
+    clinic.finds("note", "endpoints", "reached by a URL").await;
+    assert!(!clinic.plugin.run(&["doctor"]).await.out.contains("secret-path"));
+    let none = json!([{"op": "replace", "path": "/webhooks", "value": []}]).to_string();
+    clinic
+        .kubectl(&["patch", "validatingwebhookconfiguration", keys::WARN_CONFIGURATION, "--type=json", "-p", &none], "")
+        .await;
+    clinic.finds("warning", "webhooks", "does not hold our webhook").await;
+    clinic.kubectl(&["delete", "mutatingwebhookconfiguration", keys::SEAL_CONFIGURATION], "").await;
+    clinic.finds("problem", "webhooks", "0-managed-secrets-seal is missing").await;
+    clinic.plane.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_keys_and_secrets_is_found() {
+    let (clinic, operator) = Clinic::healthy().await;
+    let (own, site) = (clinic.own().await, &clinic.site);
+    site.apply("taken", json!({"name": "DB", "generate": {}})).await;
+    clinic.finds("warning", "secrets", "not served (yet): NameInUse: 1").await;
+    let sealed = site.seal("elsewhere", "canary").await;
+    site.apply("misplaced", json!({"name": "MISPLACED", "value": sealed})).await;
+    clinic.finds("problem", "secrets", "stuck until somebody acts: SealedForAnotherPlace: 1").await;
+    site.apply("kept", json!({"name": "KEPT", "generate": {}, "deletionPolicy": "Retain"})).await;
+    site.served("kept").await;
+    site.delete("kept").await;
+    clinic.finds("note", "records", "are retained").await;
+    assert_eq!(operator.stop().await.unwrap(), 0);
+
+    // A record put back without its ManagedSecret, and one that lost its metadata.
+    let restorer = Site { client: own.client.clone(), ..site.clone() };
+    let mut record = site.record("DB").await.unwrap();
+    (record.metadata.owner_references, record.metadata.managed_fields) = (None, None);
+    (record.metadata.uid, record.metadata.resource_version) = (None, None);
+    site.delete("db").await;
+    site.gone(&record_name("DB")).await;
+    restorer.secrets().create(&PostParams::default(), &record).await.unwrap();
+    clinic.finds("warning", "records", "have no ManagedSecret").await;
+    let broken = json!({"metadata": {"annotations": {keys::ANNO_MAC: null}}});
+    restorer.secrets().patch(&record_name("DB"), &PatchParams::default(), &Patch::Merge(broken)).await.unwrap();
+    clinic.finds("problem", "records", "lack what a record must have").await;
+
+    // The published key: another one, an old one, none at all.
+    let maps = Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(own.client.clone(), OPERATOR_NAMESPACE);
+    let published = maps.get(keys::PUBLIC_KEY_CONFIGMAP).await.unwrap();
+    let document = published.data.unwrap()[keys::PUBLIC_KEY_DATA_KEY].clone();
+    let write = async |document: &str| {
+        let data = json!({"data": {keys::PUBLIC_KEY_DATA_KEY: document}});
+        maps.patch(keys::PUBLIC_KEY_CONFIGMAP, &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
+    };
+    let mut old: Value = serde_json::from_str(&document).unwrap();
+    old["notAfter"] = json!("2020-01-01T00:00:00Z");
+    write(&old.to_string()).await;
+    clinic.finds("warning", "sealing key", "was to be replaced by 2020-01-01").await;
+    let other = managed_secrets::crypto::mss1::SealingKey::new(zeroize::Zeroizing::new([7; 32])).unwrap();
+    let other = managed_secrets::crypto::mss1::PublishedKey::new(other.public().clone(), jiff::Timestamp::now());
+    write(&other.to_json().unwrap()).await;
+    clinic.finds("problem", "sealing key", "and the keyring's newest is").await;
+    write("{}").await;
+    clinic.finds("problem", "sealing key", "holds no key that can be used").await;
+    write(&document).await;
+
+    // Certificates: what stands in their Secret are dates, besides keys that are never said.
+    let webhook = own.secret(keys::WEBHOOK_SECRET).await.unwrap();
+    let bytes = webhook.data.clone().unwrap().remove(keys::WEBHOOK_DATA_KEY).unwrap();
+    let mut authorities: Value = serde_json::from_slice(&bytes.0).unwrap();
+    for (created, level, says) in
+        [("2020-01-01T00:00:00Z", "problem", "was valid until 2020-12-31"), ("old", "warning", "was to be renewed at")]
+    {
+        let ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * 300);
+        authorities["authorities"][0]["created"] =
+            json!(if created == "old" { ago.to_string() } else { created.to_owned() });
+        let data = json!({"stringData": {keys::WEBHOOK_DATA_KEY: authorities.to_string()}});
+        own.secrets().patch(keys::WEBHOOK_SECRET, &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
+        clinic.finds(level, "certificates", says).await;
+    }
+
+    // Keys: a key-encryption key, then the keyring; another beside it; something that is none.
+    let list = own.secrets().list(&ListParams::default().fields(&format!("type={}", keys::TYPE_KEK))).await.unwrap();
+    let kek = clinic.take(list.items[0].metadata.name.as_deref().unwrap()).await;
+    clinic.finds("problem", "keyring", "is missing: the operator does not start again").await;
+    clinic.put_back(&kek).await;
+    let keyring = clinic.take(keys::KEYRING_NAME).await;
+    clinic.finds("problem", "keyring", "there is no keyring").await;
+    clinic.finds("problem", "records", "were made under a seed that the keyring lacks").await;
+    clinic.finds("problem", "sealing key", "which the keyring does not have").await;
+    clinic.put_back(&keyring).await;
+    let wrong = json!({"metadata": {"name": "wrong"}, "type": keys::TYPE_KEYRING, "stringData": {"x": "y"}});
+    own.secrets().create(&PostParams::default(), &serde_json::from_value(wrong).unwrap()).await.unwrap();
+    clinic.finds("problem", "keyring", "holds none: the operator does not start").await;
+    own.secrets().delete("wrong", &DeleteParams::default()).await.unwrap();
+    let bytes = keyring.data.unwrap().remove(keys::KEYRING_DATA_KEY).unwrap();
+    let mut file: Value = serde_json::from_slice(&bytes.0).unwrap();
+    for entry in file["entries"].as_array_mut().unwrap() {
+        entry["wrapped"]["provider"] = json!("file");
+    }
+    let beside = json!({"metadata": {"name": "beside"}, "type": keys::TYPE_KEYRING,
+        "stringData": {keys::KEYRING_DATA_KEY: file.to_string()}});
+    own.secrets().create(&PostParams::default(), &serde_json::from_value(beside).unwrap()).await.unwrap();
+    clinic.finds("note", "keyring", "needs the KEK file with the id").await;
+    clinic.finds("ok", "protection", "held by the provider \"file\"").await;
+    clinic.plane.stop().await.unwrap();
+}
