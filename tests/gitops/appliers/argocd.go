@@ -34,9 +34,10 @@ type Synced struct {
 	Phase   string         `json:"phase"`
 	Message string         `json:"message"`
 	Results []SyncedObject `json:"results"`
-	// Before and After name what is out of sync then.
-	Before OutOfSync `json:"before"`
-	After  OutOfSync `json:"after"`
+	// OutOfSync is what differed from Git before. To look afterwards is another job, for when the operator is done:
+	// Argo CD compares an object that it read with the answer to a dry run, and a status that was written in between
+	// looks like a difference until the next look.
+	OutOfSync OutOfSync `json:"outOfSync"`
 }
 
 // SyncedObject is what was done to one object.
@@ -179,7 +180,10 @@ func (app *application) sync(ctx context.Context) (*Synced, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer := &Synced{Before: before, Results: []SyncedObject{}}
+	answer := &Synced{OutOfSync: before, Results: []SyncedObject{}}
+	if app.CompareOnly {
+		return answer, nil
+	}
 	var (
 		phase   common.OperationPhase
 		message string
@@ -224,8 +228,7 @@ func (app *application) sync(ctx context.Context) (*Synced, error) {
 			Status: string(result.Status), Message: result.Message,
 		})
 	}
-	answer.After, err = app.outOfSync()
-	return answer, err
+	return answer, nil
 }
 
 // diffSchema is what comparing needs of the API server.

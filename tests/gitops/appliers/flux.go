@@ -20,9 +20,8 @@ const (
 
 // Reconciled is what came of one reconciliation of a Kustomization.
 type Reconciled struct {
-	// Before and After is what differs from Git then: what `flux diff kustomization` shows.
-	Before []Change `json:"before"`
-	After  []Change `json:"after"`
+	// OutOfSync is what differed from Git before: what `flux diff kustomization` shows.
+	OutOfSync []Change `json:"outOfSync"`
 	// Changes is what was done.
 	Changes []Change `json:"changes"`
 	// Failure is why the reconciliation counts as failed; empty where it does not.
@@ -41,6 +40,8 @@ func flux(ctx context.Context, job *Job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// No limit on requests: a wait that is short would end in the limiter's error instead of the object's state.
+	config.QPS = -1
 	api, err := client.New(config, client.Options{})
 	if err != nil {
 		return nil, err
@@ -56,8 +57,8 @@ func flux(ctx context.Context, job *Job) (any, error) {
 	manager.SetOwnerLabels(job.Objects, job.Owner, job.Namespace)
 
 	answer := &Reconciled{Changes: []Change{}}
-	if answer.Before, err = drift(ctx, manager, job.Objects); err != nil {
-		return nil, err
+	if answer.OutOfSync, err = drift(ctx, manager, job.Objects); err != nil || job.CompareOnly {
+		return answer, err
 	}
 	changes, err := manager.ApplyAllStaged(ctx, copies(job.Objects), applyOptions())
 	if err != nil {
@@ -75,8 +76,7 @@ func flux(ctx context.Context, job *Job) (any, error) {
 			answer.Failure = err.Error()
 		}
 	}
-	answer.After, err = drift(ctx, manager, job.Objects)
-	return answer, err
+	return answer, nil
 }
 
 // applyOptions are those of kustomize-controller: what kubectl left behind is taken over.

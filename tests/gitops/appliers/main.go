@@ -32,6 +32,8 @@ type Job struct {
 	ServerSideApply bool `json:"serverSideApply"`
 	// Passes is how often Argo CD's controller looks at a sync that is not over; 0 is until it is.
 	Passes int `json:"passes"`
+	// CompareOnly asks what differs from Git, and changes nothing.
+	CompareOnly bool `json:"compareOnly"`
 	// Stale is what Flux applied before and Git no longer holds.
 	Stale []*unstructured.Unstructured `json:"stale"`
 	// WaitSeconds is how long Flux waits for health; 0 is not at all.

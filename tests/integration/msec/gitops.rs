@@ -90,7 +90,9 @@ struct Bench {
 impl Bench {
     async fn new(purpose: &str) -> Self {
         let site = Site::new(purpose).await;
-        let plugin = Plugin::new(&site).await;
+        let mut plugin = Plugin::new(&site).await;
+        // `--applyset` is behind a gate.
+        plugin.env.push(("KUBECTL_APPLYSET".to_owned(), "true".to_owned()));
         Self { site, plugin }
     }
 

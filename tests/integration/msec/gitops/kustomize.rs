@@ -1,14 +1,13 @@
 //! kustomize, as kubectl embeds it: what its transformers do to sealed text, and what they cannot do.
 
 use kube::ResourceExt as _;
-use serde_json::json;
+use managed_secrets::crypto::mss1::Scope;
 
 use super::{Bench, Entry};
 use crate::integration::{
-    objects::{Site, conditions, message, version},
+    objects::{Site, conditions, message, sealed, version},
     operator::{Setup, public_key},
 };
-use managed_secrets::crypto::mss1::Scope;
 
 impl Bench {
     /// A kustomization over one manifest.
@@ -75,12 +74,11 @@ async fn a_transformer_that_moves_the_object_is_caught_and_namespace_scope_allow
 
     site.delete("staging-weather").await;
     let scope = Scope::Namespace { namespace: site.namespace.clone() };
-    let sealed = crate::integration::objects::sealed(&public_key(&site.client).await, &scope, "the value");
+    let sealed = sealed(&public_key(&site.client).await, &scope, "the value");
     bench.kustomization(&Entry { sealed, ..strict }, "namePrefix: staging-\n");
     bench.plugin.ok(&bench.kubectl(&["apply", "-k", "."], "").await);
     let object = site.in_step("staging-weather").await;
     assert_eq!(object.name_any(), "staging-weather");
     assert_eq!(site.value("staging-weather", "value").await.as_deref(), Some("the value"));
-    let _ = json!(null);
     operator.stop().await;
 }

@@ -19,7 +19,8 @@ pub(super) fn hold(seen: &str) {
     let path = root().join(PAGE);
     let page = fs::read_to_string(&path).unwrap();
     let head = seen.lines().next().unwrap();
-    let start = page.find(&format!("{head}\n")).unwrap_or_else(|| panic!("{PAGE} has no table that begins with\n{head}"));
+    let start =
+        page.find(&format!("{head}\n")).unwrap_or_else(|| panic!("{PAGE} has no table that begins with\n{head}"));
     let end = page[start..].find("\n\n").map_or(page.len(), |end| start + end + 1);
     let known = &page[start..end];
     if known == seen {
