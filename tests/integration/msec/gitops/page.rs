@@ -32,3 +32,15 @@ pub(super) fn hold(seen: &str) {
         panic!("{PAGE} says\n{known}\nand it is now\n{seen}\nUPDATE=1 rewrites it");
     }
 }
+
+#[test]
+fn the_page_shows_the_chart_and_the_config_map_holds_the_health_check() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let chart = read("tests/gitops/chart/templates/secrets.yaml");
+    assert!(read(PAGE).contains(&format!("```yaml\n{chart}```\n")), "{PAGE} shows another chart");
+    let check = read("deploy/argocd/health.lua");
+    let shipped: k8s_openapi::api::core::v1::ConfigMap =
+        serde_saphyr::from_str(&read("deploy/argocd/argocd-cm.yaml")).unwrap();
+    let key = "resource.customizations.health.managedsecrets.dev_ManagedSecret";
+    assert_eq!(shipped.data.unwrap().get(key), Some(&check));
+}

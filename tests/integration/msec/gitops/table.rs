@@ -33,11 +33,11 @@ async fn without_operator(way: Way, git: impl AsyncFn(&Bench) -> Vec<Entry>) -> 
     match way {
         Way::Argocd { .. } => {
             assert!(applied.well, "{way:?}: {applied:?}");
-            "synced, `Progressing`"
+            "synced, Progressing"
         }
         Way::Helm(4) | Way::Flux => {
             assert!(!applied.well && applied.said.contains("InProgress"), "{way:?}: {applied:?}");
-            "waits, then fails: `InProgress`"
+            "waits, then fails: InProgress"
         }
         _ => {
             assert!(applied.well, "{way:?}: {applied:?}");
