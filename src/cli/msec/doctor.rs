@@ -11,6 +11,7 @@ mod checks;
 mod facts;
 mod finding;
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use anstream::{AutoStream, ColorChoice};
@@ -58,7 +59,7 @@ pub enum Format {
 /// Checks an installation.
 pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(), CliError> {
     let session = Session::open(cluster).await?;
-    let facts = facts::read(&session, &args.operator_namespace).await?;
+    let facts = Box::pin(facts::read(&session, &args.operator_namespace)).await?;
     let findings: Vec<_> = checks::CHECKS.iter().flat_map(|check| check.findings(&facts)).collect();
     match args.output {
         Format::Text => print(&text(&findings, Look::of_standard_output()))?,
@@ -104,10 +105,11 @@ fn text(findings: &[Finding], look: Look) -> String {
         let style = if look.colours { colour.on_default() } else { Style::new() };
         let word = finding.level.as_str();
         let mark = if look.signs { sign.to_owned() } else { format!("{word:<8}") };
-        text.push_str(&format!("{style}{mark}{style:#} {}: {}\n", finding.check, finding.what));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{style}{mark}{style:#} {}: {}", finding.check, finding.what);
         if let Some(todo) = &finding.todo {
             let arrow = if look.signs { "  → " } else { "         do: " };
-            text.push_str(&format!("{arrow}{todo}\n"));
+            let _ = writeln!(text, "{arrow}{todo}");
         }
     }
     text

@@ -135,8 +135,9 @@ async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step]) -> Result
     let mut wrong = (conflicts > 0).then(|| format!("{conflicts} of {} objects were not restored", steps.len()));
     if args.dry_run.is_none() && args.wait {
         let found = verify::wait(session, &verify::expected(steps), args.timeout).await?;
-        let told: String = found.lines.iter().map(|line| format!("{line}\n")).collect();
-        print(&told)?;
+        for line in &found.lines {
+            print(&format!("{line}\n"))?;
+        }
         if let Some(error) = found.error() {
             wrong = Some(wrong.map_or_else(|| error.clone(), |wrong| format!("{wrong}; {error}")));
         }

@@ -38,8 +38,8 @@ impl Destination {
     /// Writes it; `header` goes above each file, as comments.
     pub(super) fn write(&self, archive: &Archive, header: &[String]) -> Result<(), CliError> {
         let whole = |archive: &Archive| {
-            let comments: String = header.iter().map(|line| format!("# {line}\n")).collect();
-            Ok::<_, CliError>(Zeroizing::new(format!("{comments}{}", archive.text()?)))
+            let comments: Vec<_> = header.iter().map(|line| format!("# {line}")).collect();
+            Ok::<_, CliError>(Zeroizing::new(format!("{}\n{}", comments.join("\n"), archive.text()?)))
         };
         match self {
             Self::Standard => print(&whole(archive)?),

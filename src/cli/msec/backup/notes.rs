@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cli::msec::archive::{Archive, Place, RecordInfo, kek_id};
+use crate::cli::msec::archive::{Archive, Place, RecordInfo, StoredKeyring, kek_id};
 use crate::crypto::keyring::Purpose;
 use crate::kek::Provider;
 
@@ -61,7 +61,7 @@ fn about_keys(archive: &Archive) -> Vec<String> {
     } else if keyrings.len() < archive.keyrings.len() {
         notes.push("a Secret of the keyrings' type holds no keyring".to_owned());
     }
-    let known: BTreeSet<_> = keyrings.iter().flat_map(|keyring| keyring.ids()).collect();
+    let known: BTreeSet<_> = keyrings.iter().flat_map(StoredKeyring::ids).collect();
     for ((namespace, name), record) in archive.record_infos() {
         let seed = record.seed.to_string();
         if !keyrings.is_empty() && !known.contains(seed.as_str()) {
@@ -69,7 +69,7 @@ fn about_keys(archive: &Archive) -> Vec<String> {
         }
     }
     let held: BTreeSet<_> = archive.keks.iter().filter_map(kek_id).collect();
-    let wrapped: BTreeSet<_> = keyrings.iter().flat_map(|keyring| keyring.wrapped_by()).collect();
+    let wrapped: BTreeSet<_> = keyrings.iter().flat_map(StoredKeyring::wrapped_by).collect();
     for (provider, id) in wrapped {
         if provider == Provider::LOCAL && !held.contains(id) {
             let missing = if archive.keks.is_empty() { "is not in it (--with-kek)" } else { "is missing" };

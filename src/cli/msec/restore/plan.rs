@@ -187,7 +187,7 @@ fn check_wrapping(
 /// A keyring joins those that are there: the operator reads and merges every one. Its own name is the operator's to
 /// write, so where that is taken, it goes beside.
 fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
-    let known: BTreeSet<_> = present.iter().flat_map(|it| it.ids()).collect();
+    let known: BTreeSet<_> = present.iter().flat_map(StoredKeyring::ids).collect();
     let Some(stored) = StoredKeyring::of(&keyring) else {
         return Step { item: Item::Keyring(keyring), verdict: Verdict::Conflict("holds no keyring".to_owned()) };
     };
@@ -213,11 +213,13 @@ fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, se
         )),
         None => Verdict::Create,
         Some(None) => Verdict::Conflict("stands there without what a record must have".to_owned()),
-        Some(Some(here)) if here.id == backup.id && here.owner == backup.owner => Verdict::There(
-            (here.version != backup.version)
-                .then(|| format!("with version {}, where the backup has {}", here.version, backup.version))
-                .unwrap_or_default(),
-        ),
+        Some(Some(here)) if here.id == backup.id && here.owner == backup.owner => {
+            Verdict::There(if here.version == backup.version {
+                String::new()
+            } else {
+                format!("with version {}, where the backup has {}", here.version, backup.version)
+            })
+        }
         Some(Some(here)) => Verdict::Conflict(format!(
             "its name {} is held by the secret {} of ManagedSecret {}, created {}: it was made before the restore. To have \
              the backup's, delete that ManagedSecret, and a record that stays, and restore again",

@@ -196,10 +196,7 @@ impl Writer<'_> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.session.client.clone(), namespace, &resource);
         let params = PostParams { dry_run: self.dry_run.is_some(), field_manager: Some(MANAGER.to_owned()) };
         let right = Right::to_objects("create").within(namespace);
-        let error = match api.create(&params, object).await {
-            Ok(_) => return Ok(Verdict::Create),
-            Err(error) => error,
-        };
+        let Err(error) = api.create(&params, object).await else { return Ok(Verdict::Create) };
         let said = right.explain("refused", &error);
         match &error {
             kube::Error::Api(status) if status.code == 409 => {

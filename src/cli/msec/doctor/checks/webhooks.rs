@@ -29,10 +29,14 @@ pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<F
     let (mutating, validating) = (facts.mutating.known(check)?, facts.validating.known(check)?);
     let sealing = mutating.iter().find(|it| is_named(it.metadata.name.as_ref(), SEAL_CONFIGURATION, &facts.own));
     let warning = validating.iter().find(|it| is_named(it.metadata.name.as_ref(), WARN_CONFIGURATION, &facts.own));
-    let seals =
-        sealing.map(|it| it.webhooks.iter().flatten().find(|it| it.name == SEAL_WEBHOOK).map(|it| &it.client_config));
-    let warns =
-        warning.map(|it| it.webhooks.iter().flatten().find(|it| it.name == WARN_WEBHOOK).map(|it| &it.client_config));
+    let seals = sealing.ok_or(MISSING).and_then(|it| {
+        let ours = it.webhooks.iter().flatten().find(|it| it.name == SEAL_WEBHOOK);
+        ours.map(|it| &it.client_config).ok_or(EMPTY)
+    });
+    let warns = warning.ok_or(MISSING).and_then(|it| {
+        let ours = it.webhooks.iter().flatten().find(|it| it.name == WARN_WEBHOOK);
+        ours.map(|it| &it.client_config).ok_or(EMPTY)
+    });
     let mut findings = Vec::new();
     findings.extend(configuration(check, SEAL_CONFIGURATION, seals, Level::Problem));
     findings.extend(configuration(check, WARN_CONFIGURATION, warns, Level::Warning));
@@ -62,27 +66,26 @@ fn is_sealing(name: &str) -> bool {
     name.strip_prefix(SEAL_CONFIGURATION).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// One of ours: missing (none), without our webhook (some none), or there.
+const MISSING: &str = "is missing";
+const EMPTY: &str = "does not hold our webhook";
+
+/// One of ours: how its webhook is reached, or why it is not.
 fn configuration(
     check: &'static str,
     name: &str,
-    found: Option<Option<&WebhookClientConfig>>,
+    found: Result<&WebhookClientConfig, &str>,
     level: Level,
 ) -> Option<Finding> {
-    let what = match found {
-        None => format!("the configuration {name} is missing"),
-        Some(None) => format!("the configuration {name} does not hold our webhook"),
-        Some(Some(client)) if client.ca_bundle.as_ref().is_none_or(|bundle| bundle.0.is_empty()) => {
-            return Some(Finding::new(
-                level,
-                check,
-                format!("the configuration {name} has no CA bundle: the API server skips the webhook"),
-                "the operator fills it in within a minute of its start: does it run, and does its log say why not?",
-            ));
-        }
-        Some(Some(_)) => return None,
-    };
-    Some(Finding::new(level, check, what, APPLY))
+    match found {
+        Err(why) => Some(Finding::new(level, check, format!("the configuration {name} {why}"), APPLY)),
+        Ok(client) if client.ca_bundle.as_ref().is_none_or(|bundle| bundle.0.is_empty()) => Some(Finding::new(
+            level,
+            check,
+            format!("the configuration {name} has no CA bundle: the API server skips the webhook"),
+            "the operator fills it in within a minute of its start: does it run, and does its log say why not?",
+        )),
+        Ok(_) => None,
+    }
 }
 
 /// Whether a rule sends ManagedSecrets that are written to its webhook.
