@@ -232,6 +232,8 @@ async fn secrets_in_git_can_be_followed() {
 }
 
 /// Sections of the operations page.
+const BACK_UP_BY_HAND: &str = "Back up without the plugin";
+const RESTORE_BY_HAND: &str = "Restore without the plugin";
 const RESTORE_HERE: &str = "Restore where the operator is installed";
 const LOST_KEYS: &str = "When keys are lost";
 
@@ -264,6 +266,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     let before = secrets(&first).await;
     assert_eq!(before.len(), 7, "{:?}", before.keys());
     operations.run("Back up", &folder, &first).await;
+    operations.run(BACK_UP_BY_HAND, &folder, &first).await;
     for file in ["keys.json", "secrets.json"] {
         let items = folder.json(file)["items"].clone();
         assert!(items.as_array().unwrap().iter().all(|item| item["metadata"]["ownerReferences"].is_null()), "{file}");
@@ -273,30 +276,42 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     assert_eq!(running.stop().await.unwrap(), 0);
     first.stop().await.unwrap();
 
-    let crds = vec![root().join("crds")];
-    let second = ControlPlane::start_own(&harness::Options { manifests: crds, ..harness::Options::default() }).await;
-    let second = second.unwrap();
     // The source of a `valueFrom`, and the other keys of an adopted Secret, are for their owners to restore.
-    let others = "kubectl create namespace shop; kubectl -n shop create secret generic upstream --from-literal=token=only-an-example";
-    bash("what others restore", others, &folder.0, &second).await;
-    operations.run("Restore", &folder, &second).await;
-    // Targets need not be in a backup.
-    bash("a lost target", "kubectl -n shop delete secret session-key", &folder.0, &second).await;
-    operations.end(&[RESTORE_HERE, LOST_KEYS]);
+    let upstream = "kubectl create namespace shop; kubectl -n shop create secret generic upstream --from-literal=token=only-an-example";
+    let legacy = "kubectl -n shop create secret generic legacy --from-literal=username=shop";
+    let crds = || harness::Options { manifests: vec![root().join("crds")], ..harness::Options::default() };
 
+    let second = ControlPlane::start_own(&crds()).await.unwrap();
+    bash("what others restore", &format!("{upstream}; {legacy}"), &folder.0, &second).await;
+    operations.run("Restore", &folder, &second).await;
     let running = operator(&second).await;
+    let again = bash("the same once more", "kubectl msec restore backup/ --yes", &folder.0, &second).await;
+    assert!(again.contains("7 secrets are served with the backup's ids, dates and versions"), "{again}");
+    is_as_it_was(&before, running, second, &folder).await;
+
+    let third = ControlPlane::start_own(&crds()).await.unwrap();
+    bash("what others restore", upstream, &folder.0, &third).await;
+    operations.run(RESTORE_BY_HAND, &folder, &third).await;
+    // Targets need not be in a backup.
+    bash("a lost target", "kubectl -n shop delete secret session-key", &folder.0, &third).await;
+    operations.end(&[RESTORE_HERE, LOST_KEYS]);
+    let running = operator(&third).await;
+    is_as_it_was(&before, running, third, &folder).await;
+}
+
+/// Everything is served as before, and belongs to whom it belonged; ends the control plane.
+async fn is_as_it_was(before: &BTreeMap<String, Value>, running: Operator, plane: ControlPlane, folder: &Folder) {
     let served = "kubectl wait --for=condition=Ready msec --all --all-namespaces --timeout=60s";
-    bash("the restored estate", served, &folder.0, &second).await;
-    let after = secrets(&second).await;
-    assert_eq!(after, before);
+    bash("the restored estate", served, &folder.0, &plane).await;
+    assert_eq!(secrets(&plane).await, *before);
 
     // What the operator had made is its own again, and goes with its owner; what it had adopted stays.
     let removal = "kubectl -n shop delete msec registry-password legacy-password
         kubectl -n shop wait --for=delete secret/registry-login --timeout=60s
         kubectl -n shop get secret legacy -o jsonpath='{.data.username}'";
-    bash("removal", removal, &folder.0, &second).await;
+    bash("removal", removal, &folder.0, &plane).await;
     assert_eq!(running.stop().await.unwrap(), 0);
-    second.stop().await.unwrap();
+    plane.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,7 +320,7 @@ async fn lost_keys_are_restored_or_given_up() {
     let mut operations = Story::read("docs/operations.md");
     let running = operator(&plane).await;
     bash("the estate", ESTATE, &folder.0, &plane).await;
-    operations.run("Back up", &folder, &plane).await;
+    operations.run(BACK_UP_BY_HAND, &folder, &plane).await;
     assert_eq!(running.stop().await.unwrap(), 0);
 
     lose(keys::TYPE_KEYRING, keys::KEYRING_NAME, &plane).await;

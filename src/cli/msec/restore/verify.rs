@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::plan::{Item, Step, Verdict};
+use crate::api::keys::CONDITION_READY;
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::CliError;
 use crate::cli::msec::archive::{Place, RecordInfo, place};
@@ -142,7 +143,7 @@ fn report(states: &BTreeMap<&Place, State>) -> Found {
 fn state(object: Option<&ManagedSecret>, record: Option<&RecordInfo>) -> State {
     let Some(object) = object else { return State::Waiting("it is not there any more".to_owned()) };
     let status = object.status.clone().unwrap_or_default();
-    let ready = status.conditions.as_deref().unwrap_or_default().iter().find(|it| it.type_ == "Ready");
+    let ready = status.conditions.as_deref().unwrap_or_default().iter().find(|it| it.type_ == CONDITION_READY);
     let current = |ready: &&Condition| ready.observed_generation == object.metadata.generation;
     match ready.filter(current) {
         Some(ready) if ready.reason == Reason::Suspended.as_str() => return State::Paused,

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 
 use super::super::facts::Facts;
 use super::super::finding::{Finding, Level};
+use crate::api::keys::{CONDITION_READY, CONDITION_STALLED};
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::msec::archive::{RecordInfo, StoredKeyring, place};
 
@@ -19,11 +20,11 @@ pub(super) fn objects(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     let objects = facts.objects.known(check)?;
     let mut waiting = BTreeMap::<(bool, String), Vec<String>>::new();
     for object in objects {
-        let (reason, is_true) = condition(object, "Ready");
+        let (reason, is_true) = condition(object, CONDITION_READY);
         // Without an operator, status never says more than what the CRD gives it.
         let is_new = object.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 + NEW > facts.now);
         let ignored = reason == Reason::Pending.as_str() && !is_new;
-        let stuck = condition(object, "Stalled").1 || ignored;
+        let stuck = condition(object, CONDITION_STALLED).1 || ignored;
         if !is_true || stuck {
             let (namespace, name) = place(&object.metadata);
             waiting.entry((!stuck, reason)).or_default().push(format!("{namespace}/{name}"));
