@@ -59,7 +59,9 @@ fn stored(keyring: Value) -> StoredKeyring {
 
 fn archive(objects: &[Value]) -> Archive {
     let mut intake = Intake::default();
-    objects.iter().for_each(|object| intake.add(&object.to_string()).unwrap());
+    for object in objects {
+        intake.add(&object.to_string()).unwrap();
+    }
     intake.archive
 }
 
