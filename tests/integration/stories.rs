@@ -231,6 +231,28 @@ async fn secrets_in_git_can_be_followed() {
     plane.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plugins_page_can_be_followed() {
+    let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
+    let operator = operator(&plane).await;
+    bash("a namespace", "kubectl create namespace shop", &folder.0, &plane).await;
+    let mut page = Story::read("docs/kubectl-msec.md");
+    for (section, says) in [
+        ("Create", "managedsecret.managedsecrets.dev/db-password created"),
+        ("Look", "WEATHER_API_KEY\t"),
+        ("Read a value", "only-an-example"),
+        ("Change", "OPENWEATHER_KEY"),
+        ("Delete", "deleted"),
+        ("Take to Git", "shop/weather-api-key: unchanged"),
+    ] {
+        let printed = page.run(section, &folder, &plane).await;
+        assert!(printed.contains(says), "{section}: {printed}");
+    }
+    page.end(&[]);
+    assert_eq!(operator.stop().await.unwrap(), 0);
+    plane.stop().await.unwrap();
+}
+
 /// Sections of the operations page.
 const BACK_UP_BY_HAND: &str = "Back up without the plugin";
 const RESTORE_BY_HAND: &str = "Restore without the plugin";
