@@ -12,21 +12,31 @@ socket=$PWD/tmux.socket
 tm() { tmux -S "$socket" -f /dev/null "$@"; }
 trap 'tm kill-server 2>/dev/null || true' EXIT
 
-# Each prompt tells that the command before it has ended.
-cat >rc <<'RC'
+# Each prompt notes that the command before it has ended.
+: >prompts
+cat >rc <<RC
 PS1='$ '
-PROMPT_COMMAND='tmux wait-for -S prompt'
+PROMPT_COMMAND='echo >>"$PWD/prompts"'
 RC
-tm new-session -d -x 112 -y 400 -e HOME="$PWD/home" -e TERM=screen-256color "exec bash --noprofile --rcfile rc -i"
-prompt() { timeout 120 tmux -S "$socket" wait-for prompt || { tm capture-pane -p >&2; exit 1; }; }
+tm new-session -d -x 150 -y 400 -e HOME="$PWD/home" -e TERM=screen-256color "exec bash --noprofile --rcfile rc -i"
+# Waits until every command that was typed has ended.
+commands=0
+prompt() {
+    local end=$((SECONDS + 120))
+    commands=$((commands + 1))
+    until (($(wc -l <prompts) >= commands)); do
+        ((SECONDS < end)) || { tm capture-pane -p >&2; exit 1; }
+        sleep 0.05
+    done
+}
 prompt
 
 typed() { tm send-keys -l "$1"; tm send-keys Enter; }
 run() { typed "$1"; prompt; }
-# Waits until the screen asks for something.
-asked() {
+# Waits until the screen has asked for something, for the n-th time.
+asked() { # TEXT [N]
     local end=$((SECONDS + 60))
-    until tm capture-pane -p | grep -qF -- "$1"; do
+    until (($(tm capture-pane -p | grep -cF -- "$1") >= ${2:-1})); do
         ((SECONDS < end)) || { tm capture-pane -p >&2; exit 1; }
         sleep 0.1
     done
@@ -43,9 +53,7 @@ run 'kubectl msec create WEATHER_API_KEY --generate'
 run 'kubectl msec list'
 run 'kubectl msec value WEATHER_API_KEY; echo'
 typed 'kubectl msec update WEATHER_API_KEY --name OPENWEATHER_KEY --value-stdin'
-asked "OPENWEATHER_KEY"
-sleep 0.2
-until (($(tm capture-pane -p | grep -cF 'Value (not shown):') == 2)); do sleep 0.1; done
+asked 'Value (not shown):' 2
 typed another-example
 prompt
 run 'kubectl msec describe OPENWEATHER_KEY'
@@ -55,7 +63,6 @@ run 'kubectl msec delete DB_PASSWORD --yes'
 run 'kubectl msec explain NameInUse'
 
 tm capture-pane -p -S - >screen
-! grep -qE 'only-an-example.*(create|Value)' screen
 {
     printf '# A session\n\nRecorded from a terminal by `make session`: what a person typed at a new cluster, and what was answered. The\n'
     printf 'values were typed at prompts that do not show them. [kubectl-msec.md](kubectl-msec.md) explains the commands.\n\n'
