@@ -13,6 +13,7 @@ manifest=weather-api-key.yaml
 example=examples/weather-api-key.yaml
 first_value=only-an-example
 second_value=51d0-second-key
+third_value=7c2e-third-key
 patience=60s
 
 examples=$PWD/examples
@@ -242,6 +243,16 @@ run kubectl -n $namespace get secret "$record" -o yaml
 check "the record's type" "$(field secret "$record" '{.type}')" managedsecrets.dev/record
 check "the record begins with the format's mark" "$(field secret "$record" '{.data.value}' | base64 -d | head -c 4)" MSE1
 [[ $(field secret "$record" '{.data.value}' | base64 -d | tr -d '\0') != *"$second_value"* ]] || fail "the value stands there in clear"
+
+chapter "The same at the terminal: kubectl msec"
+run "printf %s $third_value | kubectl msec create DB_PASSWORD -n $namespace --description 'of the orders'"
+run kubectl msec list -n $namespace -o table
+run kubectl msec value DB_PASSWORD -n $namespace
+check "the value is read by name" "$output" $third_value
+try kubectl msec create DB_PASSWORD -n $namespace --generate
+((status == 1)) && [[ $(<errors) == *"in use"* ]] || fail "a name that is in use was not refused"
+passed "a name that is in use is refused at once"
+run kubectl msec delete DB_PASSWORD -n $namespace --yes
 
 chapter "Deletion: the record and the Secret go with their owner, and the name is free for the one who waits"
 run kubectl -n $namespace delete msec $object
