@@ -173,6 +173,13 @@ impl Keyring {
         }
     }
 
+    /// Whether both hold the same keys, which may do the same.
+    #[must_use]
+    pub fn holds_the_same(&self, other: &Self) -> bool {
+        let sealing = |keyring: &Self| keyring.sealing.iter().map(|(id, held)| (*id, held.state)).collect::<Vec<_>>();
+        self.seeds.keys().eq(other.seeds.keys()) && sealing(self) == sealing(other)
+    }
+
     /// The public key to publish: of the sealing keys active, the newest. `None` if there is none.
     #[must_use]
     pub fn current_public_key(&self) -> Option<PublishedKey> {

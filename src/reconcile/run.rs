@@ -40,7 +40,7 @@ use crate::{
     engine::{
         backoff::{Backoff, Jitter},
         client::{self, ClientError, Clients},
-        queue::Queue,
+        queue::{Lane, Queue},
         run::{self, Next, Reconciler},
         stats::Stats,
         supervise::{self, Supervisor},
@@ -153,7 +153,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let spawner = supervisor.spawner();
     spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
     let namespace = options.operator_namespace.clone();
-    let reading = keep_read(watcher.clone(), namespace.clone(), Arc::clone(&keys), shutdown.clone());
+    let reading =
+        keep_read(watcher.clone(), namespace.clone(), Arc::clone(&keys), Arc::clone(&shared), shutdown.clone());
     spawner.spawn("keyring", shutdown.clone(), reading);
     let publishing = keep_published(watcher, clients.call.clone(), namespace, Arc::clone(&keys), shutdown.clone());
     spawner.spawn("public key", shutdown.clone(), publishing);
@@ -285,8 +286,16 @@ async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: Cancellat
 }
 
 /// Reads the keyring again when it changes: a key that was added is used, and one that was revoked no longer opens
-/// anything, without a restart.
-async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shutdown: CancellationToken) {
+/// anything, without a restart. Every object is looked at then, after those that somebody waits for: some may have lacked
+/// the key, and for those that are in step it costs no request.
+async fn keep_read(
+    watcher: Watcher,
+    namespace: String,
+    keys: Arc<Keys>,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
+    let mut known = keys.get();
     let moved = Arc::new(Notify::new());
     let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
     let scope = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, &namespace);
@@ -295,6 +304,14 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shutdow
     while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
         if keys.read_again().await {
             failures = 0;
+            let read = keys.get();
+            if !read.holds_the_same(&known) {
+                let objects: Vec<Key> = shared.index().keys().collect();
+                for key in objects {
+                    shared.queue.add(key, Lane::Resync);
+                }
+            }
+            known = read;
         } else {
             failures += 1;
             // What it needs besides, its key-encryption key, no watch shows.
