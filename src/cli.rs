@@ -13,6 +13,7 @@ mod connect;
 mod error;
 mod hardening;
 pub mod msec;
+mod rights;
 mod seal;
 mod sealing_key;
 mod value;

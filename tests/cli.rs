@@ -86,7 +86,7 @@ fn an_error_is_one_line_and_an_exit_code() {
     let key = Key::new(1);
     for (arguments, input, code, part) in [
         (vec![], "", 2, "requires a subcommand"),
-        (vec!["run", "--colour"], "", 2, "--colour"),
+        (vec!["run", "--colour"], "", 2, "no such option"),
         (vec!["run", "--log-level", "managed_secrets=loud"], "", 2, "--log-level"),
         (vec!["run"], "", 3, "cluster"),
         (vec!["seal", "--namespace", "prod"], VALUE, 2, "--name is missing"),
@@ -104,6 +104,38 @@ fn an_error_is_one_line_and_an_exit_code() {
         assert!(!text.contains("Kanarien"), "the value is in the error");
         assert!(stdout(&output).is_empty());
     }
+}
+
+/// A kubeconfig holds credentials, and a file named by mistake may hold anything.
+#[test]
+fn a_file_that_cannot_be_read_as_expected_is_not_quoted() {
+    let folder = std::env::temp_dir().join(format!("managed-secrets-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("file");
+    let plugin = PathBuf::from(env!("CARGO_BIN_EXE_kubectl-msec"));
+    for content in ["users: [{name: x, user: hunter2}]", "\"hunter2\"", "hunter2: [", "{\"keyId\": [\"hunter2\"]}"] {
+        std::fs::write(&file, content).unwrap();
+        let path = file.to_str().unwrap();
+        let by_environment = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments).env("KUBECONFIG", path).env_remove("KUBERNETES_SERVICE_HOST");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            run(command, VALUE)
+        };
+        let plugin = plugin.to_str().unwrap();
+        for output in [
+            by_environment(plugin, &["list"]),
+            by_environment(plugin, &["list", "--kubeconfig", path]),
+            by_environment(env!("CARGO_BIN_EXE_managed-secrets"), &["run"]),
+            by_environment(plugin, &["public-key", "--public-key", path]),
+            by_environment(plugin, &["seal", "--name", "db", "-n", "prod", "--public-key", path]),
+        ] {
+            let text = stderr(&output);
+            assert!(!output.status.success() && text.contains("error: "), "{text}");
+            assert!(!text.contains("hunter") && stdout(&output).is_empty(), "{text}");
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

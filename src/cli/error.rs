@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
+use kube::config::KubeconfigError;
 
 /// Exit codes, as documented in `--help`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,12 +54,12 @@ pub enum CliError {
 
 impl CliError {
     /// A failure in the words of `error` and its sources.
-    pub fn failed(context: &str, error: &dyn Error) -> Self {
+    pub fn failed(context: &str, error: &(dyn Error + 'static)) -> Self {
         Self::Failed(format!("{context}: {}", chain(error)))
     }
 
     /// No cluster, in the words of `error` and its sources.
-    pub fn unreachable(context: &str, error: &dyn Error) -> Self {
+    pub fn unreachable(context: &str, error: &(dyn Error + 'static)) -> Self {
         Self::Unreachable(format!("{context}: {}", chain(error)))
     }
 
@@ -66,6 +67,10 @@ impl CliError {
     #[must_use]
     pub fn from_kube(context: &str, error: &kube::Error) -> Self {
         match error {
+            // No answer of an API server: kube then takes the whole body, whatever it holds, for the message.
+            kube::Error::Api(status) if status.reason == NO_STATUS => {
+                Self::Failed(format!("{context}: the answer was HTTP {} and no Kubernetes status", status.code))
+            }
             kube::Error::Api(status) => Self::Failed(format!("{context}: {}", one_line(&status.message))),
             // Its text quotes the body that could not be decoded.
             kube::Error::SerdeError(_) => Self::Failed(format!("{context}: the answer could not be decoded")),
@@ -85,44 +90,100 @@ impl CliError {
     }
 }
 
-/// An error and its sources, without those that the text before them already quotes.
-fn chain(error: &dyn Error) -> String {
+/// The reason that kube gives an answer whose body is no Kubernetes status.
+const NO_STATUS: &str = "Failed to parse error data";
+
+/// An error and its sources, without those that the text before them already quotes. What quotes what it read, or what
+/// a credential plugin printed, is said in words of ours: a kubeconfig and a plugin's answer hold credentials, and a file
+/// that is none of those expected may hold anything.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    if let Some(text) = sources(error).find_map(quoting) {
+        return text;
+    }
     let mut text = one_line(&error.to_string());
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = one_line(&error.to_string());
+    for more in sources(error).skip(1).map(|error| one_line(&error.to_string())) {
         if !text.contains(&more) {
             // Writing to a String cannot fail.
             let _ = write!(text, ": {more}");
         }
-        source = error.source();
     }
     text
 }
 
+/// An error, what caused it, and so on.
+fn sources<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| (*error).source())
+}
+
+/// What to say of an error whose own text may repeat what it was about.
+fn quoting(error: &(dyn Error + 'static)) -> Option<String> {
+    use kube::client::AuthError;
+
+    if let Some(error) = error.downcast_ref::<serde_json::Error>() {
+        return Some(format!("no JSON of the expected shape (line {}, column {})", error.line(), error.column()));
+    }
+    if error.is::<serde_saphyr::Error>() || matches!(error.downcast_ref(), Some(KubeconfigError::Parse(_))) {
+        return Some("no YAML of the expected shape".to_owned());
+    }
+    match error.downcast_ref::<AuthError>()? {
+        AuthError::AuthExecRun { out, .. } => Some(format!("the credential plugin failed ({})", out.status)),
+        AuthError::AuthExecStart(error) => Some(format!("the credential plugin did not start: {error}")),
+        AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
+            Some("the credential plugin printed no ExecCredential".to_owned())
+        }
+        _ => Some("the kubeconfig's credentials cannot be used".to_owned()),
+    }
+}
+
+/// Text in one line, and without characters that a terminal would obey.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// clap's error as one line, without the usage below it.
+///
+/// A value that was given as an argument by mistake must not be repeated, wherever it stands: so no text of clap's that
+/// quotes an argument is taken, but for the names of our own options.
 pub(super) fn usage(error: &clap::Error) -> CliError {
-    // A value given as an argument by mistake must not be repeated; an unknown option may be, it begins with a dash.
-    let invalid = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
-    if error.kind() == ErrorKind::UnknownArgument && !invalid.starts_with('-') {
-        return CliError::Usage(
-            "unexpected argument: a value is read from standard input, never from the command line".to_owned(),
-        );
-    }
-    // Such as --value-stdin=VALUE: clap would quote it.
-    if error.kind() == ErrorKind::TooManyValues {
-        return CliError::Usage(format!(
-            "{invalid} takes nothing behind it: a value is never read from the command line"
-        ));
-    }
-    let text = error.to_string();
-    let before_usage = text.split("\n\nUsage:").next().unwrap_or_default();
-    let before_hint = before_usage.split("\n\nFor more information").next().unwrap_or_default();
-    CliError::Usage(format!("{} (see --help)", one_line(before_hint.trim_start_matches("error: "))))
+    let context = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let (argument, hint) = (context(ContextKind::InvalidArg), " (see --help)");
+    let text = match error.kind() {
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => {
+            return CliError::Usage(
+                "unexpected argument: a value is read from standard input, never from the command line".to_owned(),
+            );
+        }
+        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
+            known if known.is_empty() => "there is no such option".to_owned(),
+            known => format!("there is no such option; a similar one is {known}"),
+        },
+        ErrorKind::InvalidSubcommand => match context(ContextKind::SuggestedSubcommand) {
+            known if known.is_empty() => "there is no such command".to_owned(),
+            known => format!("there is no such command; a similar one is {known}"),
+        },
+        ErrorKind::InvalidValue => match context(ContextKind::ValidValue) {
+            values if values.is_empty() => format!("{argument} is given without a value"),
+            values => format!("{argument} must be one of {values}"),
+        },
+        ErrorKind::ValueValidation => {
+            let why = error.source().map(|error| one_line(&error.to_string())).unwrap_or_default();
+            format!("{argument} has a value that it does not take: {why}")
+        }
+        // Such as --value-stdin=VALUE.
+        ErrorKind::TooManyValues => {
+            return CliError::Usage(format!(
+                "{argument} takes nothing behind it: a value is never read from the command line"
+            ));
+        }
+        _ => {
+            let text = error.to_string();
+            let before_usage = text.split("\n\nUsage:").next().unwrap_or_default();
+            let before_hint = before_usage.split("\n\nFor more information").next().unwrap_or_default();
+            one_line(before_hint.trim_start_matches("error: "))
+        }
+    };
+    CliError::Usage(format!("{text}{hint}"))
 }
 
 #[cfg(test)]
@@ -152,7 +213,8 @@ mod tests {
             let text = usage_of(&arguments);
             assert!(!text.contains('\n') && !text.is_empty() && !text.contains("Usage"), "{text}");
         }
-        assert!(usage_of(&["run", "--worker", "8"]).contains("'--worker'"));
+        assert!(usage_of(&["run", "--worker", "8"]).contains("--workers"));
+        assert!(usage_of(&["sale"]).contains("seal"));
         assert!(usage_of(&["run", "--log-format", "xml"]).contains("json"));
     }
 
@@ -165,9 +227,36 @@ mod tests {
             vec!["seal", "--value", "hunter2"],
             vec!["seal", "--", "hunter2"],
             vec!["run", "hunter2"],
+            vec!["run", "--workers", "hunter2"],
+            vec!["run", "--log-format=hunter2"],
+            vec!["seal", "--hunter2"],
+            vec!["hunter2"],
         ] {
             assert!(!usage_of(&arguments).contains("hunter"), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn what_a_plugin_or_a_proxy_printed_is_not_quoted() {
+        use std::os::unix::process::ExitStatusExt as _;
+        use std::process::{ExitStatus, Output};
+
+        let out = Output { status: ExitStatus::from_raw(256), stdout: b"hunter2".to_vec(), stderr: Vec::new() };
+        let failed = kube::client::AuthError::AuthExecRun { cmd: "login".to_owned(), out: Box::new(out) };
+        assert!(failed.to_string().contains("stdout"), "the premise: kube shows what the plugin printed");
+        let told = CliError::from_kube("cannot read", &kube::Error::Service(Box::new(failed)));
+        assert!(told.to_string().contains("credential plugin failed (exit status: 1)"), "{told}");
+
+        let status = kube::core::Status::failure("<html>hunter2</html>", NO_STATUS).with_code(502);
+        let told = CliError::from_kube("cannot read", &kube::Error::Api(Box::new(status)));
+        assert_eq!(told.to_string(), "cannot read: the answer was HTTP 502 and no Kubernetes status");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_printed() {
+        let status = kube::core::Status::failure("a\n\u{1b}[31mb\u{7}", "Invalid").with_code(422);
+        let told = CliError::from_kube("refused", &kube::Error::Api(Box::new(status)));
+        assert_eq!(told.to_string(), "refused: a [31mb");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
-//! [`session`] (which cluster), [`lookup`] (which object), [`rights`] (how a refusal is said), [`output`] with [`table`]
+//! [`session`] (which cluster), [`lookup`] (which object), [`rights`](super::rights) (how a refusal is said), [`output`] with [`table`]
 //! and [`jsonpath`] (how objects are shown), [`change`] and [`wait`] (how one is changed, and served), [`state`] (what its
 //! status says), [`users`] (which pods use its Secret). Values are sealed here, before they leave this process; the only commands
 //! that print one, or hold one that a cluster served, say so in their help.
@@ -33,7 +33,6 @@ mod progress;
 mod public_key;
 mod reseal;
 mod restore;
-mod rights;
 mod seal;
 mod session;
 mod state;

@@ -107,7 +107,7 @@ async fn wrong_usage_is_one_line_and_two() {
     let short = short.to_str().unwrap();
     for (arguments, says) in [
         (&[][..], "subcommand"),
-        (&["sale"], "sale"),
+        (&["sale"], "seal"),
         (&["run", "--worker", "8"], "--worker"),
         (&["run", "--workers", "0"], "--workers"),
         (&["run", "--log-format", "xml"], "json"),

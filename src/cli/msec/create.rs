@@ -15,12 +15,12 @@ use kube::api::PostParams;
 use super::change::{self, DryRun, DryRunArgs, FIELD_MANAGER, GenerateArgs};
 use super::lookup::{self, Called};
 use super::output::{Format, OutputArgs};
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use super::wait::{self, WaitArgs};
 use crate::api::keys::RECORD_PREFIX;
 use crate::api::types::{DeletionPolicy, Delivery, Generate, Target};
 use crate::api::{ManagedSecret, ManagedSecretSpec, validate_spec};
+use crate::cli::rights::Right;
 use crate::cli::{CliError, KeyArgs, print};
 
 const EXAMPLES: &str = "\

@@ -15,12 +15,12 @@ use kube::api::{DeleteParams, Preconditions};
 use super::change::{self, DryRun, DryRunArgs};
 use super::completion;
 use super::lookup::{self, Called};
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use super::users;
 use super::wait::{self, WaitArgs};
 use crate::api::ManagedSecret;
 use crate::api::types::{Adoption, DeletionPolicy};
+use crate::cli::rights::Right;
 use crate::cli::{CliError, print};
 
 /// How often a deletion is tried that a write of the operator's came before.

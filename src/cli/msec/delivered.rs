@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use zeroize::Zeroizing;
 
-use super::rights::Right;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::CliError;
+use crate::cli::rights::Right;
 use crate::crypto::Plaintext;
 
 /// The value, or why it cannot be told, in words that follow the object's name.

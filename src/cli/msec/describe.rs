@@ -20,7 +20,6 @@ use kube::api::ListParams;
 
 use super::completion;
 use super::lookup;
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use super::state::State;
 use super::table::shown;
@@ -28,6 +27,7 @@ use super::users::{self, User};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::api::types::{Adoption, DeletionPolicy, Delivery};
 use crate::api::{ManagedSecret, Reason};
+use crate::cli::rights::Right;
 use crate::cli::{CliError, print, sealing_key};
 use crate::crypto::KeyId;
 use crate::crypto::mss1::{Scope, Sealed};

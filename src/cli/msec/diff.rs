@@ -18,13 +18,13 @@ use self::words::Value;
 use super::delivered;
 use super::manifest::files::FileArgs;
 use super::manifest::{Held, Kind, Object, Stream};
-use super::rights::Right;
 use super::seal::{read, refusal};
 use super::session::{ClusterArgs, Session};
 use super::validate::{Wanted, of_object};
 use crate::api::{ManagedSecret, ManagedSecretSpec};
 use crate::cli::connect::block_on;
 use crate::cli::error::Exit;
+use crate::cli::rights::Right;
 use crate::cli::{CliError, print};
 use crate::crypto::Plaintext;
 

@@ -15,10 +15,10 @@ use serde_json::{Map, Value, json};
 
 use super::completion;
 use super::lookup::{self, Called};
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use crate::api::ManagedSecret;
 use crate::api::keys::LAST_APPLIED;
+use crate::cli::rights::Right;
 use crate::cli::{CliError, print, yaml};
 use crate::crypto::mss1::Sealed;
 

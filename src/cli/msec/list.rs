@@ -16,10 +16,10 @@ use super::completion;
 use super::jsonpath::{self, Template};
 use super::lookup::Called;
 use super::output::{Output, OutputArgs, without_managed_fields};
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use super::table::{Layout, Table};
 use crate::api::ManagedSecret;
+use crate::cli::rights::Right;
 use crate::cli::{CliError, print};
 
 /// Arguments of `get`.
@@ -190,7 +190,7 @@ async fn request(
 ) -> Result<Value, CliError> {
     let context = "cannot list secrets";
     let path = ManagedSecret::url_path(&(), namespace);
-    let unsound = |error: &dyn std::error::Error| CliError::failed(context, error);
+    let unsound = |error: &(dyn std::error::Error + 'static)| CliError::failed(context, error);
     let mut request = Request::new(path).list(params).map_err(|error| unsound(&error))?;
     if let Some(accept) = accept {
         request.headers_mut().insert(ACCEPT, accept.clone());

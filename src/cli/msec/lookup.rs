@@ -6,12 +6,12 @@
 use kube::api::ListParams;
 use uuid::Uuid;
 
-use super::rights::Right;
 use super::session::Session;
 use crate::api::ManagedSecret;
 use crate::api::keys::{GROUP, KIND};
 use crate::api::limits::{NAME_MAX, NAME_SYMBOLS};
 use crate::cli::CliError;
+use crate::cli::rights::Right;
 
 /// What a user calls a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]

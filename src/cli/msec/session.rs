@@ -42,7 +42,7 @@ pub struct ClusterArgs {
 impl ClusterArgs {
     /// Where the cluster is, and as whom it is called. Its `default_namespace` is the one that these arguments mean.
     pub(super) async fn config(&self) -> Result<kube::Config, CliError> {
-        let unusable = |error: &dyn std::error::Error| CliError::unreachable("no usable kubeconfig", error);
+        let unusable = |error: &(dyn std::error::Error + 'static)| CliError::unreachable("no usable kubeconfig", error);
         let mut config = if self.kubeconfig.is_none() && self.context.is_none() {
             connect::config().await?
         } else {

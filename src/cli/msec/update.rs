@@ -18,7 +18,6 @@ use super::change::{self, DryRun, DryRunArgs, FIELD_MANAGER, GenerateArgs};
 use super::completion;
 use super::lookup::{self, Called};
 use super::output::{Format, OutputArgs};
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use super::state::condition;
 use super::table::shown;
@@ -26,6 +25,7 @@ use super::wait::{self, WaitArgs};
 use crate::api::keys::CONDITION_READY;
 use crate::api::types::{Generate, SealedValue};
 use crate::api::{ManagedSecret, ManagedSecretSpec};
+use crate::cli::rights::Right;
 use crate::cli::{CliError, KeyArgs, print};
 
 /// How often a write is tried that meets another one.

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, PodSpec};
 use kube::api::ListParams;
 use serde_json::Value;
 
-use super::rights::Right;
 use super::session::Session;
 use crate::cli::CliError;
+use crate::cli::rights::Right;
 
 /// A pod that uses the Secret.
 #[derive(Clone, Debug, Eq, PartialEq)]

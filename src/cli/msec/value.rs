@@ -15,12 +15,12 @@ use zeroize::Zeroizing;
 
 use super::completion;
 use super::lookup;
-use super::rights::Right;
 use super::session::{ClusterArgs, Session};
 use super::state::State;
 use crate::api::ManagedSecret;
 use crate::api::types::{Delivery, TargetRef};
 use crate::cli::CliError;
+use crate::cli::rights::Right;
 
 const EXAMPLES: &str = "\
 It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use clap::{ArgAction, Args};
 use jiff::SignedDuration;
 
-use super::rights::Right;
 use super::session::Session;
 use super::state::State;
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::CliError;
+use crate::cli::rights::Right;
 
 /// Between two questions: first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));

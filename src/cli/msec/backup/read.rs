@@ -10,8 +10,8 @@ use crate::api::keys::{TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use crate::cli::CliError;
 use crate::cli::msec::archive::{Archive, Object, place, stripped};
 use crate::cli::msec::progress::Progress;
-use crate::cli::msec::rights::Right;
 use crate::cli::msec::session::Session;
+use crate::cli::rights::Right;
 use crate::kek::secret_api::{SecretApi, SecretObject};
 
 /// Objects of one page.

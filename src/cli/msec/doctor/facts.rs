@@ -28,8 +28,8 @@ use crate::api::keys::{
 };
 use crate::cli::CliError;
 use crate::cli::msec::archive::StoredKeyring;
-use crate::cli::msec::rights::Right;
 use crate::cli::msec::session::Session;
+use crate::cli::rights::Right;
 use crate::kek::secret_api::{CallError, RefusalKind, SecretApi};
 
 /// Objects of one page.

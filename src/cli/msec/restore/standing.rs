@@ -10,8 +10,8 @@ use crate::api::keys::{KEK_PREFIX, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use crate::cli::CliError;
 use crate::cli::msec::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, place};
 use crate::cli::msec::backup::read;
-use crate::cli::msec::rights::Right;
 use crate::cli::msec::session::Session;
+use crate::cli::rights::Right;
 use crate::kek::secret_api::{CallError, RefusalKind, SecretApi};
 
 /// What a plan has to know of the cluster.
