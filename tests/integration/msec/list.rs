@@ -104,5 +104,11 @@ async fn the_public_key_is_told_and_written_to_a_file() {
     assert_eq!(again, plugin.folder.read("key.json"));
     let other = plugin.run(&["public-key", "--fingerprint", &"0".repeat(64)]).await;
     assert!(other.error(1).contains("--fingerprint"), "{other:?}");
+    // Everybody may read it where the operator is, and nowhere else.
+    let nobody = plugin.impersonating("nobody@example.com");
+    nobody.run(&["public-key"]).await.ok();
+    let refused = nobody.run(&["public-key", "--operator-namespace", &site.namespace]).await;
+    let says = format!("kubectl auth can-i get configmaps/managed-secrets-sealing-key -n {}", site.namespace);
+    assert!(refused.error(1).contains(&says), "{refused:?}");
     operator.stop().await;
 }
