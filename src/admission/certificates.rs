@@ -67,7 +67,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 const FOLDER_LOOK: Duration = Duration::from_secs(5);
 /// How long API servers have to take note of a bundle before anything is served that only it trusts. They watch the
 /// configurations, so it is a matter of milliseconds, unless one is busy.
-const TAKE_NOTE: Duration = Duration::from_secs(5);
+pub const TAKE_NOTE: Duration = Duration::from_secs(5);
 
 /// Certificates, and how the API server is told of them.
 #[derive(Clone, Debug)]
@@ -149,6 +149,13 @@ impl Served {
         paths.iter().fold(false, |known, secret| known | bool::from(secret.as_bytes().ct_eq(path.as_bytes())))
     }
 
+    /// The certificate that is served, DER; none before the first round.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let certified = self.certificate.read().unwrap_or_else(PoisonError::into_inner);
+        certified.as_ref().and_then(|certified| certified.end_entity_cert().ok()).map(|der| der.to_vec())
+    }
+
     pub(super) fn set_paths(&self, document: &Document) {
         let paths = document.paths().map(ToOwned::to_owned).collect();
         *self.paths.write().unwrap_or_else(PoisonError::into_inner) = paths;
@@ -173,19 +180,30 @@ impl ResolvesServerCert for Served {
 
 /// Why a round failed.
 #[derive(Debug, thiserror::Error)]
-enum RoundError {
+pub enum RoundError {
+    /// The Secret with the authorities could not be read or written.
     #[error("the Secret of the webhooks: {0}")]
     Secret(CallError),
+    /// A Secret of somebody else's stands in its place.
     #[error(
         "the Secret \"{WEBHOOK_SECRET}\" of the operator's namespace is none of ours: delete it to have it made anew"
     )]
     Foreign,
+    /// A webhook configuration could not be read or written.
     #[error("the webhook configuration {name}: {source}")]
-    Configuration { name: String, source: CallError },
+    Configuration {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: CallError,
+    },
+    /// No authority or certificate could be made.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The folder holds no usable certificate.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The certificate cannot be served.
     #[error("the certificate cannot be served: {0}")]
     Unusable(#[from] rustls::Error),
 }
@@ -266,8 +284,8 @@ impl Keeper {
         }
     }
 
-    /// One round; how long until the next, unless someone rings.
-    async fn round(&mut self, now: Timestamp) -> Result<Duration, RoundError> {
+    /// One round at this time, which is what [`keep`](Self::keep) repeats; how long until the next, unless someone rings.
+    pub async fn round(&mut self, now: Timestamp) -> Result<Duration, RoundError> {
         let document = self.document(now).await?;
         self.served.set_paths(&document);
         match self.options.source.clone() {
@@ -436,7 +454,3 @@ impl<K> Sink<K> for Bell {
         self.0.notify_one();
     }
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-mod tests;

@@ -8,6 +8,7 @@
 mod apply;
 mod balancer;
 mod closed;
+mod keeper;
 mod matrix;
 mod memory;
 mod oracle;
