@@ -128,6 +128,8 @@ fn where_anything_is_wrong_no_file_is_written() {
         (manifest("bad", CANARY).replace("spec:\n", "spec:\n  value: x\n"), "spec.value: must be given once"),
         (manifest("bad", CANARY).replace("spec:\n", "spec:\n  <<: {}\n"), "must not be a merge key"),
         (manifest("bad", CANARY) + "broken: [\n", "not YAML"),
+        (manifest("bad", CANARY).replace("managedsecrets", "managedsecret"), "apiVersion: must be managedsecrets.dev"),
+        (manifest("bad", CANARY).replace("kind: ManagedSecret", "kind: ManagedSecrets"), "kind: must be ManagedSecret"),
         (
             manifest("bad", "mss1.x").replace("  namespace:", &format!("  annotations: {{a: '{{\"apiVersion\":\"managedsecrets.dev/v1alpha1\",\"kind\":\"ManagedSecret\",\"spec\":{{\"value\":\"{CANARY}\"}}}}'}}\n  namespace:")),
             "metadata.annotations.a: holds a value in clear",

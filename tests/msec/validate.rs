@@ -75,6 +75,14 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
         (good.replace(sealed, &sealed[..900]), &[], "x.yaml:8:10: error: spec.value: sealed text"),
         (good.clone(), &["--public-key", "other.json"], "spec.value: must be sealed for the given public key"),
         (good.replace("v1alpha1", "v1"), &[], "x.yaml:2:1: error: apiVersion: must be managedsecrets.dev/v1alpha1"),
+        (
+            good.replace("apiVersion:", "# apiVersion:"),
+            &[],
+            "x.yaml:3:1: error: apiVersion: must be managedsecrets.dev",
+        ),
+        (plain.replace("managedsecrets", "managedsecret"), &[], "x.yaml:8:3: error: spec.value: must be sealed"),
+        (plain.replace("kind: Managed", "kind: managed"), &[], "x.yaml:3:1: error: kind: must be ManagedSecret"),
+        (plain.replace("kind: Managed", "kind: managed"), &[], "x.yaml:8:3: error: spec.value: must be sealed"),
         (good.replace("namespace: shop", "namespace: Shop"), &[], "metadata.namespace: must be at most 63 lower-case"),
         (
             good.replace("namespace:", "labels: {a: 1}\n  namespace:"),

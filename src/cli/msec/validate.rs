@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::manifest::files::{FileArgs, Source};
 use super::manifest::{Held, Kind, Object, Problem, Rule, Stream};
 use super::session::ClusterArgs;
-use crate::api::keys::{GROUP, KIND, VERSION};
+use crate::api::keys::{GROUP, KIND};
 use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
@@ -215,10 +215,6 @@ fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<P
 fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
     let mut problems: Vec<_> = object.problems.iter().take(MOST).cloned().collect();
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
-    let version = object.json.get("apiVersion").and_then(Value::as_str);
-    if version.is_some_and(|version| version != format!("{GROUP}/{VERSION}")) {
-        problems.push(problem(Rule::Field, "apiVersion", &format!("must be {GROUP}/{VERSION}")));
-    }
     problems.extend(metadata(stream, object));
     let unknown = unknown_fields(&object.json);
     problems
