@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
@@ -110,6 +111,52 @@ fn a_pipe_goes_to_standard_output_and_a_file_can() {
     folder.seal(&["-f", "a.yaml"], "").ok();
     assert_eq!(fs::metadata(folder.path.join("a.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(folder.files(), ["a.yaml", "key.json"]);
+}
+
+#[test]
+fn a_file_that_is_sealed_beside_a_pipe_says_so_on_standard_error() {
+    let folder = Folder::new();
+    for arguments in [["-f", "-", "-f", "a.yaml"], ["-f", "a.yaml", "-f", "-"]] {
+        folder.write("a.yaml", &manifest("a", CANARY));
+        let ran = folder.seal(&arguments, &manifest("b", CANARY));
+        let printed = documents(ran.ok());
+        assert_eq!(printed.len(), 1, "{ran:?}");
+        assert_eq!(printed[0]["metadata"]["name"], "b");
+        assert!(!ran.out.contains(": sealed shop/"), "{ran:?}");
+        assert!(ran.err.contains("note: a.yaml: sealed shop/a\n"), "{ran:?}");
+        assert!(ran.err.contains("note: standard input: sealed shop/b\n"), "{ran:?}");
+        assert!(!folder.read("a.yaml").contains(CANARY));
+    }
+}
+
+#[test]
+fn a_pipe_by_a_name_is_no_file_to_write() {
+    let folder = Folder::new();
+    let pipe = folder.path.join("pipe.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo, of coreutils, is needed").success());
+    // Nobody writes to it: whoever opens it to read waits for ever.
+    for command in ["seal", "reseal"] {
+        let arguments = ["60", PLUGIN, command, "-f", "pipe.yaml", "--public-key", "key.json"];
+        let ran = finish(folder.command("timeout", &arguments), "");
+        assert!(ran.error(2).contains("pipe.yaml: must be a regular file"), "{ran:?}");
+    }
+    assert_eq!(folder.files(), ["key.json", "pipe.yaml"]);
+
+    // A file behind standard input is not written, by whatever name it is read.
+    folder.write("a.yaml", &manifest("a", CANARY));
+    for name in ["-", "/dev/stdin"] {
+        let mut command = folder.command(PLUGIN, &["seal", "-f", name, "--public-key", "key.json"]);
+        let output = command.stdin(fs::File::open(folder.path.join("a.yaml")).unwrap()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(documents(&String::from_utf8(output.stdout).unwrap())[0]["metadata"]["name"], "a");
+        assert_eq!(folder.read("a.yaml"), manifest("a", CANARY), "{name}");
+    }
+    // What is only read may come from a pipe.
+    let script = format!(
+        "'{PLUGIN}' validate -f <(cat a.yaml) --allow-plaintext && '{PLUGIN}' seal --stdout -f <(cat a.yaml) --public-key key.json"
+    );
+    let ran = finish(folder.command("bash", &["-e", "-c", &script]), "");
+    assert_eq!(documents(ran.ok()).len(), 1, "{ran:?}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A file is replaced whole or not at all: the new text is written beside it and takes its place by a rename, so that a
 //! crash leaves the old file or the new one. What is written never holds a value that was sealed. Symbolic links are
-//! followed; permissions stay.
+//! followed; permissions stay. Only regular files are replaced: a pipe gives its text once, and what would be written
+//! beside it is beside nothing.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -43,6 +44,15 @@ pub(in crate::cli::msec) struct Source {
 }
 
 impl FileArgs {
+    /// Reads them all, to write some of them anew: as [`FileArgs::read`], but regular files only, before a byte is read.
+    pub(in crate::cli::msec) fn read_to_replace(&self) -> Result<Vec<Source>, CliError> {
+        let special = self.files.iter().find(|path| !is_standard_input(path) && is_special(path));
+        match special {
+            Some(path) => Err(special_file(path)),
+            None => self.read(),
+        }
+    }
+
     /// Reads them all, files of folders in the order of their names; each file once.
     pub(in crate::cli::msec) fn read(&self) -> Result<Vec<Source>, CliError> {
         let (mut sources, mut seen) = (Vec::new(), HashSet::new());
@@ -55,7 +65,7 @@ impl FileArgs {
                 }
                 Ok::<_, CliError>(())
             };
-            if path == Path::new("-") {
+            if is_standard_input(path) {
                 add(None, true)?;
             } else if path.is_dir() {
                 let mut found = Vec::new();
@@ -69,6 +79,21 @@ impl FileArgs {
         }
         Ok(sources)
     }
+}
+
+/// Whether this names standard input. As a path it could be a terminal, a pipe, or a file, which `seal` would then write.
+pub(in crate::cli::msec) fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdin")
+}
+
+/// Whether this is neither file nor folder: a pipe, a device.
+fn is_special(path: &Path) -> bool {
+    // What is not there is said when it is read.
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn special_file(path: &Path) -> CliError {
+    CliError::Usage(format!("{}: must be a regular file, to be written; `-f -` reads a pipe", path.display()))
 }
 
 fn find(folder: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -126,7 +151,12 @@ impl Replacement {
         let failed = |error: io::Error| CliError::Failed(format!("cannot write {}: {error}", file.display()));
         // Behind a link: the link stays one.
         let real = fs::canonicalize(file).map_err(failed)?;
-        let permissions = fs::metadata(&real).map_err(failed)?.permissions();
+        let found = fs::metadata(&real).map_err(failed)?;
+        // It may have become one since it was read. A pipe would be waited for in vain.
+        if !found.is_file() {
+            return Err(special_file(file));
+        }
+        let permissions = found.permissions();
         let name = real.file_name().unwrap_or_default().to_string_lossy();
         let beside = real.with_file_name(format!(".{name}.{}.tmp", Uuid::new_v4().simple()));
         let mut options = OpenOptions::new();
