@@ -1,6 +1,6 @@
 //! The hook and the CI examples of `docs/git.md`, run: plain values do not get into a repository.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use super::{CANARY, Folder, PLUGIN, Ran, Value, finish, manifest};
 use crate::markdown::{Document, root};
@@ -10,7 +10,7 @@ fn bash(folder: &Folder, script: &str) -> Ran {
     let programs = Path::new(PLUGIN).parent().unwrap().display();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
     let mut command = folder.command("bash", &["-e", "-u", "-o", "pipefail", "-c", script]);
-    command.env("PATH", path).env("GIT_CONFIG_NOSYSTEM", "1");
+    command.env("PATH", path);
     finish(command, "")
 }
 
@@ -111,4 +111,23 @@ fn the_hook_for_pre_commit_refuses_plaintext() {
     assert_eq!(bash(&folder, &entry).code, 1);
     folder.seal(&["-f", "a.yaml"], "").ok();
     bash(&folder, &entry).ok();
+}
+
+#[test]
+fn tests_that_a_hook_runs_leave_its_repository_alone() {
+    let (outer, _) = repository();
+    outer.write("a.yaml", "a: b\n");
+    bash(&outer, "git add a.yaml && git commit -qm one").ok();
+    let state =
+        || bash(&outer, "git log --all --format=%H && git status --porcelain && cat .git/config").ok().to_owned();
+    let before = state();
+    // As `git commit` runs hooks, from a work tree above all.
+    let git = outer.path.join(".git");
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hook::a_commit_with_plaintext_is_refused_and_one_with_sealed_text_is_not"])
+        .envs([("GIT_DIR", git.clone()), ("GIT_INDEX_FILE", git.join("index")), ("GIT_WORK_TREE", outer.path.clone())])
+        .output()
+        .unwrap();
+    assert!(run.status.success() && String::from_utf8_lossy(&run.stdout).contains("1 passed"), "{run:?}");
+    assert_eq!(state(), before);
 }

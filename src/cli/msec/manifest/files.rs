@@ -249,6 +249,7 @@ mod tests {
         assert_eq!(folder.names().len(), 2, "only what the crash left");
 
         let replacement = Replacement::prepare(&file, "old", "new").unwrap();
+        assert_eq!(fs::read_to_string(&replacement.beside).unwrap(), "new", "and nothing of the old text");
         fs::write(&file, "edited").unwrap();
         let refused = replacement.commit().unwrap_err();
         assert!(refused.to_string().contains("changed meanwhile"), "{refused}");
