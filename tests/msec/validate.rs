@@ -3,7 +3,7 @@
 use managed_secrets::crypto::mss1::SealingKey;
 use zeroize::Zeroizing;
 
-use super::{CANARY, Folder, Value, manifest};
+use super::{CANARY, Folder, PLUGIN, Value, finish, manifest};
 
 /// A folder with `good.yaml`, sealed.
 fn folder() -> (Folder, String) {
@@ -136,6 +136,33 @@ fn what_is_no_yaml_is_passed_over_unless_it_was_named_or_concerns_secrets() {
     assert!(named.out.contains("a template must be rendered first"), "{named:?}");
     folder.write("chart/x.yaml", "{{- if .Values.x }}\nkind: Secret\n{{- end }}\n");
     assert_eq!(folder.run(&["validate", "chart/x.yaml", "--no-secrets"]).code, 1);
+}
+
+#[test]
+fn what_is_no_text_is_passed_over_unless_it_was_named_or_concerns_secrets() {
+    let (folder, _) = folder();
+    let write = |text: &[u8]| std::fs::write(folder.path.join("x.yaml"), text).unwrap();
+    let check = |arguments: &[&str]| folder.run(&[&["validate", "--no-secrets"], arguments].concat());
+    write(b"a: b\nname: M\xfcller\n");
+    for arguments in [&["x.yaml"][..], &["-f", "."], &["-R", "."]] {
+        assert_eq!(check(arguments).ok(), "", "{arguments:?}");
+    }
+    let ran =
+        finish(folder.command("bash", &["-c", &format!("'{PLUGIN}' validate -f - --stdin-name x.yaml < x.yaml")]), "");
+    assert_eq!(ran.ok(), "");
+    assert_eq!(folder.seal(&["-f", "."], "").ok(), "");
+    let named = check(&["-f", "x.yaml"]);
+    assert_eq!((named.code, named.out.as_str()), (1, "x.yaml:2:1: error: must be UTF-8\n"), "{named:?}");
+    assert!(folder.seal(&["-f", "x.yaml"], "").error(2).contains("x.yaml:2:1: must be UTF-8"));
+
+    let plain = manifest("x", CANARY);
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(plain.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let latin1 = [plain.as_bytes(), b"# \xfc\n"].concat();
+    for text in [latin1, utf16, b"kind: Secret\nstringData: {a: \xfc}\n".to_vec()] {
+        write(&text);
+        let ran = check(&["x.yaml"]);
+        assert!(ran.code == 1 && ran.out.ends_with(": error: must be UTF-8\n") && !ran.out.contains(CANARY), "{ran:?}");
+    }
 }
 
 #[test]

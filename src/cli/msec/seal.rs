@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::manifest::files::{FileArgs, Replacement, Source};
 use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
 use super::session::{ClusterArgs, Session};
-use crate::api::keys::GROUP;
+use crate::api::keys::{GROUP, KIND};
 use crate::cli::connect::block_on;
 use crate::cli::seal::sealed;
 use crate::cli::{CliError, KeyArgs, SealScope, print, value};
@@ -142,9 +142,9 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
 
 /// The objects of a file. `None` for one of a folder that cannot be read, and holds nothing of ours.
 pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
-    match Stream::read(&source.text) {
+    match source.stream() {
         Ok(stream) => Ok(Some(stream)),
-        Err(problem) if !source.named && !source.text.contains(GROUP) => {
+        Err(problem) if source.is_foreign(&[GROUP, KIND]) => {
             eprintln!("note: left alone: {}", problem.in_file(&source.name));
             Ok(None)
         }

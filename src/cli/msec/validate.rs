@@ -34,8 +34,11 @@ Examples:
   # All that is in a folder
   kubectl msec validate -R -f deploy/
 
-  # Before a commit: no plain Secrets either
-  kubectl msec validate --no-secrets $(git diff --cached --name-only -- '*.yaml')
+  # What is about to be committed, whatever lies in the folder; no plain Secrets either
+  git show :deploy/db.yaml | kubectl msec validate --no-secrets --stdin-name deploy/db.yaml -f -
+
+  # What an overlay of kustomize comes to: its patches are no whole objects
+  kubectl kustomize overlays/test | kubectl msec validate --no-secrets -f -
 
   # For the code scanning of a CI system
   kubectl msec validate -R -f deploy/ -o sarif > findings.sarif
@@ -168,8 +171,10 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
 /// Everything that is wrong, file by file, in the order of the text.
 fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
     let (mut findings, mut given) = (Vec::new(), Given::default());
+    // What cannot be read may hold what is checked here, where it has one of these.
+    let words = if wanted.no_secrets { &[GROUP, KIND, "Secret"][..] } else { &[GROUP, KIND] };
     for source in sources {
-        let mut problems = match Stream::read(&source.text) {
+        let mut problems = match source.stream() {
             Ok(stream) => stream
                 .objects
                 .iter()
@@ -179,19 +184,13 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
                     problems
                 })
                 .collect(),
-            // Many a YAML file is a template, or for a program that reads more than YAML.
-            Err(_) if !source.named && !concerns(&source.text, wanted) => Vec::new(),
+            Err(_) if source.is_foreign(words) => Vec::new(),
             Err(problem) => vec![problem],
         };
         problems.sort_by_key(|problem| problem.place);
         findings.extend(problems.into_iter().map(|problem| Finding { file: source.name.clone(), problem }));
     }
     findings
-}
-
-/// Whether a text that cannot be read may hold what is checked here.
-fn concerns(text: &str, wanted: &Wanted<'_>) -> bool {
-    text.contains(GROUP) || text.contains(KIND) || wanted.no_secrets && text.contains("Secret")
 }
 
 /// What is wrong with one object.

@@ -14,6 +14,8 @@ use clap::Args;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::problem::Place;
+use super::{Problem, Rule, Stream};
 use crate::cli::CliError;
 
 /// Ends of the names of manifests, as kubectl has them.
@@ -41,6 +43,8 @@ pub(in crate::cli::msec) struct Source {
     pub(in crate::cli::msec) named: bool,
     /// Its text.
     pub(in crate::cli::msec) text: Zeroizing<String>,
+    /// Where it is no text: there, and behind it, characters that replace others stand in `text`.
+    pub(in crate::cli::msec) no_text: Option<Place>,
 }
 
 impl FileArgs {
@@ -129,11 +133,33 @@ impl Source {
             None => io::stdin().lock().read_to_end(&mut bytes),
         };
         read.map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
-        let text = String::from_utf8(std::mem::take(&mut *bytes))
-            // The error would give the bytes back.
-            .map_err(|error| Zeroizing::new(error.into_bytes()))
-            .map_err(|_| CliError::Usage(format!("{name}: must be UTF-8")))?;
-        Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text) })
+        let (text, no_text) = match String::from_utf8(std::mem::take(&mut *bytes)) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let end = error.utf8_error().valid_up_to();
+                let bytes = Zeroizing::new(error.into_bytes());
+                let line = bytes.iter().take(end).filter(|byte| **byte == b'\n').count() + 1;
+                (String::from_utf8_lossy(&bytes).into_owned(), Some(Place { line, column: 1 }))
+            }
+        };
+        Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text), no_text })
+    }
+
+    /// What it holds.
+    pub(in crate::cli::msec) fn stream(&self) -> Result<Stream<'_>, Problem> {
+        if let Some(place) = self.no_text {
+            let message = "must be UTF-8".to_owned();
+            return Err(Problem { place, rule: Rule::Syntax, field: String::new(), message });
+        }
+        Stream::read(&self.text)
+    }
+
+    /// Whether it may be passed over where it cannot be read: nobody named it, and it has none of these words. Many a
+    /// YAML file is a template, or for a program that reads more than YAML.
+    pub(in crate::cli::msec) fn is_foreign(&self, words: &[&str]) -> bool {
+        // UTF-16, which kubectl reads, puts a NUL beside each of these letters.
+        let text = Zeroizing::new(self.text.replace('\0', ""));
+        !self.named && !words.iter().any(|word| text.contains(word))
     }
 }
 

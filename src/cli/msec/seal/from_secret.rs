@@ -35,7 +35,7 @@ struct Draft {
 /// Prints the Secrets of a file as ManagedSecrets.
 pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Result<(), CliError> {
     let source = Source::read((!is_standard_input(file)).then_some(file), true)?;
-    let stream = Stream::read(&source.text).map_err(|problem| refusal(&source.name, &[problem]))?;
+    let stream = source.stream().map_err(|problem| refusal(&source.name, &[problem]))?;
     let (mut drafts, mut problems) = (Vec::new(), Vec::new());
     for object in stream.objects.iter().filter(|object| object.kind == Kind::Secret) {
         match drafts_of(&stream, object, cluster.namespace.as_deref(), args) {
