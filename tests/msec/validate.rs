@@ -166,6 +166,53 @@ fn what_is_no_text_is_passed_over_unless_it_was_named_or_concerns_secrets() {
 }
 
 #[test]
+fn only_a_pinned_key_is_checked_against() {
+    let (folder, _) = folder();
+    let other = SealingKey::new(Zeroizing::new([8; 32])).unwrap();
+    folder.publish("other.json", &other);
+    let (pin, others) = (folder.key.public().fingerprint(), other.public().fingerprint());
+    let check = |arguments: &[&str]| folder.run(&[&["validate", "good.yaml"], arguments].concat());
+    check(&["--public-key", "key.json", "--fingerprint", &pin]).ok();
+    let both = ["--public-key", "key.json", "--public-key", "other.json", "--fingerprint", &pin];
+    check(&[&both[..], &["--fingerprint", &others]].concat()).ok();
+    // Somebody put another key in its place, and sealed for it.
+    let refused = check(&["--public-key", "key.json", "--fingerprint", &others]);
+    assert!(refused.error(1).contains("is not the one that --fingerprint names"), "{refused:?}");
+    assert_eq!(check(&both).error(1), check(&["--public-key", "other.json", "--fingerprint", &pin]).error(1));
+    assert!(check(&["--public-key", "key.json", "--fingerprint", "1"]).error(2).contains("64 hex digits"));
+    let by_variable = |pin: &str| {
+        let mut command = folder.command(PLUGIN, &["validate", "good.yaml", "--public-key", "key.json"]);
+        command.env("MANAGED_SECRETS_FINGERPRINT", pin);
+        finish(command, "").code
+    };
+    assert_eq!((by_variable(&pin), by_variable(&others)), (0, 1));
+}
+
+#[test]
+fn folders_whose_namespace_is_not_given_share_no_names() {
+    let folder = Folder::new();
+    let text = manifest("weather", CANARY).replace("  namespace: shop\n", "");
+    for place in ["a/x.yaml", "b/x.yaml"] {
+        folder.write(place, &text);
+    }
+    let check = |arguments: &[&str]| folder.run(&[&["validate", "--allow-plaintext", "-R"], arguments].concat());
+    check(&["-f", "."]).ok();
+    // One namespace for all, or the same folder: then it is one object given twice.
+    assert!(
+        check(&["-f", ".", "-n", "shop"])
+            .out
+            .starts_with("./b/x.yaml:5:3: error: metadata.name: must not be the same as at ./a/x.yaml:5:3\n")
+    );
+    folder.write("a/y.yaml", &text);
+    assert_eq!(check(&["-f", "."]).out.lines().count(), 1);
+    assert_eq!(check(&["-f", "a/x.yaml", "-f", "./a/../a/y.yaml"]).out.lines().count(), 1);
+    for place in ["c/x.yaml", "d/x.yaml"] {
+        folder.write(place, &manifest("weather", CANARY));
+    }
+    assert_eq!(check(&["-f", "c", "-f", "d"]).code, 1);
+}
+
+#[test]
 fn findings_are_told_to_machines() {
     let (folder, _) = folder();
     folder.write("a b/x.yaml", &manifest("x", CANARY));

@@ -25,7 +25,7 @@ use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
 use crate::cli::error::Exit;
-use crate::cli::{CliError, print, sealing_key};
+use crate::cli::{CliError, KeyArgs, print, sealing_key};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{PublishedKey, Sealed};
 
@@ -92,6 +92,10 @@ pub struct ValidateArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_PUBLIC_KEY")]
     pub public_key: Vec<PathBuf>,
 
+    /// Refuse a --public-key whose SHA-256 is not this one; several times for several keys
+    #[arg(long, value_name = "HEX", env = "MANAGED_SECRETS_FINGERPRINT")]
+    pub fingerprint: Vec<String>,
+
     /// How findings are printed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Report,
@@ -142,12 +146,11 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     if args.files.files.is_empty() && args.paths.is_empty() {
         return Err(CliError::Usage("-f is missing: the manifests to check".to_owned()));
     }
-    let keys = args.public_key.iter().map(|file| sealing_key::check(&sealing_key::read_file(file)?, None));
     let wanted = Wanted {
         namespace: cluster.namespace.as_deref(),
         allow_plaintext: args.allow_plaintext,
         no_secrets: args.no_secrets,
-        keys: keys.collect::<Result<_, _>>()?,
+        keys: keys(args)?,
     };
     let mut sources = args.files.read()?;
     let found = FileArgs { files: args.paths.clone(), recursive: args.files.recursive }.read()?;
@@ -166,6 +169,21 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
         Report::Sarif => report::sarif(&findings)?,
     })?;
     if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
+}
+
+/// The keys that are named, each of them pinned where any pin is given.
+fn keys(args: &ValidateArgs) -> Result<Vec<PublishedKey>, CliError> {
+    let pins = args.fingerprint.iter().map(|pin| {
+        let key = KeyArgs { public_key: None, fingerprint: Some(pin.clone()), operator_namespace: String::new() };
+        key.pin()
+    });
+    let pins = pins.collect::<Result<Vec<_>, _>>()?;
+    let key = |file: &PathBuf| {
+        let document = sealing_key::read_file(file)?;
+        let checked = pins.iter().map(|pin| sealing_key::check(&document, pin.as_deref()));
+        checked.reduce(Result::or).unwrap_or_else(|| sealing_key::check(&document, None))
+    };
+    args.public_key.iter().map(key).collect()
 }
 
 /// Everything that is wrong, file by file, in the order of the text.
@@ -310,13 +328,26 @@ fn sealed_text(object: &Object, sealed: &Sealed, wanted: &Wanted<'_>) -> Vec<(Ru
 
 /// What all the files have given so far: each thing with the place that gave it.
 #[derive(Default)]
-struct Given(HashMap<(Rule, String, String), String>);
+struct Given(HashMap<(Rule, Within, String), String>);
+
+/// Among which objects a name must be one object's.
+#[derive(Eq, Hash, PartialEq)]
+enum Within {
+    /// Those of a namespace.
+    Namespace(String),
+    /// Those of a folder, or of standard input, that name no namespace: in another folder there are those of another
+    /// overlay, which may be meant for another namespace.
+    Folder(Option<PathBuf>),
+}
 
 impl Given {
     /// What this object gives that another one has given.
     fn twice(&mut self, source: &Source, stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
         let (Kind::ManagedSecret, Some(name)) = (object.kind, object.name()) else { return Vec::new() };
-        let namespace = object.namespace().or(wanted.namespace).unwrap_or_default();
+        let within = || match object.namespace().or(wanted.namespace) {
+            Some(namespace) => Within::Namespace(namespace.to_owned()),
+            None => Within::Folder(source.folder()),
+        };
         let mut things = vec![(Rule::DuplicateObject, "metadata.name", name.to_owned())];
         // The error would quote the spec.
         let spec = object.json.get("spec").cloned().unwrap_or_default();
@@ -330,7 +361,7 @@ impl Given {
         for (rule, field, thing) in things {
             let place = stream.place(object, field);
             let here = format!("{}:{}:{}", source.name, place.line, place.column);
-            let first = self.0.entry((rule, namespace.to_owned(), thing)).or_insert_with(|| here.clone());
+            let first = self.0.entry((rule, within(), thing)).or_insert_with(|| here.clone());
             if *first != here {
                 let message = format!("must not be the same as at {first}");
                 problems.push(stream.problem(object, rule, field, &message));

@@ -145,6 +145,13 @@ impl Source {
         Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text), no_text })
     }
 
+    /// The folder that it lies in, by one name; `None` for standard input.
+    pub(in crate::cli::msec) fn folder(&self) -> Option<PathBuf> {
+        let folder = self.path.as_ref()?.parent()?;
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        Some(fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()))
+    }
+
     /// What it holds.
     pub(in crate::cli::msec) fn stream(&self) -> Result<Stream<'_>, Problem> {
         if let Some(place) = self.no_text {
