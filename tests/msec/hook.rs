@@ -92,6 +92,39 @@ fn the_ci_examples_refuse_plaintext_too() {
 }
 
 #[test]
+fn the_layout_for_overlays_passes_hook_and_ci_and_a_plain_value_in_one_does_not() {
+    let (folder, document) = repository();
+    let ci: Vec<_> = document
+        .blocks
+        .iter()
+        .filter(|block| block.language == "yaml" && block.section == "Refuse plaintext in CI")
+        .flat_map(|block| {
+            block.text.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("kubectl-msec "))
+        })
+        .collect();
+    assert_eq!(ci, ["validate --no-secrets -R -f ."]);
+    let layout = document.blocks.iter().find(|block| block.section == "Check overlays").unwrap();
+    for overlay in ["test", "production"] {
+        // As on the page; what is there another program's name is here the one that was built.
+        let script = layout.text.replace("kubectl msec", "kubectl-msec").replace("sealing-key.json", "key.json");
+        let script = script.replace("namespace: test", &format!("namespace: {overlay}"));
+        let script = script.replace("-n test", &format!("-n {overlay}"));
+        bash(&folder, &script.replace("overlays/test", &format!("overlays/{overlay}"))).ok();
+    }
+    let checks = ["git add overlays && git commit -qm layout", "kubectl-msec validate --no-secrets -R -f ."];
+    for check in checks {
+        assert_eq!(bash(&folder, check).ok(), "");
+    }
+    let text = folder.read("overlays/test/weather.yaml");
+    let value = text.split("value: ").nth(1).unwrap().trim_end();
+    assert!(value.starts_with("mss1.") && folder.open(value, "test", "weather-api-key") == "only-an-example");
+    folder.write("overlays/test/weather.yaml", &text.replace(value, CANARY));
+    for check in checks {
+        assert_eq!(bash(&folder, check).code, 1);
+    }
+}
+
+#[test]
 fn the_hook_for_pre_commit_refuses_plaintext() {
     let folder = Folder::new();
     let text = std::fs::read_to_string(root().join(".pre-commit-hooks.yaml")).unwrap();
