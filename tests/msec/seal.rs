@@ -208,7 +208,7 @@ fn folders_are_sealed_and_what_is_no_manifest_is_left_alone() {
 }
 
 /// What gives a program a network namespace without a network. Who is not root needs a user namespace for it, which some
-/// systems grant to nobody else (AppArmor of Ubuntu 24.04, seccomp of Docker).
+/// systems grant to nobody else (`AppArmor` of Ubuntu 24.04, seccomp of Docker).
 fn alone() -> &'static [&'static str] {
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if root { &["--net"] } else { &["--map-root-user", "--net"] }
