@@ -84,7 +84,7 @@ fn every_document_is_linked_and_every_example_is_used() {
 }
 
 /// What our programs are called by.
-const PROGRAMS: [&str; 2] = ["managed-secrets ", "kubectl msec "];
+const PROGRAMS: [&str; 3] = ["managed-secrets ", "kubectl msec ", "kubectl-msec "];
 
 /// The calls of our programs in a text of shell or prose: each as its words.
 fn calls(text: &str) -> Vec<Vec<String>> {
@@ -124,6 +124,7 @@ fn calls_are_found_and_taken_apart() {
     let text = "x: $(printf %s 'a b' | managed-secrets seal --name \"b c\" \\\n  --scope strict)\nkubectl get managed-secrets x\n";
     assert_eq!(calls(text), [["managed-secrets", "seal", "--name", "b c", "--scope", "strict"]]);
     assert_eq!(calls("kubectl msec get A -n b | cat\n"), [["kubectl", "msec", "get", "A", "-n", "b"]]);
+    assert_eq!(calls("$ managed-secrets public-key > key.json\n"), [["managed-secrets", "public-key"]]);
     assert_eq!(words("a --user \"$(b -o 'c d')\" > e"), ["a", "--user", "$b -o 'c d'"]);
 }
 
@@ -133,24 +134,45 @@ fn every_call_of_our_program_is_one_that_it_takes() {
         let blocks = document.blocks.iter().filter(|block| ["sh", "console"].contains(&block.language.as_str()));
         let shell = blocks.flat_map(|block| calls(&block.text));
         let inline = document.inline_code().filter(|code| PROGRAMS.iter().any(|program| code.starts_with(program)));
-        let all = shell.chain(inline.map(words)).filter(|call| !is_a_name(call));
-        // `--help` and `--version` are printed instead of an error.
-        let error = |call: &Vec<String>| match call[0].as_str() {
-            "kubectl" => msec::Cli::try_parse_from(&call[1..]).err(),
-            _ => Cli::try_parse_from(call).err(),
-        };
-        let refused = |call: &Vec<String>| error(call).is_some_and(|error| error.use_stderr());
-        all.filter(refused).map(|call| call.join(" ")).collect()
+        let all = shell.chain(inline.map(words).filter(|call| !is_a_name(call)));
+        all.filter(|call| is_refused(call)).map(|call| call.join(" ")).collect()
     });
 }
 
-/// In prose, `kubectl msec create` names a command, and is no call of it.
+/// Which of our two programs a call is of, and its words as that program gets them.
+fn taken(call: &[String]) -> (&[String], bool) {
+    match call[0].as_str() {
+        "kubectl" => (&call[1..], true),
+        program => (call, program == "kubectl-msec"),
+    }
+}
+
+/// Whether the program that is called does not take the call.
+fn is_refused(call: &[String]) -> bool {
+    let error = match taken(call) {
+        (words, true) => msec::Cli::try_parse_from(words).err(),
+        (words, false) => Cli::try_parse_from(words).err(),
+    };
+    // `--help` and `--version` are printed instead of an error.
+    error.is_some_and(|error| error.use_stderr())
+}
+
+/// In prose, `kubectl msec create` names a command, and is no call of it. In a block it is one.
 fn is_a_name(call: &[String]) -> bool {
-    let [program, command, ..] = call else { return false };
-    let words = if program == "kubectl" { 3 } else { 2 };
-    let command = if program == "kubectl" { call.get(2) } else { Some(command) };
-    let known = |cli: clap::Command| command.is_some_and(|name| cli.find_subcommand(name).is_some());
-    call.len() == words && (known(Cli::command()) || known(msec::Cli::command()))
+    let (words, is_plugin) = taken(call);
+    let cli = if is_plugin { msec::Cli::command() } else { Cli::command() };
+    matches!(words, [_, command] if cli.find_subcommand(command).is_some())
+}
+
+#[test]
+fn commands_of_the_other_program_are_refused() {
+    let call = |text: &str| calls(text).remove(0);
+    for text in ["$ managed-secrets public-key > key.json\n", "kubectl msec manifests\n", "kubectl-msec run\n"] {
+        assert!(is_refused(&call(text)) && !is_a_name(&call(text)), "{text}");
+    }
+    assert!(!is_refused(&call("$ kubectl msec public-key --out key.json\n")));
+    // A name in prose alone: a call would name what to create.
+    assert!(is_refused(&call("kubectl msec create\n")) && is_a_name(&call("kubectl msec create\n")));
 }
 
 #[test]

@@ -96,9 +96,13 @@ impl Folder {
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("MANAGED_SECRETS_")) {
+        // Git sets its variables for hooks, and they name a repository whatever the folder: tests that are run by a hook
+        // would commit to the one that they are of.
+        let ours = |name: &str| name.starts_with("MANAGED_SECRETS_") || name.starts_with("GIT_");
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
             command.env_remove(name);
         }
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("COLUMNS").env("KUBECONFIG", "/nonexistent");
         command.env("HOME", &self.path).current_dir(&self.path).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -133,8 +137,11 @@ impl Drop for Folder {
     }
 }
 
+#[track_caller]
 fn finish(mut command: Command, input: &str) -> Ran {
-    let mut child = command.spawn().unwrap();
+    let spawned = command.spawn();
+    let mut child =
+        spawned.unwrap_or_else(|error| panic!("{}: {error}: is it installed?", command.get_program().display()));
     let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_owned());
     // It may end without reading it.
     let write = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));

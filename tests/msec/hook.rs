@@ -1,6 +1,6 @@
 //! The hook and the CI examples of `docs/git.md`, run: plain values do not get into a repository.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use super::{CANARY, Folder, PLUGIN, Ran, Value, finish, manifest};
 use crate::markdown::{Document, root};
@@ -10,7 +10,7 @@ fn bash(folder: &Folder, script: &str) -> Ran {
     let programs = Path::new(PLUGIN).parent().unwrap().display();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
     let mut command = folder.command("bash", &["-e", "-u", "-o", "pipefail", "-c", script]);
-    command.env("PATH", path).env("GIT_CONFIG_NOSYSTEM", "1");
+    command.env("PATH", path);
     finish(command, "")
 }
 
@@ -92,6 +92,39 @@ fn the_ci_examples_refuse_plaintext_too() {
 }
 
 #[test]
+fn the_layout_for_overlays_passes_hook_and_ci_and_a_plain_value_in_one_does_not() {
+    let (folder, document) = repository();
+    let ci: Vec<_> = document
+        .blocks
+        .iter()
+        .filter(|block| block.language == "yaml" && block.section == "Refuse plaintext in CI")
+        .flat_map(|block| {
+            block.text.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("kubectl-msec "))
+        })
+        .collect();
+    assert_eq!(ci, ["validate --no-secrets -R -f ."]);
+    let layout = document.blocks.iter().find(|block| block.section == "Check overlays").unwrap();
+    for overlay in ["test", "production"] {
+        // As on the page; what is there another program's name is here the one that was built.
+        let script = layout.text.replace("kubectl msec", "kubectl-msec").replace("sealing-key.json", "key.json");
+        let script = script.replace("namespace: test", &format!("namespace: {overlay}"));
+        let script = script.replace("-n test", &format!("-n {overlay}"));
+        bash(&folder, &script.replace("overlays/test", &format!("overlays/{overlay}"))).ok();
+    }
+    let checks = ["git add overlays && git commit -qm layout", "kubectl-msec validate --no-secrets -R -f ."];
+    for check in checks {
+        assert_eq!(bash(&folder, check).ok(), "");
+    }
+    let text = folder.read("overlays/test/weather.yaml");
+    let value = text.split("value: ").nth(1).unwrap().trim_end();
+    assert!(value.starts_with("mss1.") && folder.open(value, "test", "weather-api-key") == "only-an-example");
+    folder.write("overlays/test/weather.yaml", &text.replace(value, CANARY));
+    for check in checks {
+        assert_eq!(bash(&folder, check).code, 1);
+    }
+}
+
+#[test]
 fn the_hook_for_pre_commit_refuses_plaintext() {
     let folder = Folder::new();
     let text = std::fs::read_to_string(root().join(".pre-commit-hooks.yaml")).unwrap();
@@ -111,4 +144,23 @@ fn the_hook_for_pre_commit_refuses_plaintext() {
     assert_eq!(bash(&folder, &entry).code, 1);
     folder.seal(&["-f", "a.yaml"], "").ok();
     bash(&folder, &entry).ok();
+}
+
+#[test]
+fn tests_that_a_hook_runs_leave_its_repository_alone() {
+    let (outer, _) = repository();
+    outer.write("a.yaml", "a: b\n");
+    bash(&outer, "git add a.yaml && git commit -qm one").ok();
+    let state =
+        || bash(&outer, "git log --all --format=%H && git status --porcelain && cat .git/config").ok().to_owned();
+    let before = state();
+    // As `git commit` runs hooks, from a work tree above all.
+    let git = outer.path.join(".git");
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hook::a_commit_with_plaintext_is_refused_and_one_with_sealed_text_is_not"])
+        .envs([("GIT_DIR", git.clone()), ("GIT_INDEX_FILE", git.join("index")), ("GIT_WORK_TREE", outer.path.clone())])
+        .output()
+        .unwrap();
+    assert!(run.status.success() && String::from_utf8_lossy(&run.stdout).contains("1 passed"), "{run:?}");
+    assert_eq!(state(), before);
 }

@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    process::Command,
+    time::{Duration, Instant, SystemTime},
 };
 
-use managed_secrets::crypto::mss1::Sealed;
+use managed_secrets::{api::limits::SEALED_PREFIX, crypto::mss1::Sealed};
 
 use super::{CANARY, Folder, PLUGIN, Value, documents, finish, manifest};
 
@@ -113,6 +113,52 @@ fn a_pipe_goes_to_standard_output_and_a_file_can() {
 }
 
 #[test]
+fn a_file_that_is_sealed_beside_a_pipe_says_so_on_standard_error() {
+    let folder = Folder::new();
+    for arguments in [["-f", "-", "-f", "a.yaml"], ["-f", "a.yaml", "-f", "-"]] {
+        folder.write("a.yaml", &manifest("a", CANARY));
+        let ran = folder.seal(&arguments, &manifest("b", CANARY));
+        let printed = documents(ran.ok());
+        assert_eq!(printed.len(), 1, "{ran:?}");
+        assert_eq!(printed[0]["metadata"]["name"], "b");
+        assert!(!ran.out.contains(": sealed shop/"), "{ran:?}");
+        assert!(ran.err.contains("note: a.yaml: sealed shop/a\n"), "{ran:?}");
+        assert!(ran.err.contains("note: standard input: sealed shop/b\n"), "{ran:?}");
+        assert!(!folder.read("a.yaml").contains(CANARY));
+    }
+}
+
+#[test]
+fn a_pipe_by_a_name_is_no_file_to_write() {
+    let folder = Folder::new();
+    let pipe = folder.path.join("pipe.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo, of coreutils, is needed").success());
+    // Nobody writes to it: whoever opens it to read waits for ever.
+    for command in ["seal", "reseal"] {
+        let arguments = ["60", PLUGIN, command, "-f", "pipe.yaml", "--public-key", "key.json"];
+        let ran = finish(folder.command("timeout", &arguments), "");
+        assert!(ran.error(2).contains("pipe.yaml: must be a regular file"), "{ran:?}");
+    }
+    assert_eq!(folder.files(), ["key.json", "pipe.yaml"]);
+
+    // A file behind standard input is not written, by whatever name it is read.
+    folder.write("a.yaml", &manifest("a", CANARY));
+    for name in ["-", "/dev/stdin"] {
+        let mut command = folder.command(PLUGIN, &["seal", "-f", name, "--public-key", "key.json"]);
+        let output = command.stdin(fs::File::open(folder.path.join("a.yaml")).unwrap()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(documents(&String::from_utf8(output.stdout).unwrap())[0]["metadata"]["name"], "a");
+        assert_eq!(folder.read("a.yaml"), manifest("a", CANARY), "{name}");
+    }
+    // What is only read may come from a pipe.
+    let script = format!(
+        "'{PLUGIN}' validate -f <(cat a.yaml) --allow-plaintext && '{PLUGIN}' seal --stdout -f <(cat a.yaml) --public-key key.json"
+    );
+    let ran = finish(folder.command("bash", &["-e", "-c", &script]), "");
+    assert_eq!(documents(ran.ok()).len(), 1, "{ran:?}");
+}
+
+#[test]
 fn where_anything_is_wrong_no_file_is_written() {
     let folder = Folder::new();
     let good = manifest("good", CANARY);
@@ -128,6 +174,8 @@ fn where_anything_is_wrong_no_file_is_written() {
         (manifest("bad", CANARY).replace("spec:\n", "spec:\n  value: x\n"), "spec.value: must be given once"),
         (manifest("bad", CANARY).replace("spec:\n", "spec:\n  <<: {}\n"), "must not be a merge key"),
         (manifest("bad", CANARY) + "broken: [\n", "not YAML"),
+        (manifest("bad", CANARY).replace("managedsecrets", "managedsecret"), "apiVersion: must be managedsecrets.dev"),
+        (manifest("bad", CANARY).replace("kind: ManagedSecret", "kind: ManagedSecrets"), "kind: must be ManagedSecret"),
         (
             manifest("bad", "mss1.x").replace("  namespace:", &format!("  annotations: {{a: '{{\"apiVersion\":\"managedsecrets.dev/v1alpha1\",\"kind\":\"ManagedSecret\",\"spec\":{{\"value\":\"{CANARY}\"}}}}'}}\n  namespace:")),
             "metadata.annotations.a: holds a value in clear",
@@ -159,15 +207,29 @@ fn folders_are_sealed_and_what_is_no_manifest_is_left_alone() {
     assert!(ran.err.contains("note: left alone: deploy/chart/template.yaml:1:"), "{ran:?}");
 }
 
-/// A network namespace without a network, in which this user is root.
-const ALONE: [&str; 3] = ["--map-root-user", "--net", PLUGIN];
+/// What gives a program a network namespace without a network. Who is not root needs a user namespace for it, which some
+/// systems grant to nobody else (`AppArmor` of Ubuntu 24.04, seccomp of Docker).
+fn alone() -> &'static [&'static str] {
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if root { &["--net"] } else { &["--map-root-user", "--net"] }
+}
 
 #[test]
 fn sealing_and_validating_need_no_network_and_no_kubeconfig() {
     let folder = Folder::new();
+    let unshare = |arguments: &[&str]| folder.command("unshare", &[alone(), arguments].concat());
+    let granted = finish(unshare(&["cat", "/proc/net/dev"]), "");
+    assert!(
+        granted.code == 0,
+        "this test needs `unshare --net` of util-linux, and the right to use it: be root with CAP_SYS_ADMIN, or allow \
+         user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0). It says: {}",
+        granted.err
+    );
+    let devices: Vec<_> = granted.out.lines().filter_map(|line| line.split_once(':')).collect();
+    assert!(devices.iter().all(|(name, _)| name.trim() == "lo"), "there is a network: {granted:?}");
     folder.write("a.yaml", &manifest("a", CANARY));
     let alone = |arguments: &[&str]| {
-        let mut command = folder.command("unshare", &[&ALONE[..], arguments].concat());
+        let mut command = unshare(&[&[PLUGIN], arguments].concat());
         command.env_remove("KUBECONFIG");
         finish(command, CANARY)
     };
@@ -189,34 +251,29 @@ fn the_value_is_on_no_command_line_and_in_no_other_file() {
     let text: String = (0..300)
         .flat_map(|number| ["---\n".to_owned(), manifest(&format!("o-{number}"), &format!("{CANARY}-{number}"))])
         .collect();
-    folder.write("a.yaml", &text);
-    let mut command = folder.command(PLUGIN, &["seal", "-f", "a.yaml", "--public-key", "key.json"]);
-    let (done, seen) = (AtomicBool::new(false), AtomicBool::new(false));
-    let mut child = command.spawn().unwrap();
-    let process = format!("/proc/{}", child.id());
-    let (folder_path, done, seen) = (&folder.path, &done, &seen);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while !done.load(Relaxed) {
-                for file in ["cmdline", "environ"] {
-                    let text = fs::read(format!("{process}/{file}")).unwrap_or_default();
-                    assert!(!String::from_utf8_lossy(&text).contains(CANARY), "{file}");
-                }
-                for entry in fs::read_dir(folder_path).unwrap().flatten() {
-                    if entry.file_name() != "a.yaml" {
-                        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-                        assert!(!text.contains(CANARY), "{:?}", entry.path());
-                        seen.store(true, Relaxed);
-                    }
-                }
+    // Whether both can be seen hangs on who is given the processor when, so it is done until they were.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let (mut commands, mut others) = (0, 0);
+    while commands == 0 || others == 0 {
+        assert!(Instant::now() < deadline, "seen: {commands} command lines, {others} other files");
+        folder.write("alone/a.yaml", &text);
+        let mut command = folder.command(PLUGIN, &["seal", "-f", "alone/a.yaml", "--public-key", "key.json"]);
+        let mut child = command.spawn().unwrap();
+        let (commands_file, beside) = (format!("/proc/{}/cmdline", child.id()), folder.path.join("alone"));
+        while child.try_wait().unwrap().is_none() {
+            let command = fs::read(&commands_file).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&command).contains(CANARY));
+            commands += usize::from(command.windows(4).any(|word| word == b"seal"));
+            for entry in fs::read_dir(&beside).unwrap().flatten().filter(|entry| entry.file_name() != "a.yaml") {
+                // Gone again, perhaps, or not written yet.
+                let other = fs::read_to_string(entry.path()).unwrap_or_default();
+                assert!(!other.contains(CANARY), "{:?}", entry.path());
+                others += usize::from(other.contains(SEALED_PREFIX));
             }
-        });
-        let status = child.wait().unwrap();
-        done.store(true, Relaxed);
-        assert!(status.success());
-    });
-    assert!(seen.load(Relaxed), "other files were looked at");
-    assert!(!folder.read("a.yaml").contains(CANARY));
+        }
+        assert!(child.wait().unwrap().success());
+        assert!(!folder.read("alone/a.yaml").contains(CANARY));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use managed_secrets::crypto::mss1::SealingKey;
 use zeroize::Zeroizing;
 
-use super::{CANARY, Folder, Value, manifest};
+use super::{CANARY, Folder, PLUGIN, Value, finish, manifest};
 
 /// A folder with `good.yaml`, sealed.
 fn folder() -> (Folder, String) {
@@ -75,6 +75,14 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
         (good.replace(sealed, &sealed[..900]), &[], "x.yaml:8:10: error: spec.value: sealed text"),
         (good.clone(), &["--public-key", "other.json"], "spec.value: must be sealed for the given public key"),
         (good.replace("v1alpha1", "v1"), &[], "x.yaml:2:1: error: apiVersion: must be managedsecrets.dev/v1alpha1"),
+        (
+            good.replace("apiVersion:", "# apiVersion:"),
+            &[],
+            "x.yaml:3:1: error: apiVersion: must be managedsecrets.dev",
+        ),
+        (plain.replace("managedsecrets", "managedsecret"), &[], "x.yaml:8:3: error: spec.value: must be sealed"),
+        (plain.replace("kind: Managed", "kind: managed"), &[], "x.yaml:3:1: error: kind: must be ManagedSecret"),
+        (plain.replace("kind: Managed", "kind: managed"), &[], "x.yaml:8:3: error: spec.value: must be sealed"),
         (good.replace("namespace: shop", "namespace: Shop"), &[], "metadata.namespace: must be at most 63 lower-case"),
         (
             good.replace("namespace:", "labels: {a: 1}\n  namespace:"),
@@ -128,6 +136,80 @@ fn what_is_no_yaml_is_passed_over_unless_it_was_named_or_concerns_secrets() {
     assert!(named.out.contains("a template must be rendered first"), "{named:?}");
     folder.write("chart/x.yaml", "{{- if .Values.x }}\nkind: Secret\n{{- end }}\n");
     assert_eq!(folder.run(&["validate", "chart/x.yaml", "--no-secrets"]).code, 1);
+}
+
+#[test]
+fn what_is_no_text_is_passed_over_unless_it_was_named_or_concerns_secrets() {
+    let (folder, _) = folder();
+    let write = |text: &[u8]| std::fs::write(folder.path.join("x.yaml"), text).unwrap();
+    let check = |arguments: &[&str]| folder.run(&[&["validate", "--no-secrets"], arguments].concat());
+    write(b"a: b\nname: M\xfcller\n");
+    for arguments in [&["x.yaml"][..], &["-f", "."], &["-R", "."]] {
+        assert_eq!(check(arguments).ok(), "", "{arguments:?}");
+    }
+    let ran =
+        finish(folder.command("bash", &["-c", &format!("'{PLUGIN}' validate -f - --stdin-name x.yaml < x.yaml")]), "");
+    assert_eq!(ran.ok(), "");
+    assert_eq!(folder.seal(&["-f", "."], "").ok(), "");
+    let named = check(&["-f", "x.yaml"]);
+    assert_eq!((named.code, named.out.as_str()), (1, "x.yaml:2:1: error: must be UTF-8\n"), "{named:?}");
+    assert!(folder.seal(&["-f", "x.yaml"], "").error(2).contains("x.yaml:2:1: must be UTF-8"));
+
+    let plain = manifest("x", CANARY);
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(plain.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let latin1 = [plain.as_bytes(), b"# \xfc\n"].concat();
+    for text in [latin1, utf16, b"kind: Secret\nstringData: {a: \xfc}\n".to_vec()] {
+        write(&text);
+        let ran = check(&["x.yaml"]);
+        assert!(ran.code == 1 && ran.out.ends_with(": error: must be UTF-8\n") && !ran.out.contains(CANARY), "{ran:?}");
+    }
+}
+
+#[test]
+fn only_a_pinned_key_is_checked_against() {
+    let (folder, _) = folder();
+    let other = SealingKey::new(Zeroizing::new([8; 32])).unwrap();
+    folder.publish("other.json", &other);
+    let (pin, others) = (folder.key.public().fingerprint(), other.public().fingerprint());
+    let check = |arguments: &[&str]| folder.run(&[&["validate", "good.yaml"], arguments].concat());
+    check(&["--public-key", "key.json", "--fingerprint", &pin]).ok();
+    let both = ["--public-key", "key.json", "--public-key", "other.json", "--fingerprint", &pin];
+    check(&[&both[..], &["--fingerprint", &others]].concat()).ok();
+    // Somebody put another key in its place, and sealed for it.
+    let refused = check(&["--public-key", "key.json", "--fingerprint", &others]);
+    assert!(refused.error(1).contains("is not the one that --fingerprint names"), "{refused:?}");
+    assert_eq!(check(&both).error(1), check(&["--public-key", "other.json", "--fingerprint", &pin]).error(1));
+    assert!(check(&["--public-key", "key.json", "--fingerprint", "1"]).error(2).contains("64 hex digits"));
+    let by_variable = |pin: &str| {
+        let mut command = folder.command(PLUGIN, &["validate", "good.yaml", "--public-key", "key.json"]);
+        command.env("MANAGED_SECRETS_FINGERPRINT", pin);
+        finish(command, "").code
+    };
+    assert_eq!((by_variable(&pin), by_variable(&others)), (0, 1));
+}
+
+#[test]
+fn folders_whose_namespace_is_not_given_share_no_names() {
+    let folder = Folder::new();
+    let text = manifest("weather", CANARY).replace("  namespace: shop\n", "");
+    for place in ["a/x.yaml", "b/x.yaml"] {
+        folder.write(place, &text);
+    }
+    let check = |arguments: &[&str]| folder.run(&[&["validate", "--allow-plaintext", "-R"], arguments].concat());
+    check(&["-f", "."]).ok();
+    // One namespace for all, or the same folder: then it is one object given twice.
+    assert!(
+        check(&["-f", ".", "-n", "shop"])
+            .out
+            .starts_with("./b/x.yaml:5:3: error: metadata.name: must not be the same as at ./a/x.yaml:5:3\n")
+    );
+    folder.write("a/y.yaml", &text);
+    assert_eq!(check(&["-f", "."]).out.lines().count(), 1);
+    assert_eq!(check(&["-f", "a/x.yaml", "-f", "./a/../a/y.yaml"]).out.lines().count(), 1);
+    for place in ["c/x.yaml", "d/x.yaml"] {
+        folder.write(place, &manifest("weather", CANARY));
+    }
+    assert_eq!(check(&["-f", "c", "-f", "d"]).code, 1);
 }
 
 #[test]

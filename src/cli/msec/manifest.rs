@@ -30,7 +30,7 @@ use self::edit::Unproven;
 pub(in crate::cli::msec) use self::problem::{Problem, Rule};
 pub(in crate::cli::msec) use self::tree::NodeId;
 use self::tree::{Place, Shape, Tag, Tree};
-use crate::api::keys::{GROUP, KIND};
+use crate::api::keys::{GROUP, KIND, VERSION};
 use crate::api::limits::SEALED_PREFIX;
 use crate::crypto::mss1::Sealed;
 
@@ -66,7 +66,7 @@ pub(in crate::cli::msec) struct Object {
 /// What an object is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::cli::msec) enum Kind {
-    /// Of this API group, whatever the version.
+    /// Ours, or meant to be: of our kind or of our API group. Where it is not both, that is a problem of the object.
     ManagedSecret,
     /// Kubernetes' own.
     Secret,
@@ -260,6 +260,16 @@ fn holds_a_plain_copy(json: &str) -> bool {
     })
 }
 
+/// What an object is that says this of itself. Of the two words that say it, one is enough: what misspells the other
+/// is refused by the cluster, but its value is as readable in Git as that of any other.
+fn kind_of(kind: Option<&str>, group: Option<&str>) -> Option<Kind> {
+    match (kind, group) {
+        (Some(KIND), _) | (_, Some(GROUP)) => Some(Kind::ManagedSecret),
+        (Some("Secret"), None | Some("")) => Some(Kind::Secret),
+        _ => None,
+    }
+}
+
 /// Finds the objects of a stream, and reads them.
 struct Reader<'s, 't> {
     tree: &'s Tree<'t>,
@@ -278,32 +288,30 @@ impl Reader<'_, '_> {
         }
         let (says_kind, says_version) = (self.merged_text(root, "kind"), self.merged_text(root, "apiVersion"));
         let group = says_version.as_deref().map(|version| version.split_once('/').map_or("", |(group, _)| group));
-        let known = match (says_kind.as_deref(), group) {
-            (Some(KIND), Some(GROUP)) => Some(Kind::ManagedSecret),
-            (Some("Secret"), Some("")) => Some(Kind::Secret),
-            (None, None) => kind,
-            _ => None,
-        };
-        if let Some(kind) = known {
-            return self.object(root, kind, aliased);
+        let list = says_kind.as_deref().and_then(|kind| kind.strip_suffix("List"));
+        if let Some((list, (_, items))) = list.zip(self.tree.entry(root, "items")) {
+            let kind = kind_of(Some(list), group);
+            let (Some(items), by_alias) = self.tree.resolve(items) else { return };
+            if let Shape::List(children) = &self.tree.node(items).shape {
+                for child in children {
+                    self.look(*child, kind, aliased || by_alias, depth + 1);
+                }
+            }
+            return;
         }
-        let Some(list) = says_kind.as_deref().and_then(|kind| kind.strip_suffix("List")) else { return };
-        let items = match (list, group) {
-            (KIND, Some(GROUP)) => Some(Kind::ManagedSecret),
-            ("Secret", Some("")) => Some(Kind::Secret),
-            _ => None,
-        };
-        let Some((_, list)) = self.tree.entry(root, "items") else { return };
-        let (Some(list), by_alias) = self.tree.resolve(list) else { return };
-        if let Shape::List(children) = &self.tree.node(list).shape {
-            for child in children {
-                self.look(*child, items, aliased || by_alias, depth + 1);
+        let says_nothing = says_kind.is_none() && says_version.is_none();
+        let Some(kind) = (if says_nothing { kind } else { kind_of(says_kind.as_deref(), group) }) else { return };
+        let mut problems = Vec::new();
+        if kind == Kind::ManagedSecret && !says_nothing {
+            let version = format!("{GROUP}/{VERSION}");
+            for (field, says, must) in [("apiVersion", says_version, &*version), ("kind", says_kind, KIND)] {
+                if says.as_deref() != Some(must) {
+                    let place = self.tree.node(self.tree.entry(root, field).map_or(root, |(key, _)| key)).place;
+                    let message = format!("must be {must}");
+                    problems.push(Problem { place, rule: Rule::Field, field: field.to_owned(), message });
+                }
             }
         }
-    }
-
-    fn object(&mut self, root: NodeId, kind: Kind, aliased: bool) {
-        let mut problems = Vec::new();
         let json = self.json(root, "", aliased, 0, &mut problems);
         self.found.push(Object { kind, json, problems, root, aliased });
     }

@@ -56,7 +56,7 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
     if args.files.files.is_empty() {
         return Err(CliError::Usage("-f is missing: the manifests to seal again".to_owned()));
     }
-    let sources = args.files.read()?;
+    let sources = args.files.read_to_replace()?;
     if sources.iter().any(|source| source.path.is_none()) {
         return Err(CliError::Usage("reseal works on files and folders, not on standard input".to_owned()));
     }

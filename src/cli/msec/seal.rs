@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::manifest::files::{FileArgs, Replacement, Source};
 use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
 use super::session::{ClusterArgs, Session};
-use crate::api::keys::GROUP;
+use crate::api::keys::{GROUP, KIND};
 use crate::cli::connect::block_on;
 use crate::cli::seal::sealed;
 use crate::cli::{CliError, KeyArgs, SealScope, print, value};
@@ -109,7 +109,8 @@ pub(super) struct Job {
 }
 
 fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
-    let sources = args.files.read()?;
+    // What is only printed may come from anywhere.
+    let sources = if args.stdout { args.files.read()? } else { args.files.read_to_replace()? };
     if args.stdout && sources.len() != 1 {
         return Err(CliError::Usage("--stdout is for one file".to_owned()));
     }
@@ -141,9 +142,9 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
 
 /// The objects of a file. `None` for one of a folder that cannot be read, and holds nothing of ours.
 pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
-    match Stream::read(&source.text) {
+    match source.stream() {
         Ok(stream) => Ok(Some(stream)),
-        Err(problem) if !source.named && !source.text.contains(GROUP) => {
+        Err(problem) if source.is_foreign(&[GROUP, KIND]) => {
             eprintln!("note: left alone: {}", problem.in_file(&source.name));
             Ok(None)
         }
@@ -234,15 +235,17 @@ fn write(done: &[(&Source, Option<String>, &Vec<Job>)], stdout: bool) -> Result<
     for replacement in replacements {
         replacement.commit()?;
     }
+    let printed = |source: &Source| stdout || source.path.is_none();
+    // Where manifests are printed, nothing else is: somebody applies what comes out.
+    let to_stderr = done.iter().any(|(source, ..)| printed(source));
     let mut said = String::new();
     for (source, after, jobs) in done {
-        let printed = stdout || source.path.is_none();
-        if printed {
+        if printed(source) {
             print(after.as_deref().unwrap_or(&source.text))?;
         }
         for job in *jobs {
             let line = format!("{}: sealed {}\n", source.name, job.called);
-            if printed { eprint!("note: {line}") } else { said.push_str(&line) }
+            if to_stderr { eprint!("note: {line}") } else { said.push_str(&line) }
         }
     }
     print(&said)

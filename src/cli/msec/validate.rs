@@ -20,12 +20,12 @@ use zeroize::Zeroizing;
 use super::manifest::files::{FileArgs, Source};
 use super::manifest::{Held, Kind, Object, Problem, Rule, Stream};
 use super::session::ClusterArgs;
-use crate::api::keys::{GROUP, KIND, VERSION};
+use crate::api::keys::{GROUP, KIND};
 use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
 use crate::cli::error::Exit;
-use crate::cli::{CliError, print, sealing_key};
+use crate::cli::{CliError, KeyArgs, print, sealing_key};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{PublishedKey, Sealed};
 
@@ -34,8 +34,11 @@ Examples:
   # All that is in a folder
   kubectl msec validate -R -f deploy/
 
-  # Before a commit: no plain Secrets either
-  kubectl msec validate --no-secrets $(git diff --cached --name-only -- '*.yaml')
+  # What is about to be committed, whatever lies in the folder; no plain Secrets either
+  git show :deploy/db.yaml | kubectl msec validate --no-secrets --stdin-name deploy/db.yaml -f -
+
+  # What an overlay of kustomize comes to: its patches are no whole objects
+  kubectl kustomize overlays/test | kubectl msec validate --no-secrets -f -
 
   # For the code scanning of a CI system
   kubectl msec validate -R -f deploy/ -o sarif > findings.sarif
@@ -89,6 +92,10 @@ pub struct ValidateArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_PUBLIC_KEY")]
     pub public_key: Vec<PathBuf>,
 
+    /// Refuse a --public-key whose SHA-256 is not this one; several times for several keys
+    #[arg(long, value_name = "HEX", env = "MANAGED_SECRETS_FINGERPRINT")]
+    pub fingerprint: Vec<String>,
+
     /// How findings are printed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Report,
@@ -139,12 +146,11 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     if args.files.files.is_empty() && args.paths.is_empty() {
         return Err(CliError::Usage("-f is missing: the manifests to check".to_owned()));
     }
-    let keys = args.public_key.iter().map(|file| sealing_key::check(&sealing_key::read_file(file)?, None));
     let wanted = Wanted {
         namespace: cluster.namespace.as_deref(),
         allow_plaintext: args.allow_plaintext,
         no_secrets: args.no_secrets,
-        keys: keys.collect::<Result<_, _>>()?,
+        keys: keys(args)?,
     };
     let mut sources = args.files.read()?;
     let found = FileArgs { files: args.paths.clone(), recursive: args.files.recursive }.read()?;
@@ -165,11 +171,28 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
 }
 
+/// The keys that are named, each of them pinned where any pin is given.
+fn keys(args: &ValidateArgs) -> Result<Vec<PublishedKey>, CliError> {
+    let pins = args.fingerprint.iter().map(|pin| {
+        let key = KeyArgs { public_key: None, fingerprint: Some(pin.clone()), operator_namespace: String::new() };
+        key.pin()
+    });
+    let pins = pins.collect::<Result<Vec<_>, _>>()?;
+    let key = |file: &PathBuf| {
+        let document = sealing_key::read_file(file)?;
+        let checked = pins.iter().map(|pin| sealing_key::check(&document, pin.as_deref()));
+        checked.reduce(Result::or).unwrap_or_else(|| sealing_key::check(&document, None))
+    };
+    args.public_key.iter().map(key).collect()
+}
+
 /// Everything that is wrong, file by file, in the order of the text.
 fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
     let (mut findings, mut given) = (Vec::new(), Given::default());
+    // What cannot be read may hold what is checked here, where it has one of these.
+    let words = if wanted.no_secrets { &[GROUP, KIND, "Secret"][..] } else { &[GROUP, KIND] };
     for source in sources {
-        let mut problems = match Stream::read(&source.text) {
+        let mut problems = match source.stream() {
             Ok(stream) => stream
                 .objects
                 .iter()
@@ -179,19 +202,13 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
                     problems
                 })
                 .collect(),
-            // Many a YAML file is a template, or for a program that reads more than YAML.
-            Err(_) if !source.named && !concerns(&source.text, wanted) => Vec::new(),
+            Err(_) if source.is_foreign(words) => Vec::new(),
             Err(problem) => vec![problem],
         };
         problems.sort_by_key(|problem| problem.place);
         findings.extend(problems.into_iter().map(|problem| Finding { file: source.name.clone(), problem }));
     }
     findings
-}
-
-/// Whether a text that cannot be read may hold what is checked here.
-fn concerns(text: &str, wanted: &Wanted<'_>) -> bool {
-    text.contains(GROUP) || text.contains(KIND) || wanted.no_secrets && text.contains("Secret")
 }
 
 /// What is wrong with one object.
@@ -215,10 +232,6 @@ fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<P
 fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
     let mut problems: Vec<_> = object.problems.iter().take(MOST).cloned().collect();
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
-    let version = object.json.get("apiVersion").and_then(Value::as_str);
-    if version.is_some_and(|version| version != format!("{GROUP}/{VERSION}")) {
-        problems.push(problem(Rule::Field, "apiVersion", &format!("must be {GROUP}/{VERSION}")));
-    }
     problems.extend(metadata(stream, object));
     let unknown = unknown_fields(&object.json);
     problems
@@ -315,13 +328,26 @@ fn sealed_text(object: &Object, sealed: &Sealed, wanted: &Wanted<'_>) -> Vec<(Ru
 
 /// What all the files have given so far: each thing with the place that gave it.
 #[derive(Default)]
-struct Given(HashMap<(Rule, String, String), String>);
+struct Given(HashMap<(Rule, Within, String), String>);
+
+/// Among which objects a name must be one object's.
+#[derive(Eq, Hash, PartialEq)]
+enum Within {
+    /// Those of a namespace.
+    Namespace(String),
+    /// Those of a folder, or of standard input, that name no namespace: in another folder there are those of another
+    /// overlay, which may be meant for another namespace.
+    Folder(Option<PathBuf>),
+}
 
 impl Given {
     /// What this object gives that another one has given.
     fn twice(&mut self, source: &Source, stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
         let (Kind::ManagedSecret, Some(name)) = (object.kind, object.name()) else { return Vec::new() };
-        let namespace = object.namespace().or(wanted.namespace).unwrap_or_default();
+        let within = || match object.namespace().or(wanted.namespace) {
+            Some(namespace) => Within::Namespace(namespace.to_owned()),
+            None => Within::Folder(source.folder()),
+        };
         let mut things = vec![(Rule::DuplicateObject, "metadata.name", name.to_owned())];
         // The error would quote the spec.
         let spec = object.json.get("spec").cloned().unwrap_or_default();
@@ -335,7 +361,7 @@ impl Given {
         for (rule, field, thing) in things {
             let place = stream.place(object, field);
             let here = format!("{}:{}:{}", source.name, place.line, place.column);
-            let first = self.0.entry((rule, namespace.to_owned(), thing)).or_insert_with(|| here.clone());
+            let first = self.0.entry((rule, within(), thing)).or_insert_with(|| here.clone());
             if *first != here {
                 let message = format!("must not be the same as at {first}");
                 problems.push(stream.problem(object, rule, field, &message));

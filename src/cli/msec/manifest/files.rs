@@ -2,7 +2,8 @@
 //!
 //! A file is replaced whole or not at all: the new text is written beside it and takes its place by a rename, so that a
 //! crash leaves the old file or the new one. What is written never holds a value that was sealed. Symbolic links are
-//! followed; permissions stay.
+//! followed; permissions stay. Only regular files are replaced: a pipe gives its text once, and what would be written
+//! beside it is beside nothing.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -13,6 +14,8 @@ use clap::Args;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::problem::Place;
+use super::{Problem, Rule, Stream};
 use crate::cli::CliError;
 
 /// Ends of the names of manifests, as kubectl has them.
@@ -40,9 +43,20 @@ pub(in crate::cli::msec) struct Source {
     pub(in crate::cli::msec) named: bool,
     /// Its text.
     pub(in crate::cli::msec) text: Zeroizing<String>,
+    /// Where it is no text: there, and behind it, characters that replace others stand in `text`.
+    pub(in crate::cli::msec) no_text: Option<Place>,
 }
 
 impl FileArgs {
+    /// Reads them all, to write some of them anew: as [`FileArgs::read`], but regular files only, before a byte is read.
+    pub(in crate::cli::msec) fn read_to_replace(&self) -> Result<Vec<Source>, CliError> {
+        let special = self.files.iter().find(|path| !is_standard_input(path) && is_special(path));
+        match special {
+            Some(path) => Err(special_file(path)),
+            None => self.read(),
+        }
+    }
+
     /// Reads them all, files of folders in the order of their names; each file once.
     pub(in crate::cli::msec) fn read(&self) -> Result<Vec<Source>, CliError> {
         let (mut sources, mut seen) = (Vec::new(), HashSet::new());
@@ -55,7 +69,7 @@ impl FileArgs {
                 }
                 Ok::<_, CliError>(())
             };
-            if path == Path::new("-") {
+            if is_standard_input(path) {
                 add(None, true)?;
             } else if path.is_dir() {
                 let mut found = Vec::new();
@@ -69,6 +83,21 @@ impl FileArgs {
         }
         Ok(sources)
     }
+}
+
+/// Whether this names standard input. As a path it could be a terminal, a pipe, or a file, which `seal` would then write.
+pub(in crate::cli::msec) fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdin")
+}
+
+/// Whether this is neither file nor folder: a pipe, a device.
+fn is_special(path: &Path) -> bool {
+    // What is not there is said when it is read.
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn special_file(path: &Path) -> CliError {
+    CliError::Usage(format!("{}: must be a regular file, to be written; `-f -` reads a pipe", path.display()))
 }
 
 fn find(folder: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -104,11 +133,40 @@ impl Source {
             None => io::stdin().lock().read_to_end(&mut bytes),
         };
         read.map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
-        let text = String::from_utf8(std::mem::take(&mut *bytes))
-            // The error would give the bytes back.
-            .map_err(|error| Zeroizing::new(error.into_bytes()))
-            .map_err(|_| CliError::Usage(format!("{name}: must be UTF-8")))?;
-        Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text) })
+        let (text, no_text) = match String::from_utf8(std::mem::take(&mut *bytes)) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let end = error.utf8_error().valid_up_to();
+                let bytes = Zeroizing::new(error.into_bytes());
+                let line = bytes.iter().take(end).filter(|byte| **byte == b'\n').count() + 1;
+                (String::from_utf8_lossy(&bytes).into_owned(), Some(Place { line, column: 1 }))
+            }
+        };
+        Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text), no_text })
+    }
+
+    /// The folder that it lies in, by one name; `None` for standard input.
+    pub(in crate::cli::msec) fn folder(&self) -> Option<PathBuf> {
+        let folder = self.path.as_ref()?.parent()?;
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        Some(fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()))
+    }
+
+    /// What it holds.
+    pub(in crate::cli::msec) fn stream(&self) -> Result<Stream<'_>, Problem> {
+        if let Some(place) = self.no_text {
+            let message = "must be UTF-8".to_owned();
+            return Err(Problem { place, rule: Rule::Syntax, field: String::new(), message });
+        }
+        Stream::read(&self.text)
+    }
+
+    /// Whether it may be passed over where it cannot be read: nobody named it, and it has none of these words. Many a
+    /// YAML file is a template, or for a program that reads more than YAML.
+    pub(in crate::cli::msec) fn is_foreign(&self, words: &[&str]) -> bool {
+        // UTF-16, which kubectl reads, puts a NUL beside each of these letters.
+        let text = Zeroizing::new(self.text.replace('\0', ""));
+        !self.named && !words.iter().any(|word| text.contains(word))
     }
 }
 
@@ -126,7 +184,12 @@ impl Replacement {
         let failed = |error: io::Error| CliError::Failed(format!("cannot write {}: {error}", file.display()));
         // Behind a link: the link stays one.
         let real = fs::canonicalize(file).map_err(failed)?;
-        let permissions = fs::metadata(&real).map_err(failed)?.permissions();
+        let found = fs::metadata(&real).map_err(failed)?;
+        // It may have become one since it was read. A pipe would be waited for in vain.
+        if !found.is_file() {
+            return Err(special_file(file));
+        }
+        let permissions = found.permissions();
         let name = real.file_name().unwrap_or_default().to_string_lossy();
         let beside = real.with_file_name(format!(".{name}.{}.tmp", Uuid::new_v4().simple()));
         let mut options = OpenOptions::new();
@@ -219,6 +282,7 @@ mod tests {
         assert_eq!(folder.names().len(), 2, "only what the crash left");
 
         let replacement = Replacement::prepare(&file, "old", "new").unwrap();
+        assert_eq!(fs::read_to_string(&replacement.beside).unwrap(), "new", "and nothing of the old text");
         fs::write(&file, "edited").unwrap();
         let refused = replacement.commit().unwrap_err();
         assert!(refused.to_string().contains("changed meanwhile"), "{refused}");

@@ -105,8 +105,52 @@ fn json_and_flow_style_and_lists_are_read() {
 
     let typed = "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecretList\nitems:\n- metadata: {name: a}\n  spec: {name: A, value: x}\n";
     assert_eq!(sealed(typed), typed.replace("value: x", &format!("value: {}", GENUINE.trim_end())));
-    let others = "apiVersion: example.com/v1\nkind: ManagedSecret\nspec: {value: x}\n---\nkind: ConfigMap\napiVersion: v1\ndata: {value: x}\n--- text\n---\n";
+    let others = "apiVersion: example.com/v1\nkind: Secret\nspec: {value: x}\n---\nkind: ConfigMap\napiVersion: v1\ndata: {value: x}\n--- text\n---\n";
     assert!(Stream::read(others).unwrap().objects.is_empty());
+}
+
+#[test]
+fn what_is_nearly_ours_is_ours_and_has_a_problem() {
+    let version = "must be managedsecrets.dev/v1alpha1";
+    for (head, says) in [
+        ("kind: ManagedSecret", format!("f:1:1: apiVersion: {version}")),
+        ("apiVersion: managedsecrets.dev/v1alpha1", "f:1:1: kind: must be ManagedSecret".to_owned()),
+        (
+            "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecrets",
+            "f:2:1: kind: must be ManagedSecret".to_owned(),
+        ),
+        (
+            "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecretList",
+            "f:2:1: kind: must be ManagedSecret".to_owned(),
+        ),
+        (
+            "apiVersion: managedsecrets.dev/v1alpha1\nKind: ManagedSecret",
+            "f:1:1: kind: must be ManagedSecret".to_owned(),
+        ),
+        ("kind: ManagedSecret\napiVersion: managedsecret.dev/v1alpha1", format!("f:2:1: apiVersion: {version}")),
+        ("kind: ManagedSecret\napiVersion: v1alpha1", format!("f:2:1: apiVersion: {version}")),
+        ("kind: ManagedSecret\napiVersion: 1", format!("f:2:1: apiVersion: {version}")),
+        ("kind: ManagedSecret\napiVersion:", format!("f:2:1: apiVersion: {version}")),
+        ("kind: ManagedSecret\napiVersion: managedsecrets.dev/v1", format!("f:2:1: apiVersion: {version}")),
+    ] {
+        for text in [
+            format!("{head}\nspec: {{value: x}}\n"),
+            format!("kind: List\nitems:\n- {}\n  spec: {{value: x}}\n", head.replace('\n', "\n  ")),
+        ] {
+            let stream = Stream::read(&text).unwrap();
+            assert_eq!(plain(&stream).len(), 1, "{text}");
+            let problems = &stream.objects[0].problems;
+            let said: Vec<_> = problems.iter().map(|problem| problem.in_file("f")).collect();
+            assert_eq!(said.len(), 1, "{text}: {said:?}");
+            assert!(text.starts_with("kind: List") || said == [says.clone()], "{text}: {said:?}");
+        }
+    }
+    // Of the items of a list of its own, neither word is needed.
+    let list = "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecretList\nitems:\n- spec: {value: x}\n";
+    let stream = Stream::read(list).unwrap();
+    assert!(plain(&stream).len() == 1 && stream.objects[0].problems.is_empty());
+    let secret = Stream::read("kind: Secret\nstringData: {a: b}\n").unwrap();
+    assert_eq!(secret.objects[0].kind, Kind::Secret);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::super::session::ClusterArgs;
 use super::{SealArgs, key, refusal};
 use crate::api::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, GROUP, KIND, VERSION};
 use crate::api::validate;
-use crate::cli::msec::manifest::files::Source;
+use crate::cli::msec::manifest::files::{Source, is_standard_input};
 use crate::cli::msec::manifest::{Kind, Object, Problem, Rule, Stream};
 use crate::cli::seal::sealed;
 use crate::cli::{CliError, SealScope, print, yaml};
@@ -34,8 +34,8 @@ struct Draft {
 
 /// Prints the Secrets of a file as ManagedSecrets.
 pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Result<(), CliError> {
-    let source = Source::read((file != Path::new("-")).then_some(file), true)?;
-    let stream = Stream::read(&source.text).map_err(|problem| refusal(&source.name, &[problem]))?;
+    let source = Source::read((!is_standard_input(file)).then_some(file), true)?;
+    let stream = source.stream().map_err(|problem| refusal(&source.name, &[problem]))?;
     let (mut drafts, mut problems) = (Vec::new(), Vec::new());
     for object in stream.objects.iter().filter(|object| object.kind == Kind::Secret) {
         match drafts_of(&stream, object, cluster.namespace.as_deref(), args) {
