@@ -149,7 +149,7 @@ pub(super) fn usage(error: &clap::Error) -> CliError {
     let context = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
     let (argument, hint) = (context(ContextKind::InvalidArg), " (see --help)");
     let text = match error.kind() {
-        ErrorKind::UnknownArgument if !argument.starts_with('-') => {
+        ErrorKind::UnknownArgument if !argument.starts_with('-') || argument.starts_with("--value") => {
             return CliError::Usage(
                 "unexpected argument: a value is read from standard input, never from the command line".to_owned(),
             );

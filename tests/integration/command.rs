@@ -135,7 +135,7 @@ async fn the_environment_is_as_good_as_flags() {
         ("MANAGED_SECRETS_LOG_LEVEL", "managed_secrets=loud", &["run"], "--log-level"),
         ("MANAGED_SECRETS_LOG_FORMAT", "xml", &["run"], "json"),
         ("MANAGED_SECRETS_KEK_FILE", "/nonexistent/kek", &["run"], "/nonexistent/kek"),
-        ("MANAGED_SECRETS_SCOPE", "galaxy", &["seal"], "galaxy"),
+        ("MANAGED_SECRETS_SCOPE", "galaxy", &["seal"], "--scope"),
         ("MANAGED_SECRETS_NAME", "db", &["seal"], "--namespace is missing"),
         ("MANAGED_SECRETS_NAMESPACE", "shop", &["seal"], "--name is missing"),
     ] {

@@ -82,7 +82,7 @@ async fn what_breaks_a_rule_is_refused_before_anything_is_sent() {
         (&["A"], b"hunter2\xff", 2, "the value must be valid UTF-8"),
         (&["A"], &[b'a'; 3501], 2, "the value must have at most 3500 characters"),
         (&["A", "hunter2"], b"", 2, "never from the command line"),
-        (&["A", "--value", "hunter2"], b"", 2, "--value"),
+        (&["A", "--value", "hunter2"], b"", 2, "never from the command line"),
         (&["A", "--timeout", "soon"], b"hunter2", 2, "must be a duration"),
         (&["A", "-o", "table"], b"hunter2", 2, "--output: must be json, yaml, name or jsonpath"),
         (&["A", "--fingerprint", &wrong_pin], b"hunter2", 1, "--fingerprint"),
