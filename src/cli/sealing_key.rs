@@ -63,7 +63,7 @@ impl KeyArgs {
 }
 
 /// A SHA-256 as people write it: 64 hex digits in either case, perhaps after `sha256:`.
-fn fingerprint(text: &str) -> Result<String, CliError> {
+pub(super) fn fingerprint(text: &str) -> Result<String, CliError> {
     let digits = text.trim().trim_start_matches("sha256:").to_lowercase();
     if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(digits)

@@ -25,7 +25,7 @@ use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
 use crate::cli::error::Exit;
-use crate::cli::{CliError, KeyArgs, print, sealing_key};
+use crate::cli::{CliError, print, sealing_key};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{PublishedKey, Sealed};
 
@@ -173,14 +173,10 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
 
 /// The keys that are named, each of them pinned where any pin is given.
 fn keys(args: &ValidateArgs) -> Result<Vec<PublishedKey>, CliError> {
-    let pins = args.fingerprint.iter().map(|pin| {
-        let key = KeyArgs { public_key: None, fingerprint: Some(pin.clone()), operator_namespace: String::new() };
-        key.pin()
-    });
-    let pins = pins.collect::<Result<Vec<_>, _>>()?;
+    let pins = args.fingerprint.iter().map(|pin| sealing_key::fingerprint(pin)).collect::<Result<Vec<_>, _>>()?;
     let key = |file: &PathBuf| {
         let document = sealing_key::read_file(file)?;
-        let checked = pins.iter().map(|pin| sealing_key::check(&document, pin.as_deref()));
+        let checked = pins.iter().map(|pin| sealing_key::check(&document, Some(pin)));
         checked.reduce(Result::or).unwrap_or_else(|| sealing_key::check(&document, None))
     };
     args.public_key.iter().map(key).collect()
