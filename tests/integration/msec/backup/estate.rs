@@ -165,7 +165,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     let own_key = crate::integration::operator::public_key(&there.client).await.fingerprint();
     let dry = restorer.restore(&[&plugin.file_path("kek"), "--dry-run", "server"]).await;
     assert!(dry.ok().contains("ManagedSecret ") && there.labelled().await.is_empty(), "{dry:?}");
-    let ran = restorer.restore(&[&plugin.file_path("kek"), "--yes", "--timeout=60s"]).await;
+    let ran = restorer.restore(&[&plugin.file_path("kek"), "--yes", "--timeout=40s"]).await;
     let out = ran.ok();
     assert!(out.ends_with("7 secrets are served with the backup's ids, dates and versions\n"), "{ran:?}");
     assert_eq!(told(&there).await, before);
@@ -209,7 +209,7 @@ async fn a_new_cluster_gets_the_keys_before_its_operator_starts() {
 
     what_others_restore(&there).await;
     let operator = serve(&plane, &there).await;
-    let ran = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=60s"]).await;
+    let ran = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=40s"]).await;
     assert!(ran.ok().contains("7 secrets are served with the backup's"), "{ran:?}");
     assert_eq!(told(&there).await, before);
     let keyrings = Site { namespace: OPERATOR_NAMESPACE.to_owned(), client: there.client.clone() };

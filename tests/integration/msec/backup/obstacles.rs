@@ -41,7 +41,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
     there.apply("two", json!({"name": "TWO", "generate": {}})).await;
     let fresh = id(&there.served("two").await);
     let backup = plugin.file_path("backup");
-    let ran = restorer.restore(&[&backup, "--yes", "--timeout=60s"]).await;
+    let ran = restorer.restore(&[&backup, "--yes", "--timeout=40s"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let conflict = format!(
         "record {}/{}: not restored: its name TWO is held by the secret {fresh}",
@@ -60,7 +60,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
     there.delete("two").await;
     there.gone(&record_name("TWO")).await;
     there.gone("two").await;
-    let ran = restorer.restore(&[&backup, "--yes", "--timeout=60s"]).await;
+    let ran = restorer.restore(&[&backup, "--yes", "--timeout=40s"]).await;
     assert!(ran.ok().contains("2 secrets are served with the backup's"), "{ran:?}");
     assert_eq!(id(&there.get("two").await), before);
     there.delivers("two", "value", &value).await;
@@ -123,7 +123,7 @@ async fn an_interrupted_restore_goes_on_where_it_was() {
     assert!(there.record("ONE").await.is_some() && there.objects().get_opt("one").await.unwrap().is_none());
 
     let operator = serve(plane, &there).await;
-    let ran = restorer.restore(&[&backup, "--yes", "--timeout=60s"]).await;
+    let ran = restorer.restore(&[&backup, "--yes", "--timeout=40s"]).await;
     let out = ran.ok();
     assert!(ran.err.contains("note: 2 created, "), "{ran:?}");
     assert!(out.contains("2 secrets are served with the backup's"), "{out}");

@@ -115,7 +115,7 @@ async fn a_name_that_is_only_wanted_gives_nobodys_value_and_deletes_nothing() {
     site.served("kept").await;
     plugin.run(&["delete", "KEPT"]).await.ok();
     plugin.run_with(&["create", "OLD", "--object-name", "db"], b"of old").await.ok();
-    site.apply("db", json!({"name": "KEPT", "generate": {}})).await;
+    plugin.run(&["update", "OLD", "--name", "KEPT", "--wait=false"]).await.ok();
     site.reports("db", "False", "NameInUse").await;
 
     let other = "msec/db wants the name KEPT but is served as OLD";
