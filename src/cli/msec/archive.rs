@@ -13,6 +13,7 @@ mod object;
 mod record;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -104,6 +105,18 @@ impl Archive {
         let infos = self.records.iter().map(|record| (place(&record.metadata), RecordInfo::of(&record.metadata)));
         infos.filter_map(|(place, info)| Some((place, info?))).collect()
     }
+}
+
+/// The manifests in a folder, in the order of their names: what a restore reads of it.
+pub(super) fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let unreadable = |error: std::io::Error| CliError::Usage(format!("{}: {error}", folder.display()));
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unreadable)?;
+    let is_manifest = |path: &PathBuf| {
+        path.extension().and_then(|it| it.to_str()).is_some_and(|it| ["yaml", "yml", "json"].contains(&it))
+    };
+    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(is_manifest).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use kube::api::{Api, ListParams};
 use kube::config::Kubeconfig;
 
 use super::session::Session;
+use super::table::shown;
 use super::{Cli, ClusterArgs, block_on};
 use crate::api::Reason;
 use crate::cli::{CliError, print};
@@ -87,7 +88,9 @@ pub(super) fn secrets() -> ArgValueCompleter {
         });
         let mut found = Vec::new();
         for object in listed.unwrap_or_default() {
-            let help = object.spec.description.as_deref().unwrap_or_default().replace(['\t', '\n'], " ");
+            let help = object.spec.description.as_deref().unwrap_or_default();
+            // What is no single line, or an escape sequence, must not reach a terminal.
+            let help = shown(help);
             let name = object.spec.name;
             if name.starts_with(&*current) {
                 found.push(CompletionCandidate::new(&name).help(Some(help.into())));
@@ -118,7 +121,9 @@ pub(super) fn namespaces() -> ArgValueCandidates {
 /// For `--context`.
 pub(super) fn contexts() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let contexts = Kubeconfig::read().map(|kubeconfig| kubeconfig.contexts).unwrap_or_default();
+        let named = CLUSTER.get().and_then(|cluster| cluster.kubeconfig.as_ref());
+        let read = named.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+        let contexts = read.map(|kubeconfig| kubeconfig.contexts).unwrap_or_default();
         contexts.into_iter().map(|context| CompletionCandidate::new(context.name)).collect()
     })
 }
@@ -132,8 +137,9 @@ pub(super) fn reasons() -> ArgValueCandidates {
 fn ask<T>(question: impl AsyncFnOnce(Session) -> Option<T>) -> Option<T> {
     let cluster = CLUSTER.get().cloned().unwrap_or_default();
     let answer = block_on(async {
-        let session = Session::open(&cluster).await?;
-        Ok(tokio::time::timeout(PATIENCE, question(session)).await.ok().flatten())
+        // Credentials may take a program or a call of their own.
+        let answer = async { question(Session::open(&cluster).await.ok()?).await };
+        Ok(tokio::time::timeout(PATIENCE, answer).await.ok().flatten())
     });
     answer.ok().flatten()
 }

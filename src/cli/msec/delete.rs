@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
 It asks first where pods use the Secret, where that cannot be found out, and where the spec wants Retain but the policy \
-in force is another one. Without a terminal it refuses then, unless --yes is given.
+in force is another one, and where NAME is one that the object waits for while it is served as another. Without a terminal it refuses then, unless --yes is given.
 
 Examples:
   # Who uses it, what would go?
@@ -64,7 +64,11 @@ pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(
     let session = Session::open(cluster).await?;
     let object = lookup::one(&session, &args.secret).await?;
     let name = object.metadata.name.clone().unwrap_or_default();
-    let doubts = doubts(&session, &object).await;
+    let mut doubts: Vec<_> = lookup::only_wanted(&args.secret, &object)
+        .map(|other| format!("{other}, which is what would be deleted (msec/{name} says so without a doubt)"))
+        .into_iter()
+        .collect();
+    doubts.extend(self::doubts(&session, &object).await);
     for doubt in &doubts {
         eprintln!("warning: {doubt}");
     }

@@ -70,6 +70,7 @@ struct Facts {
 pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Result<(), CliError> {
     let session = Session::open(cluster).await?;
     let object = lookup::one(&session, &args.secret).await?;
+    lookup::note_if_only_wanted(&args.secret, &object);
     let key = async {
         object.spec.value.as_ref()?;
         Some(present_key(&session, &args.operator_namespace).await.map_err(|error| error.to_string()))

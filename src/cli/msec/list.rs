@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::completion;
 use super::jsonpath::{self, Template};
-use super::lookup::Called;
+use super::lookup::{self, Called};
 use super::output::{Output, OutputArgs, without_managed_fields};
 use super::session::{ClusterArgs, Session};
 use super::table::{Layout, Table};
@@ -177,9 +177,22 @@ async fn answers(
                 break;
             }
         }
-        answers.push(found.ok_or_else(|| called.not_found(&session.namespace))?);
+        let found = found.ok_or_else(|| called.not_found(&session.namespace))?;
+        note_if_only_wanted(called, &found);
+        answers.push(found);
     }
     Ok(answers)
+}
+
+/// A table and a list alike hold the objects, the one within its rows.
+fn note_if_only_wanted(called: &Called, answer: &Value) {
+    let (Called::Name(called) | Called::Id(called)) = called else { return };
+    let all = |key: &str| answer.get(key).and_then(Value::as_array).into_iter().flatten();
+    for object in all("items").chain(all("rows").filter_map(|row| row.get("object"))) {
+        if let Ok(object) = ManagedSecret::deserialize(object) {
+            lookup::note_if_only_wanted(called, &object);
+        }
+    }
 }
 
 async fn request(

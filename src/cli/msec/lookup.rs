@@ -59,8 +59,8 @@ impl Called {
     pub(super) fn not_found(&self, namespace: &str) -> CliError {
         CliError::Failed(match self {
             Self::Name(name) => format!(
-                "no secret is called {name} in the namespace {namespace} (an object is called by msec/OBJECT; \
-                 `kubectl msec list -A` shows all)"
+                "no secret is called {name} in the namespace {namespace} (an object is called by msec/OBJECT, and so is \
+                 one that waits for a new name: `kubectl msec list -A -o wide` shows all)"
             ),
             Self::Id(id) => format!("no secret has the id or name {id} in the namespace {namespace}"),
             Self::Object(object) => format!("there is no {KIND} {object} in the namespace {namespace}"),
@@ -116,6 +116,23 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
     }
 }
 
+/// Whose secret it would be, where an object was called by a name that it only wants: `status.name` is the name in force,
+/// and the wanted one may be another's, such as that of a retained record.
+pub(super) fn only_wanted(called: &str, object: &ManagedSecret) -> Option<String> {
+    let status = object.status.as_ref()?;
+    let in_force = status.name.as_deref().filter(|name| *name != object.spec.name)?;
+    let by_name = called == object.spec.name && status.id.as_deref() != Some(&called.to_lowercase());
+    let object_name = object.metadata.name.as_deref().unwrap_or_default();
+    by_name.then(|| format!("msec/{object_name} wants the name {called} but is served as {in_force}"))
+}
+
+/// Says on standard error where an object was called by a name that it only wants.
+pub(super) fn note_if_only_wanted(called: &str, object: &ManagedSecret) {
+    if let Some(other) = only_wanted(called, object) {
+        eprintln!("note: {other}");
+    }
+}
+
 /// Objects as a message names them, the one that holds its name first; none where there are none.
 pub(super) fn holders(objects: &[ManagedSecret]) -> Option<String> {
     let (holding, waiting): (Vec<_>, Vec<_>) = objects.iter().partition(|object| holds_its_name(object));
@@ -149,6 +166,23 @@ mod tests {
         }
         for text in ["", "a b", "secret/db", "msec/", "managedsecrets.example.com/db", "ä", &"a".repeat(51)] {
             assert!(Called::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_only_wanted_is_told_from_the_one_in_force() {
+        let id = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+        let object = |wanted: &str| -> ManagedSecret {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "metadata": {"name": "db"},
+                "spec": {"name": wanted}, "status": {"name": "OLD", "id": id},
+            }))
+            .unwrap()
+        };
+        let says = only_wanted("NEW", &object("NEW"));
+        assert_eq!(says.as_deref(), Some("msec/db wants the name NEW but is served as OLD"));
+        for (called, wanted) in [("OLD", "OLD"), ("msec/db", "NEW"), (id, "NEW"), (id, id)] {
+            assert_eq!(only_wanted(called, &object(wanted)), None, "{called}");
         }
     }
 

@@ -20,13 +20,15 @@ mod verify;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use jiff::SignedDuration;
+use clap::Args;
 
 use self::plan::{Step, Verdict};
-use super::archive::{Archive, Intake};
+use super::archive::{Archive, Intake, manifests_in};
+use super::change::{DryRun, DryRunArgs};
 use super::session::{ClusterArgs, Session};
+use super::wait;
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
 use crate::cli::{CliError, print};
 
@@ -53,9 +55,9 @@ pub struct RestoreArgs {
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// Only say what would be done: judged by this program, or by the server as well
-    #[arg(long, value_name = "WHO", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
-    pub dry_run: Option<DryRun>,
+    /// Whether to do it.
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
 
     /// Do not ask
     #[arg(short, long)]
@@ -71,21 +73,12 @@ pub struct RestoreArgs {
     pub wait: bool,
 
     /// How long to wait, such as 90s or 10m
-    #[arg(long, value_name = "DURATION", default_value = "5m")]
-    pub timeout: SignedDuration,
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = wait::timeout)]
+    pub timeout: Duration,
 
     /// Namespace that keys are restored into; when absent the one that the backup has them in
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE")]
     pub operator_namespace: Option<String>,
-}
-
-/// Who judges a dry run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum DryRun {
-    /// This program, from what stands in the cluster
-    Client,
-    /// The server as well: rights, policies and rules
-    Server,
 }
 
 /// Restores a backup.
@@ -94,7 +87,8 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if archive.len() == 0 {
         return Err(CliError::Usage("there is nothing to restore in these files".to_owned()));
     }
-    let asks = args.dry_run.is_none() && !args.yes;
+    let dry_run = args.dry_run.dry_run;
+    let asks = dry_run == DryRun::None && !args.yes;
     if asks && (!confirm::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
         return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
     }
@@ -120,7 +114,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if asks && plan.creates() > 0 && !confirm::asked(&format!("Create {} in {whither}?", plan.summary()))? {
         return Err(CliError::Failed("nothing was written".to_owned()));
     }
-    let steps = write::all(&session, plan.steps, &standing.missing_namespaces, args.dry_run, &own).await?;
+    let steps = write::all(&session, plan.steps, &standing.missing_namespaces, dry_run, &own).await?;
     finish(&session, args, &steps).await
 }
 
@@ -130,10 +124,11 @@ async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step]) -> Result
     let created = count(|verdict| *verdict == Verdict::Create);
     let there = count(|verdict| matches!(verdict, Verdict::There(_)));
     let conflicts = count(|verdict| matches!(verdict, Verdict::Conflict(_)));
-    let would = if args.dry_run.is_some() { "to create" } else { "created" };
+    let is_done = args.dry_run.dry_run == DryRun::None;
+    let would = if is_done { "created" } else { "to create" };
     eprintln!("note: {created} {would}, {there} already there, {conflicts} not restored");
     let mut wrong = (conflicts > 0).then(|| format!("{conflicts} of {} objects were not restored", steps.len()));
-    if args.dry_run.is_none() && args.wait {
+    if is_done && args.wait {
         let found = verify::wait(session, &verify::expected(steps), args.timeout).await?;
         for line in &found.lines {
             print(&format!("{line}\n"))?;
@@ -166,18 +161,6 @@ fn read(files: &[PathBuf]) -> Result<Archive, CliError> {
         eprintln!("note: {} delivered Secrets are left out: they are delivered again from the records", intake.targets);
     }
     Ok(intake.archive)
-}
-
-/// The manifests in a folder, in the order of their names.
-fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let unreadable = |error: std::io::Error| CliError::Usage(format!("{}: {error}", folder.display()));
-    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unreadable)?;
-    let is_manifest = |path: &PathBuf| {
-        path.extension().and_then(|it| it.to_str()).is_some_and(|it| ["yaml", "yml", "json"].contains(&it))
-    };
-    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(is_manifest).collect();
-    paths.sort();
-    Ok(paths)
 }
 
 /// Keys go where the operator is, which another cluster may have elsewhere: nothing in them is bound to a namespace.

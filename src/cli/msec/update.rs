@@ -105,6 +105,7 @@ pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(
     let dry_run = args.dry_run.dry_run;
     let session = Session::open(cluster).await?;
     let before = lookup::one(&session, &args.secret).await?;
+    lookup::note_if_only_wanted(&args.secret, &before);
     let name = before.metadata.name.clone().unwrap_or_default();
     // Before a value is asked for: what else is wrong.
     change::check(&name, &wanted(args, args.generate.wanted().map(Source::Generate).as_ref(), &before.spec))?;

@@ -46,6 +46,10 @@ pub struct ValueArgs {
 pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(), CliError> {
     let session = Session::open(cluster).await?;
     let object = lookup::one(&session, &args.secret).await?;
+    if let Some(other) = lookup::only_wanted(&args.secret, &object) {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        return Err(CliError::Failed(format!("{other}, whose value this is; to read that, say msec/{name}")));
+    }
     let target = target(&session, &object)?;
     let right = Right::to("get", "secrets").named(&target.name).within(&session.namespace);
     let found = session.api::<Secret>().get_opt(&target.name).await;

@@ -32,7 +32,8 @@ pub struct WaitArgs {
     pub timeout: Duration,
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// A duration as kubectl writes it.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let duration = text.parse::<SignedDuration>().map_err(|_| "must be a duration such as 90s or 2m".to_owned())?;
     Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
 }
@@ -130,13 +131,15 @@ fn hint(state: &State) -> &'static str {
     }
 }
 
-struct Clock {
+/// When a wait ends, and when it looks next.
+pub(super) struct Clock {
     end: Instant,
     next: Duration,
 }
 
 impl Clock {
-    fn new(timeout: Duration) -> Self {
+    /// Ends so much later.
+    pub(super) fn new(timeout: Duration) -> Self {
         let now = Instant::now();
         // A timeout beyond what a clock can show is as good as a year.
         let end = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
@@ -144,7 +147,7 @@ impl Clock {
     }
 
     /// Sleeps; false once the time is over.
-    async fn pause(&mut self) -> bool {
+    pub(super) async fn pause(&mut self) -> bool {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return false;
@@ -159,6 +162,12 @@ impl Clock {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_wait_that_no_clock_can_show_begins_all_the_same() {
+        assert!(Clock::new(timeout("9999999999h").unwrap()).pause().await);
+        assert!(!Clock::new(Duration::ZERO).pause().await);
+    }
 
     #[test]
     fn durations_are_kubectls() {

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
-use super::Plugin;
+use super::{Plugin, terminal::Terminal};
 use crate::integration::{
     installation::control_plane,
     objects::{Site, status},
@@ -52,6 +53,64 @@ async fn secrets_are_shown_by_name_by_id_and_by_object() {
     let everywhere = plugin.run(&["list", "-A", "--field-selector", &format!("status.id={id}")]).await.ok();
     assert!(everywhere.starts_with("NAMESPACE\t") && everywhere.contains(&site.namespace), "{everywhere}");
     operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_gets_columns_that_line_up_and_colours_unless_it_wants_none() {
+    // No operator: what is shown is what is written here.
+    let site = Site::new("table").await;
+    for (object, name, description, status, reason, version) in [
+        ("db", "DB", "Wetter, 天気 \u{1b}[35m", "True", "Served", 7),
+        ("long-object", "OTHER_NAME", "e\u{301}té", "False", "NameInUse", 12),
+    ] {
+        site.apply(object, json!({"name": name, "description": description, "generate": {}})).await;
+        let place = json!({"name": "the-target", "key": "value", "uid": "u", "resourceVersion": "1"});
+        site.write_status(
+            object,
+            json!({
+                "id": "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11", "name": name, "version": version, "target": place,
+                "updatedDate": "2026-01-02T03:04:05Z",
+                "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": "so it is",
+                    "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            }),
+        )
+        .await;
+    }
+    let mut plugin = Plugin::new(&site).await;
+    let list = async |plugin: &Plugin, arguments: &[&str]| {
+        let (code, shown) = Terminal::run(plugin, &[&["list"], arguments].concat()).end().await;
+        assert_eq!(code, 0, "{shown}");
+        shown.replace("\r\n", "\n")
+    };
+    // All but the last two columns is known, which are ages.
+    let without_ages = |text: &str| -> Vec<String> {
+        let without_one = |line: &str| line.rsplit_once("   ").unwrap().0.trim_end().to_owned();
+        text.lines().map(|line| without_one(&without_one(line))).collect()
+    };
+    let coloured = list(&plugin, &[]).await;
+    plugin.env.push(("NO_COLOR".to_owned(), "1".to_owned()));
+    let plain = list(&plugin, &[]).await;
+    assert_eq!(
+        without_ages(&plain),
+        [
+            "NAME          SECRET       ID                                     READY   REASON      VERSION",
+            "db            DB           2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11   True    Served      7",
+            "long-object   OTHER_NAME   2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11   False   NameInUse   12",
+        ]
+    );
+    assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    let (green, red) = ("\u{1b}[32mTrue\u{1b}[0m", "\u{1b}[31mFalse\u{1b}[0m");
+    assert!(coloured.contains(green) && coloured.contains(red), "{coloured:?}");
+    let stripped = coloured.replace(green, "True").replace(red, "False");
+    assert_eq!(without_ages(&stripped), without_ages(&plain));
+
+    // Wide characters take two places, combining ones none; an escape sequence of a description's is none.
+    let wide = list(&plugin, &["-o", "wide"]).await;
+    assert!(!wide.contains('\u{1b}') && wide.contains("天気") && wide.contains("e\u{301}té"), "{wide:?}");
+    let at = |line: &str, what: &str| line[..line.find(what).unwrap()].width();
+    let lines: Vec<_> = wide.lines().collect();
+    let places = [at(lines[0], "TARGET"), at(lines[1], "the-target"), at(lines[2], "the-target")];
+    assert!(lines.len() == 3 && places.iter().all(|place| *place == places[0]), "{wide}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,11 @@ impl Terminal {
         command.args(["-n", &plugin.namespace]);
         clean(&mut command);
         command.env("PATH", plugin.path()).env("KUBECONFIG", &plugin.kubeconfig).env("KUBERC", "off");
+        // A terminal that can show colours, whatever the person who runs the tests thinks of them.
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        command.env("TERM", "xterm").envs(plugin.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(&plugin.folder.0).stdin(side()).stdout(side()).stderr(side());
         let child = command.spawn().unwrap();
         let master = File::from(master);

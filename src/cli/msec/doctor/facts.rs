@@ -90,14 +90,15 @@ enum Where {
 }
 
 /// What each command needs.
-const NEEDS: [Need; 13] = [
-    need("get, list, export, diff", "list", GROUP, PLURAL, Where::Here),
+const NEEDS: [Need; 14] = [
+    need("get, list, export, create, update, delete, value, describe", "list", GROUP, PLURAL, Where::Here),
+    need("create, update, delete, diff, reseal", "get", GROUP, PLURAL, Where::Here),
     need("create", "create", GROUP, PLURAL, Where::Here),
     need("update", "patch", GROUP, PLURAL, Where::Here),
     need("delete", "delete", GROUP, PLURAL, Where::Here),
-    need("value", "get", "", "secrets", Where::Here),
-    need("describe", "list", "", "pods", Where::Here),
-    need("describe", "list", "events.k8s.io", "events", Where::Here),
+    need("value, diff, reseal", "get", "", "secrets", Where::Here),
+    need("describe, delete", "list", "", "pods", Where::Here),
+    need("describe", "list", "", "events", Where::Here),
     Need { name: Some(PUBLIC_KEY_CONFIGMAP), ..need("create, update, seal", "get", "", "configmaps", Where::Own) },
     need("backup -A", "list", GROUP, PLURAL, Where::Everywhere),
     need("backup -A", "list", "", "secrets", Where::Everywhere),
@@ -338,4 +339,45 @@ async fn rights(client: &Client, here: &str, own: &str) -> Read<Vec<(Need, bool)
         |error| unknown(Right::to("create", "selfsubjectaccessreviews.authorization.k8s.io"), &error),
         Read::Known,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/kubectl-msec.md");
+
+    /// What stands in backticks.
+    fn quoted(text: &str) -> Vec<&str> {
+        text.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn every_right_to_objects_that_the_documentation_names_is_asked_for() {
+        let (_, table) = PAGE.split_once("| command | needs |").unwrap_or_default();
+        let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let mut seen = 0;
+        for (commands, needs) in rows {
+            let Some((verbs, _)) = needs.split_once(" ManagedSecrets") else { continue };
+            for command in quoted(commands) {
+                // Where a command needs another verb than its row, brackets say so: (`reseal`: `get`).
+                let own = verbs.split_once(&format!("(`{command}`: ")).map(|(_, own)| own);
+                let shared = verbs.split('(').next().unwrap_or_default();
+                for verb in quoted(own.unwrap_or(shared)) {
+                    let asks = |need: &Need| {
+                        need.verb == verb && need.resource == PLURAL && need.command.split(", ").any(|it| it == command)
+                    };
+                    assert!(NEEDS.iter().any(asks), "{command} needs {verb}");
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 12, "{seen}");
+    }
+
+    #[test]
+    fn the_events_are_those_that_describe_lists() {
+        let asked = NEEDS.iter().filter(|need| need.resource == "events").map(|need| need.can_i("shop", "own"));
+        assert_eq!(asked.collect::<Vec<_>>(), ["kubectl auth can-i list events -n shop"]);
+    }
 }

@@ -4,10 +4,9 @@
 //! look: it is authenticated with the version that it belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tokio::time::{Duration, Instant, sleep};
 
 use super::plan::{Item, Step, Verdict};
 use crate::api::keys::CONDITION_READY;
@@ -17,9 +16,7 @@ use crate::cli::msec::archive::{Place, RecordInfo, place};
 use crate::cli::msec::backup::read;
 use crate::cli::msec::progress::Progress;
 use crate::cli::msec::session::Session;
-
-/// Between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::cli::msec::wait::Clock;
 
 /// What is to be served, and what its record said in the backup.
 pub(super) type Expected = BTreeMap<Place, Option<RecordInfo>>;
@@ -82,29 +79,46 @@ pub(super) fn expected(steps: &[Step]) -> Expected {
     objects.filter(|(place, _)| !lost.contains(place)).collect()
 }
 
-/// Looks until everything is served, or time is up.
-pub(super) async fn wait(session: &Session, expected: &Expected, timeout: SignedDuration) -> Result<Found, CliError> {
-    let until = Instant::now() + Duration::try_from(timeout).unwrap_or_default();
-    let namespaces: BTreeSet<_> = expected.keys().map(|(namespace, _)| namespace.clone()).collect();
+/// Looks until everything is served, or time is up. A cluster that does not answer for a moment ends no wait.
+pub(super) async fn wait(session: &Session, expected: &Expected, timeout: Duration) -> Result<Found, CliError> {
     let progress = Progress::new("served");
+    let mut clock = Clock::new(timeout);
+    // What the last look that was answered has shown.
+    let mut found = None;
     loop {
-        let mut objects = BTreeMap::new();
-        for namespace in &namespaces {
-            for object in read::dynamic_objects(session, Some(namespace), &Progress::silent()).await? {
-                if let Ok(object) = object.try_parse::<ManagedSecret>() {
-                    objects.insert(place(&object.metadata), object);
+        let silence = match look(session, expected).await {
+            Ok(states) => {
+                let waiting = states.values().filter(|state| matches!(state, State::Waiting(_))).count();
+                progress.of(expected.len() - waiting, expected.len());
+                if waiting == 0 {
+                    return Ok(report(&states));
                 }
+                found = Some(states);
+                None
+            }
+            Err(error @ CliError::Unreachable(_)) => Some(error),
+            Err(error) => return Err(error),
+        };
+        if !clock.pause().await {
+            return match (found, silence) {
+                (None, Some(error)) => Err(error),
+                (found, _) => Ok(report(&found.unwrap_or_default())),
+            };
+        }
+    }
+}
+
+async fn look<'a>(session: &Session, expected: &'a Expected) -> Result<BTreeMap<&'a Place, State>, CliError> {
+    let namespaces: BTreeSet<_> = expected.keys().map(|(namespace, _)| namespace).collect();
+    let mut objects = BTreeMap::new();
+    for namespace in namespaces {
+        for object in read::dynamic_objects(session, Some(namespace), &Progress::silent()).await? {
+            if let Ok(object) = object.try_parse::<ManagedSecret>() {
+                objects.insert(place(&object.metadata), object);
             }
         }
-        let states: BTreeMap<_, _> =
-            expected.iter().map(|(place, record)| (place, state(objects.get(place), record.as_ref()))).collect();
-        let waiting = states.values().filter(|state| matches!(state, State::Waiting(_))).count();
-        progress.of(expected.len() - waiting, expected.len());
-        if waiting == 0 || Instant::now() >= until {
-            return Ok(report(&states));
-        }
-        sleep(PAUSE).await;
     }
+    Ok(expected.iter().map(|(place, record)| (place, state(objects.get(place), record.as_ref()))).collect())
 }
 
 /// "1 secret is", "2 secrets are".

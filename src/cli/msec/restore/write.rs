@@ -11,11 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 
-use super::DryRun;
 use super::plan::{Item, Step, Verdict, beside};
 use crate::api::ManagedSecret;
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, POLICIES, TYPE_KEYRING, TYPE_RECORD};
 use crate::cli::msec::archive::{RecordInfo, StoredKeyring};
+use crate::cli::msec::change::DryRun;
 use crate::cli::msec::progress::Progress;
 use crate::cli::msec::session::Session;
 use crate::cli::rights::Right;
@@ -38,11 +38,11 @@ pub(super) async fn all(
     session: &Session,
     steps: Vec<Step>,
     missing_namespaces: &[String],
-    dry_run: Option<DryRun>,
+    dry_run: DryRun,
     own: &str,
 ) -> Result<Vec<Step>, CliError> {
     for name in missing_namespaces {
-        if dry_run.is_none() {
+        if dry_run == DryRun::None {
             create_namespace(session, name).await?;
         }
         told(&format!("namespace {name}"), "created", dry_run)?;
@@ -65,22 +65,17 @@ pub(super) async fn all(
         }
         match &step.verdict {
             Verdict::Create => told(&step.item.called(), "created", dry_run)?,
-            Verdict::There(note) if note.is_empty() => told(&step.item.called(), "already there", None)?,
-            Verdict::There(note) => told(&step.item.called(), &format!("already there, {note}"), None)?,
-            Verdict::Conflict(why) => told(&step.item.called(), &format!("not restored: {why}"), None)?,
+            Verdict::There(note) if note.is_empty() => told(&step.item.called(), "already there", DryRun::None)?,
+            Verdict::There(note) => told(&step.item.called(), &format!("already there, {note}"), DryRun::None)?,
+            Verdict::Conflict(why) => told(&step.item.called(), &format!("not restored: {why}"), DryRun::None)?,
         }
         done.push(step);
     }
     Ok(done)
 }
 
-fn told(what: &str, came_of_it: &str, dry_run: Option<DryRun>) -> Result<(), CliError> {
-    let dry = match dry_run {
-        None => "",
-        Some(DryRun::Client) => " (dry run)",
-        Some(DryRun::Server) => " (server dry run)",
-    };
-    print(&format!("{what}: {came_of_it}{dry}\n"))
+fn told(what: &str, came_of_it: &str, dry_run: DryRun) -> Result<(), CliError> {
+    print(&format!("{what}: {came_of_it}{}\n", dry_run.suffix()))
 }
 
 /// A restore that ends early says that it can go on.
@@ -96,7 +91,7 @@ fn stopped(error: CliError, done: usize, all: usize) -> CliError {
 
 struct Writer<'a> {
     session: &'a Session,
-    dry_run: Option<DryRun>,
+    dry_run: DryRun,
     missing: BTreeSet<&'a String>,
     own: &'a str,
 }
@@ -105,7 +100,7 @@ impl Writer<'_> {
     async fn create(&self, item: &mut Item, lost: &BTreeSet<(String, String)>) -> Result<Verdict, Trouble> {
         let (namespace, _) = item.place();
         // What stands in no namespace yet, no server can judge.
-        if self.dry_run == Some(DryRun::Client) || self.dry_run.is_some() && self.missing.contains(&namespace) {
+        if self.dry_run == DryRun::Client || self.dry_run != DryRun::None && self.missing.contains(&namespace) {
             return Ok(Verdict::Create);
         }
         match item {
@@ -162,7 +157,7 @@ impl Writer<'_> {
 
     async fn create_secret(&self, secret: &SecretObject, namespace: &str) -> Result<Created, Trouble> {
         let api = SecretApi::namespaced(self.session.client.clone(), namespace);
-        let write = if self.dry_run.is_some() {
+        let write = if self.dry_run != DryRun::None {
             api.create_dry_run(secret.clone()).await
         } else {
             api.create(secret.clone()).await
@@ -194,7 +189,7 @@ impl Writer<'_> {
     async fn create_object(&self, namespace: &str, object: &DynamicObject) -> Result<Verdict, Trouble> {
         let resource = ApiResource::erase::<ManagedSecret>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.session.client.clone(), namespace, &resource);
-        let params = PostParams { dry_run: self.dry_run.is_some(), field_manager: Some(MANAGER.to_owned()) };
+        let params = PostParams { dry_run: self.dry_run != DryRun::None, field_manager: Some(MANAGER.to_owned()) };
         let right = Right::to_objects("create").within(namespace);
         let Err(error) = api.create(&params, object).await else { return Ok(Verdict::Create) };
         let said = right.explain("refused", &error);

@@ -163,7 +163,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     what_others_restore(&there).await;
     let operator = serve(plane, &there).await;
     let own_key = crate::integration::operator::public_key(&there.client).await.fingerprint();
-    let dry = restorer.restore(&[&plugin.file_path("kek"), "--dry-run=server"]).await;
+    let dry = restorer.restore(&[&plugin.file_path("kek"), "--dry-run", "server"]).await;
     assert!(dry.ok().contains("ManagedSecret ") && there.labelled().await.is_empty(), "{dry:?}");
     let ran = restorer.restore(&[&plugin.file_path("kek"), "--yes", "--timeout=40s"]).await;
     let out = ran.ok();

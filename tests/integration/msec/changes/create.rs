@@ -130,7 +130,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     let create = |object: &'static str, value: &'static [u8]| {
         let plugin = &plugin;
         async move {
-            let arguments = ["create", "ONE", "--object-name", object, "--timeout", "20s"];
+            let arguments = ["create", "ONE", "--object-name", object, "--timeout", "40s"];
             (object, value, plugin.run_with(&arguments, value).await)
         }
     };

@@ -3,7 +3,7 @@
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::{may, place};
+use super::{may, objects, place};
 use crate::integration::{
     installation::control_plane,
     msec::user_with,
@@ -105,4 +105,45 @@ async fn a_value_that_is_about_to_change_is_printed_with_a_note() {
     let ran = plugin.run(&["value", "OTHERS"]).await;
     assert_eq!(ran.ok(), "theirs");
     assert!(ran.err.starts_with("note: the Secret others was written after the operator's last write"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_only_wanted_gives_nobodys_value_and_deletes_nothing() {
+    let (site, operator, plugin) = place("wanted").await;
+    // The name of a record that stayed, as one of another object that waits itself, is held by no object that wants it.
+    site.apply("kept", json!({"name": "KEPT", "generate": {}, "deletionPolicy": "Retain"})).await;
+    site.served("kept").await;
+    plugin.run(&["delete", "KEPT"]).await.ok();
+    plugin.run_with(&["create", "OLD", "--object-name", "db"], b"of old").await.ok();
+    plugin.run(&["update", "OLD", "--name", "KEPT", "--wait=false"]).await.ok();
+    site.reports("db", "False", "NameInUse").await;
+
+    let other = "msec/db wants the name KEPT but is served as OLD";
+    let value = plugin.run(&["value", "KEPT"]).await;
+    assert_eq!(value.error(1), format!("{other}, whose value this is; to read that, say msec/db"), "{value:?}");
+    assert_eq!(value.out, "");
+    let by_old = plugin.run(&["value", "OLD"]).await;
+    assert!(by_old.error(1).contains("no secret is called OLD"), "{by_old:?}");
+    assert!(by_old.err.contains("by msec/OBJECT, and so is one that waits for a new name"), "{by_old:?}");
+    assert_eq!(plugin.run(&["value", "msec/db"]).await.ok(), "of old");
+
+    let note = format!("note: {other}\n");
+    for arguments in [
+        &["get", "KEPT"][..],
+        &["get", "KEPT", "-o", "name"],
+        &["describe", "KEPT"],
+        &["update", "KEPT", "--description", "x", "--dry-run=client"],
+    ] {
+        let noted = plugin.run(arguments).await;
+        assert!(noted.code == 0 && noted.err == note, "{arguments:?}: {noted:?}");
+    }
+    let by_object = plugin.run(&["get", "msec/db"]).await;
+    assert!(by_object.code == 0 && by_object.err.is_empty(), "{by_object:?}");
+
+    let refused = plugin.run(&["delete", "KEPT"]).await;
+    assert!(refused.code == 1 && refused.err.starts_with(&format!("warning: {other}, ")), "{refused:?}");
+    assert_eq!(objects(&site).await, ["db"]);
+    // The object itself is meant by its own name: there is nothing to ask.
+    plugin.run(&["delete", "msec/db"]).await.ok();
+    operator.stop().await;
 }
