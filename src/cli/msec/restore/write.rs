@@ -157,10 +157,10 @@ impl Writer<'_> {
 
     async fn create_secret(&self, secret: &SecretObject, namespace: &str) -> Result<Created, Trouble> {
         let api = SecretApi::namespaced(self.session.client.clone(), namespace);
-        let write = if self.dry_run != DryRun::None {
-            api.create_dry_run(secret.clone()).await
-        } else {
+        let write = if self.dry_run == DryRun::None {
             api.create(secret.clone()).await
+        } else {
+            api.create_dry_run(secret.clone()).await
         };
         match write {
             Ok(created) => Ok(created),
