@@ -65,14 +65,15 @@ async fn kubectl_offers_commands_flags_names_and_ids() {
     let flags = offered(&plugin, &["list", "--sort"]).await;
     assert!(values(&flags).contains(&"--sort-by"), "{flags:?}");
 
-    let named = |offered: &(Vec<(String, String)>, String)| {
+    let without_flags = |offered: &(Vec<(String, String)>, String)| {
         let mut found = offered.0.clone();
         found.retain(|(value, _)| !value.starts_with('-'));
         found.sort();
         found
     };
     let both = [("OTHER=1".to_owned(), String::new()), ("WEATHER_API_KEY".to_owned(), "OpenWeather [31m".to_owned())];
-    let names = offers(&plugin, &[&["get"], &place[..], &[""]].concat(), |offered| named(offered) == both).await;
+    let names =
+        offers(&plugin, &[&["get"], &place[..], &[""]].concat(), |offered| without_flags(offered) == both).await;
     assert_eq!(names.1, ":4", "no file names");
     offers(&plugin, &[&["get"], &place[..], &["WEA"]].concat(), |it| values(it) == ["WEATHER_API_KEY"]).await;
     let by_id = [(id.clone(), "WEATHER_API_KEY".to_owned())];
