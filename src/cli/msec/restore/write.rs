@@ -17,8 +17,8 @@ use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, POLICIES, TYPE_KEYRING, TYPE_
 use crate::cli::msec::archive::{RecordInfo, StoredKeyring};
 use crate::cli::msec::change::DryRun;
 use crate::cli::msec::progress::Progress;
-use crate::cli::msec::rights::Right;
 use crate::cli::msec::session::Session;
+use crate::cli::rights::Right;
 use crate::cli::{CliError, print};
 use crate::kek::secret_api::{CallError, Created, RefusalKind, SecretApi, SecretObject};
 
