@@ -108,7 +108,10 @@ async fn doubts(session: &Session, object: &ManagedSecret) -> Vec<String> {
 fn fate(object: &ManagedSecret) -> Vec<String> {
     let status = object.status.clone().unwrap_or_default();
     let Some(record) = status.record else {
-        return vec!["no record of it is known: nothing else goes".to_owned()];
+        return vec![
+            "no record of it is known: if there is one, it goes or stays by the policy that it was made with"
+                .to_owned(),
+        ];
     };
     let name = status.name.unwrap_or_else(|| object.spec.name.clone());
     let target = status.target.map(|target| target.name);
