@@ -15,34 +15,34 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::core::{Core, Depth, Lane, Next};
+pub use self::core::{Core, Depth, Grouped, Lane, Next};
 use super::backoff::Jitter;
 
-/// A queue of keys, shared by whoever adds to it and the one [`run`](super::run::run) that works it off.
+/// A queue of keys, shared by all that add to it and the one [`run`](super::run::run) that works it off.
 #[derive(Debug)]
-pub struct Queue<K> {
+pub struct Queue<K: Grouped> {
     inner: Arc<Inner<K>>,
 }
 
 #[derive(Debug)]
-struct Inner<K> {
+struct Inner<K: Grouped> {
     core: Mutex<Core<K>>,
     changed: Notify,
 }
 
-impl<K> Clone for Queue<K> {
+impl<K: Grouped> Clone for Queue<K> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<K> Default for Queue<K> {
+impl<K: Grouped> Default for Queue<K> {
     fn default() -> Self {
         Self { inner: Arc::new(Inner { core: Mutex::default(), changed: Notify::new() }) }
     }
 }
 
-impl<K: Clone + Eq + Hash> Queue<K> {
+impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
@@ -57,11 +57,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// The next key, as soon as one is due. It is in flight until [`Queue::finish`]. Cancel safe: a key is handed out
     /// only with the return. For one waiter at a time: of two, one could sleep through a change.
-    pub async fn next(&self) -> K {
+    ///
+    /// No key of a group is handed out that has `share` keys in flight already.
+    pub async fn next(&self, share: usize) -> K {
         loop {
             let due = {
                 let mut core = self.core();
-                if let Some(key) = core.pop(Instant::now().into_std()) {
+                if let Some(key) = core.pop(Instant::now().into_std(), share) {
                     return key;
                 }
                 core.next_due()
@@ -113,20 +115,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_waiter_wakes_for_what_comes_and_for_what_falls_due() {
         let queue = Queue::new();
-        for key in ["late", "earlier"] {
+        let [now, earlier, late] = [1, 2, 3];
+        for key in [late, earlier] {
             queue.add(key, Lane::Fresh);
-            assert_eq!(within(queue.next()).await, key);
+            assert_eq!(within(queue.next(1)).await, key);
         }
         let waiter = tokio::spawn({
             let queue = queue.clone();
-            async move { (queue.next().await, queue.next().await, queue.next().await) }
+            async move { (queue.next(1).await, queue.next(1).await, queue.next(1).await) }
         });
         let began = Instant::now();
-        queue.finish(&"late", Next::After(Duration::from_secs(60)));
+        queue.finish(&late, Next::After(Duration::from_secs(60)));
         sleep_until(began + Duration::from_secs(1)).await;
-        queue.finish(&"earlier", Next::After(Duration::from_secs(10)));
-        queue.add("now", Lane::Resync);
-        assert_eq!(within(waiter).await.unwrap(), ("now", "earlier", "late"));
+        queue.finish(&earlier, Next::After(Duration::from_secs(10)));
+        queue.add(now, Lane::Resync);
+        assert_eq!(within(waiter).await.unwrap(), (now, earlier, late));
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 
@@ -134,10 +137,10 @@ mod tests {
     async fn a_waiter_wakes_for_what_comes_back() {
         let queue = Queue::new();
         queue.add(1, Lane::Fresh);
-        assert_eq!(within(queue.next()).await, 1);
+        assert_eq!(within(queue.next(1)).await, 1);
         let waiter = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.next().await }
+            async move { queue.next(1).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         queue.finish(&1, Next::After(Duration::from_secs(1)));

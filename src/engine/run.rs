@@ -13,12 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, warn};
 
 pub use super::queue::Next;
-use super::{queue::Queue, stats::Stats};
+use super::{
+    queue::{Grouped, Queue},
+    stats::Stats,
+};
 
 /// What does the work.
 pub trait Reconciler: Send + Sync + 'static {
     /// What is reconciled: a kind and a name, never an object. Logged when a reconcile panics or takes too long.
-    type Key: Clone + Debug + Eq + Hash + Send + Sync + 'static;
+    type Key: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static;
 
     /// Brings what `key` names in order. Runs for one key never overlap. Dropped at the deadline, at any await.
     fn reconcile(&self, key: Self::Key) -> impl Future<Output = Next> + Send;
@@ -41,6 +44,15 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Reconciles of one group at the same time. A quarter of the workers, and at least one of two, is left to the others:
+    /// a group whose reconciles take long must not hold all workers.
+    fn share(self) -> usize {
+        let left = (self.workers / 4).max(1);
+        self.workers.saturating_sub(left).max(1)
+    }
+}
+
 /// Reconciles the queue's keys until `shutdown` is cancelled, then finishes what is in flight.
 pub async fn run<R: Reconciler>(
     queue: Queue<R::Key>,
@@ -55,7 +67,7 @@ pub async fn run<R: Reconciler>(
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = flights.tasks.join_next_with_id() => flights.land(&ended),
-            key = queue.next(), if flights.tasks.len() < options.workers.max(1) => {
+            key = queue.next(options.share()), if flights.tasks.len() < options.workers.max(1) => {
                 flights.start(&reconciler, key, options.deadline);
             }
         }
@@ -73,14 +85,14 @@ pub async fn run<R: Reconciler>(
 }
 
 /// Reconciles in flight. Dropping it aborts them.
-struct Flights<'a, K> {
+struct Flights<'a, K: Grouped> {
     queue: &'a Queue<K>,
     stats: &'a Stats,
     tasks: JoinSet<Result<Next, Elapsed>>,
     keys: HashMap<Id, K>,
 }
 
-impl<K: Clone + Debug + Eq + Hash + Send + Sync + 'static> Flights<'_, K> {
+impl<K: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static> Flights<'_, K> {
     fn start<R: Reconciler<Key = K>>(&mut self, reconciler: &Arc<R>, key: K, deadline: Duration) {
         let reconciler = Arc::clone(reconciler);
         let task = {
@@ -255,6 +267,25 @@ mod tests {
         assert_eq!(it.finished(), 16);
         sleep(seconds(1)).await;
         assert_eq!(it.finished(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_hangs_leaves_workers_to_the_others() {
+        // Above 100, all keys are of one group, and hang.
+        let it = start(|key, _| (if key > 100 { seconds(50) } else { seconds(1) }, Some(Next::Done)));
+        for key in 101..200 {
+            it.queue.add(key, Lane::Fresh);
+        }
+        sleep(seconds(1)).await;
+        assert_eq!(it.reconciler.side_by_side.load(Ordering::SeqCst), 6);
+        for key in 1..5 {
+            it.queue.add(key, Lane::Resync);
+        }
+        sleep(seconds(3)).await;
+        assert_eq!(it.finished(), 4, "as fast as if there were no others");
+        let shares: Vec<usize> =
+            [1, 2, 3, 4, 8, 64].map(|workers| Options { workers, ..Options::default() }.share()).into();
+        assert_eq!(shares, [1, 1, 2, 3, 6, 48]);
     }
 
     #[tokio::test(start_paused = true)]

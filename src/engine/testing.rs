@@ -202,3 +202,12 @@ pub(super) fn child(name: &str) -> std::process::Output {
         .output()
         .unwrap()
 }
+
+/// A number up to 100 is a group of its own; all above are of one.
+impl super::queue::Grouped for u32 {
+    type Group = Self;
+
+    fn group(&self) -> &Self {
+        if *self > 100 { &101 } else { self }
+    }
+}

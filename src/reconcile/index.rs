@@ -14,7 +14,10 @@ use super::{
     view::{Own, SecretView},
     world::{Peers, SourceSeen},
 };
-use crate::api::{keys::ANNO_OWNER, names::record_name};
+use crate::{
+    api::{keys::ANNO_OWNER, names::record_name},
+    engine::queue::Grouped,
+};
 
 /// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
 /// be stuck, and after a restore of etcd versions go backwards.
@@ -27,6 +30,15 @@ pub struct Key {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
+}
+
+/// Namespaces take turns: what one of them has waiting does not delay another.
+impl Grouped for Key {
+    type Group = String;
+
+    fn group(&self) -> &String {
+        &self.namespace
+    }
 }
 
 /// Who has what another wants.

@@ -1,0 +1,315 @@
+//! The rules of the queue, by example and by property.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A share that is never used up.
+const ALL: usize = usize::MAX;
+
+fn drain<K: Clone + Eq + Grouped + Hash>(core: &mut Core<K>, now: Instant) -> Vec<K> {
+    std::iter::from_fn(|| core.pop(now, ALL)).collect()
+}
+
+/// A group and a number.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Of(u32, u32);
+
+impl Grouped for Of {
+    type Group = u32;
+
+    fn group(&self) -> &u32 {
+        &self.0
+    }
+}
+
+#[test]
+fn a_group_with_much_to_do_delays_no_other() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for number in 0..1000 {
+        core.add(Of(1, number), Lane::Fresh, now);
+    }
+    for number in 0..3 {
+        core.add(Of(2, number), Lane::Fresh, now);
+    }
+    core.add(Of(3, 0), Lane::Fresh, now);
+    let order = drain(&mut core, now);
+    assert_eq!(order[..6], [Of(1, 0), Of(2, 0), Of(3, 0), Of(1, 1), Of(2, 1), Of(1, 2)]);
+    assert_eq!(order.len(), 1004);
+    assert!(core.fresh.groups.is_empty() && core.fresh.turns.is_empty(), "what is worked off takes no memory");
+}
+
+#[test]
+fn an_edit_goes_ahead_of_the_resyncs_of_all_groups() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for group in 0..100 {
+        core.add(Of(group, 0), Lane::Resync, now);
+    }
+    core.add(Of(7, 1), Lane::Fresh, now);
+    assert_eq!(core.pop(now, ALL), Some(Of(7, 1)));
+}
+
+#[test]
+fn a_group_has_no_more_in_flight_than_its_share() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for number in 0..9 {
+        core.add(Of(1, number), Lane::Fresh, now);
+    }
+    assert_eq!([core.pop(now, 2), core.pop(now, 2), core.pop(now, 2)], [Some(Of(1, 0)), Some(Of(1, 1)), None]);
+    assert_eq!(core.next_due(), None, "it waits for no time, but for a key to be finished");
+    core.add(Of(2, 0), Lane::Resync, now);
+    assert_eq!(core.pop(now, 2), Some(Of(2, 0)), "the others have theirs");
+    core.finish(&Of(1, 1), Next::Done, now, Jitter::NONE);
+    assert_eq!([core.pop(now, 2), core.pop(now, 2)], [Some(Of(1, 2)), None]);
+    assert_eq!(core.depth(), Depth { waiting: 6, in_flight: 3 });
+}
+
+#[test]
+fn first_come_first_served_and_fresh_before_resync() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for key in [1, 2] {
+        core.add(key, Lane::Resync, now);
+    }
+    for key in [4, 3, 4] {
+        core.add(key, Lane::Fresh, now);
+    }
+    assert_eq!(drain(&mut core, now), [4, 3, 1, 2]);
+}
+
+#[test]
+fn a_waiting_resync_that_becomes_fresh_overtakes() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for key in [1, 2, 3] {
+        core.add(key, Lane::Resync, now);
+    }
+    core.add(3, Lane::Fresh, now);
+    core.add(3, Lane::Resync, now);
+    assert_eq!(drain(&mut core, now), [3, 1, 2]);
+}
+
+#[test]
+fn resyncs_are_not_starved() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    core.add(0, Lane::Resync, now);
+    for key in 1..100 {
+        core.add(key, Lane::Fresh, now);
+    }
+    let order = drain(&mut core, now);
+    assert_eq!(order.iter().position(|key| *key == 0), Some(7));
+    assert_eq!(order.len(), 100);
+}
+
+#[test]
+fn of_two_times_the_earlier_counts() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    core.add(1, Lane::Fresh, now + 5 * SECOND);
+    core.add(1, Lane::Fresh, now + 3 * SECOND);
+    core.add(1, Lane::Fresh, now + 4 * SECOND);
+    assert_eq!(core.next_due(), Some(now + 3 * SECOND));
+    assert_eq!(core.pop(now + 2 * SECOND, ALL), None);
+    assert_eq!(core.pop(now + 3 * SECOND, ALL), Some(1));
+    core.finish(&1, Next::Done, now, Jitter::NONE);
+    assert_eq!(core.next_due(), None);
+}
+
+#[test]
+fn success_clears_the_failures() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for expected in [100, 200, 400, 800] {
+        core.add(1, Lane::Fresh, now);
+        assert_eq!(core.pop(now, ALL), Some(1));
+        core.finish(&1, Next::Retry { after: None }, now, Jitter::NONE);
+        assert_eq!(core.next_due(), Some(now + Duration::from_millis(expected)));
+    }
+    assert_eq!(core.failures(&1), 4);
+    core.add(1, Lane::Fresh, now);
+    core.pop(now, ALL);
+    core.finish(&1, Next::After(SECOND), now, Jitter::NONE);
+    assert_eq!((core.failures(&1), core.next_due()), (0, Some(now + SECOND)));
+}
+
+#[test]
+fn a_retry_waits_at_least_as_long_as_asked() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    core.add(1, Lane::Fresh, now);
+    core.pop(now, ALL);
+    core.finish(&1, Next::Retry { after: Some(7 * SECOND) }, now, Jitter::NONE);
+    assert_eq!(core.next_due(), Some(now + 7 * SECOND));
+}
+
+#[test]
+fn a_delay_beyond_the_clock_means_never() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    core.add(1, Lane::Fresh, now);
+    core.pop(now, ALL);
+    core.finish(&1, Next::After(Duration::MAX), now, Jitter::NONE);
+    assert_eq!(core.depth(), Depth::default());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Add(usize, Lane, u64),
+    Pop,
+    Finish(usize, Next),
+    Pass(u64),
+}
+
+const KEYS: usize = 9;
+/// Keys of one group that may be in flight.
+const SHARE: usize = 2;
+
+/// Three groups of three.
+fn key(number: usize) -> Of {
+    let number = u32::try_from(number).unwrap();
+    Of(number / 3, number % 3)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let lane = prop_oneof![Just(Lane::Fresh), Just(Lane::Resync)];
+    let next = prop_oneof![
+        3 => Just(Next::Done),
+        1 => (0..3000u64).prop_map(|ms| Next::After(Duration::from_millis(ms))),
+        2 => proptest::option::of(0..3000u64)
+            .prop_map(|ms| Next::Retry { after: ms.map(Duration::from_millis) }),
+    ];
+    prop_oneof![
+        4 => (0..KEYS, lane, prop_oneof![Just(0), 0..2000u64]).prop_map(|(k, l, ms)| Step::Add(k, l, ms)),
+        4 => Just(Step::Pop),
+        3 => (any::<prop::sample::Index>(), next).prop_map(|(i, next)| Step::Finish(i.index(KEYS), next)),
+        2 => (0..1500u64).prop_map(Step::Pass),
+    ]
+}
+
+/// What is expected of one key: the simplest thing that could be right.
+#[derive(Debug, Clone, Copy, Default)]
+struct Expected {
+    turn: Option<Turn>,
+    in_flight: bool,
+    failures: u32,
+}
+
+impl Expected {
+    fn want(&mut self, turn: Turn) {
+        self.turn = Some(turn.merge(self.turn));
+    }
+
+    fn finish(&mut self, next: Next, now: Instant) {
+        self.in_flight = false;
+        let own = match next {
+            Next::Done => None,
+            Next::After(delay) => Some(delay),
+            Next::Retry { after } => {
+                self.failures += 1;
+                Some(FAILURES.delay(self.failures, Jitter::NONE).max(after.unwrap_or_default()))
+            }
+        };
+        if !matches!(next, Next::Retry { .. }) {
+            self.failures = 0;
+        }
+        if let Some(delay) = own {
+            self.want(Turn { due: now + delay, lane: Lane::Resync });
+        }
+    }
+
+    /// It waits in this lane, and its time has come.
+    fn due(&self, now: Instant) -> Option<Lane> {
+        self.turn.filter(|turn| !self.in_flight && turn.due <= now).map(|turn| turn.lane)
+    }
+}
+
+/// Everything that the queue promises of one step, told from the keys alone.
+#[derive(Default)]
+struct Model {
+    keys: [Expected; KEYS],
+    /// How often the first group was passed over for the second, in this lane, while it had a key for it.
+    overtaken: HashMap<(u32, u32, Lane), u32>,
+    /// How often resyncs that could have been handed out were passed over.
+    resyncs_passed: u32,
+    /// Keys handed out since the last resync.
+    since_resync: u32,
+}
+
+impl Model {
+    fn in_flight(&self, group: u32) -> usize {
+        (0..KEYS).filter(|number| key(*number).0 == group && self.keys[*number].in_flight).count()
+    }
+
+    /// The lanes in which a group has a key that may be handed out.
+    fn ready(&self, group: u32, now: Instant) -> Vec<Lane> {
+        let mut lanes: Vec<Lane> =
+            (0..KEYS).filter(|number| key(*number).0 == group).filter_map(|n| self.keys[n].due(now)).collect();
+        lanes.retain(|_| self.in_flight(group) < SHARE);
+        lanes
+    }
+
+    fn handed_out(&mut self, number: usize, now: Instant) -> Result<(), TestCaseError> {
+        let group = key(number).0;
+        let Some(lane) = self.keys[number].due(now) else {
+            return Err(TestCaseError::fail("twice in flight, not asked for, or not yet"));
+        };
+        prop_assert!(self.in_flight(group) < SHARE, "more than its share");
+        let ready: Vec<Vec<Lane>> = (0..3).map(|group| self.ready(group, now)).collect();
+        for other in 0..3 {
+            let waits = other != group && ready[other as usize].contains(&lane);
+            let overtaken = self.overtaken.entry((other, group, lane)).or_default();
+            *overtaken = if waits { *overtaken + 1 } else { 0 };
+            prop_assert!(*overtaken <= 1, "group {group} went ahead of {other} twice in a row");
+        }
+        for other in 0..3 {
+            self.overtaken.insert((group, other, lane), 0);
+        }
+        let resyncs = ready.iter().flatten().any(|lane| *lane == Lane::Resync);
+        self.resyncs_passed = if resyncs && lane == Lane::Fresh { self.resyncs_passed + 1 } else { 0 };
+        prop_assert!(self.resyncs_passed < RESYNC_TURN, "resyncs wait for ever");
+        let fresh = ready.iter().flatten().any(|lane| *lane == Lane::Fresh);
+        if lane == Lane::Resync && fresh {
+            prop_assert!(self.since_resync + 1 >= RESYNC_TURN, "a resync went ahead of what is fresh, out of its turn");
+        }
+        self.since_resync = if lane == Lane::Resync { 0 } else { self.since_resync + 1 };
+        self.keys[number] = Expected { turn: None, in_flight: true, ..self.keys[number] };
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_promise_holds(steps in proptest::collection::vec(step(), 1..300)) {
+        let mut now = Instant::now();
+        let mut core = Core::new();
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Add(number, lane, ms) => {
+                    let due = now + Duration::from_millis(ms);
+                    core.add(key(number), lane, due);
+                    model.keys[number].want(Turn { due, lane });
+                }
+                Step::Pop => match core.pop(now, SHARE) {
+                    Some(popped) => {
+                        let number = (0..KEYS).find(|number| key(*number) == popped).unwrap();
+                        model.handed_out(number, now)?;
+                    }
+                    None => prop_assert!(
+                        (0..3).all(|group| model.ready(group, now).is_empty()),
+                        "something is due and was not handed out"
+                    ),
+                },
+                Step::Finish(number, next) => {
+                    core.finish(&key(number), next, now, Jitter::NONE);
+                    if model.keys[number].in_flight {
+                        model.keys[number].finish(next, now);
+                    }
+                }
+                Step::Pass(ms) => now += Duration::from_millis(ms),
+            }
+            let in_flight = model.keys.iter().filter(|key| key.in_flight).count();
+            let waiting = model.keys.iter().filter(|key| !key.in_flight && key.turn.is_some()).count();
+            prop_assert_eq!(core.depth(), Depth { waiting, in_flight });
+            for (number, expected) in model.keys.iter().enumerate() {
+                prop_assert_eq!(core.failures(&key(number)), expected.failures);
+            }
+        }
+    }
+}
