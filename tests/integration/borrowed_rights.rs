@@ -118,3 +118,46 @@ async fn a_target_is_no_way_to_write() {
     expect("a forged status", answer, Some("managedsecrets/status"));
     scene.end().await;
 }
+
+/// Creating and reading Secrets is not changing them: not by adoption, whatever would be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn adoption_is_no_way_to_write() {
+    let scene = Scene::new().await;
+    let value = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("mine") };
+    let rights = [Right::CREATE_SECRETS, Right::get_secret("mine"), Right::get_secret("upstream"), value];
+    let scene = Scene { intruder: editor(&scene.site.namespace, &rights).await, ..scene };
+    let theirs = scene.site.secret("upstream").await;
+    let refusal = "cannot patch resource \"secrets\" in API group \"\" named \"upstream\"";
+    for target in [
+        json!({"name": "upstream", "adoption": "IfUnowned"}),
+        json!({"name": "upstream", "adoption": "IfUnowned", "key": "new", "labels": {"team": "intruder"}}),
+    ] {
+        let spec = json!({"name": "MINE", "generate": {}, "target": target});
+        expect(&target.to_string(), scene.create("mine", spec).await, Some(refusal));
+    }
+    scene.create("mine", json!({"name": "MINE", "generate": {}, "delivery": "None"})).await.unwrap();
+    let adopting = json!({"target": {"name": "upstream", "adoption": "IfUnowned"}});
+    scene.patch("mine", adopting).await.unwrap();
+    expect("delivered later", scene.patch("mine", json!({"delivery": "Secret"})).await, Some(refusal));
+    scene.site.served("mine").await;
+    assert_eq!(scene.site.secret("upstream").await, theirs);
+    scene.end().await;
+}
+
+/// Replicators copy Secrets where an annotation says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_looks_of_a_target_are_no_way_to_have_it_copied() {
+    let scene = Scene::new().await;
+    let rights = [Right::CREATE_SECRETS, Right::get_secret("mine")];
+    let scene = Scene { intruder: editor(&scene.site.namespace, &rights).await, ..scene };
+    let refusal = "cannot get resource \"secrets\" in API group \"\" named \"db\"";
+    let copying = json!({"annotations": {"replicator.v1.mittwald.de/replicate-to": "intruders"}});
+    for target in [copying.clone(), json!({"labels": {"copy": "me"}}), json!({"type": "example.com/copied"})] {
+        expect(&target.to_string(), scene.patch("db", json!({"target": target})).await, Some(refusal));
+    }
+    scene.objects().delete("db", &DeleteParams::default()).await.unwrap();
+    scene.site.gone("db").await;
+    let again = json!({"name": "DB_PASSWORD", "value": scene.sealed, "target": copying});
+    expect("deleted and created again", scene.create("db", again).await, Some(refusal));
+    scene.end().await;
+}

@@ -125,6 +125,11 @@ impl Right {
         Self { verb: "get", group: "", resource: "secrets", name: Some(name) }
     }
 
+    /// To change the Secret of this name.
+    pub(crate) const fn patch_secret(name: &'static str) -> Self {
+        Self { verb: "patch", group: "", resource: "secrets", name: Some(name) }
+    }
+
     /// To create Secrets.
     pub(crate) const CREATE_SECRETS: Self = Self { verb: "create", group: "", resource: "secrets", name: None };
 }

@@ -1,8 +1,12 @@
 //! Whoever has a value delivered somewhere must be allowed to read it where it is.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use managed_secrets::api::limits::{SEALED_ENC_BYTES, SEALED_PREFIX, SEALED_SUITE};
+use managed_secrets::api::types::SealedValue;
 use managed_secrets::api::{ManagedSecret, keys};
 use serde_json::{Value, json};
 
@@ -14,6 +18,10 @@ const VALUE: Right = Right { verb: "get", group: keys::GROUP, resource: "managed
 /// Rights, and which of the two sets a case is tried with.
 fn cannot_get(name: &str) -> String {
     format!("cannot get resource \"secrets\" in API group \"\" named \"{name}\"")
+}
+
+fn cannot_patch(name: &str) -> String {
+    format!("cannot patch resource \"secrets\" in API group \"\" named \"{name}\"")
 }
 
 const CANNOT_CREATE: &str = "cannot create resource \"secrets\" in API group \"\" in the namespace";
@@ -107,6 +115,14 @@ impl Scene {
     }
 }
 
+/// Has status say that the value is delivered to this Secret.
+async fn deliver_to(scene: &Scene, name: &str) {
+    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "status": {"target": {"name": name, "key": "value", "uid": "u", "resourceVersion": "1"}}});
+    let by_operator = scene.of(operator().await);
+    by_operator.patch_status("db", &PatchParams::apply("managed-secrets"), &Patch::Apply(&status)).await.unwrap();
+}
+
 fn merge(spec: &Value) -> Patch<Value> {
     Patch::Merge(json!({"spec": spec}))
 }
@@ -178,10 +194,7 @@ async fn other_rights_do_not_move_a_value() {
 #[tokio::test]
 async fn a_move_needs_get_on_the_target_in_force() {
     let scene = Scene::new(json!({"target": {"name": "wanted"}})).await;
-    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
-        "status": {"target": {"name": "in-force", "key": "value", "uid": "u", "resourceVersion": "1"}}});
-    let by_operator = scene.of(operator().await);
-    by_operator.patch_status("db", &PatchParams::apply("managed-secrets"), &Patch::Apply(&status)).await.unwrap();
+    deliver_to(&scene, "in-force").await;
     let change = merge(&json!({"target": {"name": "mine"}}));
     for (rights, refusal) in [
         (vec![Right::get_secret("wanted")], Some(cannot_get("in-force"))),
@@ -212,52 +225,148 @@ async fn an_undelivered_value_needs_get_on_value() {
     expect("get on the Secret", objects.patch("db", &params(), &merge(&change)).await, refusal().as_deref());
 }
 
-#[tokio::test]
-async fn the_looks_of_a_target_need_create() {
-    let refusal = || Some(CANNOT_CREATE.to_owned());
+/// Each change of how a target looks: a label or an annotation can have a replicator copy the value.
+fn reshapings() -> (Value, Vec<Value>) {
+    let target = json!({"type": "example.com/a", "labels": {"a": "b"}, "annotations": {"a": "b"}});
     let changes = vec![
-        (json!({"target": {"type": "kubernetes.io/ssh-auth", "labels": {"a": "b"}}}), refusal()),
-        (json!({"target": {"type": "example.com/b"}}), refusal()),
-        (json!({"target": {"labels": null}}), refusal()),
-        (json!({"target": {"labels": {"a": "c"}}}), refusal()),
-        (json!({"target": {"annotations": {"a": "c"}}}), refusal()),
-        (json!({"target": {"adoption": null}}), refusal()),
-        (json!({"target": {"labels": {"a": "b"}}}), None),
+        json!({"target": {"type": "example.com/b"}}),
+        json!({"target": {"labels": null}}),
+        json!({"target": {"labels": {"a": "c"}}}),
+        json!({"target": {"labels": {"z": "b"}}}),
+        json!({"target": {"annotations": {"a": "c"}}}),
+        json!({"target": {"annotations": {"replicate-to": "elsewhere"}}}),
+        json!({"target": {"annotations": null}}),
+        json!({"target": null}),
     ];
-    let target =
-        json!({"type": "example.com/a", "labels": {"a": "b"}, "annotations": {"a": "b"}, "adoption": "IfUnowned"});
-    // A type that goes with a key of its own is left to the schema's rules.
-    let changes = changes.into_iter().skip(1).collect();
-    check_changes(&Scene::new(json!({"target": target})).await, Right::CREATE_SECRETS, changes).await;
+    (json!({"target": target}), changes)
 }
 
-/// Adoption tells whether a Secret holds the same value: a guess, if the user may not read it.
 #[tokio::test]
-async fn adopting_needs_get_on_the_secret_and_create() {
+async fn reshaping_a_target_that_exists_needs_get_and_patch_on_it() {
+    let (before, changes) = reshapings();
+    let scene = Scene::new(before).await;
+    for (rights, refusal) in [
+        (vec![Right::CREATE_SECRETS], Some(cannot_get("db"))),
+        (vec![Right::CREATE_SECRETS, Right::get_secret("db")], Some(cannot_patch("db"))),
+        (vec![Right::CREATE_SECRETS, Right::patch_secret("db")], Some(cannot_get("db"))),
+        (vec![Right::CREATE_SECRETS, Right::get_secret("other"), Right::patch_secret("other")], Some(cannot_get("db"))),
+        (vec![Right::get_secret("db"), Right::patch_secret("db")], None),
+    ] {
+        let objects = scene.objects(&rights).await;
+        for change in &changes {
+            let case = format!("{change} with {rights:?}");
+            expect(&case, objects.patch("db", &params(), &merge(change)).await, refusal.as_deref());
+        }
+        let same = json!({"target": {"labels": {"a": "b"}}, "description": "x"});
+        expect("the same", objects.patch("db", &params(), &merge(&same)).await, None);
+    }
+}
+
+/// While a move waits, the value is still where status says: what is asked of the target is asked of that one as well.
+#[tokio::test]
+async fn reshaping_needs_get_and_patch_on_the_target_in_force() {
+    let scene = Scene::new(json!({"target": {"name": "wanted"}})).await;
+    deliver_to(&scene, "current").await;
+    let wanted = [Right::get_secret("wanted"), Right::patch_secret("wanted")];
+    let change = json!({"target": {"labels": {"a": "b"}}});
+    for (right, refusal) in [
+        (vec![], Some(cannot_get("current"))),
+        (vec![Right::get_secret("current")], Some(cannot_patch("current"))),
+        (vec![Right::get_secret("current"), Right::patch_secret("current")], None),
+    ] {
+        let objects = scene.objects(&[&wanted[..], &right].concat()).await;
+        expect(&format!("{right:?}"), objects.patch("db", &params(), &merge(&change)).await, refusal.as_deref());
+    }
+}
+
+/// With `delivery: None` there is no target to look like anything.
+#[tokio::test]
+async fn reshaping_without_a_target_needs_create() {
+    let (mut before, changes) = reshapings();
+    before["delivery"] = json!("None");
+    let changes = changes.into_iter().map(|change| (change, Some(CANNOT_CREATE.to_owned()))).collect();
+    check_changes(&Scene::new(before).await, Right::CREATE_SECRETS, changes).await;
+}
+
+/// Sealed text opens for its object as often as that is created: deleting it first is no way round.
+#[tokio::test]
+async fn the_looks_of_a_sealed_value_need_get_on_create() {
+    let namespace = TestNamespace::create(control_plane().await, "create").await.unwrap();
+    let text = well_formed(1);
+    for (rights, refusal) in [
+        (vec![Right::get_secret("db")], Some(CANNOT_CREATE.to_owned())),
+        (vec![Right::CREATE_SECRETS], Some(cannot_get("db"))),
+        (vec![Right::CREATE_SECRETS, Right::get_secret("db")], None),
+    ] {
+        let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &rights).await, &namespace.name);
+        for target in
+            [json!({"labels": {"a": "b"}}), json!({"annotations": {"a": "b"}}), json!({"type": "example.com/token"})]
+        {
+            let case = format!("{target} with {rights:?}");
+            let mut new = managed_secret(&json!({"target": target}));
+            (new.spec.generate, new.spec.value) = (None, Some(SealedValue(text.clone())));
+            expect(&case, objects.create(&dry_run(), &new).await, refusal.as_deref());
+        }
+    }
+}
+
+/// Sealed text as the API server judges it, for the object `db`: nobody has its key. `scope` is the byte of its header.
+fn well_formed(scope: u8) -> String {
+    let mut bytes = SEALED_SUITE.to_vec();
+    bytes.extend([0; 8]);
+    bytes.push(scope);
+    for part in ["shop", "db"] {
+        bytes.extend(u16::try_from(part.len()).unwrap().to_be_bytes());
+        bytes.extend(part.as_bytes());
+    }
+    bytes.resize(bytes.len() + SEALED_ENC_BYTES + 64 + 16, 0xab);
+    format!("{SEALED_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[tokio::test]
+async fn permitting_and_forbidding_adoption_needs_create() {
+    let change = json!({"target": {"adoption": null}});
+    let scene = Scene::new(json!({"target": {"adoption": "IfUnowned"}})).await;
+    check_changes(&scene, Right::CREATE_SECRETS, vec![(change, Some(CANNOT_CREATE.to_owned()))]).await;
+}
+
+/// Adoption tells whether a Secret holds the same value: a guess, if the user may not read it. And it writes into it.
+#[tokio::test]
+async fn adopting_needs_get_and_patch_on_the_secret_and_create() {
     let namespace = TestNamespace::create(control_plane().await, "adopt").await.unwrap();
+    let reads = |name| vec![Right::CREATE_SECRETS, Right::get_secret("db"), Right::get_secret(name)];
+    let writes = |name| [reads("victim"), vec![Right::patch_secret(name)]].concat();
     for (target, rights, refusal) in [
-        (json!({}), vec![Right::get_secret("db")], Some(CANNOT_CREATE.to_owned())),
-        (json!({}), vec![Right::CREATE_SECRETS, Right::get_secret("other")], Some(cannot_get("db"))),
-        (json!({}), vec![Right::CREATE_SECRETS, Right::get_secret("db")], None),
-        (json!({"name": "victim"}), vec![Right::CREATE_SECRETS, Right::get_secret("db")], Some(cannot_get("victim"))),
+        (json!({}), vec![Right::get_secret("db"), Right::patch_secret("db")], Some(CANNOT_CREATE.to_owned())),
+        (json!({}), vec![Right::CREATE_SECRETS, Right::patch_secret("db")], Some(cannot_get("db"))),
+        (json!({}), reads("other"), Some(cannot_patch("db"))),
+        (json!({}), [reads("db"), vec![Right::patch_secret("db")]].concat(), None),
         (
             json!({"name": "victim"}),
-            vec![Right::CREATE_SECRETS, Right::get_secret("db"), Right::get_secret("victim")],
-            None,
+            [reads("other"), vec![Right::patch_secret("victim")]].concat(),
+            Some(cannot_get("victim")),
         ),
+        (json!({"name": "victim"}), writes("db"), Some(cannot_patch("victim"))),
+        (json!({"name": "victim"}), writes("victim"), None),
+        // Nothing is adopted where nothing is delivered.
+        (json!({"undelivered": true}), vec![Right::CREATE_SECRETS], None),
     ] {
         let mut target = target;
+        let mut spec = json!({});
+        if target.as_object_mut().unwrap().remove("undelivered").is_some() {
+            spec["delivery"] = json!("None");
+        }
         target["adoption"] = json!("IfUnowned");
         let case = format!("{target} with {rights:?}");
+        spec["target"] = target;
         let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &rights).await, &namespace.name);
-        let new = managed_secret(&json!({"target": target}));
-        expect(&case, objects.create(&dry_run(), &new).await, refusal.as_deref());
+        expect(&case, objects.create(&dry_run(), &managed_secret(&spec)).await, refusal.as_deref());
     }
 }
 
 /// A guess is made by moving to the Secret, by permitting its adoption, or by another value.
 #[tokio::test]
-async fn a_change_that_may_adopt_needs_get_on_the_secret() {
+async fn a_change_that_may_adopt_needs_get_and_patch_on_the_secret() {
     let adopting = |target: Value| {
         let mut target = target;
         target["adoption"] = json!("IfUnowned");
@@ -293,17 +402,21 @@ async fn a_change_that_may_adopt_needs_get_on_the_secret() {
                 (json!({"generate": null, "valueFrom": value_from("upstream")}), victim()),
                 (json!({"generate": {"length": 12}}), victim()),
                 (json!({"target": {"adoption": "Never"}, "generate": {"length": 12}}), None),
-                (json!({"target": {"labels": {"a": "b"}}, "name": "RENAMED", "suspend": true}), None),
+                (json!({"name": "RENAMED", "suspend": true}), None),
             ],
         ),
     ] {
         let scene = Scene::new(before).await;
         let guessing = scene.objects(&others).await;
         let reading = scene.objects(&[&others[..], &[Right::get_secret("victim")]].concat()).await;
+        let both = [Right::get_secret("victim"), Right::patch_secret("victim")];
+        let writing = scene.objects(&[&others[..], &both].concat()).await;
         for (change, refusal) in changes {
             let case = change.to_string();
+            let cannot_write = refusal.as_ref().map(|_| cannot_patch("victim"));
             expect(&case, guessing.patch("db", &params(), &merge(&change)).await, refusal.as_deref());
-            expect(&case, reading.patch("db", &params(), &merge(&change)).await, None);
+            expect(&case, reading.patch("db", &params(), &merge(&change)).await, cannot_write.as_deref());
+            expect(&case, writing.patch("db", &params(), &merge(&change)).await, None);
         }
     }
 }
@@ -316,10 +429,7 @@ async fn a_new_value_for_what_is_adopted_needs_no_right() {
     let change = json!({"generate": {"length": 12}});
     let try_change = async || objects.patch("db", &params(), &merge(&change)).await;
     expect("before", try_change().await, Some(&cannot_get("legacy")));
-    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
-        "status": {"target": {"name": "legacy", "key": "value", "uid": "u", "resourceVersion": "1"}}});
-    let by_operator = scene.of(operator().await);
-    by_operator.patch_status("db", &PatchParams::apply("managed-secrets"), &Patch::Apply(&status)).await.unwrap();
+    deliver_to(&scene, "legacy").await;
     expect("when it is delivered", try_change().await, None);
 }
 
