@@ -1,4 +1,5 @@
 //! Integration tests: against a real kube-apiserver and etcd, never a mock of them.
+#![allow(clippy::disallowed_methods, reason = "tests apply as other clients do")]
 
 #[path = "harness/lib.rs"]
 mod harness;
@@ -43,5 +44,6 @@ mod integration {
     mod strangers;
     mod tamper;
     mod target;
+    mod unicode;
     mod witness;
 }

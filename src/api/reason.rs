@@ -119,8 +119,8 @@ reasons! {
     NamespaceTerminating,
     /// A quota of the namespace forbids the write. Raise the quota or free some of it; it is tried again.
     QuotaExceeded,
-    /// The API server, or an admission policy of someone else, refused the write; the message says why. It is tried
-    /// again.
+    /// The API server, or an admission policy of someone else, refused the write; the message says why. `Stalled` means
+    /// that the same write will be refused again: change what the message names. It is tried again.
     WriteRefused,
     /// The API server failed or could not be reached. It is tried again.
     ApiUnavailable,

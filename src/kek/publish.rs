@@ -3,12 +3,12 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::Resource as _;
-use kube::api::{GetParams, Patch, PatchParams};
+use kube::api::GetParams;
 use kube::core::Request;
 
 use super::KeyringError;
-use super::secret_api::{CallError, call};
-use crate::api::keys::{FIELD_MANAGER, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use super::secret_api::{CallError, Run, apply, call};
+use crate::api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::crypto::Keyring;
 
 /// Whether the `ConfigMap` in `namespace` says the keyring's current public key.
@@ -40,8 +40,7 @@ pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Res
         "data": {PUBLIC_KEY_DATA_KEY: json},
     });
     let write = "publish the sealing key";
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = request.patch(PUBLIC_KEY_CONFIGMAP, &params, &Patch::Apply(&object)).map_err(CallError::request);
+    let patch = apply(&request, PUBLIC_KEY_CONFIGMAP, Run::Real, &object);
     call::<ConfigMap>(client, patch.map_err(failed(write))?).await.map_err(failed(write))?;
     if let Some(published) = keyring.current_public_key() {
         tracing::info!(namespace, configmap = PUBLIC_KEY_CONFIGMAP, key = %published.key.key_id(), "published the sealing key");

@@ -5,6 +5,7 @@
 //! [`kube::Client::send`], which logs neither, and answers are decoded and judged by this module. Of a refusal, only
 //! code, reason, causes and field paths survive.
 
+mod apply;
 mod error;
 mod object;
 
@@ -13,15 +14,15 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::Resource as _;
-use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, GetParams, ListParams, Preconditions};
 use kube::core::Request;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use self::apply::{Run, apply, apply_status};
 pub use self::error::{CallError, Refusal, RefusalKind};
 pub use self::object::Manifest;
 pub use self::object::{SecretBytes, SecretObject};
-use crate::api::keys::FIELD_MANAGER;
 
 /// A resourceVersion that no live object has: an apply that carries it creates (201) or is refused (409), and never
 /// overwrites. Undocumented; an integration test pins it on every supported server.
@@ -138,30 +139,29 @@ impl SecretApi {
     /// Writes the whole object by a forced server-side apply; its new metadata. A uid and a resourceVersion in its
     /// metadata are preconditions.
     pub async fn apply(&self, object: &SecretObject) -> Result<ObjectMeta, CallError> {
-        self.patch(object, PatchParams::apply(FIELD_MANAGER).force()).await
+        self.patch(object, Run::Real).await
     }
 
-    async fn patch(&self, object: &SecretObject, params: PatchParams) -> Result<ObjectMeta, CallError> {
+    async fn patch(&self, object: &SecretObject, run: Run) -> Result<ObjectMeta, CallError> {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let request =
-            self.request().patch(name, &params, &Patch::Apply(Manifest::from(object))).map_err(CallError::request)?;
+        let request = apply(&self.request(), name, run, &Manifest::from(object))?;
         call::<MetadataOnly>(&self.client, request).await.map(|object| object.metadata)
     }
 
     /// Writes the object if none of its name exists.
     pub async fn create(&self, object: SecretObject) -> Result<Created, CallError> {
-        self.create_only(object, PatchParams::apply(FIELD_MANAGER).force()).await
+        self.create_only(object, Run::Real).await
     }
 
     /// Has the API server say what [`SecretApi::create`] would do, and write nothing.
     pub async fn create_dry_run(&self, object: SecretObject) -> Result<Created, CallError> {
-        self.create_only(object, PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() }).await
+        self.create_only(object, Run::Dry).await
     }
 
-    async fn create_only(&self, object: SecretObject, params: PatchParams) -> Result<Created, CallError> {
+    async fn create_only(&self, object: SecretObject, run: Run) -> Result<Created, CallError> {
         let mut object = object;
         object.metadata.resource_version = Some(CREATE_ONLY.to_owned());
-        match self.patch(&object, params).await {
+        match self.patch(&object, run).await {
             Ok(metadata) => Ok(Created::Yes(Box::new(metadata))),
             Err(CallError::Refused(refusal)) if refusal.is_conflict() => Ok(Created::Exists),
             Err(error) => Err(error),

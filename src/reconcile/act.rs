@@ -275,6 +275,12 @@ impl Actor<'_> {
                 world.refused = Some(Refused { secret: write.name.clone(), problem });
                 return Ok(());
             }
+            Err(failure @ Failure::BadRequest(_)) => {
+                let message = format!("target Secret {}: {failure}", write.name);
+                let problem = Problem::new(Reason::WriteRefused, message);
+                world.refused = Some(Refused { secret: write.name.clone(), problem });
+                return Ok(());
+            }
             Err(failure) => return Err(failure),
         };
         let moved = before.as_ref().is_none_or(|(view, _)| view.resource_version != live.view.resource_version);
@@ -309,7 +315,7 @@ impl Actor<'_> {
         };
         info!(secret = name, "adopted target released");
         self.index().remove_secret(&world.own.namespace, &live.view);
-        let credence = Credence::of(&live.view, &world.own.namespace, self.keyring);
+        let credence = Credence::for_object(&live.view, &world.own, self.keyring);
         world.put(live.view, credence);
         Ok(())
     }
@@ -408,7 +414,7 @@ impl Actor<'_> {
 
     fn written(&self, world: &mut World, view: SecretView) {
         self.index().put_secret(&world.own.namespace, view.clone(), Some(Instant::now()));
-        let credence = Credence::of(&view, &world.own.namespace, self.keyring);
+        let credence = Credence::for_object(&view, &world.own, self.keyring);
         world.put(view, credence);
     }
 

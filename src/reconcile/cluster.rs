@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client, Resource as _,
-    api::{DeleteParams, GetParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, GetParams, Preconditions},
     core::Request,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -19,9 +19,9 @@ use super::{
 use crate::{
     api::{
         ManagedSecret, ManagedSecretStatus,
-        keys::{FIELD_MANAGER, GROUP, KIND, VERSION},
+        keys::{GROUP, KIND, VERSION},
     },
-    kek::secret_api::{self, CREATE_ONLY, SecretObject},
+    kek::secret_api::{self, CREATE_ONLY, Run, SecretObject},
     reconcile::view::Own,
 };
 
@@ -58,7 +58,7 @@ impl Cluster {
 
     async fn call<T: DeserializeOwned>(
         &self,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        request: Result<http::Request<Vec<u8>>, impl Sized>,
         doing: &str,
     ) -> Result<T, Failure> {
         let request = request.map_err(|_| Failure::Invalid("the request".to_owned()))?;
@@ -107,9 +107,9 @@ impl Cluster {
                 body["metadata"]["resourceVersion"] = json!(resource_version);
             }
         }
-        let params = PatchParams::apply(FIELD_MANAGER).force();
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let written: SecretObject = self.call(self.secrets().patch(name, &params, &Patch::Apply(&body)), doing).await?;
+        let request = secret_api::apply(&self.secrets(), name, Run::Real, &body);
+        let written: SecretObject = self.call(request, doing).await?;
         Ok(written.into())
     }
 
@@ -135,8 +135,7 @@ impl Cluster {
             "metadata": {"name": own.name, "namespace": self.namespace, "resourceVersion": own.resource_version},
             "status": status,
         });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let request = self.objects().patch_subresource("status", &own.name, &params, &Patch::Apply(&body));
+        let request = secret_api::apply_status(&self.objects(), &own.name, &body);
         let object: ManagedSecret = self.call(request, "patch managedsecrets/status").await?;
         Ok(Own::new(object))
     }

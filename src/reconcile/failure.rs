@@ -11,6 +11,10 @@ use crate::{
     kek::secret_api::{CallError, Refusal, RefusalKind},
 };
 
+/// Kubernetes' words for a request that gets the same answer however often it is sent (metav1.StatusReason).
+const UNACCEPTABLE: [&str; 5] =
+    ["BadRequest", "MethodNotAllowed", "NotAcceptable", "RequestEntityTooLarge", "UnsupportedMediaType"];
+
 /// Why a call failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
@@ -35,6 +39,10 @@ pub enum Failure {
     /// The object breaks a rule of the API server; the fields.
     #[error("the API server calls it invalid: {0}")]
     Invalid(String),
+    /// The API server cannot read the request, or does not take one like it: the code, Kubernetes' word for it, and the
+    /// fields where it names them.
+    #[error("the API server does not accept the request: {0}")]
+    BadRequest(String),
     /// The server did not answer, or not usefully; perhaps after that time.
     #[error("the API server is not available: {what}")]
     Unavailable {
@@ -80,6 +88,11 @@ impl Failure {
                 fields.dedup();
                 Self::Invalid(fields.join(", "))
             }
+            // The word, not the code: a proxy's 400 says nothing about the object.
+            (RefusalKind::Other, code) if UNACCEPTABLE.contains(&refusal.reason.as_str()) => {
+                let fields: Vec<String> = refusal.fields.iter().map(|field| format!(", field {field}")).collect();
+                Self::BadRequest(format!("{code} {}{}", refusal.reason, fields.concat()))
+            }
             (RefusalKind::Other, code) => {
                 Self::Unavailable { what: format!("{code} {}", refusal.reason), retry_after: refusal.retry_after }
             }
@@ -94,9 +107,14 @@ impl Failure {
             Self::Terminating => Reason::NamespaceTerminating,
             Self::Quota => Reason::QuotaExceeded,
             Self::Forbidden(_) => Reason::OperatorForbidden,
-            Self::Refused(_) | Self::Invalid(_) => Reason::WriteRefused,
+            Self::Refused(_) | Self::Invalid(_) | Self::BadRequest(_) => Reason::WriteRefused,
         };
-        Verdict::Passing(Problem::new(reason, self.to_string()))
+        let problem = Problem::new(reason, self.to_string());
+        match self {
+            // The same request again gets the same answer.
+            Self::BadRequest(_) => Verdict::Person(problem),
+            _ => Verdict::Passing(problem),
+        }
     }
 
     /// The server's Retry-After.
@@ -114,9 +132,13 @@ mod tests {
     use super::*;
 
     fn of(code: u16, kind: RefusalKind, fields: &[&str]) -> Failure {
+        with_reason(code, "R", kind, fields)
+    }
+
+    fn with_reason(code: u16, reason: &str, kind: RefusalKind, fields: &[&str]) -> Failure {
         let refusal = Refusal {
             code,
-            reason: "R".to_owned(),
+            reason: reason.to_owned(),
             kind,
             fields: fields.iter().map(|&field| field.to_owned()).collect(),
             retry_after: Some(Duration::from_secs(7)),
@@ -134,6 +156,10 @@ mod tests {
         assert_eq!(of(403, RefusalKind::Rbac, &[]), Failure::Forbidden("create secrets".into()));
         assert_eq!(of(400, RefusalKind::Admission("gate".into()), &[]), Failure::Refused("gate".into()));
         assert_eq!(of(422, RefusalKind::Other, &["type", "data", "type"]), Failure::Invalid("data, type".into()));
+        let bad = with_reason(400, "BadRequest", RefusalKind::Other, &["data"]);
+        assert_eq!(bad, Failure::BadRequest("400 BadRequest, field data".into()));
+        assert!(matches!(bad.verdict(), Verdict::Person(problem) if problem.reason == Reason::WriteRefused));
+        assert!(matches!(with_reason(400, "Bad Request", RefusalKind::Other, &[]), Failure::Unavailable { .. }));
         assert_eq!(of(429, RefusalKind::Other, &[]).retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(of(403, RefusalKind::Quota, &[]).retry_after(), None);
     }

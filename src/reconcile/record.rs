@@ -5,11 +5,13 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::view::SecretView;
+use super::view::{Own, SecretView};
 use crate::{
     api::{keys, names, types::DeletionPolicy},
     crypto::{SeedId, keyring::Keyring, mac, mac::MacInput},
 };
+
+pub mod folded;
 
 /// Which source a value came from, and that source's fingerprint; never anything derived from a plaintext.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -288,6 +290,29 @@ pub enum Credence {
 }
 
 impl Credence {
+    /// Judges a Secret that an object works with. A record whose description the API server [folded](folded) counts
+    /// as valid, with the description that its MAC was made for.
+    #[must_use]
+    pub fn for_object(view: &SecretView, own: &Own, keyring: &Keyring) -> Self {
+        let judged = Self::of(view, &own.namespace, keyring);
+        let (Self::Forged { claimed_uid }, Some(stored)) = (&judged, view.annotation(keys::ANNO_DESCRIPTION)) else {
+            return judged;
+        };
+        let wanted = own.spec.description();
+        let wanted = (wanted != stored && folded::fold(wanted) == stored).then(|| wanted.to_owned());
+        // The description may have been edited since. Only the object's own record is worth more than one try.
+        let unfoldings = (*claimed_uid == Some(own.uid.clone())).then(|| folded::unfoldings(stored));
+        let mut meant = view.clone();
+        for description in wanted.into_iter().chain(unfoldings.into_iter().flatten()) {
+            meant.annotations.insert(keys::ANNO_DESCRIPTION.to_owned(), description);
+            let unfolded = Self::of(&meant, &own.namespace, keyring);
+            if matches!(unfolded, Self::Valid { .. }) {
+                return unfolded;
+            }
+        }
+        judged
+    }
+
     /// Judges a Secret by its metadata alone (microseconds).
     #[must_use]
     pub fn of(view: &SecretView, namespace: &str, keyring: &Keyring) -> Self {

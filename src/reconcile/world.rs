@@ -255,7 +255,7 @@ impl World {
         let secrets: BTreeMap<String, Known> = secrets
             .into_iter()
             .map(|view| {
-                let credence = Credence::of(&view, &own.namespace, keyring);
+                let credence = Credence::for_object(&view, &own, keyring);
                 (view.name.clone(), Known::Present(Box::new(Seen { view, credence, live: false })))
             })
             .collect();
@@ -361,7 +361,7 @@ impl World {
             self.secrets.insert(name.to_owned(), Known::Absent);
             return;
         };
-        let credence = Credence::of(&live.view, &self.own.namespace, keyring);
+        let credence = Credence::for_object(&live.view, &self.own, keyring);
         if let Credence::Valid { meta, commitment } = &credence {
             let bytes = live.data.get(keys::RECORD_DATA_KEY).map(|bytes| bytes.to_vec()).unwrap_or_default();
             self.opened = Some(Opened { commitment: *commitment, bytes, value: open(meta, commitment, &live) });
