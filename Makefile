@@ -6,6 +6,13 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.local
 CACHE := $(or $(MANAGED_SECRETS_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/managed-secrets,$(HOME)/.cache/managed-secrets))
 
+# Runs a build while the programs that it will need are built beside it; $(1) names the programs, $(2) is the build. Nothing
+# is built where a cluster or a folder of programs is given. A session and a pipe of its own: Ctrl-C, or a build that fails,
+# ends it too.
+WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); else \
+	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
+	$(2) && wait $$tools; fi
+
 .PHONY: help build install demo test test-versions fuzz session startup generate lint fmt deny clean-cache
 
 help: ## this list
@@ -21,11 +28,12 @@ install: build ## both programs into PREFIX/bin (~/.local), with the plugin's co
 	ln -sf kubectl-msec "$(PREFIX)/bin/kubectl_complete-msec"
 
 demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
-	$(CARGO) build --locked --bins --example controlplane
+	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --bins --example controlplane)
 	$(CARGO) run --locked --quiet --example controlplane -- \
 		run --create crds --namespace shop --operator $(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
 
 test: ## every test
+	@$(call WITH_TOOLS,all,$(CARGO) test --locked --no-run)
 	$(CARGO) test --locked
 
 test-versions: ## the integration tests on the oldest, the usual and the newest supported Kubernetes

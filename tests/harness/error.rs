@@ -24,22 +24,14 @@ pub enum Error {
          archives lack kube-controller-manager), or unset KUBEBUILDER_ASSETS to have all of them built with Go", .0.display()
     )]
     AssetMissing(PathBuf),
-    /// There is no Go to build with.
+    /// `hack/tools.sh` could not find or build a program; it has said why.
     #[error(
-        "the control plane's programs are neither in KUBEBUILDER_ASSETS nor in {}, and there is no Go to build them \
-         with: install Go 1.26 or later (https://go.dev/doc/install), or set KUBEBUILDER_ASSETS to a folder that holds \
-         etcd, kube-apiserver, kube-controller-manager and kubectl", .0.display()
+        "cannot find or build {name}; the lines above say why. With a folder of your own that holds etcd, \
+         kube-apiserver, kube-controller-manager and kubectl, set KUBEBUILDER_ASSETS"
     )]
-    GoMissing(PathBuf),
-    /// Go could not build a program.
-    #[error("could not build {program} {version}; the end of what go said:\n{log}")]
-    Build {
+    Tool {
         /// Which program.
-        program: String,
-        /// Of which version.
-        version: String,
-        /// The end of what go said.
-        log: String,
+        name: String,
     },
     /// A program ended while it was waited for.
     #[error("{name} ended while the control plane was starting; the end of its log:\n{log}")]
