@@ -13,7 +13,7 @@ mod kek;
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 use self::document::Envelope;
@@ -21,6 +21,34 @@ pub use self::document::{Document, Entry, FORMAT, Purpose, State, Wrapped};
 pub use self::kek::{Kek, KekError};
 use super::mss1::{PublicKeyError, PublishedKey, SealingKey};
 use super::{KeyId, RandomError, Seed, SeedId, random};
+
+/// How far ahead of this machine's clock a key's creation date may be: clocks of a cluster's machines differ by seconds,
+/// and no key of ours needs to be used within minutes of its creation.
+pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(10);
+
+/// Which document a key stands in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// The operator's own, the only one that it writes: its keys may be active.
+    Own,
+    /// One that joined it, from a backup: its keys open, and nothing else. It may still revoke a sealing key.
+    Joined,
+}
+
+/// A document and where it stands. A bare document counts as [`Origin::Own`].
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'d> {
+    /// The document.
+    pub document: &'d Document,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+impl<'d> From<&'d Document> for Part<'d> {
+    fn from(document: &'d Document) -> Self {
+        Self { document, origin: Origin::Own }
+    }
+}
 
 /// Every key of every document, opened and merged.
 #[derive(Debug)]
@@ -37,6 +65,7 @@ struct Held<K> {
     key: K,
     created: Timestamp,
     state: State,
+    origin: Origin,
 }
 
 /// Why documents make no keyring. `E` is the error of whoever unwraps.
@@ -61,7 +90,7 @@ pub enum OpenError<E> {
         /// What differs.
         what: &'static str,
     },
-    /// No record seed is active: nothing could be encrypted.
+    /// No record seed of the operator's own document is active: nothing could be encrypted.
     #[error("the keyring has no active key with purpose \"record\"")]
     NoActiveSeed,
 }
@@ -82,13 +111,13 @@ pub enum GenerateError<E> {
 
 impl Keyring {
     /// Opens and merges documents. `unwrap` turns an entry's ciphertext into what [`Keyring::generate_entries`] gave to
-    /// be wrapped.
+    /// be wrapped. Creation dates are believed as they are; [`as_of`](Self::as_of) compares them with a clock.
     pub fn open<'d, E>(
-        documents: impl IntoIterator<Item = &'d Document>,
+        documents: impl IntoIterator<Item = impl Into<Part<'d>>>,
         mut unwrap: impl FnMut(&Wrapped) -> Result<Zeroizing<Vec<u8>>, E>,
     ) -> Result<Self, OpenError<E>> {
         let (mut seeds, mut sealing) = (BTreeMap::new(), BTreeMap::new());
-        for document in documents {
+        for Part { document, origin } in documents.into_iter().map(Into::into) {
             if document.format != FORMAT {
                 return Err(OpenError::Format);
             }
@@ -98,23 +127,43 @@ impl Keyring {
                     unwrap(&entry.wrapped).map_err(|source| OpenError::Unwrap { id: entry.id.clone(), source })?;
                 let envelope = Envelope::decode(&unwrapped).ok_or_else(|| differs("the format"))?;
                 let created = envelope.check(entry).map_err(differs)?;
-                let state = entry.state;
+                let state = stated(entry, origin);
                 match entry.purpose {
                     Purpose::Record => {
                         let key = Seed::new(envelope.seed);
                         same_id(key.id(), entry).map_err(differs)?;
-                        merge(&mut seeds, key.id(), Held { key, created, state });
+                        merge(&mut seeds, key.id(), Held { key, created, state, origin });
                     }
                     Purpose::Sealing => {
                         let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| differs("the key"))?;
                         same_id(key.key_id(), entry).map_err(differs)?;
-                        merge(&mut sealing, key.key_id(), Held { key, created, state });
+                        merge(&mut sealing, key.key_id(), Held { key, created, state, origin });
                     }
                 }
             }
         }
-        let active_seed = active(&seeds).ok_or(OpenError::NoActiveSeed)?;
-        Ok(Self { active_sealing: active(&sealing), active_seed, seeds, sealing })
+        let active_seed = active(&seeds, Timestamp::MAX).ok_or(OpenError::NoActiveSeed)?;
+        Ok(Self { active_sealing: active(&sealing, Timestamp::MAX), active_seed, seeds, sealing })
+    }
+
+    /// The same keys at a time: a key that was created later than that, by more than [`MAX_CLOCK_SKEW`], opens, and is
+    /// used for new values only where no other key could be. (If all dates are ahead, the clock is wrong, and the keys
+    /// are as good as ever.)
+    #[must_use]
+    pub fn as_of(mut self, now: Timestamp) -> Self {
+        let latest = latest(now);
+        self.active_seed = active(&self.seeds, latest).unwrap_or(self.active_seed);
+        self.active_sealing = active(&self.sealing, latest);
+        self
+    }
+
+    /// Ids of the keys that were created later than `now`, by more than [`MAX_CLOCK_SKEW`].
+    #[must_use]
+    pub fn ahead_of(&self, now: Timestamp) -> Vec<String> {
+        let latest = latest(now);
+        let seeds = self.seeds.iter().filter(|(_, held)| held.created > latest).map(|(id, _)| id.to_string());
+        let sealing = self.sealing.iter().filter(|(_, held)| held.created > latest).map(|(id, _)| id.to_string());
+        seeds.chain(sealing).collect()
     }
 
     /// Makes the first entries, one seed and one sealing key, both active. `wrap` is given the bytes to wrap.
@@ -203,7 +252,23 @@ fn same_id(computed: impl std::fmt::Display, entry: &Entry) -> Result<(), &'stat
     if computed.to_string() == entry.id { Ok(()) } else { Err("the id") }
 }
 
-/// Adds a key; one that is there already (a restored copy) gets the narrower of both states.
+/// The latest creation date that is believed at a time.
+fn latest(now: Timestamp) -> Timestamp {
+    now.checked_add(MAX_CLOCK_SKEW).unwrap_or(Timestamp::MAX)
+}
+
+/// What a document can say of a key. One that joined cannot make a key active. Nor can it revoke a seed: that would keep
+/// the operator from encrypting, and a revoked seed opens its records all the same.
+fn stated(entry: &Entry, origin: Origin) -> State {
+    match (origin, entry.purpose) {
+        (Origin::Own, _) => entry.state,
+        (Origin::Joined, Purpose::Sealing) => entry.state.narrower(State::OpenOnly),
+        (Origin::Joined, Purpose::Record) => State::OpenOnly,
+    }
+}
+
+/// Adds a key. Of one that is there already (a restored copy), the operator's own document decides what it does, unless
+/// the copy revokes it; two documents of one origin give it the narrower state.
 fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
     match keys.entry(id) {
         std::collections::btree_map::Entry::Vacant(place) => {
@@ -211,17 +276,25 @@ fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
         }
         std::collections::btree_map::Entry::Occupied(mut known) => {
             let known = known.get_mut();
-            known.state = known.state.narrower(key.state);
+            known.state = match (known.origin, key.origin) {
+                (Origin::Own, Origin::Joined) if key.state != State::Revoked => known.state,
+                (Origin::Joined, Origin::Own) if known.state != State::Revoked => key.state,
+                _ => known.state.narrower(key.state),
+            };
+            if key.origin == Origin::Own {
+                known.origin = Origin::Own;
+            }
             known.created = known.created.min(key.created);
         }
     }
 }
 
-/// Of the active keys the newest; of two of one second, the one with the greater id, so that all replicas agree.
-fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Held<K>>) -> Option<I> {
+/// Of the active keys the newest that is not later than `latest`, and only if all are later, the newest of all; of two of
+/// one second, the one with the greater id, so that all replicas agree.
+fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Held<K>>, latest: Timestamp) -> Option<I> {
     keys.iter()
         .filter(|(_, key)| key.state == State::Active)
-        .max_by_key(|(id, key)| (key.created, **id))
+        .max_by_key(|(id, key)| (key.created <= latest, key.created, **id))
         .map(|(id, _)| *id)
 }
 

@@ -92,7 +92,7 @@ pub enum KeyringError {
     #[error("{0}; restore the keyring's Secrets from a backup")]
     Open(#[from] OpenError<KekError>),
     /// There is no keyring (and [`KeyringStore::load`] makes none).
-    #[error("namespace {namespace} has no Secret of type {TYPE_KEYRING}: restore {KEYRING_NAME} from a backup")]
+    #[error("namespace {namespace} has no keyring: restore Secret {namespace}/{KEYRING_NAME} from a backup")]
     Missing {
         /// The operator's namespace.
         namespace: String,
@@ -100,8 +100,9 @@ pub enum KeyringError {
     /// Records exist that only a lost keyring opens.
     #[error(
         "record {record} exists, and namespace {namespace} has no keyring: restore Secret {namespace}/{KEYRING_NAME} and its \
-         {KEK_PREFIX}… Secrets from a backup. A new keyring could not read what is stored, so none is made; \
-         if all records are to be given up, delete them first"
+         {KEK_PREFIX}… Secrets from a backup (kubectl msec restore BACKUP). A new keyring could not read what is stored, so \
+         none was made. If these keys are lost for good, start the operator once with --allow-new-keyring: it makes new \
+         keys and deletes nothing, and records that it cannot read keep their names until you delete them"
     )]
     RecordsWithoutKeyring {
         /// `namespace/name` of one of the records.

@@ -14,7 +14,7 @@ use super::secret_api::{CallError, Created, SecretApi, SecretBytes, SecretObject
 use super::{KeyringError, Provider};
 use crate::api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use crate::crypto::Kek;
-use crate::crypto::keyring::{Document, GenerateError, KekError, Keyring, Wrapped};
+use crate::crypto::keyring::{Document, GenerateError, KekError, Keyring, Origin, Part, Wrapped};
 
 /// Rounds of "write, lose, read again" before giving up for now.
 const ROUNDS: usize = 5;
@@ -24,6 +24,17 @@ pub struct KeyringStore {
     client: Client,
     namespace: String,
     provider: Provider,
+    over_records: OverRecords,
+}
+
+/// Whether a keyring may be made although there are records that it does not open.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OverRecords {
+    /// No: the keyring that opens them is to be restored.
+    #[default]
+    Refuse,
+    /// Yes: an administrator says that it is lost for good. The records are left as they are.
+    Allow,
 }
 
 /// The KEKs that a keyring names.
@@ -36,40 +47,63 @@ impl KeyringStore {
     /// The keyring of the operator that runs in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, provider: Provider) -> Self {
-        Self { client, namespace: namespace.to_owned(), provider }
+        Self { client, namespace: namespace.to_owned(), provider, over_records: OverRecords::Refuse }
+    }
+
+    /// The same, which makes a missing keyring over records or does not.
+    #[must_use]
+    pub fn making(self, over_records: OverRecords) -> Self {
+        Self { over_records, ..self }
     }
 
     /// Reads and opens the keyring, live; makes nothing. For one fresh look when a record names an unknown seed.
     pub async fn load(&self) -> Result<Keyring, KeyringError> {
-        self.find().await?.ok_or_else(|| KeyringError::Missing { namespace: self.namespace.clone() })
+        self.find(Timestamp::now()).await?.ok_or_else(|| KeyringError::Missing { namespace: self.namespace.clone() })
     }
 
-    /// Reads and opens the keyring. If there is none, and no namespace of `served` (empty: all) has a record that one
-    /// was made for, makes KEK and keyring.
+    /// Reads and opens the keyring. If the operator has none of its own, and no namespace of `served` (empty: all) has a
+    /// record that one was made for, makes KEK and keyring. A keyring that joined does not count as its own: nothing new
+    /// is encrypted under it.
     pub async fn load_or_create(&self, now: Timestamp, served: &[String]) -> Result<Keyring, KeyringError> {
         for _ in 0..ROUNDS {
-            if let Some(keyring) = self.find().await? {
+            if let Some(keyring) = self.find(now).await? {
                 return Ok(keyring);
             }
-            self.refuse_if_records_exist(served).await?;
+            if self.over_records == OverRecords::Refuse {
+                self.refuse_if_records_exist(served).await?;
+            }
             self.create(now).await?;
         }
         Err(KeyringError::Contended)
     }
 
-    /// Every keyring Secret, opened and merged; `None` if there is none.
-    async fn find(&self) -> Result<Option<Keyring>, KeyringError> {
+    /// The operator's own keyring with those that joined it, opened and merged; `None` if it has none of its own.
+    async fn find(&self, now: Timestamp) -> Result<Option<Keyring>, KeyringError> {
         let stored = self.list(TYPE_KEYRING, "read the keyring").await?;
-        if stored.is_empty() {
+        let is_own = |secret: &SecretObject| secret.metadata.name.as_deref() == Some(KEYRING_NAME);
+        if !stored.iter().any(is_own) {
             return Ok(None);
         }
         let documents = stored.iter().map(|secret| self.document(secret)).collect::<Result<Vec<_>, _>>()?;
         let keks = self.keks_of(&documents).await?;
-        let keyring = Keyring::open(&documents, |wrapped| {
+        let parts = stored.iter().zip(&documents).map(|(secret, document)| {
+            let origin = if is_own(secret) { Origin::Own } else { Origin::Joined };
+            Part { document, origin }
+        });
+        let keyring = Keyring::open(parts, |wrapped| {
             // `keks_of` found every KEK that is named, or we would not be here.
             keks.get(wrapped).ok_or(KekError::Refused)?.unwrap(&wrapped.ciphertext)
         })?;
-        Ok(Some(keyring))
+        let ahead = keyring.ahead_of(now);
+        if !ahead.is_empty() {
+            tracing::warn!(
+                namespace = %self.namespace,
+                keys = ahead.join(", "),
+                "keys have a creation date that is ahead of this machine's clock: they open, and are not used for new \
+                 values if another key can be; check the clock"
+            );
+        }
+        Ok(Some(keyring.as_of(now)))
     }
 
     fn document(&self, secret: &SecretObject) -> Result<Document, KeyringError> {
@@ -159,12 +193,15 @@ impl KeyringStore {
         Ok(())
     }
 
-    /// The local KEK to wrap new seeds by: one that stands already (an earlier start got no further), else a new one,
-    /// stored before anything is wrapped by it.
+    /// The local KEK to wrap new seeds by: one that stands alone (an earlier start got no further), else a new one,
+    /// stored before anything is wrapped by it. Beside a keyring that joined, the KEK that stands came with that one, and
+    /// others may know it.
     async fn stored_local_kek(&self) -> Result<Kek, KeyringError> {
-        let stored = self.list(TYPE_KEK, "read the key-encryption keys").await?;
-        if let Some(kek) = stored.iter().find_map(kek_in) {
-            return Ok(kek);
+        if self.list(TYPE_KEYRING, "read the keyring").await?.is_empty() {
+            let stored = self.list(TYPE_KEK, "read the key-encryption keys").await?;
+            if let Some(kek) = stored.iter().find_map(kek_in) {
+                return Ok(kek);
+            }
         }
         let kek = Kek::generate()?;
         let name = format!("{KEK_PREFIX}{}", kek.key_id());

@@ -234,6 +234,30 @@ async fn a_restored_keyring_joins_the_one_that_was_made_since() {
     for seed in [active(&before), active(&after)] {
         assert!(merged.seed(seed).is_some(), "{seed}");
     }
+    assert_eq!(active(&merged), active(&after));
+}
+
+/// A keyring from elsewhere, with its KEK, before the operator has one of its own: it opens, and the operator makes its
+/// own under a KEK that others do not know.
+#[tokio::test]
+async fn a_keyring_that_stands_beside_never_becomes_the_own_one() {
+    let (theirs, operator) = (Operator::new().await, Operator::new().await);
+    let foreign = theirs.start(Provider::Local).await.unwrap();
+    let [kek] = theirs.of_type(TYPE_KEK).await.try_into().unwrap();
+    let kek_name = kek.name_any();
+    operator.restore(kek, &kek_name).await;
+    operator.restore(theirs.secrets.get(KEYRING_NAME).await.unwrap(), "restored-keyring").await;
+    let keyring = operator.start(Provider::Local).await.unwrap();
+    assert_ne!(active(&keyring), active(&foreign));
+    assert!(keyring.seed(active(&foreign)).is_some());
+    assert_ne!(keyring.current_public_key(), foreign.current_public_key());
+    let own = data(&operator.secrets.get(KEYRING_NAME).await.unwrap(), KEYRING_DATA_KEY);
+    let foreign_kek = kek_name.strip_prefix(KEK_PREFIX).unwrap();
+    assert!(!String::from_utf8(own).unwrap().contains(foreign_kek));
+    // The own one lost: the one beside does not take its place.
+    operator.delete(KEYRING_NAME).await;
+    let error = operator.store(Provider::Local).load().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("restore Secret {}/{KEYRING_NAME}", operator.namespace.name)), "{error}");
 }
 
 #[tokio::test]

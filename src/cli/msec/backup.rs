@@ -79,6 +79,13 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
     for note in &notes {
         eprintln!("note: {note}");
     }
+    for keyring in archive.stored_keyrings() {
+        // Not in the files: a fingerprint beside what it is of proves nothing.
+        eprintln!(
+            "note: SHA-256 fingerprint of the keyring {}: {} (keep it apart from the backup: restore shows it)",
+            keyring.name, keyring.fingerprint
+        );
+    }
     if !archive.keks.is_empty() {
         eprintln!("{}", bold(KEK_WARNING));
     }

@@ -16,6 +16,7 @@
 mod confirm;
 mod plan;
 mod standing;
+mod trust;
 mod verify;
 mod write;
 
@@ -23,8 +24,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use self::plan::{Step, Verdict};
+use self::trust::{Fingerprint, NewKeyring};
 use super::archive::{Archive, Intake, manifests_in};
 use super::change::{DryRun, DryRunArgs};
 use super::session::{ClusterArgs, Session};
@@ -40,6 +43,9 @@ Examples:
 
   # Into a new cluster, before the operator is installed: there is nobody to wait for yet
   kubectl msec restore backup/ --create-namespaces --wait=false
+
+  # Where the operator has keys of its own, the backup's are confirmed by the fingerprint that `backup` printed
+  kubectl msec restore backup/ --yes --accept-keyring 3f1b…
 
   # Once more when the operator runs: writes nothing, and compares ids, dates and versions with the backup
   kubectl msec restore backup/ --yes
@@ -62,6 +68,11 @@ pub struct RestoreArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+
+    /// Restore the keyring with this SHA-256 fingerprint, and no other; may be given several times. A keyring that joins
+    /// the operator's own is restored only so, or when you confirm it on a terminal
+    #[arg(long = "accept-keyring", value_name = "SHA256", value_delimiter = ',')]
+    pub accepted_keyrings: Vec<Fingerprint>,
 
     /// Create the namespaces that are missing
     #[arg(long)]
@@ -104,18 +115,38 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
             standing.missing_namespaces.join(", ")
         )));
     }
-    let plan = plan::plan(archive, &standing, &own).map_err(CliError::Failed)?;
-    for note in &plan.notes {
+    let plan = plan::plan(archive, &standing, &own, Timestamp::now()).map_err(CliError::Failed)?;
+    for note in plan.new_keyrings.iter().map(NewKeyring::note).chain(plan.notes.iter().cloned()) {
         eprintln!("note: {note}");
     }
     for warning in &plan.warnings {
         eprintln!("{}", super::backup::bold(&format!("warning: {warning}")));
+    }
+    if dry_run == DryRun::None {
+        confirm_keyrings(&plan.new_keyrings, &args.accepted_keyrings, asks)?;
     }
     if asks && plan.creates() > 0 && !confirm::asked(&format!("Create {} in {whither}?", plan.summary()))? {
         return Err(CliError::Failed("nothing was written".to_owned()));
     }
     let steps = write::all(&session, plan.steps, &standing.missing_namespaces, dry_run, &own).await?;
     finish(&session, args, &steps).await
+}
+
+/// Keyrings in doubt are confirmed by their fingerprints, or one by one on the terminal.
+fn confirm_keyrings(new: &[NewKeyring], accepted: &[Fingerprint], asks: bool) -> Result<(), CliError> {
+    let unconfirmed = trust::unconfirmed(new, accepted);
+    if unconfirmed.is_empty() {
+        return Ok(());
+    }
+    if !asks || !accepted.is_empty() {
+        return Err(trust::refusal(&unconfirmed));
+    }
+    for keyring in unconfirmed {
+        if !confirm::asked(&trust::question(keyring))? {
+            return Err(CliError::Failed("nothing was written".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// Says what came of it, waits, and compares.

@@ -107,6 +107,90 @@ fn the_newest_active_key_is_used_and_the_others_open() {
     assert!(keyring.current_public_key().is_none());
 }
 
+/// Opens the operator's own document and one that joined it, in either order.
+fn joined(own: &Document, beside: &Document) -> Keyring {
+    let open = |parts: [Part<'_>; 2]| Keyring::open(parts, |wrapped| kek().unwrap(&wrapped.ciphertext)).unwrap();
+    let (own, beside) = (Part::from(own), Part { document: beside, origin: Origin::Joined });
+    let (keyring, other) = (open([own, beside]), open([beside, own]));
+    assert_eq!(active_id(&keyring), active_id(&other));
+    assert!(keyring.holds_the_same(&other));
+    keyring
+}
+
+fn published(keyring: &Keyring) -> Option<KeyId> {
+    keyring.current_public_key().map(|published| published.key.key_id())
+}
+
+#[test]
+fn a_joined_key_opens_and_is_never_used_for_new_values() {
+    let both = |byte, created, state| {
+        vec![entry(Purpose::Record, byte, created, state), entry(Purpose::Sealing, byte, created, state)]
+    };
+    let own = document(both(1, CREATED, State::Active));
+    for state in [State::Active, State::Pending, State::OpenOnly] {
+        for created in [CREATED, "2027-01-01T00:00:00Z", "9000-01-01T00:00:00Z"] {
+            let keyring = joined(&own, &document(both(2, created, state)));
+            assert_eq!(
+                (active_id(&keyring), published(&keyring)),
+                (seed_id(1), Some(key_id(1))),
+                "{state:?} {created}"
+            );
+            assert!(keyring.seed(seed_id(2)).is_some());
+            assert!(matches!(keyring.sealing_key(key_id(2)), SealingKeyStatus::Usable(_)));
+        }
+    }
+    // Nothing of it is published in the place of a key that the operator does not have.
+    let seed_alone = document(vec![entry(Purpose::Record, 1, CREATED, State::Active)]);
+    assert_eq!(published(&joined(&seed_alone, &document(both(2, CREATED, State::Active)))), None);
+    // And without a document of its own there is nothing to encrypt with.
+    let foreign = document(both(2, CREATED, State::Active));
+    let alone = Keyring::open([Part { document: &foreign, origin: Origin::Joined }], |wrapped| {
+        kek().unwrap(&wrapped.ciphertext)
+    });
+    assert!(matches!(alone, Err(OpenError::NoActiveSeed)));
+}
+
+#[test]
+fn a_copy_of_the_own_keys_changes_nothing_but_a_revocation() {
+    let both =
+        |state| document(vec![entry(Purpose::Record, 1, CREATED, state), entry(Purpose::Sealing, 1, CREATED, state)]);
+    for state in [State::Active, State::Pending, State::OpenOnly] {
+        let keyring = joined(&both(State::Active), &both(state));
+        assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(1), Some(key_id(1))), "{state:?}");
+    }
+    // A revocation that the operator's own document lost counts; records still need their seed.
+    let keyring = joined(&both(State::Active), &both(State::Revoked));
+    assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(1), None));
+    assert!(matches!(keyring.sealing_key(key_id(1)), SealingKeyStatus::Revoked));
+    // What the operator has retired, a copy does not bring back.
+    let mut own = document(vec![entry(Purpose::Record, 2, CREATED, State::Active)]);
+    own.entries.extend(both(State::OpenOnly).entries);
+    let keyring = joined(&own, &both(State::Active));
+    assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(2), None));
+}
+
+#[test]
+fn a_key_of_the_future_opens_and_is_not_used() {
+    let now: Timestamp = "2026-11-27T08:00:00Z".parse().unwrap();
+    let both = |byte, created| {
+        [entry(Purpose::Record, byte, created, State::Active), entry(Purpose::Sealing, byte, created, State::Active)]
+    };
+    let of = |entries: Vec<Entry>| open(&[document(entries)]).unwrap().as_of(now);
+    let keyring = of([both(1, CREATED), both(2, "2026-11-27T08:10:01Z")].concat());
+    assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(1), Some(key_id(1))));
+    assert!(keyring.seed(seed_id(2)).is_some());
+    assert!(matches!(keyring.sealing_key(key_id(2)), SealingKeyStatus::Usable(_)));
+    assert_eq!(keyring.ahead_of(now).len(), 2);
+    // Clocks differ a little; and time passes.
+    let keyring = of([both(1, CREATED), both(2, "2026-11-27T08:10:00Z")].concat());
+    assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(2), Some(key_id(2))));
+    // If all are ahead, it is the clock that is wrong.
+    let keyring = of(both(2, "2030-01-01T00:00:00Z").to_vec());
+    assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(2), Some(key_id(2))));
+    // The end of time is no exception.
+    assert!(of(both(1, CREATED).to_vec()).as_of(Timestamp::MAX).ahead_of(Timestamp::MAX).is_empty());
+}
+
 #[test]
 fn sealing_keys_open_unless_revoked() {
     let sealing = |byte, created, state| entry(Purpose::Sealing, byte, created, state);

@@ -4,8 +4,11 @@
 
 mod estate;
 mod obstacles;
+mod tampered;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use super::Plugin;
@@ -51,6 +54,20 @@ impl Plugin {
     async fn restore(&self, arguments: &[&str]) -> Ran {
         let who = ["--as", RESTORER, "--as-group", "system:masters"];
         self.run(&[&["restore"], arguments, &who].concat()).await
+    }
+
+    /// The same of a backup in a folder, whose keyring is confirmed.
+    async fn restore_trusted(&self, backup: &str, arguments: &[&str]) -> Ran {
+        let who = ["--as", RESTORER, "--as-group", "system:masters"];
+        self.restore_trusted_as(backup, &[arguments, &who].concat()).await
+    }
+
+    /// The same as the user of the plugin, or as these arguments say.
+    async fn restore_trusted_as(&self, backup: &str, arguments: &[&str]) -> Ran {
+        let keyring = std::fs::read_to_string(format!("{backup}/keyring.yaml")).unwrap();
+        let content = documents(&keyring)[0]["data"][keys::KEYRING_DATA_KEY].as_str().unwrap().to_owned();
+        let fingerprint = hex::encode(Sha256::digest(BASE64_STANDARD.decode(content).unwrap()));
+        self.run(&[&["restore", backup, "--yes", "--accept-keyring", &fingerprint], arguments].concat()).await
     }
 
     /// A backup of the namespace, with the keyring and the KEK where asked; what the file holds.

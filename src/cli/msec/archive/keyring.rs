@@ -1,10 +1,11 @@
 //! A stored keyring and a stored key-encryption key, as far as they can be told apart without opening anything.
 
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, TYPE_KEK};
 use crate::crypto::Kek;
-use crate::crypto::keyring::{Document, FORMAT};
+use crate::crypto::keyring::{Document, Entry, FORMAT, MAX_CLOCK_SKEW};
 use crate::kek::secret_api::SecretObject;
 
 /// One keyring Secret.
@@ -14,8 +15,8 @@ pub(in crate::cli::msec) struct StoredKeyring {
     pub(in crate::cli::msec) name: String,
     /// What it holds: every key wrapped.
     pub(in crate::cli::msec) document: Document,
-    /// SHA-256 of what it holds, the first 8 hex digits: tells it from another.
-    pub(in crate::cli::msec) digest: String,
+    /// SHA-256 of what it holds, in hex.
+    pub(in crate::cli::msec) fingerprint: String,
 }
 
 impl StoredKeyring {
@@ -23,17 +24,24 @@ impl StoredKeyring {
     pub(in crate::cli::msec) fn of(secret: &SecretObject) -> Option<Self> {
         let content = secret.data.get(KEYRING_DATA_KEY)?.as_slice();
         let document: Document = serde_json::from_slice(content).ok()?;
-        let digest = hex::encode(&Sha256::digest(content)[..4]);
+        let fingerprint = hex::encode(Sha256::digest(content));
         (document.format == FORMAT).then(|| Self {
             name: secret.metadata.name.clone().unwrap_or_default(),
             document,
-            digest,
+            fingerprint,
         })
     }
 
     /// Ids of its keys.
     pub(in crate::cli::msec) fn ids(&self) -> impl Iterator<Item = &str> {
         self.document.entries.iter().map(|entry| entry.id.as_str())
+    }
+
+    /// Keys with a creation date that is later than `now`, by more than clocks differ. (A date that is no date is for the
+    /// operator to refuse, with the key's id.)
+    pub(in crate::cli::msec) fn ahead_of(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
+        let latest = now.checked_add(MAX_CLOCK_SKEW).unwrap_or(Timestamp::MAX);
+        self.document.entries.iter().filter(move |it| it.created.parse::<Timestamp>().is_ok_and(|date| date > latest))
     }
 
     /// Who wraps its keys: provider and key id, each once.

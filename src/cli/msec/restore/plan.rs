@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::standing::Standing;
+use super::trust::NewKeyring;
 use crate::api::keys::KEYRING_NAME;
 use crate::cli::msec::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, place};
 use crate::kek::Provider;
@@ -46,6 +49,8 @@ pub(super) struct Plan {
     pub(super) notes: Vec<String>,
     /// What may end an operator.
     pub(super) warnings: Vec<String>,
+    /// Keyrings that are created.
+    pub(super) new_keyrings: Vec<NewKeyring>,
 }
 
 impl Item {
@@ -91,8 +96,8 @@ impl Plan {
     }
 }
 
-/// The whole plan; an error where keys would leave an operator that does not start.
-pub(super) fn plan(archive: Archive, standing: &Standing, own: &str) -> Result<Plan, String> {
+/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start.
+pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
     check_wrapping(&archive, standing, &restored, own, &mut plan)?;
@@ -102,7 +107,13 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str) -> Result<P
         plan.steps.push(Step { item: Item::Kek(kek), verdict });
     }
     for keyring in archive.keyrings.iter().cloned() {
-        plan.steps.push(keyring_step(keyring, keyrings));
+        let step = keyring_step(keyring, keyrings);
+        if let (Item::Keyring(created), Verdict::Create) = (&step.item, &step.verdict)
+            && let Some(stored) = StoredKeyring::of(created)
+        {
+            plan.new_keyrings.push(NewKeyring::of(&stored, &stored.name, keyrings, now));
+        }
+        plan.steps.push(step);
     }
     let seeds: BTreeSet<_> = keyrings.iter().chain(&restored).flat_map(|it| it.ids().map(str::to_owned)).collect();
     if standing.keyrings.is_none() {
@@ -185,7 +196,7 @@ fn check_wrapping(
 }
 
 /// A keyring joins those that are there: the operator reads and merges every one. Its own name is the operator's to
-/// write, so where that is taken, it goes beside.
+/// write, so where that is taken, it goes beside, and opens without being used for anything new.
 fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
     let known: BTreeSet<_> = present.iter().flat_map(StoredKeyring::ids).collect();
     let Some(stored) = StoredKeyring::of(&keyring) else {
@@ -202,7 +213,8 @@ fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
 
 /// The name of a keyring that stands beside the operator's own.
 pub(super) fn beside(stored: &StoredKeyring) -> String {
-    format!("{KEYRING_NAME}-restored-{}", stored.digest)
+    let digits = stored.fingerprint.get(..8).unwrap_or_default();
+    format!("{KEYRING_NAME}-restored-{digits}")
 }
 
 fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, seed_known: bool, own: &str) -> Verdict {

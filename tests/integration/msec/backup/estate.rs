@@ -165,7 +165,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     let own_key = crate::integration::operator::public_key(&there.client).await.fingerprint();
     let dry = restorer.restore(&[&plugin.file_path("kek"), "--dry-run", "server"]).await;
     assert!(dry.ok().contains("ManagedSecret ") && there.labelled().await.is_empty(), "{dry:?}");
-    let ran = restorer.restore(&[&plugin.file_path("kek"), "--yes", "--timeout=40s"]).await;
+    let ran = restorer.restore_trusted(&plugin.file_path("kek"), &["--timeout=40s"]).await;
     let out = ran.ok();
     assert!(out.ends_with("7 secrets are served with the backup's ids, dates and versions\n"), "{ran:?}");
     assert_eq!(told(&there).await, before);

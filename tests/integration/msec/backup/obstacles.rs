@@ -41,7 +41,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
     there.apply("two", json!({"name": "TWO", "generate": {}})).await;
     let fresh = id(&there.served("two").await);
     let backup = plugin.file_path("backup");
-    let ran = restorer.restore(&[&backup, "--yes", "--timeout=40s"]).await;
+    let ran = restorer.restore_trusted(&backup, &["--timeout=40s"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let conflict = format!(
         "record {}/{}: not restored: its name TWO is held by the secret {fresh}",
@@ -60,7 +60,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
     there.delete("two").await;
     there.gone(&record_name("TWO")).await;
     there.gone("two").await;
-    let ran = restorer.restore(&[&backup, "--yes", "--timeout=40s"]).await;
+    let ran = restorer.restore_trusted(&backup, &["--timeout=40s"]).await;
     assert!(ran.ok().contains("2 secrets are served with the backup's"), "{ran:?}");
     assert_eq!(id(&there.get("two").await), before);
     there.delivers("two", "value", &value).await;
@@ -79,7 +79,7 @@ async fn who_is_no_restorer_or_lacks_a_right_is_told_so() {
     let there = elsewhere(plane, &site).await;
     let admin = Plugin::on(plane, &there);
     let backup = plugin.file_path("backup");
-    let refused = admin.run(&["restore", &backup, "--yes", "--create-namespaces"]).await;
+    let refused = admin.restore_trusted_as(&backup, &["--create-namespaces"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
     let whoami = admin.kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"], b"").await.out;
     for says in [
@@ -116,14 +116,14 @@ async fn an_interrupted_restore_goes_on_where_it_was() {
     })
     .await
     .unwrap();
-    let ended = restorer.run(&[&["restore", &backup, "--yes"], who.as_slice()].concat()).await;
+    let ended = restorer.restore_trusted_as(&backup, &who).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     let says = format!("kubectl auth can-i create managedsecrets.managedsecrets.dev -n {}", site.namespace);
     assert!(ended.err.contains(&says) && ended.err.contains("the same command goes on"), "{ended:?}");
     assert!(there.record("ONE").await.is_some() && there.objects().get_opt("one").await.unwrap().is_none());
 
     let operator = serve(plane, &there).await;
-    let ran = restorer.restore(&[&backup, "--yes", "--timeout=40s"]).await;
+    let ran = restorer.restore_trusted(&backup, &["--timeout=40s"]).await;
     let out = ran.ok();
     assert!(ran.err.contains("note: 2 created, "), "{ran:?}");
     assert!(out.contains("2 secrets are served with the backup's"), "{out}");

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::super::facts::Facts;
 use super::super::finding::{Finding, Level};
 use crate::api::keys::{KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
@@ -40,11 +42,18 @@ pub(super) fn protection(check: &'static str, facts: &Facts) -> Result<Vec<Findi
 /// The keyring, and a key-encryption key for each of its entries.
 pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let (keyrings, own) = (facts.keyrings.known(check)?, &facts.own);
-    if keyrings.is_empty() {
+    if !keyrings.iter().any(|(name, _)| name == KEYRING_NAME) {
+        let what = if keyrings.is_empty() {
+            format!("there is no keyring in {own}")
+        } else {
+            format!(
+                "there is no keyring {own}/{KEYRING_NAME}: those beside it open, and nothing new is encrypted under them"
+            )
+        };
         return Ok(vec![Finding::new(
             Level::Problem,
             check,
-            format!("there is no keyring in {own}"),
+            what,
             "the operator makes one at its first start; if records exist, restore it: kubectl msec restore BACKUP",
         )]);
     }
@@ -62,9 +71,19 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         }
     }
     let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
-    if !stored.is_empty() && newest(&stored, Purpose::Record).is_none() {
+    if !stored.is_empty() && newest(&stored, Purpose::Record, facts.now).is_none() {
         let what = "no key for records is active: nothing can be encrypted";
         findings.push(Finding::new(Level::Problem, check, what, "restore the keyring: kubectl msec restore BACKUP"));
+    }
+    let ahead: BTreeSet<_> = stored.iter().flat_map(|it| it.ahead_of(facts.now)).map(|it| it.id.as_str()).collect();
+    if !ahead.is_empty() {
+        let ids: Vec<_> = ahead.into_iter().collect();
+        findings.push(Finding::new(
+            Level::Warning,
+            check,
+            format!("keys have a creation date in the future: {}", ids.join(", ")),
+            "check the clocks; these keys open, and are not used for new values if another key can be",
+        ));
     }
     let wrapped: BTreeSet<_> = stored.iter().flat_map(|it| it.wrapped_by()).collect();
     let local = wrapped.iter().filter(|(provider, _)| *provider == Provider::LOCAL).map(|(_, id)| *id);
@@ -92,18 +111,32 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     if !findings.iter().any(|it| it.level != Level::Note) {
         let (entries, secrets) = (stored.iter().map(|it| it.document.entries.len()).sum::<usize>(), stored.len());
         let beside = if secrets > 1 { format!(" in {secrets} Secrets beside {KEYRING_NAME}") } else { String::new() };
-        findings.push(Finding::ok(check, format!("{entries} keys{beside}, and a key-encryption key for each")));
+        let fingerprints: Vec<_> = stored.iter().map(|it| format!("{} {}", it.name, it.fingerprint)).collect();
+        findings.push(Finding::ok(
+            check,
+            format!(
+                "{entries} keys{beside}, and a key-encryption key for each; SHA-256 fingerprint: {}",
+                fingerprints.join(", ")
+            ),
+        ));
     }
     Ok(findings)
 }
 
-/// Of the active keys the newest, and of two of one second the one with the greater id: the operator's own choice.
-fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose) -> Option<&'a Entry> {
-    let entries = keyrings.iter().flat_map(|it| &it.document.entries).filter(|it| it.purpose == purpose);
-    // A copy can only narrow what a key does.
-    let narrowed: BTreeSet<_> =
-        entries.clone().filter(|it| it.state != State::Active).map(|it| it.id.as_str()).collect();
-    entries.filter(|it| !narrowed.contains(it.id.as_str())).max_by_key(|it| (it.created.as_str(), it.id.as_str()))
+/// The key that the operator uses for new values: see [`Keyring`](crate::crypto::keyring::Keyring). Dates compare as text: all
+/// are in UTC, to the second.
+fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) -> Option<&'a Entry> {
+    let (own, beside): (Vec<&StoredKeyring>, Vec<&StoredKeyring>) =
+        keyrings.iter().partition(|it| it.name == KEYRING_NAME);
+    let ahead: BTreeSet<_> = own.iter().flat_map(|it| it.ahead_of(now)).map(|it| it.id.as_str()).collect();
+    let beside = beside.iter().flat_map(|it| &it.document.entries);
+    let revoked = |entry: &Entry| {
+        beside.clone().any(|it| it.id == entry.id && it.purpose == Purpose::Sealing && it.state == State::Revoked)
+    };
+    own.iter()
+        .flat_map(|it| &it.document.entries)
+        .filter(|it| it.purpose == purpose && it.state == State::Active && !revoked(it))
+        .max_by_key(|it| (!ahead.contains(it.id.as_str()), it.created.as_str(), it.id.as_str()))
 }
 
 /// The published key: there, the keyring's newest, and to be used still.
@@ -127,7 +160,7 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
     match facts.keyrings.known(check) {
         Ok(keyrings) => {
             let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
-            match newest(&stored, Purpose::Sealing) {
+            match newest(&stored, Purpose::Sealing, facts.now) {
                 Some(newest) if newest.id == id => {}
                 Some(newest) => findings.push(Finding::new(
                     Level::Problem,

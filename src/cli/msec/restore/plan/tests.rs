@@ -75,7 +75,7 @@ fn cluster() -> Standing {
 }
 
 fn verdicts(archive: Archive, standing: &Standing) -> Vec<Verdict> {
-    plan(archive, standing, OWN).unwrap().steps.into_iter().map(|step| step.verdict).collect()
+    plan(archive, standing, OWN, Timestamp::now()).unwrap().steps.into_iter().map(|step| step.verdict).collect()
 }
 
 fn there() -> Verdict {
@@ -118,14 +118,15 @@ fn an_object_whose_record_is_not_restored_is_not_created() {
     assert!(matches!(&unread[0], Verdict::Conflict(why) if why.contains(SEED)), "{unread:?}");
     assert!(matches!(&unread[1], Verdict::Conflict(_)), "{unread:?}");
     // Where the keys may not be looked at, the restorer is told so, and trusted.
-    let hidden = plan(backup(), &Standing::default(), OWN).unwrap();
+    let hidden = plan(backup(), &Standing::default(), OWN, Timestamp::now()).unwrap();
     assert_eq!((hidden.creates(), hidden.notes.len()), (2, 1));
 }
 
 #[test]
 fn a_keyring_joins_the_one_that_is_there() {
     let of = |id: &str, standing: &Standing| {
-        let step = plan(archive(&[keyring(id, "local", "k1")]), standing, OWN).unwrap().steps.remove(0);
+        let step =
+            plan(archive(&[keyring(id, "local", "k1")]), standing, OWN, Timestamp::now()).unwrap().steps.remove(0);
         (step.item.place().1, step.verdict)
     };
     assert_eq!(of(SEED, &cluster()), (KEYRING_NAME.to_owned(), Verdict::There("all its keys".to_owned())));
@@ -138,11 +139,12 @@ fn a_keyring_joins_the_one_that_is_there() {
 
 #[test]
 fn no_keyring_is_restored_that_would_not_open() {
-    let refused = |backup: Value, standing: &Standing| plan(archive(&[backup]), standing, OWN).unwrap_err();
+    let refused =
+        |backup: Value, standing: &Standing| plan(archive(&[backup]), standing, OWN, Timestamp::now()).unwrap_err();
     assert!(refused(keyring("1", "local", "k2"), &cluster()).contains("k2, which is neither in these files"));
     let file = |kek| Standing { keyrings: Some(vec![stored(keyring("2", "file", kek))]), ..Standing::default() };
     assert!(refused(keyring("1", "file", "f1"), &file("f2")).contains("the KEK file f1"));
-    let same = plan(archive(&[keyring("1", "file", "f1")]), &file("f1"), OWN).unwrap();
+    let same = plan(archive(&[keyring("1", "file", "f1")]), &file("f1"), OWN, Timestamp::now()).unwrap();
     assert_eq!(same.warnings.len(), 1);
     assert!(same.warnings[0].contains("does not start without --kek-file"));
 }
