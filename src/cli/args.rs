@@ -38,7 +38,8 @@ const MANIFESTS_EXAMPLES: &str = "\
 Examples:
   managed-secrets manifests | kubectl apply -f -
   managed-secrets manifests --namespace shop --image example.com/managed-secrets:1
-  managed-secrets manifests --restorer system:serviceaccount:velero:velero";
+  managed-secrets manifests --restorer system:serviceaccount:velero:velero
+  managed-secrets manifests --without-operator-namespace | kubectl delete --ignore-not-found -f -";
 
 const SEAL_EXAMPLES: &str = "\
 The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. \
@@ -88,6 +89,11 @@ pub struct RunArgs {
     /// File that holds the key-encryption key; when absent it is kept in a Secret of the operator's namespace
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<PathBuf>,
+
+    /// Make a new keyring although records exist that only a lost keyring opens. Nothing is deleted: these records keep
+    /// their names and cannot be read until their keyring is restored
+    #[arg(long, env = "MANAGED_SECRETS_ALLOW_NEW_KEYRING")]
+    pub allow_new_keyring: bool,
 
     /// Accept sealed text of cluster scope, which whoever may create a ManagedSecret anywhere can have opened
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
@@ -152,6 +158,10 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
+    /// Leave out the namespace, to uninstall everything but the keys in it
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_OPERATOR_NAMESPACE")]
+    pub without_operator_namespace: bool,
+
     /// Leave out the webhooks: values have to be sealed before they are applied
     #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
     pub without_webhooks: bool,
@@ -176,10 +186,11 @@ impl From<ManifestsArgs> for Options {
             restorers,
             kek_file,
             allow_cluster_scope,
+            without_operator_namespace,
             without_webhooks,
             without_policies,
         } = args;
-        let webhooks = !without_webhooks;
+        let (webhooks, with_namespace) = (!without_webhooks, !without_operator_namespace);
         Self {
             operator_namespace,
             image,
@@ -187,6 +198,7 @@ impl From<ManifestsArgs> for Options {
             restorers,
             kek_file,
             allow_cluster_scope,
+            with_namespace,
             webhooks,
             without_policies,
         }

@@ -32,6 +32,8 @@ pub struct Options {
     pub kek_file: Option<String>,
     /// Whether sealed text of cluster scope is accepted.
     pub allow_cluster_scope: bool,
+    /// Whether the operator's namespace is one of the objects. Deleting it deletes the keys.
+    pub with_namespace: bool,
     /// Whether the operator serves the webhooks. Without them, values have to be sealed before they are applied.
     pub webhooks: bool,
     /// Admission policies to leave out; none by default.
@@ -47,6 +49,7 @@ impl Default for Options {
             restorers: Vec::new(),
             kek_file: None,
             allow_cluster_scope: false,
+            with_namespace: true,
             webhooks: true,
             without_policies: Vec::new(),
         }
@@ -75,7 +78,11 @@ pub const DEFAULT_IMAGE: &str = concat!("managed-secrets:", env!("CARGO_PKG_VERS
 /// The policies come before the Deployment, so that no operator runs without them.
 #[must_use]
 pub fn manifests(options: &Options) -> Vec<Value> {
-    let mut objects = vec![workload::namespace(options), workload::service_account(options)];
+    let mut objects = Vec::new();
+    if options.with_namespace {
+        objects.push(workload::namespace(options));
+    }
+    objects.push(workload::service_account(options));
     objects.extend(rbac::objects(options));
     objects.extend(policies::objects(options));
     objects.push(workload::deployment(options));
@@ -213,6 +220,16 @@ mod tests {
             let bindings = gone.iter().filter(|name| name.starts_with("ValidatingAdmissionPolicyBinding ")).count();
             assert!(policies > 0 && policies == bindings && policies + bindings == gone.len(), "{switch:?}: {gone:?}");
         }
+    }
+
+    #[test]
+    fn everything_but_the_namespace_can_be_printed() {
+        let (all, rest) = (
+            kinds_and_names(&Options::default()),
+            kinds_and_names(&Options { with_namespace: false, ..Options::default() }),
+        );
+        let left_out: Vec<_> = all.iter().filter(|name| !rest.contains(name)).collect();
+        assert_eq!(left_out, [&format!("Namespace /{}", keys::DEFAULT_OPERATOR_NAMESPACE)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::keys::DEFAULT_OPERATOR_NAMESPACE,
     engine::{self, run::log_panics, shutdown::Signals},
-    kek::Provider,
+    kek::{OverRecords, Provider},
     reconcile::{self, run::Options},
 };
 
@@ -33,6 +33,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         namespaces: args.namespaces,
         operator_namespace: own_namespace,
         provider,
+        over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
         allow_cluster_scope: args.allow_cluster_scope,
         workers: engine::run::Options { workers: args.workers.get(), ..engine::run::Options::default() },
         clients: engine::client::Options::default(),

@@ -46,7 +46,7 @@ use crate::{
         supervise::{self, Supervisor},
         watch::{Timing, WatchHandle, WatchSet, Watcher},
     },
-    kek::{KeyringError, KeyringStore, Provider, publish, stands},
+    kek::{KeyringError, KeyringStore, OverRecords, Provider, publish, stands},
 };
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
@@ -76,6 +76,8 @@ pub struct Options {
     pub operator_namespace: String,
     /// Who holds the KEK.
     pub provider: Provider,
+    /// Whether a missing keyring is made although there are records that it does not open.
+    pub over_records: OverRecords,
     /// Accept sealed text of cluster scope.
     pub allow_cluster_scope: bool,
     /// The workers.
@@ -123,7 +125,8 @@ pub enum RunError {
 /// Runs until `shutdown` is cancelled and what was in flight is done.
 pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
     let clients = Clients::new(config, &options.clients)?;
-    let store = KeyringStore::new(clients.call.clone(), &options.operator_namespace, options.provider);
+    let store = KeyringStore::new(clients.call.clone(), &options.operator_namespace, options.provider)
+        .making(options.over_records);
     let Some(keyring) = shutdown.run_until_cancelled(keyring(&store, &options.namespaces)).await else { return Ok(()) };
     let keys = Arc::new(Keys::new(store, keyring?));
     if shutdown.run_until_cancelled(resource_exists(&clients.call, &options.namespaces)).await == Some(false) {

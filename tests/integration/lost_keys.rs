@@ -8,7 +8,10 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
     core::ObjectMeta,
 };
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets::{
+    api::{keys, names::record_name},
+    kek::OverRecords,
+};
 use serde_json::json;
 
 use super::{
@@ -34,7 +37,12 @@ impl Keys {
     }
 
     pub(super) fn serve(&self, site: &Site) -> Running {
-        let setup = Setup { operator_namespace: self.site.namespace.clone(), ..Setup::of(&site.namespace) };
+        self.serve_with(site, OverRecords::Refuse)
+    }
+
+    fn serve_with(&self, site: &Site, over_records: OverRecords) -> Running {
+        let operator_namespace = self.site.namespace.clone();
+        let setup = Setup { operator_namespace, over_records, ..Setup::of(&site.namespace) };
         setup.start_with(self.config.clone())
     }
 
@@ -120,5 +128,62 @@ async fn nothing_starts_afresh_over_records_whose_keys_are_lost() {
     // Both keyrings' objects are served together.
     site.apply("db", json!({"name": "RENAMED", "generate": {}})).await;
     site.served("db").await;
+    operator.stop().await;
+}
+
+/// Uninstalled with its keys, and installed again where a secret is retained: nothing is read and nothing is deleted, and
+/// an administrator decides whether the keys are given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_keys_are_given_up_by_an_explicit_act_and_nothing_is_deleted() {
+    let (keys, site) = (Keys::new().await, Site::new("given-up").await);
+    let operator = keys.serve(&site);
+    for (name, policy) in [("kept", "Retain"), ("live", "Delete")] {
+        site.apply(name, json!({"name": name, "generate": {}, "deletionPolicy": policy})).await;
+        site.in_step(name).await;
+    }
+    site.delete("kept").await;
+    operator.stop().await;
+    let kept = (site.record("kept").await.unwrap(), site.secret("kept").await.unwrap());
+    let live = (site.record("live").await.unwrap(), site.secret("live").await.unwrap());
+    let (mut secrets, names) = (Vec::new(), keys.names().await);
+    for name in names.iter().filter(|name| name.starts_with("managed-secrets-ke")) {
+        secrets.push((name.clone(), keys.take(name).await));
+    }
+    assert_eq!(secrets.len(), 2, "{names:?}");
+
+    let said = keys.refuses(&site).await;
+    assert!(said.contains("kubectl msec restore BACKUP") && said.contains("--allow-new-keyring"), "{said}");
+    let operator = keys.serve_with(&site, OverRecords::Allow);
+    site.apply("new", json!({"name": "NEW", "generate": {}})).await;
+    site.served("new").await;
+    // What cannot be read says so, keeps its name, and goes on being delivered.
+    site.nudge("live").await;
+    let object = site.until("live", "SeedUnknown", |object| ready(object).1 == "SeedUnknown").await;
+    assert!(message(&object).contains("restore that keyring"), "{}", message(&object));
+    site.apply("kept", json!({"name": "kept", "generate": {}, "deletionPolicy": "Retain"})).await;
+    let object = site.until("kept", "SeedUnknown", |object| ready(object).1 == "SeedUnknown").await;
+    for says in ["restore that keyring", "delete the record"] {
+        assert!(message(&object).contains(says), "{}", message(&object));
+    }
+    for (name, (record, target)) in [("kept", &kept), ("live", &live)] {
+        assert_eq!(site.record(name).await.as_ref(), Some(record), "{name}");
+        assert_eq!(site.secret(name).await.as_ref(), Some(target), "{name}");
+    }
+    operator.stop().await;
+    // The flag is not needed again.
+    let operator = keys.serve(&site);
+    site.apply("next", json!({"name": "NEXT", "generate": {}})).await;
+    site.served("next").await;
+
+    // Found after all: the keys join those made since, and everything is served as it was.
+    for (name, secret) in &secrets {
+        let beside = if name == keys::KEYRING_NAME { "restored-keyring" } else { name };
+        keys.restore(secret, beside).await;
+    }
+    for name in ["kept", "live", "new", "next"] {
+        site.served(name).await;
+    }
+    assert_eq!(site.secret("kept").await.unwrap().data, kept.1.data);
+    assert_eq!(site.secret("live").await.unwrap().data, live.1.data);
     operator.stop().await;
 }

@@ -27,7 +27,7 @@ use managed_secrets::{
         run,
         watch::Timing,
     },
-    kek::Provider,
+    kek::{OverRecords, Provider},
     reconcile::run::{Options, RunError},
 };
 use tokio::{sync::Notify, task::JoinHandle};
@@ -237,6 +237,8 @@ pub(crate) struct Setup {
     pub(crate) watches: Option<Arc<Tap>>,
     /// The watches' times.
     pub(crate) timing: Timing,
+    /// Whether a missing keyring is made over records.
+    pub(crate) over_records: OverRecords,
     /// Accept cluster scope.
     pub(crate) allow_cluster_scope: bool,
     /// Workers.
@@ -256,6 +258,7 @@ impl Setup {
             calls: None,
             watches: None,
             timing: Timing::default(),
+            over_records: OverRecords::Refuse,
             allow_cluster_scope: false,
             workers: 4,
             clients: client::Options::default(),
@@ -287,6 +290,7 @@ impl Setup {
             namespaces: self.namespaces,
             operator_namespace: self.operator_namespace,
             provider: Provider::Local,
+            over_records: self.over_records,
             allow_cluster_scope: self.allow_cluster_scope,
             workers: run::Options { workers: self.workers, ..run::Options::default() },
             clients: client::Options {

@@ -275,6 +275,26 @@ YAML
 kubectl wait --for=condition=Ready msec --all --all-namespaces --timeout=60s
 ";
 
+/// A Secret with our label that something else than a ManagedSecret owns, such as a copy.
+const OTHER_OWNER: &str = r"
+kubectl -n prod create configmap other
+uid=$(kubectl -n prod get configmap other -o jsonpath='{.metadata.uid}')
+kubectl -n prod create -f - <<YAML
+apiVersion: v1
+kind: Secret
+metadata:
+  name: copy
+  labels: {managedsecrets.dev/role: target}
+  ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: other, uid: $uid}]
+YAML
+";
+
+const REINSTALL: &str = "
+managed-secrets crd | kubectl apply -f -
+managed-secrets manifests --image registry.example.com/managed-secrets:0.1.0 | kubectl apply -f -
+kubectl wait --for=condition=Established crd/managedsecrets.managedsecrets.dev --timeout=60s
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_restores_every_secret_in_another_cluster() {
     let folder = Folder::new();
@@ -295,7 +315,22 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
         assert!(items.as_array().unwrap().iter().all(|item| item["metadata"]["ownerReferences"].is_null()), "{file}");
     }
     assert_eq!(folder.json("keys.json")["items"].as_array().unwrap().len(), 2);
-    operations.run("Uninstall", &folder, &first).await;
+    // An owner reference of somebody else's holds nothing up.
+    bash("another owner", OTHER_OWNER, &folder.0, &first).await;
+    let printed = operations.run("Uninstall", &folder, &first).await;
+    assert!(printed.contains("prod\t"), "what is retained is listed: {printed}");
+    assert_eq!(running.stop().await.unwrap(), 0);
+    // Installed again, the operator has its keys, and what was retained is taken over.
+    bash("the same installation", REINSTALL, &folder.0, &first).await;
+    let running = operator(&first).await;
+    let retained = "kubectl -n prod apply -f examples/retain.yaml
+        kubectl -n prod wait --for=condition=Ready msec --all --timeout=60s";
+    bash("a retained secret", retained, &folder.0, &first).await;
+    let after = secrets(&first).await;
+    assert_eq!(after.len(), 1, "{:?}", after.keys());
+    for (name, secret) in after {
+        assert_eq!(before[&name], secret, "{name}");
+    }
     assert_eq!(running.stop().await.unwrap(), 0);
     first.stop().await.unwrap();
 

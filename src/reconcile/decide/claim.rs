@@ -78,8 +78,9 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         }
         Credence::SeedUnknown { seed, claimed_uid } => {
             let message = format!(
-                "record {} was made under seed {seed}, which the keyring lacks: restore that keyring",
-                view.name
+                "record {} was made under seed {seed}, which the keyring lacks: restore that keyring, or, if it is lost for \
+                 good, delete the record (kubectl -n {} delete secret {})",
+                view.name, own.namespace, view.name
             );
             let problem = Problem::new(Reason::SeedUnknown, message);
             return if in_status || *claimed_uid == own.uid {
