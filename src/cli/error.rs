@@ -155,8 +155,13 @@ pub(super) fn usage(error: &clap::Error) -> CliError {
             );
         }
         ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
-            known if known.is_empty() => "there is no such option".to_owned(),
-            known => format!("there is no such option; a similar one is {known}"),
+            known if known.is_empty() => {
+                "there is no such option; put -- before a name or file that begins with -, as in \"value -- -NAME\""
+                    .to_owned()
+            }
+            known => {
+                format!("there is no such option; a similar one is {known}; put -- before a name that begins with -")
+            }
         },
         ErrorKind::InvalidSubcommand => match context(ContextKind::SuggestedSubcommand) {
             known if known.is_empty() => "there is no such command".to_owned(),

@@ -9,7 +9,7 @@
 //! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
 //! [`session`] (which cluster), [`lookup`] (which object), [`rights`](super::rights) (how a refusal is said), [`output`] with [`table`]
 //! and [`jsonpath`] (how objects are shown), [`change`] and [`wait`] (how one is changed, and served), [`state`] (what its
-//! status says), [`users`] (which pods use its Secret). Values are sealed here, before they leave this process; the only commands
+//! status says), [`users`] (what uses its Secret). Values are sealed here, before they leave this process; the only commands
 //! that print one, or hold one that a cluster served, say so in their help.
 
 mod archive;
@@ -91,7 +91,7 @@ pub enum Command {
     List(list::ListArgs),
     /// Print the value of a secret, and nothing else
     Value(value::ValueArgs),
-    /// Tell all about one secret: state, who mounts it, what happened, what to do
+    /// Describe one secret: state, what uses it, events, what to do
     Describe(describe::DescribeArgs),
     /// Seal one value, or every plain value of manifests in place
     Seal(seal::SealArgs),

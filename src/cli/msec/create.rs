@@ -50,11 +50,11 @@ pub struct CreateArgs {
     pub name: String,
 
     /// What it is for
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub description: Option<String>,
 
     /// Read the value from this file, byte for byte; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "generate")]
+    #[arg(long, value_name = "FILE", conflicts_with = "generate", allow_hyphen_values = true)]
     pub from_file: Option<PathBuf>,
 
     /// Have it generated.
@@ -74,7 +74,7 @@ pub struct CreateArgs {
     pub target_name: Option<String>,
 
     /// Key of its data; value when absent
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub target_key: Option<String>,
 
     /// Its type; Opaque when absent
@@ -128,6 +128,12 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     let format = args.output.format()?;
     let mut spec = args.spec();
     let object_name = rules(args, &spec)?;
+    if lookup::looks_like_an_id(&args.name) {
+        eprintln!(
+            "warning: {} looks like an id; if it is the id of another secret, commands accept neither and want msec/OBJECT",
+            args.name
+        );
+    }
     let dry_run = args.dry_run.dry_run;
     // Sealed offline with --public-key for a --namespace, a manifest needs no cluster.
     let namespace = match &cluster.namespace {

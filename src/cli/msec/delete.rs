@@ -1,7 +1,7 @@
 //! `kubectl msec delete`: deletes the object, and says what goes and what stays.
 //!
 //! ```text
-//! lookup ─▶ who uses the Secret, which policy is in force ─▶ doubts? ask, or --yes ─▶ delete what was looked at
+//! lookup ─▶ what uses the Secret, which policy is in force ─▶ doubts? ask, or --yes ─▶ delete what was looked at
 //! ```
 //!
 //! What stays is told by the policy in force (`status.deletionPolicy`), not by the one that the spec wants: the second
@@ -27,8 +27,10 @@ use crate::cli::{CliError, print};
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
-It asks first where pods use the Secret, where that cannot be found out, and where the spec wants Retain but the policy \
-in force is another one, and where NAME is one that the object waits for while it is served as another. Without a terminal it refuses then, unless --yes is given.
+It asks for confirmation if something uses the Secret (pods; workloads that make pods, also at zero replicas; service \
+accounts, Ingresses, Gateways and other ManagedSecrets), if it cannot find that out, if spec.deletionPolicy is Retain but \
+not effective yet, and if NAME is a name that the object only waits for. Without a terminal it then refuses, unless you \
+give --yes.
 
 Examples:
   # Who uses it, what would go?
@@ -90,12 +92,11 @@ async fn doubts(session: &Session, object: &ManagedSecret) -> Vec<String> {
     let status = object.status.clone().unwrap_or_default();
     let mut doubts = Vec::new();
     if let Some(target) = &status.target {
-        match users::of_secret(session, &target.name).await {
-            Ok(users) => {
-                doubts.extend(users.iter().map(|user| format!("the Secret {} is used by {user}", target.name)));
-            }
-            Err(error) => doubts.push(format!("it is unknown whether the Secret {} is in use: {error}", target.name)),
-        }
+        let users = users::of_secret(session, &target.name).await;
+        doubts.extend(users.known.iter().map(|user| format!("Secret {} is used by {user}", target.name)));
+        let unknown = users.unknown(&session.namespace);
+        doubts
+            .extend(unknown.iter().map(|why| format!("it is unknown whether Secret {} is used by {why}", target.name)));
     }
     if object.spec.deletion_policy() == DeletionPolicy::Retain && status.deletion_policy != Some(DeletionPolicy::Retain)
     {

@@ -3,7 +3,7 @@
 //! ```text
 //! lookup ─┬─ spec and status ──────────────▶ Facts ─▶ text
 //!         ├─ the public key (ConfigMap) ───▶   │
-//!         ├─ who uses the Secret (pods) ───▶   │
+//!         ├─ what uses the Secret ────────▶   │
 //!         └─ what happened (events) ───────▶   │
 //! ```
 //!
@@ -23,7 +23,7 @@ use super::lookup;
 use super::session::{ClusterArgs, Session};
 use super::state::State;
 use super::table::shown;
-use super::users::{self, User};
+use super::users::{self, Users};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::api::types::{Adoption, DeletionPolicy, Delivery};
 use crate::api::{ManagedSecret, Reason};
@@ -61,7 +61,7 @@ struct Facts {
     /// The id of the present public key; none where it is of no interest.
     key: Option<Part<KeyId>>,
     /// Who uses the target; none where there is no target.
-    users: Option<Part<Vec<User>>>,
+    users: Option<Users>,
     events: Part<Vec<Event>>,
     now: Timestamp,
 }
@@ -77,7 +77,7 @@ pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Resu
     };
     let users = async {
         let target = object.status.as_ref()?.target.as_ref()?;
-        Some(users::of_secret(&session, &target.name).await.map_err(|error| error.to_string()))
+        Some(users::of_secret(&session, &target.name).await)
     };
     let (key, users, events) = tokio::join!(key, users, events(&session, &object));
     let events = events.map_err(|error| error.to_string());
@@ -265,12 +265,22 @@ impl Facts {
 
     fn users(&self, text: &mut String) {
         text.push_str("Used by:\n");
-        let _ = match &self.users {
-            None => writeln!(text, "  nobody: there is no Secret"),
-            Some(Err(why)) => writeln!(text, "  unknown: {why}"),
-            Some(Ok(users)) if users.is_empty() => writeln!(text, "  no pod that runs or waits to run"),
-            Some(Ok(users)) => users.iter().try_for_each(|user| writeln!(text, "  {user}")),
+        let Some(users) = &self.users else {
+            text.push_str("  nothing: there is no Secret\n");
+            return;
         };
+        for user in &users.known {
+            let _ = writeln!(text, "  {user}");
+        }
+        let unknown = users.unknown(&self.namespace);
+        for why in &unknown {
+            let _ = writeln!(text, "  unknown: {why}");
+        }
+        if users.known.is_empty() && unknown.is_empty() {
+            text.push_str(
+                "  nothing in the namespace: no pod, workload, service account, Ingress, Gateway or ManagedSecret\n",
+            );
+        }
     }
 
     fn events(&self, text: &mut String) {

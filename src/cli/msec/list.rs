@@ -149,7 +149,7 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
 /// What makes the server answer with a table.
 const TABLE: HeaderValue = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
 
-/// One answer for each secret that was named, or one for all. A secret that there is none of is an error.
+/// One answer for each secret that was named, or one for all. A missing secret is an error.
 async fn answers(
     session: &Session,
     called: &[Called],
@@ -167,32 +167,32 @@ async fn answers(
     }
     let mut answers = Vec::new();
     for called in called {
-        let mut found = None;
+        let mut found = Vec::new();
         for selector in called.selectors() {
             let params = ListParams::default().fields(&selector);
             let answer = request(session, Some(&session.namespace), &params, accept).await?;
-            let some = ["items", "rows"].iter().filter_map(|key| answer.get(key)?.as_array()).any(|it| !it.is_empty());
-            if some {
-                found = Some(answer);
-                break;
+            let objects = objects(&answer);
+            if !objects.is_empty() {
+                found.push((answer, objects));
             }
         }
-        let found = found.ok_or_else(|| called.not_found(&session.namespace))?;
-        note_if_only_wanted(called, &found);
-        answers.push(found);
+        if let Called::Id(id) = called {
+            lookup::unambiguous(id, found.iter().flat_map(|(_, objects)| objects))?;
+        }
+        let (answer, objects) = found.into_iter().next().ok_or_else(|| called.not_found(&session.namespace))?;
+        if let Called::Name(called) | Called::Id(called) = called {
+            objects.iter().for_each(|object| lookup::note_if_only_wanted(called, object));
+        }
+        answers.push(answer);
     }
     Ok(answers)
 }
 
-/// A table and a list alike hold the objects, the one within its rows.
-fn note_if_only_wanted(called: &Called, answer: &Value) {
-    let (Called::Name(called) | Called::Id(called)) = called else { return };
+/// The objects of an answer: a list holds them, and a table holds them within its rows.
+fn objects(answer: &Value) -> Vec<ManagedSecret> {
     let all = |key: &str| answer.get(key).and_then(Value::as_array).into_iter().flatten();
-    for object in all("items").chain(all("rows").filter_map(|row| row.get("object"))) {
-        if let Ok(object) = ManagedSecret::deserialize(object) {
-            lookup::note_if_only_wanted(called, &object);
-        }
-    }
+    let objects = all("items").chain(all("rows").filter_map(|row| row.get("object")));
+    objects.filter_map(|object| ManagedSecret::deserialize(object).ok()).collect()
 }
 
 async fn request(

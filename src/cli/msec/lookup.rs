@@ -1,8 +1,9 @@
-//! From what a user calls a secret to its object, in one request.
+//! From what a user calls a secret to its object, in one request; in two where it looks like an id.
 //!
 //! `spec.name` and `status.id` are selectable fields, so that neither needs a list of the namespace. What looks like an
-//! id may be a name as well: it is tried as an id first, which then costs a second request where there is no such id.
+//! id may be the name of another secret: it is asked for as both, at the same time, and refused where it is both.
 
+use futures::future::try_join_all;
 use kube::api::ListParams;
 use uuid::Uuid;
 
@@ -42,11 +43,10 @@ impl Called {
             let rule = format!("a name must be 1 to {NAME_MAX} letters, digits and {NAME_SYMBOLS}");
             return Err(CliError::Usage(rule));
         }
-        let is_id = text.len() == 36 && Uuid::try_parse(text).is_ok();
-        Ok(if is_id { Self::Id(text.to_owned()) } else { Self::Name(text.to_owned()) })
+        Ok(if looks_like_an_id(text) { Self::Id(text.to_owned()) } else { Self::Name(text.to_owned()) })
     }
 
-    /// The field selectors that find it, the likelier one first.
+    /// The field selectors that find it: what any of them finds is called so.
     pub(super) fn selectors(&self) -> Vec<String> {
         match self {
             Self::Name(name) => vec![selector("spec.name", name)],
@@ -68,6 +68,11 @@ impl Called {
     }
 }
 
+/// Whether a text is a UUID as ids are written: 36 characters with hyphens, in either case.
+pub(super) fn looks_like_an_id(text: &str) -> bool {
+    text.len() == 36 && Uuid::try_parse(text).is_ok()
+}
+
 /// A field selector; `\`, `=` and `,` in the value are escaped (Kubernetes: fields.EscapeValue).
 fn selector(field: &str, value: &str) -> String {
     let mut text = format!("{field}=");
@@ -81,19 +86,40 @@ fn selector(field: &str, value: &str) -> String {
 }
 
 /// Every object of the namespace that is called so: several, if some wait for a name that another holds.
+///
+/// Fails if it is the id of one secret and the name of another: neither can be what is meant for certain.
 pub(super) async fn all(session: &Session, called: &Called) -> Result<Vec<ManagedSecret>, CliError> {
-    for selector in called.selectors() {
+    let list = async |selector: String| {
         let right = Right::to_objects("list").within(&session.namespace);
-        let list = session
-            .objects()
-            .list(&ListParams::default().fields(&selector))
-            .await
-            .map_err(|error| right.explain("cannot look the secret up", &error))?;
-        if !list.items.is_empty() {
-            return Ok(list.items);
-        }
+        let list = session.objects().list(&ListParams::default().fields(&selector)).await;
+        list.map(|list| list.items).map_err(|error| right.explain("cannot look the secret up", &error))
+    };
+    let found = try_join_all(called.selectors().into_iter().map(list)).await?;
+    if let Called::Id(id) = called {
+        unambiguous(id, found.iter().flatten())?;
     }
-    Ok(Vec::new())
+    Ok(found.into_iter().find(|list| !list.is_empty()).unwrap_or_default())
+}
+
+/// Refuses a text that is the id of one secret and the name of another, among the objects that it found as either.
+pub(super) fn unambiguous<'a>(
+    called: &str,
+    found: impl IntoIterator<Item = &'a ManagedSecret>,
+) -> Result<(), CliError> {
+    let has_id = |object: &&ManagedSecret| {
+        let status = object.status.as_ref();
+        status.and_then(|status| status.id.as_deref()).is_some_and(|id| id.eq_ignore_ascii_case(called))
+    };
+    let reference = |object: &&ManagedSecret| format!("msec/{}", object.metadata.name.as_deref().unwrap_or_default());
+    let (by_id, by_name): (Vec<_>, Vec<_>) = found.into_iter().partition(has_id);
+    match by_id.first() {
+        Some(by_id) if !by_name.is_empty() => Err(CliError::Failed(format!(
+            "{called} is ambiguous: it is the id of {} and the name of {}; name the object instead, as msec/OBJECT",
+            reference(by_id),
+            by_name.iter().map(reference).collect::<Vec<_>>().join(", ")
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The one object that is meant: of several with one name, the one that holds it.
@@ -184,6 +210,25 @@ mod tests {
         for (called, wanted) in [("OLD", "OLD"), ("msec/db", "NEW"), (id, "NEW"), (id, id)] {
             assert_eq!(only_wanted(called, &object(wanted)), None, "{called}");
         }
+    }
+
+    #[test]
+    fn the_id_of_one_secret_and_the_name_of_another_is_refused() {
+        let id = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+        let object = |object: &str, name: &str, id: &str| -> ManagedSecret {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "metadata": {"name": object},
+                "spec": {"name": name}, "status": {"name": name, "id": id},
+            }))
+            .unwrap()
+        };
+        let (one, other) = (object("one", "A", id), object("other", id, "another"));
+        let error = unambiguous(&id.to_uppercase(), [&one, &other]).unwrap_err().to_string();
+        assert!(error.contains("the id of msec/one and the name of msec/other"), "{error}");
+        // One alone is meant, and so is an object whose name is its own id.
+        assert!(unambiguous(id, [&one]).is_ok() && unambiguous(id, [&other]).is_ok());
+        let both = object("both", id, id);
+        assert!(unambiguous(id, [&both, &both]).is_ok());
     }
 
     #[test]

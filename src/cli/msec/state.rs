@@ -36,7 +36,7 @@ pub(super) struct Why {
 impl State {
     /// What status says.
     pub(super) fn of(object: &ManagedSecret) -> Self {
-        let current = |condition: &&Condition| condition.observed_generation == object.metadata.generation;
+        let current = |condition: &&Condition| is_current(object, condition);
         let Some(ready) = condition(object, CONDITION_READY).filter(current) else {
             return Self::Waiting(Why {
                 reason: Reason::Pending.as_str().to_owned(),
@@ -66,6 +66,15 @@ impl fmt::Display for State {
             Self::Waiting(why) | Self::Stalled(why) => write!(f, "{}: {}", why.reason, why.message),
         }
     }
+}
+
+/// Whether the operator has looked at the object's present generation.
+pub(super) fn is_observed(object: &ManagedSecret) -> bool {
+    condition(object, CONDITION_READY).is_some_and(|ready| is_current(object, ready))
+}
+
+fn is_current(object: &ManagedSecret, condition: &Condition) -> bool {
+    condition.observed_generation == object.metadata.generation
 }
 
 /// A condition, of whichever generation.

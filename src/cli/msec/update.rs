@@ -19,7 +19,7 @@ use super::completion;
 use super::lookup::{self, Called};
 use super::output::{Format, OutputArgs};
 use super::session::{ClusterArgs, Session};
-use super::state::condition;
+use super::state::{condition, is_observed};
 use super::table::shown;
 use super::wait::{self, WaitArgs};
 use crate::api::keys::CONDITION_READY;
@@ -57,11 +57,11 @@ pub struct UpdateArgs {
     pub secret: String,
 
     /// What it is for; '' for nothing
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub description: Option<String>,
 
     /// Rename it
-    #[arg(long = "name", value_name = "NEW")]
+    #[arg(long = "name", value_name = "NEW", allow_hyphen_values = true)]
     pub new_name: Option<String>,
 
     /// Read a new value from standard input, byte for byte; a terminal is asked without showing it
@@ -69,7 +69,7 @@ pub struct UpdateArgs {
     pub value_stdin: bool,
 
     /// Read a new value from this file, byte for byte; - is standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub from_file: Option<PathBuf>,
 
     /// Have it generated.
@@ -232,14 +232,18 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> St
     let value_moved = old.version != new.version;
     tell("version", old.version.map(|it| it.to_string()), new.version.map(|it| it.to_string()));
     tell("value updated", old.value_updated_time, new.value_updated_time);
+    // Not told by dates: they are whole seconds, and two changes can fall into one.
+    let nothing_moved = lines.is_empty();
     if with_source && !value_moved {
         lines.push("value: the same as before".to_owned());
     }
     if before.spec.generate.is_some() && before.spec.generate != after.spec.generate {
         lines.extend(condition(after, CONDITION_READY).map(|ready| format!("note: {}", shown(&ready.message))));
     }
-    if old.updated_date == new.updated_date {
+    if nothing_moved {
         lines.push("nothing moved".to_owned());
+    } else if !is_observed(before) {
+        lines.push("note: an earlier change was not applied yet; what it changed is listed, too".to_owned());
     }
     change::text(&lines)
 }

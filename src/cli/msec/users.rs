@@ -1,154 +1,216 @@
-//! Which pods use a Secret, and how: volumes, variables, image pulls; of every kind of container.
+//! What uses a Secret: pods and everything that makes pods, service accounts, Ingresses, Gateways, and ManagedSecrets that
+//! take their value from it.
 //!
-//! Pods that have ended use nothing any more. That nobody uses a Secret is known only if pods may be listed: otherwise
-//! the answer is an error that names the right, never "none".
+//! All kinds are listed at once, a page at a time, so memory does not grow with the namespace. A kind that may not be
+//! listed, or could not be, is unknown: "not used" is said only of what was looked at. A kind that the cluster does not
+//! have uses nothing.
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, PodSpec};
-use kube::api::ListParams;
+mod references;
+
+use std::fmt;
+
+use futures::future::join_all;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
+use self::references::Ways;
 use super::session::Session;
+use crate::api::keys::{GROUP, KIND, PLURAL, VERSION};
 use crate::cli::CliError;
 use crate::cli::rights::Right;
 
-/// A pod that uses the Secret.
+/// Objects to a page of a list.
+const PAGE: u32 = 500;
+
+/// Pods that have ended use nothing any more.
+const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// A kind of object that can use a Secret of its namespace.
+struct Kind {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    /// A field selector for those that count.
+    fields: &'static str,
+    /// In which ways an object of this kind uses a Secret; empty where it does not.
+    ways: fn(&Value, &str) -> Ways,
+}
+
+const fn kind(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    ways: fn(&Value, &str) -> Ways,
+) -> Kind {
+    Kind { group, version, kind, plural, fields: "", ways }
+}
+
+/// Every kind that is looked at. A ReplicaSet of a Deployment and a Job of a CronJob are left to their owner.
+const KINDS: &[Kind] = &[
+    Kind { fields: NOT_ENDED, ..kind("", "v1", "Pod", "pods", references::of_pod) },
+    kind("apps", "v1", "Deployment", "deployments", references::of_template),
+    kind("apps", "v1", "StatefulSet", "statefulsets", references::of_template),
+    kind("apps", "v1", "DaemonSet", "daemonsets", references::of_template),
+    kind("apps", "v1", "ReplicaSet", "replicasets", references::of_unowned_template),
+    kind("", "v1", "ReplicationController", "replicationcontrollers", references::of_template),
+    kind("batch", "v1", "CronJob", "cronjobs", references::of_cron_job),
+    kind("batch", "v1", "Job", "jobs", references::of_job),
+    kind("", "v1", "ServiceAccount", "serviceaccounts", references::of_service_account),
+    kind("networking.k8s.io", "v1", "Ingress", "ingresses", references::of_ingress),
+    kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways", references::of_gateway),
+    kind(GROUP, VERSION, KIND, PLURAL, references::of_managed_secret),
+];
+
+impl Kind {
+    /// As kubectl writes it: `pods`, `cronjobs.batch`.
+    fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    async fn users(&self, session: &Session, secret: &str) -> Result<Vec<User>, Unknown> {
+        let gvk = GroupVersionKind::gvk(self.group, self.version, self.kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, self.plural);
+        let api = Api::<DynamicObject>::namespaced_with(session.client.clone(), &session.namespace, &resource);
+        let mut params = ListParams::default().fields(self.fields).limit(PAGE);
+        let mut users = Vec::new();
+        loop {
+            let page = match api.list(&params).await {
+                Ok(page) => page,
+                // The cluster does not have this kind.
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(users),
+                Err(error) => return Err(Unknown::of(self.resource(), &error)),
+            };
+            users.extend(page.items.iter().filter_map(|object| {
+                let name = object.metadata.name.clone()?;
+                let ways = (self.ways)(&whole(object), secret);
+                (!ways.is_empty()).then(|| User { kind: self.kind.to_lowercase(), name, ways })
+            }));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(users),
+            }
+        }
+    }
+}
+
+/// An object with the metadata that a reference can depend on.
+fn whole(object: &DynamicObject) -> Value {
+    let mut json = object.data.clone();
+    if let Value::Object(fields) = &mut json {
+        let owners = serde_json::to_value(&object.metadata.owner_references).unwrap_or_default();
+        fields.insert("metadata".to_owned(), serde_json::json!({"ownerReferences": owners}));
+    }
+    json
+}
+
+/// An object that uses the Secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct User {
+    /// Its kind in lower case, as kubectl names an object: `pod`, `cronjob`.
+    pub(super) kind: String,
     /// Its name.
-    pub(super) pod: String,
+    pub(super) name: String,
     /// In which ways, such as `volume credentials`.
     pub(super) ways: Vec<String>,
 }
 
-impl std::fmt::Display for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pod/{} ({})", self.pod, self.ways.join(", "))
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} ({})", self.kind, self.name, self.ways.join(", "))
     }
 }
 
-/// Pods to a page of the list.
-const PAGE: u32 = 500;
+/// A kind of object that could not be looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Unknown {
+    /// The kind, as kubectl writes it.
+    resource: String,
+    why: Why,
+}
 
-/// The pods of the namespace that use a Secret, by name.
-pub(super) async fn of_secret(session: &Session, secret: &str) -> Result<Vec<User>, CliError> {
-    let right = Right::to("list", "pods").within(&session.namespace);
-    let mut params = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed").limit(PAGE);
-    let mut users = Vec::new();
-    loop {
-        let page = session.api::<Pod>().list(&params).await;
-        let page = page.map_err(|error| right.explain("cannot tell which pods use it", &error))?;
-        users.extend(page.items.iter().filter_map(|pod| {
-            let ways = ways(pod.spec.as_ref()?, secret);
-            let pod = pod.metadata.name.clone()?;
-            (!ways.is_empty()).then_some(User { pod, ways })
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Why {
+    /// RBAC does not allow the list.
+    NotAllowed,
+    /// Anything else.
+    Failed(String),
+}
+
+impl Unknown {
+    fn of(resource: String, error: &kube::Error) -> Self {
+        let why = match error {
+            kube::Error::Api(status) if status.code == 403 => Why::NotAllowed,
+            _ => Why::Failed(CliError::from_kube("cannot list them", error).to_string()),
+        };
+        Self { resource, why }
+    }
+}
+
+/// What is known about the use of a Secret.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Users {
+    /// What uses it, in the order of kinds, then by name.
+    pub(super) known: Vec<User>,
+    unknown: Vec<Unknown>,
+}
+
+impl Users {
+    /// What could not be looked at, a line for each reason; empty where everything was.
+    pub(super) fn unknown(&self, namespace: &str) -> Vec<String> {
+        let not_allowed: Vec<_> =
+            self.unknown.iter().filter(|it| it.why == Why::NotAllowed).map(|it| it.resource.as_str()).collect();
+        let mut lines = Vec::new();
+        if let Some(first) = not_allowed.first() {
+            let check = Right::to("list", first).within(namespace);
+            let others = if not_allowed.len() > 1 { ", and likewise for the others" } else { "" };
+            lines.push(format!("{}: permission denied: check `{check}`{others}", not_allowed.join(", ")));
+        }
+        lines.extend(self.unknown.iter().filter_map(|it| match &it.why {
+            Why::NotAllowed => None,
+            Why::Failed(why) => Some(format!("{}: {why}", it.resource)),
         }));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => break,
-        }
-    }
-    users.sort_by(|one, other| one.pod.cmp(&other.pod));
-    Ok(users)
-}
-
-/// In which ways a pod uses a Secret.
-fn ways(pod: &PodSpec, secret: &str) -> Vec<String> {
-    let mut ways = Vec::new();
-    for volume in pod.volumes.iter().flatten() {
-        let json = serde_json::to_value(volume).unwrap_or_default();
-        if mentions(&json, secret) {
-            ways.push(format!("volume {}", volume.name));
-        }
-    }
-    let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
-    for container in containers {
-        variables(&mut ways, secret, &container.name, container.env.as_deref(), container.env_from.as_deref());
-    }
-    for container in pod.ephemeral_containers.iter().flatten() {
-        variables(&mut ways, secret, &container.name, container.env.as_deref(), container.env_from.as_deref());
-    }
-    if pod.image_pull_secrets.iter().flatten().any(|reference| reference.name == secret) {
-        ways.push("image pulls".to_owned());
-    }
-    ways
-}
-
-fn variables(
-    ways: &mut Vec<String>,
-    secret: &str,
-    container: &str,
-    env: Option<&[EnvVar]>,
-    env_from: Option<&[EnvFromSource]>,
-) {
-    for variable in env.unwrap_or_default() {
-        let source = variable.value_from.as_ref().and_then(|source| source.secret_key_ref.as_ref());
-        if source.is_some_and(|source| source.name == secret) {
-            ways.push(format!("variable {} of container {container}", variable.name));
-        }
-    }
-    let of_secret = |source: &EnvFromSource| source.secret_ref.as_ref().is_some_and(|it| it.name == secret);
-    if env_from.unwrap_or_default().iter().any(of_secret) {
-        ways.push(format!("variables of container {container}"));
+        lines
     }
 }
 
-/// Whether a volume names the Secret, in whichever of its kinds: some two dozen of them may, all in one of these ways.
-fn mentions(volume: &Value, secret: &str) -> bool {
-    match volume {
-        Value::Object(fields) => fields.iter().any(|(key, value)| match (key.as_str(), value) {
-            ("secretName", Value::String(name)) => name == secret,
-            ("secret" | "secretRef" | "nodePublishSecretRef", Value::Object(reference))
-                if reference.get("name").and_then(Value::as_str) == Some(secret) =>
-            {
-                true
+/// What uses a Secret in the namespace, and what could not be looked at.
+pub(super) async fn of_secret(session: &Session, secret: &str) -> Users {
+    let mut users = Users::default();
+    for found in join_all(KINDS.iter().map(|kind| kind.users(session, secret))).await {
+        match found {
+            Ok(mut known) => {
+                known.sort_by(|one, other| one.name.cmp(&other.name));
+                users.known.extend(known);
             }
-            _ => mentions(value, secret),
-        }),
-        Value::Array(items) => items.iter().any(|item| mentions(item, secret)),
-        _ => false,
+            Err(unknown) => users.unknown.push(unknown),
+        }
     }
+    users
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn every_way_of_using_a_secret_is_found() {
-        let env = json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "db", "key": "value"}}},
-            {"name": "db", "value": "db"}]);
-        let pod: PodSpec = serde_json::from_value(json!({
-            "volumes": [
-                {"name": "plain", "secret": {"secretName": "db"}},
-                {"name": "joined", "projected": {"sources": [{"configMap": {"name": "db"}}, {"secret": {"name": "db"}}]}},
-                {"name": "driver", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "db"}}},
-                {"name": "share", "azureFile": {"secretName": "db", "shareName": "s"}},
-                {"name": "other", "secret": {"secretName": "other"}},
-                {"name": "db", "configMap": {"name": "db"}},
-            ],
-            "containers": [{"name": "app", "env": env}, {"name": "side", "envFrom": [{"secretRef": {"name": "db"}}]}],
-            "initContainers": [{"name": "first", "env": env}],
-            "ephemeralContainers": [{"name": "debug", "envFrom": [{"secretRef": {"name": "db"}}]}],
-            "imagePullSecrets": [{"name": "db"}],
-        }))
-        .unwrap();
+    fn what_may_not_be_listed_is_one_line_and_every_other_failure_its_own() {
+        let unknown = |resource: &str, code| {
+            let status = kube::core::Status { code, ..Default::default() };
+            Unknown::of(resource.to_owned(), &kube::Error::Api(Box::new(status)))
+        };
+        let users = Users {
+            known: Vec::new(),
+            unknown: vec![unknown("pods", 403), unknown("jobs.batch", 500), unknown("cronjobs.batch", 403)],
+        };
+        let lines = users.unknown("shop");
         assert_eq!(
-            ways(&pod, "db"),
-            [
-                "volume plain",
-                "volume joined",
-                "volume driver",
-                "volume share",
-                "variable TOKEN of container first",
-                "variable TOKEN of container app",
-                "variables of container side",
-                "variables of container debug",
-                "image pulls",
-            ]
+            lines[0],
+            "pods, cronjobs.batch: permission denied: check `kubectl auth can-i list pods -n shop`, and likewise for the \
+             others"
         );
-        assert_eq!(ways(&pod, "nothing"), [""; 0]);
+        assert!(lines.len() == 2 && lines[1].starts_with("jobs.batch: cannot list them"), "{lines:?}");
     }
 }

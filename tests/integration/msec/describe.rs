@@ -93,7 +93,7 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     assert!(advice[0].starts_with("This cluster has no key that opens spec.value"), "{text}");
     assert_eq!(advice[1], format!("kubectl msec update msec/foreign -n {} --value-stdin", site.namespace));
     assert!(part(&text, "Conditions").iter().any(|line| line.starts_with("Stalled is True")), "{text}");
-    assert_eq!(part(&text, "Used by"), ["nobody: there is no Secret"]);
+    assert_eq!(part(&text, "Used by"), ["nothing: there is no Secret"]);
 
     // The advice helps.
     plugin.run_with(&["update", "msec/foreign", "--value-stdin"], b"hunter2").await.ok();
@@ -125,7 +125,9 @@ async fn what_may_not_be_read_is_unknown_with_the_right_that_it_takes() {
     let ran = limited.run(&["describe", "DB", "--operator-namespace", "default"]).await;
     let text = ran.ok();
     let no = |what: &str, namespace: &str| format!("`kubectl auth can-i {what} -n {namespace}` says no");
-    assert!(part(&text, "Used by")[0].ends_with(&no("list pods", &site.namespace)), "{text}");
+    let used = part(&text, "Used by");
+    let check = format!("permission denied: check `kubectl auth can-i list pods -n {}`", site.namespace);
+    assert!(used.len() == 1 && used[0].starts_with("unknown: pods, ") && used[0].contains(&check), "{text}");
     assert!(part(&text, "Events")[0].ends_with(&no("list events", &site.namespace)), "{text}");
     let right = no("get configmaps/managed-secrets-sealing-key", "default");
     assert!(line(&text, "Source").contains(&format!("(the present one is unknown: {}", "cannot read")), "{text}");

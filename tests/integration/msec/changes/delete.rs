@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -65,8 +65,8 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
     assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
     assert_eq!(
         refused.err,
-        "warning: the Secret db is used by pod/job (variables of container first)\n\
-         warning: the Secret db is used by pod/web (volume credentials)\n\
+        "warning: Secret db is used by pod/job (variables of container first)\n\
+         warning: Secret db is used by pod/web (volume credentials)\n\
          error: msec/db is not deleted: there is no terminal to ask on; see the warnings, and give --yes\n"
     );
     let goes = format!("by the policy in force (Delete), the record {record} and the Secret db go with it\n");
@@ -84,6 +84,102 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
     site.gone(&record).await;
     let absent = plugin.run(&["delete", "DB", "--yes"]).await;
     assert!(absent.error(1).contains("no secret is called DB"), "{absent:?}");
+    operator.stop().await;
+}
+
+/// Creates an object of any kind in the namespace.
+async fn create(site: &Site, (group, version, kind, plural): (&str, &str, &str, &str), name: &str, fields: Value) {
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+    let mut object = DynamicObject::new(name, &resource);
+    object.data = fields;
+    let api = Api::<DynamicObject>::namespaced_with(site.client.clone(), &site.namespace, &resource);
+    api.create(&PostParams::default(), &object).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_uses_a_secret_is_named_before_it_is_deleted() {
+    let (site, operator, plugin) = place("used").await;
+    site.apply("db", json!({"name": "DB", "generate": {}})).await;
+    site.served("db").await;
+    let env = json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "db", "key": "value"}}}]);
+    let container = |more: Value| {
+        let mut container = json!({"name": "app", "image": "example.com/app"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"containers": [container]})
+    };
+    let labelled = |pod: Value| json!({"metadata": {"labels": {"app": "x"}}, "spec": pod});
+    let workload = |more: Value| {
+        let mut spec = json!({
+            "selector": {"matchLabels": {"app": "x"}},
+            "template": labelled(container(json!({"envFrom": [{"secretRef": {"name": "db"}}]}))),
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"spec": spec})
+    };
+    let zero = json!({"replicas": 0});
+    create(&site, ("apps", "v1", "Deployment", "deployments"), "web", workload(zero.clone())).await;
+    create(&site, ("apps", "v1", "StatefulSet", "statefulsets"), "store", workload(zero)).await;
+    // A Deployment makes a ReplicaSet, which is not named beside it.
+    let mut nightly = container(json!({"env": env}));
+    nightly["restartPolicy"] = json!("Never");
+    let template = json!({"spec": {"template": {"spec": nightly}}});
+    create(
+        &site,
+        ("batch", "v1", "CronJob", "cronjobs"),
+        "nightly",
+        json!({"spec": {"schedule": "0 3 * * *", "jobTemplate": template}}),
+    )
+    .await;
+    let pulls = json!({"imagePullSecrets": [{"name": "db"}]});
+    create(&site, ("", "v1", "ServiceAccount", "serviceaccounts"), "puller", pulls).await;
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    create(
+        &site,
+        ("networking.k8s.io", "v1", "Ingress", "ingresses"),
+        "edge",
+        json!({"spec": {"defaultBackend": backend, "tls": [{"secretName": "db"}]}}),
+    )
+    .await;
+    let from = json!({"secretKeyRef": {"name": "db", "key": "value"}});
+    site.apply("follower", json!({"name": "FOLLOWER", "valueFrom": from})).await;
+    site.served("follower").await;
+
+    let users = [
+        "deployment/web (variables of container app)",
+        "statefulset/store (variables of container app)",
+        "cronjob/nightly (variable TOKEN of container app)",
+        "serviceaccount/puller (image pulls)",
+        "ingress/edge (TLS)",
+        "managedsecret/follower (valueFrom)",
+    ];
+    let refused = plugin.run(&["delete", "DB"]).await;
+    let warnings: String = users.iter().map(|user| format!("warning: Secret db is used by {user}\n")).collect();
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.starts_with(&format!("{warnings}error: msec/db is not deleted")), "{refused:?}");
+    let described = plugin.run(&["describe", "DB"]).await.ok();
+    assert!(described.contains(&format!("Used by:\n  {}\n", users.join("\n  "))), "{described}");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_one_secrets_id_and_anothers_name_is_neither() {
+    let (site, operator, plugin) = place("ambiguous").await;
+    plugin.run(&["create", "A", "--generate"]).await.ok();
+    let id = status(&site.get("a").await).id.unwrap();
+    let trap = plugin.run(&["create", &id, "--generate", "--object-name", "trap"]).await;
+    assert!(trap.err.starts_with("warning: ") && trap.err.contains("looks like an id"), "{trap:?}");
+    trap.ok();
+    for command in
+        [&["value"][..], &["get"], &["describe"], &["export"], &["delete", "--yes"], &["update", "--name", "B"]]
+    {
+        let ran = plugin.run(&[command, &[id.as_str()]].concat()).await;
+        let says =
+            format!("{id} is ambiguous: it is the id of msec/a and the name of msec/trap; name the object instead");
+        assert!(ran.error(1).contains(&says), "{command:?}: {ran:?}");
+    }
+    assert_eq!(objects(&site).await, ["a", "trap"]);
+    plugin.run(&["delete", "msec/trap", "--yes"]).await.ok();
+    plugin.run(&["value", &id]).await.ok();
     operator.stop().await;
 }
 
@@ -131,9 +227,16 @@ async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
     let limited = plugin.impersonating(&user);
     let refused = limited.run(&["delete", "DB"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
-    let right = format!("`kubectl auth can-i list pods -n {}` says no", site.namespace);
-    assert!(refused.err.starts_with("warning: it is unknown whether the Secret db is in use: "), "{refused:?}");
-    assert!(refused.err.contains(&right), "{refused:?}");
+    assert!(
+        refused.err.starts_with(&format!(
+            "warning: it is unknown whether Secret db is used by pods, deployments.apps, statefulsets.apps, \
+             daemonsets.apps, replicasets.apps, replicationcontrollers, cronjobs.batch, jobs.batch, serviceaccounts, \
+             ingresses.networking.k8s.io, gateways.gateway.networking.k8s.io: permission denied: check `kubectl auth can-i list pods -n {}`, and likewise for \
+             the others\n",
+            site.namespace
+        )),
+        "{refused:?}"
+    );
     limited.run(&["delete", "DB", "--yes"]).await.ok();
 
     site.apply("db", json!({"name": "DB", "generate": {}, "delivery": "None"})).await;

@@ -62,6 +62,43 @@ async fn each_part_moves_alone_and_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_moved_is_told_also_of_two_changes_in_one_second() {
+    let (site, operator, plugin) = place("hurry").await;
+    plugin.run_with(&["create", "DB"], b"first").await.ok();
+    // More changes than seconds go by, so that two of them share a date.
+    let mut shared_a_date = false;
+    for version in 1..30 {
+        let before = status(&site.get("db").await).updated_date;
+        let out = plugin.run_with(&["update", "DB", "--value-stdin"], format!("value {version}").as_bytes()).await.ok();
+        assert_eq!(lines(&out)[0], format!("version: {version} -> {}", version + 1), "{out}");
+        assert!(!out.contains("nothing moved"), "{out}");
+        shared_a_date |= before == status(&site.get("db").await).updated_date;
+        if shared_a_date {
+            break;
+        }
+    }
+    assert!(shared_a_date, "no two changes fell into one second");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_descriptions_may_begin_with_a_hyphen() {
+    let (site, operator, plugin) = place("hyphen").await;
+    // The namespace before the command: behind -- it would be a name.
+    let run =
+        async |arguments: &[&str]| plugin.kubectl(&[&["msec", "-n", &site.namespace], arguments].concat(), b"").await;
+    run(&["create", "--generate", "--object-name", "db", "--description", "- as in a list", "--", "-DB"]).await.ok();
+    assert_eq!(site.get("db").await.spec.description.as_deref(), Some("- as in a list"));
+    let out = plugin.run(&["update", "msec/db", "--name", "-FOO", "--description", "-"]).await.ok();
+    assert_eq!(lines(&out), ["name: -DB -> -FOO", "description: - as in a list -> -"]);
+    let value = run(&["value", "--", "-FOO"]).await.ok();
+    assert_eq!(site.value("db", "value").await, Some(value));
+    let taken_for_an_option = run(&["value", "-FOO"]).await;
+    assert!(taken_for_an_option.error(2).contains("put -- before a name"), "{taken_for_an_option:?}");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_source_takes_the_place_of_the_old_one() {
     let (site, operator, plugin) = place("source").await;
     site.source("upstream", "followed").await;
