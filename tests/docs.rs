@@ -186,7 +186,8 @@ fn every_flag_and_variable_is_one_of_ours() {
     check(|document| {
         let unknown_flag = |code: &&str| {
             let flag = code.strip_prefix("--").map(|rest| rest.split([' ', '=']).next().unwrap_or_default());
-            flag.is_some_and(|flag| !flags.contains(flag))
+            // Alone, -- ends the options.
+            flag.is_some_and(|flag| !flag.is_empty() && !flags.contains(flag))
         };
         let unknown_variable =
             |code: &&str| code.starts_with("MANAGED_SECRETS_") && !code.ends_with('…') && !variables.contains(*code);
