@@ -5,6 +5,7 @@
 
 pub mod crd;
 mod defaults;
+pub mod encoding;
 pub mod keys;
 pub mod limits;
 pub mod names;

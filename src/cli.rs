@@ -13,9 +13,11 @@ mod connect;
 mod error;
 mod hardening;
 pub mod msec;
+mod prompt;
 mod rights;
 mod seal;
 mod sealing_key;
+mod text;
 mod value;
 mod yaml;
 

@@ -8,6 +8,10 @@ mod hook;
 #[path = "docs/markdown.rs"]
 #[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 mod markdown;
+#[path = "msec/prompt.rs"]
+mod prompt;
+#[path = "msec/remarks.rs"]
+mod remarks;
 #[path = "msec/seal.rs"]
 mod seal;
 #[path = "msec/validate.rs"]

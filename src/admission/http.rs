@@ -178,9 +178,10 @@ impl Webhooks {
             Some(right) => self.access.has(&request.user_info, &request.namespace, right).await,
             None => false,
         };
+        let remark = findings.remark();
         match findings.seal(&self.operator.keyring(), may_read) {
             Ok(outcome) => {
-                let warnings = outcome.unread.iter().map(sealed_afresh).collect();
+                let warnings = outcome.unread.iter().map(sealed_afresh).chain(remark).collect();
                 let replace = outcome.unmoved(&request.object, request.stored()).replace;
                 Answer { replace, warnings, refusal: None }
             }

@@ -127,6 +127,12 @@ impl Findings {
         Ok(Some(Self { namespace: namespace.to_owned(), name: name.to_owned(), value, copy, stored }))
     }
 
+    /// What about the value is seldom meant, for a warning; see [`Plaintext::remark`].
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        self.value.as_ref()?.remark().map(|remark| format!("spec.value: {remark}"))
+    }
+
     /// The right that decides whether stored text may be kept; `None` where there is none to keep.
     #[must_use]
     pub fn right(&self) -> Option<&Right> {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 
-use super::CliError;
 use super::rights::Right;
+use super::{CliError, text};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::crypto::mss1::PublishedKey;
 
@@ -74,7 +74,7 @@ pub(super) fn fingerprint(text: &str) -> Result<String, CliError> {
 
 /// The document in a file.
 pub(super) fn read_file(file: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(file).map_err(|error| CliError::Usage(format!("--public-key {}: {error}", file.display())))
+    text::read(&format!("--public-key {}", file.display()), file)
 }
 
 /// The document in the cluster's ConfigMap.

@@ -21,10 +21,13 @@ pub enum ValueError {
     #[error("must not be empty")]
     Empty,
     /// More characters than a value may have.
-    #[error("must have at most {VALUE_MAX} characters")]
+    #[error(
+        "must have at most {VALUE_MAX} characters; encrypt longer data with a key that you keep as a secret, and store \
+         the ciphertext elsewhere"
+    )]
     TooLong,
     /// Not text.
-    #[error("must be valid UTF-8")]
+    #[error("must be valid UTF-8; encode binary data as base64, and decode it where it is used")]
     NotUtf8,
 }
 
@@ -75,6 +78,33 @@ impl Plaintext {
         &self.0
     }
 
+    /// What about this value is seldom meant, as words that follow `the value`; `None` where there is nothing to say.
+    ///
+    /// Such a value is allowed, and is kept as it is. Most come from `echo`, from an editor, or from YAML's `|`, and the
+    /// program that gets them refuses a password that looks right. The words depend on the kind of the finding alone:
+    /// they repeat no part of the value and do not tell its length.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        // A `Plaintext` is UTF-8.
+        let text = std::str::from_utf8(&self.0).unwrap_or_default();
+        let mut found = Vec::new();
+        if text.starts_with('\u{feff}') {
+            found.push("begins with a byte-order mark");
+        }
+        if text.contains('\0') {
+            found.push("contains NUL, which no environment variable can hold");
+        }
+        if text.ends_with(['\n', '\r']) {
+            // A PEM file ends in one, and programs expect it (RFC 7468).
+            if !is_pem(text) {
+                found.push("ends in a line break, which `printf %s` and YAML's `|-` leave out");
+            }
+        } else if text.ends_with(char::is_whitespace) {
+            found.push("ends in white space");
+        }
+        (!found.is_empty()).then(|| format!("{}; it is kept as it is", found.join(", and ")))
+    }
+
     /// Whether both are the same value; the time taken depends on lengths only.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
@@ -92,6 +122,12 @@ impl fmt::Debug for Plaintext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Plaintext(…)")
     }
+}
+
+/// Whether a text is PEM: it begins with `-----BEGIN ` and its last line begins with `-----END `.
+fn is_pem(text: &str) -> bool {
+    let last = text.trim_end().lines().next_back().unwrap_or_default();
+    text.starts_with("-----BEGIN ") && last.starts_with("-----END ") && last.ends_with("-----")
 }
 
 fn check_length(characters: usize) -> Result<(), ValueError> {
@@ -132,7 +168,40 @@ mod tests {
         let value = Plaintext::new(Zeroizing::new(b"hunter2".to_vec())).unwrap();
         assert_eq!(format!("{value:?}"), "Plaintext(…)");
         let wrong = check(&[b'h'; 4321]).unwrap_err();
-        assert_eq!(wrong.to_string(), "must have at most 3500 characters");
+        assert!(wrong.to_string().starts_with("must have at most 3500 characters; "), "{wrong}");
+        assert!(ValueError::NotUtf8.to_string().contains("base64"));
+    }
+
+    #[test]
+    fn what_is_seldom_meant_is_remarked_without_the_value() {
+        let pem = "-----BEGIN KEY-----\nhunter2\n-----END KEY-----\n";
+        for (text, expected) in [
+            ("hunter2", &[][..]),
+            ("hunter2\nhunter2", &[]),
+            (" hunter2", &[]),
+            ("hunter2\u{feff}", &[]),
+            (pem, &[]),
+            (&pem.replace('\n', "\r\n"), &[]),
+            (&pem[1..], &["ends in a line break"]),
+            ("-----BEGIN KEY-----\n", &["ends in a line break"]),
+            ("hunter2\n", &["ends in a line break"]),
+            ("hunter2\r\n", &["ends in a line break"]),
+            ("hunter2 \r", &["ends in a line break"]),
+            ("\n", &["ends in a line break"]),
+            ("hunter2 ", &["ends in white space"]),
+            ("hunter2\t", &["ends in white space"]),
+            ("hunter2\u{a0}", &["ends in white space"]),
+            ("\u{feff}hunter2", &["begins with a byte-order mark"]),
+            ("hun\0ter2", &["contains NUL"]),
+            ("\u{feff}hun\0ter2\n", &["begins with a byte-order mark", "contains NUL", "ends in a line break"]),
+        ] {
+            let remark = Plaintext::new(Zeroizing::new(text.into())).unwrap().remark();
+            assert_eq!(remark.is_none(), expected.is_empty(), "{text:?}: {remark:?}");
+            let remark = remark.unwrap_or_default();
+            assert!(expected.iter().all(|part| remark.contains(part)), "{text:?}: {remark}");
+            assert_eq!(remark.matches(", and ").count() + 1, expected.len().max(1), "{text:?}: {remark}");
+            assert!(!remark.contains("hunter"), "{remark}");
+        }
     }
 
     #[test]

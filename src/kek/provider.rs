@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
+use crate::api::encoding::{is_utf16, without_byte_order_mark};
 use crate::crypto::Kek;
 
 /// Who holds the KEK that new seeds are wrapped by. Seeds wrapped by the other one are opened all the same.
@@ -31,6 +32,12 @@ pub enum KekFileError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It is text in an encoding that is not read.
+    #[error("the KEK file {path} must be UTF-8 or 32 bytes, not UTF-16", path = path.display())]
+    Utf16 {
+        /// The file.
+        path: PathBuf,
+    },
     /// Its content is no KEK.
     #[error(
         "the KEK file {path} must hold 32 random bytes, as they are or in base64 \
@@ -49,12 +56,15 @@ impl Provider {
     /// What the provider is called in a keyring when it is [`Provider::File`].
     pub const FILE: &str = "file";
 
-    /// Reads a KEK file: 32 bytes, or their base64 with or without a line end.
+    /// Reads a KEK file: 32 bytes, or their base64 with or without a line end or a byte-order mark.
     pub fn file(path: &Path) -> Result<Self, KekFileError> {
         let content = std::fs::read(path)
             .map(Zeroizing::new)
             .map_err(|source| KekFileError::Read { path: path.to_owned(), source })?;
-        parse(&content).map(Self::File).ok_or_else(|| KekFileError::Content { path: path.to_owned() })
+        parse(&content).map(Self::File).ok_or_else(|| {
+            let path = path.to_owned();
+            if is_utf16(&content) { KekFileError::Utf16 { path } } else { KekFileError::Content { path } }
+        })
     }
 }
 
@@ -64,7 +74,7 @@ fn parse(content: &[u8]) -> Option<Kek> {
         let is_text = content.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
         return if is_text { None } else { Kek::new(content).ok() };
     }
-    let decoded = Zeroizing::new(BASE64_STANDARD.decode(content.trim_ascii()).ok()?);
+    let decoded = Zeroizing::new(BASE64_STANDARD.decode(without_byte_order_mark(content).trim_ascii()).ok()?);
     Kek::new(&decoded).ok()
 }
 
@@ -78,7 +88,11 @@ mod tests {
         let bytes: Vec<u8> = (100..132).collect();
         let id = Kek::new(&bytes).unwrap().key_id();
         let text = BASE64_STANDARD.encode(&bytes);
-        for content in [bytes.clone(), text.clone().into_bytes(), format!("{text}\n").into_bytes()] {
+        let texts = [text.clone(), format!("{text}\n"), format!("\u{feff}{text}\r\n")].map(String::into_bytes);
+        // Random bytes may begin as UTF-16 does.
+        let random = [&[0xff, 0xfe][..], &bytes[2..]].concat();
+        assert!(parse(&random).is_some());
+        for content in texts.into_iter().chain([bytes.clone()]) {
             assert_eq!(parse(&content).unwrap().key_id(), id);
         }
         for content in [
@@ -101,6 +115,11 @@ mod tests {
         let content = Provider::file(&path).unwrap_err().to_string();
         std::fs::remove_file(&path).unwrap();
         assert!(content.contains("must hold 32 random bytes") && !content.contains("hunter2"), "{content}");
+        let text: Vec<u8> = "hunter2\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, text).unwrap();
+        let encoded = Provider::file(&path).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(encoded.ends_with("must be UTF-8 or 32 bytes, not UTF-16"), "{encoded}");
         let read = Provider::file(&path).unwrap_err().to_string();
         assert!(read.contains(&path.display().to_string()) && read.contains("cannot be read"), "{read}");
     }

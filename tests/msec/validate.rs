@@ -161,7 +161,7 @@ fn what_is_no_text_is_passed_over_unless_it_was_named_or_concerns_secrets() {
     for text in [latin1, utf16, b"kind: Secret\nstringData: {a: \xfc}\n".to_vec()] {
         write(&text);
         let ran = check(&["x.yaml"]);
-        assert!(ran.code == 1 && ran.out.ends_with(": error: must be UTF-8\n") && !ran.out.contains(CANARY), "{ran:?}");
+        assert!(ran.code == 1 && ran.out.contains(": error: must be UTF-8") && !ran.out.contains(CANARY), "{ran:?}");
     }
 }
 

@@ -11,6 +11,7 @@
 //! where somebody's kubectl pointed. With `--public-key`, nothing is asked of a cluster.
 
 mod from_secret;
+mod names;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -70,6 +71,10 @@ pub struct SealArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "files")]
     pub from_secret: Option<PathBuf>,
 
+    /// File with names for them, where the derived ones do not fit: lines of SECRET/KEY NAME [OBJECT]
+    #[arg(long, value_name = "FILE", requires = "from_secret")]
+    pub names: Option<PathBuf>,
+
     /// Have them take over the Secrets that exist on the cluster (target.adoption: IfUnowned)
     #[arg(long, requires = "from_secret")]
     pub adopt: bool,
@@ -106,6 +111,8 @@ pub(super) struct Job {
     value: Plaintext,
     /// What people call the object.
     called: String,
+    /// What about the value is seldom meant, and where it stands.
+    remark: Option<Problem>,
 }
 
 fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
@@ -220,7 +227,8 @@ fn job(
         SealScope::Cluster => Scope::Cluster,
     };
     let called = object.called(scope.namespace());
-    Ok(Job { node, scope, value, called })
+    let remark = value.remark().map(|remark| problem("spec.value", &remark));
+    Ok(Job { node, scope, value, called, remark })
 }
 
 /// Writes all files, or prints the one; says what was sealed.
@@ -244,6 +252,9 @@ fn write(done: &[(&Source, Option<String>, &Vec<Job>)], stdout: bool) -> Result<
             print(after.as_deref().unwrap_or(&source.text))?;
         }
         for job in *jobs {
+            if let Some(remark) = &job.remark {
+                eprintln!("note: {}", remark.in_file(&source.name));
+            }
             let line = format!("{}: sealed {}\n", source.name, job.called);
             if to_stderr { eprint!("note: {line}") } else { said.push_str(&line) }
         }

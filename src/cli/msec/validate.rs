@@ -162,7 +162,10 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
             source.named = false;
         }
     }
-    let findings = check(&sources, &wanted);
+    let (findings, remarks) = check(&sources, &wanted);
+    for remark in remarks {
+        eprintln!("note: {remark}");
+    }
     print(&match args.output {
         Report::Text => report::text(&findings),
         Report::Json => report::json(&findings)?,
@@ -182,9 +185,9 @@ fn keys(args: &ValidateArgs) -> Result<Vec<PublishedKey>, CliError> {
     args.public_key.iter().map(key).collect()
 }
 
-/// Everything that is wrong, file by file, in the order of the text.
-fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
-    let (mut findings, mut given) = (Vec::new(), Given::default());
+/// Everything that is wrong, file by file, in the order of the text; and what about plain values is seldom meant.
+fn check(sources: &[Source], wanted: &Wanted<'_>) -> (Vec<Finding>, Vec<String>) {
+    let (mut findings, mut remarks, mut given) = (Vec::new(), Vec::new(), Given::default());
     // What cannot be read may hold what is checked here, where it has one of these.
     let words = if wanted.no_secrets { &[GROUP, KIND, "Secret"][..] } else { &[GROUP, KIND] };
     for source in sources {
@@ -195,6 +198,7 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
                 .flat_map(|object| {
                     let mut problems = of_object(&stream, object, wanted);
                     problems.extend(given.twice(source, &stream, object, wanted));
+                    remarks.extend(remark(&stream, object, wanted).map(|remark| remark.in_file(&source.name)));
                     problems
                 })
                 .collect(),
@@ -204,7 +208,16 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> Vec<Finding> {
         problems.sort_by_key(|problem| problem.place);
         findings.extend(problems.into_iter().map(|problem| Finding { file: source.name.clone(), problem }));
     }
-    findings
+    (findings, remarks)
+}
+
+/// What about an object's plain value is seldom meant. Where plain values are findings, they are to be sealed, and that
+/// says it.
+fn remark(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Option<Problem> {
+    let Ok(Held::Plain { text, .. }) = stream.held(object) else { return None };
+    let value = Plaintext::new(Zeroizing::new(text.as_bytes().to_vec())).ok()?;
+    let remark = value.remark().filter(|_| wanted.allow_plaintext && object.kind == Kind::ManagedSecret)?;
+    Some(stream.problem(object, Rule::Field, VALUE, &remark))
 }
 
 /// What is wrong with one object.

@@ -34,6 +34,33 @@ async fn refusals_name_the_field_and_the_rule_and_not_the_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn warnings_tell_what_is_seldom_meant_about_a_value_and_not_the_value() {
+    const CANARY: &str = "c4n4ry";
+    let premises = Premises::new("remarks").await;
+    let operator = premises.start(premises.setup()).await;
+    for (name, value, expected) in [
+        ("fine", CANARY.to_owned(), None),
+        ("pem", format!("-----BEGIN KEY-----\n{CANARY}\n-----END KEY-----\n"), None),
+        ("line", format!("{CANARY}\n"), Some("spec.value: ends in a line break")),
+        ("blank", format!("{CANARY} "), Some("spec.value: ends in white space")),
+        ("mark", format!("\u{feff}{CANARY}"), Some("spec.value: begins with a byte-order mark")),
+        ("nul", format!("{CANARY}\0"), Some("spec.value: contains NUL")),
+    ] {
+        let spec = json!({"name": name.to_uppercase(), "value": value});
+        let manifest = premises.manifest(name, &spec);
+        // Both times: the manifest that holds it is still there.
+        for _ in 0..2 {
+            let said = Premises::ok(&premises.kubectl(&["apply", "-f", "-"], &manifest).await);
+            assert_eq!(said.contains("Warning"), expected.is_some(), "{said}");
+            assert!(expected.is_none_or(|expected| said.contains(expected)), "{said}");
+            assert!(!said.contains(CANARY), "{said}");
+        }
+        premises.site.delivers(name, "value", &value).await;
+    }
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn warnings_tell_what_will_wait_and_refuse_nothing() {
     let premises = Premises::new("warnings").await;
     let operator = premises.start(premises.setup()).await;

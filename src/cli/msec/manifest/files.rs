@@ -16,7 +16,9 @@ use zeroize::Zeroizing;
 
 use super::problem::Place;
 use super::{Problem, Rule, Stream};
+use crate::api::encoding::is_utf16;
 use crate::cli::CliError;
+use crate::cli::text::not_utf8;
 
 /// Ends of the names of manifests, as kubectl has them.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
@@ -43,8 +45,9 @@ pub(in crate::cli::msec) struct Source {
     pub(in crate::cli::msec) named: bool,
     /// Its text.
     pub(in crate::cli::msec) text: Zeroizing<String>,
-    /// Where it is no text: there, and behind it, characters that replace others stand in `text`.
-    pub(in crate::cli::msec) no_text: Option<Place>,
+    /// Where it is not UTF-8, and what must be said of that: from there on, characters that replace others stand in
+    /// `text`.
+    pub(in crate::cli::msec) no_text: Option<(Place, &'static str)>,
 }
 
 impl FileArgs {
@@ -133,13 +136,16 @@ impl Source {
             None => io::stdin().lock().read_to_end(&mut bytes),
         };
         read.map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
+        let rule = not_utf8(&bytes);
         let (text, no_text) = match String::from_utf8(std::mem::take(&mut *bytes)) {
+            // Without its byte-order mark, UTF-16 is UTF-8 with NUL in it.
+            Ok(text) if is_utf16(text.as_bytes()) => (text, Some((Place { line: 1, column: 1 }, rule))),
             Ok(text) => (text, None),
             Err(error) => {
                 let end = error.utf8_error().valid_up_to();
                 let bytes = Zeroizing::new(error.into_bytes());
                 let line = bytes.iter().take(end).filter(|byte| **byte == b'\n').count() + 1;
-                (String::from_utf8_lossy(&bytes).into_owned(), Some(Place { line, column: 1 }))
+                (String::from_utf8_lossy(&bytes).into_owned(), Some((Place { line, column: 1 }, rule)))
             }
         };
         Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text), no_text })
@@ -154,9 +160,8 @@ impl Source {
 
     /// What it holds.
     pub(in crate::cli::msec) fn stream(&self) -> Result<Stream<'_>, Problem> {
-        if let Some(place) = self.no_text {
-            let message = "must be UTF-8".to_owned();
-            return Err(Problem { place, rule: Rule::Syntax, field: String::new(), message });
+        if let Some((place, message)) = self.no_text {
+            return Err(Problem { place, rule: Rule::Syntax, field: String::new(), message: message.to_owned() });
         }
         Stream::read(&self.text)
     }

@@ -3,23 +3,26 @@
 //! One ManagedSecret delivers one key of one Secret. So a Secret with one key becomes one that delivers it at its old
 //! place, and pods keep working; of a Secret with several keys, each gets a ManagedSecret and a Secret of its own, and
 //! pods must mount those. Labels and annotations are not carried over: what a GitOps tool tracks by them is the Secret.
+//!
+//! Names are derived, and `--names` overrides them. Two values never get one name: applied, the last one would win.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::super::session::ClusterArgs;
+use super::names::{Names, Taken};
 use super::{SealArgs, key, refusal};
 use crate::api::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, GROUP, KIND, VERSION};
 use crate::api::validate;
 use crate::cli::msec::manifest::files::{Source, is_standard_input};
 use crate::cli::msec::manifest::{Kind, Object, Problem, Rule, Stream};
 use crate::cli::seal::sealed;
-use crate::cli::{CliError, SealScope, print, yaml};
+use crate::cli::{CliError, SealScope, print, value, yaml};
 use crate::crypto::Plaintext;
 
 /// A ManagedSecret without its value, and the value.
@@ -28,6 +31,8 @@ struct Draft {
     value: Plaintext,
     /// `namespace/name` of the Secret, for notes.
     from: String,
+    /// Its key, for notes.
+    key: String,
     /// Whether the Secret has other keys.
     one_of_several: bool,
 }
@@ -36,16 +41,26 @@ struct Draft {
 pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Result<(), CliError> {
     let source = Source::read((!is_standard_input(file)).then_some(file), true)?;
     let stream = source.stream().map_err(|problem| refusal(&source.name, &[problem]))?;
-    let (mut drafts, mut problems) = (Vec::new(), Vec::new());
+    let mut names = args.names.as_deref().map(Names::read).transpose()?.unwrap_or_default();
+    let namespace = cluster.namespace.as_deref();
+    let (mut drafts, mut problems, mut taken) = (Vec::new(), Vec::new(), Taken::default());
+    for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
+        taken.claim(&object.json, namespace, &format!("ManagedSecret {}", object.called(namespace)));
+    }
     for object in stream.objects.iter().filter(|object| object.kind == Kind::Secret) {
-        match drafts_of(&stream, object, cluster.namespace.as_deref(), args) {
-            Ok(more) => drafts.extend(more),
+        match drafts_of(&stream, object, namespace, args, &mut names) {
+            Ok(more) => {
+                let clash = more.iter().find_map(|draft| taken.claim(&draft.object, None, &by(&stream, object, draft)));
+                problems.extend(clash.map(|clash| stream.problem(object, Rule::DuplicateName, "data", &clash)));
+                drafts.extend(more);
+            }
             Err(more) => problems.extend(more),
         }
     }
     if !problems.is_empty() {
         return Err(refusal(&source.name, &problems));
     }
+    names.all_used()?;
     if drafts.is_empty() {
         return Err(CliError::Usage(format!("{}: there is no Secret with data in it", source.name)));
     }
@@ -59,6 +74,7 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
         let namespace = namespace.filter(|_| args.scope != SealScope::Cluster);
         let scope = args.scope.of(namespace, scoped.then_some(name.as_str()))?;
         object["spec"]["value"] = Value::from(sealed(&key, &scope, &draft.value)?);
+        value::remark(&format!("{from}, key {}: the value", draft.key), &draft.value);
         if draft.one_of_several {
             eprintln!("note: {from} has several keys: pods that mount it must mount the Secret {name}, too");
         } else if !args.adopt {
@@ -69,12 +85,18 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
     print(&yaml::stream(&objects)?)
 }
 
+/// What a draft is made of, for people who look for it in a long file.
+fn by(stream: &Stream<'_>, secret: &Object, draft: &Draft) -> String {
+    format!("{}, key {} (line {})", draft.from, draft.key, stream.place(secret, "").line)
+}
+
 /// One ManagedSecret for each key of a Secret, or why there is none.
 fn drafts_of(
     stream: &Stream<'_>,
     secret: &Object,
     namespace: Option<&str>,
     args: &SealArgs,
+    names: &mut Names,
 ) -> Result<Vec<Draft>, Vec<Problem>> {
     let mut problems = secret.problems.clone();
     let problem = |field: &str, message: String| stream.problem(secret, Rule::Field, field, &message);
@@ -106,24 +128,25 @@ fn drafts_of(
         problems.push(problem("immutable", format!("must not be true to be taken over with --adopt ({from})")));
     }
     let type_ = secret.json.get("type").and_then(Value::as_str).unwrap_or(DEFAULT_TARGET_TYPE);
-    let (mut drafts, mut names) = (Vec::new(), BTreeMap::new());
+    let mut drafts = Vec::new();
     for (key, value) in values {
-        let name = if several { object_name(name, key) } else { name.to_owned() };
-        if let Some(other) = names.insert(name.clone(), key) {
-            let text =
-                format!("must have keys of which each gives another name: {other} and {key} both give {name} ({from})");
-            problems.push(problem("data", text));
-        }
-        let object = object(&name, namespace, key, type_, args.adopt);
+        let given = names.of(namespace, name, key);
+        let derived = if several { object_name(name, key) } else { name.to_owned() };
+        let called = given.as_ref().and_then(|given| given.object.clone()).unwrap_or(derived);
+        let secret_name = given.map_or_else(|| secret_name(&called), |given| given.secret);
+        // The only key is delivered where it is now; each of several to a Secret of its own.
+        let target = (!several && called != name).then_some(name);
+        let object = object(&called, &secret_name, namespace, &target_of(target, key, type_, args.adopt));
         let mut tried = object.clone();
         // The value is no part of it yet.
         tried["spec"]["generate"] = json!({});
         for violation in validate(&tried) {
-            let rule = format!("`{}` {} ({from}, key {key})", violation.path, violation.message);
+            let way_out = if NAMES.contains(&violation.path.as_str()) { "; --names gives it another name" } else { "" };
+            let rule = format!("`{}` {} ({from}, key {key}){way_out}", violation.path, violation.message);
             let field = if violation.path == "spec.target.type" { "type" } else { "data" };
             problems.push(problem(field, rule));
         }
-        drafts.push(Draft { object, value, from: from.clone(), one_of_several: several });
+        drafts.push(Draft { object, value, from: from.clone(), key: key.clone(), one_of_several: several });
     }
     if problems.is_empty() { Ok(drafts) } else { Err(problems) }
 }
@@ -152,26 +175,38 @@ fn data(secret: &Object) -> impl Iterator<Item = (&'static str, &String, Bytes)>
     )
 }
 
-fn object(name: &str, namespace: Option<&str>, key: &str, type_: &str, adopt: bool) -> Value {
-    let mut target = json!({});
+/// Fields whose rules a derived name can break.
+const NAMES: [&str; 3] = ["metadata.name", "spec.name", "spec.target.name"];
+
+/// What of `spec.target` differs from its defaults.
+fn target_of(name: Option<&str>, key: &str, type_: &str, adopt: bool) -> Value {
+    let mut target = Map::new();
+    let mut set = |field: &str, value: &str| target.insert(field.to_owned(), json!(value));
+    if let Some(name) = name {
+        set("name", name);
+    }
     if key != DEFAULT_TARGET_KEY {
-        target["key"] = json!(key);
+        set("key", key);
     }
     if type_ != DEFAULT_TARGET_TYPE {
-        target["type"] = json!(type_);
+        set("type", type_);
     }
     if adopt {
-        target["adoption"] = json!("IfUnowned");
+        set("adoption", "IfUnowned");
     }
+    Value::Object(target)
+}
+
+fn object(name: &str, secret_name: &str, namespace: Option<&str>, target: &Value) -> Value {
     let mut object = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"), "kind": KIND,
-        "metadata": {"name": name}, "spec": {"name": secret_name(name)},
+        "metadata": {"name": name}, "spec": {"name": secret_name},
     });
     if let Some(namespace) = namespace {
         object["metadata"]["namespace"] = json!(namespace);
     }
-    if target != json!({}) {
-        object["spec"]["target"] = target;
+    if *target != json!({}) {
+        object["spec"]["target"] = target.clone();
     }
     object
 }
