@@ -79,7 +79,7 @@ pub(super) fn hidden(prompt: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, Pro
         terminal.skip_paste();
         terminal.discard_input();
     }
-    drop(terminal.show_line_break());
+    terminal.leave_line();
     read.and_then(|()| line.take().map_err(PromptError::Refused))
 }
 
@@ -172,8 +172,11 @@ impl Terminal {
         (&self.output).write_all(format!("{marks}{prompt}").as_bytes())
     }
 
-    fn show_line_break(&self) -> io::Result<()> {
-        (&self.output).write_all(b"\n")
+    /// Ends what [`Terminal::show`] began.
+    fn leave_line(&self) {
+        let marks = if self.marks_pastes { MARK_PASTES.1 } else { "" };
+        // It can fail only where the terminal is gone.
+        let _ = (&self.output).write_all(format!("{marks}\n").as_bytes());
     }
 
     fn has_input(&self) -> io::Result<bool> {
@@ -192,10 +195,7 @@ impl Terminal {
         if tcgetpgrp(&self.input).is_ok_and(|foreground| foreground != getpgrp()) {
             return;
         }
-        if self.marks_pastes {
-            // Where the terminal is gone, there is nothing to put back.
-            let _ = (&self.output).write_all(MARK_PASTES.1.as_bytes());
-        }
+        // Where the terminal is gone, there is nothing to put back.
         let _ = tcsetattr(&self.input, OptionalActions::Now, &self.before);
     }
 }
@@ -252,12 +252,13 @@ impl Signals {
         let ending = self.ending.swap(0, Ordering::SeqCst);
         if ending != 0 {
             terminal.discard_input();
+            terminal.leave_line();
             terminal.put_back();
-            drop(terminal.show_line_break());
             low_level::emulate_default_handler(i32::try_from(ending).unwrap_or(SIGTERM))?;
         }
         // Nobody could continue a session leader's group: POSIX ignores the key there.
         if self.stop.swap(false, Ordering::SeqCst) && getsid(None)? != getpgrp() {
+            terminal.leave_line();
             terminal.put_back();
             low_level::emulate_default_handler(SIGTSTP)?;
             self.resumed.store(true, Ordering::SeqCst);
@@ -265,7 +266,6 @@ impl Signals {
         if self.resumed.swap(false, Ordering::SeqCst) {
             // The shell had the terminal meanwhile.
             terminal.hide()?;
-            terminal.show_line_break()?;
             terminal.show(prompt)?;
         }
         Ok(())

@@ -27,9 +27,10 @@ async fn a_value_comes_from_standard_input_or_a_file_or_is_generated() {
         ran.ok(),
         format!("managedsecret.managedsecrets.dev/weather-api-key created\nid {}, version 1\n", id(&object))
     );
-    // No terminal, no progress; but which key it was.
+    // No terminal, no progress; but which key it was, and that the value ends in a line break.
     assert!(ran.err.starts_with("note: sealing with the public key of SHA-256 "), "{}", ran.err);
-    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert!(ran.err.contains("\nnote: the value ends in a line break"), "{}", ran.err);
+    assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
     assert_eq!(site.value("weather-api-key", "value").await.as_deref(), Some(value));
     assert_eq!((object.spec.name.as_str(), object.spec.description()), ("WEATHER_API_KEY", "Wetter"));
     let managers: Vec<_> =
