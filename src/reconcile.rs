@@ -13,6 +13,7 @@
 //! world as it is and goes on from there.
 
 pub mod act;
+pub mod altered;
 pub mod cluster;
 pub mod conditions;
 pub mod decide;

@@ -11,6 +11,7 @@ mod markdown;
 mod integration {
     mod admission;
     mod adoption;
+    mod altering;
     mod borrowed_rights;
     mod canary;
     mod command;

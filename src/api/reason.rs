@@ -122,6 +122,10 @@ reasons! {
     /// The API server, or an admission policy of someone else, refused the write; the message says why. `Stalled` means
     /// that the same write will be refused again: change what the message names. It is tried again.
     WriteRefused,
+    /// An admission policy or webhook of someone else changes what the operator writes; the message names the Secret and
+    /// the field. Exclude Secrets with the label `managedsecrets.dev/role` from it, or write in the spec what it wants.
+    /// What is delivered stays delivered. It is tried again with growing waits, at least every six minutes.
+    AlteredByAdmission,
     /// The API server failed or could not be reached. It is tried again.
     ApiUnavailable,
     /// The operator lacks a right that it needs; the message says which. Apply the roles that come with the operator.

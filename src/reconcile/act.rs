@@ -14,6 +14,7 @@ use serde_json::json;
 use tracing::{debug, info, warn};
 
 use super::{
+    altered::{Altered, Field, Intent, Part},
     cluster::Cluster,
     conditions::READY,
     decide::{self, Bytes, Finish, Read, RecordWrite, Slot, Step, TargetWrite, Why, Write},
@@ -181,7 +182,10 @@ impl Actor<'_> {
         let mut annotations = write.meta.annotations();
         annotations.insert(ANNO_COMMITMENT.to_owned(), mac::commitment_text(&commitment));
         annotations.insert(ANNO_MAC.to_owned(), mac);
-        let labels = BTreeMap::from([(LABEL_ROLE, ROLE_RECORD), (LABEL_ID, write.meta.id.as_str())]);
+        let labels = BTreeMap::from(
+            [(LABEL_ROLE, ROLE_RECORD), (LABEL_ID, &write.meta.id)]
+                .map(|(key, text)| (key.to_owned(), text.to_owned())),
+        );
         let body = json!({
             "metadata": {
                 "labels": labels,
@@ -192,7 +196,26 @@ impl Actor<'_> {
             "data": {RECORD_DATA_KEY: BASE64_STANDARD.encode(sealed.as_bytes())},
         });
         let name = write.meta.object_name();
-        let live = self.cluster.apply_secret(&name, &write.slot, body).await?;
+        // A record that only the cache shows may have been immutable before.
+        let mutable = world.present(&name).is_none_or(|seen| seen.live && !seen.view.immutable);
+        let live = match self.cluster.apply_secret(&name, &write.slot, body).await {
+            Ok(live) => live,
+            Err(failure) => return stopped(world, &name, Part::Record, failure),
+        };
+        let intent = Intent {
+            labels: &labels,
+            annotations: &annotations,
+            owner: write.owner_reference.then_some(world.own.uid.as_str()),
+            key: RECORD_DATA_KEY,
+            value: sealed.as_bytes(),
+            type_: Some(TYPE_RECORD),
+            mutable,
+        };
+        let part = if write.slot == Slot::Free { Part::NewRecord } else { Part::Record };
+        if let Some(field) = intent.changed_in(&live) {
+            self.altered(world, Altered { secret: name, part, field }, live.view);
+            return Ok(());
+        }
         info!(record = name, ?why, version = write.meta.version, bytes = ?write.bytes, "record written");
         if why == Why::TakenOver {
             let note = format!("record {name} of an earlier ManagedSecret is taken over: id, dates and version go on");
@@ -258,8 +281,21 @@ impl Actor<'_> {
             body["type"] = json!(type_);
         }
         let before = world.present(&write.name).map(|seen| (seen.view.clone(), seen.live));
-        let live = match self.cluster.apply_secret(&write.name, &write.slot, body).await {
-            Ok(live) => live,
+        let intent = Intent {
+            labels: &write.labels,
+            annotations: &write.annotations,
+            owner: write.owner_reference.then_some(world.own.uid.as_str()),
+            key: &write.key,
+            value: value.as_bytes(),
+            type_: write.type_.as_deref(),
+            // While it holds the right value, an immutable target is as good as another.
+            mutable: false,
+        };
+        let (live, changed) = match self.cluster.apply_secret(&write.name, &write.slot, body).await {
+            Ok(live) => {
+                let changed = intent.changed_in(&live);
+                (live, changed)
+            }
             Err(Failure::Invalid(fields)) => {
                 // The type may be another, or the Secret immutable: a live look tells. What still is refused then, is
                 // refused for good.
@@ -281,17 +317,24 @@ impl Actor<'_> {
                 world.refused = Some(Refused { secret: write.name.clone(), problem });
                 return Ok(());
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => return stopped(world, &write.name, Part::Target, failure),
         };
         let moved = before.as_ref().is_none_or(|(view, _)| view.resource_version != live.view.resource_version);
         info!(secret = write.name, ?why, version, changed = moved, "target written");
+        if changed.as_ref().is_none_or(|field| !field.undelivered) {
+            let resource_version = live.view.resource_version.clone();
+            world.holds = Some(Holds { uid: live.view.uid.clone(), resource_version, version });
+        }
+        if let Some(field) = changed {
+            let altered = Altered { secret: write.name.clone(), part: Part::Target, field };
+            self.altered(world, altered, live.view);
+            return Ok(());
+        }
         if why == Why::Drift && moved {
             let who = before.and_then(|(view, _)| view.other_manager).unwrap_or_else(|| "somebody".to_owned());
             let note = format!("Secret {} was changed, unlabelled or deleted by {who}, and is put right", write.name);
             self.events.say(&world.own, Reason::TargetDriftCorrected, "Repair", true, &note);
         }
-        world.holds =
-            Some(Holds { uid: live.view.uid.clone(), resource_version: live.view.resource_version.clone(), version });
         // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
         world.repaired |= why == Why::Drift;
         self.written(world, live.view);
@@ -412,6 +455,15 @@ impl Actor<'_> {
         }
     }
 
+    /// A write came back other than it was sent.
+    fn altered(&self, world: &mut World, altered: Altered, view: SecretView) {
+        let Altered { secret, field, .. } = &altered;
+        warn!(secret, field = field.path(), "admission control of others changes what is written");
+        world.altered = Some(altered);
+        world.repaired = true;
+        self.written(world, view);
+    }
+
     fn written(&self, world: &mut World, view: SecretView) {
         self.index().put_secret(&world.own.namespace, view.clone(), Some(Instant::now()));
         let credence = Credence::for_object(&view, &world.own, self.keyring);
@@ -421,6 +473,14 @@ impl Actor<'_> {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A write that failed: because others changed it before our own policy saw it, or for another reason.
+fn stopped(world: &mut World, secret: &str, part: Part, failure: Failure) -> Result<(), Failure> {
+    let Some(field) = Field::behind(&failure) else { return Err(failure) };
+    world.altered = Some(Altered { secret: secret.to_owned(), part, field });
+    world.repaired = true;
+    Ok(())
 }
 
 fn owner_references(own: &Own, wanted: bool) -> serde_json::Value {

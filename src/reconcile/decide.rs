@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    altered::{self, Part},
     conditions::{self, UNSEEN_RETRY, Verdict},
     delivery::{self, Action, Leftover},
     record::{RecordMeta, Source},
@@ -189,6 +190,8 @@ pub enum Why {
     Moved,
     /// It is what an interrupted rename left.
     Leftover,
+    /// Admission control of others changed it on its way, so it is not what was written.
+    Altered,
 }
 
 /// The end of a pass.
@@ -251,18 +254,41 @@ fn next(world: &World) -> Result<Step, Step> {
     if let Some(violation) = own.violations.first() {
         return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
     }
+    if let Some(altered) = world.altered.as_ref().filter(|altered| altered.part != Part::Target) {
+        if altered.part == Part::NewRecord
+            && let Some(seen) = world.present(&altered.secret)
+        {
+            let (name, slot) = (altered.secret.clone(), Slot::over(&seen.view));
+            return Ok(write(Write::Delete { name, slot, why: Why::Altered }));
+        }
+        return Ok(again(report(world, None, &altered.verdict())));
+    }
     match draft::draft(world)? {
         draft::Outcome::Stuck(verdict) => Ok(report(world, None, &verdict)),
         draft::Outcome::Draft(draft) => carry_out(world, &draft),
     }
 }
 
+/// A finished pass is followed by the next one, which asks how long to wait.
+fn again(step: Step) -> Step {
+    match step {
+        Step::Finish(finish) => Step::Finish(Finish { after: Some(Duration::ZERO), ..finish }),
+        step => step,
+    }
+}
+
+/// How long a write waits. What others put out of step (`repair`), or change on its way, is not written at full speed;
+/// a new value never waits.
+fn repair_wait(world: &World, why: Why, repair: Why) -> Option<Duration> {
+    world.repair_wait.filter(|_| why == repair || (why != Why::NewValue && altered::is_known(&world.own)))
+}
+
 /// From a draft of the record to the next write.
 fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
     let mut later = None;
     if let Some(record) = draft.pending_write(world)? {
-        match (draft.why, world.repair_wait, world.source_wait) {
-            (Why::OutOfStep, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
+        match (draft.why, repair_wait(world, draft.why, Why::OutOfStep), world.source_wait) {
+            (_, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
             // Whoever touches the source all the time is not followed at full speed; the target does not wait for that.
             (Why::SourceMoved, _, Some(wait)) if draft.base.is_some() => later = Some(wait),
             _ => return Ok(write(Write::Record(record, draft.why))),
@@ -279,6 +305,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
     ids.insert(id);
     let mut verdict = Verdict::Served(served_text(world, draft));
     let mut place = None;
+    let altered = world.altered.as_ref();
     match &draft.delivery.action {
         Action::Nothing => {}
         Action::Blocked(blocked) => {
@@ -293,10 +320,10 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         }
         Action::Write(slot) => {
             let target = delivery::target_write(world, slot.clone(), &draft.delivery.record, id);
-            if let Some(why) = target_pending(world, draft, &target) {
-                if why == Why::Drift
-                    && let Some(wait) = world.repair_wait
-                {
+            if let Some(altered) = altered {
+                verdict = altered.verdict();
+            } else if let Some(why) = target_pending(world, draft, &target) {
+                if let Some(wait) = repair_wait(world, why, Why::Drift) {
                     return Ok(Step::Finish(Finish::after(wait)));
                 }
                 confirmed(world, record)?;
@@ -306,9 +333,10 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
             place = Some(target.name);
         }
     }
-    if !matches!(draft.delivery.action, Action::Blocked(_))
-        && let Some((name, leftover)) = delivery::leftover(world, &ids, place.as_deref())?
-    {
+    // What is served at the old place stays until the new one holds the value.
+    let blocked =
+        matches!(draft.delivery.action, Action::Blocked(_)) || altered.is_some_and(|altered| altered.field.undelivered);
+    if !blocked && let Some((name, leftover)) = delivery::leftover(world, &ids, place.as_deref())? {
         confirmed(world, record)?;
         return Ok(write(match leftover {
             Leftover::Delete(slot) => Write::Delete { name, slot, why: Why::Moved },
@@ -325,6 +353,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         return Ok(write(Write::Delete { name: other.view.name.clone(), slot, why: Why::Leftover }));
     }
     Ok(match step {
+        step if altered.is_some() => again(step),
         Step::Finish(Finish { after, retry }) => {
             Step::Finish(Finish { after: [after, later].into_iter().flatten().min(), retry })
         }
@@ -409,14 +438,15 @@ fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String
             uid: record.view.uid.clone(),
             resource_version: record.view.resource_version.clone(),
         });
+        let holds_other = world.altered.as_ref().is_some_and(|altered| altered.field.undelivered);
         status.target = match &draft.delivery.action {
             // What is served at the old place is still what status describes, but for a value that has moved since:
             // without a version, it counts neither as in step nor as a copy of the lost record's value.
-            Action::Blocked(_) => status.target.map(|target| {
-                let behind = status.version != own.status.version;
+            action if holds_other || matches!(action, Action::Blocked(_)) => status.target.map(|target| {
+                let behind = holds_other || status.version != own.status.version;
                 TargetRef { resource_version: if behind { String::new() } else { target.resource_version }, ..target }
             }),
-            Action::Nothing => None,
+            Action::Nothing | Action::Blocked(_) => None,
             Action::Write(_) | Action::Recreate(_) => {
                 place.and_then(|name| world.present(&name)).map(|seen| TargetRef {
                     name: seen.view.name.clone(),

@@ -324,7 +324,10 @@ pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool
         owned.len() == wanted.len()
             && wanted.iter().all(|(key, text)| owned.contains(key) && live.get(key) == Some(text))
     };
-    let owners_fit = view.ours.owner_uids.contains(owner_uid) == write.owner_reference;
+    let owned = view.ours.owner_uids.contains(owner_uid);
+    // An admission policy can take the reference away and leave the bookkeeping.
+    let owners_fit =
+        if write.owner_reference { owned && view.owners.iter().any(|owner| owner.uid == owner_uid) } else { !owned };
     same(&write.labels, &view.labels, &view.ours.labels)
         && same(&write.annotations, &view.annotations, &view.ours.annotations)
         && view.ours.data.len() == 1

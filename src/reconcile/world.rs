@@ -11,6 +11,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    altered::Altered,
     decide::Why,
     index::Snapshot,
     record::{Credence, RecordMeta, Source},
@@ -237,6 +238,8 @@ pub struct World {
     pub types: BTreeMap<String, String>,
     /// A write that was refused for good.
     pub refused: Option<Refused>,
+    /// A write that came back other than it was sent.
+    pub altered: Option<Altered>,
     /// Something that had been put out of step was written again in this pass.
     pub repaired: bool,
     /// How many passes before this one have failed in a row.
@@ -278,6 +281,7 @@ impl World {
             holds: None,
             types,
             refused: None,
+            altered: None,
             repaired: false,
             failures: 0,
             gone: false,

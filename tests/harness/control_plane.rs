@@ -298,6 +298,10 @@ fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16) -> Process {
 }
 
 fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) -> Process {
+    // Mutating policies are general since 1.36, and for the asking before.
+    let on_request =
+        ["--feature-gates=MutatingAdmissionPolicy=true", "--runtime-config=admissionregistration.k8s.io/v1beta1=true"];
+    let on_request = on_request.into_iter().filter(|_| matches!(binaries::kubernetes_minor(), Ok("1.34")));
     Process::new(&binaries.apiserver)
         .flag("etcd-servers", etcd_url)
         .flag("bind-address", "127.0.0.1")
@@ -319,6 +323,7 @@ fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) 
         .flag("audit-log-maxsize", "4000")
         // The tests read etcd's whole history.
         .flag("etcd-compaction-interval", "0")
+        .args(on_request)
         .args(&options.apiserver_flags)
 }
 

@@ -1,0 +1,143 @@
+//! Writes that come back other than they were sent.
+//!
+//! In: what a write of a Secret means, and the API server's answer. Out: the first field that differs. The answer is the
+//! object as it was stored, so what differs was changed on the way: by an admission policy or webhook of others. The
+//! same write again would be changed again; so it is said, and tried again with growing waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    conditions::{READY, Verdict},
+    failure::Failure,
+    view::{LiveSecret, Own},
+    world::Problem,
+};
+use crate::api::{
+    Reason,
+    keys::{LABEL_ROLE, POLICY_OPERATOR_WRITES},
+};
+
+/// What a write of a Secret means.
+pub struct Intent<'a> {
+    /// Labels of ours.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Annotations of ours.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Uid of the owner, if it has an owner reference of ours.
+    pub owner: Option<&'a str>,
+    /// The one data key of ours.
+    pub key: &'a str,
+    /// What it holds.
+    pub value: &'a [u8],
+    /// The type; absent where it is not ours to say.
+    pub type_: Option<&'a str>,
+    /// It was not immutable before.
+    pub mutable: bool,
+}
+
+/// A field that came back other than it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Field {
+    path: String,
+    /// The Secret does not hold the value that was written.
+    pub undelivered: bool,
+}
+
+impl Intent<'_> {
+    /// The first field that the answer to the write has otherwise; nothing where it is as it was written.
+    #[must_use]
+    pub fn changed_in(&self, live: &LiveSecret) -> Option<Field> {
+        let view = &live.view;
+        if live.data.get(self.key).is_none_or(|bytes| bytes.as_slice() != self.value) {
+            return Some(Field { path: format!("data[{}]", self.key), undelivered: true });
+        }
+        let changed = differs("metadata.labels", self.labels, &view.labels, &view.ours.labels)
+            .or_else(|| differs("metadata.annotations", self.annotations, &view.annotations, &view.ours.annotations));
+        let owned = |uid: &str| view.owners.iter().any(|owner| owner.uid == uid) && view.ours.owner_uids.contains(uid);
+        let path = if let Some(path) = changed {
+            path
+        } else if self.owner.is_some_and(|uid| !owned(uid)) {
+            "metadata.ownerReferences".to_owned()
+        } else if self.type_.is_some_and(|type_| view.type_.as_deref() != Some(type_)) {
+            "type".to_owned()
+        } else if self.mutable && view.immutable {
+            "immutable".to_owned()
+        } else {
+            return None;
+        };
+        Some(Field { path, undelivered: false })
+    }
+}
+
+impl Field {
+    /// What was changed where a policy of the operator's own refuses a write by the operator: it admits every write that
+    /// arrives as it was sent, and knows records and targets by this label.
+    #[must_use]
+    pub fn behind(failure: &Failure) -> Option<Self> {
+        let ours = matches!(failure, Failure::Refused(policy) if policy == POLICY_OPERATOR_WRITES);
+        ours.then(|| Self { path: format!("metadata.labels[{LABEL_ROLE}]"), undelivered: true })
+    }
+
+    /// Its path in the Secret.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// The first of `wanted` that is not there, or is not ours any more.
+fn differs(
+    path: &str,
+    wanted: &BTreeMap<String, String>,
+    live: &BTreeMap<String, String>,
+    owned: &BTreeSet<String>,
+) -> Option<String> {
+    let stands = |key: &String, text: &String| live.get(key) == Some(text) && owned.contains(key);
+    let changed = wanted.iter().find(|(key, text)| !stands(key, text));
+    changed.map(|(key, _)| format!("{path}[{key}]"))
+}
+
+/// A write of this pass that came back other than it was sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Altered {
+    /// Name of the Secret.
+    pub secret: String,
+    /// What the Secret is, and what follows for it.
+    pub part: Part,
+    /// The field.
+    pub field: Field,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// A record, created by this write: it is removed again, for one that is not as it was written is no record.
+    NewRecord,
+    /// A record that existed before.
+    Record,
+    /// The target.
+    Target,
+}
+
+impl Altered {
+    /// What the condition says.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let what = if self.part == Part::Target { "target Secret" } else { "record" };
+        let message = format!(
+            "an admission policy or webhook changes {} of {what} {}: exclude the Secret from it, or make the spec agree with it",
+            self.field.path, self.secret
+        );
+        Verdict::Person(Problem::new(Reason::AlteredByAdmission, message))
+    }
+}
+
+/// Whether the status says of this generation that admission alters what is written: then even a first write waits.
+#[must_use]
+pub fn is_known(own: &Own) -> bool {
+    own.status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == READY
+            && condition.reason == Reason::AlteredByAdmission.as_str()
+            && condition.observed_generation == Some(own.generation)
+    })
+}

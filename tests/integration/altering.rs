@@ -1,0 +1,231 @@
+//! Admission policies of others that change what the operator writes: said by the field's name, tried again with growing
+//! waits, and over when the policy is.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams},
+};
+use managed_secrets::api::{keys, names::record_name};
+use serde_json::{Value, json};
+
+use super::{
+    objects::{Site, conditions, id, message},
+    operator::{PATIENCE, Setup, Tap},
+};
+use crate::harness::{binaries::kubernetes_minor, poll};
+
+/// A Secret that every policy here applies to.
+const PROBE: &str = "probe";
+/// A label that every policy here adds, so that its effect can be waited for.
+const MARK: &str = "altered";
+
+/// A `MutatingAdmissionPolicy` of somebody else's, for one Secret of one namespace.
+struct Policy<'a> {
+    site: &'a Site,
+    name: String,
+}
+
+impl<'a> Policy<'a> {
+    /// Changes the Secret `secret` by one operation of a JSON patch, in CEL.
+    async fn new(site: &'a Site, secret: &str, operation: &str) -> Self {
+        let name = format!("alters-{}", site.namespace);
+        let policy = Self { site, name };
+        let mark = format!("JSONPatch{{op: \"add\", path: \"/metadata/labels/{MARK}\", value: \"yes\"}}");
+        let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"]});
+        let create = async |kind: &str, spec: Value| {
+            let (api, resource) = api(&site.client, kind);
+            let object = json!({
+                "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": policy.name}, "spec": spec,
+            });
+            api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        };
+        let spec = json!({
+            "matchConstraints": {"resourceRules": [rule]},
+            "matchConditions": [
+                {"name": "one", "expression": format!("object.metadata.name in ['{secret}', '{PROBE}']")},
+            ],
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "mutations": [
+                {"patchType": "JSONPatch", "jsonPatch": {"expression": format!("[{mark}, JSONPatch{{{operation}}}]")}},
+            ],
+        });
+        create("MutatingAdmissionPolicy", spec).await;
+        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": site.namespace}});
+        let binding = json!({"policyName": policy.name, "matchResources": {"namespaceSelector": selector}});
+        create("MutatingAdmissionPolicyBinding", binding).await;
+        policy.until(true).await;
+        policy
+    }
+
+    async fn lift(self) {
+        for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"] {
+            api(&self.site.client, kind).0.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        }
+        self.until(false).await;
+    }
+
+    /// Waits until the API server applies it, or does no longer.
+    async fn until(&self, effective: bool) {
+        let labels = json!({(keys::LABEL_ROLE): "target", "team": "none"});
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "none"});
+        let probe: Secret = serde_json::from_value(json!({
+            "metadata": {"name": PROBE, "labels": labels, "annotations": {"team": "none"}, "ownerReferences": [owner]},
+            "data": {"value": "eA=="},
+        }))
+        .unwrap();
+        let restorer = self.site.as_restorer().await;
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        poll("the policy's effect", PATIENCE, || async {
+            let made = restorer.secrets().create(&dry, &probe).await?;
+            Ok((made.labels().contains_key(MARK) == effective).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
+
+fn api(client: &Client, kind: &str) -> (Api<DynamicObject>, ApiResource) {
+    let version = if kubernetes_minor().unwrap() == "1.34" { "v1beta1" } else { "v1" };
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", version, kind));
+    (Api::all_with(client.clone(), &resource), resource)
+}
+
+/// What a policy does, and the field that the condition names.
+struct Case {
+    name: &'static str,
+    on_record: bool,
+    operation: String,
+    field: String,
+}
+
+fn cases() -> Vec<Case> {
+    let add = |path: &str, value: &str| format!("op: \"add\", path: \"{path}\", value: {value}");
+    let remove = |path: &str| format!("op: \"remove\", path: \"{path}\"");
+    let ours = |place: &str, key: &str| format!("/metadata/{place}/{}", key.replace('/', "~1"));
+    let case = |name, on_record, operation, field: &str| Case { name, on_record, operation, field: field.to_owned() };
+    let role = format!("metadata.labels[{}]", keys::LABEL_ROLE);
+    let description = format!("metadata.annotations[{}]", keys::ANNO_DESCRIPTION);
+    vec![
+        case("label", false, add("/metadata/labels/team", "\"platform\""), "metadata.labels[team]"),
+        case("annotation", false, add("/metadata/annotations/team", "\"platform\""), "metadata.annotations[team]"),
+        case("role", false, remove(&ours("labels", keys::LABEL_ROLE)), &role),
+        case("data", false, add("/data/value", "\"cGxhdGZvcm0=\""), "data[value]"),
+        case("owner", false, remove("/metadata/ownerReferences"), "metadata.ownerReferences"),
+        case(
+            "record-annotation",
+            true,
+            add(&ours("annotations", keys::ANNO_DESCRIPTION), "\"platform\""),
+            &description,
+        ),
+        case("record-role", true, remove(&ours("labels", keys::LABEL_ROLE)), &role),
+        case("record-data", true, add("/data/value", "\"cGxhdGZvcm0=\""), "data[value]"),
+        case("record-owner", true, remove("/metadata/ownerReferences"), "metadata.ownerReferences"),
+        case("record-immutable", true, add("/immutable", "true"), "immutable"),
+    ]
+}
+
+impl Case {
+    fn secret(&self) -> String {
+        if self.on_record { record_name("NAME") } else { "db".to_owned() }
+    }
+
+    /// Waits until the operator has tried some times, and checks that it waits ever longer between.
+    async fn tries_at_leisure(&self, tap: &Tap) {
+        let path = format!("/secrets/{}?", self.secret());
+        let tries = || -> Vec<_> {
+            let seen = tap.seen();
+            let writes = seen.iter().filter(|seen| seen.method == "PATCH" && seen.path.contains(&path));
+            writes.filter(|seen| matches!(seen.code, 200 | 201 | 403)).map(|seen| seen.at).collect()
+        };
+        let before = tries().len() - 1;
+        let waited = poll("tries", PATIENCE, || async { Ok((tries().len() >= before + 4).then_some(())) }).await;
+        assert!(waited.is_ok(), "{}: it is not tried again", self.name);
+        let tries = tries()[before..].to_vec();
+        for (number, pair) in tries.windows(2).enumerate() {
+            // 1, 2, 4 s, less a fifth and what the line adds to the first of two.
+            let least = Duration::from_millis(700) * (1 << number);
+            assert!(pair[1] - pair[0] >= least, "{}: try {number} after {:?}", self.name, pair[1] - pair[0]);
+        }
+    }
+
+    async fn is_named(&self, site: &Site) {
+        let object = site.reports("db", "False", "AlteredByAdmission").await;
+        let text = message(&object);
+        assert_eq!(conditions(&object), ["Ready", "Stalled"], "{}", self.name);
+        let named = text.contains(&format!("changes {} of", self.field)) && text.contains(&self.secret());
+        assert!(named && !text.contains("platform"), "{}: {text}", self.name);
+    }
+}
+
+fn spec(extra: &str) -> Value {
+    json!({
+        "name": "NAME", "valueFrom": {"secretKeyRef": {"name": "source", "key": "key"}},
+        "target": {"labels": {"team": "shop"}, "annotations": {"team": "shop", "extra": extra}},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_admission_changes_of_a_first_write_is_named_and_heals() {
+    let cases = cases();
+    join_all(cases.iter().map(|case| async move {
+        let site = Site::new(&format!("new-{}", case.name)).await;
+        let tap = Tap::recording();
+        let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+        site.source("source", "one").await;
+        let policy = Policy::new(&site, &case.secret(), &case.operation).await;
+        site.apply("db", spec("")).await;
+        case.is_named(&site).await;
+        case.tries_at_leisure(&tap).await;
+        case.is_named(&site).await;
+        site.source("source", "two").await;
+        // A new value does not wait; but a target without its role is refused by the operator's own policy.
+        if matches!(case.name, "label" | "annotation" | "owner") {
+            site.delivers("db", "value", "two").await;
+        }
+        policy.lift().await;
+        site.in_step("db").await;
+        site.delivers("db", "value", "two").await;
+        assert_eq!(site.secret("db").await.unwrap().labels()["team"], "shop", "{}", case.name);
+        operator.stop().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_admission_changes_of_a_later_write_is_named_and_what_is_delivered_stays() {
+    let cases = cases();
+    // What changes the record's own content leaves no record that can be believed.
+    let harmless = |case: &&Case| !case.field.starts_with("data") && !case.field.contains(keys::ANNO_DESCRIPTION);
+    join_all(cases.iter().filter(harmless).map(|case| async move {
+        let site = Site::new(&format!("old-{}", case.name)).await;
+        let tap = Tap::recording();
+        let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+        site.source("source", "one").await;
+        site.apply("db", spec("")).await;
+        let before = site.in_step("db").await;
+        let policy = Policy::new(&site, &case.secret(), &case.operation).await;
+        site.apply("db", spec("changed")).await;
+        case.is_named(&site).await;
+        site.delivers("db", "value", "one").await;
+        if case.name == "record-immutable" {
+            // A person is needed: it cannot be changed any more, with or without the policy.
+            policy.lift().await;
+            site.secrets().delete(&case.secret(), &DeleteParams::default()).await.unwrap();
+        } else {
+            case.tries_at_leisure(&tap).await;
+            policy.lift().await;
+        }
+        let after = site.in_step("db").await;
+        assert_eq!(id(&after), id(&before), "{}", case.name);
+        assert_eq!(site.secret("db").await.unwrap().annotations()["extra"], "changed", "{}", case.name);
+        assert_eq!(site.value("db", "value").await.as_deref(), Some("one"), "{}", case.name);
+        operator.stop().await;
+    }))
+    .await;
+}
