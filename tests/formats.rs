@@ -15,7 +15,7 @@ use managed_secrets::api::validate::validate_spec;
 use managed_secrets::crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
 use managed_secrets::crypto::mac::{self, MacInput};
 use managed_secrets::crypto::mse1::{self, Place};
-use managed_secrets::crypto::mss1::{self, Scope, Sealed};
+use managed_secrets::crypto::mss1::{self, Handling, Scope, Sealed};
 use managed_secrets::crypto::{Kek, Keyring, Plaintext};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -143,13 +143,19 @@ fn go_opens_what_we_make_from_keyring_and_kek_alone() {
     let public = keyring.current_public_key().unwrap().key;
     let place = Place { namespace: "prod", object: "db" };
 
-    let (mut records, mut sealed, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut records, mut sealed, mut expected, mut opened) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (index, value) in values().iter().enumerate() {
         let record = mse1::seal(seed, &place, UID, 9 + index as u64, value).unwrap();
         records.push(json!({"namespace": "prod", "name": "db", "bytes": hex::encode(record.as_bytes())}));
         let (_, scope) = &scopes()[index % 3];
-        let text = mss1::seal(&public, scope, value).unwrap();
-        sealed.push(json!({"namespace": "prod", "name": "db", "text": text}));
+        for (handling, found) in [
+            (Handling::Deliverable, json!({"sha256": digest(value.as_bytes())})),
+            (Handling::Kept, json!({"sha256": digest(value.as_bytes()), "kept": true})),
+        ] {
+            let text = mss1::seal(&public, scope, handling, value).unwrap();
+            sealed.push(json!({"namespace": "prod", "name": "db", "text": text}));
+            opened.push(found);
+        }
         expected.push(digest(value.as_bytes()));
     }
     let record = mse1::seal(seed, &place, UID, 9, &value("x")).unwrap();
@@ -162,8 +168,8 @@ fn go_opens_what_we_make_from_keyring_and_kek_alone() {
     }));
     for (index, digest) in expected.iter().enumerate() {
         assert_eq!(found["records"][index], json!({"sha256": digest, "uid": UID, "version": 9 + index}), "{index}");
-        assert_eq!(found["sealed"][index], json!({"sha256": digest}), "{index}");
     }
+    assert_eq!(found["sealed"], Value::Array(opened));
     assert_eq!(found["macs"], json!([{}, {"error": "mismatch"}]));
 }
 
@@ -172,17 +178,19 @@ fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
     let record = frozen_record();
     let commitment = *mse1::Record::parse(&hex::decode(&record).unwrap()).unwrap().commitment();
     let sealed = include_str!("vectors/mss1.txt").trim_end();
+    let kept = include_str!("vectors/mss1-kept.txt").trim_end();
     let found = ask_go(&json!({
         "kek": FROZEN_KEK, "keyring": serde_json::from_str::<Value>(FROZEN_KEYRING).unwrap(),
         "records": [{"namespace": "prod", "name": "db", "bytes": record}, {"namespace": "prod", "name": "db2", "bytes": record}],
         "macs": [mac_job(&frozen_metadata(), &commitment, FROZEN_MAC)],
-        "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}],
+        "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}, {"namespace": "prod", "name": "db", "text": kept}],
     }));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}, {"error": "wrap"}]));
     assert_eq!(found["macs"], json!([{}]));
     assert_eq!(
         found["sealed"],
-        json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"}])
+        json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"},
+            {"sha256": digest("grüße".as_bytes()), "kept": true}])
     );
 }
 
@@ -197,9 +205,15 @@ fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
     let place = Place { namespace: "prod", object: "db" };
     assert!(mse1::open(&record, &place, |id| keyring.seed(id)).unwrap().same_as_bytes(b"hunter2"));
     mac::verify(|id| keyring.seed(id), &frozen_metadata(), record.commitment(), FROZEN_MAC).unwrap();
-    let sealed = Sealed::parse(include_str!("vectors/mss1.txt").trim_end()).unwrap();
-    let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("the sealing key") };
-    assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
+    for (text, handling) in [
+        (include_str!("vectors/mss1.txt"), Handling::Deliverable),
+        (include_str!("vectors/mss1-kept.txt"), Handling::Kept),
+    ] {
+        let sealed = Sealed::parse(text.trim_end()).unwrap();
+        let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("the sealing key") };
+        assert_eq!(sealed.handling(), handling);
+        assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
+    }
 }
 
 #[test]
@@ -223,8 +237,9 @@ fn we_open_what_go_seals() {
     let mut jobs = Vec::new();
     for (index, value) in values().iter().enumerate() {
         let (code, scope) = &scopes()[index % 3];
+        let kept = if index % 2 == 0 { 0 } else { 0x80 };
         jobs.push(json!({
-            "scope": code, "namespace": scope.namespace().unwrap_or_default(), "name": scope.name().unwrap_or_default(),
+            "scope": code | kept, "namespace": scope.namespace().unwrap_or_default(), "name": scope.name().unwrap_or_default(),
             "publicKey": BASE64_STANDARD.encode(public.as_bytes()),
             "value": std::str::from_utf8(value.as_bytes()).unwrap(),
         }));
@@ -234,7 +249,8 @@ fn we_open_what_go_seals() {
         let text = found["seal"][index]["text"].as_str().unwrap_or_else(|| panic!("{}", found["seal"][index]));
         assert!(the_api_accepts(text), "{index}");
         let sealed = Sealed::parse(text).unwrap();
-        assert_eq!(sealed.scope(), &scopes()[index % 3].1);
+        let handling = if index % 2 == 0 { Handling::Deliverable } else { Handling::Kept };
+        assert_eq!((sealed.scope(), sealed.handling()), (&scopes()[index % 3].1, handling));
         let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("{index}: key") };
         let opened = sealed.open(key, "prod", "db").unwrap();
         assert!(opened.same_as_bytes(job["value"].as_str().unwrap().as_bytes()), "{index}");
@@ -260,9 +276,11 @@ fn the_api_accepts_whatever_the_format_allows() {
     };
     for bucket in [64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384] {
         check(3, 0, 0, bucket, 0);
+        check(0x83, 0, 0, bucket, 0);
         for length in [1, 2, 3, 30, 61, 62, 63] {
             check(2, length, 0, bucket, 0);
             check(1, length, 1, bucket, 0);
+            check(0x81, length, 1, bucket, 0);
         }
         for length in [1, 2, 3, 100, 251, 252, 253] {
             check(1, 63, length, bucket, 0);

@@ -11,15 +11,16 @@ mod unmoved;
 
 use std::ops::Range;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
-    api::{keys, limits::SEALED_PREFIX},
+    api::{keys, limits::SEALED_PREFIX, types::Delivery},
     crypto::{
         Keyring, Plaintext, ValueError,
         keyring::SealingKeyStatus,
-        mss1::{self, FormatError, Scope, SealError, Sealed},
+        mss1::{self, FormatError, Handling, Scope, SealError, Sealed},
     },
 };
 
@@ -75,6 +76,8 @@ pub enum Right {
 pub struct Findings {
     namespace: String,
     name: String,
+    /// What a value is sealed as: as the object's own `spec.delivery` has it.
+    handling: Handling,
     value: Option<Plaintext>,
     copy: Option<Copy>,
     stored: Option<Stored>,
@@ -124,7 +127,11 @@ impl Findings {
             return Err(Refusal::NoName);
         }
         let stored = stored.and_then(|stored| Stored::of(namespace, name, stored, allow_cluster_scope));
-        Ok(Some(Self { namespace: namespace.to_owned(), name: name.to_owned(), value, copy, stored }))
+        let handling = match delivery(object) {
+            Delivery::Secret => Handling::Deliverable,
+            Delivery::None => Handling::Kept,
+        };
+        Ok(Some(Self { namespace: namespace.to_owned(), name: name.to_owned(), handling, value, copy, stored }))
     }
 
     /// What about the value is seldom meant, for a warning; see [`Plaintext::remark`].
@@ -148,18 +155,20 @@ impl Findings {
 
     /// Seals what is in clear. Whether the stored text may be kept is for `may_read` to say.
     pub fn seal(self, keyring: &Keyring, may_read: bool) -> Result<Outcome, Failure> {
-        let Self { namespace, name, value, copy, stored } = self;
+        let Self { namespace, name, handling, value, copy, stored } = self;
         let key = keyring.current_public_key().ok_or(Failure::NoKey)?.key;
         let unread = stored.as_ref().filter(|_| !may_read).map(|stored| stored.right.clone());
         // Opened for those who may read it, and for nobody else: what is not computed cannot be measured.
-        let stored = stored.filter(|_| may_read);
+        // Nor is text kept that was sealed for another delivery: text that may be delivered would undo `delivery: None`
+        // as soon as the object is created again. A copy alone follows the text that stays in the object.
+        let stored = stored.filter(|stored| may_read && (stored.sealed.handling() == handling || value.is_none()));
         let opened = stored.as_ref().and_then(|stored| stored.open(keyring, &namespace, &name));
         let mut done: Vec<(&Plaintext, String)> = Vec::new();
         done.extend(opened.as_ref().zip(stored.map(|stored| stored.text)));
         let scope = Scope::Strict { namespace, name };
         let mut seal = |plaintext| match done.iter().find(|(known, _)| known.same_as(plaintext)) {
             Some((_, text)) => Ok(text.clone()),
-            None => mss1::seal(&key, &scope, plaintext).inspect(|text| done.push((plaintext, text.clone()))),
+            None => mss1::seal(&key, &scope, handling, plaintext).inspect(|text| done.push((plaintext, text.clone()))),
         };
         let mut replace = Vec::new();
         if let Some(value) = &value {
@@ -227,9 +236,9 @@ impl Stored {
             return None;
         }
         let target = object.pointer("/spec/target/name").and_then(Value::as_str).unwrap_or(name);
-        let right = match object.pointer("/spec/delivery").and_then(Value::as_str) {
-            Some("None") => Right::Value(name.to_owned()),
-            _ => Right::Secret(target.to_owned()),
+        let right = match delivery(object) {
+            Delivery::None => Right::Value(name.to_owned()),
+            Delivery::Secret => Right::Secret(target.to_owned()),
         };
         Some(Self { text: text.to_owned(), sealed, right })
     }
@@ -251,6 +260,12 @@ impl Right {
             Self::Value(name) => (keys::GROUP, keys::PLURAL, "value", name),
         }
     }
+}
+
+/// Whether an object's value is delivered. What is no delivery is refused by the CRD.
+pub(super) fn delivery(object: &Value) -> Delivery {
+    let given = object.pointer("/spec/delivery").map(Delivery::deserialize);
+    given.and_then(Result::ok).unwrap_or_default()
 }
 
 /// The plaintext that a field holds; `None` where it is absent, null or sealed text.

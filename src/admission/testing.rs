@@ -24,7 +24,7 @@ use crate::{
     crypto::{
         Kek, Keyring, Plaintext,
         keyring::{Document, KekError, State, Wrapped},
-        mss1::{self, Scope},
+        mss1::{self, Handling, Scope},
     },
 };
 
@@ -53,8 +53,12 @@ pub(super) fn in_state(mut document: Document, state: State) -> Document {
 }
 
 pub(super) fn sealed(keyring: &Keyring, scope: &Scope, value: &str) -> String {
+    sealed_as(Handling::Deliverable, keyring, scope, value)
+}
+
+pub(super) fn sealed_as(handling: Handling, keyring: &Keyring, scope: &Scope, value: &str) -> String {
     let value = Plaintext::new(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
-    mss1::seal(&keyring.current_public_key().unwrap().key, scope, &value).unwrap()
+    mss1::seal(&keyring.current_public_key().unwrap().key, scope, handling, &value).unwrap()
 }
 
 pub(super) fn strict(name: &str) -> Scope {

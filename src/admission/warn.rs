@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 use super::Operator;
-use crate::crypto::mss1::{Scope, Sealed};
+use crate::api::types::Delivery;
+use crate::crypto::mss1::{Handling, Scope, Sealed};
 
 /// What is to be said of `object` in `namespace`. `source_is_missing` is whether the Secret of `spec.valueFrom` is known
 /// not to exist, and the caller may know it.
@@ -41,6 +42,11 @@ pub fn warnings(
         } else if *sealed.scope() == Scope::Cluster && !allow_cluster_scope {
             warnings.push("spec.value: sealed with cluster scope, which this operator does not allow".to_owned());
         }
+        if super::seal::delivery(object) == Delivery::None && sealed.handling() == Handling::Deliverable {
+            let text = "spec.value: sealed for delivery, so a user who may delete and create this object can have it \
+                        delivered: seal it with --no-delivery";
+            warnings.push(text.to_owned());
+        }
     }
     warnings
 }
@@ -57,7 +63,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admission::testing::{Alone, NAMESPACE, document, keyring, object, sealed, strict};
+    use crate::admission::testing::{Alone, NAMESPACE, document, keyring, object, sealed, sealed_as, strict};
 
     fn said(spec: Value, held: &[&'static str], missing: bool) -> Vec<String> {
         let operator = Alone { held: held.to_vec(), ..Alone::new(keyring(&[document(1)])) };
@@ -87,6 +93,13 @@ mod tests {
             (from, "", true, "spec.valueFrom: there is no Secret \"up\""),
             (misplaced, "", false, "spec.value: sealed for shop/other, used in shop/db"),
             (anywhere, "", false, "spec.value: sealed with cluster scope, which this operator does not allow"),
+            (
+                json!({"name": "DB", "delivery": "None", "value": sealed(&keyring, &strict("db"), "x")}),
+                "",
+                false,
+                "spec.value: sealed for delivery, so a user who may delete and create this object can have it delivered: \
+                 seal it with --no-delivery",
+            ),
         ] {
             assert_eq!(said(spec, &[held], missing), [expected]);
         }
@@ -97,6 +110,10 @@ mod tests {
         let keyring = keyring(&[document(1)]);
         let fine = json!({"name": "DB", "value": sealed(&keyring, &strict("db"), "x")});
         assert_eq!(said(fine, &["OTHER", "other"], false), [""; 0]);
+        let kept = sealed_as(Handling::Kept, &keyring, &strict("db"), "x");
+        for delivery in ["None", "Secret"] {
+            assert_eq!(said(json!({"name": "DB", "value": kept, "delivery": delivery}), &[], false), [""; 0]);
+        }
         assert_eq!(said(json!({"name": "DB", "delivery": "None"}), &["db"], false), [""; 0]);
         assert_eq!(said(json!({"name": "DB", "value": "plain"}), &[], false), [""; 0]);
         assert_eq!(said(json!(null), &["db", "DB"], true).len(), 1);

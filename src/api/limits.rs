@@ -55,6 +55,8 @@ pub const SEALED_PREFIX: &str = "mss1.";
 pub const SEALED_SUITE: [u8; 7] = [0x01, 0x64, 0x7a, 0x00, 0x01, 0x00, 0x02];
 /// Bytes of the id of a sealing key in sealed text.
 pub const SEALED_KEY_ID_BYTES: usize = 8;
+/// The bit of sealed text's scope byte that says: kept, not to be delivered without the permission to read the value.
+pub const SEALED_KEPT_BIT: u8 = 0x80;
 /// Bytes of an encapsulated X-Wing key: an ML-KEM-768 ciphertext and an X25519 public key.
 pub const SEALED_ENC_BYTES: usize = 1120;
 /// Bytes of an AES-GCM tag.

@@ -185,6 +185,13 @@ pub fn sealed_text_cel(expression: &str) -> String {
     sealed::cel(expression)
 }
 
+/// CEL: the text that `expression` evaluates to is sealed text whose value is kept: it is not to be delivered without
+/// the permission to read it.
+#[must_use]
+pub fn kept_text_cel(expression: &str) -> String {
+    sealed::kept_cel(expression)
+}
+
 /// CEL: the string that `expression` evaluates to holds a manifest in which some `value` is a string and not sealed.
 ///
 /// It looks at the text, for CEL reads no JSON. A substring alone would refuse sealed values or miss others: so it looks

@@ -13,8 +13,9 @@ use super::CliError;
 use super::sealing_key::KeyArgs;
 #[cfg(feature = "operator")]
 use super::{connect, print, value};
+use crate::api::types::Delivery;
 use crate::crypto::Plaintext;
-use crate::crypto::mss1::{self, PublishedKey, Scope};
+use crate::crypto::mss1::{self, Handling, PublishedKey, Scope};
 
 /// Arguments of `seal`. The value is none of them.
 #[derive(Args, Clone, Debug)]
@@ -32,9 +33,36 @@ pub struct SealArgs {
     #[arg(long, env = "MANAGED_SECRETS_SCOPE", value_enum, default_value_t)]
     pub scope: SealScope,
 
+    /// Whether the value may be delivered.
+    #[command(flatten)]
+    pub handling: HandlingArgs,
+
     /// Which key to seal with.
     #[command(flatten)]
     pub key: KeyArgs,
+}
+
+/// `--no-delivery`.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
+pub struct HandlingArgs {
+    /// Keep the value: to have it delivered as a Secret needs the permission to get managedsecrets/value
+    #[arg(long, env = "MANAGED_SECRETS_NO_DELIVERY")]
+    pub no_delivery: bool,
+}
+
+impl From<HandlingArgs> for Handling {
+    fn from(args: HandlingArgs) -> Self {
+        if args.no_delivery { Self::Kept } else { Self::Deliverable }
+    }
+}
+
+/// What a value is sealed as for an object with this delivery.
+pub(super) fn handling(delivery: Delivery) -> Handling {
+    match delivery {
+        Delivery::Secret => Handling::Deliverable,
+        Delivery::None => Handling::Kept,
+    }
 }
 
 /// Where a sealed text may be used.
@@ -72,12 +100,17 @@ impl SealScope {
 pub(super) fn seal(args: &SealArgs) -> Result<(), CliError> {
     let scope = args.scope.of(args.namespace.as_deref(), args.name.as_deref())?;
     let published = connect::block_on(args.key.key(connect::client))?;
-    print(&format!("{}\n", sealed(&published, &scope, &value::from_standard_input()?)?))
+    print(&format!("{}\n", sealed(&published, &scope, args.handling.into(), &value::from_standard_input()?)?))
 }
 
 /// The value as sealed text.
-pub(super) fn sealed(key: &PublishedKey, scope: &Scope, value: &Plaintext) -> Result<String, CliError> {
-    mss1::seal(&key.key, scope, value).map_err(|error| match error {
+pub(super) fn sealed(
+    key: &PublishedKey,
+    scope: &Scope,
+    handling: Handling,
+    value: &Plaintext,
+) -> Result<String, CliError> {
+    mss1::seal(&key.key, scope, handling, value).map_err(|error| match error {
         mss1::SealError::Scope(rule) => CliError::Usage(format!("--namespace and --name {rule}")),
         other => CliError::failed("cannot seal", &other),
     })

@@ -5,12 +5,14 @@
 //! ```text
 //! "mss1." + base64url-no-pad( 1 version | 2 kem | 2 kdf | 2 aead | 8 keyId | 1 scope | LP(namespace)
 //!                             | LP(metadata.name) | 1120 enc | m+16 ciphertext of pad(value) )
+//! scope: 1 strict, 2 namespace, 3 cluster; and 0x80: kept
 //! info = "managedsecrets.dev/mss1"      aad = every byte up to and including LP(metadata.name)
 //! ```
 //!
-//! The scope is readable without a key and authenticated with the value, so everyone can say where a sealed text
+//! The scope byte is readable without a key and authenticated with the value, so everyone can say where a sealed text
 //! belongs before anything opens it. Sealing proves nothing about who sealed. The format is frozen.
 
+mod handling;
 mod key;
 mod published;
 mod scope;
@@ -29,6 +31,7 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use zeroize::Zeroizing;
 
+pub use self::handling::Handling;
 pub use self::key::{PublicKey, PublicKeyError, SealingKey};
 pub use self::published::{PublishedKey, PublishedKeyError, SUITE_NAME};
 pub use self::scope::{Scope, WrongPlace};
@@ -46,6 +49,7 @@ pub struct Sealed {
     bytes: Vec<u8>,
     key_id: KeyId,
     scope: Scope,
+    handling: Handling,
     /// Bytes of the header, which is the associated data.
     header: usize,
 }
@@ -90,16 +94,16 @@ pub enum OpenError {
 }
 
 /// Seals a value for a scope; the text differs each time.
-pub fn seal(key: &PublicKey, scope: &Scope, value: &Plaintext) -> Result<String, SealError> {
+pub fn seal(key: &PublicKey, scope: &Scope, handling: Handling, value: &Plaintext) -> Result<String, SealError> {
     let padded = codec::pad(value.as_bytes()).ok_or(SealError::Cipher)?;
-    seal_padded(key, scope, &padded)
+    seal_padded(key, scope, handling, &padded)
 }
 
-fn seal_padded(key: &PublicKey, scope: &Scope, padded: &[u8]) -> Result<String, SealError> {
+fn seal_padded(key: &PublicKey, scope: &Scope, handling: Handling, padded: &[u8]) -> Result<String, SealError> {
     #[cfg(test)]
     work::count(|work| work.sealed += 1);
     scope.check().map_err(SealError::Scope)?;
-    let mut bytes = header(key.key_id(), scope).map_err(|FieldTooLong| SealError::Cipher)?;
+    let mut bytes = header(key.key_id(), scope, handling).map_err(|FieldTooLong| SealError::Cipher)?;
     // HPKE's own choice of generator panics where the operating system gives no randomness; this one says so.
     let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|_| RandomError)?;
     let (enc, ciphertext) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, XWing>(
@@ -117,11 +121,11 @@ fn seal_padded(key: &PublicKey, scope: &Scope, padded: &[u8]) -> Result<String, 
 }
 
 /// Every byte before the encapsulated key.
-fn header(key_id: KeyId, scope: &Scope) -> Result<Vec<u8>, FieldTooLong> {
+fn header(key_id: KeyId, scope: &Scope, handling: Handling) -> Result<Vec<u8>, FieldTooLong> {
     let mut out = Vec::with_capacity(2048);
     out.extend_from_slice(&SUITE);
     out.extend_from_slice(&key_id.0);
-    out.push(scope.code());
+    out.push(scope.code() | handling.bit());
     codec::put(&mut out, scope.namespace().unwrap_or_default().as_bytes())?;
     codec::put(&mut out, scope.name().unwrap_or_default().as_bytes())?;
     Ok(out)
@@ -148,14 +152,15 @@ impl Sealed {
             return Err(FormatError("must have version 1 and its one suite"));
         }
         let key_id = KeyId(*reader.array().ok_or(SHORT)?);
-        let [code] = *reader.array::<1>().ok_or(SHORT)?;
+        let [byte] = *reader.array::<1>().ok_or(SHORT)?;
+        let (handling, code) = Handling::split(byte);
         let namespace = reader.field().ok_or(SHORT)?;
         let name = reader.field().ok_or(SHORT)?;
         let scope = Scope::from_fields(code, namespace, name).map_err(FormatError)?;
         let header = bytes.len() - reader.rest().len();
         reader.array::<ENC>().ok_or(SHORT)?;
         match reader.rest().len().checked_sub(aead::TAG) {
-            Some(length) if codec::is_bucket(length) => Ok(Self { bytes, key_id, scope, header }),
+            Some(length) if codec::is_bucket(length) => Ok(Self { bytes, key_id, scope, handling, header }),
             _ => Err(FormatError("must hold a value padded to 64, 128, 256 … 16384 bytes")),
         }
     }
@@ -164,6 +169,12 @@ impl Sealed {
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// What may be done with its value, as the text has it.
+    #[must_use]
+    pub fn handling(&self) -> Handling {
+        self.handling
     }
 
     /// The key it was sealed for.
@@ -205,7 +216,11 @@ impl Sealed {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("key_id", &self.key_id).field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("Sealed")
+            .field("key_id", &self.key_id)
+            .field("scope", &self.scope)
+            .field("handling", &self.handling)
+            .finish_non_exhaustive()
     }
 }
 

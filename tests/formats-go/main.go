@@ -58,6 +58,7 @@ type finding struct {
 	SHA256  string `json:"sha256,omitempty"`
 	UID     string `json:"uid,omitempty"`
 	Version uint64 `json:"version,omitempty"`
+	Kept    bool   `json:"kept,omitempty"`
 	Text    string `json:"text,omitempty"`
 }
 
@@ -94,8 +95,8 @@ func run() error {
 		out.Macs = append(out.Macs, report(finding{}, verifyMac(item.metadata, commitment, item.Mac, keys)))
 	}
 	for _, item := range in.Sealed {
-		value, err := openSealed(item.Text, item.place, keys)
-		out.Sealed = append(out.Sealed, report(finding{SHA256: digest(value)}, err))
+		value, kept, err := openSealed(item.Text, item.place, keys)
+		out.Sealed = append(out.Sealed, report(finding{SHA256: digest(value), Kept: kept}, err))
 	}
 	for _, item := range in.Seal {
 		public, err := base64.StdEncoding.DecodeString(item.PublicKey)

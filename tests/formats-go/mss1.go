@@ -14,6 +14,8 @@ const (
 	prefix = "mss1."
 	info   = "managedsecrets.dev/mss1"
 	encLen = 1120
+	// keptBit of the scope byte: the value is not to be delivered without the permission to read it.
+	keptBit = 0x80
 )
 
 var (
@@ -22,51 +24,55 @@ var (
 	encoding = base64.RawURLEncoding.Strict()
 )
 
-// openSealed opens sealed text for the object that has it.
-func openSealed(text string, at place, k *keys) ([]byte, error) {
+// openSealed opens sealed text for the object that has it, and says whether its value is kept.
+func openSealed(text string, at place, k *keys) (value []byte, kept bool, err error) {
 	encoded, ok := strings.CutPrefix(text, prefix)
 	if !ok || strings.ContainsAny(encoded, "\r\n") {
-		return nil, errors.New("format: prefix")
+		return nil, false, errors.New("format: prefix")
 	}
 	bytes, err := encoding.DecodeString(encoded)
 	if err != nil {
-		return nil, errors.New("format: base64")
+		return nil, false, errors.New("format: base64")
 	}
 	r := reader{rest: bytes}
-	head, id, scope, namespace, name := r.take(7), r.take(8), r.take(1), r.field(), r.field()
+	head, id, scopeByte, namespace, name := r.take(7), r.take(8), r.take(1), r.field(), r.field()
 	aad := bytes[:len(bytes)-len(r.rest)]
 	enc, ciphertext := r.take(encLen), r.rest
+	if r.failed || !slices.Equal(head, suite) || !isBucket(len(ciphertext)-16) {
+		return nil, false, errors.New("format")
+	}
+	scope := scopeByte[0] &^ keptBit
+	kept = scopeByte[0]&keptBit != 0
 	switch {
-	case r.failed || !slices.Equal(head, suite) || !isBucket(len(ciphertext)-16):
-		return nil, errors.New("format")
-	case scope[0] == 1 && namespace != "" && name != "":
+	case scope == 1 && namespace != "" && name != "":
 		ok = namespace == at.Namespace && name == at.Name
-	case scope[0] == 2 && namespace != "" && name == "":
+	case scope == 2 && namespace != "" && name == "":
 		ok = namespace == at.Namespace
-	case scope[0] == 3 && namespace == "" && name == "":
+	case scope == 3 && namespace == "" && name == "":
 		ok = true
 	default:
-		return nil, errors.New("format: scope")
+		return nil, false, errors.New("format: scope")
 	}
 	if !ok {
-		return nil, fmt.Errorf("sealed for another place: %s/%s", namespace, name)
+		return nil, false, fmt.Errorf("sealed for another place: %s/%s", namespace, name)
 	}
 	key, ok := k.sealing[hex.EncodeToString(id)]
 	if !ok {
-		return nil, fmt.Errorf("sealing key %x unknown", id)
+		return nil, false, fmt.Errorf("sealing key %x unknown", id)
 	}
 	recipient, err := hpke.NewRecipient(enc, key, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte(info))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	padded, err := recipient.Open(aad, ciphertext)
 	if err != nil {
-		return nil, errors.New("tampered")
+		return nil, false, errors.New("tampered")
 	}
-	return unpad(padded)
+	value, err = unpad(padded)
+	return value, kept, err
 }
 
-// seal seals a value for a scope.
+// seal seals a value for a scope byte.
 func seal(public []byte, scope byte, at place, value []byte) (string, error) {
 	key, err := hpke.MLKEM768X25519().NewPublicKey(public)
 	if err != nil {

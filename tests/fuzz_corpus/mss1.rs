@@ -10,8 +10,8 @@ use managed_secrets::{
     },
 };
 
-/// Text that the key of [`super::keyring`] opens. Only who seals can make another.
-const GENUINE: &str = include_str!("../vectors/mss1.txt");
+/// Texts that the key of [`super::keyring`] opens. Only who seals can make another.
+const GENUINE: [&str; 2] = [include_str!("../vectors/mss1.txt"), include_str!("../vectors/mss1-kept.txt")];
 /// What the API's rule, which reads no names and counts no fields, leaves for the parser to refuse.
 const LEFT_TO_THE_PARSER: [&str; 5] = ["names in", "must not name", "namespace", "name", "must hold a value padded"];
 
@@ -51,7 +51,7 @@ impl Target {
             if let SealingKeyStatus::Usable(key) = self.keyring.sealing_key(sealed.key_id()) {
                 match sealed.open(key, namespace, name) {
                     Ok(value) => {
-                        assert_eq!(text, GENUINE.trim_end(), "forged text opens");
+                        assert!(GENUINE.iter().any(|genuine| text == genuine.trim_end()), "forged text opens");
                         assert!((namespace, name) == ("prod", "db") && value.same_as_bytes("grüße".as_bytes()));
                     }
                     Err(error) => assert!(error.to_string().len() < 1000),

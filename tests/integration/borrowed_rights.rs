@@ -2,14 +2,16 @@
 //! Secrets for him: in vain.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets::api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
 
-use super::installation::{Right, editor, expect, object};
+use super::installation::{PATIENCE, Right, control_plane, editor, expect, may, object};
 use super::objects::Site;
 use super::operator::{Running, Setup};
+use crate::harness::poll;
 
 const VALUE: &str = "s3cret-of-somebody-else";
 
@@ -160,4 +162,62 @@ async fn the_looks_of_a_target_are_no_way_to_have_it_copied() {
     let again = json!({"name": "DB_PASSWORD", "value": scene.sealed, "target": copying});
     expect("deleted and created again", scene.create("db", again).await, Some(refusal));
     scene.end().await;
+}
+
+/// With the built-in role `edit`, all of a namespace's Secrets are open; what is delivered nowhere stays closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_and_creating_again_delivers_nothing_that_is_kept() {
+    let site = Site::new("kept").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let text = site.seal_kept("db", VALUE).await;
+    let undelivered = json!({"name": "DB_PASSWORD", "value": text, "delivery": "None"});
+    site.apply("db", undelivered.clone()).await;
+    site.served("db").await;
+
+    let client = with_role(&site, "edit").await;
+    let objects = Api::<ManagedSecret>::namespaced(client, &site.namespace);
+    let new = |spec: &Value| object::<ManagedSecret>(json!({"metadata": {"name": "db"}, "spec": spec}));
+    let stored = objects.get("db").await.unwrap().spec.value.unwrap().0;
+    objects.delete("db", &DeleteParams::default()).await.unwrap();
+    site.gone(&record_name("DB_PASSWORD")).await;
+    let refusal = "cannot get resource \"managedsecrets/value\"";
+    for spec in [
+        json!({"name": "DB_PASSWORD", "value": stored}),
+        json!({"name": "OTHER", "value": stored, "target": {"name": "db", "key": "k"}}),
+    ] {
+        expect("delivered", objects.create(&PostParams::default(), &new(&spec)).await, Some(refusal));
+    }
+    // As it was, it may be created again; and it opens.
+    objects.create(&PostParams::default(), &new(&undelivered)).await.unwrap();
+    site.served("db").await;
+    let moved = Patch::Merge(json!({"spec": {"delivery": "Secret"}}));
+    expect("delivered later", objects.patch("db", &PatchParams::default(), &moved).await, Some(refusal));
+    assert_eq!(site.value("db", "value").await, None);
+
+    // Who may read it has it delivered.
+    site.objects().patch("db", &PatchParams::default(), &moved).await.unwrap();
+    site.delivers("db", "value", VALUE).await;
+    operator.stop().await;
+}
+
+/// A new user with a ClusterRole of Kubernetes' own in the namespace.
+async fn with_role(site: &Site, role: &str) -> Client {
+    let user = format!("{role}-{}", uuid::Uuid::new_v4().simple());
+    let group = "rbac.authorization.k8s.io";
+    let binding: RoleBinding = object(json!({
+        "metadata": {"name": user},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    }));
+    let bindings = Api::<RoleBinding>::namespaced(site.client.clone(), &site.namespace);
+    bindings.create(&PostParams::default(), &binding).await.unwrap();
+    let client = control_plane().await.access().client_as(&user, &[]).await.unwrap();
+    // What is aggregated to it comes a moment later.
+    let edits = Right { verb: "create", group: keys::GROUP, resource: "managedsecrets", name: None };
+    poll("the role to be effective", PATIENCE, || async {
+        Ok(may(&client, &site.namespace, &edits).await.then_some(()))
+    })
+    .await
+    .unwrap();
+    client
 }

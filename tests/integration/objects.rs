@@ -68,6 +68,11 @@ impl Site {
         self.seal_for(&self.strict(name), value).await
     }
 
+    /// Seals a value for an object of this namespace, to be kept.
+    pub(crate) async fn seal_kept(&self, name: &str, value: &str) -> String {
+        sealed_as(mss1::Handling::Kept, &public_key(&self.client).await, &self.strict(name), value)
+    }
+
     /// Seals a value with a scope.
     pub(crate) async fn seal_for(&self, scope: &mss1::Scope, value: &str) -> String {
         sealed(&public_key(&self.client).await, scope, value)
@@ -247,10 +252,14 @@ impl Site {
     }
 }
 
-/// Seals a value under a key.
+/// Seals a value that may be delivered under a key.
 pub(crate) fn sealed(key: &mss1::PublicKey, scope: &mss1::Scope, value: &str) -> String {
+    sealed_as(mss1::Handling::Deliverable, key, scope, value)
+}
+
+fn sealed_as(handling: mss1::Handling, key: &mss1::PublicKey, scope: &mss1::Scope, value: &str) -> String {
     let value = Plaintext::new(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
-    mss1::seal(key, scope, &value).unwrap()
+    mss1::seal(key, scope, handling, &value).unwrap()
 }
 
 /// The status, empty where there is none.

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
+use managed_secrets::crypto::mss1::{Handling, Sealed};
 use serde_json::json;
 
 use super::installation::{control_plane, object};
@@ -46,6 +47,11 @@ async fn a_value_sealed_with_the_clusters_key_is_delivered() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     site.apply("db", json!({"name": "DB", "value": text.trim_end()})).await;
     site.delivers("db", "value", VALUE).await;
+
+    let kept = seal(&kubeconfig, &[place.as_slice(), &["--no-delivery"]].concat());
+    let kept = Sealed::parse(String::from_utf8(kept.stdout).unwrap().trim_end()).unwrap();
+    assert_eq!(kept.handling(), Handling::Kept);
+    assert_eq!(Sealed::parse(text.trim_end()).unwrap().handling(), Handling::Deliverable);
 
     let refused = seal(&kubeconfig, &[place.as_slice(), &["--operator-namespace=kube-system"]].concat());
     assert_eq!(refused.status.code(), Some(1));

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use managed_secrets::{api::limits::SEALED_PREFIX, crypto::mss1::Sealed};
+use managed_secrets::{
+    api::limits::SEALED_PREFIX,
+    crypto::mss1::{Handling, Sealed},
+};
 
 use super::{CANARY, Folder, PLUGIN, Value, documents, finish, manifest};
 
@@ -26,12 +29,47 @@ fn one_value_is_sealed_from_standard_input() {
         (&["--name", "db", "-n", "shop", CANARY], "standard input"),
         (&["--name", "db", "-f", "x.yaml"], "cannot be used with"),
         (&["--adopt"], "--from-secret"),
+        (&["--from-secret", "x.yaml", "--no-delivery"], "--no-delivery has no place"),
         (&["--stdout"], "--filename"),
     ] {
         let ran = folder.seal(arguments, &value);
         assert!(ran.error(2).contains(says), "{ran:?}");
         assert!(ran.out.is_empty());
     }
+}
+
+/// What may become of a value stands in its text, for whoever reads it.
+#[test]
+fn a_value_that_is_not_to_be_delivered_is_kept() {
+    let folder = Folder::new();
+    let handling = |text: &str| Sealed::parse(text.trim_end()).unwrap().handling();
+    for (arguments, expected) in [(&["--no-delivery"][..], Handling::Kept), (&[], Handling::Deliverable)] {
+        let ran = folder.seal(&[&["--name", "db", "-n", "shop"], arguments].concat(), CANARY);
+        assert_eq!(handling(ran.ok()), expected);
+        assert_eq!(folder.open(ran.ok().trim_end(), "shop", "db"), CANARY);
+    }
+    // A manifest says it by its delivery.
+    let plain = |delivery: &str| format!("{}  delivery: {delivery}\n", manifest("db", CANARY));
+    for (delivery, arguments, expected, note) in [
+        ("None", &[][..], Handling::Kept, "is kept (sealed with --no-delivery)\n"),
+        ("Secret", &[], Handling::Deliverable, ""),
+        ("Secret", &["--no-delivery"], Handling::Kept, "needs the permission to get managedsecrets/value\n"),
+    ] {
+        folder.write("db.yaml", &plain(delivery));
+        folder.seal(&[&["-f", "db.yaml"], arguments].concat(), "").ok();
+        let document = documents(&folder.read("db.yaml")).remove(0);
+        assert_eq!(handling(document["spec"]["value"].as_str().unwrap()), expected);
+        let ran = folder.run(&["validate", "db.yaml"]);
+        assert_eq!(ran.ok(), "");
+        assert!(ran.err.ends_with(note) && ran.err.is_empty() == note.is_empty(), "{}", ran.err);
+    }
+    folder.write("db.yaml", &plain("Secret"));
+    folder.seal(&["-f", "db.yaml"], "").ok();
+    let text = folder.read("db.yaml").replace("delivery: Secret", "delivery: None");
+    folder.write("db.yaml", &text);
+    let ran = folder.run(&["validate", "db.yaml"]);
+    assert!(ran.err.starts_with("note: db.yaml:8:3: "), "{}", ran.err);
+    assert!(ran.err.contains("seal the value again with --no-delivery"), "{}", ran.err);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    admission::testing::{NAMESPACE, document, in_state, keyring, object, opened, sealed, strict},
+    admission::testing::{NAMESPACE, document, in_state, keyring, object, opened, sealed, sealed_as, strict},
     api::keys::LAST_APPLIED,
     crypto::keyring::State,
 };
@@ -108,6 +108,65 @@ fn unchanged_plaintext_keeps_the_stored_text_for_those_who_may_read_it() {
     changed["spec"]["value"] = json!("hunter3");
     let changed = sealing(&keyring, &changed, Some(&stored), true);
     assert_eq!(opened(&keyring, &replaced(&changed, VALUE), "db"), "hunter3");
+}
+
+fn handling(text: &str) -> Handling {
+    Sealed::parse(text).unwrap().handling()
+}
+
+/// Text that may be delivered undoes `delivery: None` when the object is created again.
+#[test]
+fn what_is_not_delivered_is_sealed_to_be_kept() {
+    let keyring = keyring(&[document(1)]);
+    for (delivery, expected) in [
+        (json!("None"), Handling::Kept),
+        (json!("Secret"), Handling::Deliverable),
+        (json!(null), Handling::Deliverable),
+        (json!(["None"]), Handling::Deliverable),
+    ] {
+        let mut object = with_copy(plain(), &json!({"spec": {"value": PLAIN}}).to_string());
+        object["spec"]["delivery"] = delivery;
+        let outcome = sealing(&keyring, &object, None, false);
+        let value = replaced(&outcome, VALUE);
+        assert_eq!(handling(&value), expected);
+        assert_eq!(replaced(&outcome, COPY), json!({"spec": {"value": value}}).to_string());
+    }
+}
+
+#[test]
+fn stored_text_is_kept_only_for_the_delivery_that_it_was_sealed_for() {
+    let keyring = keyring(&[document(1)]);
+    for (wanted, fitting, other) in
+        [("None", Handling::Kept, Handling::Deliverable), ("Secret", Handling::Deliverable, Handling::Kept)]
+    {
+        let mut object = plain();
+        object["spec"]["delivery"] = json!(wanted);
+        // Whether the stored object delivers it decides who may read it, and no more.
+        for before in ["None", "Secret"] {
+            let stored = |handling| {
+                let text = sealed_as(handling, &keyring, &strict("db"), PLAIN);
+                (text.clone(), json!({"spec": {"value": text, "delivery": before}}))
+            };
+            let (text, kept) = stored(fitting);
+            assert_eq!(replaced(&sealing(&keyring, &object, Some(&kept), true), VALUE), text, "{wanted}");
+            let (text, moved) = stored(other);
+            let fresh = replaced(&sealing(&keyring, &object, Some(&moved), true), VALUE);
+            assert_ne!(fresh, text);
+            assert_eq!(handling(&fresh), fitting);
+            assert_eq!(opened(&keyring, &fresh, "db"), PLAIN);
+        }
+    }
+}
+
+/// kubectl's copy follows the text that stays in the object, whatever that was sealed for.
+#[test]
+fn a_copy_alone_is_the_text_that_stays() {
+    let keyring = keyring(&[document(1)]);
+    let text = sealed(&keyring, &strict("db"), PLAIN);
+    let stored = object("db", json!({"name": "DB", "value": text, "delivery": "None"}));
+    let copied = with_copy(stored.clone(), &json!({"spec": {"value": PLAIN}}).to_string());
+    let outcome = sealing(&keyring, &copied, Some(&stored), true);
+    assert_eq!(replaced(&outcome, COPY), json!({"spec": {"value": text}}).to_string());
 }
 
 /// For whoever may not read, what comes out for a right guess and for a wrong one must not differ but in the sealed

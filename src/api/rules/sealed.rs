@@ -4,15 +4,20 @@
 //! scope; the high bits of the namespace's length) fix whole characters or narrow them:
 //!
 //! ```text
-//! char   0..8      9               10..20  20           21                22               23..
-//!        AWR6AAEAA [ghij…uv]       keyId   A            [Qgw]             A                the rest
-//!        suite     2 bits of suite         scope, high  scope 1, 2 or 3   length of the namespace: below 64
+//! char   0..8      9               10..20  20             21                22               23..
+//!        AWR6AAEAA [ghij…uv]       keyId   [Ag]           [Qgw]             A                the rest
+//!        suite     2 bits of suite         scope, high:   scope 1, 2 or 3   length of the namespace: below 64
+//!                                          g where kept
 //! ```
 
-use crate::api::limits::{SEALED_MAX, SEALED_MIN, SEALED_PREFIX};
+use crate::api::limits::{SEALED_KEY_ID_BYTES, SEALED_MAX, SEALED_MIN, SEALED_PREFIX, SEALED_SUITE};
 
 /// The suite's characters: `01 64 7a 00 01 00` and the high six bits of `02`.
 const SUITE: &str = "AWR6AAEAA";
+/// The character that holds the high bits of the scope byte, and which it may be: the low one where the text may be
+/// delivered, the high one where it is kept.
+const SCOPE_AT: usize = (SEALED_SUITE.len() + SEALED_KEY_ID_BYTES) / 3 * 4;
+const SCOPE_HIGH: &str = "[Ag]";
 /// Last characters of groups that hold one byte, and two: the bits that carry nothing are zero.
 const LAST_OF_TWO: &str = "AQgw";
 const LAST_OF_THREE: &str = "AEIMQUYcgkosw048";
@@ -22,8 +27,16 @@ pub(super) fn cel(text: &str) -> String {
     let prefix = SEALED_PREFIX.replace('.', r"\.");
     // 24 characters of head are six whole groups of four.
     format!(
-        "type({text}) == string && {text}.size() >= {SEALED_MIN} && {text}.matches(r'^{prefix}{SUITE}[g-v][A-Za-z0-9_-]{{10}}A[Qgw]A[A-Za-z0-9_-]([A-Za-z0-9_-]{{4}})*([A-Za-z0-9_-][{LAST_OF_TWO}]|[A-Za-z0-9_-]{{2}}[{LAST_OF_THREE}])?$')"
+        "type({text}) == string && {text}.size() >= {SEALED_MIN} && {text}.matches(r'^{prefix}{SUITE}[g-v][A-Za-z0-9_-]{{10}}{SCOPE_HIGH}[Qgw]A[A-Za-z0-9_-]([A-Za-z0-9_-]{{4}})*([A-Za-z0-9_-][{LAST_OF_TWO}]|[A-Za-z0-9_-]{{2}}[{LAST_OF_THREE}])?$')"
     )
+}
+
+/// CEL: the text is that of a value that is kept: the highest bit of its scope byte is set
+/// ([`SEALED_KEPT_BIT`](crate::api::limits::SEALED_KEPT_BIT)). That byte begins a group of base64, so the bit is the
+/// highest of one character, and stands for the upper half of the alphabet.
+pub(super) fn kept_cel(text: &str) -> String {
+    let prefix = SEALED_PREFIX.replace('.', r"\.");
+    format!("{text}.matches(r'^{prefix}[A-Za-z0-9_-]{{{SCOPE_AT}}}[g-z0-9_-]')")
 }
 
 /// Whether `text` is well-formed sealed text; says nothing of who can open it.
@@ -35,7 +48,7 @@ pub(in crate::api) fn is_well_formed(text: &str) -> bool {
         && body.iter().all(alphabet)
         && body.starts_with(SUITE.as_bytes())
         && (b'g'..=b'v').contains(&body[9])
-        && body[20] == b'A'
+        && b"Ag".contains(&body[SCOPE_AT])
         && b"Qgw".contains(&body[21])
         && body[22] == b'A'
         && match (body.len() % 4, body.last()) {
@@ -53,7 +66,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::api::limits::{SEALED_ENC_BYTES, SEALED_SUITE};
+    use crate::api::limits::{SEALED_ENC_BYTES, SEALED_KEPT_BIT};
 
     fn text(scope: u8, namespace: &str, name: &str, bucket: usize) -> String {
         let mut bytes = SEALED_SUITE.to_vec();
@@ -71,8 +84,10 @@ mod tests {
     fn text_of_every_shape_that_the_format_allows_is_well_formed() {
         for (scope, namespace, name) in [(3, 0, 0), (2, 1, 0), (2, 63, 0), (1, 1, 1), (1, 63, 253), (1, 10, 11)] {
             for bucket in [64, 128, 16_384] {
-                let text = text(scope, &"n".repeat(namespace), &"m".repeat(name), bucket);
-                assert!(is_well_formed(&text), "{scope} {namespace} {name} {bucket}");
+                for scope in [scope, scope | SEALED_KEPT_BIT] {
+                    let text = text(scope, &"n".repeat(namespace), &"m".repeat(name), bucket);
+                    assert!(is_well_formed(&text), "{scope} {namespace} {name} {bucket}");
+                }
             }
         }
         assert_eq!(text(3, "", "", 64).len(), SEALED_MIN);
@@ -82,6 +97,14 @@ mod tests {
     #[test]
     fn the_suite_is_that_of_the_limits() {
         assert!(URL_SAFE_NO_PAD.encode(SEALED_SUITE).starts_with(SUITE));
+    }
+
+    #[test]
+    fn no_scope_but_the_six_is_well_formed() {
+        for scope in 0..=u8::MAX {
+            let known = matches!(scope & !SEALED_KEPT_BIT, 1..=3);
+            assert_eq!(is_well_formed(&text(scope, "prod", "db", 64)), known, "{scope}");
+        }
     }
 
     #[test]

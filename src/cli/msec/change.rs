@@ -9,9 +9,9 @@ use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use serde_json::{Map, Value};
 
 use super::output::{reference, without_managed_fields};
-use crate::api::types::{Alphabet, Generate, SealedValue};
+use crate::api::types::{Alphabet, Delivery, Generate, SealedValue};
 use crate::api::{ManagedSecret, ManagedSecretSpec, validate_spec};
-use crate::cli::seal::sealed;
+use crate::cli::seal::{handling, sealed};
 use crate::cli::{CliError, value};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{PublishedKey, Scope};
@@ -90,15 +90,16 @@ pub(super) fn read_value(file: Option<&PathBuf>) -> Result<Plaintext, CliError> 
     file.map_or_else(value::from_standard_input, |file| value::from_file(file))
 }
 
-/// The value as sealed text for one object, and no other.
+/// The value as sealed text for one object with this delivery, and no other.
 pub(super) fn seal_for(
     key: &PublishedKey,
     namespace: &str,
     object: &str,
+    delivery: Delivery,
     value: &Plaintext,
 ) -> Result<SealedValue, CliError> {
     let scope = Scope::Strict { namespace: namespace.to_owned(), name: object.to_owned() };
-    sealed(key, &scope, value).map(SealedValue)
+    sealed(key, &scope, handling(delivery), value).map(SealedValue)
 }
 
 /// Checks a spec by the API server's own rules, before anything is asked or sent.

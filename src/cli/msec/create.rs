@@ -146,7 +146,7 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     if spec.generate.is_none() {
         let key = args.key.key(async || Ok(Session::open(cluster).await?.client)).await?;
         let value = change::read_value(args.from_file.as_ref())?;
-        spec.value = Some(change::seal_for(&key, &namespace, &object_name, &value)?);
+        spec.value = Some(change::seal_for(&key, &namespace, &object_name, spec.delivery(), &value)?);
     }
     let mut object = ManagedSecret::new(&object_name, spec);
     object.metadata.namespace = Some(namespace);

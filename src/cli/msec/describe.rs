@@ -30,7 +30,7 @@ use crate::api::{ManagedSecret, Reason};
 use crate::cli::rights::Right;
 use crate::cli::{CliError, print, sealing_key};
 use crate::crypto::KeyId;
-use crate::crypto::mss1::{Scope, Sealed};
+use crate::crypto::mss1::{Handling, Scope, Sealed};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -188,7 +188,11 @@ impl Facts {
             Some(Ok(present)) => format!(" (the present one is {present}; `kubectl msec reseal` changes to it)"),
             Some(Err(why)) => format!(" (the present one is unknown: {why})"),
         };
-        format!("sealed text {scope}, key {}{key}", sealed.key_id())
+        let kept = match sealed.handling() {
+            Handling::Kept => ", kept (delivering it needs the permission to get managedsecrets/value)",
+            Handling::Deliverable => "",
+        };
+        format!("sealed text {scope}{kept}, key {}{key}", sealed.key_id())
     }
 
     fn target(&self) -> String {

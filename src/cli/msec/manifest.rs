@@ -24,6 +24,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use granit_parser::ScalarStyle;
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use self::edit::Unproven;
@@ -32,6 +33,7 @@ pub(in crate::cli::msec) use self::tree::NodeId;
 use self::tree::{Place, Shape, Tag, Tree};
 use crate::api::keys::{GROUP, KIND, VERSION};
 use crate::api::limits::SEALED_PREFIX;
+use crate::api::types::Delivery;
 use crate::crypto::mss1::Sealed;
 
 /// Most nodes that aliases may repeat in the objects of one stream: no real manifest comes near, and a few lines can
@@ -226,6 +228,12 @@ impl Object {
     /// `metadata.namespace`.
     pub(in crate::cli::msec) fn namespace(&self) -> Option<&str> {
         self.text("/metadata/namespace")
+    }
+
+    /// `spec.delivery`, or its default. What is no delivery is a problem of its own.
+    pub(in crate::cli::msec) fn delivery(&self) -> Delivery {
+        let given = self.json.pointer("/spec/delivery").map(Delivery::deserialize);
+        given.and_then(Result::ok).unwrap_or_default()
     }
 
     fn text(&self, pointer: &str) -> Option<&str> {

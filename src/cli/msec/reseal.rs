@@ -2,7 +2,7 @@
 //!
 //! Sealed text cannot be opened here. But the value is on the cluster: where the live object has the very text of the
 //! file, and is in step, its Secret holds the value that the text was sealed from. That is read, by who may, and sealed
-//! again for the same scope; it is neither shown nor stored. Applied, the new text is no new value: the operator compares
+//! again for the same scope, and kept if it was; it is neither shown nor stored. Applied, the new text is no new value: the operator compares
 //! what both open to.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::cli::connect::block_on;
 use crate::cli::rights::Right;
 use crate::cli::seal::sealed;
 use crate::cli::{CliError, KeyArgs, print};
-use crate::crypto::mss1::{PublishedKey, Sealed};
+use crate::crypto::mss1::PublishedKey;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -150,7 +150,9 @@ async fn outcome(
         return skipped("the cluster has another value: apply the file first");
     }
     match delivered::value(client, &live).await? {
-        Ok(value) => Ok(Some(Outcome::Resealed(node, sealed(key, Sealed::scope(&sealed_text), &value)?))),
+        Ok(value) => {
+            Ok(Some(Outcome::Resealed(node, sealed(key, sealed_text.scope(), sealed_text.handling(), &value)?)))
+        }
         Err(why) => skipped(&why),
     }
 }

@@ -24,15 +24,18 @@ use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
 use super::session::{ClusterArgs, Session};
 use crate::api::keys::{GROUP, KIND};
 use crate::cli::connect::block_on;
-use crate::cli::seal::sealed;
+use crate::cli::seal::{HandlingArgs, handling, sealed};
 use crate::cli::{CliError, KeyArgs, SealScope, print, value};
 use crate::crypto::Plaintext;
-use crate::crypto::mss1::{self, PublishedKey, Scope};
+use crate::crypto::mss1::{self, Handling, PublishedKey, Scope};
 
 const EXAMPLES: &str = "\
 Examples:
   # One value, read from standard input or asked for
   printf %s \"$KEY\" | kubectl msec seal --name weather-api-key -n shop
+
+  # One value that is not to be delivered
+  printf %s \"$KEY\" | kubectl msec seal --no-delivery --name break-glass -n shop
 
   # Every plain value of a file, in place; comments and order stay
   kubectl msec seal -f weather-api-key.yaml
@@ -63,6 +66,10 @@ pub struct SealArgs {
     #[command(flatten)]
     pub files: FileArgs,
 
+    /// Whether values may be delivered. With -f, the value of an object with spec.delivery: None is kept without it.
+    #[command(flatten)]
+    pub handling: HandlingArgs,
+
     /// Print the one file that -f names instead of writing it
     #[arg(long, requires = "files")]
     pub stdout: bool,
@@ -88,6 +95,11 @@ pub struct SealArgs {
 pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
     let namespace = cluster.namespace.as_deref();
     if let Some(file) = &args.from_secret {
+        if args.handling.no_delivery {
+            return Err(CliError::Usage(
+                "--no-delivery has no place with --from-secret: a Secret is delivered".to_owned(),
+            ));
+        }
         return from_secret::convert(cluster, args, file);
     }
     if !args.files.files.is_empty() {
@@ -95,7 +107,7 @@ pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliErro
     }
     let scope = args.scope.of(namespace, args.name.as_deref())?;
     let key = key(cluster, args)?;
-    print(&format!("{}\n", sealed(&key, &scope, &value::from_standard_input()?)?))
+    print(&format!("{}\n", sealed(&key, &scope, args.handling.into(), &value::from_standard_input()?)?))
 }
 
 /// The key to seal with; of the cluster only where no file is named.
@@ -108,6 +120,7 @@ pub(super) struct Job {
     node: NodeId,
     /// What for.
     scope: Scope,
+    handling: Handling,
     value: Plaintext,
     /// What people call the object.
     called: String,
@@ -124,8 +137,13 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
     let mut work = Vec::new();
     for source in &sources {
         let Some(stream) = read(source)? else { continue };
-        let jobs = jobs(&stream, cluster.namespace.as_deref(), args.scope)
+        let mut jobs = jobs(&stream, cluster.namespace.as_deref(), args.scope)
             .map_err(|problems| refusal(&source.name, &problems))?;
+        if args.handling.no_delivery {
+            for job in &mut jobs {
+                job.handling = Handling::Kept;
+            }
+        }
         work.push((source, stream, jobs));
     }
     // Nothing to seal: no key is needed, and no cluster.
@@ -136,7 +154,7 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
         for job in jobs {
             // There is a key where there is a job.
             let Some(key) = &key else { break };
-            let text = mss1::seal(&key.key, &job.scope, &job.value).map_err(|error| match error {
+            let text = mss1::seal(&key.key, &job.scope, job.handling, &job.value).map_err(|error| match error {
                 mss1::SealError::Scope(rule) => CliError::Usage(format!("{}: {} {rule}", source.name, job.called)),
                 other => CliError::failed("cannot seal", &other),
             })?;
@@ -228,7 +246,7 @@ fn job(
     };
     let called = object.called(scope.namespace());
     let remark = value.remark().map(|remark| problem("spec.value", &remark));
-    Ok(Job { node, scope, value, called, remark })
+    Ok(Job { node, scope, handling: handling(object.delivery()), value, called, remark })
 }
 
 /// Writes all files, or prints the one; says what was sealed.

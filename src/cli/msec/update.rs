@@ -110,7 +110,7 @@ pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(
     // Before a value is asked for: what else is wrong.
     change::check(&name, &wanted(args, args.generate.wanted().map(Source::Generate).as_ref(), &before.spec))?;
     warn_if_taken(&session, args, &before).await?;
-    let source = source(&session, args, &name).await?;
+    let source = source(&session, args, &before, &name).await?;
     let spec = wanted(args, source.as_ref(), &before.spec);
     if dry_run == DryRun::Client {
         let object = ManagedSecret { spec, ..before };
@@ -146,11 +146,18 @@ async fn warn_if_taken(session: &Session, args: &UpdateArgs, object: &ManagedSec
     Ok(())
 }
 
-async fn source(session: &Session, args: &UpdateArgs, object: &str) -> Result<Option<Source>, CliError> {
+async fn source(
+    session: &Session,
+    args: &UpdateArgs,
+    before: &ManagedSecret,
+    object: &str,
+) -> Result<Option<Source>, CliError> {
     if args.value_stdin || args.from_file.is_some() {
         let key = args.key.key(async || Ok(session.client.clone())).await?;
         let value = change::read_value(args.from_file.as_ref())?;
-        return change::seal_for(&key, &session.namespace, object, &value).map(Source::Sealed).map(Some);
+        return change::seal_for(&key, &session.namespace, object, before.spec.delivery(), &value)
+            .map(Source::Sealed)
+            .map(Some);
     }
     Ok(args.generate.wanted().map(Source::Generate))
 }

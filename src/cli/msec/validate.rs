@@ -27,7 +27,7 @@ use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
 use crate::cli::error::Exit;
 use crate::cli::{CliError, print, sealing_key};
 use crate::crypto::Plaintext;
-use crate::crypto::mss1::{PublishedKey, Sealed};
+use crate::crypto::mss1::{Handling, PublishedKey, Sealed};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -163,7 +163,7 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
         }
     }
     let (findings, remarks) = check(&sources, &wanted);
-    for remark in remarks {
+    for remark in remarks.into_iter().chain(notes(&sources)) {
         eprintln!("note: {remark}");
     }
     print(&match args.output {
@@ -172,6 +172,30 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
         Report::Sarif => report::sarif(&findings)?,
     })?;
     if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
+}
+
+/// What is right, and may not be what was meant: sealed text whose value is kept where it is to be delivered, and the
+/// other way round.
+fn notes(sources: &[Source]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for source in sources {
+        let Ok(stream) = source.stream() else { continue };
+        for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
+            let Ok(Held::Sealed { sealed, .. }) = stream.held(object) else { continue };
+            let message = match (sealed.handling(), object.delivery()) {
+                (Handling::Kept, Delivery::Secret) => {
+                    "is kept (sealed with --no-delivery): to deliver it needs the permission to get managedsecrets/value"
+                }
+                (Handling::Deliverable, Delivery::None) => {
+                    "was sealed for delivery, though spec.delivery is None: seal the value again with --no-delivery"
+                }
+                (Handling::Kept, Delivery::None) => "is kept (sealed with --no-delivery)",
+                (Handling::Deliverable, Delivery::Secret) => continue,
+            };
+            notes.push(stream.problem(object, Rule::Field, VALUE, message).in_file(&source.name));
+        }
+    }
+    notes
 }
 
 /// The keys that are named, each of them pinned where any pin is given.

@@ -58,7 +58,7 @@ impl Scope {
         if fits { Ok(()) } else { Err(WrongPlace { sealed_for: self.clone(), used_in: format!("{namespace}/{name}") }) }
     }
 
-    /// The byte that stands for it in the header.
+    /// What stands for it in the low bits of the header's scope byte.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Strict { .. } => 0x01,

@@ -42,7 +42,7 @@ fn opens_the_frozen_vector() {
     let key = key_of(0x22);
     assert_eq!(key.public().fingerprint(), "efa4292736dc4550e9e73c92b3736fbe48757cc0516d9b5468be59ce270227ad");
     let sealed = Sealed::parse(vector()).unwrap();
-    assert_eq!(sealed.scope(), &strict("prod", "db"));
+    assert_eq!((sealed.scope(), sealed.handling()), (&strict("prod", "db"), Handling::Deliverable));
     assert_eq!(sealed.key_id().to_string(), "efa4292736dc4550");
     assert!(sealed.open(&key, "prod", "db").unwrap().same_as(&value("grüße")));
 }
@@ -61,6 +61,8 @@ fn every_single_bit_flip_is_refused() {
                 let error = sealed.open(&key, "prod", "db").expect_err(&format!("bit {bit} opened"));
                 let expected = match bit / 8 {
                     7..15 => matches!(error, OpenError::Key(_)),
+                    // The bit that says "kept" leaves the text where it belongs.
+                    15 if bit == 15 * 8 + 7 => error == OpenError::Tampered,
                     15..HEADER => matches!(error, OpenError::Place(_)),
                     _ => error == OpenError::Tampered,
                 };
@@ -82,11 +84,35 @@ fn the_scope_is_authentic() {
         (in_namespace("prod"), "prod", "db"),
         (Scope::Cluster, "prod", "db"),
     ] {
-        let moved = [header(key.key_id(), &scope).unwrap().as_slice(), body].concat();
+        let moved = [header(key.key_id(), &scope, Handling::Deliverable).unwrap().as_slice(), body].concat();
         let sealed = Sealed::parse(&encoded(&moved)).unwrap();
         assert_eq!(sealed.scope(), &scope);
         assert_eq!(sealed.open(&key, namespace, name).err(), Some(OpenError::Tampered), "{scope}");
     }
+}
+
+#[test]
+fn that_a_text_is_kept_is_authentic() {
+    let key = key_of(0x22);
+    for (made, other) in [(Handling::Deliverable, Handling::Kept), (Handling::Kept, Handling::Deliverable)] {
+        let scope = strict("prod", "db");
+        let text = seal(key.public(), &scope, made, &value("x")).unwrap();
+        let sealed = Sealed::parse(&text).unwrap();
+        assert_eq!(sealed.handling(), made);
+        assert!(sealed.open(&key, "prod", "db").unwrap().same_as_bytes(b"x"));
+        let header = header(key.key_id(), &scope, other).unwrap();
+        let moved = [header.as_slice(), &decoded(&text)[header.len()..]].concat();
+        let forged = Sealed::parse(&encoded(&moved)).unwrap();
+        assert_eq!(forged.handling(), other);
+        assert_eq!(forged.open(&key, "prod", "db").err(), Some(OpenError::Tampered));
+    }
+}
+
+#[test]
+fn opens_the_frozen_vector_that_is_kept() {
+    let sealed = Sealed::parse(include_str!("../../../tests/vectors/mss1-kept.txt").trim_end()).unwrap();
+    assert_eq!((sealed.scope(), sealed.handling()), (&strict("prod", "db"), Handling::Kept));
+    assert!(sealed.open(&key_of(0x22), "prod", "db").unwrap().same_as(&value("grüße")));
 }
 
 #[test]
@@ -136,9 +162,15 @@ fn names_are_there_exactly_where_the_scope_needs_them() {
     assert_eq!(with(1, b"prod\n", b"db"), namespace);
     assert_eq!(with(1, b"prod", b"db\x1b[2J"), name);
     assert_eq!(with(1, b"pr.od", b"db"), namespace);
-    for code in [0, 4, 255] {
+    for code in [0, 4, 0x41, 0x7f, 0x80, 0x84, 255] {
         assert_eq!(with(code, b"prod", b"db"), Err("must have scope 1, 2 or 3"));
     }
+    // Kept or not, the rules for names are the same.
+    assert_eq!(with(0x81, b"prod", b"db"), Ok(()));
+    assert_eq!(with(0x82, b"prod", b""), Ok(()));
+    assert_eq!(with(0x83, b"", b""), Ok(()));
+    assert_eq!(with(0x81, b"", b"db"), namespace);
+    assert_eq!(with(0x82, b"prod", b"db"), surplus);
 }
 
 #[test]
@@ -146,7 +178,7 @@ fn only_canonical_base64_is_read() {
     // Names of three lengths give texts of all three remainders modulo 3.
     let key = key_of(0x22);
     for name in ["a", "ab", "abc"] {
-        let text = seal(key.public(), &strict("prod", name), &value("x")).unwrap();
+        let text = seal(key.public(), &strict("prod", name), Handling::Deliverable, &value("x")).unwrap();
         assert!(Sealed::parse(&text).is_ok());
         let not_canonical = "must be canonical base64url without padding";
         assert_eq!(format_error(&format!("{text}=")), not_canonical);
@@ -201,7 +233,7 @@ fn authentic_text_must_still_be_padded_and_a_value() {
         let mut padded = length.to_be_bytes().to_vec();
         padded.extend_from_slice(fill);
         padded.resize(total, 0);
-        let text = seal_padded(key.public(), &Scope::Cluster, &padded).unwrap();
+        let text = seal_padded(key.public(), &Scope::Cluster, Handling::Deliverable, &padded).unwrap();
         Sealed::parse(&text).unwrap().open(&key, "a", "b").map(|_| ())
     };
     assert_eq!(sealed(2, b"ab", 64), Ok(()));
@@ -216,7 +248,10 @@ fn authentic_text_must_still_be_padded_and_a_value() {
 fn nobody_seals_for_a_place_that_cannot_be() {
     let key = key_of(0x22);
     for scope in [strict("", "db"), strict("prod", ""), strict("Prod", "db"), in_namespace(""), strict("prod", "a/b")] {
-        assert!(matches!(seal(key.public(), &scope, &value("x")), Err(SealError::Scope(_))), "{scope}");
+        assert!(
+            matches!(seal(key.public(), &scope, Handling::Deliverable, &value("x")), Err(SealError::Scope(_))),
+            "{scope}"
+        );
     }
 }
 
@@ -227,7 +262,7 @@ fn the_extremes_are_sealed_within_the_published_lengths() {
     for (scope, text, length) in
         [(Scope::Cluster, "x".to_owned(), SEALED_MIN), (longest, "😀".repeat(3500), SEALED_MAX)]
     {
-        let sealed = seal(key.public(), &scope, &value(&text)).unwrap();
+        let sealed = seal(key.public(), &scope, Handling::Deliverable, &value(&text)).unwrap();
         assert_eq!(sealed.len(), length);
         let (namespace, name) = (scope.namespace().unwrap_or("a"), scope.name().unwrap_or("b"));
         let opened = Sealed::parse(&sealed).unwrap().open(&key, namespace, name).unwrap();
@@ -251,25 +286,26 @@ fn debug_shows_neither_keys_nor_ciphertext() {
     assert_eq!(format!("{:?}", key_of(0x22)), "SealingKey(efa4292736dc4550)");
     assert_eq!(format!("{:?}", key_of(0x22).public()), "PublicKey(efa4292736dc4550)");
     let shown = format!("{:?}", Sealed::parse(vector()).unwrap());
-    assert!(shown.len() < 120 && shown.contains("prod"), "{shown}");
+    assert!(shown.len() < 150 && shown.contains("prod"), "{shown}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn what_was_sealed_opens_to_the_same_value(text in "\\PC{1,200}", scope in 0..3, name in "[a-z0-9.-]{1,253}") {
+    fn what_was_sealed_opens_to_the_same_value(text in "\\PC{1,200}", scope in 0..3, kept: bool, name in "[a-z0-9.-]{1,253}") {
         let key = key_of(0x22);
         let scope = match scope {
             0 => strict("prod", &name),
             1 => in_namespace("prod"),
             _ => Scope::Cluster,
         };
-        let sealed = seal(key.public(), &scope, &value(&text)).unwrap();
+        let handling = if kept { Handling::Kept } else { Handling::Deliverable };
+        let sealed = seal(key.public(), &scope, handling, &value(&text)).unwrap();
         let parsed = Sealed::parse(&sealed).unwrap();
-        prop_assert_eq!(parsed.scope(), &scope);
+        prop_assert_eq!((parsed.scope(), parsed.handling()), (&scope, handling));
         prop_assert!(parsed.open(&key, "prod", &name).unwrap().same_as_bytes(text.as_bytes()));
-        prop_assert!(seal(key.public(), &scope, &value(&text)).unwrap() != sealed, "each text is fresh");
+        prop_assert!(seal(key.public(), &scope, handling, &value(&text)).unwrap() != sealed, "each text is fresh");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     crypto::{
         Keyring, Plaintext,
         keyring::{Kek, Wrapped},
-        mss1::{self, Scope},
+        mss1::{self, Handling, Scope},
     },
     reconcile::model::store::NAMESPACE,
 };
@@ -71,7 +71,7 @@ fn keys() -> &'static Keys {
         let scope = Scope::Namespace { namespace: NAMESPACE.to_owned() };
         let seal = |text: &str| {
             let value = Plaintext::new(Zeroizing::new(text.as_bytes().to_vec())).unwrap();
-            mss1::seal(&public, &scope, &value).unwrap()
+            mss1::seal(&public, &scope, Handling::Deliverable, &value).unwrap()
         };
         // The second is another text of the first one's value.
         let sealed = vec![seal(VALUES[0]), seal(VALUES[0]), seal(VALUES[1])];

@@ -3,13 +3,17 @@
 
 use std::{collections::BTreeSet, fs, sync::Arc};
 
-use managed_secrets::api::keys::LAST_APPLIED;
+use managed_secrets::{
+    api::{ManagedSecret, keys::LAST_APPLIED},
+    crypto::mss1::{Handling, Sealed},
+};
 use serde_json::json;
 
 use super::{Premises, control_plane};
 use crate::integration::{
     canary::search::{Canary, Finder, files},
-    objects::version,
+    objects::{moved, version},
+    operator::public_key_of,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,5 +119,53 @@ async fn an_unchanged_value_moves_nothing_and_sealed_text_does_not_come_here() {
     );
     Premises::ok(&premises.kubectl(&["delete", "msec", "db"], "").await);
     assert_eq!((stats.seal.get(), stats.warn.get()), calls, "nothing of this is the webhooks' business");
+    operator.stop().await;
+}
+
+/// What a plain value is sealed as follows the delivery that it is applied with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_value_is_kept_where_it_is_not_delivered() {
+    const VALUE: &str = "plain-kept-77c1";
+    let premises = Premises::new("kept").await;
+    let operator = premises.start(premises.setup()).await;
+    let site = &premises.site;
+    let text = |object: &ManagedSecret| object.spec.value.clone().unwrap().0;
+    let handling = |object: &ManagedSecret| Sealed::parse(&text(object)).unwrap().handling();
+    let undelivered = premises.manifest("db", &json!({"name": "DB", "value": VALUE, "delivery": "None"}));
+    let apply = async |manifest: &str| Premises::ok(&premises.kubectl(&["apply", "-f", "-"], manifest).await);
+    apply(&undelivered).await;
+    let kept = site.served("db").await;
+    assert_eq!(handling(&kept), Handling::Kept);
+    apply(&undelivered).await;
+    assert_eq!(version(&site.get("db").await), version(&kept));
+
+    // Delivered, by one who may: the text may be delivered, and it is the same value.
+    let delivered = premises.manifest("db", &json!({"name": "DB", "value": VALUE}));
+    apply(&delivered).await;
+    let object = site.in_step("db").await;
+    assert_eq!((handling(&object), moved(&object)), (Handling::Deliverable, moved(&kept)));
+    assert_eq!(site.value("db", "value").await.as_deref(), Some(VALUE));
+
+    // And no longer.
+    apply(&undelivered).await;
+    let object = site.served("db").await;
+    assert_eq!((handling(&object), moved(&object)), (Handling::Kept, moved(&kept)));
+
+    // Text that was sealed for delivery is sealed again by the first plain apply, and stays from then on.
+    let old = crate::integration::objects::sealed(
+        &public_key_of(&site.client, &premises.operator_namespace).await,
+        &site.strict("db"),
+        VALUE,
+    );
+    let warned = premises.manifest("db", &json!({"name": "DB", "value": old, "delivery": "None"}));
+    let output = premises.kubectl(&["apply", "-f", "-"], &warned).await;
+    Premises::ok(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("seal it with --no-delivery"), "{output:?}");
+    site.served("db").await;
+    apply(&undelivered).await;
+    let object = site.served("db").await;
+    assert_eq!((handling(&object), moved(&object)), (Handling::Kept, moved(&kept)));
+    apply(&undelivered).await;
+    assert_eq!(version(&site.get("db").await), version(&object));
     operator.stop().await;
 }

@@ -7,7 +7,7 @@ use managed_secrets::api::limits::{
     SECRET_KEY_MAX, SECRET_NAME_MAX, VALUE_MAX,
 };
 use managed_secrets::crypto::Plaintext;
-use managed_secrets::crypto::mss1::{Scope, SealingKey, seal};
+use managed_secrets::crypto::mss1::{Handling, Scope, SealingKey, seal};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -69,7 +69,18 @@ fn sealed() -> Vec<Case> {
         let wrong: &[_] = if valid { &[] } else { &["spec.value"] };
         cases.push(Case::new(what, with(json!({ "generate": null, "value": value })), wrong));
     };
-    let places = [(3, 0, 0), (2, 1, 0), (2, NAMESPACE_MAX, 0), (1, 1, 1), (1, 4, 2), (1, 4, 3), (1, 4, 4)];
+    let places = [
+        (3, 0, 0),
+        (2, 1, 0),
+        (2, NAMESPACE_MAX, 0),
+        (1, 1, 1),
+        (1, 4, 2),
+        (1, 4, 3),
+        (1, 4, 4),
+        (0x81, 4, 2),
+        (0x82, 4, 0),
+        (0x83, 0, 0),
+    ];
     for (scope, namespace, name) in places.into_iter().chain([(1, NAMESPACE_MAX, SECRET_NAME_MAX)]) {
         for bucket in [BUCKET_MIN, BUCKET_MIN * 2, BUCKET_MAX] {
             let text = sealed_text(scope, &"s".repeat(namespace), &"n".repeat(name), bucket);
@@ -84,7 +95,10 @@ fn sealed() -> Vec<Case> {
     {
         for value in ["v".to_owned(), "😀".repeat(VALUE_MAX)] {
             let plaintext = Plaintext::new(Zeroizing::new(value.into_bytes())).unwrap();
-            case(format!("really {scope}"), json!(seal(key.public(), &scope, &plaintext).unwrap()), true);
+            for handling in [Handling::Deliverable, Handling::Kept] {
+                let text = seal(key.public(), &scope, handling, &plaintext).unwrap();
+                case(format!("really {scope}, {handling:?}"), json!(text), true);
+            }
         }
     }
 

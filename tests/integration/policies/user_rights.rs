@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use managed_secrets::api::limits::{SEALED_ENC_BYTES, SEALED_PREFIX, SEALED_SUITE};
+use managed_secrets::api::limits::{SEALED_ENC_BYTES, SEALED_KEPT_BIT, SEALED_PREFIX, SEALED_SUITE};
 use managed_secrets::api::types::SealedValue;
 use managed_secrets::api::{ManagedSecret, keys};
 use serde_json::{Value, json};
@@ -303,11 +303,70 @@ async fn the_looks_of_a_sealed_value_need_get_on_create() {
             [json!({"labels": {"a": "b"}}), json!({"annotations": {"a": "b"}}), json!({"type": "example.com/token"})]
         {
             let case = format!("{target} with {rights:?}");
-            let mut new = managed_secret(&json!({"target": target}));
-            (new.spec.generate, new.spec.value) = (None, Some(SealedValue(text.clone())));
+            let new = holding(&text, &json!({"target": target}));
             expect(&case, objects.create(&dry_run(), &new).await, refusal.as_deref());
         }
     }
+}
+
+/// The object `db` with this sealed text.
+fn holding(text: &str, spec: &Value) -> ManagedSecret {
+    let mut new = managed_secret(spec);
+    (new.spec.generate, new.spec.value) = (None, Some(SealedValue(text.to_owned())));
+    new
+}
+
+const CANNOT_GET_VALUE: &str =
+    "cannot get resource \"managedsecrets/value\" in API group \"managedsecrets.dev\" named \"db\"";
+
+/// Otherwise `delivery: None` would be undone by deleting the object and creating it with its sealed text again.
+#[tokio::test]
+async fn delivering_text_that_is_kept_needs_get_on_value() {
+    let namespace = TestNamespace::create(control_plane().await, "kept").await.unwrap();
+    // All that the built-in role `edit` has on Secrets.
+    let secrets = |verb| Right { verb, group: "", resource: "secrets", name: None };
+    let edit = ["get", "create", "update", "patch", "delete"].map(secrets);
+    let objects = async |rights: &[Right]| {
+        Api::<ManagedSecret>::namespaced(editor(&namespace.name, rights).await, &namespace.name)
+    };
+    let editing = objects(&edit).await;
+    let reading = objects(&[&edit[..], &[VALUE]].concat()).await;
+    for scope in [1, 2, 3] {
+        let (deliverable, kept) = (well_formed(scope), well_formed(scope | SEALED_KEPT_BIT));
+        for spec in [json!({}), json!({"delivery": "Secret"}), json!({"target": {"name": "mine", "key": "k"}})] {
+            let case = format!("{spec} of scope {scope}");
+            expect(&case, editing.create(&dry_run(), &holding(&deliverable, &spec)).await, None);
+            expect(&case, editing.create(&dry_run(), &holding(&kept, &spec)).await, Some(CANNOT_GET_VALUE));
+            expect(&case, reading.create(&dry_run(), &holding(&kept, &spec)).await, None);
+        }
+        let undelivered = json!({"delivery": "None"});
+        expect("undelivered", editing.create(&dry_run(), &holding(&kept, &undelivered)).await, None);
+    }
+}
+
+#[tokio::test]
+async fn changing_a_delivered_value_to_text_that_is_kept_needs_get_on_value() {
+    let kept = well_formed(1 | SEALED_KEPT_BIT);
+    let refusal = || Some(CANNOT_GET_VALUE.to_owned());
+    let to_kept = json!({"generate": null, "value": kept});
+    let scene = Scene::new(json!({"delivery": "None"})).await;
+    let changes = vec![
+        (to_kept.clone(), None),
+        (json!({"generate": null, "value": well_formed(1)}), None),
+        (json!({"generate": null, "value": kept, "delivery": "Secret"}), refusal()),
+    ];
+    check_changes(&scene, VALUE, changes).await;
+    check_changes(&Scene::new(json!({})).await, VALUE, vec![(to_kept, refusal())]).await;
+    // An administrator delivers it: then it is a delivered value as any other.
+    let scene = Scene::new(json!({})).await;
+    let admin = scene.of(admin().await);
+    admin.patch("db", &PatchParams::default(), &merge(&json!({"generate": null, "value": kept}))).await.unwrap();
+    let changes = vec![
+        (json!({"description": "x"}), None),
+        (json!({"value": well_formed(1)}), None),
+        (json!({"value": well_formed(2 | SEALED_KEPT_BIT)}), refusal()),
+    ];
+    check_changes(&scene, VALUE, changes).await;
 }
 
 /// Sealed text as the API server judges it, for the object `db`: nobody has its key. `scope` is the byte of its header.

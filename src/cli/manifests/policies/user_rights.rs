@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `valueFrom` | `get` on the source Secret |
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
+//! | `value` whose sealed text is kept, with a delivery | `get` on `managedsecrets/value` |
 //! | `target.type`, `labels`, `annotations` of a target that exists | `get` and `patch` on that Secret |
 //! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with `spec.value`, also `get` on the Secret `metadata.name` |
 //! | `target.adoption` | `create` on Secrets |
@@ -28,7 +29,12 @@
 //! guess needs the permission, whether it is made by the target or by the source; not any more when the value is there.
 //! Adoption also writes into a Secret that the operator did not create: without `patch`, the user could write there too.
 
+use crate::api::rules::kept_text_cel;
+
 use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
+
+/// CEL: the text of `spec.value`, or the empty string.
+const VALUE: &str = "dyn(object.spec.?value.orValue(''))";
 
 pub(super) fn policy(options: &Options) -> Policy {
     Policy {
@@ -37,8 +43,11 @@ pub(super) fn policy(options: &Options) -> Policy {
         namespaces: concerned(options),
         conditions: vec![(
             "names-a-secret",
-            "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target)\n  : object.spec != oldObject.spec"
-                .to_owned(),
+            format!(
+                "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target) || {}\n  \
+                 : object.spec != oldObject.spec",
+                kept_text_cel(VALUE)
+            ),
         )],
         variables: variables(),
         validations: validations(),
@@ -60,6 +69,11 @@ fn variables() -> Vec<(&'static str, String)> {
     let adopts = "variables.delivery == 'Secret' && variables.adoption == 'IfUnowned'\n\
                   && (oldObject == null || variables.moves || variables.oldAdoption != 'IfUnowned'\n\
                   || variables.changesSource && variables.targetInForce != variables.targetName)";
+    let delivers_kept = format!(
+        "variables.delivery != 'None' && {}\n\
+         && (oldObject == null || object.spec.?value != variables.old.?value || variables.oldDelivery == 'None')",
+        kept_text_cel(VALUE)
+    );
     let simple = [
         ("old", "oldObject == null ? dyn({}) : dyn(oldObject.spec)"),
         ("target", "dyn(object.spec.?target.orValue({}))"),
@@ -83,7 +97,13 @@ fn variables() -> Vec<(&'static str, String)> {
     ];
     let simple = simple.map(|(name, expression)| (name, expression.to_owned()));
     let reshapes = "oldObject != null && variables.shapes".to_owned();
-    let built = [("moves", moves), ("shapes", shapes), ("reshapes", reshapes), ("adopts", adopts.to_owned())];
+    let built = [
+        ("moves", moves),
+        ("shapes", shapes),
+        ("reshapes", reshapes),
+        ("adopts", adopts.to_owned()),
+        ("deliversKept", delivers_kept),
+    ];
     simple.into_iter().chain(built).collect()
 }
 
@@ -127,12 +147,18 @@ fn validations() -> Vec<Validation> {
         patch("variables.reshapes && variables.targetInForce != ''", "variables.targetInForce", RESHAPE, reshaped),
         Validation {
             admits: format!(
-                "!variables.moves || variables.oldDelivery != 'None'\n\
+                "!(variables.moves && variables.oldDelivery == 'None' || variables.deliversKept)\n\
                  || authorizer.group({}).resource('managedsecrets').subresource('value')\
                  .namespace(request.namespace).name(object.metadata.name).check('get').allowed()",
                 literal(keys::GROUP)
             ),
-            message: cannot("get", "managedsecrets/value", keys::GROUP, Some("object.metadata.name"), MOVE),
+            message: cannot(
+                "get",
+                "managedsecrets/value",
+                keys::GROUP,
+                Some("object.metadata.name"),
+                "to have a value delivered that is not delivered, or that is sealed to be kept (delivery, target, value)",
+            ),
             fallback: "delivering a value that is not delivered needs the permission to get managedsecrets/value",
         },
         Validation {

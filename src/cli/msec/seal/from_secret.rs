@@ -24,6 +24,7 @@ use crate::cli::msec::manifest::{Kind, Object, Problem, Rule, Stream};
 use crate::cli::seal::sealed;
 use crate::cli::{CliError, SealScope, print, value, yaml};
 use crate::crypto::Plaintext;
+use crate::crypto::mss1::Handling;
 
 /// A ManagedSecret without its value, and the value.
 struct Draft {
@@ -73,7 +74,7 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
         let (namespace, scoped) = (text("/metadata/namespace"), args.scope == SealScope::Strict);
         let namespace = namespace.filter(|_| args.scope != SealScope::Cluster);
         let scope = args.scope.of(namespace, scoped.then_some(name.as_str()))?;
-        object["spec"]["value"] = Value::from(sealed(&key, &scope, &draft.value)?);
+        object["spec"]["value"] = Value::from(sealed(&key, &scope, Handling::Deliverable, &draft.value)?);
         value::remark(&format!("{from}, key {}: the value", draft.key), &draft.value);
         if draft.one_of_several {
             eprintln!("note: {from} has several keys: pods that mount it must mount the Secret {name}, too");

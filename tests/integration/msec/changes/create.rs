@@ -2,7 +2,7 @@
 
 use managed_secrets::{
     api::ManagedSecret,
-    crypto::mss1::{PublishedKey, Sealed, SealingKey},
+    crypto::mss1::{Handling, PublishedKey, Sealed, SealingKey},
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -56,6 +56,15 @@ async fn a_value_comes_from_standard_input_or_a_file_or_is_generated() {
     let kept = plugin.run(&["create", "KEPT", "--generate", "--delivery", "None"]).await;
     assert!(kept.ok().contains("version 1"));
     assert_eq!(status(&site.get("kept").await).target, None);
+    let handling = async || {
+        let value = site.get("kept-text").await.spec.value.unwrap();
+        Sealed::parse(&value.0).unwrap().handling()
+    };
+    plugin.run_with(&["create", "KEPT_TEXT", "--delivery", "None"], value.as_bytes()).await.ok();
+    assert_eq!(handling().await, Handling::Kept);
+    plugin.run_with(&["update", "KEPT_TEXT", "--value-stdin"], b"another").await.ok();
+    assert_eq!(handling().await, Handling::Kept);
+    assert!(plugin.run(&["describe", "KEPT_TEXT"]).await.ok().contains("only, kept (delivering it needs"));
     operator.stop().await;
 }
 

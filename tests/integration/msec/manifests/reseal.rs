@@ -1,6 +1,6 @@
 //! `reseal`: the key was replaced, and what is in Git follows, without anybody seeing a value.
 
-use managed_secrets::crypto::mss1::Sealed;
+use managed_secrets::crypto::mss1::{Handling, Sealed};
 use serde_json::json;
 
 use super::{CANARY, manifest, value_of};
@@ -33,6 +33,8 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     plugin.folder.file("late.yaml", manifest(site, "late", CANARY));
     plugin.folder.file("other.yaml", manifest(site, "other", CANARY));
     plugin.folder.file("wide.yaml", manifest(site, "wide", CANARY));
+    // One that is kept, and delivered by one who may.
+    plugin.run(&[&seal[..2], &["wide.yaml", "--no-delivery"], &seal[3..]].concat()).await.ok();
     plugin.run(&seal).await.ok();
     for file in ["db.yaml", "none.yaml", "other.yaml", "wide.yaml"] {
         plugin.kubectl(&["apply", "-f", file], b"").await.ok();
@@ -92,7 +94,10 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     assert!(!format!("{ran:?}").contains(CANARY));
     let resealed = plugin.folder.read("db.yaml");
     assert_eq!(text.replace(&value_of(&text), ""), resealed.replace(&value_of(&resealed), ""));
-    assert_eq!(Sealed::parse(&value_of(&resealed)).unwrap().key_id(), new.key_id());
+    for (file, handling) in [("db.yaml", Handling::Deliverable), ("wide.yaml", Handling::Kept)] {
+        let sealed = Sealed::parse(&value_of(&plugin.folder.read(file))).unwrap();
+        assert_eq!((sealed.key_id(), sealed.handling()), (new.key_id(), handling), "{file}");
+    }
 
     // Applied, it is no new value.
     plugin.kubectl(&["apply", "-f", "db.yaml"], b"").await.ok();
