@@ -90,6 +90,18 @@ impl CliError {
     }
 }
 
+/// What is said of a cluster without the CustomResourceDefinition.
+pub(super) const NOT_INSTALLED: &str = "the ManagedSecret resource is not installed in this cluster; install it with \
+     `managed-secrets crd | kubectl apply -f -`";
+
+/// Whether an API server answered that it does not have the resource at all, as opposed to one object of it: 404 without
+/// an object's name, as a Status or, from the API server's handler of custom resources, as its plain text.
+pub(super) fn lacks_resource(status: &kube::core::Status) -> bool {
+    let of_no_object = status.details.as_ref().is_none_or(|details| details.name.is_empty());
+    let plain = status.reason == NO_STATUS;
+    status.code == 404 && if plain { status.message.trim() == "404 page not found" } else { of_no_object }
+}
+
 /// The reason that kube gives an answer whose body is no Kubernetes status.
 const NO_STATUS: &str = "Failed to parse error data";
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::cli::CliError;
+use crate::cli::error::{NOT_INSTALLED, lacks_resource};
 use crate::kek::secret_api::{CallError, RefusalKind};
 
 /// What RBAC lets someone do, or not.
@@ -54,6 +55,9 @@ impl<'a> Right<'a> {
                 if status.code == 403 && status.message.contains(&format!(" cannot {} resource ", self.verb)) =>
             {
                 CliError::Failed(format!("{context}: you lack a right: `{self}` says no"))
+            }
+            kube::Error::Api(status) if self.resource == OBJECTS && lacks_resource(status) => {
+                CliError::Failed(format!("{context}: {NOT_INSTALLED}"))
             }
             _ => CliError::from_kube(context, error),
         }

@@ -256,7 +256,8 @@ where
                         // kube lists again when a stream says 410, but starts from the same version for ever when
                         // it is refused otherwise.
                         match refusal(error) {
-                            Some(410) => return Rebuild::Starts,
+                            // 404: the resource was deleted, and its next life has a history of its own.
+                            Some(404 | 410) => return Rebuild::Starts,
                             Some(_) => failed_starts += 1,
                             None => {}
                         }
@@ -348,6 +349,10 @@ impl Display for Described<'_> {
         };
         write!(f, "{what}: ")?;
         match error {
+            // Of a list or watch, never of one object.
+            kube::Error::Api(status) if status.code == 404 => f.write_str(
+                "404: the API server does not have this resource; is its CustomResourceDefinition installed?",
+            ),
             kube::Error::Api(status) => write!(f, "{} {}", status.code, status.reason),
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => f.write_str("the answer can't be decoded"),
             transport => {

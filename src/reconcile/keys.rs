@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::keys::{KEYRING_DATA_KEY, TYPE_KEYRING},
+        api::keys::{KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEYRING},
         crypto::{Kek, keyring::Wrapped},
         kek::Provider,
     };
@@ -143,7 +143,7 @@ mod tests {
         let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
         let content = BASE64_STANDARD.encode(serde_json::to_vec(&document).unwrap());
         let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": [
-            {"metadata": {"name": "keyring"}, "type": TYPE_KEYRING, "data": {KEYRING_DATA_KEY: content}},
+            {"metadata": {"name": KEYRING_NAME}, "type": TYPE_KEYRING, "data": {KEYRING_DATA_KEY: content}},
         ]});
         let server = Arc::new(Server {
             asked: AtomicUsize::new(0),

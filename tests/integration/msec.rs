@@ -10,6 +10,7 @@ mod doctor;
 mod gitops;
 mod list;
 mod manifests;
+mod missing_resource;
 mod terminal;
 
 use std::{
