@@ -37,6 +37,7 @@ mod integration {
     mod operator;
     mod policies;
     mod program;
+    mod recordless;
     mod rights;
     mod seal;
     mod secret_api;

@@ -115,8 +115,17 @@ impl SecretApi {
 
     /// Metadata of all Secrets that a field selector selects: their data is never sent.
     pub async fn list_metadata(&self, field_selector: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        self.pages_of_metadata(ListParams::default().fields(field_selector)).await
+    }
+
+    /// Metadata of all Secrets that a label selector selects.
+    pub async fn list_labelled(&self, label_selector: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        self.pages_of_metadata(ListParams::default().labels(label_selector)).await
+    }
+
+    async fn pages_of_metadata(&self, params: ListParams) -> Result<Vec<ObjectMeta>, CallError> {
         let mut found = Vec::new();
-        let mut params = ListParams::default().fields(field_selector).limit(PAGE);
+        let mut params = params.limit(PAGE);
         loop {
             let request = self.request().list_metadata(&params).map_err(CallError::request)?;
             let page: List<MetadataOnly> = call(&self.client, request).await?;

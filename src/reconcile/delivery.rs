@@ -4,8 +4,11 @@
 //! ours is never written and never deleted, and carrying our labels does not make it ours, for people copy Secrets with
 //! labels and owner references.
 
+mod recordless;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::recordless::Marks;
 use super::{
     conditions::{READY, Verdict},
     decide::{Read, Slot, Step, TargetWrite},
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     api::{
         Reason,
-        keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
+        keys::{ANNO_OWNER, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
     crypto::Plaintext,
@@ -162,7 +165,8 @@ pub fn decide<'w>(
         }
         Relation::OfAnother(holder) => {
             let message = format!(
-                "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there"
+                "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there{}",
+                if view.owners.is_empty() { COPIED } else { "" }
             );
             keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::TargetInUse, message))))
         }
@@ -186,6 +190,9 @@ pub fn decide<'w>(
         }
         Relation::Stranger => {
             if spec.adoption() == Adoption::Never {
+                if let Marks::Recordless(id) = recordless::marks(world, view) {
+                    return Ok(keep(Action::Blocked(Verdict::Person(recordless::problem(world, view, id)))));
+                }
                 let message = format!(
                     "Secret {name} exists and is not ours{}: choose another spec.target.name, remove the Secret, or allow spec.target.adoption: IfUnowned",
                     holder_text(view)
@@ -246,7 +253,13 @@ fn adoptable<'w>(
     if view.owners.iter().any(|owner| owner.controller) {
         return refuse(&format!("a controller owns it{}", holder_text(view)));
     }
-    if view.role().is_some() {
+    let marks = recordless::marks(world, view);
+    if let Marks::Recorded(record) = marks {
+        return refuse(&format!(
+            "an earlier ManagedSecret of this name delivered it, and record {record} is retained for it"
+        ));
+    }
+    if marks == Marks::None && view.role().is_some() {
         return refuse(
             "it carries the label managedsecrets.dev/role: remove that label if no ManagedSecret has it for a target any more",
         );
@@ -259,6 +272,17 @@ fn adoptable<'w>(
             Reason::TargetImmutable,
             format!("Secret {name} is immutable and cannot be adopted"),
         )));
+    }
+    // An apply removes what our manager owns and the apply leaves out: another key is a value that may have no other copy,
+    // and a type falls back to Opaque, which the API server refuses.
+    let other = view.ours.data.iter().find(|ours| *ours != key);
+    let loses_nothing = other.is_none() && (!view.ours.type_ || world.own.spec.target_type() == DEFAULT_TARGET_TYPE);
+    if let Marks::Recordless(id) = marks {
+        let is_free = loses_nothing && key_is_free(world, view, key, value)?.is_ok();
+        return Ok(if is_free { Ok(()) } else { Err(recordless::problem(world, view, id)) });
+    }
+    if let Some(other) = other {
+        return refuse(&format!("its key {other} was delivered by the operator, and adoption would remove it"));
     }
     key_is_free(world, view, key, value)
 }
@@ -285,6 +309,10 @@ fn key_is_free<'w>(
         }
     }
 }
+
+/// What else a Secret can be that another ManagedSecret seems to hold, going by its annotation alone.
+const COPIED: &str = "; if it is a copy from elsewhere and no such ManagedSecret exists here, remove its labels \
+                      managedsecrets.dev/role and managedsecrets.dev/id";
 
 fn holder_text(view: &SecretView) -> String {
     let owner = view.owners.iter().find(|owner| owner.controller).or_else(|| view.owners.first());

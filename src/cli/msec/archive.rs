@@ -9,6 +9,7 @@
 
 mod intake;
 mod keyring;
+mod marked;
 mod object;
 mod record;
 
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 pub(super) use self::intake::Intake;
 pub(super) use self::keyring::{StoredKeyring, kek_id};
+pub(super) use self::marked::{Stray, strays};
 pub(super) use self::object::Object;
 pub(super) use self::record::RecordInfo;
 use crate::api::keys::KIND;

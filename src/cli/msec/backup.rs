@@ -74,7 +74,8 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
     }
     let session = Session::open(cluster).await?;
     let archive = read::archive(&session, args).await?;
-    let notes = notes::notes(&archive, args.keys || args.with_kek);
+    let targets = read::targets(&session, args).await?;
+    let notes = notes::notes(&archive, args.keys || args.with_kek, &targets);
     destination.write(&archive, &header(&archive, args, &session.namespace, &notes))?;
     for note in &notes {
         eprintln!("note: {note}");

@@ -16,7 +16,7 @@ use super::{
     store::{Field, Maker, NAMESPACE, Object, Stored},
 };
 use crate::{
-    api::keys::{ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET},
+    api::keys::{ANNO_OWNER, ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET},
     crypto::{
         Keyring,
         mse1::{self, Place, Record},
@@ -190,7 +190,13 @@ impl Oracle {
         if controlled {
             return Some("a controller owns it".to_owned());
         }
-        if before.label(LABEL_ROLE).is_some() {
+        let recordless = before.label(LABEL_ROLE) == Some(ROLE_TARGET)
+            && before.annotation(ANNO_OWNER) == Some(about)
+            && !secrets
+                .values()
+                .filter_map(|secret| self.open(secret))
+                .any(|record| Some(record.meta.id.as_str()) == before.label(LABEL_ID));
+        if before.label(LABEL_ROLE).is_some() && !recordless {
             return Some("it has a role label".to_owned());
         }
         for (field, cell) in &before.fields {

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cli::msec::archive::{Archive, Place, RecordInfo, StoredKeyring, kek_id};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::cli::msec::archive::{Archive, Place, RecordInfo, StoredKeyring, Stray, kek_id, strays};
 use crate::crypto::keyring::Purpose;
 use crate::kek::Provider;
 
-/// Every note about a backup; `with_keys` if the keyring was asked for.
-pub(super) fn notes(archive: &Archive, with_keys: bool) -> Vec<String> {
+/// Every note about a backup; `with_keys` if the keyring was asked for, `targets` are the Secrets that look delivered.
+pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) -> Vec<String> {
     let mut notes = if with_keys { about_keys(archive) } else { vec![NO_KEYS.to_owned()] };
     let records = archive.record_infos();
     let mut of_owner = BTreeMap::<Place, Vec<&RecordInfo>>::new();
@@ -35,6 +37,19 @@ pub(super) fn notes(archive: &Archive, with_keys: bool) -> Vec<String> {
                 record.name
             ));
         }
+    }
+    let of_records: Vec<_> = archive.records.iter().map(|record| record.metadata.clone()).collect();
+    for ((namespace, name), stray) in strays(targets, &of_records) {
+        let called = format!("Secret {namespace}/{name} has the labels of a delivered Secret");
+        notes.push(match stray {
+            Stray::Recordless => format!(
+                "{called}, and no record in this backup delivers into it: its value is not in it, and may have no other copy"
+            ),
+            Stray::CopyOf((namespace, name)) => format!("{called}, and is a copy of {namespace}/{name}: it is not in it"),
+            Stray::Collected => {
+                format!("{called}, and its owner is not in its namespace: it is not in it, and Kubernetes deletes it")
+            }
+        });
     }
     let unreadable = archive.records.len() - records.len();
     if unreadable > 0 {

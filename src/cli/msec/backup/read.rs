@@ -6,7 +6,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 
 use super::BackupArgs;
 use crate::api::ManagedSecret;
-use crate::api::keys::{TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
+use crate::api::keys::{LABEL_ROLE, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use crate::cli::CliError;
 use crate::cli::msec::archive::{Archive, Object, place, stripped};
 use crate::cli::msec::progress::Progress;
@@ -32,6 +32,22 @@ pub(super) async fn archive(session: &Session, args: &BackupArgs) -> Result<Arch
         ),
     };
     Ok(Archive { objects, records, keyrings, keks })
+}
+
+/// Metadata of the Secrets that look delivered, of a namespace or of all. A backup leaves them out, and says which of them
+/// no record brings back.
+pub(super) async fn targets(session: &Session, args: &BackupArgs) -> Result<Vec<ObjectMeta>, CliError> {
+    let (api, right) = secrets_of(session, (!args.all_namespaces).then_some(session.namespace.as_str()));
+    let found = api.list_labelled(&format!("{LABEL_ROLE}={ROLE_TARGET}")).await;
+    found.map_err(|error| right.explain_call("cannot list Secrets", &error))
+}
+
+fn secrets_of<'a>(session: &Session, namespace: Option<&'a str>) -> (SecretApi, Right<'a>) {
+    let all = Right::to("list", "secrets");
+    match namespace {
+        Some(namespace) => (SecretApi::namespaced(session.client.clone(), namespace), all.within(namespace)),
+        None => (SecretApi::all(session.client.clone()), all),
+    }
 }
 
 /// ManagedSecrets of a namespace, or of all, in the order of their places. Those that are being deleted are gone.
@@ -66,13 +82,7 @@ pub(in crate::cli::msec) async fn dynamic_objects(
     };
     let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
-        let page = api.list(&params).await.map_err(|error| match error {
-            kube::Error::Api(status) if status.is_not_found() => CliError::Failed(
-                "the ManagedSecret resource is not installed: `managed-secrets crd | kubectl apply -f -` does it"
-                    .to_owned(),
-            ),
-            error => right.explain("cannot list ManagedSecrets", &error),
-        })?;
+        let page = api.list(&params).await.map_err(|error| right.explain("cannot list ManagedSecrets", &error))?;
         found.extend(page.items);
         progress.count(found.len());
         match page.metadata.continue_ {
@@ -90,11 +100,7 @@ pub(in crate::cli::msec) async fn secrets(
     type_: &str,
     what: &'static str,
 ) -> Result<Vec<SecretObject>, CliError> {
-    let all = Right::to("list", "secrets");
-    let (api, right) = match namespace {
-        Some(namespace) => (SecretApi::namespaced(session.client.clone(), namespace), all.within(namespace)),
-        None => (SecretApi::all(session.client.clone()), all),
-    };
+    let (api, right) = secrets_of(session, namespace);
     let progress = Progress::new(what);
     let found = api
         .pages(&format!("type={type_}"), |count| progress.count(count))

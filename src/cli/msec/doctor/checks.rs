@@ -26,7 +26,7 @@ impl Check {
 }
 
 /// Every check.
-pub(super) const CHECKS: [Check; 14] = [
+pub(super) const CHECKS: [Check; 15] = [
     // What the keys protect against is said before anything else.
     Check { name: "protection", look: keys::protection },
     Check { name: "server", look: install::server },
@@ -40,6 +40,7 @@ pub(super) const CHECKS: [Check; 14] = [
     Check { name: "sealing key", look: keys::sealing_key },
     Check { name: "secrets", look: secrets::objects },
     Check { name: "records", look: secrets::records },
+    Check { name: "targets", look: secrets::targets },
     Check { name: "your rights", look: secrets::rights },
     Check { name: "audit log", look: install::audit },
 ];

@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use super::finding::Read;
 use crate::api::ManagedSecret;
 use crate::api::keys::{
-    GROUP, KEK_PREFIX, OPERATOR_NAME, PLURAL, PUBLIC_KEY_CONFIGMAP, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD,
-    WEBHOOK_DATA_KEY, WEBHOOK_SECRET,
+    GROUP, KEK_PREFIX, LABEL_ROLE, OPERATOR_NAME, PLURAL, PUBLIC_KEY_CONFIGMAP, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING,
+    TYPE_RECORD, WEBHOOK_DATA_KEY, WEBHOOK_SECRET,
 };
 use crate::cli::CliError;
 use crate::cli::msec::archive::StoredKeyring;
@@ -64,6 +64,8 @@ pub(super) struct Facts {
     pub(super) public_key: Read<Option<ConfigMap>>,
     pub(super) objects: Read<Vec<ManagedSecret>>,
     pub(super) records: Read<Vec<ObjectMeta>>,
+    /// Secrets that look delivered, by their label.
+    pub(super) targets: Read<Vec<ObjectMeta>>,
     /// What commands need, and whether the caller may.
     pub(super) rights: Read<Vec<(Need, bool)>>,
 }
@@ -163,9 +165,10 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
     );
     let (authorities, keyrings, keks) =
         futures::join!(authorities(client, own), keyrings(client, own), keks(client, own));
-    let (objects, records, rights) = futures::join!(
+    let (objects, records, targets, rights) = futures::join!(
         list(Api::all(client.clone()), Right::to_objects("list"), ListParams::default()),
         records(client),
+        targets(client),
         rights(client, &session.namespace, own),
     );
     Ok(Facts {
@@ -187,6 +190,7 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
         public_key,
         objects,
         records,
+        targets,
         rights,
     })
 }
@@ -307,6 +311,11 @@ async fn keks(client: &Client, own: &str) -> Read<BTreeSet<String>> {
 
 async fn records(client: &Client) -> Read<Vec<ObjectMeta>> {
     let found = SecretApi::all(client.clone()).list_metadata(&format!("type={TYPE_RECORD}")).await;
+    read_secrets(found, Right::to("list", "secrets"))
+}
+
+async fn targets(client: &Client) -> Read<Vec<ObjectMeta>> {
+    let found = SecretApi::all(client.clone()).list_labelled(&format!("{LABEL_ROLE}={ROLE_TARGET}")).await;
     read_secrets(found, Right::to("list", "secrets"))
 }
 

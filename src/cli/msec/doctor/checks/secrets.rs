@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 
 use super::super::facts::Facts;
-use super::super::finding::{Finding, Level};
+use super::super::finding::{Finding, Level, Read};
 use crate::api::keys::{CONDITION_READY, CONDITION_STALLED};
 use crate::api::{ManagedSecret, Reason};
-use crate::cli::msec::archive::{RecordInfo, StoredKeyring, place};
+use crate::cli::msec::archive::{RecordInfo, StoredKeyring, Stray, place, strays};
 
 /// An object that is new is not stuck yet.
 const NEW: SignedDuration = SignedDuration::from_mins(2);
@@ -80,8 +80,12 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             None
         }
     };
-    let owners: Option<BTreeSet<_>> =
-        facts.objects.known(check).ok().map(|objects| objects.iter().map(|it| place(&it.metadata)).collect());
+    let owners: Option<BTreeSet<_>> = match (facts.objects.known(check), &facts.crd) {
+        (Ok(objects), _) => Some(objects.iter().map(|it| place(&it.metadata)).collect()),
+        // Without the resource there is no ManagedSecret.
+        (Err(_), Read::Known(None)) => Some(BTreeSet::new()),
+        (Err(_), _) => None,
+    };
     let (mut unread, mut broken, mut retained, mut orphans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for metadata in records {
         let (namespace, name) = place(metadata);
@@ -136,6 +140,50 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     if findings.is_empty() {
         findings
             .push(Finding::ok(check, format!("all {} belong to a ManagedSecret and have their seed", records.len())));
+    }
+    Ok(findings)
+}
+
+/// Secrets that look delivered, and are not what a record delivers.
+pub(super) fn targets(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    let (targets, records) = (facts.targets.known(check)?, facts.records.known(check)?);
+    let (mut recordless, mut copies, mut collected) = (Vec::new(), Vec::new(), Vec::new());
+    for ((namespace, name), stray) in strays(targets, records) {
+        let called = format!("{namespace}/{name}");
+        match stray {
+            Stray::Recordless => recordless.push(called),
+            Stray::CopyOf((namespace, name)) => copies.push(format!("{called} of {namespace}/{name}")),
+            Stray::Collected => collected.push(called),
+        }
+    }
+    let all = [
+        (
+            Level::Warning,
+            recordless,
+            "have the labels of a delivered Secret, and their record is missing: each may hold the only copy of its value",
+            "do not delete them: restore the records (kubectl msec restore BACKUP), or take the values over as \
+             docs/operations.md says (A target without its record)",
+        ),
+        (
+            Level::Note,
+            copies,
+            "are copies of delivered Secrets, with their labels: the operator neither updates nor removes them",
+            "leave out labels and annotations of managedsecrets.dev when you copy a Secret",
+        ),
+        (
+            Level::Note,
+            collected,
+            "are owned by a ManagedSecret that is not in their namespace: Kubernetes deletes them within seconds",
+            "leave out ownerReferences when you copy or restore a Secret",
+        ),
+    ];
+    let mut findings: Vec<_> = all
+        .into_iter()
+        .filter(|(_, names, ..)| !names.is_empty())
+        .map(|(level, names, what, todo)| Finding::new(level, check, format!("{} {what}", some(&names)), todo))
+        .collect();
+    if findings.is_empty() {
+        findings.push(Finding::ok(check, format!("all {} have their record", targets.len())));
     }
     Ok(findings)
 }

@@ -35,6 +35,7 @@ fn blind() -> Facts {
         public_key: unknown(),
         objects: unknown(),
         records: unknown(),
+        targets: unknown(),
         rights: unknown(),
     }
 }
