@@ -1,11 +1,50 @@
-//! The cluster that a command talks to: the pod's own, or the one that the kubeconfig names.
+//! The cluster that a command talks to: the one that kubectl would talk to, as the same user.
+//!
+//! ```text
+//! flags ──────────────┐
+//! KUBECONFIG, ~/.kube ┴▶ kubeconfig ─▶ choice (pure) ─┐
+//!                                                     ├─▶ Connection ─▶ client: credentials, proxy, TLS
+//! nothing asked for: the pod's service account ───────┘
+//! ```
+//!
+//! The pod's own cluster is meant only if nothing was asked for: no flag, no `KUBECONFIG`, and no `~/.kube/config`. A
+//! kubeconfig that cannot be used is an error, never a reason to take another cluster.
 
-use std::time::Duration;
+mod choice;
+mod client;
+mod credentials;
+mod kubeconfig;
+mod plugin;
+mod proxy;
 
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use http::Uri;
+use kube::{Client, Config, config::InClusterError};
+
+use self::{
+    choice::{Choice, ChoiceError, DEFAULT_NAMESPACE},
+    credentials::Credentials,
+    kubeconfig::{Cluster, KubeconfigError, User},
+    proxy::ProxyError,
+};
+pub(super) use self::{
+    choice::{Overrides, Token},
+    credentials::CredentialsError,
+    kubeconfig::{Kubeconfig, Location},
+    plugin::Interaction,
+};
 use super::CliError;
 
 /// How long a command waits for the cluster before it says that it cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where Kubernetes mounts a pod's service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Runs what talks to a cluster, in a command that does nothing else meanwhile.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
@@ -13,24 +52,261 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Re
         .enable_all()
         .build()
         .map_err(|error| CliError::failed("cannot start", &error))?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // Without waiting for threads that are still blocked, such as a look-up of a name that is given up.
+    runtime.shutdown_background();
+    done
 }
 
-/// Where the cluster is, and as whom we call it.
-pub(super) async fn config() -> Result<kube::Config, CliError> {
-    let no_cluster = "no cluster: neither in a pod, nor a usable kubeconfig (KUBECONFIG)";
-    kube::Config::infer().await.map_err(|error| CliError::unreachable(no_cluster, &error))
+/// Reads a path that may be empty, which clap's own parser of paths refuses.
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// A client for one or two calls of a command that a person waits for.
-#[cfg(feature = "operator")]
-pub(super) async fn client() -> Result<kube::Client, CliError> {
-    client_for(config().await?)
+/// What a command asks for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// `--kubeconfig`
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// kubectl's other flags.
+    pub(super) flags: Overrides,
 }
 
-/// The same, for a cluster that is known already.
-pub(super) fn client_for(mut config: kube::Config) -> Result<kube::Client, CliError> {
-    config.connect_timeout = Some(PATIENCE);
-    config.read_timeout = Some(PATIENCE);
-    kube::Client::try_from(config).map_err(|error| CliError::from_kube("cannot call the cluster", &error))
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// No kubeconfig can be read.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    /// It cannot be used.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    /// Its credentials cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The address of the API server.
+    #[error("the server of the cluster is not a URL; write https://HOST:PORT")]
+    Server,
+    /// The CA bundle.
+    #[error("the certificate authority of the cluster cannot be used: {0}")]
+    Authority(String),
+    /// A proxy.
+    #[error("the proxy that {0} names cannot be used: {1}")]
+    Proxy(&'static str, ProxyError),
+    /// Nothing says which cluster.
+    #[error("no cluster is configured: {0} does not exist and this is not a pod; set KUBECONFIG or use --kubeconfig")]
+    Nothing(String),
+    /// A flag needs a kubeconfig.
+    #[error("{flag} needs a kubeconfig and {home} does not exist; set KUBECONFIG or use --kubeconfig")]
+    Flag {
+        /// Which flag.
+        flag: &'static str,
+        /// `~/.kube/config`
+        home: String,
+    },
+    /// The pod's service account.
+    #[error("the service account of this pod cannot be used: {0}")]
+    InCluster(#[from] InClusterError),
+}
+
+impl From<ConnectError> for CliError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// A cluster, a user and a namespace. Nothing is sent before a client is used.
+#[derive(Clone)]
+pub(super) struct Connection {
+    config: Config,
+    credentials: Credentials,
+    limit: Option<Duration>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The configuration holds keys.
+        f.debug_struct("Connection").field("server", self.server()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Reads the kubeconfig, once, and decides which cluster is meant.
+    pub(super) fn open(wanted: &Wanted, interaction: Interaction) -> Result<Self, ConnectError> {
+        let location = Location::of(wanted.kubeconfig.as_deref());
+        let flags = &wanted.flags;
+        match location.read()? {
+            Some(kubeconfig) => Self::of(choice::choose(&kubeconfig, flags)?, flags, interaction),
+            // A server needs no kubeconfig.
+            None if !flags.server.is_empty() => {
+                Self::of(choice::choose(&Kubeconfig::default(), flags)?, flags, interaction)
+            }
+            None => Self::in_cluster(flags, &location),
+        }
+    }
+
+    fn of(choice: Choice, flags: &Overrides, interaction: Interaction) -> Result<Self, ConnectError> {
+        let Choice { cluster, user, namespace } = choice;
+        let url = server(&cluster.server)?;
+        let mut config = Config::new(url.clone());
+        config.default_namespace = namespace.or_else(pods_namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        config.disable_compression = cluster.disable_compression;
+        config.proxy_url = if cluster.proxy_url.is_empty() {
+            proxy::Environment::read().proxy_for(&url).map_err(|(name, error)| ConnectError::Proxy(name, error))?
+        } else {
+            Some(proxy::parse(&cluster.proxy_url).map_err(|error| ConnectError::Proxy("proxy-url", error))?)
+        };
+        impersonate(&mut config, &user);
+        let mut credentials = Credentials::none();
+        // As kubectl: what is secret is not sent over plain HTTP.
+        if url.scheme_str() == Some("https") {
+            let authority = authority(&cluster)?;
+            config.root_cert = authority.as_deref().map(certificates).transpose()?;
+            config.accept_invalid_certs = cluster.insecure_skip_tls_verify;
+            config.tls_server_name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
+            identify(&mut config, &user);
+            credentials = Credentials::of(&user, &cluster, authority.as_deref(), interaction)?;
+        }
+        Ok(Self { config, credentials, limit: flags.request_timeout })
+    }
+
+    /// The cluster that this pod is in.
+    fn in_cluster(flags: &Overrides, location: &Location) -> Result<Self, ConnectError> {
+        let home = || location.to_string();
+        if let Some(flag) = flags.choosing() {
+            return Err(ConnectError::Flag { flag, home: home() });
+        }
+        if !is_in_cluster() {
+            return Err(ConnectError::Nothing(home()));
+        }
+        let mut config = Config::incluster()?;
+        let named = Some(flags.namespace.clone()).filter(|namespace| !namespace.is_empty());
+        config.default_namespace = named.or_else(pods_namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        let mut user = User::default();
+        user.impersonate.clone_from(&flags.impersonate);
+        user.impersonate_uid.clone_from(&flags.impersonate_uid);
+        user.impersonate_groups.clone_from(&flags.impersonate_groups);
+        impersonate(&mut config, &user);
+        let mut credentials = Credentials::none();
+        if !flags.token.0.is_empty() {
+            config.auth_info.token_file = None;
+            credentials = Credentials::token(&flags.token.0)?;
+        }
+        if !flags.certificate_authority.is_empty() {
+            let cluster = Cluster { certificate_authority: flags.certificate_authority.clone(), ..Cluster::default() };
+            config.root_cert = authority(&cluster)?.as_deref().map(certificates).transpose()?;
+            config.root_cert_file = None;
+        }
+        Ok(Self { config, credentials, limit: flags.request_timeout })
+    }
+
+    /// The address of the API server.
+    pub(super) fn server(&self) -> &Uri {
+        &self.config.cluster_url
+    }
+
+    /// The namespace that is meant; never empty.
+    pub(super) fn namespace(&self) -> &str {
+        &self.config.default_namespace
+    }
+
+    /// The configuration, without credentials.
+    #[cfg(feature = "operator")]
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A client for calls of a command that a user waits for. It belongs to the runtime that it is made in.
+    pub(super) fn client(&self) -> Result<Client, CliError> {
+        let mut config = self.config.clone();
+        let patience = self.limit.unwrap_or(PATIENCE);
+        config.connect_timeout = Some(patience);
+        config.read_timeout = Some(patience);
+        self.client_of(config).map_err(|error| CliError::from_kube("cannot call the cluster", &error))
+    }
+
+    /// A client for this configuration, which is [`config`](Self::config) with other timeouts.
+    pub(super) fn client_of(&self, config: Config) -> kube::Result<Client> {
+        client::client(config, self.credentials.clone(), self.limit)
+    }
+}
+
+/// The URL of an API server. Without a scheme it is plain HTTP, as for kubectl.
+fn server(text: &str) -> Result<Uri, ConnectError> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url: Uri = url.parse().map_err(|_| ConnectError::Server)?;
+    if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty()) {
+        Ok(url)
+    } else {
+        Err(ConnectError::Server)
+    }
+}
+
+/// The cluster's CA bundle, PEM; `None` means the system's.
+fn authority(cluster: &Cluster) -> Result<Option<Vec<u8>>, ConnectError> {
+    let authority = if cluster.certificate_authority.is_empty() {
+        Some(cluster.certificate_authority_data.clone()).filter(|data| !data.is_empty())
+    } else {
+        let file = &cluster.certificate_authority;
+        Some(fs::read(file).map_err(|error| ConnectError::Authority(format!("cannot read {file}: {error}")))?)
+    };
+    if authority.is_some() && cluster.insecure_skip_tls_verify {
+        let problem = "insecure-skip-tls-verify is set as well; remove one";
+        return Err(ConnectError::Authority(problem.to_owned()));
+    }
+    Ok(authority)
+}
+
+/// The certificates of a CA bundle, DER.
+fn certificates(bundle: &[u8]) -> Result<Vec<Vec<u8>>, ConnectError> {
+    let problem = |text: &str| ConnectError::Authority(text.to_owned());
+    let blocks = pem::parse_many(bundle).map_err(|_| problem("it is not valid PEM"))?;
+    let found: Vec<_> =
+        blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
+    if found.is_empty() { Err(problem("it has no certificate in PEM")) } else { Ok(found) }
+}
+
+fn impersonate(config: &mut Config, user: &User) {
+    // client-go ignores the rest without a user.
+    if user.impersonate.is_empty() {
+        return;
+    }
+    let info = &mut config.auth_info;
+    info.impersonate = Some(user.impersonate.clone());
+    info.impersonate_uid = Some(user.impersonate_uid.clone()).filter(|uid| !uid.is_empty());
+    info.impersonate_groups = Some(user.impersonate_groups.clone()).filter(|groups| !groups.is_empty());
+    info.impersonate_user_extra = Some(user.impersonate_extra.clone().into_iter().collect());
+}
+
+/// The client certificate of the kubeconfig.
+fn identify(config: &mut Config, user: &User) {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let encoded = |data: &Vec<u8>| Some(STANDARD.encode(data)).filter(|text| !text.is_empty());
+    let info = &mut config.auth_info;
+    info.client_certificate = given(&user.client_certificate);
+    info.client_certificate_data = encoded(&user.client_certificate_data);
+    if info.client_certificate.is_some() || info.client_certificate_data.is_some() {
+        info.client_key = given(&user.client_key);
+        info.client_key_data = encoded(&user.client_key_data).map(Into::into);
+    }
+}
+
+/// Whether this is a pod with a service account: client-go's `inClusterClientConfig.Possible`.
+fn is_in_cluster() -> bool {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set("KUBERNETES_SERVICE_HOST")
+        && is_set("KUBERNETES_SERVICE_PORT")
+        && Path::new(SERVICE_ACCOUNT).join("token").is_file()
+}
+
+/// The namespace of this pod, which is kubectl's default in a pod, with or without a kubeconfig.
+fn pods_namespace() -> Option<String> {
+    if !is_in_cluster() {
+        return None;
+    }
+    let named = env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty());
+    let mounted = || fs::read_to_string(Path::new(SERVICE_ACCOUNT).join("namespace")).ok();
+    named.or_else(mounted).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
-use kube::config::KubeconfigError;
+
+use super::connect::CredentialsError;
 
 /// Exit codes, as documented in `--help`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -134,21 +135,17 @@ fn quoting(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<serde_json::Error>() {
         return Some(format!("no JSON of the expected shape (line {}, column {})", error.line(), error.column()));
     }
-    if error.is::<serde_saphyr::Error>() || matches!(error.downcast_ref(), Some(KubeconfigError::Parse(_))) {
+    if error.is::<serde_saphyr::Error>() {
         return Some("no YAML of the expected shape".to_owned());
     }
-    match error.downcast_ref::<AuthError>()? {
-        AuthError::AuthExecRun { out, .. } => Some(format!("the credential plugin failed ({})", out.status)),
-        AuthError::AuthExecStart(error) => Some(format!("the credential plugin did not start: {error}")),
-        AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
-            Some("the credential plugin printed no ExecCredential".to_owned())
-        }
-        _ => Some("the kubeconfig's credentials cannot be used".to_owned()),
+    if let Some(error) = error.downcast_ref::<CredentialsError>() {
+        return Some(error.to_string());
     }
+    error.downcast_ref::<AuthError>().map(|_| "the credentials of the service account cannot be used".to_owned())
 }
 
 /// Text in one line, and without characters that a terminal would obey.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")
 }
@@ -254,16 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_or_a_proxy_printed_is_not_quoted() {
-        use std::os::unix::process::ExitStatusExt as _;
-        use std::process::{ExitStatus, Output};
-
-        let out = Output { status: ExitStatus::from_raw(256), stdout: b"hunter2".to_vec(), stderr: Vec::new() };
-        let failed = kube::client::AuthError::AuthExecRun { cmd: "login".to_owned(), out: Box::new(out) };
-        assert!(failed.to_string().contains("stdout"), "the premise: kube shows what the plugin printed");
-        let told = CliError::from_kube("cannot read", &kube::Error::Service(Box::new(failed)));
-        assert!(told.to_string().contains("credential plugin failed (exit status: 1)"), "{told}");
-
+    fn what_a_proxy_printed_is_not_quoted() {
         let status = kube::core::Status::failure("<html>hunter2</html>", NO_STATUS).with_code(502);
         let told = CliError::from_kube("cannot read", &kube::Error::Api(Box::new(status)));
         assert_eq!(told.to_string(), "cannot read: the answer was HTTP 502 and no Kubernetes status");

@@ -1,12 +1,14 @@
 //! `managed-secrets run`: from arguments to a running operator.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use super::{
-    CliError, RunArgs, connect, logging,
+    CliError, RunArgs,
+    connect::{Connection, Interaction, Wanted},
+    logging,
     webhooks::{Plan, beside},
 };
 use crate::{
@@ -47,9 +49,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     runtime.block_on(async {
         let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
         let shutdown = CancellationToken::new();
-        let config = connect::config().await?;
+        let connection = Connection::open(&Wanted::default(), Interaction::Allowed)?;
         // The error says it all; the client's own line about it would make two of one.
-        reachable(&config).with_subscriber(NoSubscriber::default()).await?;
+        reachable(&connection).with_subscriber(NoSubscriber::default()).await?;
         if let Some(plan) = plan {
             options.beside = Some(beside(plan.listen()?));
         }
@@ -57,9 +59,11 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
             version = env!("CARGO_PKG_VERSION"),
             operator_namespace = options.operator_namespace,
             namespaces = ?options.namespaces,
-            server = %config.cluster_url,
+            server = %connection.server(),
             "starting"
         );
+        let config = connection.config().clone();
+        options.clients.connector = Arc::new(move |config| connection.client_of(config));
         tokio::select! {
             ended = reconcile::run::run(&config, options, shutdown.clone()) => {
                 ended.map_err(|error| CliError::failed("the operator ended", &error))
@@ -72,9 +76,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
 }
 
 /// One call, so that a cluster that cannot be reached is one clear line and not a loop of retries.
-async fn reachable(config: &kube::Config) -> Result<(), CliError> {
-    let client = connect::client_for(config.clone())?;
-    let context = format!("cannot reach the cluster at {}", config.cluster_url);
+async fn reachable(connection: &Connection) -> Result<(), CliError> {
+    let client = connection.client()?;
+    let context = format!("cannot reach the cluster at {}", connection.server());
     client.apiserver_version().await.map_err(|error| CliError::from_kube(&context, &error))?;
     Ok(())
 }

@@ -7,12 +7,17 @@
 //!
 //! The value is on no command line (every user of the machine can read those) and in no error.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
-use super::CliError;
 use super::sealing_key::KeyArgs;
+use super::{CliError, connect};
 #[cfg(feature = "operator")]
-use super::{connect, print, value};
+use super::{
+    connect::{Connection, Interaction, Overrides, Wanted},
+    print, value,
+};
 use crate::api::types::Delivery;
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{self, Handling, PublishedKey, Scope};
@@ -40,6 +45,23 @@ pub struct SealArgs {
     /// Which key to seal with.
     #[command(flatten)]
     pub key: KeyArgs,
+
+    /// Kubeconfig file of the cluster that is asked; when absent KUBECONFIG, else ~/.kube/config
+    #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KUBECONFIG", value_parser = connect::path())]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "CONTEXT", env = "MANAGED_SECRETS_CONTEXT")]
+    pub context: Option<String>,
+}
+
+#[cfg(feature = "operator")]
+impl SealArgs {
+    /// The cluster that publishes the key.
+    fn connection(&self) -> Result<Connection, CliError> {
+        let flags = Overrides { context: self.context.clone().unwrap_or_default(), ..Overrides::default() };
+        Ok(Connection::open(&Wanted { kubeconfig: self.kubeconfig.clone(), flags }, Interaction::Allowed)?)
+    }
 }
 
 /// `--no-delivery`.
@@ -99,7 +121,7 @@ impl SealScope {
 #[cfg(feature = "operator")]
 pub(super) fn seal(args: &SealArgs) -> Result<(), CliError> {
     let scope = args.scope.of(args.namespace.as_deref(), args.name.as_deref())?;
-    let published = connect::block_on(args.key.key(connect::client))?;
+    let published = connect::block_on(args.key.key(async || args.connection()?.client()))?;
     print(&format!("{}\n", sealed(&published, &scope, args.handling.into(), &value::from_standard_input()?)?))
 }
 

@@ -57,9 +57,14 @@ pub enum ClientError {
     Retry(#[source] InvalidBackoff),
 }
 
+/// Makes a client of a configuration: kube's own way, unless credentials come from elsewhere.
+pub type Connector = Arc<dyn Fn(Config) -> kube::Result<Client> + Send + Sync>;
+
 /// How the clients behave. The default is what production runs with.
 #[derive(Clone)]
 pub struct Options {
+    /// Makes each client.
+    pub connector: Connector,
     /// The longest that making a connection may take.
     pub connect: Duration,
     /// The longest that a call may take until its answer begins, retries and the waits between them included.
@@ -80,6 +85,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            connector: Arc::new(Client::try_from),
             connect: Duration::from_secs(10),
             call: Duration::from_secs(30),
             read: Duration::from_secs(20),
@@ -113,10 +119,10 @@ impl Clients {
         let call = tower::ServiceBuilder::new()
             .layer(TimeoutLayer::new(options.call))
             .layer(RetryLayer::new(Patient { policy, longest }))
-            .service(Tapped { tap: options.call_tap.clone(), wire: Wire::new(calls)? });
+            .service(Tapped { tap: options.call_tap.clone(), wire: Wire::new(calls, &options.connector)? });
 
         config.read_timeout = None;
-        let watch = Tapped { tap: options.watch_tap.clone(), wire: Wire::new(config)? };
+        let watch = Tapped { tap: options.watch_tap.clone(), wire: Wire::new(config, &options.connector)? };
         Ok(Self { watch: Client::new(watch, namespace.clone()), call: Client::new(call, namespace) })
     }
 }
@@ -138,8 +144,8 @@ pub trait Tap: Send + Sync + 'static {
 pub struct Wire(Client);
 
 impl Wire {
-    fn new(config: Config) -> Result<Self, ClientError> {
-        Client::try_from(config).map(Self).map_err(|error| ClientError::Config(Box::new(error)))
+    fn new(config: Config, connector: &Connector) -> Result<Self, ClientError> {
+        connector(config).map(Self).map_err(|error| ClientError::Config(Box::new(error)))
     }
 
     /// Sends `request`, and returns when the head of the answer is there.

@@ -13,14 +13,17 @@ const WIDTH: usize = 100;
 pub(super) fn commands() -> String {
     let mut page = String::from(
         "# Commands\n\nWhat `kubectl msec` and `managed-secrets` say with `--help`. The first is for people and pipelines, \
-         the second is the operator and what installs it.\n",
+         the second is the operator and what installs it. \
+         Flags under \"Cluster\" work with every command of `kubectl msec` and are shown once.\n",
     );
     for (program, command) in [("kubectl msec", msec::Cli::command()), ("managed-secrets", Cli::command())] {
         let mut command = command.term_width(WIDTH);
         command.build();
         let _ = write!(page, "\n## {program}\n\n{}", help(&mut command));
         for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-            let help = help(command);
+            // What every command takes is said once, with the program.
+            let mut own = command.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+            let help = help(&mut own);
             let _ = write!(page, "\n### {program} {}\n\n{help}", command.get_name());
         }
     }

@@ -72,7 +72,7 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
         let text = "the key-encryption key is never written to a terminal: name a file with --out, or use a pipe";
         return Err(CliError::Usage(text.to_owned()));
     }
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let archive = read::archive(&session, args).await?;
     let targets = read::targets(&session, args).await?;
     let notes = notes::notes(&archive, args.keys || args.with_kek, &targets);

@@ -15,12 +15,12 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate, complete};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
-use kube::config::Kubeconfig;
 
 use super::session::Session;
 use super::table::shown;
 use super::{Cli, ClusterArgs, block_on};
 use crate::api::Reason;
+use crate::cli::connect::{Kubeconfig, Location};
 use crate::cli::{CliError, print};
 
 /// Name under which this program completes.
@@ -120,12 +120,24 @@ pub(super) fn namespaces() -> ArgValueCandidates {
 
 /// For `--context`.
 pub(super) fn contexts() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let named = CLUSTER.get().and_then(|cluster| cluster.kubeconfig.as_ref());
-        let read = named.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
-        let contexts = read.map(|kubeconfig| kubeconfig.contexts).unwrap_or_default();
-        contexts.into_iter().map(|context| CompletionCandidate::new(context.name)).collect()
-    })
+    ArgValueCandidates::new(|| entries(Kubeconfig::contexts))
+}
+
+/// For `--cluster`.
+pub(super) fn clusters() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| entries(Kubeconfig::clusters))
+}
+
+/// For `--user`.
+pub(super) fn users() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| entries(Kubeconfig::users))
+}
+
+/// Names in the kubeconfig that the words mean; none if it cannot be read.
+fn entries(names: fn(&Kubeconfig) -> Vec<String>) -> Vec<CompletionCandidate> {
+    let file = CLUSTER.get().and_then(|cluster| cluster.kubeconfig.as_deref());
+    let read = Location::of(file).read().ok().flatten().unwrap_or_default();
+    names(&read).into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// For an argument that is the reason of a condition.
@@ -135,10 +147,10 @@ pub(super) fn reasons() -> ArgValueCandidates {
 
 /// Asks the cluster that the words mean; nothing, where it says nothing in time.
 fn ask<T>(question: impl AsyncFnOnce(Session) -> Option<T>) -> Option<T> {
-    let cluster = CLUSTER.get().cloned().unwrap_or_default();
+    let cluster = CLUSTER.get().cloned().unwrap_or_default().without_interaction();
     let answer = block_on(async {
         // Credentials may take a program or a call of their own.
-        let answer = async { question(Session::open(&cluster).await.ok()?).await };
+        let answer = async { question(Session::open(&cluster).ok()?).await };
         Ok(tokio::time::timeout(PATIENCE, answer).await.ok().flatten())
     });
     answer.ok().flatten()

@@ -136,15 +136,15 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     }
     let dry_run = args.dry_run.dry_run;
     // Sealed offline with --public-key for a --namespace, a manifest needs no cluster.
-    let namespace = match &cluster.namespace {
-        Some(namespace) => namespace.clone(),
-        None => cluster.config().await?.default_namespace,
+    let namespace = match cluster.namespace() {
+        Some(namespace) => namespace.to_owned(),
+        None => cluster.connection()?.namespace().to_owned(),
     };
     if dry_run != DryRun::Client {
-        free(&Session::open(cluster).await?, &args.name, &object_name).await?;
+        free(&Session::open(cluster)?, &args.name, &object_name).await?;
     }
     if spec.generate.is_none() {
-        let key = args.key.key(async || Ok(Session::open(cluster).await?.client)).await?;
+        let key = args.key.key(async || Ok(Session::open(cluster)?.client)).await?;
         let value = change::read_value(args.from_file.as_ref())?;
         spec.value = Some(change::seal_for(&key, &namespace, &object_name, spec.delivery(), &value)?);
     }
@@ -153,7 +153,7 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     if dry_run == DryRun::Client {
         return format.unwrap_or(&Format::Yaml).print(&change::as_json(&object)?);
     }
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let params = PostParams { dry_run: dry_run == DryRun::Server, field_manager: Some(FIELD_MANAGER.to_owned()) };
     let created = session.objects().create(&params, &object).await.map_err(|error| refused(&session, &error))?;
     let created_text = change::said(&object_name, "created", dry_run);

@@ -63,7 +63,7 @@ pub struct DeleteArgs {
 /// Deletes a secret.
 pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(), CliError> {
     let dry_run = args.dry_run.dry_run;
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let object = lookup::one(&session, &args.secret).await?;
     let name = object.metadata.name.clone().unwrap_or_default();
     let mut doubts: Vec<_> = lookup::only_wanted(&args.secret, &object)

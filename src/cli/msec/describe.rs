@@ -68,7 +68,7 @@ struct Facts {
 
 /// Tells all about one secret.
 pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Result<(), CliError> {
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let object = lookup::one(&session, &args.secret).await?;
     lookup::note_if_only_wanted(&args.secret, &object);
     let key = async {

@@ -65,7 +65,7 @@ async fn differences(cluster: &ClusterArgs, args: &DiffArgs) -> Result<bool, Cli
         return Err(CliError::Usage("-f is missing: the manifests to compare".to_owned()));
     }
     let sources = args.files.read()?;
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let (mut out, mut differs) = (String::new(), false);
     for source in &sources {
         let Some(stream) = read(source)? else { continue };

@@ -58,7 +58,7 @@ pub enum Format {
 
 /// Checks an installation.
 pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(), CliError> {
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let facts = Box::pin(facts::read(&session, &args.operator_namespace)).await?;
     let findings: Vec<_> = checks::CHECKS.iter().flat_map(|check| check.findings(&facts)).collect();
     match args.output {

@@ -52,7 +52,7 @@ pub struct ExportArgs {
 
 /// Prints secrets as manifests.
 pub(super) async fn export(cluster: &ClusterArgs, args: &ExportArgs) -> Result<(), CliError> {
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let mut objects = if args.secrets.is_empty() {
         let params = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
         list(&session, args.all_namespaces, &params).await?

@@ -105,7 +105,7 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
         let text = "secrets are named, or selected by --all-namespaces, --selector and --field-selector: not both";
         return Err(CliError::Usage(text.to_owned()));
     }
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     match &args.output.output {
         Some(Output::Object(format)) => {
             let mut items = Vec::new();

@@ -29,7 +29,7 @@ pub(super) async fn public_key(cluster: &ClusterArgs, args: &PublicKeyArgs) -> R
     let pin = args.key.pin()?;
     let document = match &args.key.public_key {
         Some(file) => sealing_key::read_file(file)?,
-        None => sealing_key::read_cluster(Session::open(cluster).await?.client, &args.key.operator_namespace).await?,
+        None => sealing_key::read_cluster(Session::open(cluster)?.client, &args.key.operator_namespace).await?,
     };
     let published = sealing_key::check(&document, pin.as_deref())?;
     if args.document {

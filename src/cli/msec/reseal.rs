@@ -61,7 +61,7 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
         return Err(CliError::Usage("reseal works on files and folders, not on standard input".to_owned()));
     }
     block_on(async {
-        let session = Session::open(cluster).await?;
+        let session = Session::open(cluster)?;
         let key = args.key.key(async || Ok(session.client.clone())).await?;
         let (mut said, mut replacements, mut skipped) = (String::new(), Vec::new(), 0);
         for source in &sources {

@@ -103,9 +103,8 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if asks && (!confirm::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
         return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
     }
-    let config = cluster.config().await?;
-    let whither = config.cluster_url.to_string();
-    let session = Session::open(cluster).await?;
+    let whither = cluster.connection()?.server().to_string();
+    let session = Session::open(cluster)?;
     let archive = in_namespace_of_keys(archive, args.operator_namespace.as_deref());
     let own = namespace_of_keys(&archive, args.operator_namespace.as_deref());
     let standing = standing::of(&session, &archive, &own).await?;

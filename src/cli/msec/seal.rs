@@ -93,7 +93,7 @@ pub struct SealArgs {
 
 /// Seals one value, or every plain value of manifests in place.
 pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
-    let namespace = cluster.namespace.as_deref();
+    let namespace = cluster.namespace();
     if let Some(file) = &args.from_secret {
         if args.handling.no_delivery {
             return Err(CliError::Usage(
@@ -112,7 +112,7 @@ pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliErro
 
 /// The key to seal with; of the cluster only where no file is named.
 fn key(cluster: &ClusterArgs, args: &SealArgs) -> Result<PublishedKey, CliError> {
-    block_on(args.key.key(async || Ok(Session::open(cluster).await?.client)))
+    block_on(args.key.key(async || Ok(Session::open(cluster)?.client)))
 }
 
 /// One value to seal.
@@ -137,8 +137,8 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
     let mut work = Vec::new();
     for source in &sources {
         let Some(stream) = read(source)? else { continue };
-        let mut jobs = jobs(&stream, cluster.namespace.as_deref(), args.scope)
-            .map_err(|problems| refusal(&source.name, &problems))?;
+        let mut jobs =
+            jobs(&stream, cluster.namespace(), args.scope).map_err(|problems| refusal(&source.name, &problems))?;
         if args.handling.no_delivery {
             for job in &mut jobs {
                 job.handling = Handling::Kept;

@@ -1,71 +1,175 @@
 //! One cluster and one namespace, for the time of one command.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use clap::Args;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::Api;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Resource};
 
 use super::completion;
 use crate::api::ManagedSecret;
 use crate::cli::CliError;
-use crate::cli::connect::{self, client_for};
+use crate::cli::connect::{Connection, Interaction, Overrides, Token, Wanted, path};
 
-/// Which cluster, and as whom: kubectl's own flags.
+/// Which cluster, and as whom: kubectl's own flags, with kubectl's meaning. An empty value is an absent one.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Cluster")]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct ClusterArgs {
     /// Namespace; when absent that of the kubeconfig's context, else default
-    #[arg(short, long, value_name = "NAMESPACE", global = true, help_heading = "Cluster",
-        add = completion::namespaces())]
+    #[arg(short, long, value_name = "NAMESPACE", global = true, add = completion::namespaces())]
     pub namespace: Option<String>,
 
     /// Context of the kubeconfig
-    #[arg(long, value_name = "CONTEXT", global = true, help_heading = "Cluster", add = completion::contexts())]
+    #[arg(long, value_name = "CONTEXT", global = true, add = completion::contexts())]
     pub context: Option<String>,
 
     /// Kubeconfig file; when absent KUBECONFIG, else ~/.kube/config
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Cluster")]
+    #[arg(long, value_name = "FILE", global = true, value_parser = path())]
     pub kubeconfig: Option<PathBuf>,
 
+    /// Cluster of the kubeconfig; when absent that of the context
+    #[arg(long, value_name = "CLUSTER", global = true, hide_short_help = true, add = completion::clusters())]
+    pub cluster: Option<String>,
+
+    /// User of the kubeconfig; when absent that of the context
+    #[arg(long, value_name = "USER", global = true, hide_short_help = true, add = completion::users())]
+    pub user: Option<String>,
+
     /// Act as this user
-    #[arg(long = "as", value_name = "USER", global = true, help_heading = "Cluster")]
+    #[arg(long = "as", value_name = "USER", global = true)]
     pub as_user: Option<String>,
 
     /// Act in this group; may be given several times
-    #[arg(long, value_name = "GROUP", global = true, help_heading = "Cluster")]
+    #[arg(long, value_name = "GROUP", global = true)]
     pub as_group: Vec<String>,
+
+    /// Act with this uid
+    #[arg(long, value_name = "UID", global = true, hide_short_help = true)]
+    pub as_uid: Option<String>,
+
+    /// Address of the API server; when absent that of the kubeconfig's cluster
+    #[arg(short, long, value_name = "URL", global = true, hide_short_help = true)]
+    pub server: Option<String>,
+
+    /// Bearer token; others who use this machine can read it here, so prefer a kubeconfig
+    #[arg(long, value_name = "TOKEN", global = true, hide_short_help = true)]
+    pub token: Option<Token>,
+
+    /// File with a client certificate
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub client_certificate: Option<String>,
+
+    /// File with the key of the client certificate
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub client_key: Option<String>,
+
+    /// File with the certificates that the API server's certificate must be signed by
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub certificate_authority: Option<String>,
+
+    /// Do not verify the API server's certificate: others may read and change what is sent
+    #[arg(long, value_name = "BOOL", global = true, hide_short_help = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = boolean)]
+    pub insecure_skip_tls_verify: Option<bool>,
+
+    /// Name that the API server's certificate must have; when absent that of the address
+    #[arg(long, value_name = "NAME", global = true, hide_short_help = true)]
+    pub tls_server_name: Option<String>,
+
+    /// How long to wait for the answer to one request, such as 30s; 0 is no limit of its own
+    #[arg(long, value_name = "DURATION", global = true, hide_short_help = true, value_parser = request_timeout)]
+    pub request_timeout: Option<Duration>,
+
+    /// The kubeconfig is read once, and a credential plugin runs once.
+    #[arg(skip)]
+    connection: OnceLock<Connection>,
+
+    /// What a credential plugin may do.
+    #[arg(skip)]
+    interaction: Interaction,
 }
 
 impl ClusterArgs {
-    /// Where the cluster is, and as whom it is called. Its `default_namespace` is the one that these arguments mean.
-    pub(super) async fn config(&self) -> Result<kube::Config, CliError> {
-        let unusable = |error: &(dyn std::error::Error + 'static)| CliError::unreachable("no usable kubeconfig", error);
-        let mut config = if self.kubeconfig.is_none() && self.context.is_none() {
-            connect::config().await?
-        } else {
-            let read = match &self.kubeconfig {
-                Some(file) => Kubeconfig::read_from(file),
-                None => Kubeconfig::read(),
-            };
-            let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-            kube::Config::from_custom_kubeconfig(read.map_err(|error| unusable(&error))?, &options)
-                .await
-                .map_err(|error| unusable(&error))?
-        };
-        if let Some(namespace) = &self.namespace {
-            config.default_namespace.clone_from(namespace);
-        }
-        if let Some(user) = &self.as_user {
-            config.auth_info.impersonate = Some(user.clone());
-        }
-        if !self.as_group.is_empty() {
-            config.auth_info.impersonate_groups = Some(self.as_group.clone());
-        }
-        Ok(config)
+    /// The namespace that a flag names.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|namespace| !namespace.is_empty())
     }
+
+    /// The same, for completion: nothing is asked for on the terminal, and nothing is left running.
+    pub(super) fn without_interaction(self) -> Self {
+        Self { interaction: Interaction::Forbidden, ..self }
+    }
+
+    /// Which cluster, user and namespace these flags mean.
+    pub(super) fn connection(&self) -> Result<&Connection, CliError> {
+        if let Some(connection) = self.connection.get() {
+            return Ok(connection);
+        }
+        let opened = Connection::open(&self.wanted(), self.interaction)?;
+        Ok(self.connection.get_or_init(|| opened))
+    }
+
+    fn wanted(&self) -> Wanted {
+        let text = |flag: &Option<String>| flag.clone().unwrap_or_default();
+        let flags = Overrides {
+            context: text(&self.context),
+            cluster: text(&self.cluster),
+            user: text(&self.user),
+            namespace: text(&self.namespace),
+            server: text(&self.server),
+            certificate_authority: text(&self.certificate_authority),
+            insecure_skip_tls_verify: self.insecure_skip_tls_verify.unwrap_or_default(),
+            tls_server_name: text(&self.tls_server_name),
+            token: self.token.clone().unwrap_or_default(),
+            client_certificate: text(&self.client_certificate),
+            client_key: text(&self.client_key),
+            impersonate: text(&self.as_user),
+            impersonate_uid: text(&self.as_uid),
+            impersonate_groups: self.as_group.clone(),
+            request_timeout: self.request_timeout.filter(|limit| !limit.is_zero()),
+        };
+        Wanted { kubeconfig: self.kubeconfig.clone(), flags }
+    }
+}
+
+/// The words that Go takes for a boolean.
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("write true or false"),
+    }
+}
+
+/// A number of seconds, or numbers with units, as `1m30s`: kubectl's form.
+fn request_timeout(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "write a number of seconds, or a number with a unit, such as 30s, 2m or 1h";
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(WRONG)?);
+        let end = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let seconds = match &behind[..end] {
+            "ns" => 1e-9,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(WRONG),
+        };
+        let number: f64 = number.parse().map_err(|_| WRONG)?;
+        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| WRONG)?;
+        rest = &behind[end..];
+    }
+    if text.is_empty() { Err(WRONG) } else { Ok(total) }
 }
 
 /// A client and a namespace. Making one sends nothing.
@@ -78,10 +182,9 @@ pub(super) struct Session {
 
 impl Session {
     /// The session that the flags ask for.
-    pub(super) async fn open(cluster: &ClusterArgs) -> Result<Self, CliError> {
-        let config = cluster.config().await?;
-        let namespace = config.default_namespace.clone();
-        Ok(Self { client: client_for(config)?, namespace })
+    pub(super) fn open(cluster: &ClusterArgs) -> Result<Self, CliError> {
+        let connection = cluster.connection()?;
+        Ok(Self { client: connection.client()?, namespace: connection.namespace().to_owned() })
     }
 
     /// Objects of one kind in the namespace.
@@ -95,5 +198,23 @@ impl Session {
     /// The namespace's ManagedSecrets.
     pub(super) fn objects(&self) -> Api<ManagedSecret> {
         self.api()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_timeout_is_read_as_kubectl_reads_it() {
+        for (text, milliseconds) in
+            [("0", 0), ("30", 30_000), ("1s", 1000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("250ms", 250), ("0s", 0)]
+        {
+            assert_eq!(request_timeout(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+        }
+        for text in ["", "-1", "-1s", "1x", "s", "1 s", "one", "1s2", ".s", "1e400s"] {
+            assert!(request_timeout(text).is_err(), "{text}");
+        }
     }
 }

@@ -103,7 +103,7 @@ enum Source {
 pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(), CliError> {
     let format = args.output.format()?;
     let dry_run = args.dry_run.dry_run;
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let before = lookup::one(&session, &args.secret).await?;
     lookup::note_if_only_wanted(&args.secret, &before);
     let name = before.metadata.name.clone().unwrap_or_default();

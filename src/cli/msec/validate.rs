@@ -147,7 +147,7 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
         return Err(CliError::Usage("-f is missing: the manifests to check".to_owned()));
     }
     let wanted = Wanted {
-        namespace: cluster.namespace.as_deref(),
+        namespace: cluster.namespace(),
         allow_plaintext: args.allow_plaintext,
         no_secrets: args.no_secrets,
         keys: keys(args)?,

@@ -44,7 +44,7 @@ pub struct ValueArgs {
 
 /// Prints the value of a secret, and nothing else.
 pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(), CliError> {
-    let session = Session::open(cluster).await?;
+    let session = Session::open(cluster)?;
     let object = lookup::one(&session, &args.secret).await?;
     if let Some(other) = lookup::only_wanted(&args.secret, &object) {
         let name = object.metadata.name.as_deref().unwrap_or_default();

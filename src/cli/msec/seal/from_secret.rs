@@ -43,7 +43,7 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
     let source = Source::read((!is_standard_input(file)).then_some(file), true)?;
     let stream = source.stream().map_err(|problem| refusal(&source.name, &[problem]))?;
     let mut names = args.names.as_deref().map(Names::read).transpose()?.unwrap_or_default();
-    let namespace = cluster.namespace.as_deref();
+    let namespace = cluster.namespace();
     let (mut drafts, mut problems, mut taken) = (Vec::new(), Vec::new(), Taken::default());
     for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
         taken.claim(&object.json, namespace, &format!("ManagedSecret {}", object.called(namespace)));

@@ -1,0 +1,229 @@
+//! What proves to the API server who calls: fixed, from a file that changes, or from a credential plugin.
+//!
+//! They are fetched when the first request is sent, and shared by every client of a command: a plugin runs once. It runs
+//! again when its answer expires or the API server refuses it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::HeaderValue;
+use jiff::Timestamp;
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{
+    kubeconfig::{AuthProvider, Cluster, User},
+    plugin::{Interaction, Plugin, PluginError},
+};
+
+/// How long a token that was read from a file is used before the file is read again: client-go's period.
+const TOKEN_FILE_PERIOD: Duration = Duration::from_secs(60);
+
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum CredentialsError {
+    /// The token's file cannot be read.
+    #[error("cannot read the token file {}: {error}", .file.display())]
+    TokenFile {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file holds none.
+    #[error("the token file {} is empty", .0.display())]
+    EmptyTokenFile(PathBuf),
+    /// A token that cannot be sent.
+    #[error("the {0} has characters that an HTTP header cannot carry, such as a line break")]
+    Header(&'static str),
+    /// A way of authentication that is not supported.
+    #[error("auth-provider {0:?} of the kubeconfig is not supported; use a credential plugin (exec)")]
+    AuthProvider(String),
+    /// The credential plugin gave none.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+}
+
+/// A client certificate with its key, PEM. Not `Debug`: it is a credential.
+#[derive(PartialEq)]
+pub(super) struct Identity {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+/// What goes with a request.
+#[derive(Clone, Default)]
+pub(super) struct Fetched {
+    /// The value of the header `authorization`.
+    pub(super) header: Option<HeaderValue>,
+    /// A client certificate that is not in the configuration.
+    pub(super) identity: Option<Arc<Identity>>,
+    until: Option<Until>,
+}
+
+/// When credentials end.
+#[derive(Clone, Copy)]
+enum Until {
+    /// By the wall clock: what a plugin says.
+    Date(Timestamp),
+    /// By ours.
+    Instant(Instant),
+}
+
+impl Fetched {
+    fn of(header: Option<HeaderValue>) -> Self {
+        Self { header, ..Self::default() }
+    }
+
+    fn is_current(&self) -> bool {
+        match self.until {
+            None => true,
+            Some(Until::Date(date)) => Timestamp::now() <= date,
+            Some(Until::Instant(instant)) => Instant::now() < instant,
+        }
+    }
+}
+
+enum Source {
+    Fixed(Fetched),
+    /// A file with a token, and the token to use if it cannot be read.
+    TokenFile(PathBuf, Option<HeaderValue>),
+    Plugin(Plugin),
+}
+
+/// The credentials of one connection.
+#[derive(Clone)]
+pub(super) struct Credentials(Arc<Shared>);
+
+struct Shared {
+    source: Source,
+    /// Held while a plugin runs, so that it runs once.
+    last: Mutex<Option<Fetched>>,
+}
+
+impl Credentials {
+    fn from(source: Source) -> Self {
+        Self(Arc::new(Shared { source, last: Mutex::new(None) }))
+    }
+
+    /// No credentials: those of a service account are kube's business, and plain HTTP carries none.
+    pub(super) fn none() -> Self {
+        Self::from(Source::Fixed(Fetched::default()))
+    }
+
+    /// A bearer token.
+    pub(super) fn token(token: &str) -> Result<Self, CredentialsError> {
+        Ok(Self::from(Source::Fixed(Fetched::of(Some(bearer(token)?)))))
+    }
+
+    /// Those of a kubeconfig's user, in client-go's order of precedence. A client certificate of the kubeconfig is part of
+    /// the configuration, and not of these.
+    pub(super) fn of(
+        user: &User,
+        cluster: &Cluster,
+        authority: Option<&[u8]>,
+        interaction: Interaction,
+    ) -> Result<Self, CredentialsError> {
+        let fixed = |header| Ok(Self::from(Source::Fixed(Fetched::of(Some(header)))));
+        let token = if user.token.is_empty() { None } else { Some(bearer(&user.token)?) };
+        if !user.token_file.is_empty() {
+            return Ok(Self::from(Source::TokenFile(PathBuf::from(&user.token_file), token)));
+        }
+        if let Some(token) = token {
+            return fixed(token);
+        }
+        if !user.username.is_empty() || !user.password.is_empty() {
+            let pair = STANDARD.encode(format!("{}:{}", user.username, user.password));
+            return fixed(header("password", format!("Basic {pair}"))?);
+        }
+        // A certificate is enough: no plugin runs beside one.
+        if !user.client_certificate.is_empty() || !user.client_certificate_data.is_empty() {
+            return Ok(Self::none());
+        }
+        if let Some(exec) = &user.exec {
+            return Ok(Self::from(Source::Plugin(Plugin::new(exec.clone(), cluster, authority, interaction))));
+        }
+        match &user.auth_provider {
+            Some(provider) => fixed(provided(provider)?),
+            None => Ok(Self::none()),
+        }
+    }
+
+    /// The credentials for the next request.
+    pub(super) async fn fetch(&self) -> Result<Fetched, CredentialsError> {
+        if let Source::Fixed(fixed) = &self.0.source {
+            return Ok(fixed.clone());
+        }
+        let mut last = self.0.last.lock().await;
+        if let Some(fetched) = last.as_ref().filter(|fetched| fetched.is_current()) {
+            return Ok(fetched.clone());
+        }
+        let fetched = match &self.0.source {
+            Source::Fixed(fixed) => fixed.clone(),
+            Source::TokenFile(file, token) => match read_token(file) {
+                Ok(header) => Fetched {
+                    header: Some(header),
+                    identity: None,
+                    until: Some(Until::Instant(Instant::now() + TOKEN_FILE_PERIOD)),
+                },
+                // A file may be made available at the start and removed later.
+                Err(error) => match (&*last, token) {
+                    (Some(fetched), _) => fetched.clone(),
+                    (None, Some(token)) => Fetched::of(Some(token.clone())),
+                    (None, None) => return Err(error),
+                },
+            },
+            Source::Plugin(plugin) => {
+                let answer = plugin.run().await?;
+                let header = if answer.token.is_empty() { None } else { Some(bearer(&answer.token)?) };
+                let identity = Identity { certificate: answer.client_certificate_data, key: answer.client_key_data };
+                Fetched {
+                    header,
+                    identity: (!identity.certificate.is_empty()).then(|| Arc::new(identity)),
+                    until: answer.expiration_timestamp.map(Until::Date),
+                }
+            }
+        };
+        *last = Some(fetched.clone());
+        Ok(fetched)
+    }
+
+    /// The API server refused these: the next request gets others, unless it would already.
+    pub(super) async fn refused(&self, these: &Fetched) {
+        let mut last = self.0.last.lock().await;
+        if matches!(self.0.source, Source::Plugin(_)) && last.as_ref().is_some_and(|last| last.header == these.header) {
+            *last = None;
+        }
+    }
+}
+
+fn header(what: &'static str, text: String) -> Result<HeaderValue, CredentialsError> {
+    let mut value = HeaderValue::try_from(text).map_err(|_| CredentialsError::Header(what))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, CredentialsError> {
+    header("token", format!("Bearer {token}"))
+}
+
+/// The token in a file, without the line break that editors and `echo` add.
+fn read_token(file: &Path) -> Result<HeaderValue, CredentialsError> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| CredentialsError::TokenFile { file: file.to_owned(), error })?;
+    match text.trim() {
+        "" => Err(CredentialsError::EmptyTokenFile(file.to_owned())),
+        token => bearer(token),
+    }
+}
+
+/// The token of an `oidc` provider, which is used as it is and not refreshed.
+fn provided(provider: &AuthProvider) -> Result<HeaderValue, CredentialsError> {
+    match (provider.name.as_str(), provider.config.get("id-token")) {
+        ("oidc", Some(token)) if !token.is_empty() => bearer(token),
+        _ => Err(CredentialsError::AuthProvider(provider.name.clone())),
+    }
+}
