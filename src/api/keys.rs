@@ -33,8 +33,12 @@ pub const LABEL_ROLE: &str = "managedsecrets.dev/role";
 pub const ROLE_RECORD: &str = "record";
 /// Value of [`LABEL_ROLE`] on a delivered Secret.
 pub const ROLE_TARGET: &str = "target";
+/// Every value of [`LABEL_ROLE`] that the operator writes.
+pub const ROLES: [&str; 2] = [ROLE_RECORD, ROLE_TARGET];
 /// Label that holds the id (UUID) of the secret.
 pub const LABEL_ID: &str = "managedsecrets.dev/id";
+/// Every label that the operator puts on Secrets.
+pub const LABELS: [&str; 2] = [LABEL_ROLE, LABEL_ID];
 
 /// Annotation: the human-friendly name in clear (record).
 pub const ANNO_NAME: &str = "managedsecrets.dev/name";
@@ -64,6 +68,23 @@ pub const ANNO_TARGET: &str = "managedsecrets.dev/target";
 pub const ANNO_COMMITMENT: &str = "managedsecrets.dev/commitment";
 /// Annotation: base64 of the seed id and the MAC over the metadata (record).
 pub const ANNO_MAC: &str = "managedsecrets.dev/mac";
+/// Every annotation that the operator puts on Secrets by itself.
+pub const ANNOTATIONS: [&str; 14] = [
+    ANNO_NAME,
+    ANNO_DESCRIPTION,
+    ANNO_OWNER,
+    ANNO_UID,
+    ANNO_CREATED,
+    ANNO_UPDATED,
+    ANNO_VALUE_UPDATED,
+    ANNO_VERSION,
+    ANNO_GENERATION,
+    ANNO_DELETION_POLICY,
+    ANNO_SOURCE,
+    ANNO_TARGET,
+    ANNO_COMMITMENT,
+    ANNO_MAC,
+];
 
 /// Name of the one keyring Secret that the operator writes, in its own namespace.
 pub const KEYRING_NAME: &str = "managed-secrets-keyring";
@@ -118,12 +139,15 @@ pub const POLICY_PROTECTED_STATUS: &str = "managed-secrets-protected-status";
 pub const POLICY_OPERATOR_WRITES: &str = "managed-secrets-operator-writes";
 /// Admission policy: no annotation holds a manifest with a plain value.
 pub const POLICY_PLAINTEXT_ANNOTATIONS: &str = "managed-secrets-plaintext-annotations";
+/// Admission policy: the metadata of a ManagedSecret is bounded.
+pub const POLICY_METADATA_SIZE: &str = "managed-secrets-metadata-size";
 /// Every admission policy, as an installation for the whole cluster names it.
-pub const POLICIES: [&str; 6] = [
+pub const POLICIES: [&str; 7] = [
     POLICY_USER_RIGHTS,
     POLICY_PROTECTED_SECRETS,
     POLICY_PROTECTED_PUBLIC_KEY,
     POLICY_PROTECTED_STATUS,
     POLICY_OPERATOR_WRITES,
     POLICY_PLAINTEXT_ANNOTATIONS,
+    POLICY_METADATA_SIZE,
 ];

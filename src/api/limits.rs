@@ -35,6 +35,18 @@ pub const ANNOTATION_VALUE_MAX: usize = 16_384;
 /// Keys and values of a target's annotations together, in bytes: half of what Kubernetes allows an object, so that
 /// there is room for ours and for those that others set on the Secret.
 pub const ANNOTATIONS_BYTES_MAX: usize = 128 * 1024;
+/// Keys and values of a ManagedSecret's own annotations together, in bytes: three quarters of what Kubernetes allows an
+/// object. Tools keep a copy of the manifest there. One of the largest spec takes 180 KB: a target's annotations at their
+/// limit, its labels with 24 KB, and the longest sealed text with 24 KB.
+pub const OBJECT_ANNOTATIONS_BYTES_MAX: usize = 192 * 1024;
+/// Most annotations of a ManagedSecret.
+pub const OBJECT_ANNOTATIONS_MAX: usize = 256;
+/// Most labels of a ManagedSecret: Kubernetes has no limit. Its values are short, so that these have 24 KB at most.
+pub const OBJECT_LABELS_MAX: usize = 64;
+/// Most owner references, and most finalizers, of a ManagedSecret.
+pub const OBJECT_REFERENCES_MAX: usize = 32;
+/// Most entries of `managedFields` of a ManagedSecret: each names every field that one manager wrote.
+pub const OBJECT_MANAGERS_MAX: usize = 64;
 /// Longest Secret type (a DNS subdomain, a slash and a name), in characters.
 pub const SECRET_TYPE_MAX: usize = METADATA_KEY_MAX;
 /// Longest condition type, in characters (metav1.Condition).

@@ -4,6 +4,7 @@
 //! operator down. Their match conditions run first and are cheap: almost every request leaves there.
 
 mod annotations;
+mod metadata_size;
 mod operator_writes;
 mod protected;
 mod user_rights;
@@ -24,11 +25,14 @@ pub enum PolicySwitch {
     OperatorWrites,
     /// No annotation holds a manifest with a plain value.
     PlaintextAnnotations,
+    /// The metadata of a ManagedSecret is bounded.
+    MetadataSize,
 }
 
 impl PolicySwitch {
     /// Every switch.
-    pub const ALL: [Self; 4] = [Self::UserRights, Self::Protected, Self::OperatorWrites, Self::PlaintextAnnotations];
+    pub const ALL: [Self; 5] =
+        [Self::UserRights, Self::Protected, Self::OperatorWrites, Self::PlaintextAnnotations, Self::MetadataSize];
 }
 
 /// Every policy that is not left out, each followed by its binding.
@@ -41,6 +45,7 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
             PolicySwitch::Protected => protected::policies(options),
             PolicySwitch::OperatorWrites => vec![operator_writes::policy(options)],
             PolicySwitch::PlaintextAnnotations => vec![annotations::policy(options)],
+            PolicySwitch::MetadataSize => vec![metadata_size::policy(options)],
         })
         .flat_map(|policy| policy.into_objects(options))
         .collect()
