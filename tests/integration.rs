@@ -29,6 +29,7 @@ mod integration {
     mod lifecycle;
     mod logs;
     mod lost_keys;
+    mod memory;
     mod msec;
     mod names;
     mod new_keys;
@@ -38,6 +39,7 @@ mod integration {
     mod policies;
     mod program;
     mod recordless;
+    mod restored;
     mod rights;
     mod seal;
     mod secret_api;

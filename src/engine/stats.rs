@@ -36,6 +36,8 @@ pub struct Stats {
     pub watch_cuts: Counter,
     /// Lists a watch began anew after its first one was done.
     pub relists: Counter,
+    /// Pages of lists that were too large, and were asked for again with fewer objects.
+    pub pages_split: Counter,
     /// Watches built anew because they could not be started from where they were.
     pub watch_rebuilds: Counter,
 }

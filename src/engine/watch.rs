@@ -5,13 +5,17 @@
 //! * a backoff of its own for each watch (800 ms to 30 s, with jitter, and not before a `Retry-After`), so that one
 //!   that fails holds up no other;
 //! * a limit to how fast a stream that is cut again and again is resumed: kube resumes at once (see the module `pulse`);
+//! * pages of lists that are bounded in bytes (see the module `pages`);
 //! * a deadline for each list, each start and, through the watch timeout, each silence;
-//! * a new list when a watch can't be resumed from where it was.
+//! * a new list when a watch can't be resumed from where it was, also where the server does not say so: after a restore
+//!   of etcd (see the module `revision`).
 //!
 //! Errors are absorbed: counted, and logged by class, status and transport error. Never by the server's text, which can
 //! repeat what an object holds.
 
+mod pages;
 mod pulse;
+mod revision;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -31,14 +35,17 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use self::pulse::{Monitored, Pulse};
 pub use self::set::WatchSet;
+use self::{
+    pulse::{Monitored, Pulse},
+    revision::Revisions,
+};
 use super::{
     backoff::{Backoff, Jitter},
     stats::Stats,
@@ -109,6 +116,23 @@ pub struct Watcher {
     pub timing: Timing,
     /// Stops all of them.
     pub shutdown: CancellationToken,
+    /// What they share.
+    pub common: Arc<Common>,
+}
+
+/// What all watches of a process share.
+#[derive(Debug)]
+pub struct Common {
+    /// Leaves to read a page of a list.
+    turns: Arc<Semaphore>,
+    /// The revisions that they have seen.
+    revisions: Revisions,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(pages::AT_ONCE)), revisions: Revisions::default() }
+    }
 }
 
 impl Watcher {
@@ -128,9 +152,10 @@ impl Watcher {
         S: Sink<K> + ?Sized,
     {
         let name = name.into();
-        let pulse = Arc::new(Pulse::new(self.timing, Arc::clone(&self.stats)));
+        let pulse = Arc::new(Pulse::new(self.timing, Arc::clone(&self.stats), Arc::clone(&self.common)));
         let namespace = self.client.default_namespace().to_owned();
         let api = scope(Client::new(Monitored::new(self.client.clone(), Arc::clone(&pulse)), namespace));
+        self.common.revisions.register(api.resource_url(), &select, &pulse.seen);
         let (ready, is_ready) = watch::channel(false);
         let stop = self.shutdown.child_token();
         let seconds = u32::try_from(self.timing.watch.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -155,6 +180,19 @@ impl Watcher {
         };
         self.spawner.spawn(format!("watch {name}"), stop.clone(), run.instrument(span));
         WatchHandle { ready: is_ready, stop }
+    }
+
+    /// Starts to notice that etcd was restored, for all watches: each that has seen more than there is lists again. Call
+    /// it once.
+    ///
+    /// It costs a list of one object's metadata for each watched resource every half minute.
+    pub fn notice_restores(&self) {
+        let (client, common, answer) = (self.client.clone(), Arc::clone(&self.common), self.timing.answer);
+        let until = self.shutdown.clone();
+        let follow = async move {
+            until.run_until_cancelled(common.revisions.follow(client, answer)).await;
+        };
+        self.spawner.spawn("revisions", self.shutdown.clone(), follow);
     }
 }
 
@@ -199,6 +237,8 @@ enum Rebuild {
     Starts,
     /// A list made no progress.
     Hang,
+    /// The server has gone back behind what it has seen.
+    Restored,
 }
 
 impl<K, S> Task<K, S>
@@ -218,6 +258,8 @@ where
                     self.stats.watch_errors.increment();
                     warn!("the list makes no progress: listing again");
                 }
+                // What was found is in the log already.
+                Rebuild::Restored => {}
             }
         }
     }
@@ -236,8 +278,14 @@ where
                     Err(_) => return Rebuild::Hang,
                 }
             } else {
-                events.next().await
+                tokio::select! {
+                    biased;
+                    () = self.pulse.seen.restored() => return Rebuild::Restored,
+                    event = events.next() => event,
+                }
             };
+            // kube decodes a page as a whole, and then hands it on object by object.
+            self.pulse.decoded();
             match event {
                 Some(Ok(event)) => {
                     failed_starts = 0;
@@ -273,8 +321,12 @@ where
     }
 
     fn hand_over(&self, event: Event<K>) {
+        if let Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) = &event {
+            self.pulse.seen.note(object.meta().resource_version.as_deref().unwrap_or_default());
+        }
         match event {
             Event::Init => {
+                self.pulse.seen.forget();
                 if *self.ready.borrow() {
                     self.stats.relists.increment();
                     debug!("listing again");

@@ -114,7 +114,7 @@ impl Actor<'_> {
     async fn read_secret(&self, world: &mut World, name: &str) -> Result<(), Failure> {
         let live = self.cluster.secret(name).await?;
         debug!(secret = name, found = live.is_some(), "read live");
-        if let Some(live) = live.as_ref().filter(|live| live.view.role().is_some()) {
+        if let Some(live) = live.as_ref().filter(|live| live.view.is_watched()) {
             let mut concerned = self.index().put_secret(&world.own.namespace, live.view.clone(), None);
             concerned.retain(|key| key.name != world.own.name);
             (self.wake)(concerned);

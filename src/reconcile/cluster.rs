@@ -2,6 +2,8 @@
 //!
 //! Everything goes through [`secret_api::call`], which logs no body: the client's own decoding does where it fails.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client, Resource as _,
@@ -14,14 +16,14 @@ use serde_json::{Value, json};
 use super::{
     decide::Slot,
     failure::Failure,
-    view::{LiveSecret, SecretView},
+    view::{LiveSecret, SecretView, decode::Lean},
 };
 use crate::{
     api::{
         ManagedSecret, ManagedSecretStatus,
         keys::{GROUP, KIND, VERSION},
     },
-    kek::secret_api::{self, CREATE_ONLY, Run, SecretObject},
+    kek::secret_api::{self, CREATE_ONLY, Run, SecretBytes},
     reconcile::view::Own,
 };
 
@@ -32,12 +34,22 @@ pub struct Cluster {
     namespace: String,
 }
 
-impl From<SecretObject> for LiveSecret {
-    fn from(object: SecretObject) -> Self {
-        let mut view = SecretView::from_meta(object.metadata);
-        view.type_ = object.type_;
-        view.immutable = object.immutable.unwrap_or(false);
-        Self { view, data: object.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect() }
+/// A Secret as it is decoded: its metadata reduced on the way.
+#[derive(Deserialize)]
+struct SecretAnswer {
+    metadata: SecretView,
+    #[serde(rename = "type", default)]
+    type_: Option<String>,
+    #[serde(default)]
+    immutable: Option<bool>,
+    #[serde(default)]
+    data: BTreeMap<String, SecretBytes>,
+}
+
+impl From<SecretAnswer> for LiveSecret {
+    fn from(answer: SecretAnswer) -> Self {
+        let view = SecretView { type_: answer.type_, immutable: answer.immutable.unwrap_or(false), ..answer.metadata };
+        Self { view, data: answer.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect() }
     }
 }
 
@@ -75,7 +87,7 @@ impl Cluster {
 
     /// Reads a Secret with its data; `None` where there is none.
     pub async fn secret(&self, name: &str) -> Result<Option<LiveSecret>, Failure> {
-        let read = self.call::<SecretObject>(self.secrets().get(name, &GetParams::default()), "get secrets").await;
+        let read = self.call::<SecretAnswer>(self.secrets().get(name, &GetParams::default()), "get secrets").await;
         match read {
             Ok(object) => Ok(Some(object.into())),
             Err(Failure::Absent) => Ok(None),
@@ -85,9 +97,9 @@ impl Cluster {
 
     /// Reads the ManagedSecret with its sealed text; `None` where there is none.
     pub async fn object(&self, name: &str) -> Result<Option<ManagedSecret>, Failure> {
-        let read = self.call(self.objects().get(name, &GetParams::default()), "get managedsecrets").await;
+        let read = self.call::<Lean>(self.objects().get(name, &GetParams::default()), "get managedsecrets").await;
         match read {
-            Ok(object) => Ok(Some(object)),
+            Ok(object) => Ok(Some(object.into())),
             Err(Failure::Absent) => Ok(None),
             Err(failure) => Err(failure),
         }
@@ -109,7 +121,7 @@ impl Cluster {
         }
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
         let request = secret_api::apply(&self.secrets(), name, Run::Real, &body);
-        let written: SecretObject = self.call(request, doing).await?;
+        let written: SecretAnswer = self.call(request, doing).await?;
         Ok(written.into())
     }
 
@@ -136,7 +148,7 @@ impl Cluster {
             "status": status,
         });
         let request = secret_api::apply_status(&self.objects(), &own.name, &body);
-        let object: ManagedSecret = self.call(request, "patch managedsecrets/status").await?;
-        Ok(Own::new(object))
+        let object: Lean = self.call(request, "patch managedsecrets/status").await?;
+        Ok(Own::new(object.into()))
     }
 }

@@ -6,14 +6,14 @@
 
 mod recordless;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use self::recordless::Marks;
 use super::{
     conditions::{READY, Verdict},
     decide::{Read, Slot, Step, TargetWrite},
     record::Delivered,
-    view::SecretView,
+    view::{SecretView, Shape},
     world::{Known, Problem, Seen, World},
 };
 use crate::{
@@ -348,16 +348,11 @@ pub fn target_write(world: &World, slot: Slot, delivered: &Delivered, id: &str) 
 /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
 #[must_use]
 pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool {
-    let same = |wanted: &BTreeMap<String, String>, live: &BTreeMap<String, String>, owned: &BTreeSet<String>| {
-        owned.len() == wanted.len()
-            && wanted.iter().all(|(key, text)| owned.contains(key) && live.get(key) == Some(text))
-    };
     let owned = view.ours.owner_uids.contains(owner_uid);
     // An admission policy can take the reference away and leave the bookkeeping.
     let owners_fit =
         if write.owner_reference { owned && view.owners.iter().any(|owner| owner.uid == owner_uid) } else { !owned };
-    same(&write.labels, &view.labels, &view.ours.labels)
-        && same(&write.annotations, &view.annotations, &view.ours.annotations)
+    view.shape == Shape::of(&write.labels, &write.annotations)
         && view.ours.data.len() == 1
         && view.ours.data.contains(&write.key)
         && view.ours.type_ == write.type_.is_some()

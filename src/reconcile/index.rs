@@ -219,7 +219,8 @@ impl Index {
 
     /// A labelled Secret as a watch or a live read shows it (`written` absent), or as it came back from our own write.
     /// Returns whom to wake: nobody where nothing is new.
-    pub fn put_secret(&mut self, namespace: &str, mut view: SecretView, written: Option<Instant>) -> Vec<Key> {
+    pub fn put_secret(&mut self, namespace: &str, view: SecretView, written: Option<Instant>) -> Vec<Key> {
+        let mut view = view.kept();
         let site = self.namespaces.entry(namespace.to_owned()).or_default();
         let name = view.name.clone();
         let known_type = site.secrets.get(&name).filter(|entry| entry.view.uid == view.uid);
@@ -284,7 +285,7 @@ impl Index {
         if self.namespaces.get(namespace).is_some_and(known) {
             self.remove_secret(namespace, view);
             let site = self.namespaces.entry(namespace.to_owned()).or_default();
-            site.buried.insert(view.name.clone(), view.clone());
+            site.buried.insert(view.name.clone(), view.clone().kept());
         }
     }
 

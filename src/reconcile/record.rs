@@ -345,6 +345,29 @@ impl Credence {
 mod tests {
     use super::*;
 
+    /// A cache keeps no others.
+    #[test]
+    fn every_annotation_of_a_record_is_a_known_one() {
+        let meta = RecordMeta {
+            id: String::new(),
+            owner: String::new(),
+            uid: String::new(),
+            name: String::new(),
+            description: String::new(),
+            created: String::new(),
+            updated: String::new(),
+            value_updated: String::new(),
+            version: 1,
+            generation: 1,
+            deletion_policy: DeletionPolicy::Delete,
+            source: Source::Generate,
+            target: Delivered::None,
+        };
+        let unknown: Vec<_> =
+            meta.annotations().into_keys().filter(|key| !keys::ANNOTATIONS.contains(&key.as_str())).collect();
+        assert_eq!(unknown, [""; 0]);
+    }
+
     #[test]
     fn sources_and_targets_read_what_they_write() {
         for source in [

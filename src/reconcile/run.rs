@@ -11,11 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{
-    Api, Client, Config,
-    core::{DeserializeGuard, PartialObjectMeta},
-    runtime::watcher,
-};
+use kube::{Api, Client, Config, core::PartialObjectMeta, runtime::watcher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
@@ -30,12 +26,13 @@ use super::{
     index::{Index, Key},
     keys::Keys,
     sinks::{Bell, Labelled, Objects, Shared, Sources},
+    view::watched::{Stub, WatchedObject, WatchedSecret},
     world::{Incoming, Rejected, Settings, World},
 };
 use crate::{
     api::{
         ManagedSecret,
-        keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, TYPE_KEYRING},
+        keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING},
     },
     engine::{
         backoff::{Backoff, Jitter},
@@ -142,8 +139,10 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         stats: Arc::clone(&stats),
         timing: options.timing,
         shutdown: shutdown.clone(),
+        common: Arc::default(),
     };
     let started = start_watches(&watcher, &shared, &options.namespaces);
+    watcher.notice_restores();
     if let Some(start) = options.beside {
         let parts = Parts {
             client: clients.call.clone(),
@@ -232,7 +231,8 @@ async fn resource_exists(client: &Client, namespaces: &[String]) -> bool {
 fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String]) -> Vec<WatchHandle> {
     let scopes: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
-    let labelled = watcher::Config::default().labels(LABEL_ROLE).page_size(PAGE);
+    // Other roles are not asked for: anyone may make up some.
+    let labelled = watcher::Config::default().labels(&format!("{LABEL_ROLE} in ({})", ROLES.join(","))).page_size(PAGE);
     let mut started = Vec::new();
     for scope in scopes {
         let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
@@ -240,14 +240,14 @@ fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String])
         let namespace = scope.clone();
         started.push(watcher.watch(
             format!("managedsecrets{of}"),
-            |client| in_scope::<DeserializeGuard<ManagedSecret>>(client, namespace.as_deref()),
+            |client| in_scope::<WatchedObject>(client, namespace.as_deref()),
             watcher::Config::default().page_size(PAGE),
             objects,
         ));
         let secrets = Arc::new(Labelled::new(Arc::clone(shared), scope.clone()));
         started.push(watcher.watch(
             format!("secrets{of}"),
-            |client| in_scope::<PartialObjectMeta<Secret>>(client, scope.as_deref()),
+            |client| in_scope::<WatchedSecret>(client, scope.as_deref()),
             labelled.clone(),
             secrets,
         ));
@@ -279,7 +279,7 @@ async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: Cancellat
         for namespace in &wanted {
             kept.ensure(namespace.clone(), || {
                 let sink = Arc::new(Sources::new(Arc::clone(&shared), namespace.clone()));
-                let scope = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, namespace);
+                let scope = |client| Api::<Stub<Secret>>::namespaced(client, namespace);
                 let config = watcher::Config::default().page_size(PAGE);
                 watcher.watch(format!("sources of {namespace}"), scope, config, sink)
             });
@@ -301,7 +301,7 @@ async fn keep_read(
     let mut known = keys.get();
     let moved = Arc::new(Notify::new());
     let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
-    let scope = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, &namespace);
+    let scope = |client| Api::<Stub<Secret>>::namespaced(client, &namespace);
     watcher.watch("keyring", scope, config, Arc::new(Bell(Arc::clone(&moved))));
     let mut failures = 0;
     while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
@@ -339,7 +339,7 @@ async fn keep_published(
     let moved = Arc::new(Notify::new());
     moved.notify_one();
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
-    let scope = |client| Api::<PartialObjectMeta<ConfigMap>>::namespaced(client, &namespace);
+    let scope = |client| Api::<Stub<ConfigMap>>::namespaced(client, &namespace);
     watcher.watch("public key", scope, config, Arc::new(Bell(Arc::clone(&moved))));
     let mut failures = 0;
     loop {

@@ -9,23 +9,20 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    ResourceExt as _,
-    core::{DeserializeGuard, PartialObjectMeta},
-};
+use kube::ResourceExt as _;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use super::{
     index::{Index, Key},
-    view::{Own, SecretView},
-};
-use crate::{
-    api::ManagedSecret,
-    engine::{
-        queue::{Lane, Queue},
-        watch::Sink,
+    view::{
+        Own, SecretView,
+        watched::{Stub, WatchedObject, WatchedSecret},
     },
+};
+use crate::engine::{
+    queue::{Lane, Queue},
+    watch::Sink,
 };
 
 /// What all watches feed.
@@ -75,21 +72,20 @@ impl Objects {
     }
 }
 
-fn decoded(guarded: DeserializeGuard<ManagedSecret>) -> Option<Own> {
-    let (namespace, name) = (guarded.namespace(), guarded.name_any());
-    if guarded.0.is_err() {
-        // The error quotes what it could not read: it is not shown.
+fn decoded(object: WatchedObject) -> Option<Own> {
+    if object.kept.is_none() {
+        let (namespace, name) = (object.namespace(), object.name_any());
         warn!(namespace, name, "a ManagedSecret cannot be read, and is skipped: is its CRD that of this version?");
     }
-    guarded.0.ok().map(Own::new)
+    object.kept
 }
 
-impl Sink<DeserializeGuard<ManagedSecret>> for Objects {
+impl Sink<WatchedObject> for Objects {
     fn init(&self) {
         gathered(&self.list).clear();
     }
 
-    fn init_apply(&self, object: DeserializeGuard<ManagedSecret>) {
+    fn init_apply(&self, object: WatchedObject) {
         gathered(&self.list).extend(decoded(object));
     }
 
@@ -104,14 +100,14 @@ impl Sink<DeserializeGuard<ManagedSecret>> for Objects {
         self.shared.sources_moved.notify_one();
     }
 
-    fn apply(&self, object: DeserializeGuard<ManagedSecret>) {
+    fn apply(&self, object: WatchedObject) {
         let Some(own) = decoded(object) else { return };
         let keys = self.shared.index().put_object(own);
         self.shared.wake(keys);
         self.shared.sources_moved.notify_one();
     }
 
-    fn delete(&self, object: DeserializeGuard<ManagedSecret>) {
+    fn delete(&self, object: WatchedObject) {
         let namespace = object.namespace().unwrap_or_default();
         let uid = object.uid();
         let keys = self.shared.index().remove_object(&namespace, &object.name_any(), uid.as_deref());
@@ -120,7 +116,7 @@ impl Sink<DeserializeGuard<ManagedSecret>> for Objects {
     }
 }
 
-/// Records and targets: Secrets with our role label, metadata only.
+/// Records and targets: Secrets with a role label of ours, metadata only.
 pub struct Labelled {
     shared: Arc<Shared>,
     namespace: Option<String>,
@@ -135,16 +131,16 @@ impl Labelled {
     }
 }
 
-fn viewed(object: PartialObjectMeta<Secret>) -> (String, SecretView) {
-    (object.namespace().unwrap_or_default(), SecretView::from_meta(object.metadata))
+fn viewed(object: WatchedSecret) -> (String, SecretView) {
+    (object.namespace().unwrap_or_default(), object.kept)
 }
 
-impl Sink<PartialObjectMeta<Secret>> for Labelled {
+impl Sink<WatchedSecret> for Labelled {
     fn init(&self) {
         gathered(&self.list).clear();
     }
 
-    fn init_apply(&self, object: PartialObjectMeta<Secret>) {
+    fn init_apply(&self, object: WatchedSecret) {
         gathered(&self.list).push(viewed(object));
     }
 
@@ -156,13 +152,13 @@ impl Sink<PartialObjectMeta<Secret>> for Labelled {
         }
     }
 
-    fn apply(&self, object: PartialObjectMeta<Secret>) {
+    fn apply(&self, object: WatchedSecret) {
         let (namespace, view) = viewed(object);
         let keys = self.shared.index().put_secret(&namespace, view, None);
         self.shared.wake(keys);
     }
 
-    fn delete(&self, object: PartialObjectMeta<Secret>) {
+    fn delete(&self, object: WatchedSecret) {
         let (namespace, view) = viewed(object);
         let keys = self.shared.index().remove_secret(&namespace, &view);
         self.shared.wake(keys);
@@ -188,16 +184,16 @@ impl Sources {
     }
 }
 
-fn version(object: &PartialObjectMeta<Secret>) -> (String, String) {
+fn version(object: &Stub<Secret>) -> (String, String) {
     (object.uid().unwrap_or_default(), object.resource_version().unwrap_or_default())
 }
 
-impl Sink<PartialObjectMeta<Secret>> for Sources {
+impl Sink<Stub<Secret>> for Sources {
     fn init(&self) {
         self.list().clear();
     }
 
-    fn init_apply(&self, object: PartialObjectMeta<Secret>) {
+    fn init_apply(&self, object: Stub<Secret>) {
         self.list().insert(object.name_any(), version(&object));
     }
 
@@ -207,13 +203,13 @@ impl Sink<PartialObjectMeta<Secret>> for Sources {
         self.shared.wake(keys);
     }
 
-    fn apply(&self, object: PartialObjectMeta<Secret>) {
+    fn apply(&self, object: Stub<Secret>) {
         let (uid, resource_version) = version(&object);
         let keys = self.shared.index().put_source(&self.namespace, &object.name_any(), uid, resource_version);
         self.shared.wake(keys);
     }
 
-    fn delete(&self, object: PartialObjectMeta<Secret>) {
+    fn delete(&self, object: Stub<Secret>) {
         let keys = self.shared.index().remove_source(&self.namespace, &object.name_any());
         self.shared.wake(keys);
     }
@@ -223,20 +219,20 @@ impl Sink<PartialObjectMeta<Secret>> for Sources {
 /// keyring.
 pub struct Bell(pub Arc<Notify>);
 
-impl<K> Sink<PartialObjectMeta<K>> for Bell {
+impl<K> Sink<Stub<K>> for Bell {
     fn init(&self) {}
 
-    fn init_apply(&self, _: PartialObjectMeta<K>) {}
+    fn init_apply(&self, _: Stub<K>) {}
 
     fn init_done(&self) {
         self.0.notify_one();
     }
 
-    fn apply(&self, _: PartialObjectMeta<K>) {
+    fn apply(&self, _: Stub<K>) {
         self.0.notify_one();
     }
 
-    fn delete(&self, _: PartialObjectMeta<K>) {
+    fn delete(&self, _: Stub<K>) {
         self.0.notify_one();
     }
 }

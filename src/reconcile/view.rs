@@ -1,21 +1,36 @@
 //! What the operator keeps of the objects it watches: views without values, made from API objects, never written back.
 //!
 //! In: objects of the API server. Out: [`Own`] (a ManagedSecret whose sealed text is replaced by its SHA-256) and
-//! [`SecretView`] (a Secret's metadata, reduced to what decides something). Pure.
+//! [`SecretView`] (a Secret's metadata, reduced to what decides something). Pure. How they are decoded, without what is
+//! not looked at, is in [`decode`]; as what watches decode them, in [`watched`].
+
+pub mod decode;
+pub mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::ResourceExt as _;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
-    keys::{FIELD_MANAGER, GROUP, KIND, LABEL_ID, LABEL_ROLE},
+    keys::{ANNOTATIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
+    limits::{SECRET_NAME_MAX, TARGET_METADATA_MAX},
     validate_spec,
 };
+
+/// Most names in a set of [`OwnedFields`]: more than a spec can ask for and the operator adds.
+pub const OWNED_MAX: usize = TARGET_METADATA_MAX + 16;
+/// Bytes of the operator's annotations that a cache keeps of one Secret. The largest record has less than half of it;
+/// what has more was not written by the operator, and nothing that it lacks is believed.
+const ANNOTATIONS_KEPT_BYTES: usize = 8 * 1024;
+/// Owner references that a cache keeps of one Secret.
+const OWNERS_KEPT_MAX: usize = 16;
+/// Owned keys besides the operator's own that a cache keeps of one Secret.
+const OTHERS_KEPT_MAX: usize = 2;
+/// Longest uid, in bytes. A uid of Kubernetes has 36.
+const UID_MAX: usize = 64;
 
 /// A ManagedSecret as the reconciler knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +94,8 @@ pub struct OwnerRef {
 }
 
 /// Which fields of an object our field manager owns, from server-side apply's bookkeeping.
+///
+/// A set holds at most [`OWNED_MAX`] names: the operator never owns as many, and anyone may apply under its name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct OwnedFields {
     /// Label keys.
@@ -93,7 +110,44 @@ pub struct OwnedFields {
     pub type_: bool,
 }
 
-/// A Secret (record, target or a stranger's) as the reconciler knows it.
+/// A digest of labels and annotations: tells whether those of a Secret are what a write would make them, without
+/// keeping them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Shape([u8; 32]);
+
+impl Shape {
+    /// Of these labels and annotations.
+    #[must_use]
+    pub fn of(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Self {
+        let all = |map: &BTreeMap<String, String>| map.keys().cloned().collect();
+        Self::of_some(labels, &all(labels), annotations, &all(annotations))
+    }
+
+    /// Of those labels and annotations whose keys are in the sets.
+    fn of_some(
+        labels: &BTreeMap<String, String>,
+        label_keys: &BTreeSet<String>,
+        annotations: &BTreeMap<String, String>,
+        annotation_keys: &BTreeSet<String>,
+    ) -> Self {
+        let mut digest = Sha256::new();
+        for (map, keys) in [(labels, label_keys), (annotations, annotation_keys)] {
+            digest.update(keys.len().to_be_bytes());
+            for key in keys {
+                let text = map.get(key).map_or("", String::as_str);
+                for part in [key.as_str(), text] {
+                    digest.update(part.len().to_be_bytes());
+                    digest.update(part);
+                }
+            }
+        }
+        Self(digest.finalize().into())
+    }
+}
+
+/// A Secret (record, target or one that the operator does not manage) as the reconciler knows it.
+///
+/// Read live, it has every label, annotation and owner reference. A cache keeps what [`SecretView::kept`] leaves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretView {
     /// `metadata.name`.
@@ -106,12 +160,14 @@ pub struct SecretView {
     pub deleting: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations: those with our prefix and those that our field manager owns.
+    /// Annotations.
     pub annotations: BTreeMap<String, String>,
     /// Owner references.
     pub owners: Vec<OwnerRef>,
     /// What our field manager owns of it.
     pub ours: OwnedFields,
+    /// The labels and annotations that our field manager owns.
+    pub shape: Shape,
     /// The field manager other than ours that wrote last: whom an event about drift names.
     pub other_manager: Option<String>,
     /// `type`; not part of an object's metadata, so known only after a live read or a write of ours.
@@ -121,48 +177,42 @@ pub struct SecretView {
 }
 
 impl SecretView {
-    /// Reduces an object's metadata.
+    /// Reduces a view to what a cache keeps: some KiB, whatever others put into the object's metadata.
+    ///
+    /// A user who may write Secrets in one namespace chooses their metadata, and one memory holds those of all namespaces.
     #[must_use]
-    pub fn from_meta(meta: ObjectMeta) -> Self {
-        let managed = meta.managed_fields.unwrap_or_default();
-        let ours = owned_fields(&managed);
-        let other_manager = managed
-            .iter()
-            .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER))
-            .max_by(|a, b| a.time.as_ref().map(|t| t.0).cmp(&b.time.as_ref().map(|t| t.0)))
-            .and_then(|entry| entry.manager.clone());
-        let mut annotations = meta.annotations.unwrap_or_default();
-        annotations.retain(|key, _| is_our_key(key) || ours.annotations.contains(key));
-        Self {
-            name: meta.name.unwrap_or_default(),
-            uid: meta.uid.unwrap_or_default(),
-            resource_version: meta.resource_version.unwrap_or_default(),
-            deleting: meta.deletion_timestamp.is_some(),
-            labels: meta.labels.unwrap_or_default(),
-            annotations,
-            owners: meta
-                .owner_references
-                .unwrap_or_default()
-                .into_iter()
-                .map(|owner| OwnerRef {
-                    is_managed_secret: owner.kind == KIND
-                        && owner.api_version.split_once('/').is_some_and(|(group, _)| group == GROUP),
-                    name: owner.name,
-                    uid: owner.uid,
-                    controller: owner.controller.unwrap_or(false),
-                })
-                .collect(),
-            ours,
-            other_manager,
-            type_: None,
-            immutable: false,
+    pub fn kept(mut self) -> Self {
+        self.labels.retain(|key, _| LABELS.contains(&key.as_str()));
+        let mut room = ANNOTATIONS_KEPT_BYTES;
+        self.annotations.retain(|key, text| {
+            let left = room.checked_sub(key.len() + text.len()).filter(|_| ANNOTATIONS.contains(&key.as_str()));
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        self.owners.sort_by_key(|owner| !(owner.is_managed_secret || owner.controller));
+        self.owners.truncate(OWNERS_KEPT_MAX);
+        for owner in &mut self.owners {
+            clip(&mut owner.name, SECRET_NAME_MAX);
+            clip(&mut owner.uid, UID_MAX);
         }
+        let OwnedFields { labels, annotations, data, owner_uids, type_: _ } = &mut self.ours;
+        keep(labels, &LABELS);
+        keep(annotations, &ANNOTATIONS);
+        keep(data, &[]);
+        keep(owner_uids, &[]);
+        self
     }
 
     /// An annotation's text.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
+    }
+
+    /// Whether the watch on records and targets shows it.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.role().is_some_and(|role| ROLES.contains(&role))
     }
 
     /// What it is to us, by its label.
@@ -193,70 +243,23 @@ pub struct LiveSecret {
     pub data: BTreeMap<String, Zeroizing<Vec<u8>>>,
 }
 
-fn is_our_key(key: &str) -> bool {
-    key.split_once('/').is_some_and(|(prefix, _)| prefix == GROUP)
+/// Keeps these keys, and [`OTHERS_KEPT_MAX`] others: that there is more than one is all that is asked of them.
+fn keep(keys: &mut BTreeSet<String>, fixed: &[&str]) {
+    let mut others = 0;
+    keys.retain(|key| {
+        others += usize::from(!fixed.contains(&key.as_str()));
+        fixed.contains(&key.as_str()) || others <= OTHERS_KEPT_MAX
+    });
 }
 
-/// Reads `fieldsV1` of every Apply entry of our manager. The format is that of structured-merge-diff: `f:NAME` for a
-/// field or a map key, `k:{…}` for an item of a keyed list.
-fn owned_fields(entries: &[ManagedFieldsEntry]) -> OwnedFields {
-    let mut owned = OwnedFields::default();
-    let ours = entries
-        .iter()
-        .filter(|e| e.manager.as_deref() == Some(FIELD_MANAGER) && e.operation.as_deref() == Some("Apply"));
-    for fields in ours.filter_map(|entry| entry.fields_v1.as_ref().map(|fields| &fields.0)) {
-        owned.type_ |= fields.get("f:type").is_some();
-        owned.data.extend(field_names(fields.get("f:data")));
-        let Some(meta) = fields.get("f:metadata") else { continue };
-        owned.labels.extend(field_names(meta.get("f:labels")));
-        owned.annotations.extend(field_names(meta.get("f:annotations")));
-        let items = meta.get("f:ownerReferences").and_then(Value::as_object);
-        owned.owner_uids.extend(items.into_iter().flatten().filter_map(|(item, _)| {
-            let key: Value = serde_json::from_str(item.strip_prefix("k:")?).ok()?;
-            Some(key.get("uid")?.as_str()?.to_owned())
-        }));
+/// Cuts a text that is longer than any that means something here. What is left of a uid is no uid.
+fn clip(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate((0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default());
+        text.shrink_to_fit();
     }
-    owned
-}
-
-fn field_names(fields: Option<&Value>) -> impl Iterator<Item = String> + '_ {
-    fields
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, _)| key.strip_prefix("f:").map(str::to_owned))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn reads_what_our_manager_owns_and_who_wrote_last() {
-        let meta: ObjectMeta = serde_json::from_value(json!({
-            "name": "db", "uid": "u1", "resourceVersion": "7",
-            "labels": {"managedsecrets.dev/role": "target", "team": "a"},
-            "annotations": {"managedsecrets.dev/owner": "db", "big": "x", "mine": "y"},
-            "ownerReferences": [{"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "name": "db", "uid": "o1"}],
-            "managedFields": [
-                {"manager": "managed-secrets", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "time": "2026-11-23T08:00:00Z", "fieldsV1": {
-                    "f:type": {}, "f:data": {"f:value": {}},
-                    "f:metadata": {"f:labels": {"f:managedsecrets.dev/role": {}}, "f:annotations": {"f:mine": {}},
-                        "f:ownerReferences": {"k:{\"uid\":\"o1\"}": {}}}}},
-                {"manager": "early", "operation": "Update", "time": "2026-11-23T07:00:00Z", "fieldsV1": {}},
-                {"manager": "late", "operation": "Update", "time": "2026-11-23T09:00:00Z", "fieldsV1": {"f:data": {"f:other": {}}}}
-            ]
-        }))
-        .unwrap();
-        let view = SecretView::from_meta(meta);
-        assert!(view.ours.type_);
-        assert_eq!(view.ours.data, BTreeSet::from(["value".to_owned()]));
-        assert_eq!(view.ours.owner_uids, BTreeSet::from(["o1".to_owned()]));
-        assert_eq!(view.other_manager.as_deref(), Some("late"));
-        assert_eq!(view.annotations.keys().collect::<Vec<_>>(), ["managedsecrets.dev/owner", "mine"]);
-        assert!(view.is_dying("db", "o2") && !view.is_dying("db", "o1") && !view.is_dying("other", "o2"));
-    }
-}
+mod tests;

@@ -1,12 +1,18 @@
 //! Watches against a scripted server, with time paused: what production takes minutes for takes none here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::{cell::Cell, sync::Mutex};
+use std::{
+    cell::Cell,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use futures::{FutureExt as _, channel::mpsc::UnboundedSender};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{ResourceExt as _, core::Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -70,6 +76,7 @@ impl Scene {
             stats: Arc::default(),
             timing: Timing::default(),
             shutdown: shutdown.clone(),
+            common: Arc::default(),
         };
         let notes = Arc::new(notes);
         let handle = start(&watcher, "config maps", &notes);
@@ -143,6 +150,73 @@ async fn a_cut_stream_is_resumed_from_where_it_was() {
 fn version_of(uri: &str) -> String {
     let version = uri.split(['?', '&']).find_map(|pair| pair.strip_prefix("resourceVersion="));
     version.unwrap_or_default().to_owned()
+}
+
+/// A server of `count` objects of about `bytes` each, which answers as many at once as it is asked for.
+fn heavy(count: usize, bytes: usize) -> Arc<Server> {
+    let filler = "x".repeat(bytes);
+    Server::new([], move |seen| {
+        if seen.is_watch() {
+            return silent();
+        }
+        let of = |key: &str| seen.uri.split(['?', '&']).find_map(|pair| pair.strip_prefix(key)).map(str::to_owned);
+        let limit: usize = of("limit=").unwrap().parse().unwrap();
+        let from: usize = of("continue=").map_or(0, |token| token.parse().unwrap());
+        let to = (from + limit).min(count);
+        let items: Vec<Value> = (from..to)
+            .map(|n| {
+                let mut object = config_map(&format!("n{n}"), "1");
+                object["metadata"]["annotations"] = json!({"filler": filler});
+                object
+            })
+            .collect();
+        let next = if to < count { to.to_string() } else { String::new() };
+        let metadata = json!({"resourceVersion": "1", "continue": next});
+        Reply::Whole(
+            200,
+            vec![],
+            json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items}),
+        )
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_are_too_large_are_asked_for_again_with_fewer_objects() {
+    let it = Scene::with(heavy(40, 500_000), Notes::default());
+    it.ready().await;
+    let listed: Vec<String> = (0..40).map(|n| format!("listed n{n}@1")).collect();
+    assert_eq!(it.said()[1..41], listed, "each object once, in order");
+    // 500 and 125 and 31 are too many, and 7 are not.
+    assert_eq!(it.watcher.stats.pages_split.get(), 3);
+    assert_eq!(it.server.lists(), 3 + 6);
+    assert_eq!((it.watcher.stats.watch_errors.get(), it.watcher.stats.relists.get()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_too_large_for_any_page_is_read_by_itself() {
+    let it = Scene::with(heavy(2, pages::MOST_BYTES + 1), Notes::default());
+    it.ready().await;
+    assert_eq!(it.said(), ["init", "listed n0@1", "listed n1@1", "done"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_stall_hold_up_others_until_they_are_given_up() {
+    let server = Server::new([], |seen| match (seen.uri.contains("labelSelector"), seen.is_watch()) {
+        (true, false) => Reply::Stalled,
+        (_, true) => silent(),
+        (false, false) => list(&["a"]),
+    });
+    let it = Scene::with(server, Notes::default());
+    it.ready().await;
+    for n in 0..pages::AT_ONCE {
+        let config = watcher::Config::default().labels(&format!("x={n}"));
+        let scope = |client| Api::<ConfigMap>::namespaced(client, "n");
+        it.watcher.watch("stalled", scope, config, Arc::new(Notes::default()));
+    }
+    sleep(seconds(1)).await;
+    let began = Instant::now();
+    within(start(&it.watcher, "late", &Arc::default()).ready()).await.unwrap();
+    assert!(began.elapsed() < seconds(34), "{:?}", began.elapsed());
 }
 
 /// kube alone would ask thousands of times a second.
@@ -366,6 +440,95 @@ async fn watches_come_and_go() {
     let [a, _] = ["a", "b"].map(ensure);
     assert_eq!(started.get(), 3, "what was stopped begins anew, and nothing else");
     assert!(!a.stop.is_cancelled());
+}
+
+/// A server at a revision that tests choose, with one object; each watch on it is what `watch` gives.
+fn at_revision(watch: impl Fn(usize) -> Reply + Send + Sync + 'static) -> (Arc<Server>, Arc<AtomicU64>) {
+    let (revision, watches) = (Arc::new(AtomicU64::new(100)), AtomicUsize::new(0));
+    let now = Arc::clone(&revision);
+    let server = Server::new([], move |seen| {
+        let version = now.load(SeqCst).to_string();
+        match (seen.is_watch(), version.as_str()) {
+            (true, _) => watch(watches.fetch_add(1, SeqCst)),
+            (false, "0") => failing(503),
+            (false, version) => {
+                let metadata = json!({"resourceVersion": version});
+                let items = [config_map("a", "7")];
+                Reply::Whole(
+                    200,
+                    vec![],
+                    json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items}),
+                )
+            }
+        }
+    });
+    (server, revision)
+}
+
+/// Whether the present revision was asked for.
+fn is_question(seen: &Seen) -> bool {
+    seen.uri.contains("limit=1&") || seen.uri.ends_with("limit=1")
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_have_seen_more_than_there_is_list_again() {
+    let (server, revision) = at_revision(|_| silent());
+    let it = Scene::with(server, Notes::default());
+    let elsewhere = Arc::new(Notes::default());
+    let scope = |client| Api::<ConfigMap>::all(client);
+    it.watcher.watch("all", scope, watcher::Config::default().labels("x=y"), Arc::clone(&elsewhere));
+    it.watcher.notice_restores();
+    it.ready().await;
+    for now in [100, 250, 0, 100] {
+        revision.store(now, SeqCst);
+        sleep(seconds(120)).await;
+        assert_eq!(it.watcher.stats.relists.get(), 0, "at {now}");
+    }
+    revision.store(60, SeqCst);
+    let began = Instant::now();
+    assert_eq!(it.told(6).await[3..], ["init", "listed a@7", "done"]);
+    assert!(began.elapsed() < seconds(40), "{:?}", began.elapsed());
+    sleep(seconds(1)).await;
+    assert_eq!(elsewhere.said.lock().unwrap().len(), 6);
+    let since = Instant::now();
+    sleep(seconds(300)).await;
+    assert_eq!(it.watcher.stats.relists.get(), 2, "once each");
+    let starts: Vec<_> =
+        it.server.seen().iter().filter(|seen| seen.is_watch()).map(|seen| version_of(&seen.uri)).collect();
+    let first = starts.iter().position(|version| version == "60").unwrap();
+    assert!(starts[first..].iter().all(|version| version == "60"), "it goes on from there: {starts:?}");
+    let questions = it.server.seen().into_iter().filter(|seen| seen.at > since && is_question(seen));
+    let questions: Vec<_> = questions.collect();
+    assert!((6..=11).contains(&questions.len()), "{questions:?}");
+    assert!(questions.iter().all(|seen| seen.uri.contains("/namespaces/n/")), "one for both, where it costs least");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_present_revision_is_asked_for_when_a_stream_begins_after_a_break() {
+    let (server, _) = at_revision(|nth| if nth < 2 { short([]) } else { silent() });
+    let it = Scene::with(server, Notes::default());
+    it.watcher.notice_restores();
+    it.ready().await;
+    sleep(seconds(10)).await;
+    let asked: Vec<_> = it.server.seen().into_iter().filter(is_question).collect();
+    assert!((1..=2).contains(&asked.len()), "{asked:?}");
+    assert_eq!(it.watcher.stats.relists.get(), 0, "there was no restore");
+}
+
+/// kube swallows bookmarks: what they say is seen where the watch is resumed.
+#[tokio::test(start_paused = true)]
+async fn what_a_bookmark_has_told_counts_as_seen() {
+    let bookmark =
+        || event("BOOKMARK", &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": "200"}}));
+    let (server, revision) = at_revision(move |nth| if nth == 0 { short([bookmark()]) } else { silent() });
+    let it = Scene::with(server, Notes::default());
+    it.ready().await;
+    revision.store(150, SeqCst);
+    it.watcher.notice_restores();
+    assert_eq!(it.told(6).await[3..], ["init", "listed a@7", "done"]);
+    let starts: Vec<_> =
+        it.server.seen().iter().filter(|seen| seen.is_watch()).map(|seen| version_of(&seen.uri)).collect();
+    assert_eq!(starts[..2], ["100", "200"]);
 }
 
 #[tokio::test(start_paused = true)]

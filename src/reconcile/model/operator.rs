@@ -74,7 +74,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn view(secret: &Stored) -> SecretView {
-    SecretView::from_meta(serde_json::from_value(secret.metadata()).unwrap())
+    serde_json::from_value(secret.metadata()).unwrap()
 }
 
 impl Operator {

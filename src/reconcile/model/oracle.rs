@@ -83,7 +83,7 @@ impl Oracle {
 
     /// Opens a record, if it can be believed.
     pub(super) fn open(&self, secret: &Stored) -> Option<OpenRecord> {
-        let view = SecretView::from_meta(serde_json::from_value(secret.metadata()).ok()?);
+        let view: SecretView = serde_json::from_value(secret.metadata()).ok()?;
         let Credence::Valid { meta, commitment } = Credence::of(&view, NAMESPACE, &self.keyring) else { return None };
         let bytes = BASE64_STANDARD.decode(secret.data(RECORD_DATA_KEY)?).ok()?;
         let record = Record::parse(&bytes).ok()?;

@@ -13,7 +13,12 @@ use super::{
     oracle::Oracle,
     store::{Field, Invalid, Maker, Object, Stored, fields_of},
 };
-use crate::api::{ManagedSecretSpec, keys::LABEL_ROLE, types::Adoption, validate_spec};
+use crate::api::{
+    ManagedSecretSpec,
+    keys::{LABEL_ROLE, ROLES},
+    types::Adoption,
+    validate_spec,
+};
 
 /// One change, as a watch tells it: before and after.
 #[derive(Clone, Debug)]
@@ -321,5 +326,5 @@ impl Server {
 
 /// Whether the watch on labelled Secrets shows it.
 pub(super) fn is_labelled(secret: &Stored) -> bool {
-    secret.label(LABEL_ROLE).is_some()
+    secret.label(LABEL_ROLE).is_some_and(|role| ROLES.contains(&role))
 }

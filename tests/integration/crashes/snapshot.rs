@@ -91,7 +91,7 @@ impl Found {
 }
 
 fn open(keyring: &Keyring, namespace: &str, secret: &Secret) -> Option<String> {
-    let view = SecretView::from_meta(secret.metadata.clone());
+    let view: SecretView = serde_json::from_value(serde_json::to_value(&secret.metadata).unwrap()).unwrap();
     let Credence::Valid { meta, commitment } = Credence::of(&view, namespace, keyring) else { return None };
     let record = Record::parse(&secret.data.as_ref()?.get(keys::RECORD_DATA_KEY)?.0).ok()?;
     let place = Place { namespace, object: &meta.owner };
@@ -228,7 +228,7 @@ fn describe_secret(secret: &Secret, found: &Found, before: &Before) -> Value {
             if current { "(current source)" } else { "(earlier source)" }.clone_into(source);
         }
     }
-    let view = SecretView::from_meta(secret.metadata.clone());
+    let view: SecretView = serde_json::from_value(serde_json::to_value(&secret.metadata).unwrap()).unwrap();
     let is_record = secret.type_.as_deref() == Some(keys::TYPE_RECORD);
     let data: Map<String, Value> = match found.opened.get(&name) {
         Some(value) => Map::from_iter([("(opened)".to_owned(), json!(value))]),

@@ -133,6 +133,33 @@ fn a_list_replaces_what_was_known_also_by_older_versions() {
     assert_eq!(index.keys().count(), 2);
 }
 
+/// After a restore of etcd, what this process wrote and deleted in the lost history stands in nothing's way.
+#[test]
+fn a_list_from_before_our_own_writes_is_believed_and_what_follows_it() {
+    let mut index = Index::default();
+    let now = Instant::now();
+    index.put_object(waiting("a", 90, "ONE"));
+    index.put_secret(NS, secret("a", "u", 50, "a"), None);
+    index.put_secret(NS, secret("a", "u", 80, "a"), Some(now));
+    index.put_secret(NS, secret("gone", "g", 81, "a"), None);
+    index.bury(NS, &secret("gone", "g", 81, "a"));
+    index.put_source(NS, "upstream", "s".to_owned(), "85".to_owned());
+
+    index.replace_objects(None, vec![waiting("a", 40, "ONE")]);
+    let listed = [secret("a", "u", 50, "a"), secret("gone", "g", 45, "a")];
+    let woken = index.replace_secrets(None, listed.map(|view| (NS.to_owned(), view)).to_vec());
+    assert!(names(woken).contains(&"a".to_owned()));
+    index.replace_sources(NS, HashMap::from([("upstream".to_owned(), ("s".to_owned(), "30".to_owned()))]));
+    let seen = |index: &Index, name: &str| seen(index, "a", name, now);
+    assert_eq!((seen(&index, "a").as_deref(), seen(&index, "gone").as_deref()), (Some("50"), Some("45")));
+
+    // Versions that are low count as new now.
+    assert_eq!(names(index.put_object(waiting("a", 60, "TWO"))), ["a"]);
+    assert_eq!(names(index.put_secret(NS, secret("a", "u", 61, "a"), None)), ["a"]);
+    assert_eq!(names(index.put_secret(NS, secret("gone", "g", 62, "a"), None)), ["a"]);
+    assert_eq!((seen(&index, "a").as_deref(), seen(&index, "gone").as_deref()), (Some("61"), Some("62")));
+}
+
 #[test]
 fn an_event_wakes_whom_it_concerns_and_nobody_else() {
     let mut index = Index::default();

@@ -1,0 +1,184 @@
+//! What one tenant can put into the operator's memory: less than the Deployment gives it, at its start and while it runs,
+//! with all admission policies on sizes left out.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use managed_secrets::{
+    api::{
+        ManagedSecret,
+        keys::{
+            ANNO_DESCRIPTION, ANNO_OWNER, FIELD_MANAGER, GROUP, KIND, LABEL_ROLE, OPERATOR_NAME, ROLE_TARGET, VERSION,
+        },
+    },
+    cli::manifests::{self, Options, PolicySwitch},
+};
+use serde_json::{Map, Value, json};
+
+use crate::harness::{ControlPlane, Operator, poll};
+use crate::integration::{
+    installation::{self, OPERATOR_NAMESPACE, PATIENCE, object},
+    objects::Site,
+    program::PROGRAM,
+};
+
+const TENANT: &str = "tenant";
+/// Bytes of annotations of one object: nearly what Kubernetes allows.
+const ANNOTATIONS: usize = 250_000;
+/// Requests of a tenant at the same time.
+const AT_ONCE: usize = 8;
+
+/// Labels of about this many bytes, with what server-side apply notes of them.
+fn labels(bytes: usize) -> Map<String, Value> {
+    (0..bytes / 90).map(|n| (format!("l{n}"), json!("x".repeat(63)))).collect()
+}
+
+/// 544 kB of metadata: annotations, labels, and the field manager's notes of both.
+fn heavy_object(n: usize) -> ManagedSecret {
+    let object = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": KIND,
+        "metadata": {
+            "name": format!("heavy-{n}"), "namespace": TENANT,
+            "annotations": {"filler": "x".repeat(ANNOTATIONS)}, "labels": labels(310_000),
+        },
+        "spec": {"name": format!("HEAVY_{n}"), "generate": {}},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+/// A Secret that claims a role, as large as it can be.
+fn heavy_secret(name: &str, role: &str) -> Value {
+    // Many small ones, of which each costs more than its text.
+    let mut annotations: Map<String, Value> = (0..ANNOTATIONS / 40).map(|n| (format!("a{n}"), json!("x"))).collect();
+    annotations.insert(ANNO_OWNER.to_owned(), json!("nothing"));
+    annotations.insert(ANNO_DESCRIPTION.to_owned(), json!("x".repeat(ANNOTATIONS / 2)));
+    json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": name, "namespace": TENANT, "labels": {LABEL_ROLE: role}, "annotations": annotations},
+    })
+}
+
+async fn all_at_once<F: Future>(calls: impl Iterator<Item = F>) {
+    stream::iter(calls).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+}
+
+/// A client of a user who may edit ManagedSecrets in the tenant's namespace, and nothing else.
+async fn editor(control_plane: &ControlPlane) -> Client {
+    let admin = control_plane.access().admin_client().await.unwrap();
+    let binding = json!({
+        "metadata": {"name": "editor"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "managedsecret-editor"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "editor"}],
+    });
+    let bindings = Api::<RoleBinding>::namespaced(admin, TENANT);
+    bindings.create(&PostParams::default(), &object(binding)).await.unwrap();
+    control_plane.access().client_as("editor", &[]).await.unwrap()
+}
+
+/// The most memory that a program has ever held, in KiB.
+fn peak(operator: &Operator) -> u64 {
+    let pid = fs::read_to_string(operator.log_path().with_extension("pid")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// What the Deployment gives it, in KiB.
+fn limit() -> u64 {
+    let objects = manifests::manifests(&Options::default());
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let limit = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
+    limit.as_str().unwrap().strip_suffix("Mi").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tenant_fills_the_memory_of_the_operator() {
+    let options = Options { without_policies: vec![PolicySwitch::MetadataSize], ..installation::options() };
+    let control_plane = installation::install(&options, &[TENANT, "other"]).await.unwrap();
+    let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, OPERATOR_NAME).await.unwrap();
+    let admin = control_plane.access().admin_client().await.unwrap();
+    let site = |namespace: &str| Site { namespace: namespace.to_owned(), client: admin.clone() };
+    let (tenant, other) = (site(TENANT), site("other"));
+    let start = || Operator::start(&control_plane, PROGRAM, &kubeconfig, &[]);
+    let mut seen = Vec::new();
+    let operator = start().await.unwrap();
+    // A watch on all Secrets of the namespace.
+    tenant.foreign_secret("upstream", &[("key", "value")]).await;
+    let from = json!({"secretKeyRef": {"name": "upstream", "key": "key"}});
+    tenant.apply("followed", json!({"name": "FOLLOWED", "valueFrom": from})).await;
+    tenant.served("followed").await;
+    seen.push(("before", peak(&operator)));
+
+    let objects = Api::<ManagedSecret>::namespaced(editor(&control_plane).await, TENANT);
+    poll("the editor's rights", PATIENCE, || async {
+        Ok(objects.create(&PostParams::default(), &heavy_object(0)).await.is_ok().then_some(()))
+    })
+    .await
+    .unwrap();
+    all_at_once((1..250).map(|n| {
+        let objects = objects.clone();
+        async move { objects.create(&PostParams::default(), &heavy_object(n)).await.unwrap() }
+    }))
+    .await;
+    let stored = objects.get("heavy-7").await.unwrap();
+    let metadata = serde_json::to_string(&stored.metadata).unwrap().len();
+    assert!(metadata >= 544_000, "{metadata} bytes");
+    tenant.served("heavy-249").await;
+    seen.push(("with 250 large ManagedSecrets", peak(&operator)));
+
+    let secrets = Api::<Secret>::namespaced(admin.clone(), TENANT);
+    let apply = async |name: String, role: &'static str, manager: &'static str| {
+        let secret = heavy_secret(&name, role);
+        secrets.patch(&name, &PatchParams::apply(manager), &Patch::Apply(&secret)).await.unwrap()
+    };
+    all_at_once((0..1100).map(|n| apply(format!("x-{n}"), "x", "somebody"))).await;
+    // Under the operator's own name, whatever the reason.
+    all_at_once((0..300).map(|n| apply(format!("target-{n}"), ROLE_TARGET, FIELD_MANAGER))).await;
+    tenant.intrude("upstream", json!({"data": {"key": "bmV3"}})).await;
+    tenant.delivers("followed", "value", "new").await;
+    seen.push(("with 1,400 large Secrets", peak(&operator)));
+    assert_eq!(operator.stop().await.unwrap(), 0);
+
+    // The next start lists all of it.
+    let operator = start().await.unwrap();
+    other.apply("small", json!({"name": "SMALL", "generate": {}})).await;
+    other.served("small").await;
+    tenant.intrude("upstream", json!({"data": {"key": "bmV3ZXI="}})).await;
+    tenant.delivers("followed", "value", "newer").await;
+    seen.push(("at the next start", peak(&operator)));
+    println!("{seen:#?} of {}", limit());
+    assert!(seen.iter().all(|(_, peak)| *peak < limit() / 4 * 3), "{seen:#?} of {}", limit());
+    assert_eq!(operator.stop().await.unwrap(), 0);
+    an_object_that_is_too_large_can_be_made_smaller(&control_plane, &objects).await;
+    control_plane.stop().await.unwrap();
+}
+
+/// Installs the policy that was left out: what is too large already can shrink, and cannot grow.
+async fn an_object_that_is_too_large_can_be_made_smaller(control_plane: &ControlPlane, objects: &Api<ManagedSecret>) {
+    let manifests = manifests::print(&installation::options()).unwrap();
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    let applied = control_plane.access().kubectl_with_input(&apply, &manifests).await.unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let change = async |name: &str, metadata: Value| {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        objects.patch_metadata(name, &params, &Patch::Merge(json!({"metadata": metadata}))).await
+    };
+    let more = json!({"labels": {"one-more": "x"}});
+    poll("the policy", PATIENCE, || async { Ok(change("heavy-7", more.clone()).await.is_err().then_some(())) })
+        .await
+        .unwrap();
+    installation::expect("grows", change("heavy-7", more).await, Some("metadata.labels must have at most 64 entries"));
+    let refused = "metadata.annotations must have at most 196608 bytes of keys and values";
+    installation::expect("grows", change("heavy-7", json!({"annotations": {"a": "b"}})).await, Some(refused));
+    for smaller in [json!({"labels": {"l7": null}}), json!({"annotations": {"filler": "x"}}), json!({"labels": null})] {
+        installation::expect("shrinks", change("heavy-7", smaller).await, None);
+    }
+    installation::expect("stays", change("heavy-7", json!({"labels": {"l7": "y"}})).await, None);
+    objects.delete("heavy-8", &DeleteParams::default()).await.unwrap();
+}
