@@ -41,6 +41,7 @@ mod integration {
     mod recordless;
     mod restored;
     mod rights;
+    mod rings;
     mod seal;
     mod secret_api;
     mod sources;

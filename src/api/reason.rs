@@ -62,6 +62,10 @@ reasons! {
     SourceNotFound,
     /// The Secret that `spec.valueFrom` names lacks the key. Add the key; what is served stays served.
     SourceKeyNotFound,
+    /// The object takes its value from the target of another, that one from a third, and so on, back to the first; the
+    /// message names them. So no value is followed. Give one of them another source or target; what is delivered stays
+    /// delivered.
+    SourceRing,
     /// `spec.value` is not well-formed sealed text. Seal the value again.
     SealedMalformed,
     /// `spec.value` was sealed for another namespace or object; the message says for which. Seal the value for this

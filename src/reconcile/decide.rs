@@ -30,6 +30,8 @@ mod draft;
 
 /// So many passes in a row have to find no list of the sources before that is told: about three seconds.
 const UNLISTED: u32 = 5;
+/// Links of a ring of values that a message names.
+const MAX_LINKS: usize = 8;
 
 /// One step of a pass.
 #[derive(Debug)]
@@ -285,7 +287,7 @@ fn repair_wait(world: &World, why: Why, repair: Why) -> Option<Duration> {
 
 /// From a draft of the record to the next write.
 fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
-    let mut later = None;
+    let mut later = draft.later;
     if let Some(record) = draft.pending_write(world)? {
         match (draft.why, repair_wait(world, draft.why, Why::OutOfStep), world.source_wait) {
             (_, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
@@ -497,6 +499,9 @@ fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
     let Some(from) = &own.spec.value_from else {
         return Ok(Err(Problem::new(Reason::InvalidSpec, "spec: must have exactly one of value, valueFrom, generate")));
     };
+    if !world.peers.ring.is_empty() {
+        return Ok(Err(Problem::new(Reason::SourceRing, ring_text(&world.peers.ring))));
+    }
     let reference = &from.secret_key_ref;
     match &world.source {
         SourceSeen::Present { uid, resource_version } => Ok(Ok(Source::Secret {
@@ -510,6 +515,16 @@ fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
         }
         SourceSeen::Unsynced | SourceSeen::NotWanted => Err(unlisted(world)),
     }
+}
+
+/// Which ring of values stands in the way.
+fn ring_text(ring: &[String]) -> String {
+    let upstream = ring.iter().cycle().skip(1);
+    let links: Vec<String> = ring.iter().zip(upstream).map(|(to, from)| format!("{to} takes it from {from}")).collect();
+    let more = links.len().saturating_sub(MAX_LINKS);
+    let shown = links[..links.len() - more].join(", ");
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("spec.valueFrom: the value goes round in a ring: {shown}{more}; give one of them another source or target")
 }
 
 /// The end of a pass that needs what the watch on sources has not listed yet. Its first list wakes every object that waits

@@ -19,6 +19,8 @@ use crate::{
     engine::queue::Grouped,
 };
 
+mod rings;
+
 /// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
 /// be stuck, and after a restore of etcd versions go backwards.
 pub const UNCONFIRMED_FOR: Duration = Duration::from_secs(5);
@@ -191,14 +193,24 @@ impl Index {
                 return Vec::new();
             }
             let before = before.clone();
+            // What closes or opens a ring concerns all of it.
+            if before.spec != own.spec || before.deleting != own.deleting {
+                wake.extend(site.ring(&before));
+            }
             site.unlink(&before);
             if before.spec.name != own.spec.name || before.deleting != own.deleting {
                 wake.extend(site.behind(&before));
             }
         }
-        wake.insert(own.name.clone());
+        let name = own.name.clone();
+        let moved =
+            site.objects.get(&name).is_none_or(|before| before.spec != own.spec || before.deleting != own.deleting);
+        wake.insert(name.clone());
         site.link(&own);
-        site.objects.insert(own.name.clone(), own);
+        site.objects.insert(name.clone(), own);
+        if moved {
+            wake.extend(site.rings([name]));
+        }
         keys(&namespace, wake)
     }
 
@@ -209,9 +221,11 @@ impl Index {
         else {
             return Vec::new();
         };
+        let ring = site.ring(&before);
         site.objects.remove(name);
         site.unlink(&before);
         let mut wake = site.behind(&before);
+        wake.extend(ring);
         wake.insert(name.to_owned());
         self.drop_if_empty(namespace);
         keys(namespace, wake)
@@ -244,11 +258,13 @@ impl Index {
                 // Nothing new to its owner, who wrote it; but others may wait for its place.
                 let mut others = site.by_secret.get(&name).cloned().unwrap_or_default();
                 others.retain(|other| !owners(&view).contains(other));
+                others.extend(site.rings(owners(&view)));
                 return keys(namespace, others);
             }
             return Vec::new();
         }
-        let mut wake = BTreeSet::new();
+        let before = site.secrets.get(&name).map(|before| owners(&before.view)).unwrap_or_default();
+        let mut wake = if before == owners(&view) { BTreeSet::new() } else { site.rings(before.clone()) };
         if let Some(before) = site.secrets.remove(&name) {
             wake.extend(site.concerned(&before.view));
             site.unlink_secret(&before.view);
@@ -258,7 +274,11 @@ impl Index {
         for owner in owners(&view) {
             site.by_owner.entry(owner).or_default().insert(name.clone());
         }
+        let after = owners(&view);
         site.secrets.insert(name, Entry { view, unconfirmed: written, type_ });
+        if before != after {
+            wake.extend(site.rings(after));
+        }
         if written.is_some() { Vec::new() } else { keys(namespace, wake) }
     }
 
@@ -266,13 +286,16 @@ impl Index {
     /// frees a name that others wait for.
     pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
         let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        if site.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid)
-            && let Some(entry) = site.secrets.remove(&view.name)
-        {
-            site.unlink_secret(&entry.view);
+        let mut concerned = BTreeSet::new();
+        if site.secrets.get(&view.name).is_some_and(|entry| entry.view.uid == view.uid) {
+            concerned.extend(site.rings(owners(view)));
+            if let Some(entry) = site.secrets.remove(&view.name) {
+                site.unlink_secret(&entry.view);
+            }
         }
         site.buried.remove(&view.name);
-        let concerned = keys(namespace, site.concerned(view));
+        concerned.extend(site.concerned(view));
+        let concerned = keys(namespace, concerned);
         self.drop_if_empty(namespace);
         concerned
     }
@@ -465,7 +488,7 @@ impl Site {
         let holders = self.secrets.get(&record).into_iter().flat_map(|entry| owners(&entry.view));
         let wanting = self.by_name.get(&own.spec.name).into_iter().flatten().cloned();
         let living = wanting.chain(holders).filter_map(|peer| Some(self.objects.get(&peer)?.uid.clone())).collect();
-        Peers { reserved_for, cycle: self.waits_in_a_cycle(own), living, outdated: false }
+        Peers { reserved_for, cycle: self.waits_in_a_cycle(own), living, ring: self.ring(own), outdated: false }
     }
 
     /// Follows the chain "who holds the name that it waits for" from one object, and sees whether it comes back.

@@ -53,6 +53,9 @@ const RESYNC: Duration = Duration::from_secs(3600);
 const FIGHT: Duration = Duration::from_secs(60);
 /// How long the second, third, … in a row waits.
 const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
+/// How long the second, third, … new value in a row of one source waits. Most sources move seldom; but a ring that leaves
+/// the namespace, or two programs that copy from each other, move without end.
+const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 /// Between tries to read the keyring, and to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
 /// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
@@ -182,8 +185,9 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
             operator_namespace: options.operator_namespace,
             allow_cluster_scope: options.allow_cluster_scope,
         },
-        repairs: Pace::default(),
-        source_moves: Pace::default(),
+        repairs: Pace::new(AGAIN),
+        source_moves: Pace::new(AGAIN),
+        new_values: Pace::new(VALUES),
         rejected: Mutex::default(),
     });
     let work = {
@@ -384,8 +388,10 @@ async fn put_right(client: &Client, namespace: &str, keys: &Keys) -> Result<bool
 }
 
 /// How often the same had to be done again, by object: what is done again and again is done ever more slowly.
-#[derive(Default)]
-struct Pace(Mutex<HashMap<Key, InARow>>);
+struct Pace {
+    backoff: Backoff,
+    rows: Mutex<HashMap<Key, InARow>>,
+}
 
 struct InARow {
     last: Instant,
@@ -393,11 +399,15 @@ struct InARow {
 }
 
 impl Pace {
+    fn new(backoff: Backoff) -> Self {
+        Self { backoff, rows: Mutex::default() }
+    }
+
     /// How long it has to wait, if it was done a moment ago.
     fn wait(&self, key: &Key) -> Option<Duration> {
         let rows = self.rows();
-        let before = rows.get(key).filter(|before| before.last.elapsed() < AGAIN.cap)?;
-        let wait = AGAIN.delay(before.times, Jitter::random());
+        let before = rows.get(key).filter(|before| before.last.elapsed() < self.backoff.cap)?;
+        let wait = self.backoff.delay(before.times, Jitter::random());
         wait.checked_sub(before.last.elapsed()).filter(|left| !left.is_zero())
     }
 
@@ -405,7 +415,7 @@ impl Pace {
         let mut rows = self.rows();
         let row = rows.entry(key.clone()).or_insert(InARow { last: Instant::now(), times: 0 });
         // The waits themselves grow beyond the time that counts as one row.
-        let one_row = FIGHT.max(AGAIN.delay(row.times, Jitter::NONE) * 2);
+        let one_row = FIGHT.max(self.backoff.delay(row.times, Jitter::NONE) * 2);
         row.times = if row.last.elapsed() < one_row { row.times + 1 } else { 1 };
         row.last = Instant::now();
     }
@@ -415,7 +425,7 @@ impl Pace {
     }
 
     fn rows(&self) -> MutexGuard<'_, HashMap<Key, InARow>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -430,6 +440,8 @@ struct Operator {
     repairs: Pace,
     /// Of sources that move without a new value.
     source_moves: Pace,
+    /// Of sources that give new values.
+    new_values: Pace,
     rejected: Mutex<HashMap<Key, Rejected>>,
 }
 
@@ -440,6 +452,7 @@ impl Reconciler for Operator {
         let Some(snapshot) = self.shared.index().snapshot(&key, Instant::now()) else {
             self.repairs.forget(&key);
             self.source_moves.forget(&key);
+            self.new_values.forget(&key);
             self.rejected().remove(&key);
             return Next::Done;
         };
@@ -468,6 +481,7 @@ impl Operator {
         if world.failures == 0 {
             world.repair_wait = self.repairs.wait(key);
             world.source_wait = self.source_moves.wait(key);
+            world.value_wait = self.new_values.wait(key);
         }
         world.rejected = self.rejected().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
@@ -481,6 +495,9 @@ impl Operator {
             }
             if matches!(world.record_written, Some((_, Why::SourceMoved))) {
                 self.source_moves.note(key);
+            }
+            if matches!(world.record_written, Some((_, Why::NewValue))) && world.own.spec.value_from.is_some() {
+                self.new_values.note(key);
             }
         }
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {

@@ -177,6 +177,8 @@ pub struct Peers {
     /// Uids of the ManagedSecrets that exist, of those that want `spec.name` or hold it: one whose secrets are retained
     /// holds a name like any other as long as it lives.
     pub living: BTreeSet<String>,
+    /// The ring of values that this object is a member of, by `metadata.name`, beginning with it; empty where there is none.
+    pub ring: Vec<String>,
     /// The ManagedSecret was read live, and its `spec.name` is another than the one that this is about.
     pub outdated: bool,
 }
@@ -220,6 +222,8 @@ pub struct World {
     /// How long to wait before it is recorded again that the source moved with the same value in it, when that happened
     /// less than a minute ago.
     pub source_wait: Option<Duration>,
+    /// How long to wait before a new value of the source is followed, when the last one came less than a minute ago.
+    pub value_wait: Option<Duration>,
     /// The source's value, once read.
     pub incoming: Option<Incoming>,
     /// A source that is known to give no value.
@@ -272,6 +276,7 @@ impl World {
             fresh_id,
             repair_wait: None,
             source_wait: None,
+            value_wait: None,
             incoming: None,
             rejected: None,
             opened: None,

@@ -1,5 +1,7 @@
 //! The record as it should be: which one this pass goes on from, what it should say, and what stands in the way.
 
+use std::time::Duration;
+
 use super::{
     super::{
         conditions::Verdict,
@@ -28,6 +30,8 @@ pub(super) struct Draft<'w> {
     pub(super) troubles: Vec<Verdict>,
     /// Other records of ours, to be removed once this one is in force.
     pub(super) others: Vec<&'w Seen>,
+    /// After how long a new value of the source is followed.
+    pub(super) later: Option<Duration>,
     /// Why it is written, if it has to be.
     pub(super) why: Why,
     bytes: Bytes,
@@ -254,6 +258,7 @@ fn first(world: &World) -> Result<Outcome<'_>, Step> {
         delivery,
         troubles: Vec::new(),
         others: Vec::new(),
+        later: None,
         why: Why::New,
         bytes: Bytes::Incoming,
         slot: Slot::Free,
@@ -316,6 +321,7 @@ fn rebuilt<'w>(world: &'w World, name: &str, trouble: Option<Verdict>) -> Result
         delivery,
         troubles: trouble.into_iter().collect(),
         others: Vec::new(),
+        later: None,
         why: Why::Rebuilt,
         bytes,
         slot: Slot::Free,
@@ -362,7 +368,12 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
     }
     let mut troubles = Vec::new();
     let (name, slot) = name_and_slot(world, base, before, &mut troubles);
-    let (source, bytes) = match source_and_bytes(world, base, before)? {
+    let later = source_held(world, before)?;
+    let followed = match later {
+        Some(_) => Ok((before.source.clone(), Bytes::Keep)),
+        None => source_and_bytes(world, base, before)?,
+    };
+    let (source, bytes) = match followed {
         Ok(moved) => moved,
         Err(problem) => {
             troubles.push(verdict_of(problem));
@@ -418,6 +429,7 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         delivery,
         troubles,
         others,
+        later,
         why,
         bytes: if rebound && !new_value { Bytes::Reseal } else { bytes },
         slot,
@@ -447,6 +459,18 @@ fn name_and_slot(world: &World, base: &Seen, before: &RecordMeta, troubles: &mut
             (before.name.clone(), Slot::over(&base.view))
         }
     }
+}
+
+/// How long a source that has moved is not followed, because it gave a new value a moment ago.
+fn source_held(world: &World, before: &RecordMeta) -> Result<Option<Duration>, Step> {
+    let wait = world.value_wait.filter(|_| before.generation == world.own.generation);
+    if wait.is_none() || !matches!(world.source, SourceSeen::Present { .. }) {
+        return Ok(None);
+    }
+    Ok(match wanted_source(world)? {
+        Ok(wanted) if !unmoved(&before.source, &wanted) => wait,
+        _ => None,
+    })
 }
 
 /// Whether the value moves: first by fingerprint, then, if that moved, by comparing the values.
@@ -516,7 +540,9 @@ fn skeleton(world: &World, name: &str) -> RecordMeta {
 /// Whether another object may heal a problem of the source, or a person is needed.
 fn verdict_of(problem: Problem) -> Verdict {
     match problem.reason {
-        Reason::SourceNotFound | Reason::SourceKeyNotFound | Reason::NameInUse => Verdict::Waiting(problem),
+        Reason::SourceNotFound | Reason::SourceKeyNotFound | Reason::SourceRing | Reason::NameInUse => {
+            Verdict::Waiting(problem)
+        }
         _ => Verdict::Person(problem),
     }
 }

@@ -108,3 +108,38 @@ fn a_lost_records_name_is_reserved_for_its_owner_and_a_free_one_for_a_mover() {
     assert_eq!(peers(&index, "new").reserved_for.as_deref(), Some("b"));
     assert_eq!(peers(&index, "b").reserved_for, None);
 }
+
+/// An object that takes its value from the target of another.
+fn follows(name: &str, version: u64, upstream: &str) -> Own {
+    let object = json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{name}"), "resourceVersion": version.to_string()},
+        "spec": {"name": name, "valueFrom": {"secretKeyRef": {"name": upstream, "key": "value"}}},
+    });
+    Own::new(serde_json::from_value(object).unwrap())
+}
+
+fn target(of: &str, owner: &str, version: u64) -> SecretView {
+    SecretView { name: of.to_owned(), ..record(of, owner, version) }
+}
+
+#[test]
+fn a_ring_of_values_that_closes_or_opens_wakes_everyone_in_it() {
+    let mut index = Index::default();
+    for (name, upstream) in [("a", "b"), ("b", "c"), ("c", "outside"), ("d", "a")] {
+        index.put_object(follows(name, 1, upstream));
+        index.put_secret(NAMESPACE, target(name, name, 1), None);
+    }
+    assert!(peers(&index, "a").ring.is_empty());
+    assert_eq!(names(index.put_object(follows("c", 2, "a"))), ["a", "b", "c"]);
+    assert_eq!(peers(&index, "b").ring, ["b", "c", "a"]);
+    // It follows the ring, and is no part of it.
+    assert!(peers(&index, "d").ring.is_empty());
+    assert_eq!(names(index.remove_secret(NAMESPACE, &target("b", "b", 1))), ["a", "b", "c"]);
+    assert!(peers(&index, "a").ring.is_empty());
+    assert_eq!(names(index.put_secret(NAMESPACE, target("b", "b", 2), None)), ["a", "b", "c"]);
+    assert_eq!(names(index.put_object(follows("b", 2, "outside"))), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|name| peers(&index, name).ring.is_empty()));
+    index.put_object(follows("b", 3, "c"));
+    assert_eq!(names(index.remove_object(NAMESPACE, "c", None)), ["a", "b", "c"]);
+}

@@ -340,3 +340,37 @@ fn a_source_that_moves_all_the_time_does_not_hold_up_the_target() {
         assert_ne!(record().source, told, "{}", play.story());
     });
 }
+
+/// Each took its value from the next one's target, for ever.
+#[test]
+fn a_ring_of_values_comes_to_rest_and_goes_on_when_it_is_broken() {
+    use super::play::{NAMES, Play};
+    use crate::api::{
+        ManagedSecretSpec,
+        types::{Generate, SecretKeyRef, ValueFrom},
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let play = Play::new(false);
+        let apply = |which: usize, upstream: Option<usize>| {
+            let key = |upstream: usize| SecretKeyRef { name: NAMES[upstream].to_owned(), key: "value".to_owned() };
+            let spec = ManagedSecretSpec {
+                name: NAMES[which].to_uppercase(),
+                value_from: upstream.map(|upstream| ValueFrom { secret_key_ref: key(upstream) }),
+                generate: upstream.is_none().then(Generate::default),
+                ..ManagedSecretSpec::default()
+            };
+            play.server().apply_spec(NAMES[which], spec);
+        };
+        let reasons = || NAMES.map(|name| play.server().objects[name].ready().1);
+        // Each of its own, so that they differ.
+        (0..3).for_each(|which| apply(which, None));
+        play.come_to_rest().await.unwrap();
+        (0..3).for_each(|which| apply(which, Some((which + 1) % 3)));
+        play.come_to_rest().await.unwrap();
+        assert_eq!(reasons(), ["SourceRing"; 3], "{}", play.story());
+        apply(2, None);
+        play.come_to_rest().await.unwrap();
+        assert_eq!(reasons(), ["Served"; 3], "{}", play.story());
+    });
+}

@@ -137,6 +137,16 @@ fn value(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), St
     }
 }
 
+/// Whether the value of an object comes from its own target in the end.
+fn is_in_a_ring(server: &Server, object: &Object) -> bool {
+    let upstream = |object: &Object| {
+        let from = &object.spec.value_from.as_ref()?.secret_key_ref;
+        server.objects.values().find(|peer| peer.spec.target_name(&peer.name) == from.name)
+    };
+    let mut members = std::iter::successors(upstream(object), |member| upstream(member)).take(server.objects.len());
+    members.any(|member| member.name == object.name)
+}
+
 /// Whether the world explains why an object is not ready.
 fn explained(server: &Server, object: &Object, reason: &str) -> bool {
     let Some(reason) = Reason::ALL.iter().find(|known| known.as_str() == reason) else { return false };
@@ -156,6 +166,7 @@ fn explained(server: &Server, object: &Object, reason: &str) -> bool {
         Reason::SourceKeyNotFound => source.is_some_and(|source| {
             server.secrets.get(&source.name).is_some_and(|secret| secret.data(&source.key).is_none())
         }),
+        Reason::SourceRing => is_in_a_ring(server, object),
         Reason::TargetNotOwned | Reason::TargetInUse => at_target.is_some_and(|target| {
             let ours = target.maker == Maker::Operator(object.name.clone())
                 && target.label(LABEL_ID) == object.status_text("/id");
