@@ -17,7 +17,7 @@ fn command(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MANAGED_SECRETS_")) {
         command.env_remove(name);
     }
-    command.env_remove("KUBERNETES_SERVICE_HOST").env("KUBECONFIG", "/nonexistent").args(arguments);
+    command.env_remove("KUBERNETES_SERVICE_HOST").env("KUBECONFIG", "/nonexistent/kubeconfig").args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -88,9 +88,9 @@ fn an_error_is_one_line_and_an_exit_code() {
         (vec![], "", 2, "requires a subcommand"),
         (vec!["run", "--colour"], "", 2, "no such option"),
         (vec!["run", "--log-level", "managed_secrets=loud"], "", 2, "--log-level"),
-        (vec!["run"], "", 3, "cluster"),
+        (vec!["run"], "", 3, "no file that KUBECONFIG names exists"),
         (vec!["seal", "--namespace", "prod"], VALUE, 2, "--name is missing"),
-        (vec!["seal", "--name", "db", "--namespace", "prod"], VALUE, 3, "no cluster"),
+        (vec!["seal", "--name", "db", "--namespace", "prod"], VALUE, 3, "no file that KUBECONFIG names exists"),
         (vec!["seal", "--name", "db", "--namespace", "prod", "--public-key", "/nonexistent"], VALUE, 2, "/nonexistent"),
         (vec!["seal", "--name", "D B", "--namespace", "prod", "--public-key", key.path()], VALUE, 2, "must name"),
         (vec!["seal", "--name", "db", "--namespace", "prod", "--public-key", key.path()], "", 2, "must not be empty"),

@@ -107,7 +107,10 @@ impl Folder {
             command.env_remove(name);
         }
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("COLUMNS").env("KUBECONFIG", "/nonexistent");
+        command
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .env_remove("COLUMNS")
+            .env("KUBECONFIG", "/nonexistent/kubeconfig");
         command.env("HOME", &self.path).current_dir(&self.path).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

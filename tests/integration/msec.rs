@@ -5,6 +5,7 @@
 mod backup;
 mod changes;
 mod completion;
+mod connection;
 mod describe;
 mod doctor;
 mod gitops;

@@ -48,8 +48,8 @@ pub(in crate::cli) enum PluginError {
     },
     /// It needs a terminal.
     #[error(
-        "the credential plugin {0:?} needs a terminal (interactiveMode: Always) and standard input is none; give the \
-         value with --from-file, or log in first"
+        "the credential plugin {0:?} needs a terminal (interactiveMode: Always) and standard input is not one; give \
+         the value with --from-file, or log in first"
     )]
     NoTerminal(String),
     /// It failed.
