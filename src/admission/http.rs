@@ -34,6 +34,7 @@ use super::{
     server::Limits,
     warn,
 };
+use crate::api::Violation;
 
 /// Last segment of the sealing webhook's path.
 pub const SEAL: &str = "seal";
@@ -154,22 +155,22 @@ impl Webhooks {
     /// The sealing webhook: a body, and the body of its answer.
     pub async fn answer_seal(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
         let request = Request::decode(body)?;
-        Ok(self.seal(&request).await.encode(&request.uid))
+        Ok(self.seal(&request).await.encode(&request))
     }
 
     /// The warning webhook, likewise.
     pub async fn answer_warn(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
         let request = Request::decode(body)?;
-        Ok(self.warn(&request).await.encode(&request.uid))
+        Ok(self.warn(&request).await.encode(&request))
     }
 
     async fn seal(&self, request: &Request) -> Answer {
-        let refuse = |why: &dyn std::fmt::Display| Answer { refusal: Some(why.to_string()), ..Answer::default() };
+        let refuse = |violation: Violation| Answer { refusal: Some(violation), ..Answer::default() };
         let found = Findings::of(&request.namespace, &request.object, request.stored(), self.allow_cluster_scope);
         let findings = match found {
             Ok(Some(findings)) => findings,
             Ok(None) => return Answer::default(),
-            Err(refusal) => return refuse(&refusal),
+            Err(refusal) => return refuse(refusal.into()),
         };
         if findings.lacks_a_key(&self.operator.keyring()) {
             self.operator.look_again().await;
@@ -187,7 +188,7 @@ impl Webhooks {
             }
             Err(failure) => {
                 warn!(%failure, "a value was not sealed");
-                refuse(&failure)
+                refuse(failure.into())
             }
         }
     }

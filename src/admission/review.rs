@@ -9,7 +9,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::api::keys;
+use crate::api::{Violation, keys};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -140,8 +140,8 @@ fn parts(body: &[u8]) -> usize {
 /// What is answered.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// Text of a refusal; absent admits.
-    pub refusal: Option<String>,
+    /// The rule that refuses; absent admits.
+    pub refusal: Option<Violation>,
     /// JSON pointers and what to put there. Never a `test` operation: the audit log shows patches.
     pub replace: Vec<(&'static str, Value)>,
     /// Sentences for the user.
@@ -149,12 +149,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of the answer to the question `uid`.
+    /// The body of the answer to this request.
     #[must_use]
-    pub fn encode(&self, uid: &str) -> Vec<u8> {
-        let mut response = json!({"uid": uid, "allowed": self.refusal.is_none()});
-        if let Some(message) = &self.refusal {
-            response["status"] = json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": message});
+    pub fn encode(&self, request: &Request) -> Vec<u8> {
+        let mut response = json!({"uid": request.uid, "allowed": self.refusal.is_none()});
+        if let Some(violation) = &self.refusal {
+            response["status"] = status(violation, request);
         }
         if !self.replace.is_empty() {
             let replace = |(path, value): &(&str, Value)| json!({"op": "replace", "path": path, "value": value});
@@ -169,10 +169,36 @@ impl Answer {
     }
 }
 
+/// A refusal as the API server gives its own: reason `Invalid`, with the object and the fields as `details`.
+///
+/// kubectl goes by both. After any other reason, client-side `kubectl apply` prints the whole patch that it sent, value
+/// included; without `details` it does so too (kubectl 1.36, `AddSourceToErr` in pkg/cmd/apply and `checkErr` in
+/// pkg/cmd/util).
+fn status(violation: &Violation, request: &Request) -> Value {
+    let name = request.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    json!({
+        "status": "Failure",
+        "reason": "Invalid",
+        "code": 422,
+        "message": violation.to_string(),
+        "details": {
+            "group": keys::GROUP,
+            "kind": keys::KIND,
+            "name": name,
+            "causes": [{
+                "reason": violation.reason.as_str(),
+                "field": violation.path,
+                "message": violation.message,
+            }],
+        },
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::api::FieldReason;
 
     fn review() -> Value {
         json!({
@@ -248,12 +274,24 @@ mod tests {
 
     #[test]
     fn answers_admit_patch_warn_or_refuse() {
-        let decoded = |answer: &Answer| -> Value { serde_json::from_slice(&answer.encode("7")).unwrap() };
+        let request = decode(&review()).unwrap();
+        let decoded = |answer: &Answer| -> Value { serde_json::from_slice(&answer.encode(&request)).unwrap() };
         let plain = decoded(&Answer::default());
-        assert_eq!(plain["response"], json!({"uid": "7", "allowed": true}));
-        let refused = decoded(&Answer { refusal: Some("no".to_owned()), ..Answer::default() });
+        assert_eq!(plain["response"], json!({"uid": "1", "allowed": true}));
+        let violation =
+            Violation { path: "spec.value".to_owned(), message: "no".to_owned(), reason: FieldReason::TooLong };
+        let refused = decoded(&Answer { refusal: Some(violation), ..Answer::default() });
         assert_eq!(refused["response"]["allowed"], false);
-        assert_eq!(refused["response"]["status"]["message"], "no");
+        assert_eq!(
+            refused["response"]["status"],
+            json!({
+                "status": "Failure", "reason": "Invalid", "code": 422, "message": "spec.value: no",
+                "details": {
+                    "group": "managedsecrets.dev", "kind": "ManagedSecret", "name": "db",
+                    "causes": [{"reason": "FieldValueTooLong", "field": "spec.value", "message": "no"}],
+                },
+            })
+        );
         let patched = decoded(&Answer { replace: vec![("/spec/value", json!("x"))], ..Answer::default() });
         let patch = BASE64_STANDARD.decode(patched["response"]["patch"].as_str().unwrap()).unwrap();
         let patch: Value = serde_json::from_slice(&patch).unwrap();

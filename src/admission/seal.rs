@@ -16,7 +16,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
-    api::{keys, limits::SEALED_PREFIX, types::Delivery},
+    api::{FieldReason, Violation, keys, limits::SEALED_PREFIX, types::Delivery},
     crypto::{
         Keyring, Plaintext, ValueError,
         keyring::SealingKeyStatus,
@@ -26,6 +26,8 @@ use crate::{
 
 /// JSON pointer to the value.
 const VALUE: &str = "/spec/value";
+/// The value as a field of a refusal.
+const VALUE_FIELD: &str = "spec.value";
 /// JSON pointer to kubectl's copy of the manifest.
 const COPY: &str = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
 
@@ -33,26 +35,40 @@ const COPY: &str = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-co
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// A number, a boolean, a list or an object.
-    #[error("spec.value: must be a quoted string")]
+    #[error("must be a quoted string")]
     NotAString,
     /// Not within the limits of a value.
-    #[error("spec.value: {0}")]
+    #[error("{0}")]
     Value(ValueError),
     /// It begins as sealed text does, and is none.
     #[error(
-        "spec.value: {0}; seal the value again with `managed-secrets seal`, which also seals a value that begins with \
+        "{0}; seal the value again with `managed-secrets seal`, which also seals a value that begins with \
          \"{SEALED_PREFIX}\" itself"
     )]
     Malformed(FormatError),
     /// `generateName`: there is nothing to bind the sealed text to.
     #[error(
-        "metadata.name: must be set, because the value is sealed for one object; with generateName, seal it with \
+        "must be set, because the value is sealed for one object; with generateName, seal it with \
          `managed-secrets seal --scope namespace`"
     )]
     NoName,
 }
 
-/// Why nothing was sealed, though all was right.
+impl From<Refusal> for Violation {
+    fn from(refusal: Refusal) -> Self {
+        let (path, reason) = match refusal {
+            Refusal::NotAString => (VALUE_FIELD, FieldReason::TypeInvalid),
+            Refusal::Value(ValueError::TooLong) => (VALUE_FIELD, FieldReason::TooLong),
+            Refusal::Value(ValueError::Empty | ValueError::NotUtf8) | Refusal::Malformed(_) => {
+                (VALUE_FIELD, FieldReason::Invalid)
+            }
+            Refusal::NoName => ("metadata.name", FieldReason::Required),
+        };
+        Self { path: path.to_owned(), message: refusal.to_string(), reason }
+    }
+}
+
+/// Why nothing was sealed although the request is valid.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The keyring has no active sealing key.
@@ -61,6 +77,14 @@ pub enum Failure {
     /// The cipher refused.
     #[error("the value was not sealed: {0}")]
     Seal(#[from] SealError),
+}
+
+impl From<Failure> for Violation {
+    /// As for what is valid and not allowed at the moment. An internal error (500) would be more exact, but after one,
+    /// `kubectl apply` prints the patch that it sent, value included.
+    fn from(failure: Failure) -> Self {
+        Self { path: VALUE_FIELD.to_owned(), message: failure.to_string(), reason: FieldReason::Forbidden }
+    }
 }
 
 /// A right that shows who may read the stored value.

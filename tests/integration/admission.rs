@@ -12,6 +12,7 @@ mod keeper;
 mod matrix;
 mod memory;
 mod oracle;
+mod refusals;
 mod replicas;
 mod rights;
 mod rotation;
@@ -66,8 +67,12 @@ pub(crate) struct Premises {
 impl Premises {
     /// Installs all but a running operator.
     pub(crate) async fn new(purpose: &str) -> Self {
+        Self::around(Site::on(control_plane().await, purpose).await).await
+    }
+
+    /// The same for a namespace that is there already, with what is in it.
+    pub(crate) async fn around(site: Site) -> Self {
         let control_plane = control_plane().await;
-        let site = Site::on(control_plane, purpose).await;
         let operator_namespace = format!("{}-operator", site.namespace);
         let options = manifests::Options {
             operator_namespace: operator_namespace.clone(),

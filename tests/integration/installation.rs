@@ -193,7 +193,7 @@ pub(crate) fn expect<T>(case: &str, answer: kube::Result<T>, refusal: Option<&st
     match (answer, refusal) {
         (Ok(_), None) => {}
         (Err(kube::Error::Api(status)), Some(text)) => {
-            assert!(status.is_forbidden(), "{case}: {}", status.message);
+            assert_eq!(status.reason, "Invalid", "{case}: {}", status.message);
             assert!(status.message.contains(text), "{case}: {}", status.message);
         }
         (Ok(_), Some(_)) => panic!("{case}: must be refused"),

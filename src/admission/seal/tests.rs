@@ -269,7 +269,7 @@ fn refusals_say_the_rule_and_not_the_value() {
         (json!(format!("mss1.{CANARY}")), "spec.value: sealed text must be whole"),
     ] {
         let refusal = |object: &Value| match find(object, None) {
-            Err(refusal) => refusal.to_string(),
+            Err(refusal) => Violation::from(refusal).to_string(),
             Ok(_) => panic!("must be refused: {expected}"),
         };
         let text = refusal(&object("db", json!({"value": value})));
