@@ -111,6 +111,14 @@ pub const SEAL_WEBHOOK: &str = "seal.managedsecrets.dev";
 pub const WARN_WEBHOOK: &str = "warn.managedsecrets.dev";
 /// Annotation in which `kubectl apply` keeps the manifest as it was applied.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Annotations in which tools keep a packed copy of the manifest, which nothing in the API server can unpack:
+///
+/// * Rancher's wrangler, with which K3s and RKE2 apply their `manifests` folder: JSON, from 1 KiB on in gzip and base64
+///   (`LabelApplied` and `appliedToAnnotation` in rancher/wrangler, pkg/apply);
+/// * Banzai Cloud's k8s-objectmatcher: JSON in a zip archive, in base64 (`LastAppliedConfig`).
+///
+/// kapp keeps its copy (`kapp.k14s.io/original`) as JSON.
+pub const PACKED_COPIES: [&str; 2] = ["objectset.rio.cattle.io/applied", "banzaicloud.com/last-applied"];
 /// Name of the ConfigMap that publishes the sealing public key, in the operator's namespace.
 pub const PUBLIC_KEY_CONFIGMAP: &str = "managed-secrets-sealing-key";
 /// Data key of that ConfigMap.

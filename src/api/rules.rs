@@ -11,9 +11,10 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX};
-use super::limits::{ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, SEALED_PREFIX, SECRET_NAME_MAX};
+use super::limits::{ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, SECRET_NAME_MAX};
 use super::validate::FieldReason;
 
+mod copies;
 pub(super) mod sealed;
 pub(super) mod text;
 
@@ -192,16 +193,22 @@ pub fn kept_text_cel(expression: &str) -> String {
     sealed::kept_cel(expression)
 }
 
-/// CEL: the string that `expression` evaluates to holds a manifest in which some `value` is a string and not sealed.
-///
-/// It looks at the text, for CEL reads no JSON. A substring alone would refuse sealed values or miss others: so it looks
-/// at how each of them begins.
+/// CEL: the string that `expression` evaluates to, a manifest in JSON, holds a member `value` that is not sealed.
 #[must_use]
 pub fn plaintext_in_json_cel(expression: &str) -> String {
-    let begin = SEALED_PREFIX.len();
-    format!(
-        r#"{expression}.findAll('"value": ?"[^"]{{0,{begin}}}').exists(found, !found.endsWith('"{SEALED_PREFIX}'))"#
-    )
+    copies::plain_in_json(expression)
+}
+
+/// CEL, by name: each is true where the string that `expression` evaluates to holds a copy of a manifest with a plain
+/// value, written in one way. They are several because the API server bounds what one may cost.
+#[must_use]
+pub fn plaintext_copies_cel(expression: &str) -> [(&'static str, String); 4] {
+    [
+        ("json", copies::json(expression)),
+        ("nestedJson", copies::nested_json(expression)),
+        ("yaml", copies::yaml(expression)),
+        ("escapedJson", copies::escaped_json(expression)),
+    ]
 }
 
 /// CEL: a target may have the Secret type that `expression` evaluates to.

@@ -1,6 +1,7 @@
 //! The admission policies of the manifests: who is refused what, as real users on a real API server.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod annotations;
 mod metadata_size;
 mod operator_writes;
 mod protected;
