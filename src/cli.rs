@@ -54,7 +54,16 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    finish(parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command))))
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let format = logging::LogFormat::asked_for(&arguments);
+    let outcome = parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
+    match (format, &outcome) {
+        (logging::LogFormat::Json, Err(error)) => {
+            eprintln!("{}", logging::fatal_line(error));
+            error.exit().into()
+        }
+        _ => finish(outcome),
+    }
 }
 
 #[cfg(feature = "operator")]

@@ -33,5 +33,5 @@ pub mod shutdown;
 pub mod stats;
 pub mod supervise;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod watch;

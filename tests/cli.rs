@@ -37,6 +37,30 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// What ends the operator is a log line as all others: one JSON object, with the exit code.
+#[test]
+fn with_json_logs_every_line_on_standard_error_is_json() {
+    for (arguments, exit, says) in [
+        (&["run", "--log-format=json"][..], 3, "kubeconfig"),
+        (&["run", "--log-format", "json", "--log-level", "loud=louder"], 2, "--log-level"),
+        (&["run", "--log-format=json", "--kek-file", "/nonexistent/kek"], 2, "/nonexistent/kek"),
+        (&["run", "--log-format=json", "--webhook-url", "http://a"], 2, "--webhook-url"),
+        (&["run", "--log-format=json", "--worker", "8"], 2, "--workers"),
+        (&["run", "--log-format=json", "--log-level=off"], 3, "kubeconfig"),
+    ] {
+        let output = run(command(arguments), "");
+        assert_eq!(output.status.code(), Some(exit), "{}", stderr(&output));
+        let text = stderr(&output);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let last = lines.last().unwrap();
+        assert!(last["message"].as_str().unwrap().contains(says), "{arguments:?}: {text}");
+        assert_eq!((&last["level"], &last["exitCode"]), (&"ERROR".into(), &exit.into()), "{text}");
+        assert!(last["timestamp"].is_string() && last["target"].is_string(), "{text}");
+    }
+    let human = stderr(&run(command(&["run", "--worker", "8"]), ""));
+    assert!(human.starts_with("error: "), "{human}");
+}
+
 /// A sealing key, and a file with its public half, removed with the folder.
 struct Key {
     key: SealingKey,

@@ -5,6 +5,7 @@
 //! HTTP and TLS crates log frames at TRACE. So other crates are heard from WARN up, and kube-client at ERROR only. For
 //! the same reason `RUST_LOG` is not read.
 
+use std::ffi::OsString;
 use std::fmt::Result as FmtResult;
 use std::io::IsTerminal;
 
@@ -12,7 +13,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{FilterExt, Targets};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
@@ -31,6 +32,32 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line
     Json,
+}
+
+impl LogFormat {
+    /// The format that arguments of `run` or the environment ask for. The arguments need not be right: what is wrong with
+    /// them is said in this format.
+    pub(super) fn asked_for(arguments: &[OsString]) -> Self {
+        let words: Vec<&str> = arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
+        if words.get(1) != Some(&"run") {
+            return Self::Human;
+        }
+        let flag = words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix("--log-format")? {
+            "" => words.get(at + 1).copied(),
+            value => value.strip_prefix('='),
+        });
+        let value = flag.map(str::to_owned).or_else(|| std::env::var("MANAGED_SECRETS_LOG_FORMAT").ok());
+        value.and_then(|value| Self::from_str(&value, false).ok()).unwrap_or_default()
+    }
+}
+
+/// The line of an error that ends the process, for programs that read JSON. No filter keeps it back.
+pub(super) fn fatal_line(error: &CliError) -> String {
+    let mut line = Map::new();
+    line.insert("message".to_owned(), json!(error.to_string()));
+    line.insert("exitCode".to_owned(), json!(error.exit() as u8));
+    origin(&mut line, Level::ERROR, module_path!());
+    Value::Object(line).to_string()
 }
 
 /// Sends the process's logs to standard error. To be called once; a second call is an error.
@@ -94,15 +121,20 @@ where
             }
         }
         let metadata = event.metadata();
-        line.insert("timestamp".to_owned(), json!(Timestamp::now().to_string()));
-        line.insert("level".to_owned(), json!(metadata.level().as_str()));
-        line.insert("target".to_owned(), json!(metadata.target()));
+        origin(&mut line, *metadata.level(), metadata.target());
         if !spans.is_empty() {
             line.insert("span".to_owned(), Value::Object(around));
             line.insert("spans".to_owned(), json!(spans));
         }
         writeln!(writer, "{}", Value::Object(line))
     }
+}
+
+/// What every line has.
+fn origin(line: &mut Map<String, Value>, level: Level, target: &str) {
+    line.insert("timestamp".to_owned(), json!(Timestamp::now().to_string()));
+    line.insert("level".to_owned(), json!(level.as_str()));
+    line.insert("target".to_owned(), json!(target));
 }
 
 /// Fields as [`JsonFields`] writes them.
@@ -117,6 +149,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::engine::testing::{child, is_child};
 
     /// Log lines kept in memory.
     #[derive(Clone, Default)]
@@ -188,6 +221,44 @@ mod tests {
         assert_eq!(line["reason"], "Served");
         assert_eq!(line["span"], json!({"namespace": "shop", "name": "db"}));
         assert_eq!(line["spans"], json!(["reconcile"]));
+    }
+
+    #[test]
+    fn the_format_is_known_before_the_arguments_are() {
+        let of = |arguments: &[&str]| LogFormat::asked_for(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
+        for arguments in [
+            &["managed-secrets", "run", "--log-format=json", "--wrong"][..],
+            &["managed-secrets", "run", "--wrong", "--log-format", "json"],
+        ] {
+            assert_eq!(of(arguments), LogFormat::Json, "{arguments:?}");
+        }
+        for arguments in [
+            &["managed-secrets", "run", "--log-format=xml"][..],
+            &["managed-secrets", "run", "--log-format"],
+            &["managed-secrets", "run", "--log-formats=json"],
+            &["managed-secrets", "seal", "--log-format=json"],
+            &["managed-secrets"],
+        ] {
+            assert_eq!(of(arguments), LogFormat::Human, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_json_line_and_its_message_is_not_shown() {
+        const NAME: &str = "cli::logging::tests::a_panic_is_a_json_line_and_its_message_is_not_shown";
+        if is_child(NAME) {
+            init(LogFormat::Json, "info").unwrap();
+            crate::engine::run::log_panics();
+            let panicked = std::panic::catch_unwind(|| panic!("CANARY"));
+            assert!(panicked.is_err());
+            return;
+        }
+        let output = child(NAME);
+        assert!(output.status.success());
+        let lines = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().any(|line| line["message"] == "panic" && line["level"] == "ERROR"), "{lines:?}");
+        assert!(!format!("{lines:?}").contains("CANARY"));
     }
 
     #[test]

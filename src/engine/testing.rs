@@ -190,12 +190,12 @@ pub(super) async fn within<F: Future>(future: F) -> F::Output {
 }
 
 /// Whether this process is the child that [`child`] started for the test `name`.
-pub(super) fn is_child(name: &str) -> bool {
+pub(crate) fn is_child(name: &str) -> bool {
     std::env::var("ENGINE_TEST_CHILD").is_ok_and(|child| child == name)
 }
 
 /// Runs the test `name` (with its whole path) in a process of its own, for what concerns a whole process.
-pub(super) fn child(name: &str) -> std::process::Output {
+pub(crate) fn child(name: &str) -> std::process::Output {
     std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env("ENGINE_TEST_CHILD", name)
