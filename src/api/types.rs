@@ -100,7 +100,7 @@ pub struct SecretKeyRef {
 /// How a value is generated, once.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Generate {
-    /// How many characters. 32 when absent. A change applies to the next rotation.
+    /// How many characters. 32 when absent. A change applies to the next value that is generated, and generates none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = GENERATE_MIN, max = GENERATE_MAX))]
     pub length: Option<i32>,

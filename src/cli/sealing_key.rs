@@ -33,7 +33,7 @@ pub struct KeyArgs {
 impl KeyArgs {
     /// The key of the file that is named, or of the cluster: `client` is called only where no file is.
     ///
-    /// Says on standard error which key it is, unless that was pinned, and whether it was to be replaced by now.
+    /// Says on standard error which key it is, unless that was pinned, and whether a key of a file is past its date.
     pub(super) async fn key(
         &self,
         client: impl AsyncFnOnce() -> Result<Client, CliError>,
@@ -47,9 +47,11 @@ impl KeyArgs {
         if pin.is_none() {
             eprintln!("note: sealing with the public key of SHA-256 {}", published.key.fingerprint());
         }
-        if published.not_after < Timestamp::now() {
+        // The cluster's own is the one to seal with, whatever its date: no key is replaced by itself.
+        if self.public_key.is_some() && published.not_after < Timestamp::now() {
             eprintln!(
-                "note: this public key was to be replaced by {}; ask the cluster for its present one",
+                "note: the date notAfter of this public key has passed ({}); see whether the cluster has another: \
+                 kubectl msec public-key",
                 published.not_after
             );
         }

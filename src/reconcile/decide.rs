@@ -413,7 +413,7 @@ fn served_text(world: &World, draft: &draft::Draft<'_>) -> String {
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
     if draft.meta.source == Source::Generate {
-        text.push_str("; generated once: an edited length or alphabet applies to the next rotation");
+        text.push_str("; generated once: an edited length or alphabet applies to the next generated value");
     }
     text
 }

@@ -229,7 +229,7 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
         site.apply("db", spec(length, alphabet)).await;
         let object = site.served("db").await;
         assert_eq!((id(&object), moved(&object)), (id(&first), moved(&first)));
-        assert!(message(&object).contains("applies to the next rotation"), "{}", message(&object));
+        assert!(message(&object).contains("applies to the next generated value"), "{}", message(&object));
         site.delivers("db", "value", &value).await;
     }
     for running in [true, false] {

@@ -58,7 +58,8 @@ pub(super) fn of_spec(
     }
     if let (Some(live), Some(wanted)) = (&live.generate, &wanted.generate) {
         let text = |generate: &Generate| format!("{} {:?}", generate.length(), generate.alphabet());
-        say(changes("generate", &text(live), &text(wanted)).map(|text| format!("{text} (at the next rotation)")));
+        say(changes("generate", &text(live), &text(wanted))
+            .map(|text| format!("{text} (for the next generated value)")));
     }
     say(match (live.delivery(), wanted.delivery()) {
         (Delivery::Secret, Delivery::None) => {

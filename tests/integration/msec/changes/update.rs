@@ -114,11 +114,11 @@ async fn a_new_source_takes_the_place_of_the_old_one() {
     assert_eq!(lines(&out)[0], "version: 1 -> 2");
     let made = site.value("db", "value").await.unwrap();
     assert_eq!(made.len(), 9);
-    // A longer one is for the next rotation, and the operator says so.
+    // A longer one is for the next generated value, and the operator says so.
     let out = plugin.run(&["update", "DB", "--generate", "40"]).await.ok();
     let note = format!("note: {}", message(&site.get("db").await));
     assert_eq!(lines(&out), ["value: the same as before", &note, "nothing moved"]);
-    assert!(note.contains("next rotation"), "{note}");
+    assert!(note.contains("next generated value"), "{note}");
     assert_eq!(site.value("db", "value").await, Some(made));
 
     let out = plugin.run_with(&["update", "DB", "--value-stdin"], b"typed").await.ok();
