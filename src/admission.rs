@@ -24,7 +24,7 @@ pub mod seal;
 pub mod server;
 pub mod warn;
 
-use std::{net::TcpListener, sync::Arc};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kube::Client;
@@ -33,7 +33,7 @@ use self::{
     access::Access,
     certificates::{Keeper, Served},
     http::Webhooks,
-    server::Limits,
+    server::{Limits, Port},
 };
 use crate::{
     crypto::Keyring,
@@ -43,7 +43,7 @@ use crate::{
 /// How the webhooks are served.
 pub struct Options {
     /// Where the API server reaches us; bound already, so that a port that is taken is an error of the start.
-    pub listener: TcpListener,
+    pub port: Port,
     /// Certificates, and how the API server is told of them.
     pub certificates: certificates::Options,
     /// What a connection may cost.
@@ -83,7 +83,7 @@ pub trait Operator: Send + Sync + 'static {
 
 /// Starts the webhooks as tasks of the watcher's supervisor; they end with its `shutdown`.
 pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc<dyn Operator>) {
-    let Options { listener, certificates, limits, allow_cluster_scope, stats } = options;
+    let Options { port, certificates, limits, allow_cluster_scope, stats } = options;
     let served = Arc::new(Served::default());
     let keeper = Keeper::new(client.clone(), certificates, Arc::clone(&served));
     let moved = keeper.watch(watcher);
@@ -97,7 +97,7 @@ pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc
         stats,
     };
     let router = http::router(Arc::new(webhooks), limits);
-    spawner.spawn("webhooks", shutdown.clone(), server::serve(listener, served, router, limits, shutdown.clone()));
+    spawner.spawn("webhooks", shutdown.clone(), server::serve(port, served, router, limits, shutdown.clone()));
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use rustls::{
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -138,7 +138,7 @@ impl Reached {
 #[derive(Default)]
 pub struct Served {
     paths: RwLock<Vec<String>>,
-    certificate: RwLock<Option<Arc<CertifiedKey>>>,
+    certificate: watch::Sender<Option<Arc<CertifiedKey>>>,
 }
 
 impl Served {
@@ -152,8 +152,14 @@ impl Served {
     /// The certificate that is served, DER; none before the first round.
     #[must_use]
     pub fn certificate(&self) -> Option<Vec<u8>> {
-        let certified = self.certificate.read().unwrap_or_else(PoisonError::into_inner);
+        let certified = self.certificate.borrow();
         certified.as_ref().and_then(|certified| certified.end_entity_cert().ok()).map(|der| der.to_vec())
+    }
+
+    /// Waits until there is a certificate.
+    pub async fn certified(&self) {
+        // An error means that the sender is dropped, and it is ours.
+        let _ = self.certificate.subscribe().wait_for(Option::is_some).await;
     }
 
     pub(super) fn set_paths(&self, document: &Document) {
@@ -162,7 +168,7 @@ impl Served {
     }
 
     pub(super) fn set_certificate(&self, certified: CertifiedKey) {
-        *self.certificate.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
+        self.certificate.send_replace(Some(Arc::new(certified)));
     }
 }
 
@@ -174,7 +180,7 @@ impl std::fmt::Debug for Served {
 
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.certificate.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.certificate.borrow().clone()
     }
 }
 

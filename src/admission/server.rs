@@ -1,7 +1,11 @@
 //! Connections: TLS, and what each of them may cost.
 //!
-//! In: a bound listener and the certificate of the moment. Out: requests for the router. HTTP/1.1 only: the API server
-//! speaks it, and a connection is one request at a time.
+//! In: a port and the certificate of the moment. Out: requests for the router. HTTP/1.1 only: the API server speaks it to
+//! webhooks (kubernetes/kubernetes#75791), and a connection is one request at a time.
+//!
+//! A replica is replaced without a lost request. The port is opened when there is a certificate, so a probe of the port
+//! tells whether requests would be answered. A server that is told to stop goes on for a while, because API servers and
+//! proxies learn later that it leaves: it takes new connections, and ends each one after its next answer.
 //!
 //! | | limit |
 //! |---|---|
@@ -11,9 +15,15 @@
 //! | a request, its body and its answer | bounded each; see [`Limits`] |
 //! | an answer that is not taken | the connection ends |
 
-use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
+use http::{HeaderValue, header::CONNECTION};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -21,9 +31,10 @@ use hyper_util::{
 };
 #[cfg(target_os = "linux")]
 use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::{io::Errno, net::sockopt::set_ipv6_v6only};
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -54,6 +65,8 @@ pub struct Limits {
     pub request: Duration,
     /// Between requests of a connection.
     pub idle: Duration,
+    /// From the signal to stop until no more connections are taken.
+    pub drain: Duration,
 }
 
 impl Default for Limits {
@@ -68,28 +81,80 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             request: Duration::from_secs(8),
             idle: Duration::from_secs(120),
+            drain: Duration::from_secs(DRAIN_SECONDS.into()),
         }
     }
 }
 
 /// After a failed accept, which is a lack of something (file descriptors) that only time gives back.
 const BREATHER: Duration = Duration::from_millis(200);
-/// How long connections have to finish what they began when we are told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long connections have to finish what they began when no more are taken.
+const FINISH: Duration = Duration::from_secs(10);
+/// Connections that the system completes before they are accepted; what std has.
+const BACKLOG: u32 = 128;
 
-/// Serves until `shutdown`, then lets requests in work end.
-pub async fn serve(
-    listener: StdListener,
-    served: Arc<Served>,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) {
-    let (listener, config) = match (nonblocking(listener), tls(served)) {
+/// Seconds of [`Limits::drain`] when nothing else is said: kube-proxy and the API server usually learn within one or two
+/// that an endpoint leaves.
+pub const DRAIN_SECONDS: u16 = 5;
+
+/// A port that is ours. Connections to it are refused until [`serve`] opens it.
+#[derive(Debug)]
+pub struct Port(TcpSocket);
+
+impl Port {
+    /// Takes the port. An IPv6 address that is unspecified (`[::]`) stands for IPv4, too, and for IPv4 alone on a machine
+    /// that has no IPv6. Must be called in a runtime.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        bind_with(address, socket).map(Self)
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn open(self) -> io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
+
+fn bind_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    bind(address).or_else(|error| match without_ipv6(address, &error) {
+        Some(ipv4) => bind(ipv4),
+        None => Err(error),
+    })
+}
+
+/// The address to take instead where the error says that the machine has no IPv6.
+fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let lacks = matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    (lacks && is_any).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    // Of a process that has just ended, connections may be left.
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // The system's default can be changed (net.ipv6.bindv6only).
+        set_ipv6_v6only(&socket, false)?;
+    }
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Serves from the first certificate until `shutdown` and a while longer, then lets requests in work end.
+pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limits, shutdown: CancellationToken) {
+    if shutdown.run_until_cancelled(served.certified()).await.is_none() {
+        return;
+    }
+    let (listener, config) = match (port.open(), tls(served)) {
         (Ok(listener), Ok(config)) => (listener, config),
         (Err(error), _) => return error!(%error, "the webhooks cannot listen"),
         (_, Err(error)) => return error!(%error, "the webhooks have no TLS"),
     };
+    let end = CancellationToken::new();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let places = Arc::new(Semaphore::new(limits.connections));
     let spare = Arc::new(Semaphore::new(limits.spare));
@@ -104,9 +169,9 @@ pub async fn serve(
                 Ok((stream, _)) => {
                     let (acceptor, router, spare) = (acceptor.clone(), router.clone(), Arc::clone(&spare));
                     let connection = Connection { acceptor, router, limits, spare };
-                    let stop = shutdown.clone();
+                    let (leaving, end) = (shutdown.clone(), end.clone());
                     connections.spawn(async move {
-                        connection.serve(stream, stop).await;
+                        connection.serve(stream, leaving, end).await;
                         drop(place);
                     });
                 }
@@ -119,14 +184,18 @@ pub async fn serve(
             while connections.try_join_next().is_some() {}
         }
     };
-    shutdown.run_until_cancelled(accepting).await;
+    let leaving = async {
+        shutdown.cancelled().await;
+        info!(seconds = limits.drain.as_secs(), "serving the webhooks until those who call them know another replica");
+        sleep(limits.drain).await;
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = leaving => {}
+    }
     drop(listener);
-    let _ = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
-}
-
-fn nonblocking(listener: StdListener) -> std::io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    end.cancel();
+    let _ = timeout(FINISH, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 fn tls(served: Arc<Served>) -> Result<ServerConfig, rustls::Error> {
@@ -148,7 +217,8 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, shutdown: CancellationToken) {
+    /// Serves until `end`, and from `leaving` on for one more answer at most.
+    async fn serve(self, stream: TcpStream, leaving: CancellationToken, end: CancellationToken) {
         let Self { acceptor, router, limits, spare } = self;
         let _ = stream.set_nodelay(true);
         // Whoever asks and takes no answer, or is gone: the system notices, and ends the connection.
@@ -161,6 +231,12 @@ impl Connection {
         };
         let proven = Proven::default();
         let router = axum::Extension(proven.clone()).layer(router).map_request(axum_body);
+        let router = router.map_response(move |mut response: http::Response<axum::body::Body>| {
+            if leaving.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle)
@@ -170,7 +246,7 @@ impl Connection {
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = unproven(&proven, limits, &spare) => return debug!("a connection named no path in time"),
-            () = shutdown.cancelled() => {
+            () = end.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

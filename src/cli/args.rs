@@ -12,6 +12,7 @@ use super::logging::LogFormat;
 use super::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
 use super::seal::SealArgs;
 use super::webhooks::{DEFAULT_LISTEN, Listen};
+use crate::admission::server::DRAIN_SECONDS;
 use crate::api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
 
 const EXAMPLES: &str = "\
@@ -99,9 +100,14 @@ pub struct RunArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
-    /// Address that the webhooks are served on, or off
+    /// Address that the webhooks are served on, or off; when absent, every address of the machine
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
     pub webhook_listen: Listen,
+
+    /// Seconds that the webhooks are still served after a signal to stop, while API servers learn of another replica
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_WEBHOOK_DRAIN", default_value_t = DRAIN_SECONDS,
+        value_parser = clap::value_parser!(u16).range(..=300))]
+    pub webhook_drain: u16,
 
     /// Service by which the API server reaches the webhooks, in the operator's namespace
     #[arg(long, value_name = "SERVICE", env = "MANAGED_SECRETS_WEBHOOK_SERVICE", default_value = keys::OPERATOR_NAME)]
@@ -130,6 +136,7 @@ pub struct RunArgs {
 
 /// Arguments of `manifests`.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ManifestsArgs {
     /// Namespace that the operator runs in
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
@@ -166,6 +173,10 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
     pub without_webhooks: bool,
 
+    /// Leave user and group ids to OpenShift, which gives each namespace its own
+    #[arg(long, env = "MANAGED_SECRETS_OPENSHIFT")]
+    pub openshift: bool,
+
     /// Leave out an admission policy; may be given several times (in the environment: separated by commas)
     #[arg(
         long = "without-policy",
@@ -188,6 +199,7 @@ impl From<ManifestsArgs> for Options {
             allow_cluster_scope,
             without_operator_namespace,
             without_webhooks,
+            openshift,
             without_policies,
         } = args;
         let (webhooks, with_namespace) = (!without_webhooks, !without_operator_namespace);
@@ -200,6 +212,7 @@ impl From<ManifestsArgs> for Options {
             allow_cluster_scope,
             with_namespace,
             webhooks,
+            openshift,
             without_policies,
         }
     }

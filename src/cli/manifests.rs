@@ -19,6 +19,7 @@ pub use policies::PolicySwitch;
 
 /// What an installation looks like.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
     /// Namespace of the operator, its keys and its sealing public key.
     pub operator_namespace: String,
@@ -36,6 +37,8 @@ pub struct Options {
     pub with_namespace: bool,
     /// Whether the operator serves the webhooks. Without them, values have to be sealed before they are applied.
     pub webhooks: bool,
+    /// Whether OpenShift chooses user and group of the process, as its SecurityContextConstraints `restricted-v2` do.
+    pub openshift: bool,
     /// Admission policies to leave out; none by default.
     pub without_policies: Vec<PolicySwitch>,
 }
@@ -51,6 +54,7 @@ impl Default for Options {
             allow_cluster_scope: false,
             with_namespace: true,
             webhooks: true,
+            openshift: false,
             without_policies: Vec::new(),
         }
     }
@@ -230,6 +234,32 @@ mod tests {
         );
         let left_out: Vec<_> = all.iter().filter(|name| !rest.contains(name)).collect();
         assert_eq!(left_out, [&format!("Namespace /{}", keys::DEFAULT_OPERATOR_NAMESPACE)]);
+    }
+
+    fn pod(options: &Options) -> Value {
+        let objects = manifests(options);
+        objects.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn on_openshift_no_id_is_fixed_and_the_rest_is_as_strict() {
+        let (mut usual, openshift) =
+            (pod(&Options::default()), pod(&Options { openshift: true, ..Options::default() }));
+        let security = usual["securityContext"].as_object_mut().unwrap();
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert!(security.remove(id).is_some(), "{id}");
+        }
+        assert_eq!(openshift, usual);
+        assert_eq!(openshift["securityContext"]["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn a_pod_has_time_to_drain_and_is_ready_when_it_serves() {
+        let (with, without) = (pod(&Options::default()), pod(&Options { webhooks: false, ..Options::default() }));
+        let grace = |pod: &Value| pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert_eq!(grace(&with), grace(&without) + u64::from(crate::admission::server::DRAIN_SECONDS));
+        assert_eq!(with["containers"][0]["readinessProbe"]["tcpSocket"]["port"], "webhooks");
+        assert!(without["containers"][0].get("readinessProbe").is_none(), "it would never be ready");
     }
 
     #[test]

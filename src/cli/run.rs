@@ -1,6 +1,6 @@
 //! `managed-secrets run`: from arguments to a running operator.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
@@ -41,6 +41,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         clients: engine::client::Options::default(),
         timing: engine::watch::Timing::default(),
         beside: None,
+        beside_drain: plan.as_ref().map_or(Duration::ZERO, Plan::drain),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -53,7 +54,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         // The error says it all; the client's own line about it would make two of one.
         reachable(&connection).with_subscriber(NoSubscriber::default()).await?;
         if let Some(plan) = plan {
-            options.beside = Some(beside(plan.listen()?));
+            options.beside = Some(beside(plan.bind()?));
         }
         info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -1,11 +1,7 @@
 //! From the flags of `run` to the webhooks, and from the operator's parts to what they ask of it: the one place where
 //! the rooms [`admission`](crate::admission) and [`reconcile`](crate::reconcile) meet.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    str::FromStr,
-    sync::Arc,
-};
+use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt as _};
 
@@ -14,7 +10,7 @@ use crate::{
     admission::{
         self,
         certificates::{self, Reached, Source, authority::Lifetimes},
-        server::Limits,
+        server::{Limits, Port},
     },
     api::{
         keys::{KIND, SEAL_CONFIGURATION, WARN_CONFIGURATION},
@@ -29,8 +25,8 @@ use crate::{
     },
 };
 
-/// Where the webhooks are served when no flag says.
-pub const DEFAULT_LISTEN: &str = "0.0.0.0:8443";
+/// Where the webhooks are served when no flag says: on every address of the machine, IPv6 and IPv4.
+pub const DEFAULT_LISTEN: &str = "[::]:8443";
 
 /// Where the webhooks are served; `None` is `off`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +46,7 @@ impl FromStr for Listen {
 /// Webhooks as the flags ask for them.
 pub(super) struct Plan {
     address: SocketAddr,
+    drain: Duration,
     certificates: certificates::Options,
     allow_cluster_scope: bool,
 }
@@ -71,17 +68,23 @@ impl Plan {
             warn_configuration: name(WARN_CONFIGURATION),
             lifetimes: Lifetimes::default(),
         };
-        Ok(Some(Self { address, certificates, allow_cluster_scope: args.allow_cluster_scope }))
+        let drain = Duration::from_secs(args.webhook_drain.into());
+        Ok(Some(Self { address, drain, certificates, allow_cluster_scope: args.allow_cluster_scope }))
     }
 
-    /// Listens already, so that a port that is taken is an error that the user reads.
-    pub(super) fn listen(self) -> Result<admission::Options, CliError> {
-        let listener = TcpListener::bind(self.address)
+    /// How long the webhooks go on after the signal to stop.
+    pub(super) fn drain(&self) -> Duration {
+        self.drain
+    }
+
+    /// Takes the port already, so that one that is taken is an error that the user reads. Must be called in a runtime.
+    pub(super) fn bind(self) -> Result<admission::Options, CliError> {
+        let port = Port::bind(self.address)
             .map_err(|error| CliError::failed(&format!("cannot serve the webhooks on {}", self.address), &error))?;
         Ok(admission::Options {
-            listener,
+            port,
             certificates: self.certificates,
-            limits: Limits::default(),
+            limits: Limits { drain: self.drain, ..Limits::default() },
             allow_cluster_scope: self.allow_cluster_scope,
             stats: Arc::default(),
         })

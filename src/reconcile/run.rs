@@ -88,6 +88,8 @@ pub struct Options {
     pub timing: Timing,
     /// What else runs in this process, on the same keys and caches.
     pub beside: Option<Beside>,
+    /// How much longer than the operator that may take to end.
+    pub beside_drain: Duration,
 }
 
 /// Starts more tasks, as soon as the keyring is open and the watches are started.
@@ -146,6 +148,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     };
     let started = start_watches(&watcher, &shared, &options.namespaces);
     watcher.notice_restores();
+    let grace = GRACE + options.beside_drain;
     if let Some(start) = options.beside {
         let parts = Parts {
             client: clients.call.clone(),
@@ -204,7 +207,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         }
     };
     spawner.spawn("workers", shutdown.clone(), work);
-    Ok(supervisor.run(shutdown, GRACE).await?)
+    Ok(supervisor.run(shutdown, grace).await?)
 }
 
 /// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet.

@@ -172,7 +172,9 @@ async fn start_operator(control_plane: &ControlPlane, program: &Path) -> Result<
         .env("MANAGED_SECRETS_OPERATOR_NAMESPACE", DEFAULT_OPERATOR_NAMESPACE);
     let process = if serves_webhooks(control_plane) {
         let address = quiet_address()?.to_string();
-        process.flag("webhook-listen", &address).flag("webhook-url", format!("https://{address}"))
+        let process = process.flag("webhook-listen", &address).flag("webhook-url", format!("https://{address}"));
+        // No other replica takes over from it.
+        process.flag("webhook-drain", "0")
     } else {
         process.flag("webhook-listen", "off")
     };

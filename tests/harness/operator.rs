@@ -19,7 +19,7 @@ pub struct Operator {
 impl Operator {
     /// Starts `PROGRAM run ARGUMENT…` with the rights of `kubeconfig`. Tests know the program as
     /// `env!("CARGO_BIN_EXE_managed-secrets")`. It serves webhooks only where the arguments say where: several run at once,
-    /// and there is one default port.
+    /// and there is one default port. It ends at once: no other replica takes over from it.
     pub async fn start(
         control_plane: &ControlPlane,
         program: impl AsRef<Path>,
@@ -32,7 +32,8 @@ impl Operator {
             .arg("run")
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
-            .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off");
+            .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off")
+            .env("MANAGED_SECRETS_WEBHOOK_DRAIN", "0");
         let this = Self { supervisor: Arc::clone(&supervisor), name: name.clone() };
         blocking(move || supervisor.run(&name, &process)).await?;
         Ok(this)

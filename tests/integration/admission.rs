@@ -8,6 +8,7 @@
 mod apply;
 mod balancer;
 mod closed;
+mod handover;
 mod keeper;
 mod matrix;
 mod memory;
@@ -18,7 +19,7 @@ mod rights;
 mod rotation;
 mod words;
 
-use std::{net::TcpListener, path::PathBuf, process::Output, sync::Arc};
+use std::{path::PathBuf, process::Output, sync::Arc, time::Duration};
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{Api, Client, Config, api::PostParams};
@@ -26,7 +27,7 @@ use managed_secrets::{
     admission::{
         self,
         certificates::{self, Reached, Source, authority::Lifetimes},
-        server::Limits,
+        server::{Limits, Port},
     },
     api::{ManagedSecret, crd, keys, names::cluster_object_name},
     cli::manifests,
@@ -120,10 +121,10 @@ impl Premises {
 
     /// Webhooks on a free port, with these lifetimes.
     pub(crate) fn webhooks(&self, lifetimes: Lifetimes) -> admission::Options {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
+        let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("https://{}", port.address().unwrap());
         admission::Options {
-            listener,
+            port,
             certificates: certificates::Options {
                 operator_namespace: self.operator_namespace.clone(),
                 source: Source::Own,
@@ -132,7 +133,8 @@ impl Premises {
                 warn_configuration: self.configuration(keys::WARN_CONFIGURATION),
                 lifetimes,
             },
-            limits: Limits::default(),
+            // No other replica takes over, unless a test says so.
+            limits: Limits { drain: Duration::ZERO, ..Limits::default() },
             allow_cluster_scope: false,
             stats: Arc::default(),
         }

@@ -299,6 +299,7 @@ impl Setup {
                 ..self.clients
             },
             timing: self.timing,
+            beside_drain: self.webhooks.as_ref().map_or(Duration::ZERO, |webhooks| webhooks.limits.drain),
             beside: self.webhooks.map(webhooks::beside),
         };
         let shutdown = CancellationToken::new();

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, time::Instant};
+use std::{cell::Cell, net::TcpListener as StdListener, time::Instant};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _};
 use serde_json::json;
@@ -30,12 +30,14 @@ const LIMITS: Limits = Limits {
     handshake: Duration::from_secs(20),
     request: Duration::from_secs(20),
     idle: Duration::from_secs(120),
+    drain: Duration::ZERO,
 };
 /// Shorter where somebody is to be sent away, but long enough for what he has to do before.
 const A_MOMENT: Duration = Duration::from_secs(3);
 
 struct Server {
     address: SocketAddr,
+    served: Arc<Served>,
     authorities: Document,
     path: String,
     shutdown: CancellationToken,
@@ -44,13 +46,16 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits) -> Self {
+        let server = Self::without_certificate(limits);
+        server.certify();
+        server
+    }
+
+    fn without_certificate(limits: Limits) -> Self {
         let (now, lives) = (jiff::Timestamp::now(), Lifetimes::default());
         let authorities = Document::due(None, now, lives).unwrap().unwrap();
         let served = Arc::new(Served::default());
         served.set_paths(&authorities);
-        let leaf = authorities.issue(&["127.0.0.1".to_owned()], now, lives).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
-        served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key).unwrap());
         let operator = Arc::new(Alone::new(keyring(&[document(1)])));
         let access = Access::new(readers().0);
         let webhooks = Webhooks {
@@ -61,16 +66,34 @@ impl Server {
             stats: Arc::default(),
         };
         let routes = router(Arc::new(webhooks), limits);
-        let listener = StdListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = port.address().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, served, routes, limits, shutdown.clone()));
+        let task = tokio::spawn(serve(port, Arc::clone(&served), routes, limits, shutdown.clone()));
         let path = authorities.path(now, lives).to_owned();
-        Self { address, authorities, path, shutdown, task }
+        Self { address, served, authorities, path, shutdown, task }
     }
 
+    fn certify(&self) {
+        let leaf =
+            self.authorities.issue(&["127.0.0.1".to_owned()], jiff::Timestamp::now(), Lifetimes::default()).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
+        self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key).unwrap());
+    }
+
+    /// A connection. The port is opened a moment after the certificate is there.
     async fn raw(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+        let opened = async {
+            loop {
+                match TcpStream::connect(self.address).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                    connected => return connected.unwrap(),
+                }
+            }
+        };
+        timeout(PATIENCE, opened).await.expect("the port is opened")
     }
 
     async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
@@ -147,6 +170,78 @@ async fn reviews_are_answered_one_after_another_on_one_connection() {
     assert!(ask(&mut stream, &server.good()).await.starts_with("HTTP/1.1 200"));
     server.shutdown.cancel();
     timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_refused_until_there_is_a_certificate() {
+    let server = Server::without_certificate(LIMITS);
+    for _ in 0..3 {
+        let refused = TcpStream::connect(server.address).await.expect_err("no certificate").kind();
+        assert_eq!(refused, io::ErrorKind::ConnectionRefused);
+        tokio::task::yield_now().await;
+    }
+    assert!(Port::bind(server.address).is_ok_and(|port| port.open().is_ok()), "the port is not open");
+    server.certify();
+    let answer = ask(&mut server.connect().await.unwrap(), &server.good()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // A port that is open already is an error of the start.
+    assert_eq!(Port::bind(server.address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_certificate_it_stops_at_once() {
+    let server = Server::without_certificate(Limits { drain: PATIENCE * 2, ..LIMITS });
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_it_serves_on_and_sends_its_callers_elsewhere() {
+    let server = Server::start(Limits { drain: PATIENCE / 4, ..LIMITS });
+    let (mut before, mut idle) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    for stream in [&mut before, &mut idle] {
+        let answer = ask(stream, &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("connection: close"), "{answer}");
+    }
+    server.shutdown.cancel();
+    for mut stream in [before, server.connect().await.unwrap()] {
+        let answer = ask(&mut stream, &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        closed(&mut stream).await;
+    }
+    // Then it ends, also the connections on which nothing was asked.
+    closed(&mut idle).await;
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_of_the_machine_is_served_whichever_it_has() {
+    let port = Port::bind("[::]:0".parse().unwrap()).unwrap();
+    let at = port.address().unwrap().port();
+    let _listener = port.open().unwrap();
+    TcpStream::connect((Ipv4Addr::LOCALHOST, at)).await.unwrap();
+    if StdListener::bind("[::1]:0").is_ok() {
+        TcpStream::connect(("::1", at)).await.unwrap();
+    }
+}
+
+#[test]
+fn without_ipv6_every_address_is_every_ipv4_address() {
+    let tried = |address: &str, errno: Errno| {
+        let tries = Cell::new(0);
+        let bound = bind_with(address.parse().unwrap(), |address| {
+            tries.set(tries.get() + 1);
+            if address.is_ipv4() { Ok(address.to_string()) } else { Err(errno.into()) }
+        });
+        (bound.ok(), tries.get())
+    };
+    for errno in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
+        assert_eq!(tried("[::]:8443", errno), (Some("0.0.0.0:8443".to_owned()), 2));
+        assert_eq!(tried("[::1]:8443", errno), (None, 1), "an address that was asked for");
+    }
+    assert_eq!(tried("[::]:8443", Errno::ADDRINUSE), (None, 1));
+    assert_eq!(tried("0.0.0.0:8443", Errno::ADDRINUSE), (Some("0.0.0.0:8443".to_owned()), 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Options, labels, metadata};
-use crate::api::keys;
+use crate::{admission::server::DRAIN_SECONDS, api::keys};
 
 /// User and group of the operator's process: "nonroot" of the distroless images.
 const NONROOT: u32 = 65532;
@@ -31,7 +31,13 @@ pub(super) fn service_account(options: &Options) -> Value {
     })
 }
 
-/// One operator. `Recreate`, so that an upgrade stops the old one before it starts the new one.
+/// Seconds that the operator has from the signal to its end: its own time to finish what it began, and a margin. The
+/// webhooks' drain comes on top.
+const GRACE_SECONDS: u16 = 30;
+
+/// One operator. While it is replaced, the new one serves the webhooks before the old one stops, so no plain value is
+/// refused. For that moment both work: every write carries the resourceVersion that it was decided on, so the one that is
+/// out of date finds out. Without webhooks there is nothing to bridge, and the old one ends first.
 pub(super) fn deployment(options: &Options) -> Value {
     json!({
         "apiVersion": "apps/v1",
@@ -39,7 +45,7 @@ pub(super) fn deployment(options: &Options) -> Value {
         "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
         "spec": {
             "replicas": 1,
-            "strategy": {"type": "Recreate"},
+            "strategy": strategy(options),
             "selector": {"matchLabels": labels()},
             "template": {
                 "metadata": {"labels": labels()},
@@ -47,14 +53,8 @@ pub(super) fn deployment(options: &Options) -> Value {
                     "serviceAccountName": keys::OPERATOR_NAME,
                     "automountServiceAccountToken": true,
                     "enableServiceLinks": false,
-                    "terminationGracePeriodSeconds": 30,
-                    "securityContext": {
-                        "runAsNonRoot": true,
-                        "runAsUser": NONROOT,
-                        "runAsGroup": NONROOT,
-                        "fsGroup": NONROOT,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
+                    "terminationGracePeriodSeconds": GRACE_SECONDS + if options.webhooks { DRAIN_SECONDS } else { 0 },
+                    "securityContext": security(options),
                     "containers": [container(options)],
                 },
             },
@@ -62,8 +62,27 @@ pub(super) fn deployment(options: &Options) -> Value {
     })
 }
 
+fn strategy(options: &Options) -> Value {
+    if options.webhooks {
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    } else {
+        json!({"type": "Recreate"})
+    }
+}
+
+fn security(options: &Options) -> Value {
+    let mut security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    // OpenShift's restricted-v2 gives each namespace a range of ids, and refuses a pod that names another.
+    if !options.openshift {
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            security[id] = json!(NONROOT);
+        }
+    }
+    security
+}
+
 fn container(options: &Options) -> Value {
-    json!({
+    let mut container = json!({
         "name": keys::OPERATOR_NAME,
         "image": options.image,
         "args": arguments(options),
@@ -71,14 +90,19 @@ fn container(options: &Options) -> Value {
             "name": "MANAGED_SECRETS_OPERATOR_NAMESPACE",
             "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
         }],
-        "ports": [{"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}],
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
         "resources": {"requests": {"cpu": "50m", "memory": MEMORY}, "limits": {"memory": MEMORY}},
-    })
+    });
+    if options.webhooks {
+        container["ports"] = json!([{"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}]);
+        // The port is opened when the webhooks can answer.
+        container["readinessProbe"] = json!({"tcpSocket": {"port": "webhooks"}, "periodSeconds": 2});
+    }
+    container
 }
 
 fn arguments(options: &Options) -> Vec<String> {

@@ -64,7 +64,7 @@ impl Balancer {
         let mut setup = premises.setup();
         let webhooks = setup.webhooks.as_mut().unwrap();
         webhooks.certificates.reached = Reached::Url { url: self.url.clone(), host: "127.0.0.1".to_owned() };
-        let (address, stats) = (webhooks.listener.local_addr().unwrap(), Arc::clone(&webhooks.stats));
+        let (address, stats) = (webhooks.port.address().unwrap(), Arc::clone(&webhooks.stats));
         (setup, address, stats)
     }
 
@@ -72,6 +72,11 @@ impl Balancer {
     pub(super) async fn add(&self, backend: SocketAddr) {
         self.backends.lock().unwrap().push(backend);
         self.cut().await;
+    }
+
+    /// Sends new connections to these backends, and leaves those of now alone.
+    pub(super) fn send_to(&self, backends: &[SocketAddr]) {
+        *self.backends.lock().unwrap() = backends.to_vec();
     }
 
     /// This backend, and no other from now on.

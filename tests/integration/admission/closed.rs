@@ -223,9 +223,10 @@ impl Drop for Impostor {
 async fn with_a_webhook_that_never_answers() {
     let premises = Premises::new("mute").await;
     let setup = premises.setup();
-    // Listens on when the operator has ended, and nobody accepts: connections are made by the kernel, and nobody speaks.
-    let _mute = setup.webhooks.as_ref().unwrap().listener.try_clone().unwrap();
+    let address = setup.webhooks.as_ref().unwrap().port.address().unwrap();
     let sealed = visited_by(&premises, setup).await;
+    // Listens where the operator did, and accepts nothing: the kernel makes connections, and no answer comes.
+    let _mute = TcpListener::bind(address).unwrap();
     let plain = premises.manifest("plain", &json!({"name": "PLAIN", "value": VALUE}));
     let began = Instant::now();
     let message = Premises::refused(&premises.kubectl(&["create", "-f", "-"], &plain).await);

@@ -4,7 +4,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets::api::{ManagedSecret, keys, limits::OBJECT_ANNOTATIONS_BYTES_MAX};
 use serde_json::{Value, json};
 
 use crate::harness::shared::TestNamespace;
@@ -111,7 +111,8 @@ async fn a_packed_copy_is_refused_by_its_key() {
 
 #[tokio::test]
 async fn what_holds_no_plain_value_is_admitted() {
-    const LARGE: usize = 255 * 1024;
+    // The policy on the size of metadata admits hardly more.
+    const LARGE: usize = OBJECT_ANNOTATIONS_BYTES_MAX - 1024;
     let (_namespace, objects) = objects("innocent").await;
     let mut innocent = written("\"mss1.AWR6AAEAAg\"");
     innocent.extend(written("null"));
@@ -149,7 +150,7 @@ async fn what_holds_no_plain_value_is_admitted() {
         ]
         .map(str::to_owned),
     );
-    // As large as annotations may be.
+    // As large as annotations may be, all together.
     let row = r#"{"name":"latency","value":"20ms"},"#;
     innocent.extend([
         "x".repeat(LARGE),
