@@ -10,6 +10,8 @@ pub const KIND: &str = "ManagedSecret";
 pub const PLURAL: &str = "managedsecrets";
 /// Field manager of every write of the operator (server-side apply).
 pub const FIELD_MANAGER: &str = "managed-secrets";
+/// Field manager of a value that is left in an adopted Secret, because its key was there before the adoption.
+pub const FIELD_MANAGER_LEFT: &str = "managed-secrets-left";
 /// Prefix of the object name of a backing record; user-chosen names must not begin with it.
 pub const RECORD_PREFIX: &str = "msec-";
 /// Key of a record's data that holds the MSE1 bytes.
@@ -46,6 +48,9 @@ pub const ANNO_NAME: &str = "managedsecrets.dev/name";
 pub const ANNO_DESCRIPTION: &str = "managedsecrets.dev/description";
 /// Annotation: `metadata.name` of the ManagedSecret (record and target).
 pub const ANNO_OWNER: &str = "managedsecrets.dev/owner";
+/// Annotation: the key of the value, where it was there before the Secret was adopted: it stays when the target moves
+/// (adopted target).
+pub const ANNO_FOUND_KEY: &str = "managedsecrets.dev/found-key";
 /// Annotation: uid of the ManagedSecret (record).
 pub const ANNO_UID: &str = "managedsecrets.dev/uid";
 /// Annotation: creation date, RFC 3339 (record).
@@ -69,10 +74,11 @@ pub const ANNO_COMMITMENT: &str = "managedsecrets.dev/commitment";
 /// Annotation: base64 of the seed id and the MAC over the metadata (record).
 pub const ANNO_MAC: &str = "managedsecrets.dev/mac";
 /// Every annotation that the operator puts on Secrets by itself.
-pub const ANNOTATIONS: [&str; 14] = [
+pub const ANNOTATIONS: [&str; 15] = [
     ANNO_NAME,
     ANNO_DESCRIPTION,
     ANNO_OWNER,
+    ANNO_FOUND_KEY,
     ANNO_UID,
     ANNO_CREATED,
     ANNO_UPDATED,

@@ -111,7 +111,8 @@ reasons! {
     WaitingForDeletion,
     /// The target exists and is not ours, so it is not touched; the message names its holder. Choose another
     /// `target.name`, delete the Secret, or set `target.adoption: IfUnowned`. If the message says that a record is missing,
-    /// keep the Secret: it may hold the only copy of its value.
+    /// keep the Secret: it may hold the only copy of its value. Or the target was adopted, and something in it is not ours
+    /// to change; the message names it.
     TargetNotOwned,
     /// The target is held by another ManagedSecret; the message says which. Choose another `target.name`.
     TargetInUse,

@@ -19,7 +19,7 @@ use kube::core::Request;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub use self::apply::{Run, apply, apply_status};
+pub use self::apply::{Run, apply, apply_left, apply_status};
 pub use self::error::{CallError, Refusal, RefusalKind};
 pub use self::object::Manifest;
 pub use self::object::{SecretBytes, SecretObject};

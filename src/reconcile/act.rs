@@ -291,7 +291,13 @@ impl Actor<'_> {
             // While it holds the right value, an immutable target is as good as another.
             mutable: false,
         };
-        let (live, changed) = match self.cluster.apply_secret(&write.name, &write.slot, body).await {
+        // The value moves to another key of an adopted Secret, and the key that was there before stays.
+        let found = before.as_ref().and_then(|(view, _)| view.found_key()).filter(|found| *found != write.key);
+        let slot = match found {
+            Some(found) => self.leave(&write.name, &write.slot, found).await?,
+            None => write.slot.clone(),
+        };
+        let (live, changed) = match self.cluster.apply_secret(&write.name, &slot, body).await {
             Ok(live) => {
                 let changed = intent.changed_in(&live);
                 (live, changed)
@@ -342,6 +348,11 @@ impl Actor<'_> {
     }
 
     async fn release(&self, world: &mut World, name: &str, slot: &Slot) -> Result<(), Failure> {
+        let found = world.present(name).and_then(|seen| seen.view.found_key());
+        let slot = &match found {
+            Some(found) => self.leave(name, slot, found).await?,
+            None => slot.clone(),
+        };
         // An apply of nothing gives up every field that is ours and touches no other.
         let mut body = json!({"metadata": {}});
         let live = match self.cluster.apply_secret(name, slot, body.clone()).await {
@@ -361,6 +372,17 @@ impl Actor<'_> {
         let credence = Credence::for_object(&live.view, &world.own, self.keyring);
         world.put(live.view, credence);
         Ok(())
+    }
+
+    /// Has another field manager own a key of an adopted Secret, so that the value under it stays when ours gives it up;
+    /// the Secret as it is then.
+    async fn leave(&self, name: &str, slot: &Slot, key: &str) -> Result<Slot, Failure> {
+        let live = self.cluster.secret(name).await?.filter(|live| Slot::over(&live.view) == *slot);
+        let live = live.ok_or(Failure::Conflict)?;
+        let Some(bytes) = live.data.get(key) else { return Ok(slot.clone()) };
+        let body = json!({"metadata": {}, "data": {key: BASE64_STANDARD.encode(bytes)}});
+        let live = self.cluster.leave_in_secret(name, slot, body).await?;
+        Ok(Slot::over(&live.view))
     }
 
     async fn delete(&self, world: &mut World, name: &str, slot: &Slot, why: Why) -> Result<(), Failure> {

@@ -106,7 +106,23 @@ impl Cluster {
     }
 
     /// Applies a whole Secret. `body` lacks what this adds: kind, name, namespace and the preconditions of `slot`.
-    pub async fn apply_secret(&self, name: &str, slot: &Slot, mut body: Value) -> Result<LiveSecret, Failure> {
+    pub async fn apply_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
+        let body = self.whole(name, slot, body);
+        let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
+        let request = secret_api::apply(&self.secrets(), name, Run::Real, &body);
+        let written: SecretAnswer = self.call(request, doing).await?;
+        Ok(written.into())
+    }
+
+    /// Has what stands in `body`, of an adopted Secret, stay there when this operator gives it up.
+    pub async fn leave_in_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
+        let request = secret_api::apply_left(&self.secrets(), name, &self.whole(name, slot, body));
+        let written: SecretAnswer = self.call(request, "patch secrets").await?;
+        Ok(written.into())
+    }
+
+    /// The body of an apply.
+    fn whole(&self, name: &str, slot: &Slot, mut body: Value) -> Value {
         body["apiVersion"] = json!("v1");
         body["kind"] = json!("Secret");
         body["metadata"]["name"] = json!(name);
@@ -119,10 +135,7 @@ impl Cluster {
                 body["metadata"]["resourceVersion"] = json!(resource_version);
             }
         }
-        let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let request = secret_api::apply(&self.secrets(), name, Run::Real, &body);
-        let written: SecretAnswer = self.call(request, doing).await?;
-        Ok(written.into())
+        body
     }
 
     /// Deletes a Secret, if it still is this one at this version.

@@ -321,7 +321,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
             return Ok(write(Write::Delete { name, slot: slot.clone(), why: Why::NewType }));
         }
         Action::Write(slot) => {
-            let target = delivery::target_write(world, slot.clone(), &draft.delivery.record, id);
+            let target = delivery::target_write(world, slot.clone(), &draft.delivery, id);
             if let Some(altered) = altered {
                 verdict = altered.verdict();
             } else if let Some(why) = target_pending(world, draft, &target) {
@@ -345,8 +345,9 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
             Leftover::Release(slot) => Write::Release { name, slot },
         }));
     }
-    for trouble in &draft.troubles {
-        verdict = verdict.and(trouble.clone());
+    let of_target = draft.delivery.trouble(world.own.spec.target_name(&world.own.name));
+    for trouble in draft.troubles.iter().cloned().chain(of_target) {
+        verdict = verdict.and(trouble);
     }
     let step = report(world, Some((draft, record, place)), &verdict);
     if let (Step::Finish(_), Some(other)) = (&step, draft.others.iter().find(|other| !other.view.deleting)) {

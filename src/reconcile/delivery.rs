@@ -6,7 +6,7 @@
 
 mod recordless;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::recordless::Marks;
 use super::{
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::{
         Reason,
-        keys::{ANNO_OWNER, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
+        keys::{ANNO_FOUND_KEY, ANNO_OWNER, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
         types::{Adoption, DeletionPolicy, Delivery as Wanted},
     },
     crypto::Plaintext,
@@ -32,6 +32,77 @@ pub struct Delivery {
     pub record: Delivered,
     /// What has to be done.
     pub action: Action,
+    /// What of an adopted Secret is not ours to write.
+    pub theirs: Theirs,
+}
+
+/// What an adopted Secret had before, of all that the spec asks for: it is neither written nor taken away.
+#[derive(Debug, Default)]
+pub struct Theirs {
+    /// Keys of labels.
+    labels: BTreeSet<String>,
+    /// Keys of annotations.
+    annotations: BTreeSet<String>,
+    /// The first of them whose value is not the one that the spec asks for: what it is, and its field of the spec.
+    other: Option<(String, &'static str)>,
+    /// The key of the value. It is written, but stays when the target moves.
+    key: bool,
+}
+
+impl Theirs {
+    /// With the labels and annotations of a Secret that was read live. What our manager owns of it is ours, whoever else
+    /// owns it.
+    fn with_metadata(mut self, world: &World, view: &SecretView) -> Self {
+        let Some(target) = &world.own.spec.target else { return self };
+        for (key, text) in target.labels.iter().flatten().filter(|(key, _)| !view.ours.labels.contains(*key)) {
+            let Some(live) = view.labels.get(key) else { continue };
+            if live != text {
+                self.other.get_or_insert((format!("label {key}"), "spec.target.labels"));
+            }
+            self.labels.insert(key.clone());
+        }
+        for (key, text) in target.annotations.iter().flatten().filter(|(key, _)| !view.ours.annotations.contains(*key))
+        {
+            let Some(live) = view.annotations.get(key) else { continue };
+            if live != text {
+                self.other.get_or_insert((format!("annotation {key}"), "spec.target.annotations"));
+            }
+            self.annotations.insert(key.clone());
+        }
+        self
+    }
+}
+
+/// What of an adopted Secret is not ours. `found` is whether the key of the value was there before.
+fn theirs(world: &World, seen: &Seen, id: &str, found: bool) -> Result<Theirs, Step> {
+    let theirs = Theirs { key: found, ..Theirs::default() };
+    let (labels, annotations) = marks_of(world, &theirs, id);
+    if seen.view.shape == Shape::of(&labels, &annotations) {
+        // All of it is ours, as it should be.
+        return Ok(theirs);
+    }
+    if !seen.live {
+        // A cache does not keep what others put there.
+        return Err(Step::Read(Read::Secret(seen.view.name.clone())));
+    }
+    Ok(theirs.with_metadata(world, &seen.view))
+}
+
+impl Delivery {
+    fn new(record: Delivered, action: Action) -> Self {
+        Self { record, action, theirs: Theirs::default() }
+    }
+
+    /// What of the spec an adopted Secret cannot follow.
+    #[must_use]
+    pub fn trouble(&self, name: &str) -> Option<Verdict> {
+        let (what, field) = self.theirs.other.as_ref()?;
+        let message = format!(
+            "target Secret {name} was adopted, and its {what} has another value, which is not changed: remove it from \
+             {field}, or from the Secret"
+        );
+        Some(Verdict::Person(Problem::new(Reason::TargetNotOwned, message)))
+    }
 }
 
 /// What has to be done to a target.
@@ -110,7 +181,7 @@ pub fn decide<'w>(
 ) -> Result<Delivery, Step> {
     let spec = &world.own.spec;
     if spec.delivery() == Wanted::None {
-        return Ok(Delivery { record: Delivered::None, action: Action::Nothing });
+        return Ok(Delivery::new(Delivered::None, Action::Nothing));
     }
     let name = spec.target_name(&world.own.name);
     let key = spec.target_key();
@@ -124,7 +195,7 @@ pub fn decide<'w>(
     };
     let adopted_here = kept != own_place;
     if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
-        return Ok(Delivery { record: kept, action: Action::Blocked(Verdict::Person(refused.problem.clone())) });
+        return Ok(Delivery::new(kept, Action::Blocked(Verdict::Person(refused.problem.clone()))));
     }
     let in_status = world.own.status.target.as_ref().is_some_and(|target| target.name == name);
     let own_by_record = matches!(recorded, Some(Delivered::Own { name: before, .. }) if before == name);
@@ -134,7 +205,7 @@ pub fn decide<'w>(
             return Err(Step::Read(Read::Secret(name.to_owned())));
         }
         Known::Unseen | Known::Absent => {
-            return Ok(Delivery { record: own_place, action: Action::Write(Slot::Free) });
+            return Ok(Delivery::new(own_place, Action::Write(Slot::Free)));
         }
         Known::Present(seen) => seen,
     };
@@ -145,7 +216,7 @@ pub fn decide<'w>(
         Relation::Adopted => Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() },
         _ => kept,
     };
-    let keep = |action| Delivery { record: kept, action };
+    let keep = |action| Delivery::new(kept, action);
     if view.deleting && related != Relation::Dying {
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
@@ -171,8 +242,8 @@ pub fn decide<'w>(
             keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::TargetInUse, message))))
         }
         Relation::Ours | Relation::Adopted if frozen => immutable(keep, name),
-        Relation::Ours if other_type => Delivery { record: own_place, action: Action::Recreate(slot) },
-        Relation::Ours => Delivery { record: own_place, action: Action::Write(slot) },
+        Relation::Ours if other_type => Delivery::new(own_place, Action::Recreate(slot)),
+        Relation::Ours => Delivery::new(own_place, Action::Write(slot)),
         Relation::Adopted if other_type => {
             let message = format!(
                 "target Secret {name} was adopted and its type is not spec.target.type: an adopted Secret is never recreated"
@@ -183,8 +254,12 @@ pub fn decide<'w>(
             let key_is_ours = view.ours.data.contains(key)
                 || world.own.status.target.as_ref().is_some_and(|before| before.uid == view.uid && before.key == key);
             // Moved to another key of an adopted Secret: that key may be somebody else's.
-            match if key_is_ours { Ok(()) } else { key_is_free(world, view, key, value)? } {
-                Ok(()) => Delivery { record: adopted(), action: Action::Write(slot) },
+            let found = view.annotation(ANNO_FOUND_KEY) == Some(key);
+            match if key_is_ours { Ok(found) } else { key_is_free(world, view, key, value)? } {
+                Ok(found) => {
+                    let theirs = theirs(world, seen, id, found)?;
+                    Delivery { record: adopted(), action: Action::Write(slot), theirs }
+                }
                 Err(problem) => keep(Action::Blocked(Verdict::Person(problem))),
             }
         }
@@ -203,7 +278,7 @@ pub fn decide<'w>(
                 return Err(Step::Read(Read::Secret(name.to_owned())));
             }
             match adoptable(world, view, key, value)? {
-                Ok(()) => Delivery { record: adopted(), action: Action::Write(slot) },
+                Ok(theirs) => Delivery { record: adopted(), action: Action::Write(slot), theirs },
                 Err(problem) => keep(Action::Blocked(Verdict::Person(problem))),
             }
         }
@@ -239,13 +314,14 @@ fn holds<'w>(
     }
 }
 
-/// Whether a stranger's Secret may be taken over: nobody controls it, and nothing of it would be overwritten.
+/// Whether a stranger's Secret may be taken over: nobody controls it, and nothing of it would be overwritten. If so, what
+/// it has already of what the spec asks for.
 fn adoptable<'w>(
     world: &'w World,
     view: &SecretView,
     key: &str,
     value: impl FnOnce() -> Result<&'w Plaintext, Step>,
-) -> Result<Result<(), Problem>, Step> {
+) -> Result<Result<Theirs, Problem>, Step> {
     let name = &view.name;
     let refuse = |why: &str| {
         Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))))
@@ -277,29 +353,39 @@ fn adoptable<'w>(
     // and a type falls back to Opaque, which the API server refuses.
     let other = view.ours.data.iter().find(|ours| *ours != key);
     let loses_nothing = other.is_none() && (!view.ours.type_ || world.own.spec.target_type() == DEFAULT_TARGET_TYPE);
-    if let Marks::Recordless(id) = marks {
-        let is_free = loses_nothing && key_is_free(world, view, key, value)?.is_ok();
-        return Ok(if is_free { Ok(()) } else { Err(recordless::problem(world, view, id)) });
+    let found = if let Marks::Recordless(id) = marks {
+        let free = if loses_nothing { key_is_free(world, view, key, value)?.ok() } else { None };
+        let Some(found) = free else { return Ok(Err(recordless::problem(world, view, id))) };
+        found
+    } else {
+        if let Some(other) = other {
+            return refuse(&format!("its key {other} was delivered by the operator, and adoption would remove it"));
+        }
+        match key_is_free(world, view, key, value)? {
+            Ok(found) => found,
+            Err(problem) => return Ok(Err(problem)),
+        }
+    };
+    let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(world, view);
+    if let Some((what, field)) = &theirs.other {
+        return refuse(&format!("its {what} has another value: remove it from {field}, or from the Secret"));
     }
-    if let Some(other) = other {
-        return refuse(&format!("its key {other} was delivered by the operator, and adoption would remove it"));
-    }
-    key_is_free(world, view, key, value)
+    Ok(Ok(theirs))
 }
 
-/// Whether a key of somebody's Secret can be ours: it is absent, or already holds the very same value.
+/// Whether a key of somebody's Secret can be ours: it is absent, or already holds the very same value, which is told.
 fn key_is_free<'w>(
     world: &'w World,
     view: &SecretView,
     key: &str,
     value: impl FnOnce() -> Result<&'w Plaintext, Step>,
-) -> Result<Result<(), Problem>, Step> {
+) -> Result<Result<bool, Problem>, Step> {
     let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
         return Err(Step::Read(Read::Secret(view.name.clone())));
     };
     match content.values.get(key) {
-        None => Ok(Ok(())),
-        Some(Some(present)) if present.same_as(value()?) => Ok(Ok(())),
+        None => Ok(Ok(false)),
+        Some(Some(present)) if present.same_as(value()?) => Ok(Ok(true)),
         Some(_) => {
             let message = format!(
                 "Secret {} exists and its key {key} holds something else: choose another spec.target.key",
@@ -323,17 +409,29 @@ fn holder_text(view: &SecretView) -> String {
     }
 }
 
-/// The whole target as we mean it, but its value.
-#[must_use]
-pub fn target_write(world: &World, slot: Slot, delivered: &Delivered, id: &str) -> TargetWrite {
+/// All labels and annotations of ours.
+fn marks_of(world: &World, theirs: &Theirs, id: &str) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let own = &world.own;
     let target = own.spec.target.clone().unwrap_or_default();
     let mut labels = target.labels.unwrap_or_default();
+    labels.retain(|key, _| !theirs.labels.contains(key));
     labels.insert(LABEL_ROLE.to_owned(), ROLE_TARGET.to_owned());
     labels.insert(LABEL_ID.to_owned(), id.to_owned());
     let mut annotations = target.annotations.unwrap_or_default();
+    annotations.retain(|key, _| !theirs.annotations.contains(key));
     annotations.insert(ANNO_OWNER.to_owned(), own.name.clone());
-    let adopted = matches!(delivered, Delivered::Adopted { .. });
+    if theirs.key {
+        annotations.insert(ANNO_FOUND_KEY.to_owned(), own.spec.target_key().to_owned());
+    }
+    (labels, annotations)
+}
+
+/// The whole target as we mean it, but its value.
+#[must_use]
+pub fn target_write(world: &World, slot: Slot, delivery: &Delivery, id: &str) -> TargetWrite {
+    let own = &world.own;
+    let (labels, annotations) = marks_of(world, &delivery.theirs, id);
+    let adopted = matches!(delivery.record, Delivered::Adopted { .. });
     TargetWrite {
         slot,
         name: own.spec.target_name(&own.name).to_owned(),
@@ -364,7 +462,7 @@ pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool
 pub enum Leftover {
     /// Made by us: delete it.
     Delete(Slot),
-    /// Adopted: give up our key and labels, and nothing else.
+    /// Adopted: give up our key and labels, and nothing else. A key that was there before stays.
     Release(Slot),
 }
 

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
-    keys::{ANNOTATIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
+    keys::{ANNO_FOUND_KEY, ANNOTATIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
     limits::{SECRET_NAME_MAX, TARGET_METADATA_MAX},
     validate_spec,
 };
@@ -213,6 +213,12 @@ impl SecretView {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.role().is_some_and(|role| ROLES.contains(&role))
+    }
+
+    /// The key of an adopted Secret that holds the value and was there before: it must not go when we give it up.
+    #[must_use]
+    pub fn found_key(&self) -> Option<&str> {
+        self.annotation(ANNO_FOUND_KEY).filter(|key| !self.ours.type_ && self.ours.data.contains(*key))
     }
 
     /// What it is to us, by its label.

@@ -1,10 +1,11 @@
 //! `adoption: IfUnowned`: whose Secret may be taken over, what happens to it, and what never does.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt as _,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use managed_secrets::api::keys;
 use serde_json::{Value, json};
@@ -82,12 +83,19 @@ async fn a_secret_that_is_owned_or_would_lose_something_is_not_adopted() {
         ("binary", json!({"data": {"value": "/w=="}}), "holds something else", "TargetNotOwned"),
         ("empty", json!({"stringData": {"value": ""}}), "holds something else", "TargetNotOwned"),
         ("immutable", json!({"immutable": true}), "immutable", "TargetImmutable"),
+        ("relabelled", json!({"metadata": {"labels": {"team": "canary"}}}), "its label team has", "TargetNotOwned"),
+        (
+            "noted",
+            json!({"metadata": {"annotations": {"note": "canary"}}}),
+            "its annotation note has",
+            "TargetNotOwned",
+        ),
     ];
     let mut before = Vec::new();
     for (name, mut secret, ..) in cases.clone() {
         secret["metadata"]["name"] = json!(name);
         before.push(create(&site, secret).await);
-        let mut spec = spec(&json!({}));
+        let mut spec = spec(&json!({"labels": {"team": "ours"}, "annotations": {"note": "ours"}}));
         spec["name"] = json!(name);
         site.apply(name, spec).await;
     }
@@ -306,5 +314,105 @@ async fn an_adopted_secret_that_was_made_immutable_is_given_up_with_its_key() {
         assert_ne!(target.as_deref(), Some(name));
     }
     site.delivers("elsewhere", "value", "v1").await;
+    operator.stop().await;
+}
+
+/// Who wrote what was there before an adoption.
+#[derive(Clone, Copy, Debug)]
+enum Writer {
+    /// Another program, by server-side apply.
+    Apply,
+    /// kubectl, by an update.
+    Update,
+    /// Nobody that is known: the bookkeeping of managers was cleared.
+    Unknown,
+}
+
+impl Writer {
+    async fn write(self, site: &Site, secret: &Value) -> Secret {
+        let name = secret["metadata"]["name"].as_str().unwrap().to_owned();
+        if let Self::Apply = self {
+            let mut secret = secret.clone();
+            (secret["apiVersion"], secret["kind"]) = (json!("v1"), json!("Secret"));
+            let params = PatchParams::apply("someone").force();
+            return site.secrets().patch(&name, &params, &Patch::Apply(&secret)).await.unwrap();
+        }
+        let created = create(site, secret.clone()).await;
+        match self {
+            Self::Unknown => site.intrude(&name, json!({"metadata": {"managedFields": [{}]}})).await,
+            Self::Apply | Self::Update => created,
+        }
+    }
+}
+
+/// A label, an annotation and the key with the very same value: adopted, rotated and given up, they are as they were, but
+/// for the value; and so is a key that the value has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_an_adoption_stays_when_it_ends() {
+    let site = Site::new("before").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let same = json!({"labels": {"team": "theirs", "ours": "yes"}, "annotations": {"note": "theirs", "ours": "yes"}});
+    let from = spec(&json!({}))["valueFrom"].clone();
+    for writer in [Writer::Apply, Writer::Update, Writer::Unknown] {
+        for rotated in [false, true] {
+            site.source("source", "v1").await;
+            let name = format!("{writer:?}-{rotated}").to_lowercase();
+            let mut secret = theirs(&name);
+            secret["data"] = json!({"value": BASE64_STANDARD.encode("v1"), "other": BASE64_STANDARD.encode("kept")});
+            secret.as_object_mut().unwrap().remove("stringData");
+            let before = writer.write(&site, &secret).await;
+            let mut adopting = spec(&same);
+            adopting["name"] = json!(name);
+            site.apply(&name, adopting.clone()).await;
+            site.served(&name).await;
+            let adopted = site.secret(&name).await.unwrap();
+            assert_eq!((adopted.labels()["ours"].as_str(), adopted.labels()["team"].as_str()), ("yes", "theirs"));
+            if rotated {
+                site.source("source", "v2").await;
+                site.delivers(&name, "value", "v2").await;
+                // By way of another key, which is not theirs.
+                adopting["target"]["key"] = json!("moved");
+                site.apply(&name, adopting.clone()).await;
+                site.served(&name).await;
+                site.delivers(&name, "moved", "v2").await;
+            }
+            site.apply(&name, json!({"name": name, "valueFrom": from, "delivery": "None"})).await;
+            site.served(&name).await;
+            let after = site.secret(&name).await.unwrap();
+            let value = if rotated { "v2" } else { "v1" };
+            assert_eq!(site.value(&name, "value").await.as_deref(), Some(value), "{name}");
+            assert_eq!(after.data.as_ref().unwrap().len(), 2, "{name}");
+            assert_eq!((after.labels(), after.annotations()), (before.labels(), before.annotations()), "{name}");
+            assert_eq!(foreign_part(&after, "value"), foreign_part(&before, "value"), "{name}");
+        }
+    }
+    operator.stop().await;
+}
+
+/// A label that an adopted Secret has of its own is not overwritten later either; the value goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_of_an_adopted_secret_is_not_overwritten_by_a_later_spec() {
+    let site = Site::new("later").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v1").await;
+    let before = create(&site, theirs("db")).await;
+    let others = foreign_part(&before, "value");
+    site.apply("db", spec(&json!({}))).await;
+    site.served("db").await;
+    for (target, field) in [
+        (json!({"labels": {"team": "canary"}}), "label team"),
+        (json!({"annotations": {"note": "canary"}}), "annotation note"),
+    ] {
+        site.apply("db", spec(&target)).await;
+        let object = site.reports("db", "False", "TargetNotOwned").await;
+        assert!(message(&object).contains(&format!("its {field} has another value")), "{}", message(&object));
+        assert!(!message(&object).contains("canary") && !message(&object).contains("theirs"));
+        let value = format!("v-{}", field.replace(' ', "-"));
+        site.source("source", &value).await;
+        site.delivers("db", "value", &value).await;
+        assert_eq!(foreign_part(&site.secret("db").await.unwrap(), "value"), others);
+        site.apply("db", spec(&json!({}))).await;
+        site.served("db").await;
+    }
     operator.stop().await;
 }

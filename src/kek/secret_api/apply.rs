@@ -15,7 +15,7 @@ use kube::{
 use serde::Serialize;
 
 use super::CallError;
-use crate::api::keys::FIELD_MANAGER;
+use crate::api::keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT};
 
 /// Whether the API server carries a write out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +35,12 @@ pub fn apply(
 ) -> Result<http::Request<Vec<u8>>, CallError> {
     let params = PatchParams { dry_run: run == Run::Dry, ..params() };
     let built = request.patch(name, &params, &patch(body));
+    escaped(built.map_err(CallError::request)?)
+}
+
+/// A forced apply of what is left in an adopted Secret, by a field manager of its own: it stays when ours gives it up.
+pub fn apply_left(request: &Request, name: &str, body: &impl Serialize) -> Result<http::Request<Vec<u8>>, CallError> {
+    let built = request.patch(name, &PatchParams::apply(FIELD_MANAGER_LEFT).force(), &patch(body));
     escaped(built.map_err(CallError::request)?)
 }
 

@@ -121,7 +121,8 @@ impl Line {
             Some(Fault::DieAfter | Fault::CutAfter) | None => {
                 let answer = {
                     let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-                    server.answer(about, &parts.method, parts.uri.path(), &body)
+                    let path = parts.uri.path_and_query().map_or(parts.uri.path(), |path| path.as_str());
+                    server.answer(about, &parts.method, path, &body)
                 };
                 if parts.method != Method::GET && answer.0.is_success() {
                     self.state().writes += 1;

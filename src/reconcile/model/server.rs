@@ -15,7 +15,7 @@ use super::{
 };
 use crate::api::{
     ManagedSecretSpec,
-    keys::{LABEL_ROLE, ROLES},
+    keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT, LABEL_ROLE, ROLES},
     types::Adoption,
     validate_spec,
 };
@@ -125,13 +125,18 @@ impl Server {
     }
 
     fn answered(&mut self, about: &str, method: &Method, path: &str, body: &[u8]) -> Answer {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let left = query.split('&').any(|part| part.strip_prefix("fieldManager=") == Some(FIELD_MANAGER_LEFT));
+        let manager = if left { FIELD_MANAGER_LEFT } else { FIELD_MANAGER };
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let body = || serde_json::from_slice::<Value>(body).unwrap();
         match (method, parts.as_slice()) {
             (&Method::GET, ["api", "v1", "namespaces", _, "secrets", name]) => {
                 self.secrets.get(*name).map_or_else(absent, |secret| (StatusCode::OK, secret.wire()))
             }
-            (&Method::PATCH, ["api", "v1", "namespaces", _, "secrets", name]) => self.apply(about, name, &body()),
+            (&Method::PATCH, ["api", "v1", "namespaces", _, "secrets", name]) => {
+                self.apply(about, manager, name, &body())
+            }
             (&Method::DELETE, ["api", "v1", "namespaces", _, "secrets", name]) => self.delete(about, name, &body()),
             (&Method::GET, [.., "managedsecrets", name]) => {
                 self.objects.get(*name).map_or_else(absent, |object| (StatusCode::OK, object.wire()))
@@ -141,7 +146,7 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, about: &str, name: &str, body: &Value) -> Answer {
+    fn apply(&mut self, about: &str, manager: &'static str, name: &str, body: &Value) -> Answer {
         let (uid, version) = (body["metadata"]["uid"].as_str(), body["metadata"]["resourceVersion"].as_str());
         let wanted = fields_of(body);
         let before = self.secrets.get(name).cloned();
@@ -153,7 +158,7 @@ impl Server {
             Some(live) if version.is_some_and(|version| version != live.revision.to_string()) => return conflict(),
             Some(live) => live.clone(),
         };
-        if let Err(Invalid(field)) = after.apply(wanted) {
+        if let Err(Invalid(field)) = after.apply(manager, wanted) {
             return invalid(field);
         }
         if before.is_none() && !after.fields.contains_key(&Field::Type) {

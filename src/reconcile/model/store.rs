@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{
     ManagedSecret, ManagedSecretSpec, Reason,
-    keys::{FIELD_MANAGER, GROUP, KIND, VERSION},
+    keys::{GROUP, KIND, VERSION},
 };
 
 /// Namespace of everything in the model.
@@ -118,12 +118,13 @@ impl Stored {
         self.fields.keys().filter_map(|field| if let Field::Owner(uid) = field { Some(uid) } else { None }).collect()
     }
 
-    /// Forced server-side apply by the operator: its fields are these and no others, and what others manage stays.
-    pub(super) fn apply(&mut self, wanted: BTreeMap<Field, Value>) -> Result<(), Invalid> {
+    /// Forced server-side apply by a manager of the operator's: its fields are these and no others, and what others
+    /// manage stays.
+    pub(super) fn apply(&mut self, manager: &'static str, wanted: BTreeMap<Field, Value>) -> Result<(), Invalid> {
         let before = self.clone();
         self.fields.retain(|field, cell| {
             if !wanted.contains_key(field) {
-                cell.managers.remove(FIELD_MANAGER);
+                cell.managers.remove(manager);
             }
             !cell.managers.is_empty()
         });
@@ -134,7 +135,7 @@ impl Stored {
                 cell.value = value;
                 cell.managers.clear();
             }
-            cell.managers.insert(FIELD_MANAGER);
+            cell.managers.insert(manager);
         }
         self.check(&before)
     }
@@ -201,7 +202,7 @@ impl Stored {
         let managed: Vec<Value> = managed
             .into_iter()
             .map(|(manager, fields)| {
-                let operation = if manager == FIELD_MANAGER { "Apply" } else { "Update" };
+                let operation = if manager == SOMEBODY { "Update" } else { "Apply" };
                 json!({ "manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields })
             })
             .collect();

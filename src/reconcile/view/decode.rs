@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{OWNED_MAX, OwnedFields, OwnerRef, SecretView, Shape};
 use crate::api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus,
-    keys::{FIELD_MANAGER, GROUP, KIND},
+    keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT, GROUP, KIND},
 };
 
 /// What identifies an object, and at which version it is.
@@ -178,6 +178,9 @@ struct Manager {
 
 impl Managers {
     fn add(&mut self, entry: Manager) {
+        if entry.name.as_deref() == Some(FIELD_MANAGER_LEFT) {
+            return;
+        }
         if entry.name.as_deref() != Some(FIELD_MANAGER) {
             if self.other.is_none() || entry.time >= self.time {
                 (self.other, self.time) = (entry.name, entry.time);

@@ -8,7 +8,7 @@ use super::{
     watched::{Stub, WatchedObject, WatchedSecret},
     *,
 };
-use crate::api::keys::{ANNO_DESCRIPTION, ANNO_NAME, ANNO_OWNER, FIELD_MANAGER, ROLE_TARGET};
+use crate::api::keys::{ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_NAME, ANNO_OWNER, FIELD_MANAGER, ROLE_TARGET};
 
 fn decoded(metadata: Value) -> SecretView {
     serde_json::from_value(metadata).unwrap()
@@ -113,6 +113,8 @@ fn the_largest_record_is_kept_whole() {
     let mut annotations: BTreeMap<&str, String> = ANNOTATIONS.iter().map(|key| (*key, place.clone())).collect();
     annotations.insert(ANNO_DESCRIPTION, "\u{10ffff}".repeat(DESCRIPTION_MAX));
     annotations.insert(ANNO_NAME, "N".repeat(NAME_MAX));
+    // Of an adopted target only.
+    annotations.remove(ANNO_FOUND_KEY);
     largest["annotations"] = json!(annotations);
     let (whole, kept) = (decoded(largest.clone()), decoded(largest).kept());
     assert_eq!(kept.annotations, whole.annotations);
