@@ -15,6 +15,7 @@ mod hardening;
 pub mod msec;
 mod prompt;
 mod rights;
+mod say;
 mod seal;
 mod sealing_key;
 mod text;
@@ -59,7 +60,7 @@ where
     let outcome = parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
     match (format, &outcome) {
         (logging::LogFormat::Json, Err(error)) => {
-            eprintln!("{}", logging::fatal_line(error));
+            say::tell(logging::fatal_line(error));
             error.exit().into()
         }
         _ => finish(outcome),
@@ -70,8 +71,8 @@ where
 fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run(args) => run::run(args),
-        Command::Crd => print(&crd_text()?),
-        Command::Manifests(args) => print(&manifests::print(&args.into())?),
+        Command::Crd => say::print_document(&crd_text()?),
+        Command::Manifests(args) => say::print_document(&manifests::print(&args.into())?),
         Command::Seal(args) => seal::seal(&args),
     }
 }
@@ -107,17 +108,8 @@ fn finish(outcome: Result<(), CliError>) -> ExitCode {
         Ok(()) => Exit::Done.into(),
         Err(CliError::Found(exit)) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error}");
+            say::tell(format_args!("error: {error}"));
             error.exit().into()
         }
     }
-}
-
-/// Writes to standard output; unlike `print!`, a closed pipe (`| head`) is an error and no panic.
-fn print(text: &str) -> Result<(), CliError> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| CliError::failed("cannot write to standard output", &error))
 }

@@ -24,6 +24,9 @@
 //!
 //! Dependencies point downwards only: `cli → {admission, reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
 
+// What people read goes through `cli::say`, which makes every character of text that others wrote visible.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(feature = "operator")]
 pub mod admission;
 pub mod api;

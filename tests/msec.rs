@@ -16,6 +16,8 @@ mod remarks;
 mod seal;
 #[path = "msec/validate.rs"]
 mod validate;
+#[path = "msec/visible.rs"]
+mod visible;
 
 use std::{
     env, fs,

@@ -16,7 +16,7 @@ use super::{CliError, connect};
 #[cfg(feature = "operator")]
 use super::{
     connect::{Connection, Interaction, Overrides, Wanted},
-    print, value,
+    say, value,
 };
 use crate::api::types::Delivery;
 use crate::crypto::Plaintext;
@@ -122,7 +122,10 @@ impl SealScope {
 pub(super) fn seal(args: &SealArgs) -> Result<(), CliError> {
     let scope = args.scope.of(args.namespace.as_deref(), args.name.as_deref())?;
     let published = connect::block_on(args.key.key(async || args.connection()?.client()))?;
-    print(&format!("{}\n", sealed(&published, &scope, args.handling.into(), &value::from_standard_input()?)?))
+    say::print_document(&format!(
+        "{}\n",
+        sealed(&published, &scope, args.handling.into(), &value::from_standard_input()?)?
+    ))
 }
 
 /// The value as sealed text.

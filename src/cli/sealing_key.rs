@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 
 use super::rights::Right;
-use super::{CliError, text};
+use super::{CliError, say, text};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::crypto::mss1::PublishedKey;
 
@@ -45,15 +45,15 @@ impl KeyArgs {
         };
         let published = check(&document, pin.as_deref())?;
         if pin.is_none() {
-            eprintln!("note: sealing with the public key of SHA-256 {}", published.key.fingerprint());
+            say::tell(format_args!("note: sealing with the public key of SHA-256 {}", published.key.fingerprint()));
         }
         // The cluster's own is the one to seal with, whatever its date: no key is replaced by itself.
         if self.public_key.is_some() && published.not_after < Timestamp::now() {
-            eprintln!(
+            say::tell(format_args!(
                 "note: the date notAfter of this public key has passed ({}); see whether the cluster has another: \
                  kubectl msec public-key",
                 published.not_after
-            );
+            ));
         }
         Ok(published)
     }

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::CliError;
 use super::prompt::{self, PromptError, Refused};
+use super::{CliError, say};
 use crate::api::encoding::is_utf16;
 use crate::api::limits::VALUE_MAX;
 use crate::crypto::{Plaintext, ValueError};
@@ -42,7 +42,7 @@ pub(super) fn from_file(file: &Path) -> Result<Plaintext, CliError> {
 /// Says what about a value is seldom meant.
 pub(super) fn remark(called: &str, value: &Plaintext) {
     if let Some(remark) = value.remark() {
-        eprintln!("note: {called} {remark}");
+        say::tell(format_args!("note: {called} {remark}"));
     }
 }
 

@@ -16,7 +16,6 @@ pub(super) mod read;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use anstyle::Style;
 use clap::Args;
 use jiff::Timestamp;
 
@@ -24,7 +23,7 @@ use self::files::Destination;
 use super::archive::Archive;
 use super::session::{ClusterArgs, Session};
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
-use crate::cli::CliError;
+use crate::cli::{CliError, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,20 +77,20 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
     let notes = notes::notes(&archive, args.keys || args.with_kek, &targets);
     destination.write(&archive, &header(&archive, args, &session.namespace, &notes))?;
     for note in &notes {
-        eprintln!("note: {note}");
+        say::tell(format_args!("note: {note}"));
     }
     for keyring in archive.stored_keyrings() {
         // Not in the files: a fingerprint beside what it is of proves nothing.
-        eprintln!(
+        say::tell(format_args!(
             "note: SHA-256 fingerprint of the keyring {}: {} (keep it apart from the backup: restore shows it)",
             keyring.name, keyring.fingerprint
-        );
+        ));
     }
     if !archive.keks.is_empty() {
-        eprintln!("{}", bold(KEK_WARNING));
+        say::tell_boldly(KEK_WARNING);
     }
     if destination != Destination::Standard {
-        eprintln!("note: written: {}", archive.counts());
+        say::tell(format_args!("note: written: {}", archive.counts()));
     }
     Ok(())
 }
@@ -99,13 +98,6 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
 /// Said whenever a key-encryption key is written.
 const KEK_WARNING: &str = "warning: THIS BACKUP HOLDS THE KEY-ENCRYPTION KEY. Whoever holds it and the records holds every \
     value. Keep it apart from them, encrypted";
-
-/// In bold on a terminal that can.
-pub(super) fn bold(text: &str) -> String {
-    let bold = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    let style = if bold { Style::new().bold() } else { Style::new() };
-    format!("{style}{text}{style:#}")
-}
 
 /// What each file begins with: what the backup holds, and what it lacks.
 fn header(archive: &Archive, args: &BackupArgs, namespace: &str, notes: &[String]) -> Vec<String> {

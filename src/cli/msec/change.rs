@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::output::{reference, without_managed_fields};
 use crate::api::types::{Alphabet, Delivery, Generate, SealedValue};
 use crate::api::{ManagedSecret, ManagedSecretSpec, validate_spec};
+use crate::cli::say::Lines;
 use crate::cli::seal::{handling, sealed};
 use crate::cli::{CliError, value};
 use crate::crypto::Plaintext;
@@ -112,13 +113,8 @@ pub(super) fn check(object: &str, spec: &ManagedSecretSpec) -> Result<(), CliErr
 }
 
 /// What kubectl says of a change: `managedsecret.managedsecrets.dev/db created`.
-pub(super) fn said(object: &str, done: &str, dry_run: DryRun) -> String {
-    format!("{} {done}{}\n", reference(object), dry_run.suffix())
-}
-
-/// Lines as a text.
-pub(super) fn text(lines: &[String]) -> String {
-    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+pub(super) fn said(object: &str, done: &str, dry_run: DryRun) -> Lines {
+    Lines::from_iter([format_args!("{} {done}{}", reference(object), dry_run.suffix())])
 }
 
 /// The object as it is shown. Its value is sealed text.

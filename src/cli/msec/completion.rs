@@ -17,11 +17,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
 
 use super::session::Session;
-use super::table::shown;
 use super::{Cli, ClusterArgs, block_on};
 use crate::api::Reason;
 use crate::cli::connect::{Kubeconfig, Location};
-use crate::cli::{CliError, print};
+use crate::cli::{CliError, say};
 
 /// Name under which this program completes.
 pub(super) const PROGRAM: &str = "kubectl_complete-msec";
@@ -56,7 +55,7 @@ pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
         let help = help.lines().next().unwrap_or_default();
         if help.is_empty() { format!("{value}\n") } else { format!("{value}\t{help}\n") }
     });
-    print(&format!("{}:{}\n", lines.collect::<String>(), directive as u8))
+    say::print_document(&format!("{}:{}\n", lines.collect::<String>(), directive as u8))
 }
 
 fn candidates(mut words: Vec<OsString>) -> (Vec<CompletionCandidate>, Directive) {
@@ -90,7 +89,7 @@ pub(super) fn secrets() -> ArgValueCompleter {
         for object in listed.unwrap_or_default() {
             let help = object.spec.description.as_deref().unwrap_or_default();
             // What is no single line, or an escape sequence, must not reach a terminal.
-            let help = shown(help);
+            let help = say::visible(help);
             let name = object.spec.name;
             if name.starts_with(&*current) {
                 found.push(CompletionCandidate::new(&name).help(Some(help.into())));

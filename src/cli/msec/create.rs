@@ -21,7 +21,7 @@ use crate::api::keys::RECORD_PREFIX;
 use crate::api::types::{DeletionPolicy, Delivery, Generate, Target};
 use crate::api::{ManagedSecret, ManagedSecretSpec, validate_spec};
 use crate::cli::rights::Right;
-use crate::cli::{CliError, KeyArgs, print};
+use crate::cli::{CliError, KeyArgs, say};
 
 const EXAMPLES: &str = "\
 The value comes from standard input byte for byte, from a file, or from a prompt that does not show it; never from an \
@@ -129,10 +129,10 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     let mut spec = args.spec();
     let object_name = rules(args, &spec)?;
     if lookup::looks_like_an_id(&args.name) {
-        eprintln!(
+        say::tell(format_args!(
             "warning: {} looks like an id; if it is the id of another secret, commands accept neither and want msec/OBJECT",
             args.name
-        );
+        ));
     }
     let dry_run = args.dry_run.dry_run;
     // Sealed offline with --public-key for a --namespace, a manifest needs no cluster.
@@ -158,7 +158,7 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     let created = session.objects().create(&params, &object).await.map_err(|error| refused(&session, &error))?;
     let created_text = change::said(&object_name, "created", dry_run);
     if format.is_none() {
-        print(&created_text)?;
+        created_text.print()?;
     }
     if dry_run == DryRun::Server || !args.wait.wait {
         return format.map_or(Ok(()), |format| format.print(&change::as_json(&created)?));
@@ -166,14 +166,14 @@ pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(
     let served = wait::until_served(&session, created, args.wait.timeout, "created").await?;
     match format {
         Some(format) => format.print(&change::as_json(&served)?),
-        None => print(&identity(&served)),
+        None => say::print_line(identity(&served)),
     }
 }
 
 /// Id and version, in one line.
 fn identity(object: &ManagedSecret) -> String {
     let status = object.status.clone().unwrap_or_default();
-    format!("id {}, version {}\n", status.id.unwrap_or_default(), status.version.unwrap_or_default())
+    format!("id {}, version {}", status.id.unwrap_or_default(), status.version.unwrap_or_default())
 }
 
 /// Checks everything but the value, and says how the object is called.

@@ -7,7 +7,7 @@
 //! What stays is told by the policy in force (`status.deletionPolicy`), not by the one that the spec wants: the second
 //! may not have been carried out yet.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 
 use clap::Args;
 use kube::api::{DeleteParams, Preconditions};
@@ -21,7 +21,8 @@ use super::wait::{self, WaitArgs};
 use crate::api::ManagedSecret;
 use crate::api::types::{Adoption, DeletionPolicy};
 use crate::cli::rights::Right;
-use crate::cli::{CliError, print};
+use crate::cli::say::Lines;
+use crate::cli::{CliError, say};
 
 /// How often a deletion is tried that a write of the operator's came before.
 const ATTEMPTS: usize = 5;
@@ -72,7 +73,7 @@ pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(
         .collect();
     doubts.extend(self::doubts(&session, &object).await);
     for doubt in &doubts {
-        eprintln!("warning: {doubt}");
+        say::tell(format_args!("warning: {doubt}"));
     }
     let fate = fate(&object);
     if !doubts.is_empty() && !args.yes && dry_run == DryRun::None {
@@ -84,7 +85,8 @@ pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(
     if dry_run == DryRun::None && args.wait.wait {
         wait::until_gone(&session, &name, object.metadata.uid.as_deref(), args.wait.timeout).await?;
     }
-    print(&format!("{}{}", change::said(&name, "deleted", dry_run), change::text(&fate)))
+    change::said(&name, "deleted", dry_run).print()?;
+    fate.into_iter().collect::<Lines>().print()
 }
 
 /// Why somebody should be asked; empty where there is no reason.
@@ -137,16 +139,8 @@ fn confirm(name: &str, fate: &[String]) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() {
         return refused("there is no terminal to ask on; see the warnings, and give --yes");
     }
-    for line in fate {
-        eprintln!("{line}");
-    }
-    eprint!("Delete msec/{name}? [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::failed("cannot read the answer", &error))?;
-    if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) { Ok(()) } else { refused("the answer was no") }
+    fate.iter().for_each(say::tell);
+    if say::ask(format_args!("Delete msec/{name}?"))? { Ok(()) } else { refused("the answer was no") }
 }
 
 /// Deletes the object that was looked at, as it was then.

@@ -10,8 +10,6 @@
 //! Each part beside the object needs a right of its own: one that may not be read is said to be unknown, with the right
 //! that it takes, and the rest is told all the same. Never a value: not even the target Secret is asked for.
 
-use std::fmt::Write as _;
-
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
@@ -22,13 +20,13 @@ use super::completion;
 use super::lookup;
 use super::session::{ClusterArgs, Session};
 use super::state::State;
-use super::table::shown;
 use super::users::{self, Users};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::api::types::{Adoption, DeletionPolicy, Delivery};
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::rights::Right;
-use crate::cli::{CliError, print, sealing_key};
+use crate::cli::say::Lines;
+use crate::cli::{CliError, sealing_key};
 use crate::crypto::KeyId;
 use crate::crypto::mss1::{Handling, Scope, Sealed};
 
@@ -82,7 +80,7 @@ pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Resu
     let (key, users, events) = tokio::join!(key, users, events(&session, &object));
     let events = events.map_err(|error| error.to_string());
     let facts = Facts { namespace: session.namespace.clone(), key, users, events, now: Timestamp::now(), object };
-    print(&facts.text())
+    facts.text().print()
 }
 
 async fn present_key(session: &Session, namespace: &str) -> Result<KeyId, CliError> {
@@ -115,20 +113,19 @@ fn last_seen(event: &Event) -> Option<Timestamp> {
 }
 
 impl Facts {
-    fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
+    fn text(&self) -> Lines {
+        let mut text = Lines::new();
         for (name, value) in self.lines() {
-            let _ = writeln!(text, "{:<16}{value}", format!("{name}:"));
+            text.line(format_args!("{:<16}{value}", format!("{name}:")));
         }
         self.conditions(&mut text);
         self.users(&mut text);
         self.events(&mut text);
         let advice = self.advice();
         if !advice.is_empty() {
-            text.push_str("What to do:\n");
+            text.line("What to do:");
             for line in advice {
-                let _ = writeln!(text, "  {line}");
+                text.line(format_args!("  {line}"));
             }
         }
         text
@@ -147,13 +144,13 @@ impl Facts {
         let date = |date: Option<String>| {
             let date = date.unwrap_or_else(|| "never".to_owned());
             let age = date.parse().ok().map(|at| format!(" ({} ago)", age(at, self.now))).unwrap_or_default();
-            format!("{}{age}", shown(&date))
+            format!("{}{age}", &date)
         };
         let mut lines = vec![
             ("Secret", name),
             ("ID", status.id.unwrap_or_else(|| "none yet".to_owned())),
             ("Object", format!("msec/{} in the namespace {}", self.name(), self.namespace)),
-            ("Description", spec.description.as_deref().map_or_else(|| "none".to_owned(), shown)),
+            ("Description", spec.description.as_deref().unwrap_or("none").to_owned()),
             ("State", State::of(&self.object).to_string()),
             ("Version", status.version.map_or_else(|| "none yet".to_owned(), |version| version.to_string())),
             ("Created", date(status.created_date)),
@@ -242,57 +239,52 @@ impl Facts {
         }
     }
 
-    fn conditions(&self, text: &mut String) {
+    fn conditions(&self, text: &mut Lines) {
         let conditions =
             self.object.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        text.push_str("Conditions:\n");
+        text.line("Conditions:");
         for condition in conditions {
             let since = age(condition.last_transition_time.0, self.now);
             let old = condition.observed_generation.is_some_and(|at| Some(at) != self.object.metadata.generation);
             let old = if old { ", of an older generation" } else { "" };
-            let _ = writeln!(
-                text,
-                "  {} is {} for {since}{old}: {}\n    {}",
-                condition.type_,
-                condition.status,
-                condition.reason,
-                shown(&condition.message)
-            );
+            let (type_, status, reason) = (&condition.type_, &condition.status, &condition.reason);
+            text.line(format_args!("  {type_} is {status} for {since}{old}: {reason}"));
+            text.line(format_args!("    {}", condition.message));
             if let Some(reason) = Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason) {
-                let _ = writeln!(text, "    {}", plain(reason.description()));
+                text.line(format_args!("    {}", plain(reason.description())));
             }
         }
         if conditions.is_empty() {
-            text.push_str("  none: the operator has not looked at this object\n");
+            text.line("  none: the operator has not looked at this object");
         }
     }
 
-    fn users(&self, text: &mut String) {
-        text.push_str("Used by:\n");
+    fn users(&self, text: &mut Lines) {
+        text.line("Used by:");
         let Some(users) = &self.users else {
-            text.push_str("  nothing: there is no Secret\n");
+            text.line("  nothing: there is no Secret");
             return;
         };
         for user in &users.known {
-            let _ = writeln!(text, "  {user}");
+            text.line(format_args!("  {user}"));
         }
         let unknown = users.unknown(&self.namespace);
         for why in &unknown {
-            let _ = writeln!(text, "  unknown: {why}");
+            text.line(format_args!("  unknown: {why}"));
         }
         if users.known.is_empty() && unknown.is_empty() {
-            text.push_str(
-                "  nothing in the namespace: no pod, workload, service account, Ingress, Gateway or ManagedSecret\n",
+            text.line(
+                "  nothing in the namespace: no pod, workload, service account, Ingress, Gateway or ManagedSecret",
             );
         }
     }
 
-    fn events(&self, text: &mut String) {
-        text.push_str("Events:\n");
+    fn events(&self, text: &mut Lines) {
+        text.line("Events:");
         let events = match &self.events {
             Ok(events) => events,
             Err(why) => {
-                let _ = writeln!(text, "  unknown: {why}");
+                text.line(format_args!("  unknown: {why}"));
                 return;
             }
         };
@@ -300,16 +292,15 @@ impl Facts {
             let seen = last_seen(event).map_or_else(|| "?".to_owned(), |at| age(at, self.now));
             let count = event.series.as_ref().and_then(|series| series.count).or(event.count).unwrap_or(1);
             let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
-            let _ = writeln!(
-                text,
+            text.line(format_args!(
                 "  {seen} ago  {}  {}{times}: {}",
                 event.type_.as_deref().unwrap_or("Normal"),
                 event.reason.as_deref().unwrap_or_default(),
-                shown(event.message.as_deref().unwrap_or_default())
-            );
+                event.message.as_deref().unwrap_or_default()
+            ));
         }
         if events.is_empty() {
-            text.push_str("  none in the time that the cluster keeps them\n");
+            text.line("  none in the time that the cluster keeps them");
         }
     }
 

@@ -22,10 +22,11 @@ use super::seal::{read, refusal};
 use super::session::{ClusterArgs, Session};
 use super::validate::{Wanted, of_object};
 use crate::api::{ManagedSecret, ManagedSecretSpec};
+use crate::cli::CliError;
 use crate::cli::connect::block_on;
 use crate::cli::error::Exit;
 use crate::cli::rights::Right;
-use crate::cli::{CliError, print};
+use crate::cli::say::Lines;
 use crate::crypto::Plaintext;
 
 const EXAMPLES: &str = "\
@@ -66,7 +67,7 @@ async fn differences(cluster: &ClusterArgs, args: &DiffArgs) -> Result<bool, Cli
     }
     let sources = args.files.read()?;
     let session = Session::open(cluster)?;
-    let (mut out, mut differs) = (String::new(), false);
+    let (mut out, mut differs) = (Lines::new(), false);
     for source in &sources {
         let Some(stream) = read(source)? else { continue };
         let objects = stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret);
@@ -79,22 +80,24 @@ async fn differences(cluster: &ClusterArgs, args: &DiffArgs) -> Result<bool, Cli
             let namespace = object.namespace().unwrap_or(&session.namespace);
             let called = object.called(Some(namespace));
             let lines = of_object_lines(&session.client, &stream, object, namespace).await?;
-            differs |= !matches!(lines, Lines::Of(ref lines) if lines.is_empty());
+            differs |= !matches!(lines, Differences::Of(ref lines) if lines.is_empty());
             match lines {
-                Lines::New => out.extend([&called, ": new\n"]),
-                Lines::Of(lines) if lines.is_empty() => out.extend([&called, ": unchanged\n"]),
-                Lines::Of(lines) => {
-                    out.extend([&called, ":\n"]);
-                    out.extend(lines.iter().map(|line| format!("  {line}\n")));
+                Differences::New => out.line(format_args!("{called}: new")),
+                Differences::Of(lines) if lines.is_empty() => out.line(format_args!("{called}: unchanged")),
+                Differences::Of(lines) => {
+                    out.line(format_args!("{called}:"));
+                    for line in &lines {
+                        out.line(format_args!("  {line}"));
+                    }
                 }
             }
         }
     }
-    print(&out)?;
+    out.print()?;
     Ok(differs)
 }
 
-enum Lines {
+enum Differences {
     /// There is no such object.
     New,
     /// What changes.
@@ -106,15 +109,15 @@ async fn of_object_lines(
     stream: &Stream<'_>,
     object: &Object,
     namespace: &str,
-) -> Result<Lines, CliError> {
+) -> Result<Differences, CliError> {
     // What has no name is made anew each time.
-    let Some(name) = object.name() else { return Ok(Lines::New) };
+    let Some(name) = object.name() else { return Ok(Differences::New) };
     let right = Right::to_objects("get").named(name).within(namespace);
     let live = Api::<ManagedSecret>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await
         .map_err(|error| right.explain(&format!("cannot read {}", object.called(Some(namespace))), &error))?;
-    let Some(live) = live else { return Ok(Lines::New) };
+    let Some(live) = live else { return Ok(Differences::New) };
     // All rules hold, so this reads; its error would quote the spec.
     let spec = object.json.get("spec").cloned().unwrap_or_default();
     let spec: ManagedSecretSpec = serde_json::from_value(words::without_nulls(spec))
@@ -125,7 +128,7 @@ async fn of_object_lines(
     let annotations = live.metadata.annotations.unwrap_or_default();
     lines.extend(words::of_map("labels", &labels, object.json.pointer("/metadata/labels")));
     lines.extend(words::of_map("annotations", &annotations, object.json.pointer("/metadata/annotations")));
-    Ok(Lines::Of(lines))
+    Ok(Differences::Of(lines))
 }
 
 /// What becomes of the value.

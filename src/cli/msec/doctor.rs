@@ -11,7 +11,6 @@ mod checks;
 mod facts;
 mod finding;
 
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use anstream::{AutoStream, ColorChoice};
@@ -22,7 +21,8 @@ use serde_json::json;
 use self::finding::{Finding, Level};
 use super::session::{ClusterArgs, Session};
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
-use crate::cli::{CliError, print};
+use crate::cli::say::Lines;
+use crate::cli::{CliError, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,12 +62,12 @@ pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(
     let facts = Box::pin(facts::read(&session, &args.operator_namespace)).await?;
     let findings: Vec<_> = checks::CHECKS.iter().flat_map(|check| check.findings(&facts)).collect();
     match args.output {
-        Format::Text => print(&text(&findings, Look::of_standard_output()))?,
+        Format::Text => text(&findings, Look::of_standard_output()).print()?,
         Format::Json => {
             let all = json!({"operatorNamespace": args.operator_namespace, "findings": findings});
             let text =
                 serde_json::to_string_pretty(&all).map_err(|error| CliError::failed("cannot print JSON", &error))?;
-            print(&format!("{text}\n"))?;
+            say::print_document(&format!("{text}\n"))?;
         }
     }
     match findings.iter().filter(|finding| finding.level == Level::Problem).count() {
@@ -92,8 +92,8 @@ impl Look {
 }
 
 /// A line a finding, and what to do below it.
-fn text(findings: &[Finding], look: Look) -> String {
-    let mut text = String::new();
+fn text(findings: &[Finding], look: Look) -> Lines {
+    let mut text = Lines::new();
     for finding in findings {
         let (sign, colour) = match finding.level {
             Level::Ok => ("✓", AnsiColor::Green),
@@ -105,11 +105,10 @@ fn text(findings: &[Finding], look: Look) -> String {
         let style = if look.colours { colour.on_default() } else { Style::new() };
         let word = finding.level.as_str();
         let mark = if look.signs { sign.to_owned() } else { format!("{word:<8}") };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{style}{mark}{style:#} {}: {}", finding.check, finding.what);
+        text.styled(&mark, style, format_args!(" {}: {}", finding.check, finding.what));
         if let Some(todo) = &finding.todo {
             let arrow = if look.signs { "  → " } else { "         do: " };
-            let _ = writeln!(text, "{arrow}{todo}");
+            text.line(format_args!("{arrow}{todo}"));
         }
     }
     text
@@ -123,10 +122,10 @@ mod tests {
     fn signs_are_for_terminals_and_words_for_pipes() {
         let findings = [Finding::ok("a", "fine"), Finding::new(Level::Problem, "b", "broken", "mend it")];
         let pipe = text(&findings, Look { signs: false, colours: false });
-        assert_eq!(pipe, "ok       a: fine\nproblem  b: broken\n         do: mend it\n");
+        assert_eq!(pipe.as_str(), "ok       a: fine\nproblem  b: broken\n         do: mend it\n");
         let terminal = text(&findings, Look { signs: true, colours: false });
-        assert_eq!(terminal, "✓ a: fine\n✗ b: broken\n  → mend it\n");
+        assert_eq!(terminal.as_str(), "✓ a: fine\n✗ b: broken\n  → mend it\n");
         let coloured = text(&findings, Look { signs: true, colours: true });
-        assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), terminal);
+        assert_eq!(anstream::adapter::strip_str(coloured.as_str()).to_string(), terminal.as_str());
     }
 }

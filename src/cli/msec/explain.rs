@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::completion;
 use crate::api::Reason;
-use crate::cli::{CliError, print};
+use crate::cli::{CliError, say};
 
 /// Arguments of `explain`.
 #[derive(Args, Clone, Debug)]
@@ -17,12 +17,12 @@ pub struct ExplainArgs {
 /// Explains one reason, or lists all.
 pub(super) fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     let Some(wanted) = &args.reason else {
-        return print(&Reason::ALL.iter().map(|reason| text(*reason)).collect::<Vec<_>>().join("\n"));
+        return say::print_document(&Reason::ALL.iter().map(|reason| text(*reason)).collect::<Vec<_>>().join("\n"));
     };
     let found = Reason::ALL.iter().find(|reason| reason.as_str().eq_ignore_ascii_case(wanted));
     found.map_or_else(
         || Err(CliError::Usage("there is no such reason; `kubectl msec explain` lists all".to_owned())),
-        |reason| print(&text(*reason)),
+        |reason| say::print_document(&text(*reason)),
     )
 }
 

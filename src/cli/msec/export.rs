@@ -19,7 +19,7 @@ use super::session::{ClusterArgs, Session};
 use crate::api::ManagedSecret;
 use crate::api::keys::LAST_APPLIED;
 use crate::cli::rights::Right;
-use crate::cli::{CliError, print, yaml};
+use crate::cli::{CliError, say, yaml};
 use crate::crypto::mss1::Sealed;
 
 const EXAMPLES: &str = "\
@@ -60,7 +60,7 @@ pub(super) async fn export(cluster: &ClusterArgs, args: &ExportArgs) -> Result<(
         named(&session, &args.secrets).await?
     };
     if objects.is_empty() {
-        eprintln!("No secrets found.");
+        say::tell("No secrets found.");
         return Ok(());
     }
     objects.sort_by_key(|object| (object.namespace(), object.name_any()));
@@ -71,9 +71,12 @@ pub(super) async fn export(cluster: &ClusterArgs, args: &ExportArgs) -> Result<(
         .map(|object| format!("msec/{}", object.name_any()))
         .collect();
     if !generated.is_empty() {
-        eprintln!("note: another cluster makes another value of what is generated: {}", generated.join(", "));
+        say::tell(format_args!(
+            "note: another cluster makes another value of what is generated: {}",
+            generated.join(", ")
+        ));
     }
-    print(&yaml::stream(&manifests)?)
+    say::print_document(&yaml::stream(&manifests)?)
 }
 
 async fn list(session: &Session, everywhere: bool, params: &ListParams) -> Result<Vec<DynamicObject>, CliError> {

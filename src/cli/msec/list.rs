@@ -20,7 +20,7 @@ use super::session::{ClusterArgs, Session};
 use super::table::{Layout, Table};
 use crate::api::ManagedSecret;
 use crate::cli::rights::Right;
-use crate::cli::{CliError, print};
+use crate::cli::{CliError, say};
 
 /// Arguments of `get`.
 #[derive(Args, Clone, Debug)]
@@ -136,12 +136,12 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
                 } else {
                     format!(" in the namespace {}", session.namespace)
                 };
-                eprintln!("No secrets found{place}.");
+                say::tell(format_args!("No secrets found{place}."));
                 return Ok(());
             }
             let text = table.render(Layout::of_standard_output(columns.is_some()));
             let from = if args.no_headers { text.find('\n').map_or(0, |end| end + 1) } else { 0 };
-            print(&text[from..])
+            say::print_document(&text[from..])
         }
     }
 }
@@ -181,7 +181,9 @@ async fn answers(
         }
         let (answer, objects) = found.into_iter().next().ok_or_else(|| called.not_found(&session.namespace))?;
         if let Called::Name(called) | Called::Id(called) = called {
-            objects.iter().for_each(|object| lookup::note_if_only_wanted(called, object));
+            for object in &objects {
+                lookup::note_if_only_wanted(called, object);
+            }
         }
         answers.push(answer);
     }

@@ -11,8 +11,8 @@ use super::session::Session;
 use crate::api::ManagedSecret;
 use crate::api::keys::{GROUP, KIND};
 use crate::api::limits::{NAME_MAX, NAME_SYMBOLS};
-use crate::cli::CliError;
 use crate::cli::rights::Right;
+use crate::cli::{CliError, say};
 
 /// What a user calls a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -155,7 +155,7 @@ pub(super) fn only_wanted(called: &str, object: &ManagedSecret) -> Option<String
 /// Says on standard error where an object was called by a name that it only wants.
 pub(super) fn note_if_only_wanted(called: &str, object: &ManagedSecret) {
     if let Some(other) = only_wanted(called, object) {
-        eprintln!("note: {other}");
+        say::tell(format_args!("note: {other}"));
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::jsonpath::Template;
 use crate::api::keys::{GROUP, KIND};
-use crate::cli::{CliError, print, yaml};
+use crate::cli::say::Lines;
+use crate::cli::{CliError, say, yaml};
 
 /// How objects are shown.
 #[derive(Args, Clone, Debug, Default)]
@@ -86,13 +87,11 @@ impl Format {
             Self::Json => {
                 let text = serde_json::to_string_pretty(object)
                     .map_err(|error| CliError::failed("cannot print JSON", &error))?;
-                print(&format!("{text}\n"))
+                say::print_document(&format!("{text}\n"))
             }
-            Self::Yaml => print(&yaml::document(object)?),
-            Self::Name => {
-                print(&items(object).iter().flat_map(|item| [name(item), "\n".to_owned()]).collect::<String>())
-            }
-            Self::JsonPath(JsonPath(template)) => print(&template.fill(object)),
+            Self::Yaml => say::print_document(&yaml::document(object)?),
+            Self::Name => items(object).into_iter().map(name).collect::<Lines>().print(),
+            Self::JsonPath(JsonPath(template)) => say::print_document(&template.fill(object)),
         }
     }
 }

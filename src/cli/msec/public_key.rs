@@ -6,7 +6,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::session::{ClusterArgs, Session};
-use crate::cli::{CliError, KeyArgs, print, sealing_key};
+use crate::cli::say::Lines;
+use crate::cli::{CliError, KeyArgs, say, sealing_key};
 
 /// Arguments of `public-key`.
 #[derive(Args, Clone, Debug)]
@@ -33,18 +34,18 @@ pub(super) async fn public_key(cluster: &ClusterArgs, args: &PublicKeyArgs) -> R
     };
     let published = sealing_key::check(&document, pin.as_deref())?;
     if args.document {
-        return print(&format!("{}\n", document.trim_end()));
+        return say::print_document(&format!("{}\n", document.trim_end()));
     }
     if let Some(file) = &args.out {
         std::fs::write(file, format!("{}\n", document.trim_end()))
             .map_err(|error| CliError::Failed(format!("cannot write {}: {error}", file.display())))?;
     }
     let state = if published.not_after < Timestamp::now() { " (past)" } else { "" };
-    print(&format!(
-        "key id:      {}\nSHA-256:     {}\nnot before:  {}\nnot after:   {}{state}\n",
-        published.key.key_id(),
-        published.key.fingerprint(),
-        published.not_before,
-        published.not_after,
-    ))
+    let key = &published.key;
+    let mut text = Lines::new();
+    text.line(format_args!("key id:      {}", key.key_id()));
+    text.line(format_args!("SHA-256:     {}", key.fingerprint()));
+    text.line(format_args!("not before:  {}", published.not_before));
+    text.line(format_args!("not after:   {}{state}", published.not_after));
+    text.print()
 }

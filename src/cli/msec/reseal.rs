@@ -18,8 +18,9 @@ use super::session::{ClusterArgs, Session};
 use crate::api::ManagedSecret;
 use crate::cli::connect::block_on;
 use crate::cli::rights::Right;
+use crate::cli::say::Lines;
 use crate::cli::seal::sealed;
-use crate::cli::{CliError, KeyArgs, print};
+use crate::cli::{CliError, KeyArgs};
 use crate::crypto::mss1::PublishedKey;
 
 const EXAMPLES: &str = "\
@@ -63,7 +64,7 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
     block_on(async {
         let session = Session::open(cluster)?;
         let key = args.key.key(async || Ok(session.client.clone())).await?;
-        let (mut said, mut replacements, mut skipped) = (String::new(), Vec::new(), 0);
+        let (mut said, mut replacements, mut skipped) = (Lines::new(), Vec::new(), 0);
         for source in &sources {
             let Some(stream) = read(source)? else { continue };
             let mut replaced = HashMap::new();
@@ -87,7 +88,7 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
                         format!("skipped {called}: {why}")
                     }
                 };
-                said.extend([&source.name, ": ", &what, "\n"]);
+                said.line(format_args!("{}: {what}", source.name));
             }
             if let (Some(path), Some(after)) = (&source.path, rewritten(source, &stream, &replaced)?) {
                 replacements.push(Replacement::prepare(path, &source.text, &after)?);
@@ -96,7 +97,7 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
         for replacement in replacements {
             replacement.commit()?;
         }
-        print(&said)?;
+        said.print()?;
         match skipped {
             0 => Ok(()),
             1 => Err(CliError::Failed("1 value was not sealed again; why is said above".to_owned())),

@@ -13,7 +13,6 @@
 //! A record carries no owner, so the operator takes it over for the ManagedSecret of its name: that is why records come
 //! first. A ManagedSecret whose record could not be restored is not created: it would become a new secret.
 
-mod confirm;
 mod plan;
 mod standing;
 mod trust;
@@ -33,7 +32,7 @@ use super::change::{DryRun, DryRunArgs};
 use super::session::{ClusterArgs, Session};
 use super::wait;
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
-use crate::cli::{CliError, print};
+use crate::cli::{CliError, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,7 +99,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     }
     let dry_run = args.dry_run.dry_run;
     let asks = dry_run == DryRun::None && !args.yes;
-    if asks && (!confirm::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
+    if asks && (!say::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
         return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
     }
     let whither = cluster.connection()?.server().to_string();
@@ -116,15 +115,15 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     }
     let plan = plan::plan(archive, &standing, &own, Timestamp::now()).map_err(CliError::Failed)?;
     for note in plan.new_keyrings.iter().map(NewKeyring::note).chain(plan.notes.iter().cloned()) {
-        eprintln!("note: {note}");
+        say::tell(format_args!("note: {note}"));
     }
     for warning in &plan.warnings {
-        eprintln!("{}", super::backup::bold(&format!("warning: {warning}")));
+        say::tell_boldly(format_args!("warning: {warning}"));
     }
     if dry_run == DryRun::None {
         confirm_keyrings(&plan.new_keyrings, &args.accepted_keyrings, asks)?;
     }
-    if asks && plan.creates() > 0 && !confirm::asked(&format!("Create {} in {whither}?", plan.summary()))? {
+    if asks && plan.creates() > 0 && !say::ask(format_args!("Create {} in {whither}?", plan.summary()))? {
         return Err(CliError::Failed("nothing was written".to_owned()));
     }
     let steps = write::all(&session, plan.steps, &standing.missing_namespaces, dry_run, &own).await?;
@@ -141,7 +140,7 @@ fn confirm_keyrings(new: &[NewKeyring], accepted: &[Fingerprint], asks: bool) ->
         return Err(trust::refusal(&unconfirmed));
     }
     for keyring in unconfirmed {
-        if !confirm::asked(&trust::question(keyring))? {
+        if !say::ask(trust::question(keyring))? {
             return Err(CliError::Failed("nothing was written".to_owned()));
         }
     }
@@ -156,12 +155,12 @@ async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step]) -> Result
     let conflicts = count(|verdict| matches!(verdict, Verdict::Conflict(_)));
     let is_done = args.dry_run.dry_run == DryRun::None;
     let would = if is_done { "created" } else { "to create" };
-    eprintln!("note: {created} {would}, {there} already there, {conflicts} not restored");
+    say::tell(format_args!("note: {created} {would}, {there} already there, {conflicts} not restored"));
     let mut wrong = (conflicts > 0).then(|| format!("{conflicts} of {} objects were not restored", steps.len()));
     if is_done && args.wait {
         let found = verify::wait(session, &verify::expected(steps), args.timeout).await?;
         for line in &found.lines {
-            print(&format!("{line}\n"))?;
+            say::print_line(line)?;
         }
         if let Some(error) = found.error() {
             wrong = Some(wrong.map_or_else(|| error.clone(), |wrong| format!("{wrong}; {error}")));
@@ -188,7 +187,10 @@ fn read(files: &[PathBuf]) -> Result<Archive, CliError> {
         }
     }
     if intake.targets > 0 {
-        eprintln!("note: {} delivered Secrets are left out: they are delivered again from the records", intake.targets);
+        say::tell(format_args!(
+            "note: {} delivered Secrets are left out: they are delivered again from the records",
+            intake.targets
+        ));
     }
     Ok(intake.archive)
 }

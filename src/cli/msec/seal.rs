@@ -24,8 +24,9 @@ use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
 use super::session::{ClusterArgs, Session};
 use crate::api::keys::{GROUP, KIND};
 use crate::cli::connect::block_on;
+use crate::cli::say::Lines;
 use crate::cli::seal::{HandlingArgs, handling, sealed};
-use crate::cli::{CliError, KeyArgs, SealScope, print, value};
+use crate::cli::{CliError, KeyArgs, SealScope, say, value};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{self, Handling, PublishedKey, Scope};
 
@@ -107,7 +108,7 @@ pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliErro
     }
     let scope = args.scope.of(namespace, args.name.as_deref())?;
     let key = key(cluster, args)?;
-    print(&format!("{}\n", sealed(&key, &scope, args.handling.into(), &value::from_standard_input()?)?))
+    say::print_document(&format!("{}\n", sealed(&key, &scope, args.handling.into(), &value::from_standard_input()?)?))
 }
 
 /// The key to seal with; of the cluster only where no file is named.
@@ -170,7 +171,7 @@ pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
     match source.stream() {
         Ok(stream) => Ok(Some(stream)),
         Err(problem) if source.is_foreign(&[GROUP, KIND]) => {
-            eprintln!("note: left alone: {}", problem.in_file(&source.name));
+            say::tell(format_args!("note: left alone: {}", problem.in_file(&source.name)));
             Ok(None)
         }
         Err(problem) => Err(refusal(&source.name, &[problem])),
@@ -264,20 +265,20 @@ fn write(done: &[(&Source, Option<String>, &Vec<Job>)], stdout: bool) -> Result<
     let printed = |source: &Source| stdout || source.path.is_none();
     // Where manifests are printed, nothing else is: somebody applies what comes out.
     let to_stderr = done.iter().any(|(source, ..)| printed(source));
-    let mut said = String::new();
+    let mut said = Lines::new();
     for (source, after, jobs) in done {
         if printed(source) {
-            print(after.as_deref().unwrap_or(&source.text))?;
+            say::print_document(after.as_deref().unwrap_or(&source.text))?;
         }
         for job in *jobs {
             if let Some(remark) = &job.remark {
-                eprintln!("note: {}", remark.in_file(&source.name));
+                say::tell(format_args!("note: {}", remark.in_file(&source.name)));
             }
-            let line = format!("{}: sealed {}\n", source.name, job.called);
-            if to_stderr { eprint!("note: {line}") } else { said.push_str(&line) }
+            let line = format!("{}: sealed {}", source.name, job.called);
+            if to_stderr { say::tell(format_args!("note: {line}")) } else { said.line(line) }
         }
     }
-    print(&said)
+    said.print()
 }
 
 #[cfg(test)]

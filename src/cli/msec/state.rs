@@ -7,7 +7,6 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::table::shown;
 use crate::api::keys::{CONDITION_READY, CONDITION_STALLED};
 use crate::api::{ManagedSecret, Reason};
 
@@ -29,7 +28,7 @@ pub(super) enum State {
 pub(super) struct Why {
     /// The reason, one of [`Reason`] unless the operator is newer than this program.
     pub(super) reason: String,
-    /// The message, in one line.
+    /// The message.
     pub(super) message: String,
 }
 
@@ -43,7 +42,7 @@ impl State {
                 message: "the operator has not looked at this generation yet".to_owned(),
             });
         };
-        let why = Why { reason: ready.reason.clone(), message: shown(&ready.message) };
+        let why = Why { reason: ready.reason.clone(), message: ready.message.clone() };
         let stalled = condition(object, CONDITION_STALLED).filter(current).is_some_and(|it| it.status == "True");
         if ready.reason == Reason::Suspended.as_str() {
             // It keeps the status of Ready, which speaks of what was served before.
@@ -110,7 +109,7 @@ mod tests {
             assert!(State::of(&object(old)).to_string().starts_with("Pending: the operator has not looked"), "{old:?}");
         }
         let of_old = State::of(&object(&[("Ready", "False", "NameInUse", 2), ("Stalled", "True", "NameInUse", 1)]));
-        assert_eq!(of_old.to_string(), "NameInUse: so it is");
+        assert_eq!(of_old.to_string(), "NameInUse: so\nit is");
         assert!(matches!(of_old, State::Waiting(_)));
     }
 

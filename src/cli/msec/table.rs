@@ -10,6 +10,8 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::cli::say::visible;
+
 /// How a table is laid out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Layout {
@@ -49,13 +51,13 @@ impl Table {
 
     fn width(&self, column: usize) -> usize {
         let cells = self.rows.iter().filter_map(|row| row.get(column));
-        cells.chain(self.columns.get(column)).map(|cell| shown(cell).width()).max().unwrap_or_default()
+        cells.chain(self.columns.get(column)).map(|cell| visible(cell).width()).max().unwrap_or_default()
     }
 
     fn line(&self, cells: &[String], widths: &[usize], layout: Layout, style: impl Fn(&str) -> Style) -> String {
         let mut line = String::new();
         for (at, cell) in cells.iter().enumerate() {
-            let text = shown(cell);
+            let text = visible(cell);
             let style = if layout.coloured { style(&text) } else { Style::new() };
             line.extend([style.render().to_string(), text.clone(), style.render_reset().to_string()]);
             if at + 1 == self.columns.len() {
@@ -72,11 +74,6 @@ impl Table {
         line.push('\n');
         line
     }
-}
-
-/// A cell as one piece of a line: a description may hold line breaks, tabs or escape sequences.
-pub(super) fn shown(cell: &str) -> String {
-    cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The colour of a cell that is a condition's status.
@@ -106,7 +103,7 @@ mod tests {
         let text = table().render(Layout { aligned: true, coloured: false });
         assert_eq!(
             text,
-            "NAME        DESCRIPTION     READY\na           漢字の説明      True\nlong-name   e\u{301}té line [31m   False\n"
+            "NAME        DESCRIPTION           READY\na           漢字の説明            True\nlong-name   e\u{301}té\\nline\\u{1b}[31m   False\n"
         );
     }
 

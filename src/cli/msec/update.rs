@@ -20,13 +20,13 @@ use super::lookup::{self, Called};
 use super::output::{Format, OutputArgs};
 use super::session::{ClusterArgs, Session};
 use super::state::{condition, is_observed};
-use super::table::shown;
 use super::wait::{self, WaitArgs};
 use crate::api::keys::CONDITION_READY;
 use crate::api::types::{Generate, SealedValue};
 use crate::api::{ManagedSecret, ManagedSecretSpec};
 use crate::cli::rights::Right;
-use crate::cli::{CliError, KeyArgs, print};
+use crate::cli::say::Lines;
+use crate::cli::{CliError, KeyArgs, say};
 
 /// How often a write is tried that meets another one.
 const ATTEMPTS: usize = 5;
@@ -115,21 +115,21 @@ pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(
     if dry_run == DryRun::Client {
         let object = ManagedSecret { spec, ..before };
         let text = change::said(&name, "updated", dry_run);
-        return format.map_or_else(|| print(&text), |format| format.print(&change::as_json(&object)?));
+        return format.map_or_else(|| text.print(), |format| format.print(&change::as_json(&object)?));
     }
     let changed =
         send(&session, &before, dry_run == DryRun::Server, |spec| wanted(args, source.as_ref(), spec)).await?;
     let is_changed = changed.metadata.generation != before.metadata.generation;
     let done = if is_changed { "updated" } else { "unchanged" };
     if format.is_none() {
-        print(&change::said(&name, done, dry_run))?;
+        change::said(&name, done, dry_run).print()?;
     }
     if dry_run == DryRun::Server || !args.wait.wait {
         return show(format, &changed);
     }
     let after = wait::until_served(&session, changed, args.wait.timeout, done).await?;
     show(format, &after)?;
-    if format.is_none() && is_changed { print(&moved(&before, &after, source.is_some())) } else { Ok(()) }
+    if format.is_none() && is_changed { moved(&before, &after, source.is_some()).print() } else { Ok(()) }
 }
 
 fn show(format: Option<&Format>, object: &ManagedSecret) -> Result<(), CliError> {
@@ -141,7 +141,7 @@ async fn warn_if_taken(session: &Session, args: &UpdateArgs, object: &ManagedSec
     let Some(new) = args.new_name.as_ref().filter(|new| **new != object.spec.name) else { return Ok(()) };
     let others = lookup::all(session, &Called::Name(new.clone())).await?;
     if let Some(holders) = lookup::holders(&others) {
-        eprintln!("warning: the name {new} is in use by {holders}: the old name stays until it is free");
+        say::tell(format_args!("warning: the name {new} is in use by {holders}: the old name stays until it is free"));
     }
     Ok(())
 }
@@ -224,7 +224,7 @@ fn difference(object: &ManagedSecret, wanted: &ManagedSecretSpec) -> Result<Valu
 }
 
 /// What moved between two states of an object, a line each.
-fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> String {
+fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> Lines {
     let (old, new) = (before.status.clone().unwrap_or_default(), after.status.clone().unwrap_or_default());
     let mut lines = Vec::new();
     let mut tell = |what: &str, old: Option<String>, new: Option<String>| {
@@ -234,7 +234,7 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> St
         }
     };
     tell("name", old.name, new.name);
-    let description = |object: &ManagedSecret| object.spec.description.as_deref().map(shown);
+    let description = |object: &ManagedSecret| object.spec.description.clone();
     tell("description", description(before), description(after));
     let value_moved = old.version != new.version;
     tell("version", old.version.map(|it| it.to_string()), new.version.map(|it| it.to_string()));
@@ -245,14 +245,14 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> St
         lines.push("value: the same as before".to_owned());
     }
     if before.spec.generate.is_some() && before.spec.generate != after.spec.generate {
-        lines.extend(condition(after, CONDITION_READY).map(|ready| format!("note: {}", shown(&ready.message))));
+        lines.extend(condition(after, CONDITION_READY).map(|ready| format!("note: {}", ready.message)));
     }
     if nothing_moved {
         lines.push("nothing moved".to_owned());
     } else if !is_observed(before) {
         lines.push("note: an earlier change was not applied yet; what it changed is listed, too".to_owned());
     }
-    change::text(&lines)
+    lines.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 struct Kind {
     group: &'static str,
     version: &'static str,
-    kind: &'static str,
+    /// As manifests write it, such as `CronJob`.
+    name: &'static str,
     plural: &'static str,
     /// A field selector for those that count.
     fields: &'static str,
@@ -41,11 +42,11 @@ struct Kind {
 const fn kind(
     group: &'static str,
     version: &'static str,
-    kind: &'static str,
+    name: &'static str,
     plural: &'static str,
     ways: fn(&Value, &str) -> Ways,
 ) -> Kind {
-    Kind { group, version, kind, plural, fields: "", ways }
+    Kind { group, version, name, plural, fields: "", ways }
 }
 
 /// Every kind that is looked at. A ReplicaSet of a Deployment and a Job of a CronJob are left to their owner.
@@ -71,7 +72,7 @@ impl Kind {
     }
 
     async fn users(&self, session: &Session, secret: &str) -> Result<Vec<User>, Unknown> {
-        let gvk = GroupVersionKind::gvk(self.group, self.version, self.kind);
+        let gvk = GroupVersionKind::gvk(self.group, self.version, self.name);
         let resource = ApiResource::from_gvk_with_plural(&gvk, self.plural);
         let api = Api::<DynamicObject>::namespaced_with(session.client.clone(), &session.namespace, &resource);
         let mut params = ListParams::default().fields(self.fields).limit(PAGE);
@@ -86,7 +87,7 @@ impl Kind {
             users.extend(page.items.iter().filter_map(|object| {
                 let name = object.metadata.name.clone()?;
                 let ways = (self.ways)(&whole(object), secret);
-                (!ways.is_empty()).then(|| User { kind: self.kind.to_lowercase(), name, ways })
+                (!ways.is_empty()).then(|| User { kind: self.name.to_lowercase(), name, ways })
             }));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),

@@ -25,7 +25,7 @@ use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
 use crate::cli::error::Exit;
-use crate::cli::{CliError, print, sealing_key};
+use crate::cli::{CliError, say, sealing_key};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::{Handling, PublishedKey, Sealed};
 
@@ -164,13 +164,13 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     }
     let (findings, remarks) = check(&sources, &wanted);
     for remark in remarks.into_iter().chain(notes(&sources)) {
-        eprintln!("note: {remark}");
+        say::tell(format_args!("note: {remark}"));
     }
-    print(&match args.output {
-        Report::Text => report::text(&findings),
-        Report::Json => report::json(&findings)?,
-        Report::Sarif => report::sarif(&findings)?,
-    })?;
+    match args.output {
+        Report::Text => report::text(&findings).print(),
+        Report::Json => say::print_document(&report::json(&findings)?),
+        Report::Sarif => say::print_document(&report::sarif(&findings)?),
+    }?;
     if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
 }
 

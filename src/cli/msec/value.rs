@@ -19,8 +19,8 @@ use super::session::{ClusterArgs, Session};
 use super::state::State;
 use crate::api::ManagedSecret;
 use crate::api::types::{Delivery, TargetRef};
-use crate::cli::CliError;
 use crate::cli::rights::Right;
+use crate::cli::{CliError, say};
 
 const EXAMPLES: &str = "\
 It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \
@@ -57,7 +57,7 @@ pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(),
     let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
     let value = value_of(found, target)?;
     if let Some(note) = note(&object, target, &version) {
-        eprintln!("note: {note}");
+        say::tell(format_args!("note: {note}"));
     }
     let mut out = std::io::stdout().lock();
     out.write_all(&value)

@@ -13,8 +13,8 @@ use jiff::SignedDuration;
 use super::session::Session;
 use super::state::State;
 use crate::api::{ManagedSecret, Reason};
-use crate::cli::CliError;
 use crate::cli::rights::Right;
+use crate::cli::{CliError, say};
 
 /// Between two questions: first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -60,7 +60,7 @@ pub(super) async fn until_served(
             State::Waiting(_) => {}
         }
         if told.as_ref() != Some(&state) && std::io::stderr().is_terminal() {
-            eprintln!("waiting: {state}");
+            say::tell(format_args!("waiting: {state}"));
         }
         if !clock.pause().await {
             return Err(failed(format!("waited for {timeout:?}; the last state is {state}{}", hint(&state))));

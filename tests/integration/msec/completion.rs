@@ -71,7 +71,8 @@ async fn kubectl_offers_commands_flags_names_and_ids() {
         found.sort();
         found
     };
-    let both = [("OTHER=1".to_owned(), String::new()), ("WEATHER_API_KEY".to_owned(), "OpenWeather [31m".to_owned())];
+    let both =
+        [("OTHER=1".to_owned(), String::new()), ("WEATHER_API_KEY".to_owned(), "OpenWeather\\u{1b}[31m".to_owned())];
     let names =
         offers(&plugin, &[&["get"], &place[..], &[""]].concat(), |offered| without_flags(offered) == both).await;
     assert_eq!(names.1, ":4", "no file names");

@@ -48,7 +48,7 @@ async fn all_that_is_known_is_told_in_words() {
         ("ID", id(&object)),
         ("Object", format!("msec/db in the namespace {}", site.namespace)),
         // What a description holds does not steer the terminal.
-        ("Description", "Daten [31m".to_owned()),
+        ("Description", "Daten\\u{1b}[31m".to_owned()),
         ("State", "Served".to_owned()),
         ("Version", "1".to_owned()),
         (
@@ -125,9 +125,9 @@ async fn what_may_not_be_read_is_unknown_with_the_right_that_it_takes() {
     let ran = limited.run(&["describe", "DB", "--operator-namespace", "default"]).await;
     let text = ran.ok();
     let no = |what: &str, namespace: &str| format!("`kubectl auth can-i {what} -n {namespace}` says no");
-    let used = part(&text, "Used by");
+    let users = part(&text, "Used by");
     let check = format!("permission denied: check `kubectl auth can-i list pods -n {}`", site.namespace);
-    assert!(used.len() == 1 && used[0].starts_with("unknown: pods, ") && used[0].contains(&check), "{text}");
+    assert!(users.len() == 1 && users[0].starts_with("unknown: pods, ") && users[0].contains(&check), "{text}");
     assert!(part(&text, "Events")[0].ends_with(&no("list events", &site.namespace)), "{text}");
     let right = no("get configmaps/managed-secrets-sealing-key", "default");
     assert!(line(&text, "Source").contains(&format!("(the present one is unknown: {}", "cannot read")), "{text}");

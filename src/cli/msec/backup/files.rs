@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::msec::archive::{Archive, manifests_in};
-use crate::cli::{CliError, print};
+use crate::cli::{CliError, say};
 
 /// Where it goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,7 +43,7 @@ impl Destination {
             Ok::<_, CliError>(Zeroizing::new(format!("{}\n{}", comments.join("\n"), archive.text()?)))
         };
         match self {
-            Self::Standard => print(&whole(archive)?),
+            Self::Standard => say::print_document(&whole(archive)?),
             Self::File(path) => write_to(path, archive, &whole(archive)?),
             Self::Folder(folder) => {
                 std::fs::create_dir_all(folder).map_err(|error| cannot_write(folder, &error))?;

@@ -19,7 +19,7 @@ use crate::cli::msec::change::DryRun;
 use crate::cli::msec::progress::Progress;
 use crate::cli::msec::session::Session;
 use crate::cli::rights::Right;
-use crate::cli::{CliError, print};
+use crate::cli::{CliError, say};
 use crate::kek::secret_api::{CallError, Created, RefusalKind, SecretApi, SecretObject};
 
 /// Field manager of restored ManagedSecrets: theirs is whoever applies them next.
@@ -75,7 +75,7 @@ pub(super) async fn all(
 }
 
 fn told(what: &str, came_of_it: &str, dry_run: DryRun) -> Result<(), CliError> {
-    print(&format!("{what}: {came_of_it}{}\n", dry_run.suffix()))
+    say::print_line(format_args!("{what}: {came_of_it}{}", dry_run.suffix()))
 }
 
 /// A restore that ends early says that it can go on.

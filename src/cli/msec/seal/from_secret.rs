@@ -22,7 +22,7 @@ use crate::api::validate;
 use crate::cli::msec::manifest::files::{Source, is_standard_input};
 use crate::cli::msec::manifest::{Kind, Object, Problem, Rule, Stream};
 use crate::cli::seal::sealed;
-use crate::cli::{CliError, SealScope, print, value, yaml};
+use crate::cli::{CliError, SealScope, say, value, yaml};
 use crate::crypto::Plaintext;
 use crate::crypto::mss1::Handling;
 
@@ -77,13 +77,17 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
         object["spec"]["value"] = Value::from(sealed(&key, &scope, Handling::Deliverable, &draft.value)?);
         value::remark(&format!("{from}, key {}: the value", draft.key), &draft.value);
         if draft.one_of_several {
-            eprintln!("note: {from} has several keys: pods that mount it must mount the Secret {name}, too");
+            say::tell(format_args!(
+                "note: {from} has several keys: pods that mount it must mount the Secret {name}, too"
+            ));
         } else if !args.adopt {
-            eprintln!("note: {from}: where this Secret exists, it must be deleted first, or be taken over: --adopt");
+            say::tell(format_args!(
+                "note: {from}: where this Secret exists, it must be deleted first, or be taken over: --adopt"
+            ));
         }
         objects.push(object);
     }
-    print(&yaml::stream(&objects)?)
+    say::print_document(&yaml::stream(&objects)?)
 }
 
 /// What a draft is made of, for people who look for it in a long file.

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use super::Finding;
 use crate::cli::CliError;
 use crate::cli::msec::manifest::Rule;
+use crate::cli::say::Lines;
 
 /// A line each, in the form that editors and compilers share.
-pub(super) fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[Finding]) -> Lines {
     let line = |Finding { file, problem }: &Finding| {
-        format!("{file}:{}:{}: error: {problem}\n", problem.place.line, problem.place.column)
+        format!("{file}:{}:{}: error: {problem}", problem.place.line, problem.place.column)
     };
     findings.iter().map(line).collect()
 }

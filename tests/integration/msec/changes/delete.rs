@@ -153,7 +153,7 @@ async fn everything_that_uses_a_secret_is_named_before_it_is_deleted() {
         "managedsecret/follower (valueFrom)",
     ];
     let refused = plugin.run(&["delete", "DB"]).await;
-    let warnings: String = users.iter().map(|user| format!("warning: Secret db is used by {user}\n")).collect();
+    let warnings = users.map(|user| format!("warning: Secret db is used by {user}\n")).concat();
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.err.starts_with(&format!("{warnings}error: msec/db is not deleted")), "{refused:?}");
     let described = plugin.run(&["describe", "DB"]).await.ok();
