@@ -14,7 +14,6 @@
 pub(in crate::cli::msec) mod edit;
 pub(in crate::cli::msec) mod files;
 pub(in crate::cli::msec) mod problem;
-mod scalar;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests;
@@ -34,6 +33,7 @@ use self::tree::{Place, Shape, Tag, Tree};
 use crate::api::keys::{GROUP, KIND, VERSION};
 use crate::api::limits::SEALED_PREFIX;
 use crate::api::types::Delivery;
+use crate::cli::yaml::{characters, scalar};
 use crate::crypto::mss1::Sealed;
 
 /// Most nodes that aliases may repeat in the objects of one stream: no real manifest comes near, and a few lines can
@@ -99,6 +99,23 @@ pub(in crate::cli::msec) enum Held<'s> {
 impl<'t> Stream<'t> {
     /// Reads a stream.
     pub(in crate::cli::msec) fn read(text: &'t str) -> Result<Self, Problem> {
+        let problem =
+            |place, rule, message: &str| Problem { place, rule, field: String::new(), message: message.to_owned() };
+        // What kubectl reads differently is refused before anything is looked for: it decides where comments and documents
+        // end, and so what objects there are.
+        if let Some((at, message)) = characters::first_odd(text) {
+            return Err(problem(Place::of(text, at), Rule::Ambiguous, &message));
+        }
+        if let Some((at, message)) = characters::odd_line_end(text) {
+            return Err(problem(Place::of(text, at), Rule::Ambiguous, message));
+        }
+        if let Some(at) = characters::odd_separator(text) {
+            return Err(problem(
+                Place::of(text, at),
+                Rule::Ambiguous,
+                "must have `---` alone on its line, or before a comment",
+            ));
+        }
         let tree = Tree::parse(text).map_err(|error| {
             let (mut rule, mut message) = (Rule::Syntax, format!("not YAML: {}", error.message));
             if text.contains("{{") {
@@ -107,12 +124,25 @@ impl<'t> Stream<'t> {
             }
             Problem { place: error.place, rule, field: String::new(), message }
         })?;
-        let mut reader = Reader { tree: &tree, aliased: 0, found: Vec::new() };
+        let (parts, mut last) = (characters::parts(text), None);
+        let mut reader = Reader { tree: &tree, aliased: 0, found: Vec::new(), ambiguous: None };
         for document in tree.documents() {
+            let node = tree.node(*document);
+            let part = parts.get(node.place.line.saturating_sub(1));
+            // Of two documents that no line of `---` parts, kubectl reads the first.
+            if !node.is_empty() && last.replace(part) == Some(part) {
+                return Err(problem(
+                    node.place,
+                    Rule::Ambiguous,
+                    "must begin behind a line of `---`: kubectl does not see it",
+                ));
+            }
             reader.look(*document, None, false, 0);
         }
-        let objects = reader.found;
-        Ok(Self { text, tree, objects })
+        match reader.ambiguous {
+            Some((place, message)) => Err(problem(place, Rule::Ambiguous, message)),
+            None => Ok(Self { text, objects: reader.found, tree }),
+        }
     }
 
     /// The text with other scalars at these nodes, and not a byte else.
@@ -254,6 +284,8 @@ impl Object {
 }
 
 const VALUE: &str = "spec.value";
+const MERGED: &str = "must not be a merge key: write out what it merges";
+const TAGGED: &str = "must not have a tag: kubectl may read something else there";
 const NO_TEXT: &str = "must be a quoted string";
 const TEMPLATE: &str = "must not be a template: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, and \
                         write the sealed text here";
@@ -284,6 +316,8 @@ struct Reader<'s, 't> {
     /// Nodes that aliases have repeated so far.
     aliased: usize,
     found: Vec<Object>,
+    /// Where it could not be told what an object is, and why.
+    ambiguous: Option<(Place, &'static str)>,
 }
 
 impl Reader<'_, '_> {
@@ -294,6 +328,7 @@ impl Reader<'_, '_> {
         if depth > DEPTH_MAX || self.spend(aliased).is_none() {
             return;
         }
+        self.find_ambiguous(root);
         let (says_kind, says_version) = (self.merged_text(root, "kind"), self.merged_text(root, "apiVersion"));
         let group = says_version.as_deref().map(|version| version.split_once('/').map_or("", |(group, _)| group));
         let list = says_kind.as_deref().and_then(|kind| kind.strip_suffix("List"));
@@ -308,7 +343,13 @@ impl Reader<'_, '_> {
             return;
         }
         let says_nothing = says_kind.is_none() && says_version.is_none();
-        let Some(kind) = (if says_nothing { kind } else { kind_of(says_kind.as_deref(), group) }) else { return };
+        let Some(kind) = (if says_nothing { kind } else { kind_of(says_kind.as_deref(), group) }) else {
+            // What is merged into an object can make it another one.
+            if let Some((merge, _)) = self.tree.entry(root, MERGE) {
+                self.ambiguous.get_or_insert((self.tree.node(merge).place, MERGED));
+            }
+            return;
+        };
         let mut problems = Vec::new();
         if kind == Kind::ManagedSecret && !says_nothing {
             let version = format!("{GROUP}/{VERSION}");
@@ -322,6 +363,18 @@ impl Reader<'_, '_> {
         }
         let json = self.json(root, "", aliased, 0, &mut problems);
         self.found.push(Object { kind, json, problems, root, aliased });
+    }
+
+    /// Finds what hides from here what kubectl takes an object for: a tag at its keys, or at one of the fields that say it.
+    fn find_ambiguous(&mut self, root: NodeId) {
+        let tagged = self.tree.entries(root).iter().find_map(|(key, value)| {
+            let says = matches!(self.tree.text(*key), Some("kind" | "apiVersion" | "items"));
+            let value = self.tree.resolve(*value).0.filter(|_| says);
+            [Some(*key), value].into_iter().flatten().find(|id| self.tree.node(*id).tag == Tag::Other)
+        });
+        if let Some(id) = tagged {
+            self.ambiguous.get_or_insert((self.tree.node(id).place, TAGGED));
+        }
     }
 
     /// A text of a map, or of one that is merged into it.
@@ -364,6 +417,10 @@ impl Reader<'_, '_> {
         let node = tree.node(id);
         match &node.shape {
             Shape::Scalar(text, style) => {
+                // What spec.value holds is judged apart.
+                if node.tag == Tag::Other && path != VALUE {
+                    return report(node.place, Rule::Ambiguous, TAGGED);
+                }
                 let plain = *style == ScalarStyle::Plain && node.tag == Tag::Absent;
                 plain.then(|| scalar::meaning(text)).flatten().unwrap_or_else(|| Value::from(text.as_ref()))
             }
@@ -389,8 +446,12 @@ impl Reader<'_, '_> {
                         continue;
                     };
                     let field = join(path, name);
-                    let broken = if name == MERGE {
-                        Some((Rule::Alias, "must not be a merge key: write out what it merges"))
+                    let broken = if tree.node(*key).tag == Tag::Other {
+                        Some((Rule::Ambiguous, TAGGED))
+                    } else if tree.is_plain(*key) && scalar::meaning(name).is_some() {
+                        Some((Rule::Ambiguous, "must be in quotes, as a key: kubectl reads another one without them"))
+                    } else if name == MERGE {
+                        Some((Rule::Alias, MERGED))
                     } else if map.contains_key(name) {
                         Some((Rule::DuplicateKey, "must be given once"))
                     } else {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod diff;
+mod differential;
 mod reseal;
 
 use managed_secrets::crypto::mss1::Sealed;

@@ -35,6 +35,7 @@ rules! {
     Template = "template", "A manifest must not be a template: what it renders to can be checked and sealed.";
     Field = "field", "Every field must obey the API's rules.";
     UnknownField = "unknown-field", "Every field must be one that the API knows: the server drops others silently.";
+    Ambiguous = "ambiguous", "A file must mean one thing: what kubectl, by YAML 1.1, reads differently is refused.";
     DuplicateKey = "duplicate-key", "A key must be given once in a map.";
     Alias = "alias", "A value must stand in its object: anchors, aliases and merge keys would put it elsewhere, too.";
     NoText = "no-text", "A value must be a quoted string: YAML reads unquoted numbers and words such as `yes` as no text.";

@@ -105,7 +105,7 @@ fn json_and_flow_style_and_lists_are_read() {
 
     let typed = "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecretList\nitems:\n- metadata: {name: a}\n  spec: {name: A, value: x}\n";
     assert_eq!(sealed(typed), typed.replace("value: x", &format!("value: {}", GENUINE.trim_end())));
-    let others = "apiVersion: example.com/v1\nkind: Secret\nspec: {value: x}\n---\nkind: ConfigMap\napiVersion: v1\ndata: {value: x}\n--- text\n---\n";
+    let others = "apiVersion: example.com/v1\nkind: Secret\nspec: {value: x}\n---\nkind: ConfigMap\napiVersion: v1\ndata: {value: x}\n---\ntext\n---\n";
     assert!(Stream::read(others).unwrap().objects.is_empty());
 }
 
@@ -196,6 +196,49 @@ fn what_is_also_something_elses_is_a_problem_with_its_place() {
 }
 
 #[test]
+fn what_kubectl_reads_differently_is_refused_with_its_place() {
+    let secret = "kind: Secret\napiVersion: v1\nstringData: {a: b}\n";
+    let ours = "kind: ManagedSecret\napiVersion: managedsecrets.dev/v1alpha1\n";
+    for (text, says) in [
+        (format!("# a\u{2028}{secret}"), "f:1:4: must not contain U+2028, which kubectl takes for a line break"),
+        (format!("a: b\n\u{feff}{secret}"), "f:2:1: must not contain U+FEFF"),
+        (format!("a: b\n--- {{kind: Secret}}\n{secret}"), "f:2:1: must have `---` alone on its line"),
+        (format!("a: b\n...\n{secret}"), "f:3:1: must begin behind a line of `---`"),
+        (format!("a: b\r---\r{secret}"), "must begin behind a line of `---`"),
+        ("kind: !!binary U2VjcmV0\napiVersion: v1\n".to_owned(), "f:1:16: must not have a tag"),
+        ("!!binary a2luZA==: Secret\n".to_owned(), "must not have a tag"),
+        (format!("kind: List\nitems: !!seq\n- {}", secret.replace('\n', "\n  ")), "must not have a tag"),
+        ("x: &x {kind: Secret}\nkind: ConfigMap\n<<: *x\n".to_owned(), "f:3:1: must not be a merge key"),
+        ("x: &x {kind: Secret}\n<<: [*x]\n".to_owned(), "f:2:1: must not be a merge key"),
+        (format!("{ours}spec: {{value: x}}\r\r\n"), "must end its lines in LF or CR LF"),
+        (format!("{ours}spec:\n  value: |+\n    x\n  "), "f:6:3: must end in a line break"),
+    ] {
+        let problem = Stream::read(&text).err().unwrap_or_else(|| panic!("{text:?} is read"));
+        assert!(problem.in_file("f").contains(says), "{text:?}: {}", problem.in_file("f"));
+    }
+    for (rest, says) in [
+        ("metadata:\n  labels:\n    on: x\n", "f:5:5: metadata.labels.on: must be in quotes, as a key"),
+        ("metadata:\n  labels: {1.10: x}\n", "metadata.labels.1.10: must be in quotes, as a key"),
+        ("metadata:\n  labels: {0x1F: x}\n", "metadata.labels.0x1F: must be in quotes, as a key"),
+        ("metadata:\n  labels: {!!binary YQ==: x}\n", "must not have a tag"),
+        ("metadata:\n  labels: {a: !!int '1'}\n", "metadata.labels.a: must not have a tag"),
+    ] {
+        let text = format!("{ours}{rest}");
+        let stream = Stream::read(&text).unwrap();
+        let said: Vec<_> = stream.objects[0].problems.iter().map(|problem| problem.in_file("f")).collect();
+        assert!(said.len() == 1 && said[0].contains(says), "{rest:?}: {said:?}");
+    }
+    // What both read alike is read.
+    for text in [
+        format!("\u{feff}--- # a\n{secret}---\n# nothing\n---\t\n{ours}"),
+        format!("{secret}...\n---\n{ours}"),
+        format!("x: &x {{a: b}}\ny: {{<<: *x, on: !local z}}\n---\n{secret}--- #\r\n{ours}"),
+    ] {
+        assert_eq!(Stream::read(&text).map(|stream| stream.objects.len()).ok(), Some(2), "{text:?}");
+    }
+}
+
+#[test]
 fn null_is_no_value_and_sealed_text_may_be_shared() {
     let genuine = GENUINE.trim_end();
     for (value, sealed) in [(" ", false), (" ~", false), (" null", false), (&*format!(" &a {genuine}"), true)] {
@@ -271,13 +314,23 @@ enum Style {
 
 fn written(value: &str, style: Style) -> String {
     match style {
-        Style::Single if value.chars().all(|c| !c.is_control()) => format!(" '{}'", value.replace('\'', "''")),
-        Style::Literal if value.chars().all(|c| !c.is_control()) && !value.starts_with('\u{feff}') => {
+        Style::Single if !value.chars().any(is_escaped) => format!(" '{}'", value.replace('\'', "''")),
+        Style::Literal if !value.chars().any(is_escaped) => {
             format!(" |2- # c: |\n    {value}")
         }
         // JSON's escapes are YAML's.
-        _ => format!(" {}", Value::from(value)),
+        _ => format!(" {}", escaped(&Value::from(value).to_string())),
     }
+}
+
+/// What needs an escape in YAML that JSON takes as it is, and control characters.
+fn is_escaped(character: char) -> bool {
+    characters::is_odd(character) || character.is_control()
+}
+
+fn escaped(json: &str) -> String {
+    let escape = |c: char| if characters::is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escape).collect()
 }
 
 fn value() -> impl Strategy<Value = String> {
@@ -298,10 +351,10 @@ proptest! {
         documents in prop::collection::vec((value(), style(), any::<bool>()), 1..8), crlf in any::<bool>()
     ) {
         let object = |(value, style, json): &(String, Style, bool)| if *json {
-            serde_json::json!({
+            escaped(&serde_json::json!({
                 "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
                 "metadata": {"name": "a", "labels": {"value": value}}, "spec": {"value": value, "name": "A"},
-            }).to_string() + "\n"
+            }).to_string()) + "\n"
         } else {
             manifest(&written(value, *style))
         };

@@ -22,6 +22,15 @@ pub(in crate::cli::msec) struct Place {
     pub(in crate::cli::msec) column: usize,
 }
 
+impl Place {
+    /// The place of a byte of a text.
+    pub(super) fn of(text: &str, at: usize) -> Self {
+        let before = text.get(..at).unwrap_or_default();
+        let line = before.rfind('\n').map_or(0, |end| end + 1);
+        Self { line: before.matches('\n').count() + 1, column: before[line..].chars().count() + 1 }
+    }
+}
+
 /// One node.
 #[derive(Clone, PartialEq)]
 pub(in crate::cli::msec) struct Node<'t> {
@@ -37,6 +46,13 @@ pub(in crate::cli::msec) struct Node<'t> {
     pub(super) bytes: Range<usize>,
     /// Where what stands before it ends.
     pub(super) before: usize,
+}
+
+impl Node<'_> {
+    /// Whether nothing is written there.
+    pub(in crate::cli::msec) fn is_empty(&self) -> bool {
+        matches!(&self.shape, Shape::Scalar(text, ScalarStyle::Plain) if text.is_empty())
+    }
 }
 
 /// What a tag says of a node.
@@ -146,6 +162,12 @@ impl<'t> Tree<'t> {
     /// Key and value of a map's entry; of repeated keys the last one counts, as for kubectl.
     pub(in crate::cli::msec) fn entry(&self, map: NodeId, key: &str) -> Option<(NodeId, NodeId)> {
         self.entries(map).iter().rev().find(|(id, _)| self.text(*id) == Some(key)).copied()
+    }
+
+    /// Whether a scalar stands there without quotes and without a tag.
+    pub(in crate::cli::msec) fn is_plain(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        matches!(node.shape, Shape::Scalar(_, ScalarStyle::Plain)) && node.tag == Tag::Absent
     }
 
     /// The text of a scalar.
