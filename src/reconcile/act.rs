@@ -20,7 +20,7 @@ use super::{
     decide::{self, Bytes, Finish, Read, RecordWrite, Slot, Step, TargetWrite, Why, Write},
     events::Events,
     failure::Failure,
-    index::{Index, Key},
+    index::{Index, Key, Sent},
     record::{Credence, RecordMeta, Source},
     view::{LiveSecret, Own, SecretView},
     world::{Holds, Incoming, Known, Opened, Problem, Refused, Unopened, World},
@@ -112,13 +112,12 @@ impl Actor<'_> {
     }
 
     async fn read_secret(&self, world: &mut World, name: &str) -> Result<(), Failure> {
+        let call = self.call(world, name);
         let live = self.cluster.secret(name).await?;
         debug!(secret = name, found = live.is_some(), "read live");
-        if let Some(live) = live.as_ref().filter(|live| live.view.is_watched()) {
-            let mut concerned = self.index().put_secret(&world.own.namespace, live.view.clone(), None);
-            concerned.retain(|key| key.name != world.own.name);
-            (self.wake)(concerned);
-        }
+        let labelled = live.as_ref().map(|live| &live.view).filter(|view| view.is_watched()).cloned();
+        let concerned = call.answered(|index, sent| index.learn(&world.own.namespace, name, labelled, sent));
+        self.wake_others(world, concerned);
         let place = (world.own.namespace.clone(), world.own.name.clone());
         world.learn(name, live, self.keyring, |meta, commitment, live| {
             open(self.keyring, &place, meta, commitment, live)
@@ -198,6 +197,7 @@ impl Actor<'_> {
         let name = write.meta.object_name();
         // A record that only the cache shows may have been immutable before.
         let mutable = world.present(&name).is_none_or(|seen| seen.live && !seen.view.immutable);
+        let call = self.call(world, &name);
         let live = match self.cluster.apply_secret(&name, &write.slot, body).await {
             Ok(live) => live,
             Err(failure) => return stopped(world, &name, Part::Record, failure),
@@ -213,7 +213,7 @@ impl Actor<'_> {
         };
         let part = if write.slot == Slot::Free { Part::NewRecord } else { Part::Record };
         if let Some(field) = intent.changed_in(&live) {
-            self.altered(world, Altered { secret: name, part, field }, live.view);
+            self.altered(world, Altered { secret: name, part, field }, call, live.view);
             return Ok(());
         }
         info!(record = name, ?why, version = write.meta.version, bytes = ?write.bytes, "record written");
@@ -230,7 +230,7 @@ impl Actor<'_> {
         world.record_confirmed = Some(live.view.uid.clone());
         world.record_written = Some((live.view.resource_version.clone(), why));
         world.repaired |= why == Why::OutOfStep;
-        self.written(world, live.view);
+        self.written(world, call, live.view);
         Ok(())
     }
 
@@ -297,6 +297,7 @@ impl Actor<'_> {
             Some(found) => self.leave(&write.name, &write.slot, found).await?,
             None => write.slot.clone(),
         };
+        let call = self.call(world, &write.name);
         let (live, changed) = match self.cluster.apply_secret(&write.name, &slot, body).await {
             Ok(live) => {
                 let changed = intent.changed_in(&live);
@@ -333,7 +334,7 @@ impl Actor<'_> {
         }
         if let Some(field) = changed {
             let altered = Altered { secret: write.name.clone(), part: Part::Target, field };
-            self.altered(world, altered, live.view);
+            self.altered(world, altered, call, live.view);
             return Ok(());
         }
         if why == Why::Drift && moved {
@@ -343,7 +344,7 @@ impl Actor<'_> {
         }
         // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
         world.repaired |= why == Why::Drift;
-        self.written(world, live.view);
+        self.written(world, call, live.view);
         Ok(())
     }
 
@@ -368,7 +369,8 @@ impl Actor<'_> {
             released => released?,
         };
         info!(secret = name, "adopted target released");
-        self.index().remove_secret(&world.own.namespace, &live.view);
+        let concerned = self.index().remove_secret(&world.own.namespace, &live.view);
+        self.wake_others(world, concerned);
         let credence = Credence::for_object(&live.view, &world.own, self.keyring);
         world.put(live.view, credence);
         Ok(())
@@ -389,7 +391,8 @@ impl Actor<'_> {
         self.cluster.delete_secret(name, slot).await?;
         info!(secret = name, ?why, "Secret deleted");
         if let Some(seen) = world.present(name) {
-            self.index().bury(&world.own.namespace, &seen.view.clone());
+            let concerned = self.index().bury(&world.own.namespace, &seen.view);
+            self.wake_others(world, concerned);
         }
         world.secrets.insert(name.to_owned(), Known::Absent);
         Ok(())
@@ -397,6 +400,7 @@ impl Actor<'_> {
 
     async fn write_status(&self, world: &mut World, status: &ManagedSecretStatus) -> Result<(), Failure> {
         let before = world.own.status.clone();
+        let call = self.call(world, &world.own.name);
         let own = match self.cluster.write_status(&world.own, status).await {
             Ok(own) => own,
             Err(Failure::Absent) => {
@@ -406,9 +410,8 @@ impl Actor<'_> {
             Err(failure) => return Err(failure),
         };
         self.say_status(&own, &before);
-        let mut concerned = self.index().put_object(own.clone());
-        concerned.retain(|key| key.name != own.name);
-        (self.wake)(concerned);
+        let concerned = call.answered(|index, sent| index.put_described(own.clone(), sent));
+        self.wake_others(world, concerned);
         // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
         // be written again and again.
         world.own = Own { status: status.clone(), ..own };
@@ -478,22 +481,68 @@ impl Actor<'_> {
     }
 
     /// A write came back other than it was sent.
-    fn altered(&self, world: &mut World, altered: Altered, view: SecretView) {
+    fn altered(&self, world: &mut World, altered: Altered, call: Call<'_>, view: SecretView) {
         let Altered { secret, field, .. } = &altered;
         warn!(secret, field = field.path(), "admission control of others changes what is written");
         world.altered = Some(altered);
         world.repaired = true;
-        self.written(world, view);
+        self.written(world, call, view);
     }
 
-    fn written(&self, world: &mut World, view: SecretView) {
-        self.index().put_secret(&world.own.namespace, view.clone(), Some(Instant::now()));
+    fn written(&self, world: &mut World, call: Call<'_>, view: SecretView) {
+        let put = |index: &mut Index, sent: &Sent| {
+            index.put_written(&world.own.namespace, view.clone(), sent, Instant::now())
+        };
+        let concerned = call.answered(put);
+        self.wake_others(world, concerned);
         let credence = Credence::for_object(&view, &world.own, self.keyring);
         world.put(view, credence);
     }
 
+    /// Has those looked at whom it concerns what this pass did or found: but for its own object, which knows.
+    fn wake_others(&self, world: &World, mut concerned: Vec<Key>) {
+        concerned.retain(|key| key.name != world.own.name);
+        (self.wake)(concerned);
+    }
+
+    /// Announces a call to the index, about the Secret or ManagedSecret `name`.
+    fn call(&self, world: &World, name: &str) -> Call<'_> {
+        let sent = self.index().send(&world.own.namespace, name);
+        Call { index: self.index, sent: Some(sent) }
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(self.index)
+    }
+}
+
+fn locked(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A call that is on its way, and whose answer goes into the index. Given up where it is dropped: at an error, or with the
+/// pass at its deadline.
+struct Call<'a> {
+    index: &'a Mutex<Index>,
+    sent: Option<Sent>,
+}
+
+impl Call<'_> {
+    /// Puts the answer in.
+    fn answered(mut self, put: impl FnOnce(&mut Index, &Sent) -> Vec<Key>) -> Vec<Key> {
+        let Some(sent) = self.sent.take() else { return Vec::new() };
+        let mut index = locked(self.index);
+        let concerned = put(&mut index, &sent);
+        index.answered(sent);
+        concerned
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            locked(self.index).answered(sent);
+        }
     }
 }
 

@@ -374,6 +374,18 @@ fn confirmed(world: &World, record: &Seen) -> Result<(), Step> {
     }
 }
 
+/// Before an object waits for something that only the caches show, a live read tells whether it is there: for the end of a
+/// Secret each time, and once for what is held by no ManagedSecret that exists.
+pub(super) fn looked_at(world: &World, seen: &Seen, reason: Reason) -> Result<(), Step> {
+    let lives = |uid: &String| world.peers.living.contains(uid);
+    let held = seen.record().is_some_and(|meta| lives(&meta.uid)) || seen.view.owners.iter().any(|it| lives(&it.uid));
+    if seen.live || (reason != Reason::WaitingForDeletion && (held || world.says(reason))) {
+        Ok(())
+    } else {
+        Err(Step::Read(Read::Secret(seen.view.name.clone())))
+    }
+}
+
 /// Why the target has to be written, or nothing if it is known to be as it should be.
 fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetWrite) -> Option<Why> {
     let own = &world.own;
@@ -483,6 +495,8 @@ fn shown_by_no_watch(reason: Reason) -> bool {
             | Reason::TargetInUse
             | Reason::WaitingForDeletion
             | Reason::RecordTampered
+            // A record that was restored without its labels, or another Secret in its place.
+            | Reason::RecordLost
             | Reason::SeedUnknown
             | Reason::SealedWithUnknownKey
     )

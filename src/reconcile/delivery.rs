@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::recordless::Marks;
 use super::{
     conditions::{READY, Verdict},
-    decide::{Read, Slot, Step, TargetWrite},
+    decide::{Read, Slot, Step, TargetWrite, looked_at},
     record::Delivered,
     view::{SecretView, Shape},
     world::{Known, Problem, Seen, World},
@@ -218,6 +218,7 @@ pub fn decide<'w>(
     };
     let keep = |action| Delivery::new(kept, action);
     if view.deleting && related != Relation::Dying {
+        looked_at(world, seen, Reason::WaitingForDeletion)?;
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
     }
@@ -231,10 +232,12 @@ pub fn decide<'w>(
     let adopted = || Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() };
     Ok(match related {
         Relation::Dying => {
+            looked_at(world, seen, Reason::WaitingForDeletion)?;
             let message = format!("target Secret {name} belonged to a deleted ManagedSecret and is being collected");
             keep(Action::Blocked(Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))))
         }
         Relation::OfAnother(holder) => {
+            looked_at(world, seen, Reason::TargetInUse)?;
             let message = format!(
                 "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there{}",
                 if view.owners.is_empty() { COPIED } else { "" }

@@ -459,9 +459,24 @@ impl Reconciler for Operator {
             self.rejected().remove(&key);
             return Next::Done;
         };
+        // Also where the pass is dropped at its deadline, or panics: the turn must not be lost.
+        let _over = PassOn { shared: &self.shared, key: &key };
         let generation = snapshot.own.generation;
         let span = info_span!("reconcile", namespace = key.namespace, name = key.name, generation);
         self.pass(&key, snapshot).instrument(span).await
+    }
+}
+
+/// Hands on, when it is dropped, the turn that an object has to take a name (see [`index`](super::index)).
+struct PassOn<'a> {
+    shared: &'a Shared,
+    key: &'a Key,
+}
+
+impl Drop for PassOn<'_> {
+    fn drop(&mut self) {
+        let next = self.shared.index().pass_on(self.key);
+        self.shared.wake(next);
     }
 }
 

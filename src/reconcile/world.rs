@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     altered::Altered,
@@ -350,6 +351,16 @@ impl World {
     #[must_use]
     pub fn type_of<'a>(&'a self, view: &'a SecretView) -> Option<&'a str> {
         view.type_.as_deref().or_else(|| self.types.get(&view.uid).map(String::as_str))
+    }
+
+    /// Whether the status says this reason already, of this generation.
+    #[must_use]
+    pub fn says(&self, reason: Reason) -> bool {
+        let ready = |condition: &&Condition| condition.type_ == keys::CONDITION_READY;
+        let ready = self.own.status.conditions.iter().flatten().find(ready);
+        ready.is_some_and(|ready| {
+            ready.reason == reason.as_str() && ready.observed_generation == Some(self.own.generation)
+        })
     }
 
     /// The opened value of a record with this commitment.

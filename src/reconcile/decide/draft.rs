@@ -11,7 +11,7 @@ use super::{
     },
     Bytes, Finish, Read, RecordWrite, Slot, Step, Why,
     claim::{Claim, claim},
-    incoming, report, wanted_source,
+    incoming, looked_at, report, wanted_source,
 };
 use crate::{
     api::{Reason, names::record_name, types::DeletionPolicy},
@@ -131,9 +131,9 @@ enum Place<'w> {
     Taken(Verdict),
 }
 
-fn place<'w>(world: &'w World, name: &str) -> Place<'w> {
+fn place<'w>(world: &'w World, name: &str) -> Result<Place<'w>, Step> {
     let object = record_name(name);
-    match world.secret(&object) {
+    Ok(match world.secret(&object) {
         Known::Unseen | Known::Absent => match &world.peers.reserved_for {
             Some(peer) if name == world.own.spec.name => Place::Taken(Verdict::Waiting(Problem::new(
                 Reason::NameInUse,
@@ -142,27 +142,36 @@ fn place<'w>(world: &'w World, name: &str) -> Place<'w> {
             _ => Place::Free,
         },
         Known::Present(seen) => match claim(world, seen) {
-            Claim::Ours | Claim::Restored | Claim::TakeOver if seen.view.deleting => Place::Taken(dying(&object)),
+            Claim::Ours | Claim::Restored | Claim::TakeOver if seen.view.deleting => {
+                looked_at(world, seen, Reason::WaitingForDeletion)?;
+                Place::Taken(dying(&object))
+            }
             Claim::Ours | Claim::Restored => Place::Ours(seen),
             Claim::TakeOver => Place::TakeOver(seen),
-            Claim::Dying => Place::Taken(dying(&object)),
+            Claim::Dying => {
+                looked_at(world, seen, Reason::WaitingForDeletion)?;
+                Place::Taken(dying(&object))
+            }
             Claim::Refused(problem) => Place::Taken(Verdict::Person(problem)),
-            Claim::Foreign(problem) => Place::Taken(match seen.record() {
-                Some(meta) if meta.name != name => Verdict::Person(Problem::new(
-                    Reason::NameCollision,
-                    format!("the names {name} and {} have the same hash: choose another spec.name", meta.name),
-                )),
-                _ if world.peers.cycle => Verdict::Waiting(Problem::new(
-                    problem.reason,
-                    format!(
-                        "{}, which waits for the name that this one holds: rename one of them to a free name first",
-                        problem.message
-                    ),
-                )),
-                _ => Verdict::Waiting(problem),
-            }),
+            Claim::Foreign(problem) => {
+                looked_at(world, seen, problem.reason)?;
+                Place::Taken(match seen.record() {
+                    Some(meta) if meta.name != name => Verdict::Person(Problem::new(
+                        Reason::NameCollision,
+                        format!("the names {name} and {} have the same hash: choose another spec.name", meta.name),
+                    )),
+                    _ if world.peers.cycle => Verdict::Waiting(Problem::new(
+                        problem.reason,
+                        format!(
+                            "{}, which waits for the name that this one holds: rename one of them to a free name first",
+                            problem.message
+                        ),
+                    )),
+                    _ => Verdict::Waiting(problem),
+                })
+            }
         },
-    }
+    })
 }
 
 fn dying(object: &str) -> Verdict {
@@ -204,11 +213,11 @@ pub(super) fn draft(world: &World) -> Result<Outcome<'_>, Step> {
             Known::Absent => {}
         }
     }
-    match place(world, &own.spec.name) {
+    match place(world, &own.spec.name)? {
         Place::TakeOver(base) | Place::Ours(base) => going_on(world, base, Vec::new()),
         Place::Taken(verdict) => match &own.status.name {
             // A rename that waits, and the record was lost meanwhile: rebuild it under the name in force.
-            Some(name) if own.status.id.is_some() && *name != own.spec.name => match place(world, name) {
+            Some(name) if own.status.id.is_some() && *name != own.spec.name => match place(world, name)? {
                 Place::Free => rebuilt(world, name, Some(verdict)),
                 _ => Ok(Outcome::Stuck(verdict)),
             },
@@ -367,7 +376,7 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         return Ok(Outcome::Stuck(Verdict::Person(Problem::new(Reason::RecordRolledBack, message))));
     }
     let mut troubles = Vec::new();
-    let (name, slot) = name_and_slot(world, base, before, &mut troubles);
+    let (name, slot) = name_and_slot(world, base, before, &mut troubles)?;
     let later = source_held(world, before)?;
     let followed = match later {
         Some(_) => Ok((before.source.clone(), Bytes::Keep)),
@@ -437,12 +446,17 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
 }
 
 /// The name in force after this pass, and where its record is written.
-fn name_and_slot(world: &World, base: &Seen, before: &RecordMeta, troubles: &mut Vec<Verdict>) -> (String, Slot) {
+fn name_and_slot(
+    world: &World,
+    base: &Seen,
+    before: &RecordMeta,
+    troubles: &mut Vec<Verdict>,
+) -> Result<(String, Slot), Step> {
     let wanted = &world.own.spec.name;
     if *wanted == before.name {
-        return (wanted.clone(), Slot::over(&base.view));
+        return Ok((wanted.clone(), Slot::over(&base.view)));
     }
-    match place(world, wanted) {
+    Ok(match place(world, wanted)? {
         Place::Free => (wanted.clone(), Slot::Free),
         Place::Ours(older) => (wanted.clone(), Slot::over(&older.view)),
         // A retained record of this name under another id is not this secret.
@@ -458,7 +472,7 @@ fn name_and_slot(world: &World, base: &Seen, before: &RecordMeta, troubles: &mut
             troubles.push(verdict);
             (before.name.clone(), Slot::over(&base.view))
         }
-    }
+    })
 }
 
 /// How long a source that has moved is not followed, because it gave a new value a moment ago.

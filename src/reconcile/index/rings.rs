@@ -56,6 +56,6 @@ impl Site {
         }
         // A Secret that exists and is not ours is nobody's target. One that does not exist yet will be somebody's.
         let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
-        self.by_secret.get(&reference.name).filter(|_| absent)?.iter().find_map(delivers)
+        if absent { self.wanting(&reference.name).find_map(delivers) } else { None }
     }
 }

@@ -51,7 +51,7 @@ fn peers(index: &Index, name: &str) -> Peers {
 }
 
 #[test]
-fn a_circle_that_closes_or_opens_wakes_everyone_in_it() {
+fn a_circle_that_closes_or_opens_wakes_all_in_it() {
     // a waits for b, b for c; d has nothing to do with them.
     let mut index = index(&["B", "C", "C", "D"]);
     assert!(!peers(&index, "a").cycle);
@@ -64,16 +64,22 @@ fn a_circle_that_closes_or_opens_wakes_everyone_in_it() {
 }
 
 #[test]
-fn a_record_that_this_process_wrote_wakes_those_who_wait_for_its_name() {
+fn who_waits_for_a_name_is_woken_when_it_changes_its_holder_and_not_when_the_holder_changes() {
     let mut index = index(&["A"]);
     index.put_object(own("waiter", 1, "A", "W"));
     let written = record("A", "a", 2);
     assert!(index.put_secret(NAMESPACE, written.clone(), Some(Instant::now())).is_empty());
     // The watch shows it, once and again.
-    assert_eq!(names(index.put_secret(NAMESPACE, written.clone(), None)), ["waiter"]);
+    assert!(index.put_secret(NAMESPACE, written.clone(), None).is_empty());
     assert!(index.put_secret(NAMESPACE, written, None).is_empty());
-    // What somebody else wrote concerns its owner, too.
-    assert_eq!(names(index.put_secret(NAMESPACE, record("A", "a", 3), None)), ["a", "waiter"]);
+    // What another wrote concerns its owner.
+    assert_eq!(names(index.put_secret(NAMESPACE, record("A", "a", 3), None)), ["a"]);
+    // Another owner, or its deletion, concerns those that wait.
+    assert_eq!(names(index.put_secret(NAMESPACE, record("A", "b", 4), None)), ["a", "waiter"]);
+    let mut going = record("A", "b", 5);
+    going.deleting = true;
+    assert_eq!(names(index.put_secret(NAMESPACE, going, None)), ["waiter"], "one at a time");
+    assert_eq!(names(index.pass_on(&Key { namespace: NAMESPACE.to_owned(), name: "waiter".to_owned() })), ["a"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The line between one pass and the API server: counts requests, breaks where it is told to, and lets something happen
-//! just before a request arrives.
+//! just before a request arrives, or while its answer is on its way.
 
 use std::{
     convert::Infallible,
@@ -31,11 +31,20 @@ pub(super) enum Fault {
     Error,
 }
 
+/// When something happens, as seen from a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum When {
+    /// Just before it arrives.
+    Before,
+    /// After it was carried out, before its answer arrives.
+    After,
+}
+
 /// What happens on a line, by the number of the request in the pass.
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) fault: Option<(usize, Fault)>,
-    pub(super) meanwhile: Option<(usize, BoxFuture<'static, ()>)>,
+    pub(super) meanwhile: Option<(usize, When, BoxFuture<'static, ()>)>,
 }
 
 #[derive(Default)]
@@ -71,7 +80,7 @@ impl Line {
 
     /// What never came to its turn, for the pass made fewer requests.
     pub(super) fn rest(&self) -> Option<BoxFuture<'static, ()>> {
-        self.state().plan.meanwhile.take().map(|(_, run)| run)
+        self.state().plan.meanwhile.take().map(|(_, _, run)| run)
     }
 
     /// A client whose requests go over this line, for the ManagedSecret `about`.
@@ -99,13 +108,18 @@ impl Line {
             }
             let number = state.requests;
             state.requests += 1;
-            let due = state.plan.meanwhile.as_ref().is_some_and(|(at, _)| *at == number);
+            let due = state.plan.meanwhile.as_ref().is_some_and(|(at, ..)| *at == number);
             let meanwhile = if due { state.plan.meanwhile.take() } else { None };
             (state.plan.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault), meanwhile)
         };
-        if let Some((_, run)) = meanwhile {
-            run.await;
-        }
+        let late = match meanwhile {
+            Some((_, When::Before, run)) => {
+                run.await;
+                None
+            }
+            Some((_, When::After, run)) => Some(run),
+            None => None,
+        };
         let answer = match fault {
             Some(Fault::DieBefore) => {
                 self.state().dead = true;
@@ -130,6 +144,9 @@ impl Line {
                 answer
             }
         };
+        if let Some(late) = late {
+            late.await;
+        }
         match fault {
             Some(Fault::DieAfter) => {
                 self.state().dead = true;

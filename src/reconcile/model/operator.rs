@@ -203,6 +203,16 @@ impl Operator {
         locked(&self.index).snapshot(&key, Instant::now())?.own.status.id
     }
 
+    /// The cache is what the server holds, once all was heard.
+    pub(super) fn shows_what_is_stored(&self) -> Result<(), String> {
+        let server = locked(&self.server);
+        let objects = server.objects.values().map(|object| (object.name.clone(), object.revision.to_string()));
+        let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
+        let labelled = labelled.map(|secret| (secret.name.clone(), secret.revision.to_string()));
+        let (shown, stored) = (locked(&self.index).contents(), [objects.collect(), labelled.collect()]);
+        if shown == stored { Ok(()) } else { Err(format!("the cache shows {shown:?}, and there is {stored:?}")) }
+    }
+
     /// Nobody waits.
     pub(super) fn is_idle(&self) -> bool {
         locked(&self.state).queue.is_empty()
@@ -231,6 +241,8 @@ impl Operator {
         let wake = |keys: Vec<Key>| locked(&self.state).queue.extend(keys.into_iter().map(|key| key.name));
         let actor = Actor { cluster, keyring: &self.keyring, index: &self.index, events: &self.events, wake: &wake };
         let end = actor.pass(&mut world).await;
+        let next = locked(&self.index).pass_on(&key);
+        locked(&self.state).queue.extend(next.into_iter().map(|key| key.name));
         if let Some(rest) = line.rest() {
             rest.await;
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
-    line::Plan,
+    line::{Plan, When},
     operator::Operator,
     oracle::Oracle,
     rest,
@@ -136,7 +136,10 @@ impl Play {
             Work::ListAgain => operator.list_again(),
             Work::Restart => operator.restart(),
             Work::Pass { object, late, fault, meanwhile } => {
-                let meanwhile = meanwhile.as_ref().map(|(at, meanwhile)| (*at, self.meanwhile(which, meanwhile)));
+                let meanwhile = meanwhile.as_ref().map(|(at, meanwhile)| {
+                    let when = if matches!(**meanwhile, Meanwhile::Shown(_)) { When::After } else { When::Before };
+                    (*at, when, self.meanwhile(which, meanwhile))
+                });
                 let plan = Plan { fault: *fault, meanwhile };
                 if self.attentive {
                     operator.catch_up();
@@ -159,6 +162,11 @@ impl Play {
         async move {
             match meanwhile {
                 Meanwhile::Event(event) => play.event(&event),
+                Meanwhile::Shown(event) => {
+                    play.event(&event);
+                    play.server().collect();
+                    play.operators[which].catch_up();
+                }
                 Meanwhile::Other { .. } if play.attentive => {}
                 Meanwhile::Other { object, fresh, fault } => {
                     let other = &play.operators[1 - which];
@@ -275,6 +283,9 @@ impl Play {
             self.operators.iter().for_each(|operator| operator.ring());
         }
         self.work_off().await?;
+        for operator in &self.operators {
+            operator.shows_what_is_stored()?;
+        }
         // Looked at all over again, nothing is written.
         for restart in [false, true] {
             for operator in &self.operators {

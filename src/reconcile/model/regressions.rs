@@ -374,3 +374,35 @@ fn a_ring_of_values_comes_to_rest_and_goes_on_when_it_is_broken() {
         assert_eq!(reasons(), ["Served"; 3], "{}", play.story());
     });
 }
+
+/// The answer to a live read, or to a write, came after the watch had shown the deletion: what it said stayed in the cache
+/// for good, and an object of that name waited for a deletion that was over.
+#[test]
+fn an_answer_that_comes_after_the_deletion_leaves_no_ghost() {
+    use super::{server::Deletion, steps::Event};
+    for at in 0..4 {
+        // Its record or target, deleted by hand, while each of the calls of a pass is on its way.
+        for which in 0..2 {
+            ends_well(&[
+                event(Apply(0, vec![])),
+                first(meanwhile(0, at, Meanwhile::Shown(Event::Meddle(which, Delete)))),
+            ]);
+            ends_well(&[
+                event(Apply(0, vec![])),
+                first(Settle),
+                event(Meddle(0, AddKey)),
+                first(CatchUp),
+                first(meanwhile(0, at, Meanwhile::Shown(Event::Meddle(which, Delete)))),
+            ]);
+        }
+        // All of it goes, and is made again, as with a namespace.
+        ends_well(&[
+            event(Apply(0, vec![])),
+            first(Settle),
+            event(Apply(0, vec![super::steps::Edit::Description(1)])),
+            first(CatchUp),
+            first(meanwhile(0, at, Meanwhile::Shown(Event::DeleteObject(0, Deletion::Background)))),
+            event(Apply(0, vec![])),
+        ]);
+    }
+}

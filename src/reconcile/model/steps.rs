@@ -100,6 +100,8 @@ pub(super) enum Work {
 #[derive(Clone, Debug)]
 pub(super) enum Meanwhile {
     Event(Event),
+    /// The request has been carried out; then this happens, and the watches show it before the answer arrives.
+    Shown(Event),
     /// The other operator makes a pass.
     Other {
         object: Pick,
@@ -191,6 +193,7 @@ fn fault() -> impl Strategy<Value = (usize, Fault)> {
 fn meanwhile() -> impl Strategy<Value = Meanwhile> {
     prop_oneof![
         event().prop_map(Meanwhile::Event),
+        event().prop_map(Meanwhile::Shown),
         (0..OBJECTS, any::<bool>(), option::weighted(0.2, fault()))
             .prop_map(|(object, fresh, fault)| Meanwhile::Other { object, fresh, fault }),
     ]

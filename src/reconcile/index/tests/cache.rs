@@ -172,10 +172,11 @@ fn an_event_wakes_whom_it_concerns_and_nobody_else() {
     assert_eq!(names(index.put_secret(NS, secret("unknown", "x", 12, "nobody"), None)), [""; 0]);
     // A name that becomes free wakes who waits for it: when its record goes, ...
     assert_eq!(names(index.remove_secret(NS, &record("ONE", 13, "a"))), ["a", "b"]);
-    // ... when the one that wanted it wants another, ...
-    assert_eq!(names(index.put_object(waiting("a", 20, "THREE"))), ["a", "b"]);
+    // ... when the one that it was kept for wants another, ...
+    index.put_object(object("a", 20, "ONE", &served("ONE")));
+    assert_eq!(names(index.put_object(object("a", 21, "THREE", &served("ONE")))), ["a", "b"]);
     // ... or goes.
-    index.put_object(waiting("a", 21, "ONE"));
+    index.put_object(object("a", 22, "ONE", &served("ONE")));
     assert_eq!(names(index.remove_object(NS, "a", Some("uid-a"))), ["a", "b"]);
 }
 
@@ -222,4 +223,133 @@ fn a_cycle_of_renames_is_seen_and_a_chain_is_none() {
         assert!(cycle(&index, name), "{name} waits for itself");
     }
     assert!(!cycle(&index, "d"), "it waits for a cycle, and is not in it");
+}
+
+/// Thousands that want one name: what concerns the holder alone costs nothing for them, and one of them is woken when it
+/// is free.
+#[test]
+fn of_many_that_wait_for_a_name_one_at_a_time_is_woken() {
+    const WAITERS: usize = 2000;
+    let mut index = Index::default();
+    index.put_object(object("holder", 1, "ONE", &served("ONE")));
+    index.put_secret(NS, record("ONE", 2, "holder"), None);
+    for n in 0..WAITERS {
+        // All want the target of the first, too.
+        let mut own = waiting(&format!("w{n:04}"), 10 + n as u64, "ONE");
+        own.spec.target = Some(crate::api::types::Target { name: Some("holder".to_owned()), ..Default::default() });
+        assert_eq!(index.put_object(own).len(), 1);
+    }
+    index.put_secret(NS, secret("holder", "t", 3, "holder"), None);
+    for version in 10_000..10_010 {
+        assert_eq!(names(index.put_secret(NS, record("ONE", version, "holder"), None)), ["holder"]);
+        assert_eq!(names(index.put_secret(NS, secret("holder", "t", version, "holder"), None)), ["holder"]);
+        let edited = object("holder", version, "ONE", &served("ONE"));
+        assert_eq!(names(index.put_object(edited)), ["holder"]);
+    }
+    assert!(index.snapshot(&key("w0000"), Instant::now()).unwrap().peers.living.len() <= 1);
+
+    // The holder goes. The turn goes through the line, one at a time, until one takes the name.
+    let mut woken = index.remove_object(NS, "holder", None);
+    woken.extend(index.remove_secret(NS, &record("ONE", 20_000, "holder")));
+    let woken: BTreeSet<String> = names(woken).into_iter().collect();
+    // The first has the turn for the name, the second for the target.
+    assert_eq!(woken, BTreeSet::from(["holder", "w0000", "w0001"].map(str::to_owned)));
+    assert_eq!(names(index.pass_on(&key("w0005"))), [""; 0], "it has no turn");
+    assert_eq!(names(index.pass_on(&key("w0000"))), ["w0001"]);
+    // The one that has the turn goes, or is suspended meanwhile.
+    assert_eq!(names(index.remove_object(NS, "w0001", None)), ["w0001", "w0002"]);
+    let mut suspended = waiting("w0002", 30_000, "ONE");
+    suspended.spec.suspend = Some(true);
+    index.put_object(suspended);
+    assert_eq!(names(index.pass_on(&key("w0002"))), ["w0003"]);
+    // It takes the name: those that wait are told, one after the other.
+    let now = Instant::now();
+    assert_eq!(names(index.put_secret(NS, record("ONE", 30_001, "w0003"), Some(now))), ["w0000"]);
+    let mut told = BTreeSet::from(["w0000".to_owned()]);
+    let mut last = "w0000".to_owned();
+    while let [next] = &names(index.pass_on(&key(&last)))[..] {
+        assert!(told.insert(next.clone()), "{next} is told twice");
+        last.clone_from(next);
+    }
+    assert_eq!(told.len(), WAITERS - 2);
+}
+
+/// An answer may be older than what the watch has shown since the call was sent.
+#[test]
+fn an_answer_does_not_outlive_a_later_event() {
+    let now = Instant::now();
+    let later = now + UNCONFIRMED_FOR;
+    for read in [true, false] {
+        let mut index = Index::default();
+        index.put_object(waiting("a", 1, "ONE"));
+        index.put_secret(NS, secret("a", "u1", 20, "a"), None);
+        let answer = |index: &mut Index, uid: &str, version: u64, meanwhile: &dyn Fn(&mut Index)| {
+            let sent = index.send(NS, "a");
+            meanwhile(index);
+            let view = secret("a", uid, version, "a");
+            if read {
+                index.learn(NS, "a", Some(view), &sent);
+            } else {
+                index.put_written(NS, view, &sent, now);
+            }
+            index.answered(sent);
+        };
+        // The watch shows its end before the answer is here.
+        answer(&mut index, "u1", 20, &|index| drop(index.remove_secret(NS, &secret("a", "u1", 22, "a"))));
+        assert_eq!(seen(&index, "a", "a", now), None, "read: {read}");
+        answer(&mut index, "u1", 23, &|index| {
+            index.put_secret(NS, secret("a", "u1", 23, "a"), None);
+            index.remove_secret(NS, &secret("a", "u1", 24, "a"));
+        });
+        assert_eq!(seen(&index, "a", "a", now), None, "read: {read}");
+        // A list shows it no more; or shows, after a restore, an older state.
+        answer(&mut index, "u1", 23, &|index| drop(index.replace_secrets(None, Vec::new())));
+        assert_eq!(seen(&index, "a", "a", now), None, "read: {read}");
+        let restored = || vec![(NS.to_owned(), secret("a", "u1", 7, "a"))];
+        answer(&mut index, "u1", 23, &|index| drop(index.replace_secrets(Some(NS), restored())));
+        assert_eq!(seen(&index, "a", "a", later).as_deref(), Some("7"), "read: {read}");
+        // Made again since that end: that is news, whether the watch has shown it or not.
+        answer(&mut index, "u2", 30, &|index| drop(index.remove_secret(NS, &secret("a", "u1", 25, "a"))));
+        assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("30"), "read: {read}");
+        // An older Secret's end that comes late ends nothing.
+        index.remove_secret(NS, &secret("a", "u1", 25, "a"));
+        // Nor does an older state of this one.
+        index.remove_secret(NS, &secret("a", "u2", 29, "a"));
+        assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("30"), "read: {read}");
+    }
+}
+
+#[test]
+fn the_answer_to_a_status_does_not_bring_a_deleted_object_back() {
+    let mut index = Index::default();
+    index.put_object(waiting("a", 1, "ONE"));
+    let sent = index.send(NS, "a");
+    index.remove_object(NS, "a", Some("uid-a"));
+    assert_eq!(names(index.put_described(object("a", 2, "ONE", &served("ONE")), &sent)), [""; 0]);
+    index.answered(sent);
+    assert_eq!(index.keys().count(), 0);
+    let sent = index.send(NS, "a");
+    assert_eq!(names(index.put_described(waiting("a", 3, "ONE"), &sent)), ["a"]);
+    index.answered(sent);
+}
+
+/// What only the cache shows goes with the first live read that finds nothing, and those that waited for it are woken.
+#[test]
+fn a_live_read_that_finds_nothing_takes_out_what_the_cache_showed() {
+    let mut index = Index::default();
+    let now = Instant::now();
+    index.put_object(waiting("a", 1, "ONE"));
+    index.put_object(waiting("b", 2, "ONE"));
+    index.put_secret(NS, record("ONE", 20, "gone"), None);
+    let of = record_name("ONE");
+    // What came after the read had begun is none of its business.
+    let sent = index.send(NS, &of);
+    index.put_secret(NS, record("ONE", 21, "gone"), None);
+    assert_eq!(names(index.learn(NS, &of, None, &sent)), [""; 0]);
+    index.answered(sent);
+    assert_eq!(seen(&index, "a", &of, now).as_deref(), Some("21"));
+    let sent = index.send(NS, &of);
+    assert_eq!(names(index.learn(NS, &of, None, &sent)), ["a"]);
+    index.answered(sent);
+    assert_eq!(seen(&index, "a", &of, now), None);
 }
