@@ -23,6 +23,7 @@
 //! | [`supervise`] | tasks that must not end |
 //! | [`shutdown`] | signals to one token |
 //! | [`backoff`] | how long to wait after the n-th failure |
+//! | [`waiting`] | what to say while something is not there yet, and how rarely |
 //! | [`stats`] | counters of all of the above |
 
 pub mod backoff;
@@ -34,4 +35,5 @@ pub mod stats;
 pub mod supervise;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod waiting;
 pub mod watch;

@@ -27,6 +27,7 @@ pub mod keys;
 mod model;
 pub mod record;
 pub mod run;
+pub mod scopes;
 pub mod sinks;
 
 pub mod view;

@@ -45,6 +45,7 @@ mod integration {
     mod seal;
     mod secret_api;
     mod sources;
+    mod starting;
     mod stories;
     mod strangers;
     mod tamper;

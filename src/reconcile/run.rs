@@ -1,7 +1,8 @@
 //! The operator: keys, watches, workers, put together.
 //!
 //! In: a client configuration and options. Out: nothing, until it is told to stop or cannot go on. Order of a start: the
-//! keyring (made if this is the first start), the watches, and only when every store is filled the workers.
+//! keyring (made if this is the first start), the CRD, the watches, the workers. What is not there yet is waited for, and
+//! told once, then rarely. A namespace is served as soon as its own stores are filled, whatever becomes of the others.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,6 +26,7 @@ use super::{
     failure::Failure,
     index::{Index, Key},
     keys::Keys,
+    scopes::{self, Scopes},
     sinks::{Bell, Labelled, Objects, Shared, Sources},
     view::watched::{Stub, WatchedObject, WatchedSecret},
     world::{Incoming, Rejected, Settings, World},
@@ -41,6 +43,7 @@ use crate::{
         run::{self, Next, Reconciler},
         stats::Stats,
         supervise::{self, Supervisor},
+        waiting::Waiting,
         watch::{Timing, WatchHandle, WatchSet, Watcher},
     },
     kek::{KeyringError, KeyringStore, OverRecords, Provider, publish, stands},
@@ -56,7 +59,7 @@ const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::fr
 /// How long the second, third, … new value in a row of one source waits. Most sources move seldom; but a ring that leaves
 /// the namespace, or two programs that copy from each other, move without end.
 const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
-/// Between tries to read the keyring, and to publish the public key.
+/// Between tries to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
 /// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
 /// is worth a line of the log every five minutes.
@@ -119,9 +122,6 @@ pub enum RunError {
     /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] supervise::Failure),
-    /// The resource is not known to the API server.
-    #[error("the ManagedSecret resource is not installed: apply the output of `managed-secrets crd`")]
-    CrdMissing,
 }
 
 /// Runs until `shutdown` is cancelled and what was in flight is done.
@@ -131,13 +131,17 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         .making(options.over_records);
     let Some(keyring) = shutdown.run_until_cancelled(keyring(&store, &options.namespaces)).await else { return Ok(()) };
     let keys = Arc::new(Keys::new(store, keyring?));
-    if shutdown.run_until_cancelled(resource_exists(&clients.call, &options.namespaces)).await == Some(false) {
-        return Err(RunError::CrdMissing);
+    if shutdown.run_until_cancelled(resource(&clients.call, &options.namespaces)).await.is_none() {
+        return Ok(());
     }
     let supervisor = Supervisor::new();
     let stats = Arc::new(Stats::default());
-    let shared =
-        Arc::new(Shared { index: Mutex::new(Index::default()), queue: Queue::new(), sources_moved: Notify::new() });
+    let shared = Arc::new(Shared {
+        index: Mutex::new(Index::default()),
+        queue: Queue::new(),
+        sources_moved: Notify::new(),
+        scopes: Scopes::new(&options.namespaces),
+    });
     let watcher = Watcher {
         client: clients.watch.clone(),
         spawner: supervisor.spawner(),
@@ -146,7 +150,11 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         shutdown: shutdown.clone(),
         common: Arc::default(),
     };
-    let started = start_watches(&watcher, &shared, &options.namespaces);
+    for (scope, watches) in start_watches(&watcher, &shared, &options.namespaces) {
+        let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
+        let fill = scopes::fill(scope, watches, Arc::clone(&shared), shutdown.clone());
+        watcher.spawner.spawn(format!("first lists{of}"), shutdown.clone(), fill);
+    }
     watcher.notice_restores();
     let grace = GRACE + options.beside_drain;
     if let Some(start) = options.beside {
@@ -193,49 +201,43 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         new_values: Pace::new(VALUES),
         rejected: Mutex::default(),
     });
-    let work = {
-        let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-        async move {
-            for watch in &started {
-                // An error means that the watch was stopped, and so are we.
-                if watch.ready().await.is_err() {
-                    return;
-                }
-            }
-            info!(objects = shared.index().keys().count(), "stores filled: reconciling");
-            run::run(shared.queue.clone(), operator, stats, options.workers, shutdown).await;
-        }
-    };
+    let work = run::run(shared.queue.clone(), operator, stats, options.workers, shutdown.clone());
     spawner.spawn("workers", shutdown.clone(), work);
     Ok(supervisor.run(shutdown, grace).await?)
 }
 
 /// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet.
 async fn keyring(store: &KeyringStore, namespaces: &[String]) -> Result<crate::crypto::Keyring, KeyringError> {
-    let mut failures = 0;
+    let mut waiting = Waiting::new("the keyring");
     loop {
         match store.load_or_create(Timestamp::now(), namespaces).await {
-            Err(error) if error.is_retryable() => {
-                failures += 1;
-                warn!(%error, "the keyring cannot be read yet: trying again");
-                tokio::time::sleep(RETRY.delay(failures, Jitter::random())).await;
+            Err(error) if error.is_retryable() => waiting.pause(&error.to_string()).await,
+            done => {
+                waiting.over();
+                return done;
             }
-            done => return done,
         }
     }
 }
 
-/// Whether the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
-async fn resource_exists(client: &Client, namespaces: &[String]) -> bool {
+/// Waits until the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
+async fn resource(client: &Client, namespaces: &[String]) {
     let api: Api<PartialObjectMeta<ManagedSecret>> = match namespaces.first() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
     let one = kube::api::ListParams::default().limit(1);
-    !matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404)
+    let mut waiting = Waiting::new("the ManagedSecret resource");
+    while matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404) {
+        waiting.pause("it is not installed: apply the output of `managed-secrets crd`").await;
+    }
+    waiting.over();
 }
 
-fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String]) -> Vec<WatchHandle> {
+/// What is watched, and the watches that fill its stores: a namespace, or all.
+type Started = (Option<String>, Vec<WatchHandle>);
+
+fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String]) -> Vec<Started> {
     let scopes: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
     // Other roles are not asked for: anyone may make up some.
@@ -245,19 +247,20 @@ fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String])
         let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
         let objects = Arc::new(Objects::new(Arc::clone(shared), scope.clone()));
         let namespace = scope.clone();
-        started.push(watcher.watch(
+        let objects = watcher.watch(
             format!("managedsecrets{of}"),
             |client| in_scope::<WatchedObject>(client, namespace.as_deref()),
             watcher::Config::default().page_size(PAGE),
             objects,
-        ));
+        );
         let secrets = Arc::new(Labelled::new(Arc::clone(shared), scope.clone()));
-        started.push(watcher.watch(
+        let secrets = watcher.watch(
             format!("secrets{of}"),
             |client| in_scope::<WatchedSecret>(client, scope.as_deref()),
             labelled.clone(),
             secrets,
-        ));
+        );
+        started.push((scope, vec![objects, secrets]));
     }
     started
 }
@@ -459,6 +462,10 @@ impl Reconciler for Operator {
             self.rejected().remove(&key);
             return Next::Done;
         };
+        if !self.shared.scopes.is_filled(&key.namespace) {
+            // Once it is, all of the namespace is looked at.
+            return Next::Done;
+        }
         // Also where the pass is dropped at its deadline, or panics: the turn must not be lost.
         let _over = PassOn { shared: &self.shared, key: &key };
         let generation = snapshot.own.generation;

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::{
     index::{Index, Key},
+    scopes::Scopes,
     view::{
         Own, SecretView,
         watched::{Stub, WatchedObject, WatchedSecret},
@@ -33,6 +34,8 @@ pub struct Shared {
     pub queue: Queue<Key>,
     /// Rung when an object with a `valueFrom` came or went.
     pub sources_moved: Notify,
+    /// Which namespaces are served.
+    pub scopes: Scopes,
 }
 
 impl Shared {

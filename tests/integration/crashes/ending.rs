@@ -1,4 +1,4 @@
-//! How the real program ends: told to, told twice, and where there is no API server.
+//! How the real program ends: told to, and told twice.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ use super::{
     },
     load::{MANY, PROGRAM, Stage, is_served, list, served},
 };
-use crate::harness::{Operator, control_plane::quiet_address, poll};
+use crate::harness::{Operator, poll};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight() {
@@ -158,17 +158,4 @@ async fn a_second_signal_ends_the_program_at_once() {
 fn signal(operator: &Operator) {
     let pid = std::fs::read_to_string(operator.log_path().with_extension("pid")).unwrap();
     kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), Signal::TERM).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_be_reached_is_one_line_and_an_exit_code() {
-    let nobody = quiet_address().unwrap();
-    let kubeconfig = kubeconfig_by(nobody).await;
-    let control_plane = installation::control_plane().await;
-    let operator = Operator::start(control_plane, PROGRAM, &kubeconfig, &[]).await.unwrap();
-    let code = operator.exit_code().await.unwrap();
-    let log = operator.log().unwrap();
-    assert_eq!(code, 3, "{log}");
-    assert_eq!(log.lines().count(), 1, "{log}");
-    assert!(log.contains("cannot reach the cluster") && log.contains(&nobody.to_string()), "{log}");
 }
