@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: help build install demo test test-versions fuzz session startup generate lint fmt deny clean-cache
+.PHONY: bench-fairness help build install demo test test-versions fuzz session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ session: ## records docs/session.md from a terminal; needs tmux
 
 startup: ## how long the plugin takes to start, as it is released
 	hack/startup.sh
+
+bench-fairness: ## what one namespace costs the others; OBJECTS of them (2000)
+	$(CARGO) build --locked --release --bin managed-secrets --example fairness
+	target/release/examples/fairness --objects $(or $(OBJECTS),2000)
 
 generate: ## crds/, deploy/ and the reference in docs/, from the code
 	UPDATE=1 $(CARGO) test --locked --quiet --test generated

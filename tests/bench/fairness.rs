@@ -1,0 +1,199 @@
+//! What one namespace costs the others: `make bench-fairness`.
+//!
+//! ```text
+//! fairness [--objects NUMBER]
+//! ```
+//!
+//! Starts a control plane of its own and the operator, as it was built beside this one. In one namespace, many objects want
+//! one name, and many follow one source. Prints what an edit of the name's holder costs, and how long an edit in another
+//! namespace waits while the source changes.
+
+use std::{
+    fs,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use futures::{StreamExt as _, stream};
+use harness::{ControlPlane, Error, Operator, Options, Result, error::Context, poll, shared::crds};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use managed_secrets::api::{ManagedSecret, keys};
+use serde_json::{Value, json};
+
+#[path = "../harness/lib.rs"]
+mod harness;
+
+/// The longest that any step may take.
+const PATIENCE: Duration = Duration::from_secs(900);
+const CROWD: &str = "crowd";
+const QUIET: &str = "quiet";
+
+#[derive(Parser)]
+#[command(name = "fairness", about = "Measures what one namespace costs the others")]
+struct Arguments {
+    /// Objects that want one name, and as many that follow one source.
+    #[arg(long, default_value_t = 2000)]
+    objects: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().objects).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fairness: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(count: usize) -> Result<()> {
+    let control_plane = ControlPlane::start_own(&Options { manifests: crds()?, ..Options::default() }).await?;
+    let client = control_plane.access().admin_client().await?;
+    for name in [CROWD, QUIET, keys::DEFAULT_OPERATOR_NAMESPACE] {
+        let namespace: Namespace = object(json!({"metadata": {"name": name}}))?;
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+    }
+    let here = std::env::current_exe().context("find", Path::new("this program"))?;
+    let program = here.ancestors().nth(2).unwrap_or(Path::new(".")).join("managed-secrets");
+    let operator = Operator::start(&control_plane, program, control_plane.access().kubeconfig_path(), &[]).await?;
+    let crowd = Space { client: client.clone(), namespace: CROWD };
+    let quiet = Space { client: client.clone(), namespace: QUIET };
+
+    quiet.apply("db", generated("DB")).await?;
+    crowd.apply("holder", generated("WANTED")).await?;
+    crowd.until_ready("holder").await?;
+    let began = Instant::now();
+    crowd.apply_all(count, "waiter", |_| generated("WANTED")).await?;
+    crowd.until_reason("NameInUse", count).await?;
+    println!("{count} objects that want one name: told after {:.1?}", began.elapsed());
+
+    let (before, edits) = (cpu(&operator)?, 10);
+    for n in 0..edits {
+        crowd.edit("holder", "WANTED", n).await?;
+    }
+    let used = cpu(&operator)? - before;
+    println!("an edit of the holder, with {count} waiters: {:.1?} of CPU", used / edits);
+
+    let source = Api::<Secret>::namespaced(client.clone(), CROWD);
+    source.create(&PostParams::default(), &object(secret("one"))?).await?;
+    crowd
+        .apply_all(count, "follower", |n| {
+            json!({"name": format!("FOLLOWER_{n}"), "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "token"}}})
+        })
+        .await?;
+    crowd.until_reason("Served", count + 1).await?;
+    let alone = quiet.edit("db", "DB", 0).await?;
+    let (before, began) = (cpu(&operator)?, Instant::now());
+    source.patch("upstream", &PatchParams::default(), &Patch::Merge(secret("two"))).await?;
+    let mut beside = Vec::new();
+    for n in 1..6 {
+        beside.push(quiet.edit("db", "DB", n).await?);
+    }
+    crowd.until_version(2, count).await?;
+    let (took, used) = (began.elapsed(), cpu(&operator)? - before);
+    println!("a new value for {count} followers: {took:.1?}, {used:.1?} of CPU");
+    println!("an edit in another namespace: {alone:.1?} alone; beside that, one after the other: {beside:.1?}");
+    operator.stop().await?;
+    Ok(())
+}
+
+fn object<K: serde::de::DeserializeOwned>(json: Value) -> Result<K> {
+    serde_json::from_value(json).map_err(|error| Error::Format { what: "an object".to_owned(), why: error.to_string() })
+}
+
+fn generated(name: &str) -> Value {
+    json!({"name": name, "generate": {}})
+}
+
+fn secret(value: &str) -> Value {
+    json!({"metadata": {"name": "upstream"}, "stringData": {"token": value}})
+}
+
+/// CPU time that the operator has used so far.
+fn cpu(operator: &Operator) -> Result<Duration> {
+    let pid = operator.log_path().with_extension("pid");
+    let pid = fs::read_to_string(&pid).context("read", &pid)?;
+    let path = format!("/proc/{}/stat", pid.trim());
+    let stat = fs::read_to_string(&path).context("read", Path::new(&path))?;
+    // After the name in brackets, user and system time are fields 14 and 15, in hundredths of a second.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+struct Space {
+    client: Client,
+    namespace: &'static str,
+}
+
+impl Space {
+    fn objects(&self) -> Api<ManagedSecret> {
+        Api::namespaced(self.client.clone(), self.namespace)
+    }
+
+    async fn apply(&self, name: &str, spec: Value) -> Result<ManagedSecret> {
+        let object = json!({
+            "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND,
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        });
+        Ok(self.objects().patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(&object)).await?)
+    }
+
+    async fn apply_all(&self, count: usize, prefix: &str, spec: impl Fn(usize) -> Value) -> Result<()> {
+        let applied = (0..count).map(|n| (format!("{prefix}-{n}"), spec(n)));
+        let mut applied =
+            stream::iter(applied).map(|(name, spec)| async move { self.apply(&name, spec).await }).buffer_unordered(16);
+        while let Some(done) = applied.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Edits an object's description, and waits until that is in its status. Returns how long that took.
+    async fn edit(&self, name: &str, wants: &str, number: u32) -> Result<Duration> {
+        let began = Instant::now();
+        let mut spec = generated(wants);
+        spec["description"] = json!(format!("edit {number}"));
+        let generation = self.apply(name, spec).await?.metadata.generation;
+        poll("the edit", PATIENCE, || async {
+            let status = self.objects().get(name).await?.status.unwrap_or_default();
+            Ok((status.observed_generation == generation).then_some(()))
+        })
+        .await?;
+        Ok(began.elapsed())
+    }
+
+    async fn until_ready(&self, name: &str) -> Result<()> {
+        poll("the object", PATIENCE, || async {
+            Ok(self.objects().get(name).await?.status.and_then(|status| status.id).map(drop))
+        })
+        .await
+    }
+
+    async fn until_reason(&self, reason: &str, count: usize) -> Result<()> {
+        let says = |object: &ManagedSecret| {
+            let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.filter(|it| it.type_ == keys::CONDITION_READY).any(|it| it.reason == reason)
+        };
+        self.until(count, says).await
+    }
+
+    async fn until_version(&self, version: i64, count: usize) -> Result<()> {
+        self.until(count, |object| object.status.as_ref().is_some_and(|status| status.version == Some(version))).await
+    }
+
+    async fn until(&self, count: usize, fits: impl Fn(&ManagedSecret) -> bool) -> Result<()> {
+        poll("the objects", PATIENCE, || async {
+            let objects = self.objects().list(&ListParams::default()).await?.items;
+            Ok((objects.iter().filter(|object| fits(object)).count() >= count).then_some(()))
+        })
+        .await
+    }
+}
