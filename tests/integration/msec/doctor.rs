@@ -113,6 +113,7 @@ async fn a_healthy_installation_has_no_problem() {
         "server",
         "resource",
         "operator",
+        "namespaces",
         "policies",
         "webhooks",
         "endpoints",

@@ -32,6 +32,7 @@ pub(super) const CHECKS: [Check; 15] = [
     Check { name: "server", look: install::server },
     Check { name: "resource", look: install::crd },
     Check { name: "operator", look: install::operator },
+    Check { name: "namespaces", look: install::namespaces },
     Check { name: "policies", look: install::policies },
     Check { name: "webhooks", look: webhooks::configurations },
     Check { name: "endpoints", look: webhooks::endpoints },

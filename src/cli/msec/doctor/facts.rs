@@ -11,8 +11,9 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, PostParams};
@@ -48,6 +49,8 @@ pub(super) struct Facts {
     pub(super) server: Read<(String, String)>,
     pub(super) crd: Read<Option<CustomResourceDefinition>>,
     pub(super) deployment: Read<Option<Deployment>>,
+    /// The namespaces that the Deployment's `--namespace` name; none where all are served.
+    pub(super) served: Read<Vec<Served>>,
     pub(super) account: Read<Option<ServiceAccount>>,
     /// Of the operator's Service.
     pub(super) endpoints: Read<Vec<EndpointSlice>>,
@@ -68,6 +71,15 @@ pub(super) struct Facts {
     pub(super) targets: Read<Vec<ObjectMeta>>,
     /// What commands need, and whether the caller may.
     pub(super) rights: Read<Vec<(Need, bool)>>,
+}
+
+/// A namespace that the operator is limited to.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) namespace: String,
+    pub(super) exists: bool,
+    /// Whether it has the RoleBinding that gives the operator its permissions.
+    pub(super) bound: bool,
 }
 
 /// A right that a command needs.
@@ -163,6 +175,11 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
             ListParams::default().labels(&service),
         ),
     );
+    let served = match &deployment {
+        Read::Known(Some(deployment)) => served(client, deployment).await,
+        Read::Known(None) => Read::Known(Vec::new()),
+        Read::Unknown(why) => Read::Unknown(why.clone()),
+    };
     let (authorities, keyrings, keks) =
         futures::join!(authorities(client, own), keyrings(client, own), keks(client, own));
     let (objects, records, targets, rights) = futures::join!(
@@ -178,6 +195,7 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
         server,
         crd,
         deployment,
+        served,
         account,
         endpoints,
         mutating,
@@ -229,6 +247,30 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     list(Api::all(client.clone()), Right::to("list", resource), ListParams::default()).await
+}
+
+/// The namespaces that the operator's flags name, each with what it needs there.
+async fn served(client: &Client, deployment: &Deployment) -> Read<Vec<Served>> {
+    let pod = deployment.spec.template.spec.iter().flat_map(|pod| &pod.containers);
+    let arguments: Vec<&String> = pod.flat_map(|container| container.args.iter().flatten()).collect();
+    let apart = arguments.windows(2).filter(|pair| pair[0] == "--namespace").map(|pair| pair[1].as_str());
+    let names: BTreeSet<&str> =
+        arguments.iter().filter_map(|argument| argument.strip_prefix("--namespace=")).chain(apart).collect();
+    let mut found = Vec::new();
+    for name in names {
+        let (exists, bound) = futures::join!(
+            cluster_object::<Namespace>(client, name, "namespaces"),
+            object::<RoleBinding>(client, name, OPERATOR_NAME, "rolebindings.rbac.authorization.k8s.io"),
+        );
+        match (exists, bound) {
+            (Read::Known(exists), Read::Known(bound)) => {
+                let (exists, bound) = (exists.is_some(), bound.is_some());
+                found.push(Served { namespace: name.to_owned(), exists, bound });
+            }
+            (Read::Unknown(why), _) | (_, Read::Unknown(why)) => return Read::Unknown(why),
+        }
+    }
+    Read::Known(found)
 }
 
 /// A list, in pages.

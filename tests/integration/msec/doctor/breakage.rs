@@ -55,6 +55,18 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     clinic.finds("warning", "certificates", "there is no Secret").await;
     clinic.finds("ok", "policies", "").await;
 
+    // A namespace that is served and does not exist, then without the RoleBinding.
+    let deployment = ["deployment", keys::OPERATOR_NAME, own[0], own[1]];
+    let arguments = "/spec/template/spec/containers/0/args/-";
+    let add = json!([{"op": "add", "path": arguments, "value": "--namespace=left-out"}]).to_string();
+    clinic.kubectl(&[&["patch", "--type=json", "-p", &add][..], &deployment[..]].concat(), "").await;
+    clinic.finds("problem", "namespaces", "left-out is not served: it does not exist").await;
+    clinic.kubectl(&["create", "namespace", "left-out"], "").await;
+    clinic.finds("problem", "namespaces", "RoleBinding managed-secrets").await;
+    let bind = ["create", "rolebinding", keys::OPERATOR_NAME, "--clusterrole=view", "-n", "left-out"];
+    clinic.kubectl(&[&bind[..], &["--group=left-out"][..]].concat(), "").await;
+    clinic.finds("ok", "namespaces", "served: left-out").await;
+
     // The CRD: a rule less, a property more, gone.
     let name = "managedsecrets.managedsecrets.dev";
     let rule = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/name/x-kubernetes-validations";

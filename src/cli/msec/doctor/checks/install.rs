@@ -162,6 +162,32 @@ pub(super) fn operator(check: &'static str, facts: &Facts) -> Result<Vec<Finding
     Ok(findings)
 }
 
+/// The namespaces that the operator is limited to: there, and with its permissions.
+pub(super) fn namespaces(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    let served = facts.served.known(check)?;
+    let missing = served.iter().filter(|it| !it.exists || !it.bound).map(|it| {
+        let namespace = &it.namespace;
+        let (what, todo) = if it.exists {
+            let what = format!(
+                "namespace {namespace} is not served: RoleBinding {OPERATOR_NAME}, which gives the operator its permissions, is \
+                 missing there"
+            );
+            (what, APPLY.to_owned())
+        } else {
+            let what = format!("namespace {namespace} is not served: it does not exist");
+            (what, format!("kubectl create namespace {namespace}, then {APPLY}; or take it out of these options"))
+        };
+        Finding::new(Level::Problem, check, what, todo)
+    });
+    let mut findings: Vec<Finding> = missing.collect();
+    if findings.is_empty() {
+        let names: Vec<&str> = served.iter().map(|it| it.namespace.as_str()).collect();
+        let what = if names.is_empty() { "all are served".to_owned() } else { format!("served: {}", names.join(", ")) };
+        findings.push(Finding::ok(check, what));
+    }
+    Ok(findings)
+}
+
 fn images(deployment: &Deployment) -> Vec<String> {
     let pod = deployment.spec.template.spec.as_ref();
     pod.into_iter().flat_map(|pod| &pod.containers).filter_map(|container| container.image.clone()).collect()

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::super::finding::{Level, Read};
+use super::super::{
+    facts::Served,
+    finding::{Level, Read},
+};
 use super::*;
 use crate::api::ManagedSecret;
 use crate::api::keys::{GROUP, POLICIES, SEAL_CONFIGURATION};
@@ -23,6 +26,7 @@ fn blind() -> Facts {
         server: unknown(),
         crd: unknown(),
         deployment: unknown(),
+        served: unknown(),
         account: unknown(),
         endpoints: unknown(),
         mutating: unknown(),
@@ -66,6 +70,18 @@ fn a_server_is_supported_by_its_minor_version() {
         let facts = Facts { server: Read::Known(("1".to_owned(), minor.to_owned())), ..blind() };
         assert_eq!(levels("server", &facts), [level], "{minor}");
     }
+}
+
+#[test]
+fn a_namespace_is_served_where_it_exists_and_the_operator_has_permissions_in_it() {
+    let served = |states: &[(bool, bool)]| {
+        let of =
+            |(exists, bound): &(bool, bool)| Served { namespace: "shop".to_owned(), exists: *exists, bound: *bound };
+        Facts { served: Read::Known(states.iter().map(of).collect()), ..blind() }
+    };
+    assert_eq!(levels("namespaces", &served(&[])), [Level::Ok]);
+    assert_eq!(levels("namespaces", &served(&[(true, true)])), [Level::Ok]);
+    assert_eq!(levels("namespaces", &served(&[(true, true), (true, false), (false, false)])), [Level::Problem; 2]);
 }
 
 #[test]
