@@ -8,7 +8,7 @@
 //! Two rules keep it right and cheap:
 //! * an answer never outlives a later event: calls are announced with [`Index::send`] (see the module `calls`);
 //! * of many objects that want one name, one at a time is woken (see the module `line`), so that an event costs the same
-//!   however many there are. Whoever has made a pass of an object calls [`Index::pass_on`].
+//!   however many there are. [`Index::pass_on`] belongs to the end of every pass.
 
 mod calls;
 mod line;
@@ -262,7 +262,7 @@ impl Index {
         site.buried.remove(&view.name);
         let before = site.secrets.remove(&view.name);
         let writers = if written.is_some() { owners(&view) } else { BTreeSet::new() };
-        let mut wake = site.change_secret(before, Some(Entry { view, unconfirmed: written, type_ }));
+        let mut wake = site.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: written, type_ }));
         wake.retain(|name| !writers.contains(name));
         keys(namespace, wake)
     }
@@ -292,7 +292,7 @@ impl Index {
         let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         let same = |entry: &Entry| sent.showed(&entry.view.uid, &entry.view.resource_version);
         let Some(ghost) = site.secrets.get(name).filter(|entry| same(entry)).cloned() else { return Vec::new() };
-        let wake = site.change_secret(Some(ghost), None);
+        let wake = site.change_secret(Some(&ghost), None);
         self.drop_if_empty(namespace);
         keys(namespace, wake)
     }
@@ -323,7 +323,7 @@ impl Index {
         site.buried.remove(&view.name);
         let mut wake = site.concerned(view);
         match site.take(view) {
-            Some(before) => wake.extend(site.change_secret(Some(before), None)),
+            Some(before) => wake.extend(site.change_secret(Some(&before), None)),
             None if site.secrets.contains_key(&view.name) => {}
             None => site.start_line(&view.name, &mut wake),
         }
@@ -337,7 +337,7 @@ impl Index {
     pub fn bury(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
         let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         let Some(before) = site.take(view) else { return Vec::new() };
-        let wake = site.change_secret(Some(before), None);
+        let wake = site.change_secret(Some(&before), None);
         site.buried.insert(view.name.clone(), view.clone().kept());
         keys(namespace, wake)
     }
@@ -389,7 +389,7 @@ impl Index {
             let known = before.as_mut().filter(|before| before.view.uid == view.uid);
             let same = known.as_ref().is_some_and(|known| known.view.resource_version == view.resource_version);
             let type_ = view.type_.take().or_else(|| known.and_then(|known| known.type_.take()));
-            let concerned = site.change_secret(before, Some(Entry { view, unconfirmed: None, type_ }));
+            let concerned = site.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: None, type_ }));
             if !same {
                 wake.extend(keys(&namespace, concerned));
             }
@@ -397,7 +397,7 @@ impl Index {
         for (namespace, secret) in gone {
             let Some(site) = self.namespaces.get_mut(&namespace) else { continue };
             let before = site.secrets.remove(&secret);
-            wake.extend(keys(&namespace, site.change_secret(before, None)));
+            wake.extend(keys(&namespace, site.change_secret(before.as_ref(), None)));
             self.drop_if_empty(&namespace);
         }
         wake

@@ -2,7 +2,7 @@
 //!
 //! In: a client configuration and options. Out: nothing, until it is told to stop or cannot go on. Order of a start: the
 //! keyring (made if this is the first start), the CRD, the watches, the workers. What is not there yet is waited for, and
-//! told once, then rarely. A namespace is served as soon as its own stores are filled, whatever becomes of the others.
+//! told once, then rarely. A namespace is served as soon as its own stores are filled, independently of the others.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -52,8 +52,8 @@ impl Scopes {
         self.unfilled().iter().cloned().collect()
     }
 
-    fn filled(&self, scope: &Option<String>) {
-        self.unfilled().remove(scope);
+    fn filled(&self, scope: Option<&str>) {
+        self.unfilled().remove(&scope.map(str::to_owned));
     }
 
     fn unfilled(&self) -> MutexGuard<'_, BTreeSet<Option<String>>> {
@@ -70,7 +70,7 @@ pub(super) async fn fill(
 ) {
     // An error means that a watch was stopped, and so are we.
     if shutdown.run_until_cancelled(listed(scope.as_deref(), &watches)).await == Some(Ok(())) {
-        shared.scopes.filled(&scope);
+        shared.scopes.filled(scope.as_deref());
         let index = shared.index();
         let of_it = |key: &Key| scope.as_ref().is_none_or(|namespace| *namespace == key.namespace);
         let keys: Vec<Key> = index.keys().filter(of_it).collect();
@@ -124,13 +124,13 @@ mod tests {
     fn a_namespace_is_served_as_soon_as_its_own_stores_are_filled() {
         let scopes = Scopes::new(&["a".to_owned(), "b".to_owned()]);
         assert_eq!(scopes.waiting().len(), 2);
-        scopes.filled(&Some("b".to_owned()));
+        scopes.filled(Some("b"));
         assert!(scopes.is_filled("b") && !scopes.is_filled("a"));
         assert_eq!(scopes.waiting(), [Some("a".to_owned())]);
 
         let scopes = Scopes::new(&[]);
         assert!(!scopes.is_filled("a"));
-        scopes.filled(&None);
+        scopes.filled(None);
         assert!(scopes.is_filled("a") && scopes.waiting().is_empty());
     }
 }

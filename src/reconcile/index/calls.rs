@@ -59,6 +59,7 @@ impl Calls {
     }
 
     /// Forgets the call, and what only it could have asked about.
+    #[allow(clippy::needless_pass_by_value, reason = "a call is given back once")]
     pub(super) fn answered(&mut self, sent: Sent) {
         if let Some(calls) = self.sent.get_mut(&sent.moment) {
             *calls -= 1;

@@ -5,7 +5,7 @@
 //! the name or could not. Guarantees, held by the property test below:
 //! * one object at most has the turn;
 //! * after [`Line::start`], every object that stays in the line and can take the name has the turn once, unless the line
-//!   starts again: no wake-up is lost, whoever leaves the line meanwhile;
+//!   starts again: no wake-up is lost, also where objects leave the line meanwhile;
 //! * the turn ends.
 
 use std::{
@@ -37,7 +37,7 @@ pub(super) struct Claim {
 #[derive(Debug, Default)]
 pub(super) struct Line {
     claims: BTreeSet<Claim>,
-    /// Who has the turn, as its claim was when it got it.
+    /// The object that has the turn, with the claim that it had when it got it.
     turn: Option<Claim>,
 }
 
@@ -55,7 +55,7 @@ impl Line {
         self.claims.insert(claim);
     }
 
-    /// An object wants the name no more. Returns who has the turn now, if it had it.
+    /// An object wants the name no more. If it had the turn, returns the object that has it now.
     pub(super) fn leave(&mut self, claim: &Claim) -> Option<String> {
         self.claims.remove(claim);
         self.pass_on(&claim.object)
@@ -67,13 +67,13 @@ impl Line {
         self.claims.insert(after);
     }
 
-    /// Gives the turn to the first one, but to none of `woken`, who are looked at anyway. Returns who has it.
+    /// Gives the turn to the first object that is not in `woken`: those are looked at anyway. Returns which one has it.
     pub(super) fn start(&mut self, woken: &BTreeSet<String>) -> Option<String> {
         let first = self.claims.iter().find(|claim| !woken.contains(&claim.object));
         self.give(first.cloned())
     }
 
-    /// If `object` has the turn, hands it on. Returns who has it now.
+    /// If `object` has the turn, hands it on. Returns the object that has it now.
     pub(super) fn pass_on(&mut self, object: &str) -> Option<String> {
         let turn = self.turn.take_if(|turn| turn.object == object)?;
         let next = self.claims.range((Excluded(turn), Unbounded)).find(|claim| claim.object != object);
@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_stays_in_the_line_has_the_turn(steps in proptest::collection::vec(step(), 1..60)) {
+        fn every_object_that_stays_in_the_line_has_the_turn(steps in proptest::collection::vec(step(), 1..60)) {
             let mut line = Line::default();
             let mut claims: [Option<Claim>; 6] = Default::default();
             // Those that were in the line when it started, have stayed as they were since, and are still to have the turn.

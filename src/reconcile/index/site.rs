@@ -73,14 +73,14 @@ impl Site {
         wake.extend(before.filter(|_| edited).map(|before| self.ring(before)).unwrap_or_default());
         let was = before.map(Bonds::of).unwrap_or_default();
         let is = after.as_ref().map(Bonds::of).unwrap_or_default();
-        let lived = before.map(|before| before.uid.clone());
-        let lives = after.as_ref().map(|after| after.uid.clone());
+        let old_uid = before.map(|before| before.uid.clone());
+        let new_uid = after.as_ref().map(|after| after.uid.clone());
         match after {
             Some(after) => drop(self.objects.insert(name.clone(), after)),
             None => drop(self.objects.remove(&name)),
         }
         self.rebind(&name, &was, &is, &mut wake);
-        if lived != lives {
+        if old_uid != new_uid {
             // Whether the holder of a name lives makes a difference to those that wait for the name.
             for secret in self.by_owner.get(&name).cloned().unwrap_or_default() {
                 self.start_line(&secret, &mut wake);
@@ -142,23 +142,23 @@ impl Site {
     }
 
     /// Puts in a Secret, or takes it out: `before` is what it was, `after` what it is. Returns whom that concerns.
-    pub(super) fn change_secret(&mut self, before: Option<Entry>, after: Option<Entry>) -> BTreeSet<String> {
+    pub(super) fn change_secret(&mut self, before: Option<&Entry>, after: Option<Entry>) -> BTreeSet<String> {
         let mut wake = BTreeSet::new();
-        let Some(name) = before.as_ref().or(after.as_ref()).map(|entry| entry.view.name.clone()) else { return wake };
-        let held = before.as_ref().map(|entry| Standing::of(&entry.view));
+        let Some(name) = before.or(after.as_ref()).map(|entry| entry.view.name.clone()) else { return wake };
+        let held = before.map(|entry| Standing::of(&entry.view));
         let holds = after.as_ref().map(|entry| Standing::of(&entry.view));
         let same_holder = held == holds;
         let owned_by = |entry: Option<&Entry>| entry.map(|entry| owners(&entry.view)).unwrap_or_default();
-        let (owned, owns) = (owned_by(before.as_ref()), owned_by(after.as_ref()));
+        let (owned, owns) = (owned_by(before), owned_by(after.as_ref()));
         let same_owners = owned == owns;
         if !same_owners {
             // While it is still known: the rings that it is a part of.
-            if let Some(before) = &before {
+            if let Some(before) = before {
                 self.secrets.insert(name.clone(), before.clone());
             }
             wake.extend(self.rings(owned));
         }
-        if let Some(before) = &before {
+        if let Some(before) = before {
             wake.extend(self.concerned(&before.view));
             for owner in owners(&before.view) {
                 remove_from(&mut self.by_owner, &owner, &name);
@@ -196,7 +196,7 @@ impl Site {
         concerned
     }
 
-    /// Whoever waits for the name of this Secret has to look: the first of the line, and after it one after the other.
+    /// The objects that wait for the name of this Secret have to look: the first of the line now, then one after the other.
     pub(super) fn start_line(&mut self, secret: &str, wake: &mut BTreeSet<String>) {
         if let Some(concerned) = self.by_secret.get_mut(secret) {
             wake.extend(concerned.line.start(wake));

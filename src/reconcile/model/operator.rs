@@ -203,7 +203,7 @@ impl Operator {
         locked(&self.index).snapshot(&key, Instant::now())?.own.status.id
     }
 
-    /// The cache is what the server holds, once all was heard.
+    /// Whether the cache is what the server holds, once all was heard and no call is on its way.
     pub(super) fn shows_what_is_stored(&self) -> Result<(), String> {
         let server = locked(&self.server);
         let objects = server.objects.values().map(|object| (object.name.clone(), object.revision.to_string()));

@@ -262,6 +262,11 @@ impl Play {
     /// Stops what goes on outside, lets both operators work until nothing is left, and says what is wrong.
     pub(super) async fn come_to_rest(&self) -> Result<(), String> {
         self.server().story.push("* to rest".to_owned());
+        for operator in &self.operators {
+            // At any time between passes: what another operator does later may hide what is wrong here.
+            operator.catch_up();
+            operator.shows_what_is_stored()?;
+        }
         for name in NAMES {
             self.server().edit_object(name, |object| object.finalizer = false);
         }
@@ -283,9 +288,6 @@ impl Play {
             self.operators.iter().for_each(|operator| operator.ring());
         }
         self.work_off().await?;
-        for operator in &self.operators {
-            operator.shows_what_is_stored()?;
-        }
         // Looked at all over again, nothing is written.
         for restart in [false, true] {
             for operator in &self.operators {

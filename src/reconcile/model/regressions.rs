@@ -385,6 +385,7 @@ fn an_answer_that_comes_after_the_deletion_leaves_no_ghost() {
         for which in 0..2 {
             ends_well(&[
                 event(Apply(0, vec![])),
+                first(CatchUp),
                 first(meanwhile(0, at, Meanwhile::Shown(Event::Meddle(which, Delete)))),
             ]);
             ends_well(&[
@@ -395,14 +396,13 @@ fn an_answer_that_comes_after_the_deletion_leaves_no_ghost() {
                 first(meanwhile(0, at, Meanwhile::Shown(Event::Meddle(which, Delete)))),
             ]);
         }
-        // All of it goes, and is made again, as with a namespace.
+        // All of it goes, as with a namespace.
         ends_well(&[
             event(Apply(0, vec![])),
             first(Settle),
             event(Apply(0, vec![super::steps::Edit::Description(1)])),
             first(CatchUp),
             first(meanwhile(0, at, Meanwhile::Shown(Event::DeleteObject(0, Deletion::Background)))),
-            event(Apply(0, vec![])),
         ]);
     }
 }

@@ -26,7 +26,7 @@ impl Check {
 }
 
 /// Every check.
-pub(super) const CHECKS: [Check; 15] = [
+pub(super) const CHECKS: [Check; 16] = [
     // What the keys protect against is said before anything else.
     Check { name: "protection", look: keys::protection },
     Check { name: "server", look: install::server },

@@ -78,7 +78,7 @@ pub(super) struct Facts {
 pub(super) struct Served {
     pub(super) namespace: String,
     pub(super) exists: bool,
-    /// Whether it has the RoleBinding that gives the operator its permissions.
+    /// Whether it has the `RoleBinding` that gives the operator its permissions.
     pub(super) bound: bool,
 }
 
@@ -175,8 +175,8 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
             ListParams::default().labels(&service),
         ),
     );
-    let served = match &deployment {
-        Read::Known(Some(deployment)) => served(client, deployment).await,
+    let namespaces = match &deployment {
+        Read::Known(Some(deployment)) => namespaces(client, deployment).await,
         Read::Known(None) => Read::Known(Vec::new()),
         Read::Unknown(why) => Read::Unknown(why.clone()),
     };
@@ -195,7 +195,7 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
         server,
         crd,
         deployment,
-        served,
+        served: namespaces,
         account,
         endpoints,
         mutating,
@@ -250,7 +250,7 @@ where
 }
 
 /// The namespaces that the operator's flags name, each with what it needs there.
-async fn served(client: &Client, deployment: &Deployment) -> Read<Vec<Served>> {
+async fn namespaces(client: &Client, deployment: &Deployment) -> Read<Vec<Served>> {
     let pod = deployment.spec.template.spec.iter().flat_map(|pod| &pod.containers);
     let arguments: Vec<&String> = pod.flat_map(|container| container.args.iter().flatten()).collect();
     let apart = arguments.windows(2).filter(|pair| pair[0] == "--namespace").map(|pair| pair[1].as_str());

@@ -342,7 +342,7 @@ fn a_live_read_that_finds_nothing_takes_out_what_the_cache_showed() {
     index.put_object(waiting("b", 2, "ONE"));
     index.put_secret(NS, record("ONE", 20, "gone"), None);
     let of = record_name("ONE");
-    // What came after the read had begun is none of its business.
+    // What came after the read had begun stays.
     let sent = index.send(NS, &of);
     index.put_secret(NS, record("ONE", 21, "gone"), None);
     assert_eq!(names(index.learn(NS, &of, None, &sent)), [""; 0]);
