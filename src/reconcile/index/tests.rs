@@ -130,7 +130,7 @@ fn target(of: &str, owner: &str, version: u64) -> SecretView {
 }
 
 #[test]
-fn a_ring_of_values_that_closes_or_opens_wakes_everyone_in_it() {
+fn a_ring_of_values_that_closes_or_opens_wakes_all_in_it() {
     let mut index = Index::default();
     for (name, upstream) in [("a", "b"), ("b", "c"), ("c", "outside"), ("d", "a")] {
         index.put_object(follows(name, 1, upstream));

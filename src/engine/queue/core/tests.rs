@@ -244,6 +244,14 @@ impl Model {
         lanes
     }
 
+    /// Forgets who was passed over where nothing of the group waits any more, or its share is used up.
+    fn rest(&mut self, now: Instant) {
+        for group in 0..3 {
+            let ready = self.ready(group, now);
+            self.overtaken.retain(|(waiting, _, lane), _| *waiting != group || ready.contains(lane));
+        }
+    }
+
     fn handed_out(&mut self, number: usize, now: Instant) -> Result<(), TestCaseError> {
         let group = key(number).0;
         let Some(lane) = self.keys[number].due(now) else {
@@ -304,6 +312,7 @@ proptest! {
                 }
                 Step::Pass(ms) => now += Duration::from_millis(ms),
             }
+            model.rest(now);
             let in_flight = model.keys.iter().filter(|key| key.in_flight).count();
             let waiting = model.keys.iter().filter(|key| !key.in_flight && key.turn.is_some()).count();
             prop_assert_eq!(core.depth(), Depth { waiting, in_flight });
