@@ -268,14 +268,7 @@ pub fn decide<'w>(
         }
         Relation::Stranger => {
             if spec.adoption() == Adoption::Never {
-                if let Marks::Recordless(id) = recordless::marks(world, view) {
-                    return Ok(keep(Action::Blocked(Verdict::Person(recordless::problem(world, view, id)))));
-                }
-                let message = format!(
-                    "Secret {name} exists and is not ours{}: choose another spec.target.name, remove the Secret, or allow spec.target.adoption: IfUnowned",
-                    holder_text(view)
-                );
-                return Ok(keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetNotOwned, message)))));
+                return Ok(keep(Action::Blocked(Verdict::Person(not_managed(world, view)))));
             }
             if !seen.live {
                 return Err(Step::Read(Read::Secret(name.to_owned())));
@@ -286,6 +279,19 @@ pub fn decide<'w>(
             }
         }
     })
+}
+
+/// Why a Secret that the operator does not manage cannot be the target.
+fn not_managed(world: &World, view: &SecretView) -> Problem {
+    if let Marks::Recordless(id) = recordless::marks(world, view) {
+        return recordless::problem(world, view, id);
+    }
+    let message = format!(
+        "Secret {} exists and is not ours{}: choose another spec.target.name, remove the Secret, or allow spec.target.adoption: IfUnowned",
+        view.name,
+        holder_text(view)
+    );
+    Problem::new(Reason::TargetNotOwned, message)
 }
 
 /// Whether status says that this very spec is served.

@@ -138,6 +138,9 @@ mod tests {
     }
 
     proptest! {
+        // No file remembers a failure: one that matters becomes a test of its own.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn every_object_that_stays_in_the_line_has_the_turn(steps in proptest::collection::vec(step(), 1..60)) {
             let mut line = Line::default();
