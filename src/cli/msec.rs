@@ -9,7 +9,7 @@
 //! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
 //! [`session`] (which cluster), [`lookup`] (which object), [`rights`](super::rights) (how a refusal is said), [`output`] with [`table`]
 //! and [`jsonpath`] (how objects are shown), [`change`] and [`wait`] (how one is changed, and served), [`state`] (what its
-//! status says), [`users`] (what uses its Secret). Values are sealed here, before they leave this process; the only commands
+//! status says), [`users`] (what uses its Secret), [`operator`] (whether it runs). Values are sealed here, before they leave this process; the only commands
 //! that print one, or hold one that a cluster served, say so in their help.
 
 mod archive;
@@ -28,6 +28,7 @@ mod jsonpath;
 mod list;
 mod lookup;
 mod manifest;
+mod operator;
 mod output;
 mod progress;
 mod public_key;

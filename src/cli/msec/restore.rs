@@ -10,9 +10,13 @@
 //! otherwise is a conflict that is told, and everything else goes on. So a restore that was interrupted is run again, and
 //! a second run writes nothing.
 //!
+//! What `wait` believes: a status speaks of this restore only if it names the record and the target that stand. One that is
+//! older than this restore says nothing about the operator, whose Deployment is looked at then.
+//!
 //! A record carries no owner, so the operator takes it over for the ManagedSecret of its name: that is why records come
 //! first. A ManagedSecret whose record could not be restored is not created: it would become a new secret.
 
+mod operator;
 mod plan;
 mod standing;
 mod trust;
@@ -25,6 +29,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
+use self::operator::Operator;
 use self::plan::{Step, Verdict};
 use self::trust::{Fingerprint, NewKeyring};
 use super::archive::{Archive, Intake, manifests_in};
@@ -77,7 +82,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub create_namespaces: bool,
 
-    /// Wait until everything restored is served, and compare it with the backup
+    /// Wait until everything restored is delivered, and compare it with the backup
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
         default_missing_value = "true", action = clap::ArgAction::Set)]
     pub wait: bool,
@@ -127,7 +132,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
         return Err(CliError::Failed("nothing was written".to_owned()));
     }
     let steps = write::all(&session, plan.steps, &standing.missing_namespaces, dry_run, &own).await?;
-    finish(&session, args, &steps).await
+    finish(&session, args, &steps, &own).await
 }
 
 /// Keyrings in doubt are confirmed by their fingerprints, or one by one on the terminal.
@@ -148,7 +153,7 @@ fn confirm_keyrings(new: &[NewKeyring], accepted: &[Fingerprint], asks: bool) ->
 }
 
 /// Says what came of it, waits, and compares.
-async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step]) -> Result<(), CliError> {
+async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step], own: &str) -> Result<(), CliError> {
     let count = |verdict: fn(&Verdict) -> bool| steps.iter().filter(|step| verdict(&step.verdict)).count();
     let created = count(|verdict| *verdict == Verdict::Create);
     let there = count(|verdict| matches!(verdict, Verdict::There(_)));
@@ -162,7 +167,9 @@ async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step]) -> Result
         for line in &found.lines {
             say::print_line(line)?;
         }
-        if let Some(error) = found.error() {
+        let operator =
+            if found.asks_for_the_operator() { operator::look(session, own).await } else { Operator::Proven };
+        if let Some(error) = found.error(&operator) {
             wrong = Some(wrong.map_or_else(|| error.clone(), |wrong| format!("{wrong}; {error}")));
         }
     }

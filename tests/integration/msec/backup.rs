@@ -7,6 +7,11 @@ mod obstacles;
 mod tampered;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
@@ -33,6 +38,7 @@ async fn other_cluster() -> &'static ControlPlane {
         site.apply("first", serde_json::json!({"name": "FIRST", "generate": {}})).await;
         site.served("first").await;
         operator.stop().await;
+        report_replicas(&plane, 1).await;
         plane
     };
     CONTROL_PLANE.get_or_init(start).await
@@ -42,6 +48,15 @@ async fn other_cluster() -> &'static ControlPlane {
 async fn serve(plane: &ControlPlane, site: &Site) -> Running {
     let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
     Setup::of(&site.namespace).start_with(harness::access::config_of(&kubeconfig).await.unwrap())
+}
+
+/// What the Deployment of a cluster with nodes would report of an operator that runs here.
+async fn report_replicas(plane: &ControlPlane, available: i32) {
+    let deployments = Api::<Deployment>::namespaced(plane.access().admin_client().await.unwrap(), OPERATOR_NAMESPACE);
+    let status = serde_json::json!({"status": {
+        "replicas": 1, "readyReplicas": available, "availableReplicas": available, "unavailableReplicas": 1 - available,
+    }});
+    deployments.patch_status(keys::OPERATOR_NAME, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
 /// The site's namespace in another cluster: not made yet.

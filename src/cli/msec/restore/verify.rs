@@ -1,15 +1,19 @@
-//! After a restore: waits until what was restored is served, and compares it with the backup.
+//! After a restore: waits until what was restored is delivered, and compares it with the backup.
 //!
 //! What is compared is what the operator reports once it has opened the record: id, dates and version. The value needs no
 //! look: it is authenticated with the version that it belongs to.
+//!
+//! A status is believed only where it names the record and the target Secret that stand: one that was there before this
+//! restore may speak of others. Where every status is that old, none shows that the operator runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
+use super::operator::Operator;
 use super::plan::{Item, Step, Verdict};
-use crate::api::keys::CONDITION_READY;
+use crate::api::keys::{CONDITION_READY, LABEL_ROLE};
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::CliError;
 use crate::cli::msec::archive::{Place, RecordInfo, place};
@@ -17,9 +21,20 @@ use crate::cli::msec::backup::read;
 use crate::cli::msec::progress::Progress;
 use crate::cli::msec::session::Session;
 use crate::cli::msec::wait::Clock;
+use crate::cli::rights::Right;
+use crate::kek::secret_api::{CallError, RefusalKind, SecretApi};
 
-/// What is to be served, and what its record said in the backup.
-pub(super) type Expected = BTreeMap<Place, Option<RecordInfo>>;
+/// What is to be delivered.
+pub(super) type Expected = BTreeMap<Place, Wanted>;
+
+/// One secret that is to be delivered.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    /// What its record said in the backup.
+    record: Option<RecordInfo>,
+    /// Whether this restore created the ManagedSecret: then its whole status is newer than the restore.
+    created: bool,
+}
 
 /// What was found in the end.
 #[derive(Debug, Default)]
@@ -28,17 +43,25 @@ pub(super) struct Found {
     pub(super) lines: Vec<String>,
     waiting: usize,
     differing: usize,
+    /// Delivered since this restore wrote: only a running operator does that.
+    fresh: usize,
+    /// Delivered already when this restore looked first.
+    old: usize,
 }
 
 impl Found {
+    /// Whether no status shows that the operator runs, or something waits for it.
+    pub(super) fn asks_for_the_operator(&self) -> bool {
+        self.waiting > 0 || self.old > 0 && self.fresh == 0
+    }
+
     /// What is wrong, if anything is.
-    pub(super) fn error(&self) -> Option<String> {
+    pub(super) fn error(&self, operator: &Operator) -> Option<String> {
         let mut parts = Vec::new();
         if self.waiting > 0 {
-            parts.push(format!(
-                "{} not served yet (does the operator run? The same command, again, waits and writes nothing)",
-                secrets(self.waiting)
-            ));
+            parts.push(operator.of_waiting(&secrets(self.waiting)));
+        } else if self.fresh == 0 {
+            parts.extend(operator.of_old_status());
         }
         if self.differing > 0 {
             parts.push(format!("{} not what the backup has", secrets(self.differing)));
@@ -50,19 +73,19 @@ impl Found {
 /// The state of one restored secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum State {
-    /// Served as in the backup.
+    /// Delivered as in the backup.
     Same,
-    /// Served, with a newer value, name or description than the backup's.
+    /// Delivered, with a newer value, name or description than the backup's.
     MovedOn(String),
-    /// Not served: why.
+    /// Not delivered: why.
     Waiting(String),
-    /// Never to be served as it is: why.
+    /// Never to be delivered as it is: why.
     Paused,
-    /// Served as something else.
+    /// Delivered as something else.
     Differs(String),
 }
 
-/// What a restore leaves to be served.
+/// What a restore leaves to be delivered.
 pub(super) fn expected(steps: &[Step]) -> Expected {
     let lost: BTreeSet<_> = steps
         .iter()
@@ -73,26 +96,30 @@ pub(super) fn expected(steps: &[Step]) -> Expected {
         })
         .collect();
     let objects = steps.iter().filter_map(|step| match (&step.item, &step.verdict) {
-        (Item::Object(object, record), Verdict::Create | Verdict::There(_)) => Some((object.place(), record.clone())),
+        (Item::Object(object, record), verdict @ (Verdict::Create | Verdict::There(_))) => {
+            Some((object.place(), Wanted { record: record.clone(), created: *verdict == Verdict::Create }))
+        }
         _ => None,
     });
     objects.filter(|(place, _)| !lost.contains(place)).collect()
 }
 
-/// Looks until everything is served, or time is up. A cluster that does not answer for a moment ends no wait.
+/// Looks until everything is delivered, or time is up. A cluster that does not answer for a moment ends no wait.
 pub(super) async fn wait(session: &Session, expected: &Expected, timeout: Duration) -> Result<Found, CliError> {
-    let progress = Progress::new("served");
+    let progress = Progress::new("delivered");
     let mut clock = Clock::new(timeout);
-    // What the last look that was answered has shown.
-    let mut found = None;
+    // What the last look that was answered has shown, and what any look has shown to wait.
+    let (mut found, mut waited) = (None, BTreeSet::new());
     loop {
         let silence = match look(session, expected).await {
             Ok(states) => {
-                let waiting = states.values().filter(|state| matches!(state, State::Waiting(_))).count();
-                progress.of(expected.len() - waiting, expected.len());
-                if waiting == 0 {
-                    return Ok(report(&states));
+                let waiting = states.iter().filter(|(_, state)| matches!(state, State::Waiting(_)));
+                let waiting: Vec<_> = waiting.map(|(place, _)| *place).collect();
+                progress.of(expected.len() - waiting.len(), expected.len());
+                if waiting.is_empty() {
+                    return Ok(report(&states, expected, &waited));
                 }
+                waited.extend(waiting);
                 found = Some(states);
                 None
             }
@@ -102,7 +129,7 @@ pub(super) async fn wait(session: &Session, expected: &Expected, timeout: Durati
         if !clock.pause().await {
             return match (found, silence) {
                 (None, Some(error)) => Err(error),
-                (found, _) => Ok(report(&found.unwrap_or_default())),
+                (found, _) => Ok(report(&found.unwrap_or_default(), expected, &waited)),
             };
         }
     }
@@ -110,15 +137,33 @@ pub(super) async fn wait(session: &Session, expected: &Expected, timeout: Durati
 
 async fn look<'a>(session: &Session, expected: &'a Expected) -> Result<BTreeMap<&'a Place, State>, CliError> {
     let namespaces: BTreeSet<_> = expected.keys().map(|(namespace, _)| namespace).collect();
-    let mut objects = BTreeMap::new();
+    let (mut objects, mut secrets) = (BTreeMap::new(), BTreeMap::new());
     for namespace in namespaces {
         for object in read::dynamic_objects(session, Some(namespace), &Progress::silent()).await? {
             if let Ok(object) = object.try_parse::<ManagedSecret>() {
                 objects.insert(place(&object.metadata), object);
             }
         }
+        if let Some(uids) = uids_of_secrets(session, namespace).await? {
+            secrets.insert(namespace, uids);
+        }
     }
-    Ok(expected.iter().map(|(place, record)| (place, state(objects.get(place), record.as_ref()))).collect())
+    let state_of = |place: &Place, wanted: &Wanted| state(objects.get(place), wanted, secrets.get(&place.0));
+    Ok(expected.iter().map(|(place, wanted)| (place, state_of(place, wanted))).collect())
+}
+
+/// Uids of the records and targets of a namespace; none where they may not be listed, which only a restore without
+/// records gets by with.
+async fn uids_of_secrets(session: &Session, namespace: &str) -> Result<Option<BTreeSet<String>>, CliError> {
+    match SecretApi::namespaced(session.client.clone(), namespace).list_labelled(LABEL_ROLE).await {
+        Ok(found) => Ok(Some(found.into_iter().filter(is_living).filter_map(|metadata| metadata.uid).collect())),
+        Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Rbac => Ok(None),
+        Err(error) => Err(Right::to("list", "secrets").within(namespace).explain_call("cannot list Secrets", &error)),
+    }
+}
+
+fn is_living(metadata: &ObjectMeta) -> bool {
+    metadata.deletion_timestamp.is_none()
 }
 
 /// "1 secret is", "2 secrets are".
@@ -126,36 +171,49 @@ fn secrets(n: usize) -> String {
     if n == 1 { "1 secret is".to_owned() } else { format!("{n} secrets are") }
 }
 
-fn report(states: &BTreeMap<&Place, State>) -> Found {
+fn report(states: &BTreeMap<&Place, State>, expected: &Expected, waited: &BTreeSet<&Place>) -> Found {
     let mut found = Found::default();
-    let mut same = 0;
-    for ((namespace, name), state) in states {
+    let (mut same, mut same_before) = (0, 0);
+    for (&place, state) in states {
+        let is_fresh = waited.contains(place) || expected.get(place).is_some_and(|wanted| wanted.created);
+        match state {
+            State::Same | State::MovedOn(_) | State::Differs(_) if is_fresh => found.fresh += 1,
+            State::Same | State::MovedOn(_) | State::Differs(_) => found.old += 1,
+            State::Waiting(_) | State::Paused => {}
+        }
         let line = match state {
             State::Same => {
                 same += 1;
+                same_before += usize::from(!is_fresh);
                 continue;
             }
             State::MovedOn(what) => format!("has moved on since the backup: {what}"),
-            State::Paused => "is suspended: nothing is served until spec.suspend is false".to_owned(),
+            State::Paused => "is suspended: nothing is delivered until spec.suspend is false".to_owned(),
             State::Waiting(why) => {
                 found.waiting += 1;
-                format!("is not served: {why}")
+                format!("is not delivered: {why}")
             }
             State::Differs(what) => {
                 found.differing += 1;
                 format!("differs from the backup: {what}")
             }
         };
+        let (namespace, name) = place;
         found.lines.push(format!("ManagedSecret {namespace}/{name} {line}"));
     }
     if same > 0 {
-        found.lines.push(format!("{} served with the backup's ids, dates and versions", secrets(same)));
+        let before = match same_before {
+            0 => String::new(),
+            all if all == same => ", as before this restore".to_owned(),
+            part => format!(", {part} of them as before this restore"),
+        };
+        found.lines.push(format!("{} delivered with the backup's ids, dates and versions{before}", secrets(same)));
     }
     found
 }
 
-fn state(object: Option<&ManagedSecret>, record: Option<&RecordInfo>) -> State {
-    let Some(object) = object else { return State::Waiting("it is not there any more".to_owned()) };
+fn state(object: Option<&ManagedSecret>, wanted: &Wanted, secrets: Option<&BTreeSet<String>>) -> State {
+    let Some(object) = object else { return State::Waiting("it was deleted".to_owned()) };
     let status = object.status.clone().unwrap_or_default();
     let ready = status.conditions.as_deref().unwrap_or_default().iter().find(|it| it.type_ == CONDITION_READY);
     let current = |ready: &&Condition| ready.observed_generation == object.metadata.generation;
@@ -165,7 +223,16 @@ fn state(object: Option<&ManagedSecret>, record: Option<&RecordInfo>) -> State {
         Some(ready) => return State::Waiting(format!("{}: {}", ready.reason, ready.message)),
         None => return State::Waiting("the operator has not looked at it yet".to_owned()),
     }
-    let Some(record) = record else { return State::Same };
+    if let Some(secrets) = secrets {
+        let stands = |uid: &String| secrets.contains(uid);
+        if !status.record.as_ref().is_some_and(|record| stands(&record.uid)) {
+            return State::Waiting("the operator has not looked at its record yet".to_owned());
+        }
+        if let Some(target) = status.target.as_ref().filter(|target| !stands(&target.uid)) {
+            return State::Waiting(format!("the Secret {} that its status names was deleted", target.name));
+        }
+    }
+    let Some(record) = &wanted.record else { return State::Same };
     let version = status.version.unwrap_or_default();
     let rows = [
         ("id", status.id, &record.id),
@@ -216,7 +283,9 @@ mod tests {
             "metadata": {"name": "db", "generation": 2},
             "status": {
                 "id": "the-id", "createdDate": "2026-11-23T08:00:00Z", "updatedDate": "2026-11-23T09:00:00Z",
-                "valueUpdatedTime": "2026-11-23T08:30:00Z", "version": 3, "conditions": [{
+                "valueUpdatedTime": "2026-11-23T08:30:00Z", "version": 3,
+                "record": {"name": "r", "uid": "record-uid", "resourceVersion": "1"},
+                "target": {"name": "db", "key": "value", "uid": "target-uid", "resourceVersion": "2"}, "conditions": [{
                     "type": "Ready", "status": ready[0], "reason": ready[1], "message": "m", "observedGeneration": 2,
                     "lastTransitionTime": "2026-11-23T09:00:00Z",
                 }],
@@ -228,10 +297,21 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
+    fn wanted(record: Option<RecordInfo>) -> Wanted {
+        Wanted { record, created: true }
+    }
+
+    fn standing(uids: &[&str]) -> BTreeSet<String> {
+        uids.iter().map(|uid| (*uid).to_owned()).collect()
+    }
+
     #[test]
     fn a_restored_secret_is_told_from_another_and_from_a_newer_one() {
         let served = json!(["True", "Served"]);
-        let of = |ready: &Value, change: &Value| state(Some(&object(ready, change)), Some(&record()));
+        let secrets = standing(&["record-uid", "target-uid"]);
+        let of = |ready: &Value, change: &Value| {
+            state(Some(&object(ready, change)), &wanted(Some(record())), Some(&secrets))
+        };
         assert_eq!(of(&served, &json!({})), State::Same);
         assert_eq!(of(&json!(["True", "Suspended"]), &json!({})), State::Paused);
         assert_eq!(of(&json!(["False", "SeedUnknown"]), &json!({})), State::Waiting("SeedUnknown: m".to_owned()));
@@ -246,21 +326,79 @@ mod tests {
         for change in [json!({"version": 4}), json!({"updatedDate": "2026-11-24T09:00:00Z"})] {
             assert!(matches!(of(&served, &change), State::MovedOn(_)), "{change}");
         }
-        assert!(matches!(state(None, None), State::Waiting(_)));
-        assert_eq!(state(Some(&object(&served, &json!({"id": "fresh"}))), None), State::Same);
+        assert!(matches!(state(None, &wanted(None), Some(&secrets)), State::Waiting(_)));
+        assert_eq!(state(Some(&object(&served, &json!({"id": "new"}))), &wanted(None), Some(&secrets)), State::Same);
+    }
+
+    #[test]
+    fn a_status_that_names_another_record_or_target_than_stands_is_not_believed() {
+        let served = object(&json!(["True", "Served"]), &json!({}));
+        let of = |uids: &[&str]| state(Some(&served), &wanted(Some(record())), Some(&standing(uids)));
+        let waits = |state: State, says: &str| {
+            assert!(matches!(&state, State::Waiting(why) if why.contains(says)), "{state:?}");
+        };
+        waits(of(&["another", "target-uid"]), "its record");
+        waits(of(&["record-uid", "another"]), "the Secret db");
+        let undelivered = object(&json!(["True", "Served"]), &json!({"target": null}));
+        assert_eq!(state(Some(&undelivered), &wanted(None), Some(&standing(&["record-uid"]))), State::Same);
+        let recordless = object(&json!(["True", "Served"]), &json!({"record": null}));
+        waits(state(Some(&recordless), &wanted(None), Some(&standing(&["target-uid"]))), "its record");
+        // A user who may not list Secrets gets what status says.
+        assert_eq!(state(Some(&served), &wanted(None), None), State::Same);
+    }
+
+    fn at(name: &str) -> Place {
+        ("shop".to_owned(), name.to_owned())
+    }
+
+    /// These secrets, of which the first was created by the restore.
+    fn found(states: &[State], waited: &[usize]) -> Found {
+        let places: Vec<_> = (0..states.len()).map(|n| at(&n.to_string())).collect();
+        let expected = places.iter().enumerate();
+        let expected = expected.map(|(n, place)| (place.clone(), Wanted { record: None, created: n == 0 })).collect();
+        let waited = waited.iter().map(|n| &places[*n]).collect();
+        report(&places.iter().zip(states.iter().cloned()).collect(), &expected, &waited)
+    }
+
+    fn unavailable() -> Operator {
+        Operator::Unavailable { why: "none of 1 replicas is available".to_owned(), check: "logs".to_owned() }
     }
 
     #[test]
     fn what_waits_or_differs_is_an_error() {
-        let at = |name: &str| ("shop".to_owned(), name.to_owned());
-        let (one, two, three) = (at("a"), at("b"), at("c"));
-        let states = [(&one, State::Same), (&two, State::MovedOn("x".to_owned())), (&three, State::Paused)];
-        let fine = report(&states.into());
-        assert_eq!((fine.lines.len(), fine.error()), (3, None));
-        let states = [(&one, State::Waiting("x".to_owned())), (&two, State::Differs("y".to_owned()))];
-        let wrong = report(&states.into());
+        let fine = found(&[State::Same, State::MovedOn("x".to_owned()), State::Paused], &[]);
+        assert_eq!((fine.lines.len(), fine.error(&Operator::Proven)), (3, None));
+        assert!(!fine.asks_for_the_operator());
+        let wrong = found(&[State::Waiting("x".to_owned()), State::Differs("y".to_owned())], &[0]);
+        assert!(wrong.asks_for_the_operator());
+        let says = |operator: &Operator, text: &str| {
+            let error = wrong.error(operator).unwrap();
+            assert!(
+                error.starts_with("1 secret is restored, but not delivered yet") && error.contains(text),
+                "{error}"
+            );
+            assert!(error.contains("1 secret is not what the backup has"), "{error}");
+        };
+        says(&unavailable(), "the operator is not available: none of 1 replicas is available; check `logs`");
+        says(&Operator::Unknown("no Deployment".to_owned()), "unknown: no Deployment");
+        says(&Operator::Available, "kubectl msec doctor");
+    }
+
+    #[test]
+    fn an_old_status_shows_no_running_operator() {
+        // The first is created by the restore, so it is not old: leave it suspended.
+        let old = found(&[State::Paused, State::Same, State::MovedOn("x".to_owned())], &[]);
+        assert!(old.asks_for_the_operator());
+        assert!(old.lines.iter().any(|line| line.ends_with("versions, as before this restore")), "{:?}", old.lines);
+        assert!(old.error(&unavailable()).unwrap().starts_with("the operator is not available"));
+        assert_eq!(old.error(&Operator::Available), None);
+        // One that was seen to wait was delivered meanwhile.
+        let moved = found(&[State::Paused, State::Same, State::Same], &[1]);
+        assert!(!moved.asks_for_the_operator());
         assert!(
-            wrong.error().is_some_and(|error| error.contains("1 secret is not served") && error.contains("not what"))
+            moved.lines.iter().any(|line| line.ends_with(", 1 of them as before this restore")),
+            "{:?}",
+            moved.lines
         );
     }
 }

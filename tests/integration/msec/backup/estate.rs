@@ -3,17 +3,23 @@
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::PostParams};
-use managed_secrets::api::keys;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use managed_secrets::api::{keys, names::record_name};
 use serde_json::{Value, json};
 
-use super::{documents, elsewhere, other_cluster, serve};
-use crate::integration::{
-    installation::{OPERATOR_NAMESPACE, install, options},
-    msec::Plugin,
-    objects::{Site, moved, next_second, status},
-    operator::Setup,
+use super::{documents, elsewhere, other_cluster, report_replicas, serve};
+use crate::{
+    harness::ControlPlane,
+    integration::{
+        installation::{OPERATOR_NAMESPACE, RESTORER, install, options},
+        msec::Plugin,
+        objects::{Site, moved, next_second, status},
+        operator::Setup,
+    },
 };
 
 /// Name of each object, and the Secret and key that it is delivered into.
@@ -167,7 +173,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     assert!(dry.ok().contains("ManagedSecret ") && there.labelled().await.is_empty(), "{dry:?}");
     let ran = restorer.restore_trusted(&plugin.file_path("kek"), &["--timeout=40s"]).await;
     let out = ran.ok();
-    assert!(out.ends_with("7 secrets are served with the backup's ids, dates and versions\n"), "{ran:?}");
+    assert!(out.ends_with("7 secrets are delivered with the backup's ids, dates and versions\n"), "{ran:?}");
     assert_eq!(told(&there).await, before);
     // The keys joined those of the cluster, which go on being the ones to seal for.
     assert_eq!(crate::integration::operator::public_key(&there.client).await.fingerprint(), own_key);
@@ -185,6 +191,33 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     assert!(!out.contains(": created"), "{out}");
     assert_eq!(told(&there).await, before);
     operator.stop().await;
+}
+
+/// With the operator down, every status is from before the restore, whatever it says.
+async fn old_status_is_no_delivery(plane: &ControlPlane, there: &Site, restorer: &Plugin, backup: &str) {
+    let restore = [backup, "--yes", "--timeout=1s"];
+    report_replicas(plane, 0).await;
+    let ran = restorer.restore(&restore).await;
+    assert!(ran.out.ends_with("with the backup's ids, dates and versions, as before this restore\n"), "{ran:?}");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("error: the operator is not available: none of 1 replicas is available. What"), "{ran:?}");
+    report_replicas(plane, 1).await;
+    restorer.restore(&restore).await.ok();
+
+    report_replicas(plane, 0).await;
+    let client = plane.access().client_as(RESTORER, &["system:masters"]).await.unwrap();
+    let secrets = Api::<Secret>::namespaced(client, &there.namespace);
+    for (lost, says) in [
+        // A record that this restore writes is another one than the status names.
+        (record_name("SEALED"), "sealed is not delivered: the operator has not looked at its record yet"),
+        ("generated".to_owned(), "generated is not delivered: the Secret generated that its status names was deleted"),
+    ] {
+        secrets.delete(&lost, &DeleteParams::default()).await.unwrap();
+        let ran = restorer.restore(&restore).await;
+        assert!(ran.out.contains(says), "{ran:?}");
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.err.contains(" restored, but not delivered yet: the operator is not available: "), "{ran:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,17 +238,29 @@ async fn a_new_cluster_gets_the_keys_before_its_operator_starts() {
     // Nobody serves it yet: that is said, and what is missing.
     let early = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=1s"]).await;
     assert_eq!(early.code, 1, "{early:?}");
-    assert!(early.err.contains("7 secrets are not served yet (does the operator run?"), "{early:?}");
+    let says = "7 secrets are restored, but not delivered yet: the operator is not available: none of 1 replicas is \
+                available, and it has not published its key yet; check `kubectl -n managed-secrets-system logs \
+                deployment/managed-secrets`";
+    assert!(early.err.contains(says), "{early:?}");
 
     what_others_restore(&there).await;
     let operator = serve(&plane, &there).await;
+    report_replicas(&plane, 1).await;
     let ran = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=40s"]).await;
-    assert!(ran.ok().contains("7 secrets are served with the backup's"), "{ran:?}");
+    assert!(ran.ok().contains("7 secrets are delivered with the backup's"), "{ran:?}");
     assert_eq!(told(&there).await, before);
     let keyrings = Site { namespace: OPERATOR_NAMESPACE.to_owned(), client: there.client.clone() };
     let names: Vec<_> = keyrings.secrets().list(&kube::api::ListParams::default()).await.unwrap().items;
     let names: Vec<_> = names.iter().filter_map(|secret| secret.metadata.name.as_deref()).collect();
     assert_eq!(names.iter().filter(|name| name.starts_with(keys::KEYRING_NAME)).count(), 1, "{names:?}");
+
+    operator.stop().await;
+    old_status_is_no_delivery(&plane, &there, &restorer, &plugin.file_path("backup")).await;
+    let operator = serve(&plane, &there).await;
+    report_replicas(&plane, 1).await;
+    let ran = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=40s"]).await;
+    assert!(ran.ok().contains("7 secrets are delivered with the backup's"), "{ran:?}");
+    assert_eq!(told(&there).await, before);
 
     // What moves on is told apart from what is wrong.
     next_second().await;

@@ -48,7 +48,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
         site.namespace,
         record_name("TWO")
     );
-    assert!(ran.out.contains(&conflict) && ran.out.contains("1 secret is served with the backup's"), "{ran:?}");
+    assert!(ran.out.contains(&conflict) && ran.out.contains("1 secret is delivered with the backup's"), "{ran:?}");
     assert!(
         ran.err.contains("error: 1 of ") && ran.err.ends_with(" objects were not restored; see above\n"),
         "{ran:?}"
@@ -61,7 +61,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
     there.gone(&record_name("TWO")).await;
     there.gone("two").await;
     let ran = restorer.restore_trusted(&backup, &["--timeout=40s"]).await;
-    assert!(ran.ok().contains("2 secrets are served with the backup's"), "{ran:?}");
+    assert!(ran.ok().contains("2 secrets are delivered with the backup's"), "{ran:?}");
     assert_eq!(id(&there.get("two").await), before);
     there.delivers("two", "value", &value).await;
     operator.stop().await;
@@ -126,7 +126,7 @@ async fn an_interrupted_restore_goes_on_where_it_was() {
     let ran = restorer.restore_trusted(&backup, &["--timeout=40s"]).await;
     let out = ran.ok();
     assert!(ran.err.contains("note: 2 created, "), "{ran:?}");
-    assert!(out.contains("2 secrets are served with the backup's"), "{out}");
+    assert!(out.contains("2 secrets are delivered with the backup's"), "{out}");
     for name in ["one", "two"] {
         assert_eq!(status(&there.get(name).await).created_date, status(&site.get(name).await).created_date);
     }

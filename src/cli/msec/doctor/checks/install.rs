@@ -10,6 +10,7 @@ use crate::api::keys::{GROUP, OPERATOR_NAME, PLURAL, POLICIES};
 use crate::api::limits::KUBERNETES_MINORS;
 use crate::cli::msec::doctor::facts::Facts;
 use crate::cli::msec::doctor::finding::{Finding, Level};
+use crate::cli::msec::operator::{Replicas, logs_of, scale_up_of};
 
 const APPLY: &str = "managed-secrets manifests | kubectl apply -f -, with the installation's options";
 
@@ -123,18 +124,14 @@ pub(super) fn operator(check: &'static str, facts: &Facts) -> Result<Vec<Finding
         )]);
     };
     let mut findings = Vec::new();
-    let status = deployment.status.clone().unwrap_or_default();
-    let wanted = deployment.spec.replicas.unwrap_or(1);
-    let available = status.available_replicas.unwrap_or_default();
+    let replicas @ Replicas { wanted, available } = Replicas::of(deployment);
     let logs = format!(
-        "kubectl -n {own} logs deployment/{OPERATOR_NAME} ends with the reason, if it starts at all; \
-                        kubectl -n {own} describe pods tells why not"
+        "{} ends with the reason, if it starts at all; kubectl -n {own} describe pods tells why not",
+        logs_of(own)
     );
-    if wanted == 0 {
-        let todo = format!("kubectl -n {own} scale deployment/{OPERATOR_NAME} --replicas=1");
-        findings.push(Finding::new(Level::Problem, check, "the Deployment has 0 replicas", todo));
-    } else if available == 0 {
-        findings.push(Finding::new(Level::Problem, check, format!("none of {wanted} replicas is available"), logs));
+    if let Some(problem) = replicas.problem() {
+        let todo = if wanted == 0 { scale_up_of(own) } else { logs };
+        findings.push(Finding::new(Level::Problem, check, problem, todo));
     } else if available < wanted {
         findings.push(Finding::new(
             Level::Warning,
