@@ -5,6 +5,7 @@
 mod estate;
 mod obstacles;
 mod tampered;
+mod velero;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::apps::v1::Deployment;

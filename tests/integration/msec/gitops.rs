@@ -10,6 +10,7 @@ mod helm;
 mod kustomize;
 mod page;
 mod prune;
+mod recreate;
 mod table;
 mod waves;
 mod ways;
