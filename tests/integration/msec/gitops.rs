@@ -9,6 +9,7 @@ mod health;
 mod helm;
 mod kustomize;
 mod page;
+mod plain;
 mod prune;
 mod recreate;
 mod table;
