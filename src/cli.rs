@@ -60,7 +60,7 @@ where
     let outcome = parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
     match (format, &outcome) {
         (logging::LogFormat::Json, Err(error)) => {
-            say::tell(logging::fatal_line(error));
+            say::tell_json(&logging::fatal_line(error));
             error.exit().into()
         }
         _ => finish(outcome),

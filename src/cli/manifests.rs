@@ -37,7 +37,7 @@ pub struct Options {
     pub with_namespace: bool,
     /// Whether the operator serves the webhooks. Without them, values have to be sealed before they are applied.
     pub webhooks: bool,
-    /// Whether OpenShift chooses user and group of the process, as its SecurityContextConstraints `restricted-v2` do.
+    /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2` does.
     pub openshift: bool,
     /// Admission policies to leave out; none by default.
     pub without_policies: Vec<PolicySwitch>,

@@ -7,8 +7,6 @@
 //!
 //! A document is for programs and is written as it is: manifests, JSON, values.
 
-#![allow(clippy::print_stderr, reason = "the one place that writes to standard error")]
-
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -73,13 +71,24 @@ pub(super) fn print_document(text: &str) -> Result<(), CliError> {
 
 /// Writes one line to standard error.
 pub(super) fn tell(line: impl Display) {
-    eprintln!("{}", visible(&line.to_string()));
+    tell_as_it_is(&visible(&line.to_string()));
+}
+
+/// Writes a line of JSON to standard error: its own escapes make every character visible already.
+#[cfg(feature = "operator")]
+pub(super) fn tell_json(line: &str) {
+    tell_as_it_is(line);
+}
+
+/// A standard error that is closed or full loses the line; the command goes on.
+fn tell_as_it_is(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes one line to standard error that must not be overlooked: bold on a terminal.
 pub(super) fn tell_boldly(line: impl Display) {
     let style = if io::stderr().is_terminal() { Style::new().bold() } else { Style::new() };
-    eprintln!("{style}{}{style:#}", visible(&line.to_string()));
+    tell_as_it_is(&format!("{style}{}{style:#}", visible(&line.to_string())));
 }
 
 /// Whether a person can be asked: standard input and standard error are terminals.
@@ -90,8 +99,8 @@ pub(super) fn can_ask() -> bool {
 /// Asks on the terminal. Anything but "y" or "yes" is a no.
 pub(super) fn ask(question: impl Display) -> Result<bool, CliError> {
     let failed = |error: io::Error| CliError::failed("cannot ask", &error);
-    eprint!("{} [y/N] ", visible(&question.to_string()));
-    io::stderr().flush().map_err(failed)?;
+    let mut err = io::stderr().lock();
+    write!(err, "{} [y/N] ", visible(&question.to_string())).and_then(|()| err.flush()).map_err(failed)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(failed)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
@@ -113,12 +122,23 @@ pub(super) fn visible(text: &str) -> String {
 }
 
 fn is_visible(c: char) -> bool {
-    /// Letters that show nothing (Unicode: `Default_Ignorable_Code_Point`), which are no format characters.
-    const BLANK_LETTERS: [char; 5] = ['\u{34f}', '\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}'];
+    /// Characters that print as nothing although they are letters, marks or symbols: those of Unicode's
+    /// `Default_Ignorable_Code_Point` that are no format characters, and the blank Braille pattern.
+    const BLANK: [std::ops::RangeInclusive<char>; 9] = [
+        '\u{34f}'..='\u{34f}',
+        '\u{115f}'..='\u{1160}',
+        '\u{17b4}'..='\u{17b5}',
+        '\u{180b}'..='\u{180f}',
+        '\u{2800}'..='\u{2800}',
+        '\u{3164}'..='\u{3164}',
+        '\u{fe00}'..='\u{fe0f}',
+        '\u{ffa0}'..='\u{ffa0}',
+        '\u{e0000}'..='\u{e0fff}',
+    ];
     if c.is_ascii() {
         return !c.is_ascii_control();
     }
-    if BLANK_LETTERS.contains(&c) {
+    if BLANK.iter().any(|range| range.contains(&c)) {
         return false;
     }
     if c.is_whitespace() {
@@ -146,6 +166,7 @@ mod tests {
             ("bidi \u{202e}abc\u{2066}", "bidi \\u{202e}abc\\u{2066}"),
             ("zero\u{200b}width\u{200d}\u{feff}\u{ad}", "zero\\u{200b}width\\u{200d}\\u{feff}\\u{ad}"),
             ("tags \u{e0041} filler \u{3164}", "tags \\u{e0041} filler \\u{3164}"),
+            ("selectors \u{e0141}\u{fe0f} braille \u{2800}", "selectors \\u{e0141}\\u{fe0f} braille \\u{2800}"),
         ] {
             assert_eq!(visible(text), expected);
         }

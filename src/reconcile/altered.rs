@@ -74,7 +74,11 @@ impl Field {
     /// arrives as it was sent, and knows records and targets by this label.
     #[must_use]
     pub fn behind(failure: &Failure) -> Option<Self> {
-        let ours = matches!(failure, Failure::Refused(policy) if policy == POLICY_OPERATOR_WRITES);
+        // An installation for some namespaces adds its own namespace to the policy's name.
+        let is_ours = |policy: &str| {
+            policy.strip_prefix(POLICY_OPERATOR_WRITES).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let ours = matches!(failure, Failure::Refused(policy) if is_ours(policy));
         ours.then(|| Self { path: format!("metadata.labels[{LABEL_ROLE}]"), undelivered: true })
     }
 

@@ -103,9 +103,9 @@ impl Index {
     pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Snapshot> {
         let site = self.namespaces.get(&key.namespace)?;
         let own = site.objects.get(&key.name)?.clone();
-        let mut names: BTreeSet<&String> = site.by_owner.get(&key.name).into_iter().flatten().collect();
         let concerning = secrets_of(&own);
-        names.extend(&concerning);
+        let mut names: BTreeSet<&String> = concerning.iter().collect();
+        names.extend(site.others_of(&own));
         let entries: Vec<&Entry> = names
             .into_iter()
             .filter_map(|name| site.secrets.get(name))

@@ -300,8 +300,11 @@ impl Credence {
         };
         let wanted = own.spec.description();
         let wanted = (wanted != stored && folded::fold(wanted) == stored).then(|| wanted.to_owned());
-        // The description may have been edited since. Only the object's own record is worth more than one try.
-        let unfoldings = (*claimed_uid == Some(own.uid.clone())).then(|| folded::unfoldings(stored));
+        // The description may have been edited since. Only the object's own record is worth more than one try: a Secret
+        // that is none could otherwise cost many, and only the operator creates Secrets under the names of records.
+        let is_own_place = view.name == names::record_name(&own.spec.name)
+            || own.status.record.as_ref().is_some_and(|record| record.name == view.name);
+        let unfoldings = (is_own_place && *claimed_uid == Some(own.uid.clone())).then(|| folded::unfoldings(stored));
         let mut meant = view.clone();
         for description in wanted.into_iter().chain(unfoldings.into_iter().flatten()) {
             meant.annotations.insert(keys::ANNO_DESCRIPTION.to_owned(), description);

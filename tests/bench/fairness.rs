@@ -8,6 +8,8 @@
 //! one name, and many follow one source. Prints what an edit of the name's holder costs, and how long an edit in another
 //! namespace waits while the source changes.
 
+#![allow(clippy::disallowed_methods, reason = "it applies as other clients do")]
+
 use std::{
     fs,
     path::Path,
@@ -78,7 +80,7 @@ async fn run(count: usize) -> Result<()> {
     for n in 0..edits {
         crowd.edit("holder", "WANTED", n).await?;
     }
-    let used = cpu(&operator)? - before;
+    let used = cpu(&operator)?.saturating_sub(before);
     println!("an edit of the holder, with {count} waiters: {:.1?} of CPU", used / edits);
 
     let source = Api::<Secret>::namespaced(client.clone(), CROWD);
@@ -97,7 +99,7 @@ async fn run(count: usize) -> Result<()> {
         beside.push(quiet.edit("db", "DB", n).await?);
     }
     crowd.until_version(2, count).await?;
-    let (took, used) = (began.elapsed(), cpu(&operator)? - before);
+    let (took, used) = (began.elapsed(), cpu(&operator)?.saturating_sub(before));
     println!("a new value for {count} followers: {took:.1?}, {used:.1?} of CPU");
     println!("an edit in another namespace: {alone:.1?} alone; beside that, one after the other: {beside:.1?}");
     operator.stop().await?;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
 use managed_secrets::api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
@@ -161,6 +161,15 @@ async fn the_looks_of_a_target_are_no_way_to_have_it_copied() {
     scene.site.gone("db").await;
     let again = json!({"name": "DB_PASSWORD", "value": scene.sealed, "target": copying});
     expect("deleted and created again", scene.create("db", again).await, Some(refusal));
+
+    // What an earlier object left behind is taken over, whatever the source.
+    let generated = json!({"name": "LEFT", "generate": {}});
+    scene.site.apply("left", generated.clone()).await;
+    scene.site.served("left").await;
+    scene.site.delete_by("left", PropagationPolicy::Orphan).await;
+    let taken = json!({"name": "LEFT", "generate": {}, "target": {"annotations": {"copy": "me"}}});
+    let refusal = "cannot get resource \"secrets\" in API group \"\" named \"left\"";
+    expect("taken over", scene.create("left", taken).await, Some(refusal));
     scene.end().await;
 }
 

@@ -24,16 +24,6 @@ fn retained(name: &str) -> Value {
 }
 
 impl Site {
-    async fn delete_by(&self, name: &str, policy: PropagationPolicy) {
-        let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
-        self.objects().delete(name, &params).await.unwrap();
-        poll("the object to be gone", PATIENCE, || async {
-            Ok(self.objects().get_opt(name).await?.is_none().then_some(()))
-        })
-        .await
-        .unwrap();
-    }
-
     /// Adds or removes a finalizer.
     async fn finalizers(&self, name: &str, finalizers: &[&str]) {
         let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
 };
 use managed_secrets::{
     api::{ManagedSecret, ManagedSecretStatus, keys, names::record_name},
@@ -235,6 +235,17 @@ impl Site {
     /// Deletes the object, and waits until it is gone.
     pub(crate) async fn delete(&self, name: &str) {
         self.objects().delete(name, &DeleteParams::default()).await.unwrap();
+        poll("the object to be gone", PATIENCE, || async {
+            Ok(self.objects().get_opt(name).await?.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Deletes a ManagedSecret with a propagation policy, and waits until it is gone.
+    pub(crate) async fn delete_by(&self, name: &str, policy: PropagationPolicy) {
+        let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+        self.objects().delete(name, &params).await.unwrap();
         poll("the object to be gone", PATIENCE, || async {
             Ok(self.objects().get_opt(name).await?.is_none().then_some(()))
         })

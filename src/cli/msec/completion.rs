@@ -49,10 +49,15 @@ pub(super) fn is_asked_for(program: Option<&OsString>) -> bool {
 /// Prints what may stand in the place of the last word.
 pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
     let (candidates, directive) = candidates(words);
-    let lines = candidates.iter().map(|candidate| {
+    // A name of a kubeconfig that a terminal would obey, or that would forge a line, is not offered.
+    let is_plain = |candidate: &&CompletionCandidate| {
+        let value = candidate.get_value().to_string_lossy();
+        say::visible(&value) == value
+    };
+    let lines = candidates.iter().filter(is_plain).map(|candidate| {
         let value = candidate.get_value().to_string_lossy();
         let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
-        let help = help.lines().next().unwrap_or_default();
+        let help = say::visible(help.lines().next().unwrap_or_default());
         if help.is_empty() { format!("{value}\n") } else { format!("{value}\t{help}\n") }
     });
     say::print_document(&format!("{}:{}\n", lines.collect::<String>(), directive as u8))

@@ -7,8 +7,6 @@
 //! What stays is told by the policy in force (`status.deletionPolicy`), not by the one that the spec wants: the second
 //! may not have been carried out yet.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
 use kube::api::{DeleteParams, Preconditions};
 
@@ -136,7 +134,7 @@ fn fate(object: &ManagedSecret) -> Vec<String> {
 /// Asks on a terminal; refuses without one.
 fn confirm(name: &str, fate: &[String]) -> Result<(), CliError> {
     let refused = |text: &str| Err(CliError::Failed(format!("msec/{name} is not deleted: {text}")));
-    if !std::io::stdin().is_terminal() {
+    if !say::can_ask() {
         return refused("there is no terminal to ask on; see the warnings, and give --yes");
     }
     fate.iter().for_each(say::tell);

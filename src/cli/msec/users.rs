@@ -49,13 +49,13 @@ const fn kind(
     Kind { group, version, name, plural, fields: "", ways }
 }
 
-/// Every kind that is looked at. A ReplicaSet of a Deployment and a Job of a CronJob are left to their owner.
+/// Every kind that is looked at. ReplicaSets of a Deployment and Jobs of a CronJob are left to these.
 const KINDS: &[Kind] = &[
     Kind { fields: NOT_ENDED, ..kind("", "v1", "Pod", "pods", references::of_pod) },
     kind("apps", "v1", "Deployment", "deployments", references::of_template),
     kind("apps", "v1", "StatefulSet", "statefulsets", references::of_template),
     kind("apps", "v1", "DaemonSet", "daemonsets", references::of_template),
-    kind("apps", "v1", "ReplicaSet", "replicasets", references::of_unowned_template),
+    kind("apps", "v1", "ReplicaSet", "replicasets", references::of_replica_set),
     kind("", "v1", "ReplicationController", "replicationcontrollers", references::of_template),
     kind("batch", "v1", "CronJob", "cronjobs", references::of_cron_job),
     kind("batch", "v1", "Job", "jobs", references::of_job),
@@ -102,7 +102,10 @@ fn whole(object: &DynamicObject) -> Value {
     let mut json = object.data.clone();
     if let Value::Object(fields) = &mut json {
         let owners = serde_json::to_value(&object.metadata.owner_references).unwrap_or_default();
-        fields.insert("metadata".to_owned(), serde_json::json!({"ownerReferences": owners}));
+        fields.insert(
+            "metadata".to_owned(),
+            serde_json::json!({"namespace": object.metadata.namespace, "ownerReferences": owners}),
+        );
     }
     json
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{
-        keys::{ANNO_OWNER, ANNO_UID},
+        keys::{ANNO_OWNER, ANNO_UID, RECORD_PREFIX},
         names::record_name,
         types::Delivery,
     },
@@ -21,6 +21,9 @@ use crate::{
 /// The longest circle of names that is told as one. The members of a longer one only say whom they wait for: following a
 /// chain must not cost more the more objects there are.
 const MAX_CIRCLE: usize = 64;
+
+/// The most Secrets of one object that a pass looks at, besides those that its spec and status name.
+const OTHERS_MAX: usize = 16;
 
 /// Metadata of the Secrets that a `valueFrom` may name.
 #[derive(Debug, Default)]
@@ -54,6 +57,23 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// Secrets that name an object as their owner: leftovers of an earlier pass, or copies. Users can make any number of
+    /// copies, so few are looked at: records first, which only the operator creates, then those that our field manager
+    /// gave the object's owner reference.
+    pub(super) fn others_of(&self, own: &Own) -> Vec<&String> {
+        let rank = |name: &&String| {
+            let has_our_reference =
+                self.secrets.get(*name).is_some_and(|entry| entry.view.ours.owner_uids.contains(&own.uid));
+            (!name.starts_with(RECORD_PREFIX), !has_our_reference)
+        };
+        let mut names: Vec<&String> = self.by_owner.get(&own.name).into_iter().flatten().collect();
+        if names.len() > OTHERS_MAX {
+            names.sort_by_key(rank);
+            names.truncate(OTHERS_MAX);
+        }
+        names
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.objects.is_empty() && self.secrets.is_empty() && self.buried.is_empty() && !self.sources.synced
     }

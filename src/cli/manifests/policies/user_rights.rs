@@ -143,6 +143,13 @@ fn validations() -> Vec<Validation> {
             MOVE,
             moved,
         ),
+        // What an earlier object left behind may be there and be taken over.
+        get(
+            "oldObject == null && variables.shapes && variables.delivery != 'None'",
+            "variables.targetName",
+            MOVE,
+            "choosing how a target looks needs the permission to get it",
+        ),
         patch("variables.reshapes && variables.hadTarget", "variables.oldTargetName", RESHAPE, reshaped),
         patch("variables.reshapes && variables.targetInForce != ''", "variables.targetInForce", RESHAPE, reshaped),
         Validation {

@@ -26,7 +26,7 @@ pub(super) struct NewKeyring {
 /// Why a keyring is not simply restored.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Doubt {
-    /// The operator has a keyring of its own, and this is another.
+    /// It stands beside the operator's own keyring, in the cluster or in the backup.
     Foreign,
     /// A key that was created later than now.
     Future {
@@ -42,7 +42,7 @@ impl NewKeyring {
     pub(super) fn of(stored: &StoredKeyring, name: &str, present: &[StoredKeyring], now: Timestamp) -> Self {
         let doubt = match stored.ahead_of(now).next() {
             Some(entry) => Some(Doubt::Future { id: entry.id.clone(), created: entry.created.clone() }),
-            None if present.iter().any(|it| it.name == KEYRING_NAME) => Some(Doubt::Foreign),
+            None if name != KEYRING_NAME || present.iter().any(|it| it.name == KEYRING_NAME) => Some(Doubt::Foreign),
             None => None,
         };
         Self {
@@ -58,7 +58,7 @@ impl NewKeyring {
         let role = if self.name == KEYRING_NAME {
             "becomes the operator's own, under which new values are encrypted"
         } else {
-            "joins those that are there; its keys open, and nothing new is encrypted under them"
+            "joins the operator's own; its keys open, nothing new is encrypted under them, and a sealing key that it revokes is revoked"
         };
         format!("keyring {} ({}) {role}. SHA-256 fingerprint: {}", self.name, self.ids.join(", "), self.fingerprint)
     }

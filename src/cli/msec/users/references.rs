@@ -15,9 +15,9 @@ pub(super) fn of_template(object: &Value, secret: &str) -> Ways {
     of_pod_spec(&object["spec"]["template"]["spec"], secret)
 }
 
-/// A workload that counts only if no other object controls it, such as a ReplicaSet.
-pub(super) fn of_unowned_template(object: &Value, secret: &str) -> Ways {
-    if is_controlled(object) { Vec::new() } else { of_template(object, secret) }
+/// A ReplicaSet that no Deployment controls: those of a Deployment are left to it.
+pub(super) fn of_replica_set(object: &Value, secret: &str) -> Ways {
+    if is_controlled_by(object, "Deployment") { Vec::new() } else { of_template(object, secret) }
 }
 
 /// A Job that has not ended and belongs to no CronJob.
@@ -25,7 +25,7 @@ pub(super) fn of_job(object: &Value, secret: &str) -> Ways {
     let has_ended = list(&object["status"]["conditions"]).any(|condition| {
         matches!(text(&condition["type"]), "Complete" | "Failed") && text(&condition["status"]) == "True"
     });
-    if has_ended { Vec::new() } else { of_unowned_template(object, secret) }
+    if has_ended || is_controlled_by(object, "CronJob") { Vec::new() } else { of_template(object, secret) }
 }
 
 /// A CronJob, also while it is suspended or between two runs.
@@ -55,7 +55,7 @@ pub(super) fn of_gateway(object: &Value, secret: &str) -> Ways {
     let is_it = |reference: &Value| {
         matches!(text(&reference["kind"]), "" | "Secret")
             && text(&reference["group"]).is_empty()
-            && reference["namespace"].is_null()
+            && (reference["namespace"].is_null() || reference["namespace"] == object["metadata"]["namespace"])
             && text(&reference["name"]) == secret
     };
     list(&object["spec"]["listeners"])
@@ -70,8 +70,9 @@ pub(super) fn of_managed_secret(object: &Value, secret: &str) -> Ways {
     if used { vec!["valueFrom".to_owned()] } else { Vec::new() }
 }
 
-fn is_controlled(object: &Value) -> bool {
-    list(&object["metadata"]["ownerReferences"]).any(|owner| owner["controller"] == Value::Bool(true))
+fn is_controlled_by(object: &Value, kind: &str) -> bool {
+    list(&object["metadata"]["ownerReferences"])
+        .any(|owner| owner["controller"] == Value::Bool(true) && text(&owner["kind"]) == kind)
 }
 
 /// A pod's spec: volumes of every kind, variables of every kind of container, image pulls.
@@ -184,11 +185,16 @@ mod tests {
         let job = |metadata: Value, conditions: Value| json!({"metadata": metadata, "spec": {"template": {"spec": pod_spec()}}, "status": {"conditions": conditions}});
         let complete = job(json!({}), json!([{"type": "Complete", "status": "True"}]));
         let running = job(json!({}), json!([{"type": "Complete", "status": "False"}]));
-        let owned = job(json!({"ownerReferences": [{"controller": true, "name": "nightly"}]}), json!([]));
+        let owned_by = |kind: &str| {
+            job(json!({"ownerReferences": [{"controller": true, "kind": kind, "name": "nightly"}]}), json!([]))
+        };
         assert_eq!(of_job(&complete, "db"), [""; 0]);
         assert_eq!(of_job(&running, "db"), OF_POD);
-        assert_eq!(of_job(&owned, "db"), [""; 0]);
-        assert_eq!(of_unowned_template(&owned, "db"), [""; 0]);
+        assert_eq!(of_job(&owned_by("CronJob"), "db"), [""; 0]);
+        assert_eq!(of_replica_set(&owned_by("Deployment"), "db"), [""; 0]);
+        // What controls it otherwise is not looked at.
+        assert_eq!(of_job(&owned_by("Workflow"), "db"), OF_POD);
+        assert_eq!(of_replica_set(&owned_by("Rollout"), "db"), OF_POD);
     }
 
     #[test]
@@ -199,7 +205,11 @@ mod tests {
         assert_eq!((of_ingress(&ingress, "db").len(), of_ingress(&ingress, "other").len()), (1, 0));
         let listener =
             |reference: Value| json!({"spec": {"listeners": [{"name": "l", "tls": {"certificateRefs": [reference]}}]}});
-        for used in [json!({"name": "db"}), json!({"name": "db", "kind": "Secret", "group": ""})] {
+        for used in [
+            json!({"name": "db"}),
+            json!({"name": "db", "kind": "Secret", "group": ""}),
+            json!({"name": "db", "namespace": "shop"}),
+        ] {
             assert_eq!(of_gateway(&listener(used), "db"), ["listener l"]);
         }
         for unused in [json!({"name": "db", "namespace": "other"}), json!({"name": "db", "kind": "ConfigMap"})] {

@@ -144,7 +144,7 @@ impl Bench {
     }
 }
 
-fn generated(name: &str, change: Value) -> Value {
+fn generated(name: &str, change: &Value) -> Value {
     let mut spec = json!({"name": name.to_uppercase(), "generate": {}});
     spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "metadata": {"name": name}, "spec": spec})
@@ -155,7 +155,7 @@ async fn references_to_a_renamed_managed_secret_are_renamed_by_the_shipped_confi
     let bench = Bench::new("renamed").await;
     let users = references("ManagedSecret");
     assert!(users.len() > 100, "{}", users.len());
-    let resources = [&[generated("db", json!({}))], users.as_slice()].concat();
+    let resources = [&[generated("db", &json!({}))], users.as_slice()].concat();
     let text = "namePrefix: staging-\nnameSuffix: -blue\n";
     let named = |objects: &[Value], name: &str| {
         let says = format!("\"{name}\"");
@@ -178,8 +178,8 @@ async fn a_managed_secret_follows_the_names_of_generated_secrets_and_keeps_a_tar
         "metadata": {"name": "follower"}, "spec": source});
     let resources = [
         follower,
-        generated("adopter", json!({"target": {"name": "upstream", "adoption": "IfUnowned"}})),
-        generated("elsewhere", json!({"target": {"name": "login"}})),
+        generated("adopter", &json!({"target": {"name": "upstream", "adoption": "IfUnowned"}})),
+        generated("elsewhere", &json!({"target": {"name": "login"}})),
     ];
     let text = "namePrefix: staging-\nsecretGenerator: [{name: upstream, literals: [token=x]}]\n";
     let rendered = bench.rendered(&resources, text, true).await;
