@@ -141,7 +141,7 @@ impl Case {
         let tries = || -> Vec<_> {
             let seen = tap.seen();
             let writes = seen.iter().filter(|seen| seen.method == "PATCH" && seen.path.contains(&path));
-            writes.filter(|seen| matches!(seen.code, 200 | 201 | 403)).map(|seen| seen.at).collect()
+            writes.filter(|seen| matches!(seen.code, 200 | 201 | 422)).map(|seen| seen.at).collect()
         };
         let before = tries().len() - 1;
         let waited = poll("tries", PATIENCE, || async { Ok((tries().len() >= before + 4).then_some(())) }).await;

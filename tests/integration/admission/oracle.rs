@@ -248,7 +248,7 @@ async fn without_the_right_every_guess_is_answered_alike_and_nothing_moves() {
                 assert_eq!(right.seen, wrong.seen, "{way:?}");
                 assert_eq!(right.length, wrong.length, "{way:?}");
                 if matches!(way, Way::Moved) {
-                    assert_eq!(right.seen.code, 403, "{:?}", right.seen);
+                    assert_eq!(right.seen.code, 422, "{:?}", right.seen);
                     continue;
                 }
                 assert_eq!(right.seen.code, 200, "{way:?}: {:?}", right.seen);

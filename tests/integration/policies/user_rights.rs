@@ -66,13 +66,15 @@ async fn what_needs_a_right_on_create() {
     let get_source = client(vec![Right::get_secret("upstream")]).await;
     let get_target = client(vec![Right::get_secret("db")]).await;
     let create = client(vec![Right::CREATE_SECRETS]).await;
+    // What an earlier object left there is taken over, with its value.
+    let shape = client(vec![Right::CREATE_SECRETS, Right::get_secret("db")]).await;
     for (spec, enough, refusal) in [
         (json!({"valueFrom": value_from("upstream")}), &get_source, cannot_get("upstream")),
         (json!({"target": {"name": "mine"}}), &get_target, cannot_get("db")),
         (json!({"target": {"key": "password"}}), &get_target, cannot_get("db")),
-        (json!({"target": {"type": "example.com/token"}}), &create, CANNOT_CREATE.to_owned()),
-        (json!({"target": {"labels": {"a": "b"}}}), &create, CANNOT_CREATE.to_owned()),
-        (json!({"target": {"annotations": {"a": "b"}}}), &create, CANNOT_CREATE.to_owned()),
+        (json!({"target": {"type": "example.com/token"}}), &shape, cannot_get("db")),
+        (json!({"target": {"labels": {"a": "b"}}}), &shape, cannot_get("db")),
+        (json!({"target": {"annotations": {"a": "b"}}}), &shape, cannot_get("db")),
         (json!({"target": {"adoption": "IfUnowned"}, "delivery": "None"}), &create, CANNOT_CREATE.to_owned()),
     ] {
         let new = managed_secret(&spec);
