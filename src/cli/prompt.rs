@@ -25,7 +25,7 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::process::{getpgrp, getsid};
+use rustix::process::{Signal, getpgrp, getsid, kill_current_process_group};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr, tcgetpgrp,
     tcsetattr,
@@ -66,7 +66,9 @@ impl From<io::Error> for PromptError {
 pub(super) fn hidden(prompt: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, PromptError> {
     // Dropped in the reverse order: the terminal is put back before a late signal is obeyed.
     let signals = Signals::watch()?;
-    let terminal = Terminal::open()?;
+    let mut terminal = Terminal::open()?;
+    signals.wait_for_foreground(&terminal)?;
+    terminal.remember_modes()?;
     let mut line = Line::new(max, terminal.keys());
     terminal.hide()?;
     let read = if terminal.has_input()? {
@@ -121,6 +123,18 @@ impl Terminal {
         // Others would show the control sequence as text.
         let marks_pastes = std::env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
         Ok(Self { input, output, before, marks_pastes })
+    }
+
+    /// Another program, such as the shell, may have had the terminal until now.
+    fn remember_modes(&mut self) -> io::Result<()> {
+        self.before = tcgetattr(&self.input)?;
+        Ok(())
+    }
+
+    /// Whether the terminal belongs to another process group. A process that changes its modes, reads it or empties it is
+    /// stopped then, and again when it goes on.
+    fn is_elsewhere(&self) -> bool {
+        tcgetpgrp(&self.input).is_ok_and(|foreground| foreground != getpgrp())
     }
 
     /// The keys that edit a line here.
@@ -185,6 +199,9 @@ impl Terminal {
 
     /// Forgets what was typed and not read: a shell would run it.
     fn discard_input(&self) {
+        if self.is_elsewhere() {
+            return;
+        }
         // Best effort: the error or signal that led here is the one to tell.
         let _ = tcflush(&self.input, QueueSelector::IFlush);
     }
@@ -192,7 +209,7 @@ impl Terminal {
     /// Gives the terminal the modes that it had. A process in the background would be stopped for it, and the shell has
     /// done it then.
     fn put_back(&self) {
-        if tcgetpgrp(&self.input).is_ok_and(|foreground| foreground != getpgrp()) {
+        if self.is_elsewhere() {
             return;
         }
         // Where the terminal is gone, there is nothing to put back.
@@ -247,6 +264,28 @@ impl Signals {
         Ok(this)
     }
 
+    /// Waits, stopped, until the terminal belongs to this process group, as the kernel would have it. But there, a signal
+    /// that ends the process is obeyed: a system call that the kernel stops begins again after the signal.
+    fn wait_for_foreground(&self, terminal: &Terminal) -> io::Result<()> {
+        loop {
+            // First: whatever comes after the look at the terminal is another reason to look.
+            self.resumed.store(false, Ordering::SeqCst);
+            if !terminal.is_elsewhere() {
+                return Ok(());
+            }
+            let ending = self.ending.swap(0, Ordering::SeqCst);
+            if ending != 0 {
+                // The terminal is another's: it is left alone.
+                low_level::emulate_default_handler(i32::try_from(ending).unwrap_or(SIGTERM))?;
+            }
+            kill_current_process_group(Signal::TTIN)?;
+            // An orphaned group is not stopped, for no shell could continue it.
+            if !self.resumed.load(Ordering::SeqCst) {
+                return Err(io::Error::other("this process is in the background"));
+            }
+        }
+    }
+
     /// Does what the signals that have arrived ask for, with the terminal as it was.
     fn obey(&self, terminal: &Terminal, prompt: &str) -> io::Result<()> {
         let ending = self.ending.swap(0, Ordering::SeqCst);
@@ -265,6 +304,7 @@ impl Signals {
         }
         if self.resumed.swap(false, Ordering::SeqCst) {
             // The shell had the terminal meanwhile.
+            self.wait_for_foreground(terminal)?;
             terminal.hide()?;
             terminal.show(prompt)?;
         }

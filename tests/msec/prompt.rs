@@ -288,6 +288,30 @@ fn a_prompt_that_was_stopped_goes_on_with_the_terminal_that_it_needs() {
 }
 
 #[test]
+fn a_prompt_in_the_background_waits_for_the_terminal_and_can_be_ended() {
+    let folder = Folder::new();
+    let command = seal(PLUGIN).map(|word| format!("'{word}'")).join(" ");
+    // `timeout` runs the command in a process group of its own, which is not the terminal's.
+    for signal in ["TERM", "HUP"] {
+        let script = format!("timeout -s {signal} -k 30 1 {command}; echo $? > status");
+        let terminal = Terminal::run(&folder, &["bash", "--norc", "-c", &script], b"");
+        let (_, out, shown) = terminal.end();
+        assert_eq!((folder.read("status").as_str(), out.as_str()), ("124\n", ""), "{shown}");
+        assert!(!shown.contains(PROMPT), "{shown}");
+    }
+    // A job that is put in the foreground asks, once.
+    let script = format!(
+        "set -m; {command} > sealed & until [ \"$(ps -o stat= -p $! | cut -c 1)\" = T ]; do :; done; fg > /dev/null"
+    );
+    let mut terminal = Terminal::run(&folder, &["bash", "--norc", "-c", &script], b"");
+    terminal.asks(1);
+    terminal.types(format!("{CANARY}\n"));
+    let (_, _, shown) = terminal.end();
+    assert_eq!(shown.matches(PROMPT).count(), 1, "{shown}");
+    assert_eq!(folder.open(folder.read("sealed").trim_end(), "shop", "db"), CANARY, "{shown}");
+}
+
+#[test]
 fn pastes_are_marked_where_the_terminal_knows_how() {
     let folder = Folder::new();
     for (term, marks) in [("xterm", true), ("dumb", false), ("", false)] {
