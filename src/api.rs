@@ -17,4 +17,6 @@ pub mod validate;
 
 pub use reason::Reason;
 pub use types::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
-pub use validate::{FieldReason, Violation, unknown_fields, validate, validate_spec};
+pub use validate::{
+    FieldReason, Violation, is_namespace_name, is_object_name, unknown_fields, validate, validate_spec,
+};

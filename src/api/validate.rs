@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrBool};
 use serde_json::{Map, Value, json};
 
-use super::limits::SECRET_NAME_MAX;
+use super::limits::{NAMESPACE_MAX, SECRET_NAME_MAX};
 use super::rules::{RULES, Rule, text::is_dns_subdomain};
 use super::types::ManagedSecretSpec;
 
@@ -136,6 +136,18 @@ fn unknown_in(value: &Value, schema: &JSONSchemaProps, path: &str, unknown: &mut
     }
 }
 
+/// Whether `text` can be the name of a namespace: a DNS label (RFC 1123), as the API server requires.
+#[must_use]
+pub fn is_namespace_name(text: &str) -> bool {
+    text.len() <= NAMESPACE_MAX && !text.contains('.') && is_dns_subdomain(text)
+}
+
+/// Whether `text` can be the name of a `ManagedSecret`, as of most objects: a DNS subdomain.
+#[must_use]
+pub fn is_object_name(text: &str) -> bool {
+    text.len() <= SECRET_NAME_MAX && is_dns_subdomain(text)
+}
+
 fn violation(path: &str, message: String, reason: FieldReason) -> Violation {
     Violation { path: path.to_owned(), message, reason }
 }
@@ -145,7 +157,7 @@ fn metadata(object: &Map<String, Value>, violations: &mut Vec<Violation>) -> Val
     let field = |key| object.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
     match (field("name"), field("generateName")) {
         (Some(name), _) => {
-            if name.len() > SECRET_NAME_MAX || !is_dns_subdomain(name) {
+            if !is_object_name(name) {
                 let message = format!(
                     "must be at most {SECRET_NAME_MAX} lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of each part"
                 );

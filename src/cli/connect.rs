@@ -40,6 +40,7 @@ pub(super) use self::{
     plugin::Interaction,
 };
 use super::CliError;
+use crate::api::{is_namespace_name, limits::NAMESPACE_MAX};
 
 /// How long a command waits for the cluster before it says that it cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,6 +69,9 @@ pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
 pub(super) struct Wanted {
     /// `--kubeconfig`
     pub(super) kubeconfig: Option<PathBuf>,
+    /// Whether the proxies of the environment count for the cluster of this pod too, as they do for kubectl. The operator
+    /// reaches its own cluster directly.
+    pub(super) proxies_in_pod: bool,
     /// kubectl's other flags.
     pub(super) flags: Overrides,
 }
@@ -87,6 +91,21 @@ pub(super) enum ConnectError {
     /// The address of the API server.
     #[error("the server of the cluster is not a URL; write https://HOST:PORT")]
     Server,
+    /// Its user or password, which is not repeated.
+    #[error(
+        "the URL of the cluster's server holds a user or a password; remove it there, and give the kubeconfig's user a \
+         username and a password instead"
+    )]
+    ServerUser,
+    /// What would lead to another path of the API.
+    #[error(
+        "{0:?} is no name of a namespace: write at most {NAMESPACE_MAX} lower-case letters, digits and `-`, with a \
+         letter or digit at both ends"
+    )]
+    Namespace(String),
+    /// Whom to act as.
+    #[error("{0}")]
+    ActAs(&'static str),
     /// The CA bundle.
     #[error("the certificate authority of the cluster cannot be used: {0}")]
     Authority(String),
@@ -111,7 +130,10 @@ pub(super) enum ConnectError {
 
 impl From<ConnectError> for CliError {
     fn from(error: ConnectError) -> Self {
-        Self::Unreachable(error.to_string())
+        match error {
+            ConnectError::Namespace(_) | ConnectError::ActAs(_) => Self::Usage(error.to_string()),
+            error => Self::Unreachable(error.to_string()),
+        }
     }
 }
 
@@ -120,13 +142,14 @@ impl From<ConnectError> for CliError {
 pub(super) struct Connection {
     config: Config,
     credentials: Credentials,
+    /// `--request-timeout`; zero is no limit.
     limit: Option<Duration>,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The configuration holds keys.
-        f.debug_struct("Connection").field("server", self.server()).finish_non_exhaustive()
+        f.debug_struct("Connection").field("server", &self.server()).finish_non_exhaustive()
     }
 }
 
@@ -141,7 +164,7 @@ impl Connection {
             None if !flags.server.is_empty() => {
                 Self::of(choice::choose(&Kubeconfig::default(), flags)?, flags, interaction)
             }
-            None => Self::in_cluster(flags, &location),
+            None => Self::in_cluster(wanted, &location),
         }
     }
 
@@ -149,10 +172,10 @@ impl Connection {
         let Choice { cluster, user, namespace } = choice;
         let url = server(&cluster.server)?;
         let mut config = Config::new(url.clone());
-        config.default_namespace = namespace.or_else(pods_namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        config.default_namespace = namespace_or_default(namespace)?;
         config.disable_compression = cluster.disable_compression;
         config.proxy_url = if cluster.proxy_url.is_empty() {
-            proxy::Environment::read().proxy_for(&url).map_err(|(name, error)| ConnectError::Proxy(name, error))?
+            environments_proxy(&url)?
         } else {
             Some(proxy::parse(&cluster.proxy_url).map_err(|error| ConnectError::Proxy("proxy-url", error))?)
         };
@@ -171,7 +194,8 @@ impl Connection {
     }
 
     /// The cluster that this pod is in.
-    fn in_cluster(flags: &Overrides, location: &Location) -> Result<Self, ConnectError> {
+    fn in_cluster(wanted: &Wanted, location: &Location) -> Result<Self, ConnectError> {
+        let flags = &wanted.flags;
         let home = || location.to_string();
         if let Some(flag) = flags.choosing() {
             return Err(ConnectError::Flag { flag, home: home() });
@@ -181,17 +205,23 @@ impl Connection {
         }
         let mut config = Config::incluster()?;
         let named = Some(flags.namespace.clone()).filter(|namespace| !namespace.is_empty());
-        config.default_namespace = named.or_else(pods_namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        config.default_namespace = namespace_or_default(named)?;
+        if wanted.proxies_in_pod {
+            config.proxy_url = environments_proxy(&config.cluster_url)?;
+        }
         let mut user = User::default();
         user.impersonate.clone_from(&flags.impersonate);
         user.impersonate_uid.clone_from(&flags.impersonate_uid);
         user.impersonate_groups.clone_from(&flags.impersonate_groups);
+        choice::check_impersonation(&user).map_err(ConnectError::ActAs)?;
         impersonate(&mut config, &user);
-        let mut credentials = Credentials::none();
-        if !flags.token.0.is_empty() {
-            config.auth_info.token_file = None;
-            credentials = Credentials::token(&flags.token.0)?;
-        }
+        // kube would send the file's token with the line break that it may end in.
+        let file = config.auth_info.token_file.take();
+        let credentials = match file {
+            _ if !flags.token.0.is_empty() => Credentials::token(&flags.token.0)?,
+            Some(file) => Credentials::token_file(file.into()),
+            None => Credentials::none(),
+        };
         if !flags.certificate_authority.is_empty() {
             let cluster = Cluster { certificate_authority: flags.certificate_authority.clone(), ..Cluster::default() };
             config.root_cert = authority(&cluster)?.as_deref().map(certificates).transpose()?;
@@ -200,9 +230,9 @@ impl Connection {
         Ok(Self { config, credentials, limit: flags.request_timeout })
     }
 
-    /// The address of the API server.
-    pub(super) fn server(&self) -> &Uri {
-        &self.config.cluster_url
+    /// The address of the API server, to be shown: scheme, host and port. What else a URL holds may be secret.
+    pub(super) fn server(&self) -> String {
+        shown(&self.config.cluster_url)
     }
 
     /// The namespace that is meant; never empty.
@@ -219,15 +249,16 @@ impl Connection {
     /// A client for calls of a command that a user waits for. It belongs to the runtime that it is made in.
     pub(super) fn client(&self) -> Result<Client, CliError> {
         let mut config = self.config.clone();
-        let patience = self.limit.unwrap_or(PATIENCE);
-        config.connect_timeout = Some(patience);
-        config.read_timeout = Some(patience);
+        // 0 is no limit, as for kubectl.
+        let patience = Some(self.limit.unwrap_or(PATIENCE)).filter(|patience| !patience.is_zero());
+        config.connect_timeout = patience;
+        config.read_timeout = patience;
         self.client_of(config).map_err(|error| CliError::from_kube("cannot call the cluster", &error))
     }
 
     /// A client for this configuration, which is [`config`](Self::config) with other timeouts.
     pub(super) fn client_of(&self, config: Config) -> kube::Result<Client> {
-        client::client(config, self.credentials.clone(), self.limit)
+        client::client(config, self.credentials.clone(), self.limit.filter(|limit| !limit.is_zero()))
     }
 }
 
@@ -235,11 +266,31 @@ impl Connection {
 fn server(text: &str) -> Result<Uri, ConnectError> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url: Uri = url.parse().map_err(|_| ConnectError::Server)?;
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(ConnectError::ServerUser);
+    }
     if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty()) {
         Ok(url)
     } else {
         Err(ConnectError::Server)
     }
+}
+
+/// Scheme, host and port of a URL.
+fn shown(url: &Uri) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default())
+}
+
+/// The namespace to use. It becomes part of the URLs of requests as it is, so that another text would be another path.
+fn namespace_or_default(named: Option<String>) -> Result<String, ConnectError> {
+    let namespace = named.or_else(pods_namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    if is_namespace_name(&namespace) { Ok(namespace) } else { Err(ConnectError::Namespace(namespace)) }
+}
+
+/// The proxy that the environment names for this server.
+fn environments_proxy(server: &Uri) -> Result<Option<Uri>, ConnectError> {
+    proxy::Environment::read().proxy_for(server).map_err(|(name, error)| ConnectError::Proxy(name, error))
 }
 
 /// The cluster's CA bundle, PEM; `None` means the system's.
@@ -309,4 +360,54 @@ fn pods_namespace() -> Option<String> {
     let named = env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty());
     let mounted = || fs::read_to_string(Path::new(SERVICE_ACCOUNT).join("namespace")).ok();
     named.or_else(mounted).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const CANARY: &str = "k4n4ry";
+
+    fn connection(server: String, namespace: &str) -> Result<Connection, ConnectError> {
+        let choice = Choice {
+            cluster: Cluster { server, ..Cluster::default() },
+            user: User::default(),
+            namespace: Some(namespace.to_owned()),
+        };
+        Connection::of(choice, &Overrides::default(), Interaction::Forbidden)
+    }
+
+    #[test]
+    fn a_namespace_that_would_be_another_path_is_refused() {
+        let long = "a".repeat(NAMESPACE_MAX + 1);
+        for wrong in
+            ["", "a/b", "other/managedsecrets/db?x=", "..", "a.b", "-a", "a-", "A", "a%2fb", "a b", "\u{e4}", &long]
+        {
+            let error = connection("https://api".to_owned(), wrong).unwrap_err();
+            assert!(matches!(error, ConnectError::Namespace(_)), "{wrong:?}: {error}");
+            assert!(matches!(CliError::from(error), CliError::Usage(_)), "{wrong:?}");
+        }
+        for right in ["a", "0", "a-b", "shop-2", &long[1..]] {
+            assert_eq!(connection("https://api".to_owned(), right).unwrap().namespace(), right);
+        }
+    }
+
+    #[test]
+    fn what_is_secret_in_a_servers_url_is_not_shown() {
+        for user in [format!("admin:{CANARY}"), CANARY.to_owned()] {
+            for scheme in ["https://", "http://", ""] {
+                let error = connection(format!("{scheme}{user}@api:6443"), "shop").unwrap_err();
+                assert!(matches!(error, ConnectError::ServerUser), "{error}");
+                assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
+            }
+        }
+        for (url, expected) in [
+            (format!("https://api:6443/{CANARY}?{CANARY}"), "https://api:6443"),
+            ("https://[::1]:6443".to_owned(), "https://[::1]:6443"),
+            ("https://api".to_owned(), "https://api"),
+        ] {
+            assert_eq!(connection(url, "shop").unwrap().server(), expected);
+        }
+    }
 }

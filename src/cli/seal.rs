@@ -60,7 +60,10 @@ impl SealArgs {
     /// The cluster that publishes the key.
     fn connection(&self) -> Result<Connection, CliError> {
         let flags = Overrides { context: self.context.clone().unwrap_or_default(), ..Overrides::default() };
-        Ok(Connection::open(&Wanted { kubeconfig: self.kubeconfig.clone(), flags }, Interaction::Allowed)?)
+        Ok(Connection::open(
+            &Wanted { kubeconfig: self.kubeconfig.clone(), proxies_in_pod: true, flags },
+            Interaction::Allowed,
+        )?)
     }
 }
 

@@ -9,6 +9,7 @@ use kube::{Api, Client};
 
 use super::rights::Right;
 use super::{CliError, say, text};
+use crate::api::is_namespace_name;
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::crypto::mss1::PublishedKey;
 
@@ -81,6 +82,10 @@ pub(super) fn read_file(file: &Path) -> Result<String, CliError> {
 
 /// The document in the cluster's ConfigMap.
 pub(super) async fn read_cluster(client: Client, namespace: &str) -> Result<String, CliError> {
+    // It becomes part of the URL of the request as it is.
+    if !is_namespace_name(namespace) {
+        return Err(CliError::Usage(format!("--operator-namespace {namespace:?} is no name of a namespace")));
+    }
     let place = format!("the ConfigMap {namespace}/{PUBLIC_KEY_CONFIGMAP}");
     let right = Right::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
     let found = Api::<ConfigMap>::namespaced(client, namespace)

@@ -83,14 +83,27 @@ async fn a_kubeconfig_that_cannot_be_used_never_means_the_pods_cluster() {
     for file in &files {
         let env = [("KUBECONFIG", file.as_str())];
         let seal = ["seal", "--name", "a", "--namespace", "b"];
-        let run = ["run", "--webhook-listen", "off"];
-        for (program, arguments) in [(PLUGIN, &PLUGIN_REQUEST[..]), (PROGRAM, &seal), (PROGRAM, &run)] {
+        // The operator waits for a server that does not answer.
+        let run = ["5", PROGRAM, "run", "--webhook-listen", "off"];
+        for (program, arguments) in [(PLUGIN, &PLUGIN_REQUEST[..]), (PROGRAM, &seal), ("timeout", &run)] {
             let (ran, sent) = pod.run(program, arguments, &env).await;
             assert!(!ran.is_ok && sent.is_empty(), "{program} {arguments:?} with {file}: {ran:?} {sent:?}");
-            assert!(ran.err.contains("error: "), "{ran:?}");
+            assert!(ran.err.contains("error: ") || ran.err.contains("waiting for the API server"), "{ran:?}");
         }
     }
-    for flags in [["--kubeconfig", "/nonexistent"], ["--context", "b"], ["--cluster", "b"], ["--user", "b"]] {
+    for flags in [
+        ["--kubeconfig", "/nonexistent"],
+        ["--context", "b"],
+        ["--cluster", "b"],
+        ["--user", "b"],
+        ["--client-certificate", "sa/ca.crt"],
+        ["--client-key", "sa/ca.crt"],
+        ["--tls-server-name", "other"],
+        ["--token=t", "--insecure-skip-tls-verify"],
+        ["--token=t", "--as-uid=1"],
+        ["--token=t", "--as-group=admins"],
+        ["-n", "other/managedsecrets/db?x="],
+    ] {
         let (ran, sent) = pod.run(PLUGIN, &[&PLUGIN_REQUEST[..], &flags].concat(), &[]).await;
         assert!(!ran.is_ok && sent.is_empty(), "{flags:?}: {ran:?} {sent:?}");
     }
@@ -118,6 +131,30 @@ async fn without_a_kubeconfig_it_is_the_pods_cluster_as_for_kubectl() {
         assert_eq!(ours, theirs, "{flags:?} {env:?}: {ran:?}");
         assert_eq!(ours.len(), 1, "{flags:?} {env:?}: {ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_in_a_line_break_is_sent_without_it() {
+    let pod = Pod::new().await;
+    pod.folder.write("sa/token", "pods-token\n");
+    let (ran, sent) = pod.run(PLUGIN, &PLUGIN_REQUEST, &[]).await;
+    assert_eq!(sent.len(), 1, "{ran:?}");
+    assert_eq!(sent[0].authorization.as_deref(), Some("Bearer pods-token"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_counts_for_the_commands_and_not_for_the_operator() {
+    let pod = Pod::new().await;
+    // Loopback addresses, of which the trap's is one, are called directly: this address is never reached.
+    let env = [("HTTPS_PROXY", "socks5://me:hunter2@127.0.0.1:1"), ("KUBERNETES_SERVICE_HOST", "192.0.2.1")];
+    let seal = ["seal", "--name", "a", "--namespace", "b"];
+    for (program, arguments) in [(PLUGIN, &PLUGIN_REQUEST[..]), (PROGRAM, &seal)] {
+        let (ran, _) = pod.run(program, arguments, &env).await;
+        assert!(!ran.is_ok && ran.err.contains("HTTPS_PROXY") && !ran.err.contains("hunter2"), "{ran:?}");
+    }
+    let run = ["2", PROGRAM, "run", "--webhook-listen", "off", "--operator-namespace", "b"];
+    let (ran, _) = pod.run("timeout", &run, &env).await;
+    assert!(!ran.err.contains("HTTPS_PROXY") && ran.err.contains("starting"), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

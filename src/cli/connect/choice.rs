@@ -46,7 +46,7 @@ pub(in crate::cli) struct Overrides {
     pub(in crate::cli) impersonate_uid: String,
     /// `--as-group`
     pub(in crate::cli) impersonate_groups: Vec<String>,
-    /// `--request-timeout`; `None` if there is no limit.
+    /// `--request-timeout`; zero is no limit.
     pub(in crate::cli) request_timeout: Option<Duration>,
 }
 
@@ -69,11 +69,21 @@ impl std::str::FromStr for Token {
 }
 
 impl Overrides {
-    /// The flag that chooses a cluster or a user of a kubeconfig, if one is given: without a kubeconfig it cannot be obeyed.
+    /// The flag that chooses another cluster or user than those of a pod, or another way to trust them, if one is given:
+    /// without a kubeconfig it cannot be obeyed.
     pub(super) fn choosing(&self) -> Option<&'static str> {
-        [("--context", &self.context), ("--cluster", &self.cluster), ("--user", &self.user), ("--server", &self.server)]
-            .into_iter()
-            .find_map(|(flag, value)| (!value.is_empty()).then_some(flag))
+        [
+            ("--context", &self.context),
+            ("--cluster", &self.cluster),
+            ("--user", &self.user),
+            ("--server", &self.server),
+            ("--client-certificate", &self.client_certificate),
+            ("--client-key", &self.client_key),
+            ("--tls-server-name", &self.tls_server_name),
+        ]
+        .into_iter()
+        .find_map(|(flag, value)| (!value.is_empty()).then_some(flag))
+        .or_else(|| self.insecure_skip_tls_verify.then_some("--insecure-skip-tls-verify"))
     }
 }
 
@@ -246,11 +256,8 @@ fn check_user(name: &str, user: &mut User) -> Result<(), ChoiceError> {
             return wrong(problem);
         }
     }
-    let is_anyone = user.impersonate.is_empty();
-    let asks_more =
-        !user.impersonate_uid.is_empty() || !user.impersonate_groups.is_empty() || !user.impersonate_extra.is_empty();
-    if is_anyone && asks_more {
-        return said("a uid, groups or extra fields to act as need a user to act as: add --as");
+    if let Err(problem) = check_impersonation(user) {
+        return said(problem);
     }
     let Some(exec) = &mut user.exec else { return Ok(()) };
     if user.auth_provider.is_some() {
@@ -270,6 +277,16 @@ fn check_user(name: &str, user: &mut User) -> Result<(), ChoiceError> {
     }
     if !["Never", "IfAvailable", "Always"].contains(&exec.interactive_mode.as_str()) {
         return said("interactiveMode of exec must be Never, IfAvailable or Always");
+    }
+    Ok(())
+}
+
+/// Whom to act as is a user; the rest describes that one.
+pub(super) fn check_impersonation(user: &User) -> Result<(), &'static str> {
+    let asks_more =
+        !user.impersonate_uid.is_empty() || !user.impersonate_groups.is_empty() || !user.impersonate_extra.is_empty();
+    if user.impersonate.is_empty() && asks_more {
+        return Err("a uid, groups or extra fields to act as need a user to act as: add --as");
     }
     Ok(())
 }

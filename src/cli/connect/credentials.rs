@@ -109,7 +109,7 @@ impl Credentials {
         Self(Arc::new(Shared { source, last: Mutex::new(None) }))
     }
 
-    /// No credentials: those of a service account are kube's business, and plain HTTP carries none.
+    /// No credentials: plain HTTP carries none.
     pub(super) fn none() -> Self {
         Self::from(Source::Fixed(Fetched::default()))
     }
@@ -117,6 +117,11 @@ impl Credentials {
     /// A bearer token.
     pub(super) fn token(token: &str) -> Result<Self, CredentialsError> {
         Ok(Self::from(Source::Fixed(Fetched::of(Some(bearer(token)?)))))
+    }
+
+    /// A bearer token in a file, which is read again from time to time.
+    pub(super) fn token_file(file: PathBuf) -> Self {
+        Self::from(Source::TokenFile(file, None))
     }
 
     /// Those of a kubeconfig's user, in client-go's order of precedence. A client certificate of the kubeconfig is part of

@@ -15,7 +15,7 @@ use super::manifest::files::{FileArgs, Replacement};
 use super::manifest::{Held, Kind, NodeId, Object, Stream};
 use super::seal::{read, rewritten};
 use super::session::{ClusterArgs, Session};
-use crate::api::ManagedSecret;
+use crate::api::{ManagedSecret, is_namespace_name, is_object_name};
 use crate::cli::connect::block_on;
 use crate::cli::rights::Right;
 use crate::cli::say::Lines;
@@ -138,6 +138,10 @@ async fn outcome(
         return skipped("its value has an anchor or is an alias: write the sealed text in the object");
     };
     let Some(name) = object.name() else { return skipped("it has no name") };
+    // They become part of the URL of a request as they are.
+    if !is_namespace_name(namespace) || !is_object_name(name) {
+        return skipped("its namespace or name is none that the cluster accepts");
+    }
     let right = Right::to_objects("get").named(name).within(namespace);
     let live = match Api::<ManagedSecret>::namespaced(client.clone(), namespace).get_opt(name).await {
         Ok(live) => live,

@@ -107,7 +107,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if asks && (!say::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
         return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
     }
-    let whither = cluster.connection()?.server().to_string();
+    let whither = cluster.connection()?.server();
     let session = Session::open(cluster)?;
     let archive = in_namespace_of_keys(archive, args.operator_namespace.as_deref());
     let own = namespace_of_keys(&archive, args.operator_namespace.as_deref());

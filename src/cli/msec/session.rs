@@ -80,7 +80,7 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "NAME", global = true, hide_short_help = true)]
     pub tls_server_name: Option<String>,
 
-    /// How long to wait for the answer to one request, such as 30s; 0 is no limit of its own
+    /// How long to wait for the answer to one request, such as 30s; 0 is no limit
     #[arg(long, value_name = "DURATION", global = true, hide_short_help = true, value_parser = request_timeout)]
     pub request_timeout: Option<Duration>,
 
@@ -130,9 +130,9 @@ impl ClusterArgs {
             impersonate: text(&self.as_user),
             impersonate_uid: text(&self.as_uid),
             impersonate_groups: self.as_group.clone(),
-            request_timeout: self.request_timeout.filter(|limit| !limit.is_zero()),
+            request_timeout: self.request_timeout,
         };
-        Wanted { kubeconfig: self.kubeconfig.clone(), flags }
+        Wanted { kubeconfig: self.kubeconfig.clone(), proxies_in_pod: true, flags }
     }
 }
 
@@ -148,8 +148,12 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
 /// A number of seconds, or numbers with units, as `1m30s`: kubectl's form.
 fn request_timeout(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "write a number of seconds, or a number with a unit, such as 30s, 2m or 1h";
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
+    // The longest that Go's time.Duration holds: some 292 years.
+    const MAX: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+    const TOO_LONG: &str = "it is too long: write at most 2562047h, or 0 for no limit";
+    let fits = |total: Duration| if total <= MAX { Ok(total) } else { Err(TOO_LONG) };
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map_err(|_| TOO_LONG).and_then(|seconds| fits(Duration::from_secs(seconds)));
     }
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -166,7 +170,8 @@ fn request_timeout(text: &str) -> Result<Duration, &'static str> {
             _ => return Err(WRONG),
         };
         let number: f64 = number.parse().map_err(|_| WRONG)?;
-        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| WRONG)?;
+        let more = Duration::try_from_secs_f64(number * seconds).map_err(|_| TOO_LONG)?;
+        total = total.checked_add(more).ok_or(TOO_LONG).and_then(fits)?;
         rest = &behind[end..];
     }
     if text.is_empty() { Err(WRONG) } else { Ok(total) }
@@ -214,6 +219,17 @@ mod tests {
             assert_eq!(request_timeout(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }
         for text in ["", "-1", "-1s", "1x", "s", "1 s", "one", "1s2", ".s", "1e400s"] {
+            assert!(request_timeout(text).is_err(), "{text}");
+        }
+        let digits = "9".repeat(400);
+        for text in [
+            "18446744073709551615",
+            "18446744073709551615s1s",
+            "18446744073709551616",
+            "9223372037",
+            "2562048h",
+            &digits,
+        ] {
             assert!(request_timeout(text).is_err(), "{text}");
         }
     }

@@ -23,7 +23,7 @@ use super::session::ClusterArgs;
 use crate::api::keys::{GROUP, KIND};
 use crate::api::limits::NAMESPACE_MAX;
 use crate::api::types::Delivery;
-use crate::api::{ManagedSecretSpec, unknown_fields, validate as violations};
+use crate::api::{ManagedSecretSpec, is_namespace_name, unknown_fields, validate as violations};
 use crate::cli::error::Exit;
 use crate::cli::{CliError, say, sealing_key};
 use crate::crypto::Plaintext;
@@ -315,13 +315,8 @@ fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
         }
     }
     let namespace = metadata.and_then(|metadata| metadata.get("namespace")).filter(|namespace| !namespace.is_null());
-    let label = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-    let fits = |text: &str| {
-        text.len() <= NAMESPACE_MAX
-            && text.as_bytes().iter().all(label)
-            && !text.starts_with('-')
-            && !text.ends_with('-')
-    };
+    // kubectl takes an empty one for an absent one.
+    let fits = |text: &str| text.is_empty() || is_namespace_name(text);
     if namespace.is_some_and(|namespace| !namespace.as_str().is_some_and(fits)) {
         let message = format!("must be at most {NAMESPACE_MAX} lower-case letters, digits and `-`");
         problems.push(problem(Rule::Field, "metadata.namespace", &message));
