@@ -203,8 +203,10 @@ mod tests {
         assert_eq!(of_service_account(&account, "db"), ["image pulls", "its list of Secrets"]);
         let ingress = json!({"spec": {"tls": [{"hosts": ["a"], "secretName": "db"}]}});
         assert_eq!((of_ingress(&ingress, "db").len(), of_ingress(&ingress, "other").len()), (1, 0));
-        let listener =
-            |reference: Value| json!({"spec": {"listeners": [{"name": "l", "tls": {"certificateRefs": [reference]}}]}});
+        let listener = |reference: Value| {
+            let listeners = json!([{"name": "l", "tls": {"certificateRefs": [reference]}}]);
+            json!({"metadata": {"namespace": "shop"}, "spec": {"listeners": listeners}})
+        };
         for used in [
             json!({"name": "db"}),
             json!({"name": "db", "kind": "Secret", "group": ""}),
