@@ -79,7 +79,9 @@ fn read(called: &str, input: impl Read) -> Result<Plaintext, CliError> {
     }
     let is_utf16 = is_utf16(&bytes);
     Plaintext::new(bytes).map_err(|rule| match rule {
-        ValueError::NotUtf8 if is_utf16 => CliError::Usage(format!("{called} must be UTF-8, not UTF-16")),
+        ValueError::NotUtf8 if is_utf16 => CliError::Usage(format!(
+            "{called} must be UTF-8, not UTF-16: save it as UTF-8, or as base64 if it is binary data"
+        )),
         rule => broken_rule(called, rule),
     })
 }
