@@ -117,9 +117,9 @@ async fn a_limited_installation_serves_its_namespaces_and_says_what_it_lacks() {
             .unwrap();
     }
     control_plane.access().kubectl_ok(&["delete", "crd", "managedsecrets.managedsecrets.dev"]).await.unwrap();
-    let ran = run(&[&["run"], &FLAGS[..]].concat(), Some(&kubeconfig), &[], b"").await;
-    let error = ran.error(1);
-    assert!(error.contains("managed-secrets crd"), "{error}");
+    let operator = Operator::start(&control_plane, PROGRAM, &kubeconfig, &FLAGS).await.unwrap();
+    says(&operator, &["WARN", "waiting for the ManagedSecret resource", "managed-secrets crd"]).await;
+    assert_eq!(operator.stop().await.unwrap(), 0);
     control_plane.stop().await.unwrap();
 }
 
