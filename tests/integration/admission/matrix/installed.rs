@@ -40,6 +40,12 @@ pub(super) struct Calls {
     pub(super) warning: u64,
 }
 
+impl Calls {
+    pub(super) const fn total(self) -> u64 {
+        self.sealing + self.warning
+    }
+}
+
 impl Sub for Calls {
     type Output = Self;
 
