@@ -18,4 +18,4 @@ mod store;
 pub use error::KeyringError;
 pub use provider::{KekFileError, Provider};
 pub use publish::{publish, stands};
-pub use store::{KeyringStore, OverRecords};
+pub use store::{KeyringStore, OverRecords, Unreadable};

@@ -6,12 +6,13 @@
 //!
 //! What is wrapped is what counts: purpose, id and creation date stand inside the ciphertext, and an entry that says
 //! otherwise is refused. A document's public key is never believed; a document's state can only narrow what a key does.
+//! Of a key that the operator's own document holds, that document alone decides state and date.
 //! One document that does not open fails the whole: an operator with half its keys would take good records for bad.
 
 mod document;
 mod kek;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
@@ -24,14 +25,15 @@ use super::{KeyId, RandomError, Seed, SeedId, random};
 
 /// How far ahead of this machine's clock a key's creation date may be: clocks of a cluster's machines differ by seconds,
 /// and no key of ours needs to be used within minutes of its creation.
-pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(10);
+pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Which document a key stands in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Origin {
     /// The operator's own, the only one that it writes: its keys may be active.
     Own,
-    /// One that joined it, from a backup: its keys open, and nothing else. It may still revoke a sealing key.
+    /// One that joined it, from a backup: its keys open, and nothing else. It may revoke a sealing key that the
+    /// operator's own document does not hold.
     Joined,
 }
 
@@ -57,6 +59,7 @@ pub struct Keyring {
     sealing: BTreeMap<KeyId, Held<SealingKey>>,
     active_seed: SeedId,
     active_sealing: Option<KeyId>,
+    ignored_revocations: Vec<String>,
 }
 
 /// A key and what may be done with it.
@@ -117,6 +120,7 @@ impl Keyring {
         mut unwrap: impl FnMut(&Wrapped) -> Result<Zeroizing<Vec<u8>>, E>,
     ) -> Result<Self, OpenError<E>> {
         let (mut seeds, mut sealing) = (BTreeMap::new(), BTreeMap::new());
+        let mut revoked_beside = BTreeSet::new();
         for Part { document, origin } in documents.into_iter().map(Into::into) {
             if document.format != FORMAT {
                 return Err(OpenError::Format);
@@ -128,6 +132,9 @@ impl Keyring {
                 let envelope = Envelope::decode(&unwrapped).ok_or_else(|| differs("the format"))?;
                 let created = envelope.check(entry).map_err(differs)?;
                 let state = stated(entry, origin);
+                if origin == Origin::Joined && entry.state == State::Revoked {
+                    revoked_beside.insert((entry.purpose, entry.id.clone()));
+                }
                 match entry.purpose {
                     Purpose::Record => {
                         let key = Seed::new(envelope.seed);
@@ -143,7 +150,10 @@ impl Keyring {
             }
         }
         let active_seed = active(&seeds, Timestamp::MAX).ok_or(OpenError::NoActiveSeed)?;
-        Ok(Self { active_sealing: active(&sealing, Timestamp::MAX), active_seed, seeds, sealing })
+        let ignored_revocations = not_revoked(Purpose::Record, &seeds).chain(not_revoked(Purpose::Sealing, &sealing));
+        let ignored_revocations =
+            ignored_revocations.filter(|key| revoked_beside.contains(key)).map(|(_, id)| id).collect();
+        Ok(Self { active_sealing: active(&sealing, Timestamp::MAX), active_seed, seeds, sealing, ignored_revocations })
     }
 
     /// The same keys at a time: a key that was created later than that, by more than [`MAX_CLOCK_SKEW`], opens, and is
@@ -164,6 +174,13 @@ impl Keyring {
         let seeds = self.seeds.iter().filter(|(_, held)| held.created > latest).map(|(id, _)| id.to_string());
         let sealing = self.sealing.iter().filter(|(_, held)| held.created > latest).map(|(id, _)| id.to_string());
         seeds.chain(sealing).collect()
+    }
+
+    /// Ids of keys of the operator's own document that a document beside it calls revoked. That changes nothing: what a
+    /// backup says must not take the operator's keys from it.
+    #[must_use]
+    pub fn ignored_revocations(&self) -> &[String] {
+        &self.ignored_revocations
     }
 
     /// Makes the first entries, one seed and one sealing key, both active. `wrap` is given the bytes to wrap.
@@ -267,8 +284,17 @@ fn stated(entry: &Entry, origin: Origin) -> State {
     }
 }
 
-/// Adds a key. Of one that is there already (a restored copy), the operator's own document decides what it does, unless
-/// the copy revokes it; two documents of one origin give it the narrower state.
+/// The keys of the operator's own document that it does not revoke.
+fn not_revoked<I: std::fmt::Display, K>(
+    purpose: Purpose,
+    keys: &BTreeMap<I, Held<K>>,
+) -> impl Iterator<Item = (Purpose, String)> {
+    let own = keys.iter().filter(|(_, held)| held.origin == Origin::Own && held.state != State::Revoked);
+    own.map(move |(id, _)| (purpose, id.to_string()))
+}
+
+/// Adds a key. Of one that is there already (a restored copy), the operator's own document alone decides; two documents
+/// of one origin give it the narrower state and the earlier date.
 fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
     match keys.entry(id) {
         std::collections::btree_map::Entry::Vacant(place) => {
@@ -276,15 +302,14 @@ fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
         }
         std::collections::btree_map::Entry::Occupied(mut known) => {
             let known = known.get_mut();
-            known.state = match (known.origin, key.origin) {
-                (Origin::Own, Origin::Joined) if key.state != State::Revoked => known.state,
-                (Origin::Joined, Origin::Own) if known.state != State::Revoked => key.state,
-                _ => known.state.narrower(key.state),
-            };
-            if key.origin == Origin::Own {
-                known.origin = Origin::Own;
+            match (known.origin, key.origin) {
+                (Origin::Own, Origin::Joined) => {}
+                (Origin::Joined, Origin::Own) => *known = key,
+                (Origin::Own, Origin::Own) | (Origin::Joined, Origin::Joined) => {
+                    known.state = known.state.narrower(key.state);
+                    known.created = known.created.min(key.created);
+                }
             }
-            known.created = known.created.min(key.created);
         }
     }
 }

@@ -110,6 +110,15 @@ pub enum KeyringError {
         /// The operator's namespace.
         namespace: String,
     },
+    /// Records may exist where the operator may not look, and there is no keyring.
+    #[error(
+        "there is no keyring, and whether records exist that a lost one opens is not known for {namespaces}: permission \
+         denied to list Secrets; check that the namespace exists, and that its RoleBinding gives the operator its permissions"
+    )]
+    Unreadable {
+        /// The namespaces.
+        namespaces: String,
+    },
     /// Making a key failed in a way that randomness does not explain.
     #[error("no key could be made: {0}")]
     Generate(String),
@@ -119,6 +128,6 @@ impl KeyringError {
     /// Whether trying again can help without a person's doing.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Api { .. } | Self::Contended | Self::Random(_))
+        matches!(self, Self::Api { .. } | Self::Contended | Self::Random(_) | Self::Unreadable { .. })
     }
 }

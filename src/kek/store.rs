@@ -4,7 +4,8 @@
 //! after each write everything is read again; so of two replicas that start together one wins and both end with the same
 //! keyring. (The loser's KEK may stay behind, unused: deleting a KEK is never worth the risk.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,6 +26,8 @@ pub struct KeyringStore {
     namespace: String,
     provider: Provider,
     over_records: OverRecords,
+    /// What was told of the keyring, so that it is told once.
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// Whether a keyring may be made although there are records that it does not open.
@@ -37,6 +40,17 @@ pub enum OverRecords {
     Allow,
 }
 
+/// What to do about served namespaces whose Secrets the operator may not list, when a keyring is missing. They may hold
+/// records that a lost keyring opens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unreadable {
+    /// Make no keyring.
+    Refuse,
+    /// Make one if another namespace can be read, so that one missing `RoleBinding` does not stop all others. No value is
+    /// lost by that: records name their key, so those under a lost one are left as they are, and open when it is restored.
+    PassOver,
+}
+
 /// The KEKs that a keyring names.
 struct Keks<'a> {
     local: BTreeMap<String, Kek>,
@@ -47,7 +61,8 @@ impl KeyringStore {
     /// The keyring of the operator that runs in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, provider: Provider) -> Self {
-        Self { client, namespace: namespace.to_owned(), provider, over_records: OverRecords::Refuse }
+        let over_records = OverRecords::Refuse;
+        Self { client, namespace: namespace.to_owned(), provider, over_records, told: Mutex::default() }
     }
 
     /// The same, which makes a missing keyring over records or does not.
@@ -64,13 +79,18 @@ impl KeyringStore {
     /// Reads and opens the keyring. If the operator has none of its own, and no namespace of `served` (empty: all) has a
     /// record that one was made for, makes KEK and keyring. A keyring that joined does not count as its own: nothing new
     /// is encrypted under it.
-    pub async fn load_or_create(&self, now: Timestamp, served: &[String]) -> Result<Keyring, KeyringError> {
+    pub async fn load_or_create(
+        &self,
+        now: Timestamp,
+        served: &[String],
+        unreadable: Unreadable,
+    ) -> Result<Keyring, KeyringError> {
         for _ in 0..ROUNDS {
             if let Some(keyring) = self.find(now).await? {
                 return Ok(keyring);
             }
             if self.over_records == OverRecords::Refuse {
-                self.refuse_if_records_exist(served).await?;
+                self.refuse_if_records_exist(served, unreadable).await?;
             }
             self.create(now).await?;
         }
@@ -94,16 +114,43 @@ impl KeyringStore {
             // `keks_of` found every KEK that is named, or we would not be here.
             keks.get(wrapped).ok_or(KekError::Refused)?.unwrap(&wrapped.ciphertext)
         })?;
-        let ahead = keyring.ahead_of(now);
-        if !ahead.is_empty() {
-            tracing::warn!(
-                namespace = %self.namespace,
-                keys = ahead.join(", "),
-                "keys have a creation date that is ahead of this machine's clock: they open, and are not used for new \
-                 values if another key can be; check the clock"
-            );
-        }
+        self.tell(&keyring, now, &stored, &documents);
         Ok(Some(keyring.as_of(now)))
+    }
+
+    /// Tells once what is wrong with keys, and in which Secrets they are.
+    fn tell(&self, keyring: &Keyring, now: Timestamp, stored: &[SecretObject], documents: &[Document]) {
+        let secrets_of = |id: &str| {
+            let holds = |document: &Document| document.entries.iter().any(|entry| entry.id == id);
+            let holding = stored.iter().zip(documents).filter(|(_, document)| holds(document));
+            holding.filter_map(|(secret, _)| secret.metadata.name.clone()).collect::<Vec<_>>().join(", ")
+        };
+        for id in keyring.ahead_of(now) {
+            if self.is_news(format!("{id} is ahead")) {
+                tracing::warn!(
+                    namespace = %self.namespace,
+                    secret = secrets_of(&id),
+                    key = id,
+                    "a key has a creation date in the future: it opens, and is not used for new values if another key can \
+                     be; check the clocks, and where this keyring comes from"
+                );
+            }
+        }
+        for id in keyring.ignored_revocations() {
+            if self.is_news(format!("{id} is revoked beside")) {
+                tracing::warn!(
+                    namespace = %self.namespace,
+                    secret = secrets_of(id),
+                    key = id,
+                    "a restored keyring calls a key of the operator's own keyring revoked: that is ignored; if the key must \
+                     be revoked, say so in {KEYRING_NAME}"
+                );
+            }
+        }
+    }
+
+    fn is_news(&self, told: String) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(told)
     }
 
     fn document(&self, secret: &SecretObject) -> Result<Document, KeyringError> {
@@ -149,23 +196,41 @@ impl KeyringStore {
         kek_in(&secret).ok_or_else(|| KeyringError::KekWrong { namespace: self.namespace.clone(), name })
     }
 
-    async fn refuse_if_records_exist(&self, served: &[String]) -> Result<(), KeyringError> {
+    async fn refuse_if_records_exist(&self, served: &[String], unreadable: Unreadable) -> Result<(), KeyringError> {
         let apis = if served.is_empty() {
-            vec![SecretApi::all(self.client.clone())]
+            vec![("all namespaces", SecretApi::all(self.client.clone()))]
         } else {
-            served.iter().map(|namespace| SecretApi::namespaced(self.client.clone(), namespace)).collect()
+            let of = |namespace: &String| SecretApi::namespaced(self.client.clone(), namespace);
+            served.iter().map(|namespace| (namespace.as_str(), of(namespace))).collect()
         };
+        let (looked_for, mut denied) = (apis.len(), Vec::new());
         // By type, which policy protects: a label alone is anyone's to set or to remove, and makes no record.
         let selector = format!("type={TYPE_RECORD}");
-        for api in apis {
-            if let Some(record) = api.any(&selector).await.map_err(failed("look for records"))? {
-                let ObjectMeta { namespace, name, .. } = record;
-                return Err(KeyringError::RecordsWithoutKeyring {
-                    record: format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default()),
-                    namespace: self.namespace.clone(),
-                });
+        for (place, api) in apis {
+            match api.any(&selector).await {
+                Ok(None) => {}
+                Ok(Some(ObjectMeta { namespace, name, .. })) => {
+                    return Err(KeyringError::RecordsWithoutKeyring {
+                        record: format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default()),
+                        namespace: self.namespace.clone(),
+                    });
+                }
+                Err(CallError::Refused(refusal)) if refusal.is_forbidden() => denied.push(place),
+                Err(error) => return Err(failed("look for records")(error)),
             }
         }
+        if denied.is_empty() {
+            return Ok(());
+        }
+        let namespaces = denied.join(", ");
+        if unreadable == Unreadable::Refuse || denied.len() == looked_for {
+            return Err(KeyringError::Unreadable { namespaces });
+        }
+        tracing::warn!(
+            namespaces,
+            "there is no keyring, and the operator may not list Secrets in these namespaces: going on without them. A \
+             record there that a lost keyring opens stays as it is, and says SeedUnknown until that keyring is restored"
+        );
         Ok(())
     }
 

@@ -46,7 +46,7 @@ use crate::{
         waiting::Waiting,
         watch::{Timing, WatchHandle, WatchSet, Watcher},
     },
-    kek::{KeyringError, KeyringStore, OverRecords, Provider, publish, stands},
+    kek::{KeyringError, KeyringStore, OverRecords, Provider, Unreadable, publish, stands},
 };
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
@@ -59,6 +59,9 @@ const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::fr
 /// How long the second, third, … new value in a row of one source waits. Most sources move seldom; but a ring that leaves
 /// the namespace, or two programs that copy from each other, move without end.
 const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+/// How long a first start waits for the permission to look for records in every served namespace: manifests are applied
+/// one object after the other, and permissions take effect a moment later.
+const UNREADABLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between tries to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
 /// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
@@ -206,11 +209,14 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     Ok(supervisor.run(shutdown, grace).await?)
 }
 
-/// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet.
+/// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet, and a while for
+/// permissions that are being given.
 async fn keyring(store: &KeyringStore, namespaces: &[String]) -> Result<crate::crypto::Keyring, KeyringError> {
     let mut waiting = Waiting::new("the keyring");
+    let began = tokio::time::Instant::now();
     loop {
-        match store.load_or_create(Timestamp::now(), namespaces).await {
+        let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
+        match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
             Err(error) if error.is_retryable() => waiting.pause(&error.to_string()).await,
             done => {
                 waiting.over();

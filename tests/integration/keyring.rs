@@ -2,26 +2,30 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use managed_secrets::api::keys::{
     KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY, TYPE_KEK,
     TYPE_KEYRING, TYPE_RECORD,
 };
-use managed_secrets::crypto::keyring::Keyring;
+use managed_secrets::crypto::keyring::{Document, KekError, Keyring, SealingKeyStatus, State, Wrapped};
 use managed_secrets::crypto::mss1::PublishedKey;
 use managed_secrets::crypto::{Kek, SeedId};
-use managed_secrets::kek::{KeyringError, KeyringStore, Provider, publish};
+use managed_secrets::kek::{KeyringError, KeyringStore, Provider, Unreadable, publish};
 use serde_json::json;
 
-use crate::harness::shared::TestNamespace;
+use super::secret_api::Log;
+use crate::harness::poll;
+use crate::harness::shared::{TestNamespace, control_plane};
 
 /// An operator's namespace of its own, and what the tests do there.
 struct Operator {
@@ -42,7 +46,9 @@ impl Operator {
 
     /// A start of the operator that serves its own namespace: other tests' records are none of its business.
     async fn start(&self, provider: Provider) -> Result<Keyring, KeyringError> {
-        self.store(provider).load_or_create(Timestamp::now(), std::slice::from_ref(&self.namespace.name)).await
+        self.store(provider)
+            .load_or_create(Timestamp::now(), std::slice::from_ref(&self.namespace.name), Unreadable::Refuse)
+            .await
     }
 
     async fn of_type(&self, type_: &str) -> Vec<Secret> {
@@ -162,7 +168,8 @@ async fn records_without_a_keyring_stop_a_new_one() {
     assert!(said.contains(&format!("record {}/msec-x exists", operator.namespace.name)), "{said}");
     assert!(said.contains(&format!("restore Secret {}/{KEYRING_NAME}", operator.namespace.name)), "{said}");
     // Served without limit, the operator looks everywhere.
-    let error = operator.store(Provider::Local).load_or_create(Timestamp::now(), &[]).await.unwrap_err();
+    let error =
+        operator.store(Provider::Local).load_or_create(Timestamp::now(), &[], Unreadable::PassOver).await.unwrap_err();
     assert!(matches!(error, KeyringError::RecordsWithoutKeyring { .. }), "{error}");
 
     // And a label alone makes none, or any tenant could keep the operator from its first start.
@@ -173,6 +180,69 @@ async fn records_without_a_keyring_stop_a_new_one() {
     });
     operator.secrets.patch("labelled", &params, &Patch::Apply(labelled)).await.unwrap();
     operator.start(Provider::Local).await.unwrap();
+}
+
+/// A client that may do all about Secrets in one namespace, and nothing in others.
+async fn limited_to(namespace: &str) -> Client {
+    let client = control_plane().await.unwrap().access().admin_client().await.unwrap();
+    let user = format!("operator-of-{namespace}");
+    let group = "rbac.authorization.k8s.io";
+    let role: Role = from_json(json!({
+        "metadata": {"name": "secrets"},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}],
+    }));
+    let binding: RoleBinding = from_json(json!({
+        "metadata": {"name": "secrets"},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "secrets"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    }));
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &role).await.unwrap();
+    Api::namespaced(client, namespace).create(&PostParams::default(), &binding).await.unwrap();
+    control_plane().await.unwrap().access().client_as(&user, &[]).await.unwrap()
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> T {
+    serde_json::from_value(json).unwrap()
+}
+
+/// One missing `RoleBinding` does not stop a first start for all; and where nothing can be looked at, nothing is made.
+#[tokio::test]
+async fn a_namespace_that_cannot_be_read_is_passed_over_if_another_can() {
+    let (operator, hidden) = (Operator::new().await, Operator::new().await);
+    let (own, hidden) = (operator.namespace.name.clone(), hidden.namespace.name.clone());
+    let store = KeyringStore::new(limited_to(&own).await, &own, Provider::Local);
+    let load = async |served: &[&String], unreadable| {
+        let served: Vec<String> = served.iter().map(|it| (*it).clone()).collect();
+        store.load_or_create(Timestamp::now(), &served, unreadable).await
+    };
+    // A role takes effect a moment after it was made.
+    poll("permission in the operator's namespace", Duration::from_secs(30), || async {
+        Ok(match load(&[&hidden], Unreadable::PassOver).await.unwrap_err() {
+            error @ KeyringError::Unreadable { .. } => Some(error.to_string()),
+            _ => None,
+        })
+    })
+    .await
+    .unwrap();
+    for (served, unreadable) in [
+        (vec![&hidden], Unreadable::PassOver),
+        (vec![&own, &hidden], Unreadable::Refuse),
+        (vec![], Unreadable::PassOver),
+    ] {
+        let error = load(&served, unreadable).await.unwrap_err();
+        assert!(matches!(error, KeyringError::Unreadable { .. }) && error.is_retryable(), "{error}");
+        let named = if served.is_empty() { "all namespaces" } else { &hidden };
+        assert!(error.to_string().contains(named) && error.to_string().contains("RoleBinding"), "{error}");
+        assert!(operator.versions().await.is_empty(), "{served:?}");
+    }
+    // A record that can be seen stops it.
+    operator.create("msec-x", TYPE_RECORD, BTreeMap::new()).await;
+    let error = load(&[&own, &hidden], Unreadable::PassOver).await.unwrap_err();
+    assert!(matches!(error, KeyringError::RecordsWithoutKeyring { .. }), "{error}");
+    operator.delete("msec-x").await;
+    let keyring = load(&[&own, &hidden], Unreadable::PassOver).await.unwrap();
+    // Made once: from then on nothing is looked for.
+    assert_eq!(active(&load(&[&hidden], Unreadable::Refuse).await.unwrap()), active(&keyring));
 }
 
 #[tokio::test]
@@ -258,6 +328,48 @@ async fn a_keyring_that_stands_beside_never_becomes_the_own_one() {
     operator.delete(KEYRING_NAME).await;
     let error = operator.store(Provider::Local).load().await.unwrap_err().to_string();
     assert!(error.contains(&format!("restore Secret {}/{KEYRING_NAME}", operator.namespace.name)), "{error}");
+}
+
+/// A tampered backup: it calls the operator's keys revoked, and brings newer ones with a date in the future.
+#[tokio::test]
+async fn a_joined_keyring_decides_nothing_about_the_operators_keys_and_that_is_told_once() {
+    let operator = Operator::new().await;
+    let own = operator.start(Provider::Local).await.unwrap();
+    let content = data(&operator.secrets.get(KEYRING_NAME).await.unwrap(), KEYRING_DATA_KEY);
+    let kek = Kek::new(&data(&operator.of_type(TYPE_KEK).await[0], KEK_DATA_KEY)).unwrap();
+    let mut document: Document = serde_json::from_slice(&content).unwrap();
+    let wrapped = document.entries[0].wrapped.clone();
+    let wrap = |bytes: &[u8]| Ok::<_, KekError>(Wrapped { ciphertext: kek.wrap(bytes)?, ..wrapped.clone() });
+    let made = Keyring::generate_entries(Timestamp::now() + SignedDuration::from_hours(1), wrap).unwrap();
+    for entry in &mut document.entries {
+        entry.state = State::Revoked;
+    }
+    let own_sealing = document.entries[1].id.clone();
+    let ahead = made.entries[1].id.clone();
+    document.entries.extend(made.entries);
+    let content = [(KEYRING_DATA_KEY.to_owned(), ByteString(serde_json::to_vec(&document).unwrap()))];
+    operator.create("restored-keyring", TYPE_KEYRING, content.into()).await;
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    // See the test of the same kind in `secret_api`.
+    tracing::callsite::rebuild_interest_cache();
+    let store = operator.store(Provider::Local);
+    for _ in 0..3 {
+        let keyring = store.load().await.unwrap();
+        assert_eq!(active(&keyring), active(&own));
+        assert_eq!(keyring.current_public_key(), own.current_public_key());
+        let id = own.current_public_key().unwrap().key.key_id();
+        assert!(matches!(keyring.sealing_key(id), SealingKeyStatus::Usable(_)));
+    }
+    drop(guard);
+    let log = log.text();
+    for (key, says) in [(&own_sealing, "revoked: that is ignored"), (&ahead, "a creation date in the future")] {
+        let told: Vec<_> = log.lines().filter(|line| line.contains(key.as_str()) && line.contains(says)).collect();
+        assert!(told.len() == 1 && told[0].contains("restored-keyring"), "{log}");
+    }
 }
 
 #[tokio::test]

@@ -228,13 +228,15 @@ async fn a_namespace_without_its_role_binding_holds_up_no_other() {
         let config = harness::access::config_of(&kubeconfig).await.unwrap();
         Setup { namespaces: namespaces.clone(), ..Setup::of("") }.start_with(config)
     };
-    // The keys are made.
+    // The keys are made, although one namespace cannot be looked into.
+    unbind().await;
     let operator = start().await;
     bound.apply("first", generated("FIRST")).await;
     bound.served("first").await;
     operator.stop().await;
+    install().await;
 
-    // At the next start, the other namespace cannot be watched.
+    // At the next start too, the other namespace cannot be watched.
     unbind().await;
     let operator = start().await;
     bound.apply("second", generated("SECOND")).await;

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(super) use self::intake::Intake;
-pub(super) use self::keyring::{StoredKeyring, kek_id};
+pub(super) use self::keyring::{StoredKeyring, kek_id, kek_of};
 pub(super) use self::marked::{Stray, strays};
 pub(super) use self::object::Object;
 pub(super) use self::record::RecordInfo;

@@ -52,7 +52,7 @@ pub struct Wrapped {
 }
 
 /// What a key is for.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// A seed that records are sealed under.

@@ -151,17 +151,22 @@ fn a_joined_key_opens_and_is_never_used_for_new_values() {
 }
 
 #[test]
-fn a_copy_of_the_own_keys_changes_nothing_but_a_revocation() {
+fn a_copy_of_the_own_keys_changes_nothing() {
     let both =
         |state| document(vec![entry(Purpose::Record, 1, CREATED, state), entry(Purpose::Sealing, 1, CREATED, state)]);
-    for state in [State::Active, State::Pending, State::OpenOnly] {
+    for state in [State::Active, State::Pending, State::OpenOnly, State::Revoked] {
         let keyring = joined(&both(State::Active), &both(state));
         assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(1), Some(key_id(1))), "{state:?}");
+        assert!(matches!(keyring.sealing_key(key_id(1)), SealingKeyStatus::Usable(_)), "{state:?}");
+        let ignored =
+            if state == State::Revoked { vec![seed_id(1).to_string(), key_id(1).to_string()] } else { vec![] };
+        assert_eq!(keyring.ignored_revocations(), ignored, "{state:?}");
     }
-    // A revocation that the operator's own document lost counts; records still need their seed.
-    let keyring = joined(&both(State::Active), &both(State::Revoked));
-    assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(1), None));
-    assert!(matches!(keyring.sealing_key(key_id(1)), SealingKeyStatus::Revoked));
+    // It may revoke what it alone holds.
+    let beside = document(vec![entry(Purpose::Sealing, 2, CREATED, State::Revoked)]);
+    let keyring = joined(&both(State::Active), &beside);
+    assert!(matches!(keyring.sealing_key(key_id(2)), SealingKeyStatus::Revoked));
+    assert!(keyring.ignored_revocations().is_empty());
     // What the operator has retired, a copy does not bring back.
     let mut own = document(vec![entry(Purpose::Record, 2, CREATED, State::Active)]);
     own.entries.extend(both(State::OpenOnly).entries);
@@ -176,13 +181,13 @@ fn a_key_of_the_future_opens_and_is_not_used() {
         [entry(Purpose::Record, byte, created, State::Active), entry(Purpose::Sealing, byte, created, State::Active)]
     };
     let of = |entries: Vec<Entry>| open(&[document(entries)]).unwrap().as_of(now);
-    let keyring = of([both(1, CREATED), both(2, "2026-11-27T08:10:01Z")].concat());
+    let keyring = of([both(1, CREATED), both(2, "2026-11-27T08:05:01Z")].concat());
     assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(1), Some(key_id(1))));
     assert!(keyring.seed(seed_id(2)).is_some());
     assert!(matches!(keyring.sealing_key(key_id(2)), SealingKeyStatus::Usable(_)));
     assert_eq!(keyring.ahead_of(now).len(), 2);
     // Clocks differ a little; and time passes.
-    let keyring = of([both(1, CREATED), both(2, "2026-11-27T08:10:00Z")].concat());
+    let keyring = of([both(1, CREATED), both(2, "2026-11-27T08:05:00Z")].concat());
     assert_eq!((active_id(&keyring), published(&keyring)), (seed_id(2), Some(key_id(2))));
     // If all are ahead, it is the clock that is wrong.
     let keyring = of(both(2, "2030-01-01T00:00:00Z").to_vec());
@@ -281,6 +286,44 @@ fn debug_shows_ids_only() {
     let shown = format!("{keyring:?}");
     assert!(shown.contains(&seed_id(1).to_string()), "{shown}");
     assert!(!shown.contains("1, 1") && !shown.contains("0101"), "{shown}");
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let dates = ["2020-01-01T00:00:00Z", CREATED, "2027-01-01T00:00:00Z", "9000-01-01T00:00:00Z"];
+    let states = [State::Active, State::Pending, State::OpenOnly, State::Revoked];
+    let purposes = [Purpose::Record, Purpose::Sealing];
+    (0..2_usize, 1..5_u8, 0..4_usize, 0..4_usize)
+        .prop_map(move |(purpose, byte, date, state)| entry(purposes[purpose], byte, dates[date], states[state]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_document_beside_decides_about_the_operators_own_keys(
+        own in proptest::collection::vec(any_entry(), 0..4),
+        beside in proptest::collection::vec(any_entry(), 0..6),
+    ) {
+        let first = entry(Purpose::Record, 9, CREATED, State::Active);
+        let own = document(std::iter::once(first).chain(own).collect());
+        let alone = open(std::slice::from_ref(&own)).unwrap();
+        let keyring = joined(&own, &document(beside.clone()));
+        prop_assert_eq!(active_id(&keyring), active_id(&alone));
+        prop_assert_eq!(keyring.current_public_key(), alone.current_public_key());
+        for byte in 1..5 {
+            let state = |keyring: &Keyring| match keyring.sealing_key(key_id(byte)) {
+                SealingKeyStatus::Usable(_) => State::OpenOnly,
+                SealingKeyStatus::Revoked => State::Revoked,
+                SealingKeyStatus::Unknown => State::Pending,
+            };
+            if own.entries.iter().any(|entry| entry.id == key_id(byte).to_string()) {
+                prop_assert_eq!(state(&keyring), state(&alone));
+            }
+        }
+        for entry in beside.iter().filter(|entry| entry.purpose == Purpose::Record) {
+            prop_assert!((1..5).any(|byte| seed_id(byte).to_string() == entry.id && keyring.seed(seed_id(byte)).is_some()));
+        }
+    }
 }
 
 proptest! {

@@ -94,6 +94,12 @@ impl Refusal {
         self.code == 404
     }
 
+    /// Permission is denied.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code == 403
+    }
+
     /// A precondition does not hold: a resourceVersion (409), or a uid (answered as 422 on `metadata.uid`).
     #[must_use]
     pub fn is_conflict(&self) -> bool {

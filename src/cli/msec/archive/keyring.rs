@@ -37,11 +37,17 @@ impl StoredKeyring {
         self.document.entries.iter().map(|entry| entry.id.as_str())
     }
 
-    /// Keys with a creation date that is later than `now`, by more than clocks differ. (A date that is no date is for the
-    /// operator to refuse, with the key's id.)
+    /// Keys with a creation date that is later than `now`, by more than clocks differ.
     pub(in crate::cli::msec) fn ahead_of(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
         let latest = now.checked_add(MAX_CLOCK_SKEW).unwrap_or(Timestamp::MAX);
         self.document.entries.iter().filter(move |it| it.created.parse::<Timestamp>().is_ok_and(|date| date > latest))
+    }
+
+    /// The same, and keys without a date, which the operator would refuse; with what is wrong.
+    pub(in crate::cli::msec) fn implausible(&self, now: Timestamp) -> impl Iterator<Item = (&Entry, &'static str)> {
+        let dateless = self.document.entries.iter().filter(|it| it.created.parse::<Timestamp>().is_err());
+        let ahead = self.ahead_of(now).map(|entry| (entry, "is in the future"));
+        ahead.chain(dateless.map(|entry| (entry, "is not a date")))
     }
 
     /// Who wraps its keys: provider and key id, each once.
@@ -56,7 +62,12 @@ impl StoredKeyring {
 
 /// The id of the key-encryption key in a Secret, if it is what its type and name say.
 pub(in crate::cli::msec) fn kek_id(secret: &SecretObject) -> Option<String> {
-    let id = Kek::new(secret.data.get(KEK_DATA_KEY)?.as_slice()).ok()?.key_id().to_string();
+    kek_of(secret).map(|kek| kek.key_id().to_string())
+}
+
+/// The key-encryption key in a Secret, if it is what its type and name say.
+pub(in crate::cli::msec) fn kek_of(secret: &SecretObject) -> Option<Kek> {
+    let kek = Kek::new(secret.data.get(KEK_DATA_KEY)?.as_slice()).ok()?;
     let named = secret.metadata.name.as_deref()?.strip_prefix(KEK_PREFIX)?;
-    (secret.type_.as_deref() == Some(TYPE_KEK) && named == id).then_some(id)
+    (secret.type_.as_deref() == Some(TYPE_KEK) && named == kek.key_id().to_string()).then_some(kek)
 }

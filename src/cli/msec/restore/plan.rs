@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::standing::Standing;
-use super::trust::NewKeyring;
+use super::trust::{self, NewKeyring};
 use crate::api::keys::KEYRING_NAME;
-use crate::cli::msec::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, place};
+use crate::cli::msec::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, kek_of, place};
 use crate::kek::Provider;
 use crate::kek::secret_api::SecretObject;
 
@@ -96,7 +96,8 @@ impl Plan {
     }
 }
 
-/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start.
+/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have dates
+/// in the future.
 pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
@@ -106,12 +107,16 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
         let verdict = if there { Verdict::There(String::new()) } else { Verdict::Create };
         plan.steps.push(Step { item: Item::Kek(kek), verdict });
     }
+    let keks: Vec<_> = archive.keks.iter().filter_map(kek_of).collect();
     for keyring in archive.keyrings.iter().cloned() {
+        let in_backup = StoredKeyring::of(&keyring);
         let step = keyring_step(keyring, keyrings);
         if let (Item::Keyring(created), Verdict::Create) = (&step.item, &step.verdict)
-            && let Some(stored) = StoredKeyring::of(created)
+            && let Some((stored, in_backup)) = StoredKeyring::of(created).zip(in_backup)
         {
-            plan.new_keyrings.push(NewKeyring::of(&stored, &stored.name, keyrings, now));
+            trust::check_dates(&in_backup, own, now)?;
+            trust::check_opens(&in_backup, own, &keks)?;
+            plan.new_keyrings.push(NewKeyring::of(&stored, &stored.name, keyrings));
         }
         plan.steps.push(step);
     }

@@ -8,7 +8,7 @@ use managed_secrets::{
     api::keys,
     crypto::{
         Kek, Keyring,
-        keyring::{Document, KekError, Purpose, Wrapped},
+        keyring::{Document, KekError, Purpose, State, Wrapped},
         mss1::PublicKey,
     },
 };
@@ -42,8 +42,11 @@ impl Attacker {
         Self { kek, document, public_key }
     }
 
-    /// A backup's keyring and KEKs with the attacker's keys among them.
+    /// A backup's keyring and KEKs with the attacker's keys among them. The keys that were there are called revoked.
     fn tampered_backup(&self, site: &Site, mut keyring: Document) -> Value {
+        for entry in &mut keyring.entries {
+            entry.state = State::Revoked;
+        }
         keyring.entries.extend(self.document.entries.clone());
         let content = BASE64_STANDARD.encode(serde_json::to_vec(&keyring).unwrap());
         let secret = |name: &str, type_: &str, key: &str, content: &str| {
@@ -78,7 +81,7 @@ async fn keyrings(site: &Site) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attackers_keys_are_confirmed_by_name_and_encrypt_nothing() {
+async fn an_attackers_keys_are_confirmed_by_name_encrypt_nothing_and_revoke_nothing() {
     let (keys, site) = (Keys::new().await, Site::new("tampered").await);
     let operator = keys.serve(&site);
     site.apply("before", json!({"name": "BEFORE", "generate": {}})).await;
@@ -87,7 +90,7 @@ async fn an_attackers_keys_are_confirmed_by_name_and_encrypt_nothing() {
     let own = document(&keys.site.secret(keys::KEYRING_NAME).await.unwrap());
 
     // Newer than the operator's own, and as far ahead as a clock may be.
-    let attacker = Attacker::at(Timestamp::now() + SignedDuration::from_mins(5));
+    let attacker = Attacker::at(Timestamp::now() + SignedDuration::from_mins(4));
     let backup = attacker.tampered_backup(&keys.site, own.clone());
     let restorer = Plugin::new(&site).await;
     let file = restorer.folder.file("backup.json", backup.to_string());
@@ -111,14 +114,21 @@ async fn an_attackers_keys_are_confirmed_by_name_and_encrypt_nothing() {
     site.delivers("theirs", "value", "sealed-for-them").await;
     site.served("theirs").await;
     assert_eq!(public_key_of(&site.client, &keys.site.namespace).await.key_id(), own_key.key_id());
+    // What the backup calls revoked still opens: only the operator's own keyring revokes its keys.
+    site.apply("ours", json!({"name": "OURS", "value": sealed(&own_key, &site.strict("ours"), "sealed-for-us")})).await;
+    site.delivers("ours", "value", "sealed-for-us").await;
+    site.served("ours").await;
     operator.stop().await;
     // Nor after a restart.
     let operator = keys.serve(&site);
     site.apply("after", json!({"name": "AFTER", "generate": {}})).await;
     site.served("after").await;
+    site.apply("late", json!({"name": "LATE", "value": sealed(&own_key, &site.strict("late"), "sealed-for-us")})).await;
+    site.delivers("late", "value", "sealed-for-us").await;
+    site.served("late").await;
     assert_eq!(public_key_of(&site.client, &keys.site.namespace).await.key_id(), own_key.key_id());
     let own_seed = own.entries.iter().find(|entry| entry.purpose == Purpose::Record).unwrap().id.clone();
-    for name in ["BEFORE", "THEIRS", "AFTER"] {
+    for name in ["BEFORE", "THEIRS", "OURS", "AFTER", "LATE"] {
         let record = site.record(name).await.unwrap();
         let mac = record.metadata.annotations.unwrap().remove(keys::ANNO_MAC).unwrap();
         let mac = BASE64_STANDARD.decode(mac).unwrap();
@@ -137,9 +147,24 @@ async fn the_first_keyring_is_named_and_one_of_the_future_is_refused() {
         let file = restorer.folder.file("backup.json", backup.to_string());
         restorer.restore(&[&[file.as_str()], arguments, &place].concat()).await
     };
-    let future = Attacker::at(Timestamp::now() + SignedDuration::from_hours(1)).tampered_backup(&site, empty());
-    let ran = restore(&future, &[]).await;
-    assert!(ran.error(2).contains("in the future"), "{ran:?}");
+    // Neither --yes nor its fingerprint makes a date in the future right, nor one that only the outside of it hides.
+    let attacker = Attacker::at(Timestamp::now() + SignedDuration::from_hours(1));
+    let future = attacker.tampered_backup(&site, empty());
+    for arguments in [vec![], vec!["--accept-keyring".to_owned(), fingerprint(&future)]] {
+        let ran = restore(&future, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let said = ran.error(1);
+        let named = format!("Secret {}/{}", site.namespace, keys::KEYRING_NAME);
+        for part in [named.as_str(), &attacker.document.entries[0].id, "is in the future", "Nothing was written"] {
+            assert!(said.contains(part), "{ran:?}");
+        }
+    }
+    let mut disguised = attacker;
+    for entry in &mut disguised.document.entries {
+        entry.created = Timestamp::now().to_string();
+    }
+    let ran = restore(&disguised.tampered_backup(&site, empty()), &[]).await;
+    assert!(ran.error(1).contains("the creation date differs"), "{ran:?}");
+    assert_eq!(keyrings(&site).await, 0);
     let present = Attacker::at(Timestamp::now()).tampered_backup(&site, empty());
     let ran = restore(&present, &["--accept-keyring", &fingerprint(&future)]).await;
     assert!(ran.error(2).contains(&fingerprint(&present)), "{ran:?}");

@@ -126,16 +126,11 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
 /// The key that the operator uses for new values: see [`Keyring`](crate::crypto::keyring::Keyring). Dates compare as text: all
 /// are in UTC, to the second.
 fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) -> Option<&'a Entry> {
-    let (own, beside): (Vec<&StoredKeyring>, Vec<&StoredKeyring>) =
-        keyrings.iter().partition(|it| it.name == KEYRING_NAME);
-    let ahead: BTreeSet<_> = own.iter().flat_map(|it| it.ahead_of(now)).map(|it| it.id.as_str()).collect();
-    let beside = beside.iter().flat_map(|it| &it.document.entries);
-    let revoked = |entry: &Entry| {
-        beside.clone().any(|it| it.id == entry.id && it.purpose == Purpose::Sealing && it.state == State::Revoked)
-    };
-    own.iter()
-        .flat_map(|it| &it.document.entries)
-        .filter(|it| it.purpose == purpose && it.state == State::Active && !revoked(it))
+    let own = keyrings.iter().find(|it| it.name == KEYRING_NAME)?;
+    let ahead: BTreeSet<_> = own.ahead_of(now).map(|it| it.id.as_str()).collect();
+    let entries = own.document.entries.iter();
+    entries
+        .filter(|it| it.purpose == purpose && it.state == State::Active)
         .max_by_key(|it| (!ahead.contains(it.id.as_str()), it.created.as_str(), it.id.as_str()))
 }
 
