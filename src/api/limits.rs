@@ -45,6 +45,9 @@ pub const OBJECT_ANNOTATIONS_MAX: usize = 256;
 pub const OBJECT_LABELS_MAX: usize = 64;
 /// Most owner references, and most finalizers, of a ManagedSecret.
 pub const OBJECT_REFERENCES_MAX: usize = 32;
+/// The texts of all owner references of a ManagedSecret together, in bytes: Kubernetes bounds none of them. Its own
+/// controllers write less than 700 in each. (A finalizer has 317 characters at most.)
+pub const OBJECT_REFERENCES_BYTES_MAX: usize = 24 * 1024;
 /// Most entries of `managedFields` of a ManagedSecret: each names every field that one manager wrote.
 pub const OBJECT_MANAGERS_MAX: usize = 64;
 /// Longest Secret type (a DNS subdomain, a slash and a name), in characters.

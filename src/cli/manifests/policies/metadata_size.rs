@@ -9,8 +9,11 @@
 
 use super::{Options, Policy, Resource, Validation, concerned, keys};
 use crate::api::limits::{
-    OBJECT_ANNOTATIONS_BYTES_MAX, OBJECT_ANNOTATIONS_MAX, OBJECT_LABELS_MAX, OBJECT_MANAGERS_MAX, OBJECT_REFERENCES_MAX,
+    OBJECT_ANNOTATIONS_BYTES_MAX, OBJECT_ANNOTATIONS_MAX, OBJECT_LABELS_MAX, OBJECT_MANAGERS_MAX,
+    OBJECT_REFERENCES_BYTES_MAX, OBJECT_REFERENCES_MAX,
 };
+
+const FALLBACK: &str = "the metadata of a ManagedSecret is too large";
 
 pub(super) fn policy(options: &Options) -> Policy {
     let [labels, annotations] = ["labels", "annotations"].map(|field| map("object", field));
@@ -34,6 +37,7 @@ pub(super) fn policy(options: &Options) -> Policy {
         ),
     ];
     validations.extend(lists);
+    validations.push(references_size());
     Policy {
         name: keys::POLICY_METADATA_SIZE,
         resource: Resource { group: keys::GROUP, name: keys::PLURAL, operations: &["CREATE", "UPDATE"] },
@@ -41,6 +45,25 @@ pub(super) fn policy(options: &Options) -> Policy {
         conditions: vec![("changes", "oldObject == null || object.metadata != oldObject.metadata".to_owned())],
         variables: Vec::new(),
         validations,
+    }
+}
+
+/// Bounds the texts of owner references, which Kubernetes does not. Where there are too many, their number decides: an
+/// expression over thousands of them would cost more than the API server allows, and so refuse the object that shrinks.
+fn references_size() -> Validation {
+    let (field, most) = ("ownerReferences", OBJECT_REFERENCES_BYTES_MAX);
+    let references = |object: &str| format!("({object}.metadata.?{field}.orValue([]))");
+    let too_many = |object: &str| format!("{}.size() > {OBJECT_REFERENCES_MAX}", references(object));
+    let size = |object: &str| {
+        let texts = "[owner.apiVersion, owner.kind, owner.name, owner.uid]";
+        format!("{}.map(owner, {texts}.map(text, bytes(text).size()).sum()).sum()", references(object))
+    };
+    let (now, before) = (size("object"), size("oldObject"));
+    let shrinks = format!("oldObject != null && ({} || {now} <= {before})", too_many("oldObject"));
+    Validation {
+        admits: format!("{} || {now} <= {most}\n|| {shrinks}", too_many("object")),
+        message: super::literal(&format!("metadata.{field} must have at most {most} bytes of text")),
+        fallback: FALLBACK,
     }
 }
 
@@ -55,6 +78,6 @@ fn bound(field: &str, unit: &str, most: usize, now: &str, before: &str) -> Valid
     Validation {
         admits: format!("{now} <= {most}\n|| oldObject != null && {now} <= {before}"),
         message: super::literal(&message),
-        fallback: "the metadata of a ManagedSecret is too large",
+        fallback: FALLBACK,
     }
 }
