@@ -202,13 +202,27 @@ pub fn plaintext_in_json_cel(expression: &str) -> String {
 /// CEL, by name: each is true where the string that `expression` evaluates to holds a copy of a manifest with a plain
 /// value, written in one way. They are several because the API server bounds what one may cost.
 #[must_use]
-pub fn plaintext_copies_cel(expression: &str) -> [(&'static str, String); 4] {
-    [
-        ("json", copies::json(expression)),
-        ("nestedJson", copies::nested_json(expression)),
-        ("yaml", copies::yaml(expression)),
-        ("escapedJson", copies::escaped_json(expression)),
-    ]
+pub fn plaintext_copies_cel(expression: &str) -> [(&'static str, String); 6] {
+    copies::WAYS.each_ref().map(|way| (way.name, way.cel(expression)))
+}
+
+/// Whether a text holds a copy of a manifest with a plain value: what [`plaintext_copies_cel`] finds, and no more.
+#[must_use]
+pub fn holds_plaintext_copy(text: &str) -> bool {
+    copies::WAYS.iter().any(|way| way.is_in(text))
+}
+
+/// CEL: the annotation with the key and the text that these expressions evaluate to is a packed copy of a manifest, in
+/// which a plain value could not be found.
+#[must_use]
+pub fn packed_copy_cel(key: &str, text: &str) -> String {
+    copies::packed_cel(key, text)
+}
+
+/// Whether an annotation is what [`packed_copy_cel`] finds.
+#[must_use]
+pub fn is_packed_copy(key: &str, text: &str) -> bool {
+    copies::is_packed(key, text)
 }
 
 /// CEL: a target may have the Secret type that `expression` evaluates to.

@@ -32,6 +32,7 @@ pub(in crate::cli::msec) use self::tree::NodeId;
 use self::tree::{Place, Shape, Tag, Tree};
 use crate::api::keys::{GROUP, KIND, VERSION};
 use crate::api::limits::SEALED_PREFIX;
+use crate::api::rules;
 use crate::api::types::Delivery;
 use crate::cli::yaml::{characters, scalar};
 use crate::crypto::mss1::Sealed;
@@ -207,17 +208,17 @@ impl<'t> Stream<'t> {
         Some((spec?, value, object.aliased || spec_aliased))
     }
 
-    /// Plaintext in annotations that hold a ManagedSecret as JSON, as `kubectl get -o yaml` shows them.
+    /// Annotations that the cluster's policy would refuse: copies of a manifest with a plain value, as `kubectl get -o yaml`
+    /// shows them, and packed ones.
     pub(in crate::cli::msec) fn copies(&self, object: &Object) -> Vec<Problem> {
         let annotations = object.json.pointer("/metadata/annotations").and_then(Value::as_object);
         annotations
             .into_iter()
             .flatten()
-            .filter(|(_, text)| text.as_str().is_some_and(holds_a_plain_copy))
+            .filter_map(|(key, text)| Some((key, copy_problem(key, text.as_str()?)?)))
             .take(COPIES_MAX)
-            .map(|(key, _)| {
+            .map(|(key, message)| {
                 let field = format!("metadata.annotations.{key}");
-                let message = "holds a value in clear: remove the annotation, it is of no use in a manifest";
                 self.problem(object, Rule::PlaintextCopy, &field, message)
             })
             .collect()
@@ -290,14 +291,14 @@ const NO_TEXT: &str = "must be a quoted string";
 const TEMPLATE: &str = "must not be a template: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, and \
                         write the sealed text here";
 
-/// Whether a JSON text holds a ManagedSecret with a value that is not sealed. It looks at the text as the cluster's
-/// policy does, so that a repeated key hides nothing.
-fn holds_a_plain_copy(json: &str) -> bool {
-    let ours = json.contains(KIND) && json.contains(GROUP);
-    ours && json.match_indices("\"value\"").any(|(at, key)| {
-        let rest = json[at + key.len()..].trim_start().strip_prefix(':').map(str::trim_start);
-        rest.and_then(|rest| rest.strip_prefix('"')).is_some_and(|value| !value.starts_with(SEALED_PREFIX))
-    })
+/// What is wrong with an annotation: it is looked at as the cluster's policy does, so that what passes here passes there.
+fn copy_problem(key: &str, text: &str) -> Option<&'static str> {
+    if rules::holds_plaintext_copy(text) {
+        return Some("must not hold a plain value: remove the annotation, it is of no use in a manifest");
+    }
+    let packed = "must not hold a packed copy of the manifest, in which a plain value could not be found: remove the \
+                  annotation, it is of no use in a manifest";
+    rules::is_packed_copy(key, text).then_some(packed)
 }
 
 /// What an object is that says this of itself. Of the two words that say it, one is enough: what misspells the other

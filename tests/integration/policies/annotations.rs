@@ -4,7 +4,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use managed_secrets::api::{ManagedSecret, keys, limits::OBJECT_ANNOTATIONS_BYTES_MAX};
+use managed_secrets::api::{ManagedSecret, keys, limits::OBJECT_ANNOTATIONS_BYTES_MAX, rules};
 use serde_json::{Value, json};
 
 use crate::harness::shared::TestNamespace;
@@ -57,6 +57,19 @@ fn written(value: &str) -> Vec<String> {
         ways.extend((1..4).map(|depth| nested(text, depth)));
     }
     ways.extend([copy, spaced, pretty, spec]);
+    // The value of such a patch is an object itself, so that one in it is not looked for.
+    if !value.starts_with('{') {
+        let whole = format!(r#"{{"deletionPolicy":"Retain","name":"DB","value":{value}}}"#);
+        let patches = [
+            format!(r#"[{{"op":"replace","path":"/spec","value":{whole}}}]"#),
+            format!(r#"[ {{ "value" : {whole}, "path" : "/spec", "op" : "add" }} ]"#),
+            format!(r#"[{{"op":"add","path":"/spec/value","value":{value}}}]"#),
+            format!(r#"[{{"value":{value},"path":"/spec/value","op":"test"}}]"#),
+        ];
+        ways.extend(patches.iter().flat_map(|patch| (1..4).map(|depth| nested(patch, depth))));
+        ways.extend(patches);
+        ways.push(format!(r#"{{"spec.name":"DB","spec.value":{value}}}"#));
+    }
     ways
 }
 
@@ -89,6 +102,7 @@ async fn a_copy_with_a_plain_value_is_refused_however_it_is_written() {
         let answer = objects.create(&dry_run(), &annotated(KEY, &text)).await;
         assert!(!answer.as_ref().is_err_and(|error| error.to_string().contains(VALUE)), "the value is repeated");
         expect(&text, answer, Some(refusal));
+        assert!(rules::holds_plaintext_copy(&text), "the plugin sees as much: {text}");
     }
 }
 
@@ -143,6 +157,12 @@ async fn what_holds_no_plain_value_is_admitted() {
             r#"{"about":"a ManagedSecret","value":"x"}"#,
             r#"{"kind":"Pod","env":[{"name":"A","value":"b"}]}"#,
             r#"{"kind":"ManagedSecret","names":["value","x"]}"#,
+            r#"[{"op":"replace","path":"/spec/description","value":"x"}]"#,
+            r#"{"path":"/specification","value":"x"}"#,
+            r#"{"http":{"paths":[{"path":"/","value":5},{"path":"/api/spec","value":6}]}}"#,
+            r#"{"link":"https://example.com/spec/value","value":"x"}"#,
+            r#"{"spec.values":"x","specvalue":"y","value":"z"}"#,
+            "see /spec/value and /spec",
             r#"{"note":"caf\u00e9 \u003cvalue\u003e \u0026 \u0027\u002B"}"#,
             "kind: Pod\nvalue: x\n",
             "# kind: ManagedSecret\nvalue: x\n",
@@ -157,10 +177,13 @@ async fn what_holds_no_plain_value_is_admitted() {
         "value ".repeat(LARGE / 6),
         format!("[{}0]", row.repeat(LARGE / row.len())),
         nested(&format!("[{}0]", row.repeat(LARGE / row.len() * 3 / 4)), 1),
+        format!(r#"{{"path":"/spec","x":[{}0]}}"#, r#"{"value":null},"#.repeat(LARGE / 15)),
+        nested(&format!(r#"["/spec",{}0]"#, r#"{"value":null},"#.repeat(LARGE / 20)), 1),
     ]);
     for text in innocent {
         let shown: String = text.chars().take(300).collect();
         expect(&shown, objects.create(&dry_run(), &annotated(KEY, &text)).await, None);
+        assert!(!rules::holds_plaintext_copy(&text), "the plugin sees no more: {shown}");
     }
 }
 

@@ -8,7 +8,7 @@
 //! It finds what a regular expression can find, and refuses packed copies by their key; `docs/security.md` says what is
 //! left.
 
-use super::{Options, Policy, Resource, Validation, concerned, keys, literals};
+use super::{Options, Policy, Resource, Validation, concerned, keys};
 use crate::api::rules;
 
 pub(super) fn policy(options: &Options) -> Policy {
@@ -54,7 +54,6 @@ fn variables() -> Vec<(&'static str, String)> {
         "{annotations}.filter(key,\n\
          oldObject == null || oldObject.metadata.?annotations[?key].orValue('') != {text})"
     );
-    let packed =
-        in_changed(format!("key in {} && {text} != '' && !{text}.startsWith('{{')", literals(&keys::PACKED_COPIES)));
+    let packed = in_changed(rules::packed_copy_cel("key", text));
     [("changed", changed)].into_iter().chain(copies).chain([("plain", plain), ("packed", packed)]).collect()
 }

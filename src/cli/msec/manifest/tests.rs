@@ -273,7 +273,10 @@ fn copies_in_annotations_are_found() {
         (copy.to_owned(), true),
         (copy.replace("\"value\":", "\"value\" : "), true),
         (copy.replace("hunter2", "mss1.x"), false),
-        (copy.replace("ManagedSecret", "ConfigMap"), false),
+        (copy.replace("managedsecrets.dev", "example.com").replace("ManagedSecret", "ConfigMap"), true),
+        (r#"[{"op":"replace","path":"/spec","value":{"value":"hunter2"}}]"#.to_owned(), true),
+        (r#"[{"op":"replace","path":"/spec/description","value":"hunter2"}]"#.to_owned(), false),
+        (r#"{"kind":"ConfigMap","value":"hunter2"}"#.to_owned(), false),
     ] {
         let text = with(&annotation);
         let stream = Stream::read(&text).unwrap();
