@@ -4,6 +4,8 @@
 //! object up to 1.5 MiB, and whoever may edit ManagedSecrets could fill etcd and every program that lists them. The
 //! operator survives such objects by itself: this keeps them out.
 //!
+//! The names of fields in `managedFields` cannot be measured: they are nested to any depth, and CEL does not recurse.
+//!
 //! An object that is too large already can still be written, as long as it does not grow further. Status is no business
 //! of this policy.
 
