@@ -10,6 +10,8 @@ mod harness;
 mod corpus;
 #[path = "connection/kubeconfigs.rs"]
 mod kubeconfigs;
+#[path = "connection/logins.rs"]
+mod logins;
 #[path = "connection/plugins.rs"]
 mod plugins;
 #[path = "connection/pod.rs"]

@@ -3,7 +3,7 @@
 //! ```text
 //! flags ──────────────┐
 //! KUBECONFIG, ~/.kube ┴▶ kubeconfig ─▶ choice (pure) ─┐
-//!                                                     ├─▶ Connection ─▶ client: credentials, proxy, TLS
+//!                                                     ├─▶ Connection ─▶ client: credentials ─▶ transport: proxy, TLS
 //! nothing asked for: the pod's service account ───────┘
 //! ```
 //!
@@ -14,8 +14,10 @@ mod choice;
 mod client;
 mod credentials;
 mod kubeconfig;
+mod login;
 mod plugin;
 mod proxy;
+mod transport;
 
 use std::{
     env, fmt, fs,
@@ -31,6 +33,7 @@ use self::{
     choice::{Choice, ChoiceError, DEFAULT_NAMESPACE},
     credentials::Credentials,
     kubeconfig::{Cluster, KubeconfigError, User},
+    login::{Login, LoginError},
     proxy::ProxyError,
 };
 pub(super) use self::{
@@ -92,11 +95,8 @@ pub(super) enum ConnectError {
     #[error("the server of the cluster is not a URL; write https://HOST:PORT")]
     Server,
     /// Its user or password, which is not repeated.
-    #[error(
-        "the URL of the cluster's server holds a user or a password; remove it there, and give the kubeconfig's user a \
-         username and a password instead"
-    )]
-    ServerUser,
+    #[error("the server of the cluster cannot be used: {0}")]
+    ServerLogin(#[from] LoginError),
     /// What would lead to another path of the API.
     #[error(
         "{0:?} is no name of a namespace: write at most {NAMESPACE_MAX} lower-case letters, digits and `-`, with a \
@@ -170,7 +170,7 @@ impl Connection {
 
     fn of(choice: Choice, flags: &Overrides, interaction: Interaction) -> Result<Self, ConnectError> {
         let Choice { cluster, user, namespace } = choice;
-        let url = server(&cluster.server)?;
+        let (url, login) = server(&cluster.server)?;
         let mut config = Config::new(url.clone());
         config.default_namespace = namespace_or_default(namespace)?;
         config.disable_compression = cluster.disable_compression;
@@ -189,6 +189,10 @@ impl Connection {
             config.tls_server_name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
             identify(&mut config, &user);
             credentials = Credentials::of(&user, &cluster, authority.as_deref(), interaction)?;
+        }
+        // As Go: what the URL says goes first, over plain HTTP too.
+        if let Some(login) = login {
+            credentials = Credentials::fixed(login.basic()?);
         }
         Ok(Self { config, credentials, limit: flags.request_timeout })
     }
@@ -262,18 +266,24 @@ impl Connection {
     }
 }
 
-/// The URL of an API server. Without a scheme it is plain HTTP, as for kubectl.
-fn server(text: &str) -> Result<Uri, ConnectError> {
-    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+/// The URL of an API server, and the user and the password in it. As for kubectl, it is plain HTTP without a scheme, and
+/// has no path then.
+fn server(text: &str) -> Result<(Uri, Option<Login>), ConnectError> {
+    let has_scheme = text.contains("://");
+    let url = if has_scheme { text.to_owned() } else { format!("http://{text}") };
     let url: Uri = url.parse().map_err(|_| ConnectError::Server)?;
-    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(ConnectError::ServerUser);
+    let is_api = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
+    if !is_api || (!has_scheme && url.path() != "/") {
+        return Err(ConnectError::Server);
     }
-    if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty()) {
-        Ok(url)
-    } else {
-        Err(ConnectError::Server)
+    let login = Login::of(&url)?;
+    // URLs are shown and logged.
+    let mut parts = url.into_parts();
+    if let Some(authority) = parts.authority.take() {
+        let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+        parts.authority = Some(host.parse().map_err(|_| ConnectError::Server)?);
     }
+    Ok((Uri::from_parts(parts).map_err(|_| ConnectError::Server)?, login))
 }
 
 /// Scheme, host and port of a URL.
@@ -397,11 +407,14 @@ mod tests {
     fn what_is_secret_in_a_servers_url_is_not_shown() {
         for user in [format!("admin:{CANARY}"), CANARY.to_owned()] {
             for scheme in ["https://", "http://", ""] {
-                let error = connection(format!("{scheme}{user}@api:6443"), "shop").unwrap_err();
-                assert!(matches!(error, ConnectError::ServerUser), "{error}");
-                assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
+                let connection = connection(format!("{scheme}{user}@api:6443"), "shop").unwrap();
+                assert!(connection.server().ends_with("://api:6443"), "{}", connection.server());
+                assert!(!connection.config.cluster_url.to_string().contains(CANARY));
             }
         }
+        let error = connection(format!("https://admin:{CANARY}%zz@api"), "shop").unwrap_err();
+        assert!(matches!(error, ConnectError::ServerLogin(_)), "{error}");
+        assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
         for (url, expected) in [
             (format!("https://api:6443/{CANARY}?{CANARY}"), "https://api:6443"),
             ("https://[::1]:6443".to_owned(), "https://[::1]:6443"),

@@ -146,7 +146,7 @@ async fn a_token_that_ends_in_a_line_break_is_sent_without_it() {
 async fn a_proxy_of_the_environment_counts_for_the_commands_and_not_for_the_operator() {
     let pod = Pod::new().await;
     // Loopback addresses, of which the trap's is one, are called directly: this address is never reached.
-    let env = [("HTTPS_PROXY", "socks5://me:hunter2@127.0.0.1:1"), ("KUBERNETES_SERVICE_HOST", "192.0.2.1")];
+    let env = [("HTTPS_PROXY", "ftp://me:hunter2@127.0.0.1:1"), ("KUBERNETES_SERVICE_HOST", "192.0.2.1")];
     let seal = ["seal", "--name", "a", "--namespace", "b"];
     for (program, arguments) in [(PLUGIN, &PLUGIN_REQUEST[..]), (PROGRAM, &seal)] {
         let (ran, _) = pod.run(program, arguments, &env).await;

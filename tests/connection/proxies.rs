@@ -17,7 +17,18 @@ use super::{
     recorder::{Authority, Recorded, Records, Server},
 };
 
-/// A proxy that speaks HTTP CONNECT and SOCKS5, records what it is asked for, and leads to one server.
+/// What a SOCKS5 proxy says to a client that has a login.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Socks {
+    /// It needs none.
+    Open,
+    /// It needs one.
+    Login,
+    /// It needs one, and this is not it.
+    WrongLogin,
+}
+
+/// A proxy that speaks HTTP, with and without CONNECT, and SOCKS5; records what it is asked for, and leads to one server.
 struct Proxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -31,18 +42,19 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    async fn to(server: SocketAddr) -> Self {
+    async fn to(server: SocketAddr, socks: Socks) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let said = Arc::clone(&asked);
         let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            while let Ok((mut client, _)) = listener.accept().await {
                 let said = Arc::clone(&said);
                 tokio::spawn(async move {
-                    let Ok((mut client, wanted)) = negotiate(client).await else { return };
-                    said.lock().unwrap().push(wanted);
+                    let Ok(wanted) = negotiate(&mut client, socks).await else { return };
+                    said.lock().unwrap().push(wanted.by);
                     if let Ok(mut server) = TcpStream::connect(server).await {
+                        let _ = server.write_all(&wanted.head).await;
                         let _ = copy_bidirectional(&mut client, &mut server).await;
                     }
                 });
@@ -56,38 +68,72 @@ impl Proxy {
     }
 }
 
-/// What the client wants to reach, once it was told that it does.
-async fn negotiate(mut client: TcpStream) -> std::io::Result<(TcpStream, String)> {
+/// What a client wants of a proxy.
+struct Wanted {
+    /// How it asks, as whom and for which server.
+    by: String,
+    /// What the server must be sent before all else.
+    head: Vec<u8>,
+}
+
+/// Reads what a client wants to reach, and tells it that it does.
+async fn negotiate(client: &mut TcpStream, socks: Socks) -> std::io::Result<Wanted> {
     let first = client.read_u8().await?;
-    if first == 5 {
-        let methods = client.read_u8().await?;
-        client.read_exact(&mut vec![0; methods.into()]).await?;
-        client.write_all(&[5, 0]).await?;
-        client.read_exact(&mut [0; 3]).await?;
-        let is_address = client.read_u8().await? == 1;
-        let host = if is_address {
-            std::net::Ipv4Addr::from(client.read_u32().await?).to_string()
-        } else {
-            let mut name = vec![0; client.read_u8().await?.into()];
-            client.read_exact(&mut name).await?;
-            String::from_utf8_lossy(&name).into_owned()
-        };
-        let port = client.read_u16().await?;
-        client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-        return Ok((client, format!("SOCKS5 {host}:{port}")));
+    if first == 5 { by_socks(client, socks).await } else { by_http(client, first).await }
+}
+
+/// RFC 1928 and RFC 1929.
+async fn by_socks(client: &mut TcpStream, socks: Socks) -> std::io::Result<Wanted> {
+    async fn text(client: &mut TcpStream) -> std::io::Result<String> {
+        let mut text = vec![0; client.read_u8().await?.into()];
+        client.read_exact(&mut text).await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
+    let mut methods = vec![0; client.read_u8().await?.into()];
+    client.read_exact(&mut methods).await?;
+    let mut login = String::new();
+    let method = if socks == Socks::Open { 0 } else { 2 };
+    if !methods.contains(&method) {
+        client.write_all(&[5, 0xff]).await?;
+        return Err(std::io::ErrorKind::PermissionDenied.into());
+    }
+    client.write_all(&[5, method]).await?;
+    if method == 2 {
+        assert_eq!(client.read_u8().await?, 1);
+        login = format!("{}:{}@", text(client).await?, text(client).await?);
+        client.write_all(&[1, u8::from(socks == Socks::WrongLogin)]).await?;
+    }
+    client.read_exact(&mut [0; 3]).await?;
+    let host = match client.read_u8().await? {
+        1 => std::net::Ipv4Addr::from(client.read_u32().await?).to_string(),
+        4 => std::net::Ipv6Addr::from(client.read_u128().await?).to_string(),
+        _ => text(client).await?,
+    };
+    let port = client.read_u16().await?;
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    Ok(Wanted { by: format!("SOCKS5 {login}{host}:{port}"), head: Vec::new() })
+}
+
+async fn by_http(client: &mut TcpStream, first: u8) -> std::io::Result<Wanted> {
     let mut head = vec![first];
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await?);
     }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let target = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
-    let authorization = head.lines().find_map(|line| {
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let target = text.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+    let login = text.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
         name.eq_ignore_ascii_case("proxy-authorization").then(|| format!(" {value}"))
     });
-    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
-    Ok((client, target + &authorization.unwrap_or_default()))
+    let login = login.unwrap_or_default();
+    if target.starts_with("CONNECT ") {
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+        return Ok(Wanted { by: target + &login, head: Vec::new() });
+    }
+    // Which method and path is the programs' own affair; which server is not.
+    let url = target.split(' ').nth(1).unwrap_or_default();
+    let server: Vec<_> = url.splitn(4, '/').take(3).collect();
+    Ok(Wanted { by: format!("HTTP {}{login}", server.join("/")), head })
 }
 
 /// A server, and a proxy that leads to it whatever it is asked for.
@@ -101,11 +147,28 @@ struct Net {
 }
 
 impl Net {
+    /// With a server over TLS.
     async fn new() -> Self {
+        Self::with(Socks::Open).await
+    }
+
+    /// With a server over TLS, and this SOCKS5 proxy.
+    async fn with(socks: Socks) -> Self {
         let (records, authority) = (Records::default(), Authority::new());
         let own = authority.server(&["0.0.0.0", "127.0.0.1", "api.example"]);
         let server = Server::tls("server", &authority, &own, &records).await;
-        let proxy = Proxy::to(server.address).await;
+        Self::to(server, records, authority, socks).await
+    }
+
+    /// With a server over plain HTTP.
+    async fn plain() -> Self {
+        let records = Records::default();
+        let server = Server::plain("server", &records).await;
+        Self::to(server, records, Authority::new(), Socks::Login).await
+    }
+
+    async fn to(server: Server, records: Records, authority: Authority, socks: Socks) -> Self {
+        let proxy = Proxy::to(server.address, socks).await;
         Self { folder: Folder::new(), records, server, proxy, kubectl: kubectl().await, authority }
     }
 
@@ -137,12 +200,17 @@ impl Net {
 
     /// Both go the same way and arrive; whether it leads through the proxy.
     async fn way(&self, env: &[(&str, String)]) -> bool {
+        !self.asked(env).await.is_empty()
+    }
+
+    /// Both go the same way and arrive; what the proxy was asked for.
+    async fn asked(&self, env: &[(&str, String)]) -> Vec<String> {
         let theirs = self.run(false, env).await;
         let ours = self.run(true, env).await;
         assert_eq!(ours.0, theirs.0, "{env:?}: {} {}", ours.2, theirs.2);
         assert_eq!(ours.1, theirs.1, "{env:?}: {} {}", ours.2, theirs.2);
         assert_eq!(ours.1.len(), 1, "{env:?}: {}", ours.2);
-        !ours.0.is_empty()
+        ours.0
     }
 }
 
@@ -163,6 +231,7 @@ async fn the_environments_proxy_and_exceptions_are_those_of_kubectl() {
         ("HTTP_PROXY", &proxy),
         ("http_proxy", &proxy),
         ("HTTPS_PROXY", &proxy.replace("//", "//me:pw%40@")),
+        ("HTTPS_PROXY", &proxy.replace("//", "//me@")),
     ] {
         let is_proxied = net.way(&[(name, value.clone())]).await;
         assert_eq!(is_proxied, name.eq_ignore_ascii_case("https_proxy"), "{name}={value}");
@@ -237,12 +306,71 @@ async fn all_proxy_is_used_where_no_other_variable_is_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_cannot_be_used_is_named_without_its_password() {
     let net = Net::new().await;
-    for proxy in ["ftp://me:hunter2@proxy", "socks5://me:hunter2@proxy", "http://me:hunter2@"] {
+    for proxy in ["ftp://me:hunter2@proxy", "socks5://:hunter2@proxy", "http://me:hunter2%@proxy", "http://me:hunter2@"]
+    {
         net.kubeconfig("https://api.example", &json!(proxy));
         let (_, _, err) = net.run(true, &[]).await;
         assert!(err.contains("proxy-url") && !err.contains("hunter2"), "{err}");
         net.kubeconfig("https://api.example", &Value::Null);
         let (_, _, err) = net.run(true, &[("HTTPS_PROXY", proxy.to_owned())]).await;
         assert!(err.contains("HTTPS_PROXY") && !err.contains("hunter2"), "{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socks_proxy_gets_user_and_password_if_it_asks_for_them() {
+    let long = "p".repeat(255);
+    for (socks, user, seen) in [
+        (Socks::Login, "me:pw%40%3A".to_owned(), "me:pw@:@".to_owned()),
+        (Socks::Login, format!("me:{long}"), format!("me:{long}@")),
+        (Socks::Open, "me:pw".to_owned(), String::new()),
+    ] {
+        let net = Net::with(socks).await;
+        let proxy = format!("socks5://{user}@{}", net.proxy.address);
+        let port = net.server.address.port();
+        net.kubeconfig(&format!("https://api.example:{port}"), &json!(proxy));
+        assert_eq!(net.asked(&[]).await, [format!("SOCKS5 {seen}api.example:{port}")], "{socks:?}");
+        net.kubeconfig(&format!("https://0.0.0.0:{port}"), &Value::Null);
+        let expected = [format!("SOCKS5 {seen}0.0.0.0:{port}")];
+        assert_eq!(net.asked(&[("HTTPS_PROXY", proxy.clone())]).await, expected, "{socks:?}");
+        // kubectl does not know this variable.
+        assert_eq!(net.run(true, &[("ALL_PROXY", proxy)]).await.0, expected, "{socks:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_a_proxy_refuses_is_an_error_without_it() {
+    let net = Net::with(Socks::WrongLogin).await;
+    net.kubeconfig("https://api.example", &json!(format!("socks5://me:hunter2@{}", net.proxy.address)));
+    let (_, sent, err) = net.run(true, &[]).await;
+    assert!(sent.is_empty() && err.starts_with("error: ") && err.lines().count() == 1, "{err}");
+    assert!(err.contains("Password auth failure") && !err.contains("hunter2"), "{err}");
+    // Without a login, it is refused before.
+    net.kubeconfig("https://api.example", &json!(format!("socks5://{}", net.proxy.address)));
+    let (_, sent, err) = net.run(true, &[]).await;
+    assert!(sent.is_empty() && err.contains("No acceptable auth methods"), "{err}");
+}
+
+/// Neither program sends its token over plain HTTP.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_plain_http_are_sent_to_the_proxy_as_kubectl_sends_them() {
+    let net = Net::plain().await;
+    let address = net.proxy.address;
+    let (basic, socks) = (format!("http://me:pw%40@{address}"), format!("socks5://me:pw@{address}"));
+    for (server, proxy, expected) in [
+        ("http://api.example", format!("http://{address}"), "HTTP http://api.example"),
+        ("http://api.example:8080/prefix", format!("http://{address}"), "HTTP http://api.example:8080"),
+        ("api.example:8080", format!("http://{address}"), "HTTP http://api.example:8080"),
+        ("http://api.example", basic, "HTTP http://api.example Basic bWU6cHdA"),
+        ("http://api.example", socks.clone(), "SOCKS5 me:pw@api.example:80"),
+        ("http://api.example:8080", socks, "SOCKS5 me:pw@api.example:8080"),
+    ] {
+        net.kubeconfig(server, &json!(proxy));
+        assert_eq!(net.asked(&[]).await, [expected], "{server} {proxy}");
+        net.kubeconfig(server, &Value::Null);
+        assert_eq!(net.asked(&[("HTTP_PROXY", proxy.clone())]).await, [expected], "{server} {proxy}");
+        let port = net.server.address.port();
+        net.kubeconfig(&format!("http://0.0.0.0:{port}"), &Value::Null);
+        assert!(!net.way(&[("HTTP_PROXY", proxy.clone()), ("NO_PROXY", "0.0.0.0".to_owned())]).await);
     }
 }

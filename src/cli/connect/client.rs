@@ -1,7 +1,7 @@
 //! A kube client with our credentials.
 //!
 //! ```text
-//! request ─▶ Wire: credentials (fetched once, shared) ─▶ header `authorization` ─▶ kube's client: proxy, TLS, pool
+//! request ─▶ Wire: credentials (fetched once, shared) ─▶ header `authorization` ─▶ transport: proxy, TLS, pool
 //!                          └─ a certificate from a plugin: part of TLS, so another one makes another client
 //! ```
 //!
@@ -20,7 +20,10 @@ use kube::{Client, Config, client::Body};
 use tokio::sync::Mutex;
 use tower::{BoxError, Service};
 
-use super::credentials::{Credentials, Fetched, Identity};
+use super::{
+    credentials::{Credentials, Fetched, Identity},
+    transport,
+};
 
 /// A request took longer than `--request-timeout`.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +49,7 @@ struct Made {
 /// A client for `config`, which holds no credentials but a client certificate, with these credentials.
 pub(super) fn client(config: Config, credentials: Credentials, limit: Option<Duration>) -> kube::Result<Client> {
     let namespace = config.default_namespace.clone();
-    let made = Made { identity: None, client: Client::try_from(config.clone())? };
+    let made = Made { identity: None, client: transport::client(config.clone())? };
     let wire = Wire { config: Arc::new(config), credentials, limit, made: Arc::new(Mutex::new(made)) };
     Ok(Client::new(wire, namespace))
 }
@@ -77,7 +80,7 @@ impl Wire {
                 config.auth_info.client_certificate_data = Some(STANDARD.encode(&identity.certificate));
                 config.auth_info.client_key_data = Some(STANDARD.encode(&identity.key).into());
             }
-            *made = Made { client: Client::try_from(config)?, identity: fetched.identity.clone() };
+            *made = Made { client: transport::client(config)?, identity: fetched.identity.clone() };
         }
         Ok(made.client.clone())
     }

@@ -1,7 +1,8 @@
 //! What proves to the API server who calls: fixed, from a file that changes, or from a credential plugin.
 //!
 //! They are fetched when the first request is sent, and shared by every client of a command: a plugin runs once. It runs
-//! again when its answer expires or the API server refuses it.
+//! again when its answer expires or the API server refuses it; a file is read again each minute, and when the API server
+//! refuses its token.
 
 use std::{
     path::{Path, PathBuf},
@@ -78,6 +79,16 @@ impl Fetched {
         Self { header, ..Self::default() }
     }
 
+    /// Whether both are the same credentials, whenever they end.
+    fn is_same(&self, other: &Self) -> bool {
+        self.header == other.header && self.identity == other.identity
+    }
+
+    /// Ends them: they are used only if others cannot be fetched.
+    fn end(&mut self) {
+        self.until = Some(Until::Instant(Instant::now()));
+    }
+
     fn is_current(&self) -> bool {
         match self.until {
             None => true,
@@ -114,9 +125,14 @@ impl Credentials {
         Self::from(Source::Fixed(Fetched::default()))
     }
 
+    /// The value of a header `authorization`.
+    pub(super) fn fixed(header: HeaderValue) -> Self {
+        Self::from(Source::Fixed(Fetched::of(Some(header))))
+    }
+
     /// A bearer token.
     pub(super) fn token(token: &str) -> Result<Self, CredentialsError> {
-        Ok(Self::from(Source::Fixed(Fetched::of(Some(bearer(token)?)))))
+        Ok(Self::fixed(bearer(token)?))
     }
 
     /// A bearer token in a file, which is read again from time to time.
@@ -132,17 +148,16 @@ impl Credentials {
         authority: Option<&[u8]>,
         interaction: Interaction,
     ) -> Result<Self, CredentialsError> {
-        let fixed = |header| Ok(Self::from(Source::Fixed(Fetched::of(Some(header)))));
         let token = if user.token.is_empty() { None } else { Some(bearer(&user.token)?) };
         if !user.token_file.is_empty() {
             return Ok(Self::from(Source::TokenFile(PathBuf::from(&user.token_file), token)));
         }
         if let Some(token) = token {
-            return fixed(token);
+            return Ok(Self::fixed(token));
         }
         if !user.username.is_empty() || !user.password.is_empty() {
             let pair = STANDARD.encode(format!("{}:{}", user.username, user.password));
-            return fixed(header("password", format!("Basic {pair}"))?);
+            return Ok(Self::fixed(header("password", format!("Basic {pair}"))?));
         }
         // A certificate is enough: no plugin runs beside one.
         if !user.client_certificate.is_empty() || !user.client_certificate_data.is_empty() {
@@ -152,7 +167,7 @@ impl Credentials {
             return Ok(Self::from(Source::Plugin(Plugin::new(exec.clone(), cluster, authority, interaction))));
         }
         match &user.auth_provider {
-            Some(provider) => fixed(provided(provider)?),
+            Some(provider) => Ok(Self::fixed(provided(provider)?)),
             None => Ok(Self::none()),
         }
     }
@@ -177,7 +192,8 @@ impl Credentials {
                 // A file may be made available at the start and removed later.
                 Err(error) => match (&*last, token) {
                     (Some(fetched), _) => fetched.clone(),
-                    (None, Some(token)) => Fetched::of(Some(token.clone())),
+                    // The next request looks for the file again.
+                    (None, Some(token)) => return Ok(Fetched::of(Some(token.clone()))),
                     (None, None) => return Err(error),
                 },
             },
@@ -198,9 +214,8 @@ impl Credentials {
 
     /// The API server refused these: the next request gets others, unless it would already.
     pub(super) async fn refused(&self, these: &Fetched) {
-        let mut last = self.0.last.lock().await;
-        if matches!(self.0.source, Source::Plugin(_)) && last.as_ref().is_some_and(|last| last.header == these.header) {
-            *last = None;
+        if let Some(last) = self.0.last.lock().await.as_mut().filter(|last| last.is_same(these)) {
+            last.end();
         }
     }
 }
@@ -230,5 +245,72 @@ fn provided(provider: &AuthProvider) -> Result<HeaderValue, CredentialsError> {
     match (provider.name.as_str(), provider.config.get("id-token")) {
         ("oidc", Some(token)) if !token.is_empty() => bearer(token),
         _ => Err(CredentialsError::AuthProvider(provider.name.clone())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let folder = std::env::temp_dir().join(format!("managed-secrets-token-{}", uuid::Uuid::new_v4().simple()));
+            fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    async fn sent(credentials: &Credentials) -> String {
+        credentials.fetch().await.unwrap().header.unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_file_is_read_each_minute_and_after_a_refusal() {
+        let folder = Folder::new();
+        let file = folder.0.join("token");
+        fs::write(&file, "one\n").unwrap();
+        let credentials = Credentials::token_file(file.clone());
+        assert_eq!(sent(&credentials).await, "Bearer one");
+        fs::write(&file, "two").unwrap();
+        assert_eq!(sent(&credentials).await, "Bearer one", "it is not read for each request");
+        tokio::time::advance(TOKEN_FILE_PERIOD).await;
+        let two = credentials.fetch().await.unwrap();
+        assert_eq!(two.header.as_ref().unwrap(), "Bearer two");
+        fs::write(&file, "three").unwrap();
+        credentials.refused(&two).await;
+        assert_eq!(sent(&credentials).await, "Bearer three");
+        // The answer to an earlier request: what it refuses is not in use any more.
+        fs::write(&file, "four").unwrap();
+        credentials.refused(&two).await;
+        assert_eq!(sent(&credentials).await, "Bearer three");
+        // A file that cannot be read does not take away what is there.
+        fs::remove_file(&file).unwrap();
+        tokio::time::advance(TOKEN_FILE_PERIOD).await;
+        assert_eq!(sent(&credentials).await, "Bearer three");
+        fs::write(&file, "five").unwrap();
+        assert_eq!(sent(&credentials).await, "Bearer five");
+    }
+
+    #[tokio::test]
+    async fn a_token_stands_in_for_its_file_until_the_file_can_be_read() {
+        let folder = Folder::new();
+        let file = folder.0.join("token");
+        let user =
+            User { token: "stand-in".to_owned(), token_file: file.to_str().unwrap().to_owned(), ..User::default() };
+        let credentials = Credentials::of(&user, &Cluster::default(), None, Interaction::Forbidden).unwrap();
+        assert_eq!(sent(&credentials).await, "Bearer stand-in");
+        fs::write(&file, "own").unwrap();
+        assert_eq!(sent(&credentials).await, "Bearer own");
     }
 }

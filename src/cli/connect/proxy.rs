@@ -1,6 +1,6 @@
 //! Which proxy a request goes through: as Go's `golang.org/x/net/http/httpproxy` decides it, which is what kubectl uses.
 //!
-//! kube has the features `http-proxy` and `socks5`, but compares `NO_PROXY` with the proxy's address instead of the
+//! kube reads these variables, too, but compares `NO_PROXY` with the proxy's address instead of the
 //! server's, treats an entry that it cannot parse as an error, and does not match a domain's subdomains.
 //!
 //! `ALL_PROXY` is ours: Go does not know it. It counts if no variable of the server's scheme is set.
@@ -9,6 +9,13 @@ use std::{env, net::IpAddr};
 
 use http::Uri;
 use ipnet::IpNet;
+
+use super::login::{Login, LoginError};
+
+/// The scheme of SOCKS5 proxies in what [`parse`] returns.
+pub(super) const SOCKS5: &str = "socks5";
+/// The longest user and the longest password that SOCKS5 can carry, in bytes (RFC 1929).
+const SOCKS_LOGIN_MAX: usize = 255;
 
 /// What the environment says of proxies.
 #[derive(Clone, Debug, Default)]
@@ -30,9 +37,12 @@ pub(in crate::cli) enum ProxyError {
     /// It has a scheme that is not supported.
     #[error("its scheme must be http, https or socks5")]
     Scheme,
-    /// A SOCKS5 proxy's URL has a user.
-    #[error("a user and a password are supported for HTTP proxies only")]
-    SocksUser,
+    /// Its user or password cannot be read.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// SOCKS5 cannot carry the user or the password.
+    #[error("SOCKS5 needs a user and a password of 1 to {SOCKS_LOGIN_MAX} bytes each; correct them, or remove both")]
+    SocksLogin,
 }
 
 impl Environment {
@@ -143,7 +153,7 @@ fn split_port(text: &str) -> Option<(&str, &str)> {
     (!host.contains([':', '[', ']']) && !port.contains(']')).then_some((host, port))
 }
 
-/// A proxy's URL as the client takes it: with a port.
+/// A proxy's URL as the client takes it: with a port, and with a colon if it has a user.
 pub(super) fn parse(url: &str) -> Result<Uri, ProxyError> {
     let uri: Uri = url.parse().map_err(|_| ProxyError::NotAUrl)?;
     let (Some(authority), Some(scheme)) = (uri.authority(), uri.scheme_str()) else { return Err(ProxyError::NotAUrl) };
@@ -154,15 +164,25 @@ pub(super) fn parse(url: &str) -> Result<Uri, ProxyError> {
         "http" => ("http", 80),
         "https" => ("https", 443),
         // Names are resolved by the proxy in either case, by Go as by hyper.
-        "socks5" | "socks5h" => ("socks5", 1080),
+        "socks5" | "socks5h" => (SOCKS5, 1080),
         _ => return Err(ProxyError::Scheme),
     };
-    if scheme == "socks5" && authority.as_str().contains('@') {
-        return Err(ProxyError::SocksUser);
+    let login = Login::of(&uri)?;
+    let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
+    if scheme == SOCKS5 && login.is_some_and(|login| !fits(&login.user) || !fits(&login.password)) {
+        return Err(ProxyError::SocksLogin);
     }
     let port = if authority.port().is_some() { String::new() } else { format!(":{default_port}") };
-    let authority = authority.as_str().trim_end_matches(':');
-    format!("{scheme}://{authority}{port}").parse().map_err(|_| ProxyError::NotAUrl)
+    let (user, host) = match authority.as_str().rsplit_once('@') {
+        // Basic authentication has a colon in any case (RFC 7617), and kube adds none. A second @ would end its login.
+        Some((user, host)) => {
+            let colon = if user.contains(':') { "" } else { ":" };
+            (format!("{}{colon}@", user.replace('@', "%40")), host)
+        }
+        None => (String::new(), authority.as_str()),
+    };
+    let host = host.trim_end_matches(':');
+    format!("{scheme}://{user}{host}{port}").parse().map_err(|_| ProxyError::NotAUrl)
 }
 
 #[cfg(test)]
@@ -243,19 +263,26 @@ mod tests {
 
     #[test]
     fn a_proxys_url_gets_a_port_and_only_known_schemes() {
+        let long = "u".repeat(SOCKS_LOGIN_MAX + 1);
         for (url, expected) in [
             ("http://proxy", Ok("http://proxy:80/")),
             ("https://proxy/", Ok("https://proxy:443/")),
             ("socks5://[::1]", Ok("socks5://[::1]:1080/")),
             ("http://me:pw%40@proxy:8080", Ok("http://me:pw%40@proxy:8080/")),
-            ("socks5://me:pw@proxy", Err(ProxyError::SocksUser)),
+            ("http://me@proxy", Ok("http://me:@proxy:80/")),
+            ("http://me@home:p@w@proxy", Ok("http://me%40home:p%40w@proxy:80/")),
+            ("http://me:%zz@proxy", Err(ProxyError::Login(LoginError))),
+            ("socks5://me:pw@proxy", Ok("socks5://me:pw@proxy:1080/")),
+            ("socks5://me@proxy", Err(ProxyError::SocksLogin)),
+            ("socks5://:pw@proxy", Err(ProxyError::SocksLogin)),
+            (&format!("socks5://{long}:pw@proxy"), Err(ProxyError::SocksLogin)),
             ("ftp://proxy", Err(ProxyError::Scheme)),
             ("proxy:3128", Err(ProxyError::NotAUrl)),
             ("http://", Err(ProxyError::NotAUrl)),
             ("http://a b", Err(ProxyError::NotAUrl)),
         ] {
             let parsed = parse(url).map(|url| url.to_string());
-            assert_eq!(parsed.as_deref().map_err(|_| ()), expected.as_deref().map_err(|_| ()), "{url}");
+            assert_eq!(parsed.as_deref(), expected.as_deref(), "{url}");
         }
     }
 }
