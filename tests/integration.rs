@@ -18,6 +18,7 @@ mod integration {
     mod corpus;
     mod costs;
     mod crashes;
+    mod credentials;
     mod deletion;
     mod drift;
     mod examples;
@@ -38,6 +39,7 @@ mod integration {
     mod operator;
     mod policies;
     mod program;
+    mod proxied;
     mod recordless;
     mod restored;
     mod rights;

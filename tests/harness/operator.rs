@@ -26,14 +26,28 @@ impl Operator {
         kubeconfig: &Path,
         arguments: &[&str],
     ) -> Result<Self> {
+        Self::start_with(control_plane, program, kubeconfig, arguments, &[]).await
+    }
+
+    /// The same, with these environment variables besides.
+    pub async fn start_with(
+        control_plane: &ControlPlane,
+        program: impl AsRef<Path>,
+        kubeconfig: &Path,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let supervisor = Arc::clone(control_plane.supervisor());
         let name = format!("operator-{}", uuid::Uuid::new_v4().simple());
-        let process = Process::new(program.as_ref())
+        let mut process = Process::new(program.as_ref())
             .arg("run")
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("MANAGED_SECRETS_WEBHOOK_LISTEN", "off")
             .env("MANAGED_SECRETS_WEBHOOK_DRAIN", "0");
+        for (key, value) in env {
+            process = process.env(key, value);
+        }
         let this = Self { supervisor: Arc::clone(&supervisor), name: name.clone() };
         blocking(move || supervisor.run(&name, &process)).await?;
         Ok(this)
