@@ -13,6 +13,7 @@ mod connect;
 mod error;
 mod hardening;
 pub mod msec;
+mod names;
 mod prompt;
 mod rights;
 mod say;

@@ -8,6 +8,8 @@ mod hook;
 #[path = "docs/markdown.rs"]
 #[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 mod markdown;
+#[path = "msec/names.rs"]
+mod names;
 #[path = "msec/prompt.rs"]
 mod prompt;
 #[path = "msec/remarks.rs"]

@@ -239,6 +239,13 @@ impl Connection {
         shown(&self.config.cluster_url)
     }
 
+    /// The same with the path, by which a proxy before several clusters tells them apart: for a question to the user. It
+    /// goes into no log.
+    pub(super) fn server_with_path(&self) -> String {
+        let path = self.config.cluster_url.path().trim_end_matches('/');
+        format!("{}{path}", self.server())
+    }
+
     /// The namespace that is meant; never empty.
     pub(super) fn namespace(&self) -> &str {
         &self.config.default_namespace
@@ -417,10 +424,17 @@ mod tests {
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
         for (url, expected) in [
             (format!("https://api:6443/{CANARY}?{CANARY}"), "https://api:6443"),
-            ("https://[::1]:6443".to_owned(), "https://[::1]:6443"),
+            ("https://[::1]:6443/".to_owned(), "https://[::1]:6443"),
             ("https://api".to_owned(), "https://api"),
         ] {
             assert_eq!(connection(url, "shop").unwrap().server(), expected);
+        }
+        for (url, expected) in [
+            ("https://rancher/k8s/clusters/c-1/?x=y", "https://rancher/k8s/clusters/c-1"),
+            ("https://api:6443/", "https://api:6443"),
+            ("api", "http://api"),
+        ] {
+            assert_eq!(connection(url.to_owned(), "shop").unwrap().server_with_path(), expected);
         }
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! Guarantees: what is returned is what was typed, byte for byte, or an error. Of several lines nothing is taken, and
 //! nothing of them is left for the shell to run. However the prompt ends (Enter, an error, a signal, Ctrl-Z), the terminal
-//! is left as it was. SIGKILL alone cannot be answered.
+//! is left as it was. Two signals cannot be answered. After SIGKILL nothing more is done. While SIGSTOP holds the process, the
+//! terminal is as the shell makes it; when the process goes on, it hides again what is typed, and asks again.
 //!
 //! This is a module of its own because the crates for it do not give these guarantees: rpassword 7.5 drops tabs and
 //! control characters, replaces what is not UTF-8, takes the first of several lines, and leaves the terminal without echo
@@ -25,6 +26,8 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Signal, getpgrp, getsid, kill_current_process_group};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr, tcgetpgrp,
@@ -39,9 +42,9 @@ use self::line::{EditingKeys, Line};
 
 /// Signals that end a process which does not answer them.
 const ENDING: [i32; 7] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2];
-/// Tenths of a second that a read waits. Also how long no byte must arrive behind a line before it counts as one line: what
-/// is pasted arrives at once.
-const READ_TENTHS: u8 = 1;
+/// How long no byte must arrive behind a line before it counts as one line: what is pasted arrives at once. Also how often
+/// the prompt looks whether the terminal is still there.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Most bytes of a paste that are read past: more are no paste, but a key that is held down.
 const SKIPPED_MAX: usize = 1024 * 1024;
 /// Asks the terminal to mark what is pasted, and no longer (xterm's control sequences, "bracketed paste mode").
@@ -90,15 +93,34 @@ fn read(terminal: &Terminal, signals: &Signals, prompt: &str, line: &mut Line) -
     let mut buffer = Zeroizing::new([0; 256]);
     loop {
         signals.obey(terminal, prompt)?;
+        match terminal.wait_for_input()? {
+            Waited::Interrupted => continue,
+            Waited::InVain if line.is_over() => return Ok(()),
+            Waited::InVain => {
+                terminal.is_there()?;
+                continue;
+            }
+            Waited::Input => {}
+        }
         match (&terminal.input).read(&mut *buffer) {
-            // Nothing has arrived within the time, or the terminal is gone: then it has no modes any more.
-            Ok(0) if line.is_over() => return Ok(()),
+            // A terminal that is gone has no modes any more.
             Ok(0) => terminal.is_there()?,
             Ok(length) => buffer[..length].iter().for_each(|byte| line.feed(*byte)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// What a wait for input ended with.
+#[derive(Eq, PartialEq)]
+enum Waited {
+    /// A signal arrived: it may have stopped the process, and then the terminal has other modes now.
+    Interrupted,
+    /// Nothing has arrived within the time.
+    InVain,
+    /// A read does not wait.
+    Input,
 }
 
 /// The terminal that the user sits at, and the modes that it had.
@@ -161,9 +183,21 @@ impl Terminal {
             | InputModes::IXON
             | InputModes::PARMRK;
         modes.special_codes[SpecialCodeIndex::VMIN] = 0;
-        modes.special_codes[SpecialCodeIndex::VTIME] = READ_TENTHS;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
         // What was typed before stays, so that it is seen.
         Ok(tcsetattr(&self.input, OptionalActions::Now, &modes)?)
+    }
+
+    /// Waits for input, or for a signal. A read would go on after a signal (`SA_RESTART`), but poll(2) always ends. This
+    /// matters after SIGSTOP, which no process can answer: the shell has given the terminal its own modes meanwhile, in
+    /// which a read waits for a whole line, and the line is shown.
+    fn wait_for_input(&self) -> io::Result<Waited> {
+        match poll(&mut [PollFd::new(&self.input, PollFlags::IN)], Some(&PAUSE)) {
+            Ok(0) => Ok(Waited::InVain),
+            Ok(_) => Ok(Waited::Input),
+            Err(Errno::INTR) => Ok(Waited::Interrupted),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_there(&self) -> io::Result<()> {
@@ -175,7 +209,8 @@ impl Terminal {
     fn skip_paste(&self) {
         let mut buffer = Zeroizing::new([0; 256]);
         for _ in 0..SKIPPED_MAX / buffer.len() {
-            if !matches!((&self.input).read(&mut *buffer), Ok(1..)) {
+            let is_more = matches!(self.wait_for_input(), Ok(Waited::Input));
+            if !is_more || !matches!((&self.input).read(&mut *buffer), Ok(1..)) {
                 break;
             }
         }

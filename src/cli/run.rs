@@ -9,7 +9,7 @@ use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 use super::{
     CliError, RunArgs,
     connect::{Connection, CredentialsError, Interaction, Wanted},
-    logging,
+    logging, names,
     webhooks::{Plan, beside},
 };
 use crate::{
@@ -34,6 +34,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         None => Provider::Local,
     };
     let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
+    for namespace in args.namespaces.iter().chain([&own_namespace]) {
+        names::namespace(namespace).map_err(|rule| CliError::Usage(format!("{namespace:?}: {rule}")))?;
+    }
     let plan = Plan::of(&args, &own_namespace)?;
     let options = Options {
         namespaces: args.namespaces,

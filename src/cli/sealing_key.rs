@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 
 use super::rights::Right;
-use super::{CliError, say, text};
-use crate::api::is_namespace_name;
+use super::{CliError, names, say, text};
 use crate::api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use crate::crypto::mss1::PublishedKey;
 
@@ -27,7 +26,7 @@ pub struct KeyArgs {
 
     /// Namespace that the cluster's public key is read from
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
-        default_value = DEFAULT_OPERATOR_NAMESPACE)]
+        default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
     pub operator_namespace: String,
 }
 
@@ -82,10 +81,6 @@ pub(super) fn read_file(file: &Path) -> Result<String, CliError> {
 
 /// The document in the cluster's ConfigMap.
 pub(super) async fn read_cluster(client: Client, namespace: &str) -> Result<String, CliError> {
-    // It becomes part of the URL of the request as it is.
-    if !is_namespace_name(namespace) {
-        return Err(CliError::Usage(format!("--operator-namespace {namespace:?} is no name of a namespace")));
-    }
     let place = format!("the ConfigMap {namespace}/{PUBLIC_KEY_CONFIGMAP}");
     let right = Right::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
     let found = Api::<ConfigMap>::namespaced(client, namespace)

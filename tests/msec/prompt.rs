@@ -346,3 +346,33 @@ fn a_terminal_that_goes_away_ends_the_prompt() {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_prompt_that_is_stopped_from_outside_hides_again_what_is_typed() {
+    let folder = Folder::new();
+    // SIGSTOP cannot be answered, so that an interactive shell puts its own modes back: `stty` does it here.
+    let script = format!(
+        "set -m; modes=$(stty -g); sh -c 'echo $$ > pid; exec \"$@\"' sh {} > sealed; stty \"$modes\"; \
+         CONTINUE; fg > /dev/null; stty -a > ended",
+        seal(PLUGIN).map(|word| format!("'{word}'")).join(" ")
+    );
+    let in_the_background =
+        "bg > /dev/null 2>&1; until [ \"$(ps -o stat= -p $(cat pid) | cut -c 1)\" = T ]; do :; done";
+    for between in ["true", in_the_background] {
+        let script = script.replace("CONTINUE", between);
+        let mut terminal = Terminal::run(&folder, &["bash", "--norc", "-c", &script], b"");
+        terminal.asks(1);
+        terminal.types("the first half, ");
+        terminal.until("the half to be read", || rustix::io::ioctl_fionread(&terminal.side).unwrap() == 0);
+        let pid = folder.read("pid").trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        terminal.asks(2);
+        terminal.types(format!("{CANARY}\n"));
+        let (_, _, shown) = terminal.end();
+        let modes = folder.read("ended");
+        assert!(modes.contains(" echo ") && modes.contains(" icanon"), "{modes}");
+        assert!(!shown.contains(CANARY) && !shown.contains("half"), "{shown}");
+        let sealed = folder.read("sealed");
+        assert_eq!(folder.open(sealed.trim_end(), "shop", "db"), format!("the first half, {CANARY}"), "{shown}");
+    }
+}

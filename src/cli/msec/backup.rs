@@ -23,7 +23,7 @@ use self::files::Destination;
 use super::archive::Archive;
 use super::session::{ClusterArgs, Session};
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
-use crate::cli::{CliError, say};
+use crate::cli::{CliError, names, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,7 +60,7 @@ pub struct BackupArgs {
 
     /// Namespace that the keys are read from
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
-        default_value = DEFAULT_OPERATOR_NAMESPACE)]
+        default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
     pub operator_namespace: String,
 }
 

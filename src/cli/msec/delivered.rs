@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use zeroize::Zeroizing;
 
+use super::session;
 use crate::api::types::Delivery;
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::CliError;
@@ -30,7 +31,7 @@ pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Res
     };
     let right = Right::to("get", "secrets").named(&target.name).within(&namespace);
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
-    let found = match secrets.get_opt(&target.name).await {
+    let found = match session::find(secrets, &target.name).await {
         Ok(found) => found,
         Err(error) => match right.explain("its Secret cannot be read", &error) {
             CliError::Failed(text) => return Ok(Err(text)),

@@ -26,7 +26,7 @@ use crate::api::types::{Adoption, DeletionPolicy, Delivery};
 use crate::api::{ManagedSecret, Reason};
 use crate::cli::rights::Right;
 use crate::cli::say::Lines;
-use crate::cli::{CliError, sealing_key};
+use crate::cli::{CliError, names, sealing_key};
 use crate::crypto::KeyId;
 use crate::crypto::mss1::{Handling, Scope, Sealed};
 
@@ -45,7 +45,7 @@ pub struct DescribeArgs {
 
     /// Namespace that the cluster's public key is read from
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
-        default_value = DEFAULT_OPERATOR_NAMESPACE)]
+        default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
     pub operator_namespace: String,
 }
 

@@ -19,7 +19,7 @@ use super::delivered;
 use super::manifest::files::FileArgs;
 use super::manifest::{Held, Kind, Object, Stream};
 use super::seal::{read, refusal};
-use super::session::{ClusterArgs, Session};
+use super::session::{self, ClusterArgs, Session};
 use super::validate::{Wanted, of_object};
 use crate::api::{ManagedSecret, ManagedSecretSpec};
 use crate::cli::CliError;
@@ -113,8 +113,8 @@ async fn of_object_lines(
     // What has no name is made anew each time.
     let Some(name) = object.name() else { return Ok(Differences::New) };
     let right = Right::to_objects("get").named(name).within(namespace);
-    let live = Api::<ManagedSecret>::namespaced(client.clone(), namespace)
-        .get_opt(name)
+    let objects = Api::<ManagedSecret>::namespaced(client.clone(), namespace);
+    let live = session::find(objects, name)
         .await
         .map_err(|error| right.explain(&format!("cannot read {}", object.called(Some(namespace))), &error))?;
     let Some(live) = live else { return Ok(Differences::New) };

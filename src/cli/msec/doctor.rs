@@ -22,7 +22,7 @@ use self::finding::{Finding, Level};
 use super::session::{ClusterArgs, Session};
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
 use crate::cli::say::Lines;
-use crate::cli::{CliError, say};
+use crate::cli::{CliError, names, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +38,7 @@ Exit code 0 without problems, 1 with some. What you may not read is \"unknown\",
 pub struct DoctorArgs {
     /// Namespace of the operator
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
-        default_value = DEFAULT_OPERATOR_NAMESPACE)]
+        default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
     pub operator_namespace: String,
 
     /// How it is shown

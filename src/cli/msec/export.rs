@@ -96,7 +96,9 @@ async fn list(session: &Session, everywhere: bool, params: &ListParams) -> Resul
 async fn named(session: &Session, secrets: &[String]) -> Result<Vec<DynamicObject>, CliError> {
     let mut names = BTreeSet::new();
     for secret in secrets {
-        names.extend(lookup::one(session, secret).await?.metadata.name);
+        let object = lookup::one(session, secret).await?;
+        lookup::note_if_only_wanted(secret, &object);
+        names.extend(object.metadata.name);
     }
     let mut objects = Vec::new();
     for name in names {

@@ -12,7 +12,7 @@ use crate::api::ManagedSecret;
 use crate::api::keys::{GROUP, KIND};
 use crate::api::limits::{NAME_MAX, NAME_SYMBOLS};
 use crate::cli::rights::Right;
-use crate::cli::{CliError, say};
+use crate::cli::{CliError, names, say};
 
 /// What a user calls a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,11 +32,11 @@ impl Called {
             let plain = kind.split('.').next().unwrap_or_default().to_lowercase();
             let known = ["msec", "managedsecret", "managedsecrets"].contains(&plain.as_str());
             let group = kind.split_once('.').is_none_or(|(_, group)| group == GROUP);
-            return if known && group && !object.is_empty() {
-                Ok(Self::Object(object.to_owned()))
-            } else {
-                Err(CliError::Usage(format!("a {KIND} is called by NAME, ID or msec/OBJECT")))
-            };
+            if !known || !group || object.is_empty() {
+                return Err(CliError::Usage(format!("a {KIND} is called by NAME, ID or msec/OBJECT")));
+            }
+            let object = names::object(object).map_err(|rule| CliError::Usage(format!("msec/OBJECT: {rule}")))?;
+            return Ok(Self::Object(object));
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || NAME_SYMBOLS.contains(c);
         if !(1..=NAME_MAX).contains(&text.chars().count()) || !text.chars().all(fits) {
@@ -192,6 +192,10 @@ mod tests {
         }
         for text in ["", "a b", "secret/db", "msec/", "managedsecrets.example.com/db", "ä", &"a".repeat(51)] {
             assert!(Called::parse(text).is_err(), "{text}");
+        }
+        for object in ["..", "../other/managedsecrets/db", "db/status", "db?x", "db%2f", "DB", "db,status.id=x", "/db"]
+        {
+            assert!(Called::parse(&format!("msec/{object}")).is_err(), "{object}");
         }
     }
 

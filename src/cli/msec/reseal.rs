@@ -15,12 +15,12 @@ use super::manifest::files::{FileArgs, Replacement};
 use super::manifest::{Held, Kind, NodeId, Object, Stream};
 use super::seal::{read, rewritten};
 use super::session::{ClusterArgs, Session};
-use crate::api::{ManagedSecret, is_namespace_name, is_object_name};
+use crate::api::ManagedSecret;
 use crate::cli::connect::block_on;
 use crate::cli::rights::Right;
 use crate::cli::say::Lines;
 use crate::cli::seal::sealed;
-use crate::cli::{CliError, KeyArgs};
+use crate::cli::{CliError, KeyArgs, names};
 use crate::crypto::mss1::PublishedKey;
 
 const EXAMPLES: &str = "\
@@ -139,7 +139,7 @@ async fn outcome(
     };
     let Some(name) = object.name() else { return skipped("it has no name") };
     // They become part of the URL of a request as they are.
-    if !is_namespace_name(namespace) || !is_object_name(name) {
+    if names::namespace(namespace).is_err() || names::object(name).is_err() {
         return skipped("its namespace or name is none that the cluster accepts");
     }
     let right = Right::to_objects("get").named(name).within(namespace);

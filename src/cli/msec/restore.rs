@@ -37,7 +37,7 @@ use super::change::{DryRun, DryRunArgs};
 use super::session::{ClusterArgs, Session};
 use super::wait;
 use crate::api::keys::DEFAULT_OPERATOR_NAMESPACE;
-use crate::cli::{CliError, say};
+use crate::cli::{CliError, names, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,7 +92,8 @@ pub struct RestoreArgs {
     pub timeout: Duration,
 
     /// Namespace that keys are restored into; when absent the one that the backup has them in
-    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
+        value_parser = names::namespace)]
     pub operator_namespace: Option<String>,
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if asks && (!say::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
         return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
     }
-    let whither = cluster.connection()?.server();
+    let whither = cluster.connection()?.server_with_path();
     let session = Session::open(cluster)?;
     let archive = in_namespace_of_keys(archive, args.operator_namespace.as_deref());
     let own = namespace_of_keys(&archive, args.operator_namespace.as_deref());

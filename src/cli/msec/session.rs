@@ -1,5 +1,6 @@
 //! One cluster and one namespace, for the time of one command.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use clap::Args;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::Api;
 use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 
 use super::completion;
 use crate::api::ManagedSecret;
-use crate::cli::CliError;
 use crate::cli::connect::{Connection, Interaction, Overrides, Token, Wanted, path};
+use crate::cli::{CliError, names};
 
 /// Which cluster, and as whom: kubectl's own flags, with kubectl's meaning. An empty value is an absent one.
 #[derive(Args, Clone, Debug, Default)]
@@ -200,10 +202,30 @@ impl Session {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// One object of the namespace; `None` if there is none. The name may come from a status or a file: what is no name
+    /// is not asked for, and no object has it.
+    pub(super) async fn find<K>(&self, name: &str) -> kube::Result<Option<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+    {
+        find(self.api(), name).await
+    }
+
     /// The namespace's ManagedSecrets.
     pub(super) fn objects(&self) -> Api<ManagedSecret> {
         self.api()
     }
+}
+
+/// The same in another namespace, whose name has been checked.
+pub(super) async fn find<K>(api: Api<K>, name: &str) -> kube::Result<Option<K>>
+where
+    K: Clone + DeserializeOwned + fmt::Debug,
+{
+    if names::object(name).is_err() {
+        return Ok(None);
+    }
+    api.get_opt(name).await
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //!
 //! All kinds are listed at once, a page at a time, so memory does not grow with the namespace. A kind that may not be
 //! listed, or could not be, is unknown: "not used" is said only of what was looked at. A kind that the cluster does not
-//! have uses nothing.
+//! have uses nothing; one that it serves in another version is looked at in that version, or unknown where its form is.
 
 mod references;
 
 use std::fmt;
 
 use futures::future::join_all;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
@@ -30,6 +31,8 @@ const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 struct Kind {
     group: &'static str,
     version: &'static str,
+    /// Other versions in which an object of this kind names a Secret in the same fields.
+    older: &'static [&'static str],
     /// As manifests write it, such as `CronJob`.
     name: &'static str,
     plural: &'static str,
@@ -46,7 +49,7 @@ const fn kind(
     plural: &'static str,
     ways: fn(&Value, &str) -> Ways,
 ) -> Kind {
-    Kind { group, version, name, plural, fields: "", ways }
+    Kind { group, version, older: &[], name, plural, fields: "", ways }
 }
 
 /// Every kind that is looked at. ReplicaSets of a Deployment and Jobs of a CronJob are left to these.
@@ -61,7 +64,10 @@ const KINDS: &[Kind] = &[
     kind("batch", "v1", "Job", "jobs", references::of_job),
     kind("", "v1", "ServiceAccount", "serviceaccounts", references::of_service_account),
     kind("networking.k8s.io", "v1", "Ingress", "ingresses", references::of_ingress),
-    kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways", references::of_gateway),
+    Kind {
+        older: &["v1beta1", "v1alpha2"],
+        ..kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways", references::of_gateway)
+    },
     kind(GROUP, VERSION, KIND, PLURAL, references::of_managed_secret),
 ];
 
@@ -72,7 +78,40 @@ impl Kind {
     }
 
     async fn users(&self, session: &Session, secret: &str) -> Result<Vec<User>, Unknown> {
-        let gvk = GroupVersionKind::gvk(self.group, self.version, self.name);
+        if let Some(users) = self.users_in(session, self.version, secret).await? {
+            return Ok(users);
+        }
+        // A version in which the objects are read shows all of them, whichever version they were written in.
+        let served = self.served(session).await?;
+        for version in self.older.iter().filter(|version| served.iter().any(|it| it == *version)) {
+            if let Some(users) = self.users_in(session, version, secret).await? {
+                return Ok(users);
+            }
+        }
+        for version in served.iter().filter(|version| !self.older.contains(&version.as_str())) {
+            if self.users_in(session, version, secret).await?.is_some() {
+                let why = format!("the cluster serves them as {}/{version}, which is not known here", self.group);
+                return Err(Unknown { resource: self.resource(), why: Why::Failed(why) });
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The versions of the group that the cluster serves besides the usual one.
+    async fn served(&self, session: &Session) -> Result<Vec<String>, Unknown> {
+        let unknown = |error: &kube::Error| Unknown::of(self.resource(), error);
+        let request = http::Request::get(format!("/apis/{}", self.group)).body(Vec::new());
+        let request = request.map_err(|error| unknown(&kube::Error::HttpError(error)))?;
+        match session.client.request::<APIGroup>(request).await {
+            Ok(group) => Ok(group.versions.into_iter().map(|it| it.version).filter(|it| it != self.version).collect()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+            Err(error) => Err(unknown(&error)),
+        }
+    }
+
+    /// What uses the Secret, as this version shows it; `None` where the cluster does not serve the kind in it.
+    async fn users_in(&self, session: &Session, version: &str, secret: &str) -> Result<Option<Vec<User>>, Unknown> {
+        let gvk = GroupVersionKind::gvk(self.group, version, self.name);
         let resource = ApiResource::from_gvk_with_plural(&gvk, self.plural);
         let api = Api::<DynamicObject>::namespaced_with(session.client.clone(), &session.namespace, &resource);
         let mut params = ListParams::default().fields(self.fields).limit(PAGE);
@@ -80,8 +119,7 @@ impl Kind {
         loop {
             let page = match api.list(&params).await {
                 Ok(page) => page,
-                // The cluster does not have this kind.
-                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(users),
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
                 Err(error) => return Err(Unknown::of(self.resource(), &error)),
             };
             users.extend(page.items.iter().filter_map(|object| {
@@ -91,7 +129,7 @@ impl Kind {
             }));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
-                None => return Ok(users),
+                None => return Ok(Some(users)),
             }
         }
     }

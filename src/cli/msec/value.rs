@@ -52,7 +52,7 @@ pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(),
     }
     let target = target(&session, &object)?;
     let right = Right::to("get", "secrets").named(&target.name).within(&session.namespace);
-    let found = session.api::<Secret>().get_opt(&target.name).await;
+    let found = session.find::<Secret>(&target.name).await;
     let found = found.map_err(|error| right.explain("cannot read the value", &error))?;
     let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
     let value = value_of(found, target)?;

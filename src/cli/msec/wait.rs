@@ -110,7 +110,7 @@ enum Looked {
 }
 
 async fn look(session: &Session, name: &str, done: &str) -> Result<Looked, CliError> {
-    match session.objects().get_opt(name).await {
+    match session.find::<ManagedSecret>(name).await {
         Ok(Some(object)) => Ok(Looked::At(Box::new(object))),
         Ok(None) => Ok(Looked::Gone),
         Err(error @ kube::Error::Api(_)) => {

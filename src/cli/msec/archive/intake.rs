@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, place, stripped};
 use crate::api::keys::{GROUP, KIND, LABEL_ROLE, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD, VERSION};
-use crate::cli::yaml;
+use crate::cli::{names, yaml};
 use crate::kek::secret_api::SecretObject;
 
 /// What files held, one after the other.
@@ -41,6 +41,7 @@ impl Intake {
             return Err("every object of a backup must have metadata.name and metadata.namespace".to_owned());
         }
         let named = format!("{kind} {namespace}/{name}");
+        names::namespace(&namespace).and(names::object(&name)).map_err(|rule| format!("{named}: {rule}"))?;
         if kind == KIND && version == format!("{GROUP}/{VERSION}") {
             let object =
                 Object::parse(object).ok_or_else(|| format!("{named} must have a spec of {GROUP}/{VERSION}"))?;

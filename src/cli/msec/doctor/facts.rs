@@ -27,10 +27,10 @@ use crate::api::keys::{
     GROUP, KEK_PREFIX, LABEL_ROLE, OPERATOR_NAME, PLURAL, PUBLIC_KEY_CONFIGMAP, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING,
     TYPE_RECORD, WEBHOOK_DATA_KEY, WEBHOOK_SECRET,
 };
-use crate::cli::CliError;
 use crate::cli::msec::archive::StoredKeyring;
 use crate::cli::msec::session::Session;
 use crate::cli::rights::Right;
+use crate::cli::{CliError, names};
 use crate::kek::secret_api::{CallError, RefusalKind, SecretApi};
 
 /// Objects of one page.
@@ -254,10 +254,15 @@ async fn namespaces(client: &Client, deployment: &Deployment) -> Read<Vec<Served
     let pod = deployment.spec.template.spec.iter().flat_map(|pod| &pod.containers);
     let arguments: Vec<&String> = pod.flat_map(|container| container.args.iter().flatten()).collect();
     let apart = arguments.windows(2).filter(|pair| pair[0] == "--namespace").map(|pair| pair[1].as_str());
-    let names: BTreeSet<&str> =
+    let named: BTreeSet<&str> =
         arguments.iter().filter_map(|argument| argument.strip_prefix("--namespace=")).chain(apart).collect();
     let mut found = Vec::new();
-    for name in names {
+    for name in named {
+        // It stands in a flag of the Deployment as it was written there.
+        if names::namespace(name).is_err() {
+            found.push(Served { namespace: name.to_owned(), exists: false, bound: false });
+            continue;
+        }
         let (exists, bound) = futures::join!(
             cluster_object::<Namespace>(client, name, "namespaces"),
             object::<RoleBinding>(client, name, OPERATOR_NAME, "rolebindings.rbac.authorization.k8s.io"),

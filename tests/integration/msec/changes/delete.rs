@@ -1,9 +1,11 @@
 //! `delete`: who uses it, what stays, and that nothing else is deleted than what was looked at.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -158,6 +160,61 @@ async fn everything_that_uses_a_secret_is_named_before_it_is_deleted() {
     assert!(refused.err.starts_with(&format!("{warnings}error: msec/db is not deleted")), "{refused:?}");
     let described = plugin.run(&["describe", "DB"]).await.ok();
     assert!(described.contains(&format!("Used by:\n  {}\n", users.join("\n  "))), "{described}");
+    operator.stop().await;
+}
+
+/// Installs a resource as Gateways are one, which serves these versions.
+async fn serve_gateways(site: &Site, served: &[&str]) {
+    let name = "gateways.gateway.networking.k8s.io";
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let versions = ["v1beta1", "v9"].map(|version| {
+        json!({"name": version, "served": served.contains(&version), "storage": version == "v9", "schema": schema})
+    });
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
+        "spec": {"group": "gateway.networking.k8s.io", "scope": "Namespaced", "versions": versions,
+            "names": {"plural": "gateways", "singular": "gateway", "kind": "Gateway", "listKind": "GatewayList"}},
+    });
+    let crds = Api::<CustomResourceDefinition>::all(site.client.clone());
+    crds.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(crd)).await.unwrap();
+    let list = async |version: &str| {
+        let url = format!("/apis/gateway.networking.k8s.io/{version}/gateways");
+        site.client.request_text(http::Request::get(url).body(Vec::new()).unwrap()).await.is_ok()
+    };
+    poll("the versions to be served", PATIENCE, || async {
+        let is_so = list("v1beta1").await == served.contains(&"v1beta1") && list("v9").await == served.contains(&"v9");
+        Ok(is_so.then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_are_looked_at_in_each_version_that_is_known_and_unknown_in_others() {
+    let (site, operator, plugin) = place("gateways").await;
+    site.apply("db", json!({"name": "DB", "generate": {}})).await;
+    site.served("db").await;
+    serve_gateways(&site, &["v1beta1", "v9"]).await;
+    let listener = json!({"name": "https", "tls": {"certificateRefs": [{"name": "db"}]}});
+    let kind = ("gateway.networking.k8s.io", "v1beta1", "Gateway", "gateways");
+    create(&site, kind, "edge", json!({"spec": {"listeners": [listener]}})).await;
+    let refused = plugin.run(&["delete", "DB"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.starts_with("warning: Secret db is used by gateway/edge (listener https)\n"), "{refused:?}");
+
+    serve_gateways(&site, &["v9"]).await;
+    let unknown = "used by gateways.gateway.networking.k8s.io: the cluster serves them as gateway.networking.k8s.io/v9, \
+                   which is not known here";
+    let refused = plugin.run(&["delete", "DB"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.err.starts_with(&format!("warning: it is unknown whether Secret db is {unknown}\n")),
+        "{refused:?}"
+    );
+
+    let crds = Api::<CustomResourceDefinition>::all(site.client.clone());
+    crds.delete("gateways.gateway.networking.k8s.io", &DeleteParams::default()).await.unwrap();
     operator.stop().await;
 }
 

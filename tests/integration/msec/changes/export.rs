@@ -83,7 +83,13 @@ async fn some_are_exported_by_name_or_label() {
     assert_eq!((none.code, none.out.as_str(), none.err.as_str()), (0, "", "No secrets found.\n"));
     let absent = plugin.run(&["export", "A", "NOBODY"]).await;
     assert!(absent.error(1).contains("no secret is called NOBODY"), "{absent:?}");
+    // A name that is another's, and that an object only waits for.
+    operator.stop().await;
+    site.apply("c", json!({"name": "D", "generate": {}})).await;
+    let wanted = plugin.run(&["export", "D"]).await;
+    assert!(wanted.ok().contains("name: c\n"), "{wanted:?}");
+    assert!(wanted.err.starts_with("note: msec/c wants the name D but is served as C\n"), "{wanted:?}");
+    assert!(!plugin.run(&["export", "msec/c"]).await.err.contains("wants"));
     let both = plugin.run(&["export", "A", "-l", "app=shop"]).await;
     assert!(both.error(2).contains("cannot be used with"), "{both:?}");
-    operator.stop().await;
 }

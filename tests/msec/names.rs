@@ -1,0 +1,49 @@
+//! Names from the command line and from files become parts of URLs: what would be another path is refused before anything
+//! is sent.
+
+use super::Folder;
+
+/// What is no name of a namespace, nor of an object.
+const RUBBISH: [&str; 9] =
+    ["..", "../kube-system", "a/b", "a/secrets/b?x=", "a%2fb", "a#b", "Kube", "x b", "a\u{1b}[2J"];
+
+#[test]
+fn an_operator_namespace_that_would_be_another_path_is_refused() {
+    let folder = Folder::new();
+    folder.write("backup.yaml", "");
+    for name in RUBBISH {
+        let flag = format!("--operator-namespace={name}");
+        for command in [
+            &["doctor"][..],
+            &["backup"],
+            &["describe", "DB"],
+            &["restore", "backup.yaml"],
+            &["seal", "--name", "db", "-n", "shop"],
+            &["public-key"],
+        ] {
+            let ran = folder.run(&[command, &[flag.as_str()]].concat());
+            let error = ran.error(2);
+            assert!(error.contains("--operator-namespace") && error.contains("a namespace has a name of"), "{ran:?}");
+            assert!(!error.contains(name), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_backup_with_a_name_that_would_be_another_path_is_refused() {
+    let folder = Folder::new();
+    for name in RUBBISH {
+        for (namespace, object, rule) in
+            [(name, "db", "a namespace has a name of"), ("shop", name, "an object has a name of")]
+        {
+            let backup = serde_json::json!({
+                "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+                "metadata": {"namespace": namespace, "name": object}, "spec": {"name": "DB", "generate": {}},
+            });
+            folder.write("backup.yaml", &backup.to_string());
+            let ran = folder.run(&["restore", "backup.yaml", "--yes"]);
+            assert!(ran.error(2).contains(rule), "{ran:?}");
+            assert!(!ran.err.contains('\u{1b}'), "{ran:?}");
+        }
+    }
+}
