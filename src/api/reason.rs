@@ -130,7 +130,8 @@ reasons! {
     WriteRefused,
     /// An admission policy or webhook of someone else changes what the operator writes; the message names the Secret and
     /// the field. Exclude Secrets with the label `managedsecrets.dev/role` from it, or write in the spec what it wants.
-    /// What is delivered stays delivered. It is tried again with growing waits, at least every six minutes.
+    /// What is delivered stays delivered: a write that would spoil a record or the value of a target is not made. It is
+    /// tried again with growing waits, at least every six minutes.
     AlteredByAdmission,
     /// The API server failed or could not be reached. It is tried again.
     ApiUnavailable,

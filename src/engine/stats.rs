@@ -30,6 +30,8 @@ pub struct Stats {
     pub panics: Counter,
     /// Reconciles that were dropped at their deadline.
     pub deadlines: Counter,
+    /// Writes that changed nothing: the object had the same resourceVersion before.
+    pub idle_writes: Counter,
     /// Errors of watches: failed lists, failed starts, errors in the stream.
     pub watch_errors: Counter,
     /// Streams of watches that were cut as they began.

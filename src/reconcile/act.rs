@@ -10,7 +10,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -41,6 +41,8 @@ use crate::{
         mse1::{self, Place, Record},
         mss1::{self, Scope, Sealed},
     },
+    engine::stats::Stats,
+    kek::secret_api::Run,
 };
 
 /// Steps after which a pass gives up: more than any real one takes, so a circle in `decide` ends here.
@@ -58,8 +60,18 @@ pub struct Actor<'a> {
     pub index: &'a Mutex<Index>,
     /// Where events go.
     pub events: &'a Events,
+    /// What is counted.
+    pub stats: &'a Stats,
     /// Told of other objects that have to be looked at, for what a pass learned and the watches will not show again.
     pub wake: &'a (dyn Fn(Vec<Key>) + Send + Sync),
+}
+
+/// What became of a write of a Secret.
+enum Applied {
+    /// The Secret as it is now, and what admission control of others changed of it on its way.
+    Stored(Box<LiveSecret>, Option<Field>),
+    /// Nothing was written: admission control of others would have spoiled the Secret by changing this field.
+    Kept(Field),
 }
 
 /// How a pass ended.
@@ -197,11 +209,6 @@ impl Actor<'_> {
         let name = write.meta.object_name();
         // A record that only the cache shows may have been immutable before.
         let mutable = world.present(&name).is_none_or(|seen| seen.live && !seen.view.immutable);
-        let call = self.call(world, &name);
-        let live = match self.cluster.apply_secret(&name, &write.slot, body).await {
-            Ok(live) => live,
-            Err(failure) => return stopped(world, &name, Part::Record, failure),
-        };
         let intent = Intent {
             labels: &labels,
             annotations: &annotations,
@@ -212,10 +219,32 @@ impl Actor<'_> {
             mutable,
         };
         let part = if write.slot == Slot::Free { Part::NewRecord } else { Part::Record };
-        if let Some(field) = intent.changed_in(&live) {
-            self.altered(world, Altered { secret: name, part, field }, call, live.view);
-            return Ok(());
+        let call = self.call(world, &name);
+        let (live, changed) = match self.apply(&name, &write.slot, body, &intent, part).await {
+            Ok(Applied::Stored(live, changed)) => (*live, changed),
+            Ok(Applied::Kept(field)) => {
+                note_altered(world, Altered { secret: name, part, field });
+                world.kept_out = Some(write.meta.source.clone());
+                return Ok(());
+            }
+            Err(failure) => {
+                stopped(world, &name, part, failure)?;
+                world.kept_out = Some(write.meta.source.clone());
+                return Ok(());
+            }
+        };
+        let unchanged = write.slot == Slot::over(&live.view);
+        if let Some(field) = changed {
+            let altered = Altered { secret: name.clone(), part, field };
+            let is_spoiled = altered.is_spoiled();
+            note_altered(world, altered);
+            if is_spoiled {
+                world.kept_out = Some(write.meta.source.clone());
+                self.written(world, call, live.view);
+                return Ok(());
+            }
         }
+        world.kept_out = None;
         info!(record = name, ?why, version = write.meta.version, bytes = ?write.bytes, "record written");
         if why == Why::TakenOver {
             let note = format!("record {name} of an earlier ManagedSecret is taken over: id, dates and version go on");
@@ -229,7 +258,7 @@ impl Actor<'_> {
         world.opened = value.map(|value| Opened { commitment, bytes: sealed.as_bytes().to_vec(), value });
         world.record_confirmed = Some(live.view.uid.clone());
         world.record_written = Some((live.view.resource_version.clone(), why));
-        world.repaired |= why == Why::OutOfStep;
+        world.repaired |= why == Why::OutOfStep || unchanged;
         self.written(world, call, live.view);
         Ok(())
     }
@@ -298,10 +327,11 @@ impl Actor<'_> {
             None => write.slot.clone(),
         };
         let call = self.call(world, &write.name);
-        let (live, changed) = match self.cluster.apply_secret(&write.name, &slot, body).await {
-            Ok(live) => {
-                let changed = intent.changed_in(&live);
-                (live, changed)
+        let (live, changed) = match self.apply(&write.name, &slot, body, &intent, Part::Target).await {
+            Ok(Applied::Stored(live, changed)) => (*live, changed),
+            Ok(Applied::Kept(field)) => {
+                note_altered(world, Altered { secret: write.name.clone(), part: Part::Target, field });
+                return Ok(());
             }
             Err(Failure::Invalid(fields)) => {
                 // The type may be another, or the Secret immutable: a live look tells. What still is refused then, is
@@ -328,13 +358,14 @@ impl Actor<'_> {
         };
         let moved = before.as_ref().is_none_or(|(view, _)| view.resource_version != live.view.resource_version);
         info!(secret = write.name, ?why, version, changed = moved, "target written");
-        if changed.as_ref().is_none_or(|field| !field.undelivered) {
+        let altered = changed.map(|field| Altered { secret: write.name.clone(), part: Part::Target, field });
+        if !altered.as_ref().is_some_and(Altered::is_spoiled) {
             let resource_version = live.view.resource_version.clone();
             world.holds = Some(Holds { uid: live.view.uid.clone(), resource_version, version });
         }
-        if let Some(field) = changed {
-            let altered = Altered { secret: write.name.clone(), part: Part::Target, field };
-            self.altered(world, altered, call, live.view);
+        if let Some(altered) = altered {
+            note_altered(world, altered);
+            self.written(world, call, live.view);
             return Ok(());
         }
         if why == Why::Drift && moved {
@@ -343,9 +374,39 @@ impl Actor<'_> {
             self.events.say(&world.own, Reason::TargetDriftCorrected, "Repair", true, &note);
         }
         // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
-        world.repaired |= why == Why::Drift;
+        world.repaired |= why == Why::Drift || !moved;
         self.written(world, call, live.view);
         Ok(())
+    }
+
+    /// Applies a whole Secret. Over an existing one, a dry run comes first: what admission control of others would spoil is
+    /// not written, for what the Secret holds may have no other copy.
+    async fn apply(
+        &self,
+        name: &str,
+        slot: &Slot,
+        body: Value,
+        intent: &Intent<'_>,
+        part: Part,
+    ) -> Result<Applied, Failure> {
+        let body = self.cluster.whole(name, slot, body);
+        if *slot != Slot::Free {
+            let stored = self.cluster.apply_secret(name, slot, Run::Dry, &body).await?;
+            if let Some(field) = intent.changed_in(&stored).filter(|field| field.spoils(part)) {
+                return Ok(Applied::Kept(field));
+            }
+        }
+        let live = self.cluster.apply_secret(name, slot, Run::Real, &body).await?;
+        self.count(slot, &live.view);
+        let changed = intent.changed_in(&live);
+        Ok(Applied::Stored(Box::new(live), changed))
+    }
+
+    /// Counts a write that changed nothing.
+    fn count(&self, slot: &Slot, after: &SecretView) {
+        if *slot == Slot::over(after) {
+            self.stats.idle_writes.increment();
+        }
     }
 
     async fn release(&self, world: &mut World, name: &str, slot: &Slot) -> Result<(), Failure> {
@@ -356,7 +417,10 @@ impl Actor<'_> {
         };
         // An apply of nothing gives up every field that is ours and touches no other.
         let mut body = json!({"metadata": {}});
-        let live = match self.cluster.apply_secret(name, slot, body.clone()).await {
+        let apply = async |body: Value| {
+            self.cluster.apply_secret(name, slot, Run::Real, &self.cluster.whole(name, slot, body)).await
+        };
+        let live = match apply(body.clone()).await {
             // Somebody made it immutable, and our key cannot be taken away any more: it stays, as it is.
             Err(Failure::Invalid(fields)) => {
                 let Some(frozen) = self.cluster.secret(name).await?.filter(|live| live.view.immutable) else {
@@ -364,10 +428,11 @@ impl Actor<'_> {
                 };
                 let ours = frozen.data.iter().filter(|(key, _)| frozen.view.ours.data.contains(*key));
                 body["data"] = ours.map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect();
-                self.cluster.apply_secret(name, slot, body).await?
+                apply(body).await?
             }
             released => released?,
         };
+        self.count(slot, &live.view);
         info!(secret = name, "adopted target released");
         let concerned = self.index().remove_secret(&world.own.namespace, &live.view);
         self.wake_others(world, concerned);
@@ -409,6 +474,9 @@ impl Actor<'_> {
             }
             Err(failure) => return Err(failure),
         };
+        if own.resource_version == world.own.resource_version {
+            self.stats.idle_writes.increment();
+        }
         self.say_status(&own, &before);
         let concerned = call.answered(|index, sent| index.put_described(own.clone(), sent));
         self.wake_others(world, concerned);
@@ -480,15 +548,6 @@ impl Actor<'_> {
         }
     }
 
-    /// A write came back other than it was sent.
-    fn altered(&self, world: &mut World, altered: Altered, call: Call<'_>, view: SecretView) {
-        let Altered { secret, field, .. } = &altered;
-        warn!(secret, field = field.path(), "admission control of others changes what is written");
-        world.altered = Some(altered);
-        world.repaired = true;
-        self.written(world, call, view);
-    }
-
     fn written(&self, world: &mut World, call: Call<'_>, view: SecretView) {
         let put = |index: &mut Index, sent: &Sent| {
             index.put_written(&world.own.namespace, view.clone(), sent, Instant::now())
@@ -549,9 +608,16 @@ impl Drop for Call<'_> {
 /// A write that failed: because others changed it before our own policy saw it, or for another reason.
 fn stopped(world: &mut World, secret: &str, part: Part, failure: Failure) -> Result<(), Failure> {
     let Some(field) = Field::behind(&failure) else { return Err(failure) };
-    world.altered = Some(Altered { secret: secret.to_owned(), part, field });
-    world.repaired = true;
+    note_altered(world, Altered { secret: secret.to_owned(), part, field });
     Ok(())
+}
+
+/// Admission control of others changes what a write says.
+fn note_altered(world: &mut World, altered: Altered) {
+    let (secret, field) = (&altered.secret, altered.field.path());
+    warn!(secret, field, "admission control of others changes what is written");
+    world.altered.push(altered);
+    world.repaired = true;
 }
 
 fn owner_references(own: &Own, wanted: bool) -> serde_json::Value {

@@ -105,11 +105,11 @@ impl Cluster {
         }
     }
 
-    /// Applies a whole Secret. `body` lacks what this adds: kind, name, namespace and the preconditions of `slot`.
-    pub async fn apply_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
-        let body = self.whole(name, slot, body);
+    /// Applies a whole Secret, or asks what that would store. `body` comes from [`Cluster::whole`], for the same Secret and
+    /// the same `slot`.
+    pub async fn apply_secret(&self, name: &str, slot: &Slot, run: Run, body: &Value) -> Result<LiveSecret, Failure> {
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let request = secret_api::apply(&self.secrets(), name, Run::Real, &body);
+        let request = secret_api::apply(&self.secrets(), name, run, body);
         let written: SecretAnswer = self.call(request, doing).await?;
         Ok(written.into())
     }
@@ -121,8 +121,9 @@ impl Cluster {
         Ok(written.into())
     }
 
-    /// The body of an apply.
-    fn whole(&self, name: &str, slot: &Slot, mut body: Value) -> Value {
+    /// The body of an apply: `body` with kind, name, namespace and the preconditions of `slot`.
+    #[must_use]
+    pub fn whole(&self, name: &str, slot: &Slot, mut body: Value) -> Value {
         body["apiVersion"] = json!("v1");
         body["kind"] = json!("Secret");
         body["metadata"]["name"] = json!(name);

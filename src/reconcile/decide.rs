@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    altered::{self, Part},
+    altered::{self, Altered, Part},
     conditions::{self, UNSEEN_RETRY, Verdict},
     delivery::{self, Action, Leftover},
     record::{RecordMeta, Source},
@@ -256,7 +256,8 @@ fn next(world: &World) -> Result<Step, Step> {
     if let Some(violation) = own.violations.first() {
         return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
     }
-    if let Some(altered) = world.altered.as_ref().filter(|altered| altered.part != Part::Target) {
+    let of_record = |altered: &&Altered| altered.part != Part::Target;
+    if let Some(altered) = world.altered.iter().filter(of_record).find(|altered| altered.is_spoiled()) {
         if altered.part == Part::NewRecord
             && let Some(seen) = world.present(&altered.secret)
         {
@@ -279,17 +280,28 @@ fn again(step: Step) -> Step {
     }
 }
 
-/// How long a write waits. What others put out of step (`repair`), or change on its way, is not written at full speed;
-/// a new value never waits.
-fn repair_wait(world: &World, why: Why, repair: Why) -> Option<Duration> {
-    world.repair_wait.filter(|_| why == repair || (why != Why::NewValue && altered::is_known(&world.own)))
+/// How long a write waits. What others put out of step (`repair`), or change on its way, is not written at full speed. A
+/// new value waits only where it was kept out of the record before.
+fn repair_wait(world: &World, why: Why, repair: Why, source: &Source) -> Option<Duration> {
+    let kept_out = || world.kept_out.as_ref() == Some(source);
+    let waits = match why {
+        Why::NewValue => kept_out(),
+        why => why == repair || altered::is_known(&world.own),
+    };
+    world.repair_wait.filter(|_| waits)
 }
 
 /// From a draft of the record to the next write.
 fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
     let mut later = draft.later;
+    let mut altered: Vec<Altered> = world.altered.clone();
     if let Some(record) = draft.pending_write(world)? {
-        match (draft.why, repair_wait(world, draft.why, Why::OutOfStep), world.source_wait) {
+        match (draft.why, repair_wait(world, draft.why, Why::OutOfStep, &draft.meta.source), world.source_wait) {
+            // Only its owner reference is missing: the target does not wait for that.
+            (_, Some(wait), _) if draft.is_unowned(world) && altered::is_known(&world.own) => {
+                later = Some(wait);
+                altered.extend(draft.base.map(|base| Altered::unowned_record(&base.view.name)));
+            }
             (_, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
             // Whoever touches the source all the time is not followed at full speed; the target does not wait for that.
             (Why::SourceMoved, _, Some(wait)) if draft.base.is_some() => later = Some(wait),
@@ -307,7 +319,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
     ids.insert(id);
     let mut verdict = Verdict::Served(served_text(world, draft));
     let mut place = None;
-    let altered = world.altered.as_ref();
+    let of_target = altered.iter().find(|altered| altered.part == Part::Target);
     match &draft.delivery.action {
         Action::Nothing => {}
         Action::Blocked(blocked) => {
@@ -322,10 +334,10 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         }
         Action::Write(slot) => {
             let target = delivery::target_write(world, slot.clone(), &draft.delivery, id);
-            if let Some(altered) = altered {
-                verdict = altered.verdict();
-            } else if let Some(why) = target_pending(world, draft, &target) {
-                if let Some(wait) = repair_wait(world, why, Why::Drift) {
+            if of_target.is_none()
+                && let Some(why) = target_pending(world, draft, &target)
+            {
+                if let Some(wait) = repair_wait(world, why, Why::Drift, &draft.meta.source) {
                     return Ok(Step::Finish(Finish::after(wait)));
                 }
                 confirmed(world, record)?;
@@ -336,8 +348,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         }
     }
     // What is served at the old place stays until the new one holds the value.
-    let blocked =
-        matches!(draft.delivery.action, Action::Blocked(_)) || altered.is_some_and(|altered| altered.field.undelivered);
+    let blocked = matches!(draft.delivery.action, Action::Blocked(_)) || of_target.is_some_and(Altered::is_spoiled);
     if !blocked && let Some((name, leftover)) = delivery::leftover(world, &ids, place.as_deref())? {
         confirmed(world, record)?;
         return Ok(write(match leftover {
@@ -345,8 +356,9 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
             Leftover::Release(slot) => Write::Release { name, slot },
         }));
     }
-    let of_target = draft.delivery.trouble(world.own.spec.target_name(&world.own.name));
-    for trouble in draft.troubles.iter().cloned().chain(of_target) {
+    let unlike = draft.delivery.trouble(world.own.spec.target_name(&world.own.name));
+    let altered = altered.iter().map(Altered::verdict);
+    for trouble in altered.chain(draft.troubles.iter().cloned()).chain(unlike) {
         verdict = verdict.and(trouble);
     }
     let step = report(world, Some((draft, record, place)), &verdict);
@@ -356,7 +368,7 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
         return Ok(write(Write::Delete { name: other.view.name.clone(), slot, why: Why::Leftover }));
     }
     Ok(match step {
-        step if altered.is_some() => again(step),
+        step if !world.altered.is_empty() => again(step),
         Step::Finish(Finish { after, retry }) => {
             Step::Finish(Finish { after: [after, later].into_iter().flatten().min(), retry })
         }
@@ -453,7 +465,7 @@ fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String
             uid: record.view.uid.clone(),
             resource_version: record.view.resource_version.clone(),
         });
-        let holds_other = world.altered.as_ref().is_some_and(|altered| altered.field.undelivered);
+        let holds_other = world.altered.iter().any(|altered| altered.part == Part::Target && altered.is_spoiled());
         status.target = match &draft.delivery.action {
             // What is served at the old place is still what status describes, but for a value that has moved since:
             // without a version, it counts neither as in step nor as a copy of the lost record's value.

@@ -455,15 +455,19 @@ pub fn target_write(world: &World, slot: Slot, delivery: &Delivery, id: &str) ->
 /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
 #[must_use]
 pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool {
-    let owned = view.ours.owner_uids.contains(owner_uid);
-    // An admission policy can take the reference away and leave the bookkeeping.
-    let owners_fit =
-        if write.owner_reference { owned && view.owners.iter().any(|owner| owner.uid == owner_uid) } else { !owned };
     view.shape == Shape::of(&write.labels, &write.annotations)
         && view.ours.data.len() == 1
         && view.ours.data.contains(&write.key)
         && view.ours.type_ == write.type_.is_some()
-        && owners_fit
+        && owners_fit(view, write.owner_reference, owner_uid)
+}
+
+/// Whether a Secret has our owner reference exactly where it is wanted.
+#[must_use]
+pub fn owners_fit(view: &SecretView, wanted: bool, owner_uid: &str) -> bool {
+    let owned = view.ours.owner_uids.contains(owner_uid);
+    // An admission policy can take the reference away and leave the bookkeeping.
+    if wanted { owned && view.owners.iter().any(|owner| owner.uid == owner_uid) } else { !owned }
 }
 
 /// A target that is no longer the one in force.

@@ -26,6 +26,7 @@ use super::{
     failure::Failure,
     index::{Index, Key},
     keys::Keys,
+    record::Source,
     scopes::{self, Scopes},
     sinks::{Bell, Labelled, Objects, Shared, Sources},
     view::watched::{Stub, WatchedObject, WatchedSecret},
@@ -203,6 +204,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         source_moves: Pace::new(AGAIN),
         new_values: Pace::new(VALUES),
         rejected: Mutex::default(),
+        kept_out: Mutex::default(),
+        stats: Arc::clone(&stats),
     });
     let work = run::run(shared.queue.clone(), operator, stats, options.workers, shutdown.clone());
     spawner.spawn("workers", shutdown.clone(), work);
@@ -455,6 +458,9 @@ struct Operator {
     /// Of sources that give new values.
     new_values: Pace,
     rejected: Mutex<HashMap<Key, Rejected>>,
+    /// Sources whose values admission control of others keeps out of the records.
+    kept_out: Mutex<HashMap<Key, Source>>,
+    stats: Arc<Stats>,
 }
 
 impl Reconciler for Operator {
@@ -466,6 +472,7 @@ impl Reconciler for Operator {
             self.source_moves.forget(&key);
             self.new_values.forget(&key);
             self.rejected().remove(&key);
+            self.kept_out().remove(&key);
             return Next::Done;
         };
         if !self.shared.scopes.is_filled(&key.namespace) {
@@ -515,9 +522,11 @@ impl Operator {
             world.value_wait = self.new_values.wait(key);
         }
         world.rejected = self.rejected().get(key).cloned();
+        world.kept_out = self.kept_out().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
-        let actor = Actor { cluster, keyring: &keyring, index: &self.shared.index, events: &self.events, wake: &wake };
+        let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
+        let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };
         let end = actor.pass(&mut world).await;
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
@@ -534,11 +543,19 @@ impl Operator {
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
             self.rejected().insert(key.clone(), rejected);
         }
+        match world.kept_out.take() {
+            Some(source) => drop(self.kept_out().insert(key.clone(), source)),
+            None => drop(self.kept_out().remove(key)),
+        }
         if world.lacks_a_key() && self.keys.newer_than(&keyring).await.is_some() {
             return Next::After(Duration::from_millis(50));
         }
-        debug!(?end, "pass ended");
+        debug!(?end, idle_writes = self.stats.idle_writes.get(), "pass ended");
         next(&end)
+    }
+
+    fn kept_out(&self) -> MutexGuard<'_, HashMap<Key, Source>> {
+        self.kept_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rejected(&self) -> MutexGuard<'_, HashMap<Key, Rejected>> {

@@ -243,8 +243,10 @@ pub struct World {
     pub types: BTreeMap<String, String>,
     /// A write that was refused for good.
     pub refused: Option<Refused>,
-    /// A write that came back other than it was sent.
-    pub altered: Option<Altered>,
+    /// Writes that came back other than they were sent.
+    pub altered: Vec<Altered>,
+    /// The source whose value admission control of others kept out of the record in an earlier pass.
+    pub kept_out: Option<Source>,
     /// Something that had been put out of step was written again in this pass.
     pub repaired: bool,
     /// How many passes before this one have failed in a row.
@@ -287,7 +289,8 @@ impl World {
             holds: None,
             types,
             refused: None,
-            altered: None,
+            altered: Vec::new(),
+            kept_out: None,
             repaired: false,
             failures: 0,
             gone: false,

@@ -89,7 +89,12 @@ impl Request {
 
     /// Whether the request changes something.
     pub fn is_write(&self) -> bool {
-        !matches!(self.verb.as_str(), "get" | "list" | "watch")
+        !matches!(self.verb.as_str(), "get" | "list" | "watch") && !self.is_dry_run()
+    }
+
+    /// Whether the request only asks what a write would do.
+    pub fn is_dry_run(&self) -> bool {
+        self.uri.contains("dryRun=")
     }
 
     /// In short, for the message of a failed test.

@@ -72,18 +72,27 @@ impl Meter {
         requests.0.into_iter().filter(|request| request.object().name != MARKER).collect()
     }
 
-    /// Ends a row: what was done since the last one must have cost this much.
-    async fn row(&mut self, what: &str, writes: RangeInclusive<usize>, reads: RangeInclusive<usize>) {
+    /// Ends a row: what was done since the last one must have cost this much. A dry run comes before each write over a
+    /// Secret that exists, and before no other.
+    async fn row(
+        &mut self,
+        what: &str,
+        writes: RangeInclusive<usize>,
+        dry_runs: RangeInclusive<usize>,
+        reads: RangeInclusive<usize>,
+    ) {
         self.settle().await;
         let requests = self.take().await;
         let written = requests.iter().filter(|request| request.is_write()).count();
-        let read = requests.len() - written;
+        let dry = requests.iter().filter(|request| request.is_dry_run()).count();
+        let read = requests.len() - written - dry;
         let refused = requests.iter().filter(|request| request.is_write() && request.code() >= 300).count();
         let refused = if refused > 0 { format!(" ({refused} refused)") } else { String::new() };
-        writeln!(self.table, "{what:<52} {written} writes{refused}, {read} reads").unwrap();
-        if !writes.contains(&written) || !reads.contains(&read) {
+        writeln!(self.table, "{what:<52} {written} writes{refused}, {dry} dry runs, {read} reads").unwrap();
+        if !writes.contains(&written) || !dry_runs.contains(&dry) || !reads.contains(&read) {
             let requests: Vec<_> = requests.iter().map(Request::summary).collect();
-            writeln!(self.wrong, "{what}: must be {writes:?} writes and {reads:?} reads: {requests:#?}").unwrap();
+            let must = format!("{writes:?} writes, {dry_runs:?} dry runs and {reads:?} reads");
+            writeln!(self.wrong, "{what}: must be {must}: {requests:#?}").unwrap();
         }
     }
 
@@ -125,26 +134,26 @@ async fn what_users_do_costs_what_the_design_says() {
     let from = json!({"secretKeyRef": {"name": "upstream", "key": "token"}});
     site.apply("sealed", json!({"name": "SEALED", "value": first})).await;
     site.in_step("sealed").await;
-    meter.row("new: sealed", 3..=3, 1..=1).await;
+    meter.row("new: sealed", 3..=3, 0..=0, 1..=1).await;
     site.apply("from", json!({"name": "FROM", "valueFrom": from})).await;
     site.in_step("from").await;
-    meter.row("new: valueFrom", 3..=3, 1..=1).await;
+    meter.row("new: valueFrom", 3..=3, 0..=0, 1..=1).await;
     site.apply("made", generated("MADE")).await;
     site.in_step("made").await;
-    meter.row("new: generate", 3..=3, 0..=0).await;
+    meter.row("new: generate", 3..=3, 0..=0, 0..=0).await;
     site.apply("hidden", json!({"name": "HIDDEN", "generate": {}, "delivery": "None"})).await;
     site.in_step("hidden").await;
-    meter.row("new: generate, delivery None", 2..=2, 0..=0).await;
+    meter.row("new: generate, delivery None", 2..=2, 0..=0, 0..=0).await;
 
     site.apply("sealed", json!({"name": "SEALED", "value": second})).await;
     site.in_step("sealed").await;
-    meter.row("new value: sealed", 3..=3, 2..=2).await;
+    meter.row("new value: sealed", 3..=3, 2..=2, 2..=2).await;
     site.intrude("upstream", json!({"stringData": {"token": "two"}})).await;
     site.until("from", "its second version", |object| object.status.as_ref().unwrap().version == Some(2)).await;
-    meter.row("new value: valueFrom", 3..=3, 2..=2).await;
+    meter.row("new value: valueFrom", 3..=3, 2..=2, 2..=2).await;
     site.apply("sealed", json!({"name": "SEALED", "value": again})).await;
     site.in_step("sealed").await;
-    meter.row("the same value sealed again", 2..=2, 2..=2).await;
+    meter.row("the same value sealed again", 2..=2, 1..=1, 2..=2).await;
     let edited = site.intrude("upstream", json!({"metadata": {"labels": {"team": "x"}}})).await;
     poll("the record to follow", PATIENCE, || async {
         let source =
@@ -154,49 +163,49 @@ async fn what_users_do_costs_what_the_design_says() {
     .await
     .unwrap();
     site.in_step("from").await;
-    meter.row("the source's metadata edited", 2..=2, 2..=2).await;
+    meter.row("the source's metadata edited", 2..=2, 1..=1, 2..=2).await;
 
     site.apply("made", json!({"name": "MADE", "generate": {}, "description": "other"})).await;
     site.in_step("made").await;
-    meter.row("description", 2..=2, 1..=1).await;
+    meter.row("description", 2..=2, 1..=1, 1..=1).await;
     site.apply("made", generated("RENAMED")).await;
     site.in_step("made").await;
     site.gone(&record_name("MADE")).await;
-    meter.row("a rename (and the description removed)", 3..=3, 1..=1).await;
+    meter.row("a rename (and the description removed)", 3..=3, 0..=0, 1..=1).await;
     site.apply("made", generated("RENAMED")).await;
-    meter.row("applied again, unchanged", 0..=0, 0..=0).await;
+    meter.row("applied again, unchanged", 0..=0, 0..=0, 0..=0).await;
 
     let mut made = json!({"name": "RENAMED", "generate": {}, "target": {"labels": {"team": "x"}}});
     let edits = [
-        ("target's labels edited", 3, "/target/labels/team", json!("y")),
-        ("target's key edited", 3, "/target/key", json!("key")),
-        ("deletionPolicy: Retain", 3, "/deletionPolicy", json!("Retain")),
-        ("deletionPolicy: Delete", 3, "/deletionPolicy", json!("Delete")),
-        ("target moved", 4, "/target/name", json!("elsewhere")),
-        ("target's type edited (deleted and made anew)", 4, "/target/type", json!("example.com/token")),
-        ("delivery: None", 3, "/delivery", json!("None")),
-        ("delivery: Secret", 3, "/delivery", json!("Secret")),
-        ("suspend", 1, "/suspend", json!(true)),
+        ("target's labels edited", 3, 2, "/target/labels/team", json!("y")),
+        ("target's key edited", 3, 2, "/target/key", json!("key")),
+        ("deletionPolicy: Retain", 3, 2, "/deletionPolicy", json!("Retain")),
+        ("deletionPolicy: Delete", 3, 2, "/deletionPolicy", json!("Delete")),
+        ("target moved", 4, 1, "/target/name", json!("elsewhere")),
+        ("target's type edited (deleted and made anew)", 4, 1, "/target/type", json!("example.com/token")),
+        ("delivery: None", 3, 1, "/delivery", json!("None")),
+        ("delivery: Secret", 3, 1, "/delivery", json!("Secret")),
+        ("suspend", 1, 0, "/suspend", json!(true)),
     ];
     site.apply("made", made.clone()).await;
     site.in_step("made").await;
-    meter.row("target's labels added", 3..=3, 1..=1).await;
-    for (what, writes, path, to) in edits {
+    meter.row("target's labels added", 3..=3, 2..=2, 1..=1).await;
+    for (what, writes, dry_runs, path, to) in edits {
         let (parent, key) = path.rsplit_once('/').unwrap();
         made.pointer_mut(parent).unwrap()[key] = to;
         site.apply("made", made.clone()).await;
         if path == "/suspend" {
             site.reports("made", "True", "Suspended").await;
-            meter.row(what, writes..=writes, 0..=0).await;
+            meter.row(what, writes..=writes, 0..=0, 0..=0).await;
             continue;
         }
         site.in_step("made").await;
-        meter.row(what, writes..=writes, 1..=1).await;
+        meter.row(what, writes..=writes, dry_runs..=dry_runs, 1..=1).await;
     }
-    meter.row("nothing happened", 0..=0, 0..=0).await;
+    meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     site.delete("made").await;
     site.gone("elsewhere").await;
-    meter.row("deleted", 0..=0, 0..=0).await;
+    meter.row("deleted", 0..=0, 0..=0, 0..=0).await;
     meter.end();
     operator.stop().await;
 }
@@ -212,43 +221,43 @@ async fn waiting_costs_what_the_design_says() {
 
     site.apply("loser", generated("NAME")).await;
     site.reports("loser", "False", "NameInUse").await;
-    meter.row("waiting: name in use", 1..=1, 0..=1).await;
+    meter.row("waiting: name in use", 1..=1, 0..=0, 0..=1).await;
     stall(&site, "loser").await;
-    meter.row("the same, once it is Stalled", 1..=1, 0..=1).await;
+    meter.row("the same, once it is Stalled", 1..=1, 0..=0, 0..=1).await;
     let from = json!({"secretKeyRef": {"name": "upstream", "key": "token"}});
     site.apply("from", json!({"name": "FROM", "valueFrom": from})).await;
     site.reports("from", "False", "SourceNotFound").await;
-    meter.row("waiting: source missing", 1..=1, 0..=1).await;
+    meter.row("waiting: source missing", 1..=1, 0..=0, 0..=1).await;
     stall(&site, "from").await;
-    meter.row("the same, once it is Stalled", 1..=1, 0..=1).await;
+    meter.row("the same, once it is Stalled", 1..=1, 0..=0, 0..=1).await;
     site.foreign_secret("upstream", &[("other", "x")]).await;
     site.reports("from", "False", "SourceKeyNotFound").await;
-    meter.row("waiting: the source came, its key is missing", 1..=1, 1..=1).await;
+    meter.row("waiting: the source came, its key is missing", 1..=1, 0..=0, 1..=1).await;
     site.intrude("upstream", json!({"stringData": {"token": "one"}})).await;
     site.in_step("from").await;
-    meter.row("the key came", 3..=3, 1..=1).await;
+    meter.row("the key came", 3..=3, 0..=0, 1..=1).await;
     site.intrude("upstream", json!({"stringData": {"token": ""}})).await;
     site.reports("from", "False", "InvalidValue").await;
-    meter.row("served, and the source's value breaks a rule", 1..=1, 1..=1).await;
+    meter.row("served, and the source's value breaks a rule", 1..=1, 0..=0, 1..=1).await;
     let elsewhere = Site { namespace: "elsewhere".to_owned(), ..site.clone() };
     let sealed = elsewhere.seal("sealed", "one").await;
     site.apply("sealed", json!({"name": "SEALED", "value": sealed})).await;
     site.reports("sealed", "False", "SealedForAnotherPlace").await;
-    meter.row("new: sealed for another place", 1..=1, 1..=1).await;
+    meter.row("new: sealed for another place", 1..=1, 0..=0, 1..=1).await;
     site.secrets().delete("upstream", &DeleteParams::default()).await.unwrap();
     site.reports("from", "False", "SourceNotFound").await;
-    meter.row("served, and the source vanished", 1..=1, 0..=1).await;
+    meter.row("served, and the source vanished", 1..=1, 0..=0, 0..=1).await;
     // What can be done is done: the value is kept, and the record follows the generation.
     site.apply("late", json!({"name": "LATE", "generate": {}, "target": {"name": "holder"}})).await;
     site.reports("late", "False", "TargetInUse").await;
-    meter.row("new: its target is held by another", 2..=2, 0..=1).await;
+    meter.row("new: its target is held by another", 2..=2, 0..=0, 0..=1).await;
     site.apply("late", json!({"name": "NAME", "generate": {}, "target": {"name": "holder"}})).await;
     site.reports("late", "False", "TargetInUse").await;
-    meter.row("a rename to a taken name", 2..=2, 1..=1).await;
+    meter.row("a rename to a taken name", 2..=2, 1..=1, 1..=1).await;
     site.delete("late").await;
     site.delete("holder").await;
     site.in_step("loser").await;
-    meter.row("the name is free: served", 3..=3, 0..=1).await;
+    meter.row("the name is free: served", 3..=3, 0..=0, 0..=1).await;
     meter.end();
     operator.stop().await;
 }
@@ -295,20 +304,20 @@ async fn what_others_do_to_a_target_costs_what_the_design_says() {
     };
 
     edit("edited", json!({"stringData": {"value": "wrong"}})).await;
-    meter.row("target edited", 2..=2, 1..=1).await;
+    meter.row("target edited", 2..=2, 1..=1, 1..=1).await;
     let before = site.get("deleted").await.status.unwrap().target.unwrap();
     site.secrets().delete("deleted", &DeleteParams::default()).await.unwrap();
     site.until("deleted", "made anew", |object| {
         object.status.as_ref().unwrap().target.as_ref().is_some_and(|target| target.uid != before.uid)
     })
     .await;
-    meter.row("target deleted", 2..=2, 1..=1).await;
+    meter.row("target deleted", 2..=2, 0..=0, 1..=1).await;
     edit("unlabelled", json!({"metadata": {"labels": {keys::LABEL_ROLE: null}}})).await;
-    meter.row("our label removed from the target", 3..=3, 2..=2).await;
+    meter.row("our label removed from the target", 3..=3, 1..=1, 2..=2).await;
     edit("labelled", json!({"metadata": {"labels": {"team": "x"}}})).await;
-    meter.row("foreign label added to the target", 0..=2, 1..=1).await;
+    meter.row("foreign label added to the target", 0..=2, 0..=1, 1..=1).await;
     edit("labelled", json!({"metadata": {"labels": {"team": null}}})).await;
-    meter.row("foreign label removed from the target", 0..=2, 1..=1).await;
+    meter.row("foreign label removed from the target", 0..=2, 0..=1, 1..=1).await;
     meter.end();
     operator.stop().await;
 }

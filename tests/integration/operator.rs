@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -25,10 +25,11 @@ use managed_secrets::{
     engine::{
         client::{self, Answer, Tap as EngineTap, Wire},
         run,
+        stats::Stats,
         watch::Timing,
     },
     kek::{OverRecords, Provider},
-    reconcile::run::{Options, RunError},
+    reconcile::run::{Beside, Options, RunError},
 };
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::{bytes::Bytes, sync::CancellationToken};
@@ -75,6 +76,18 @@ pub(crate) struct Seen {
     pub(crate) code: u16,
     /// When it was sent.
     pub(crate) at: Instant,
+}
+
+impl Seen {
+    /// Whether it only asks what a write would do.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.path.contains("dryRun=")
+    }
+
+    /// Whether it is a patch that is carried out.
+    pub(crate) fn is_write(&self) -> bool {
+        self.method == "PATCH" && !self.is_dry_run()
+    }
 }
 
 type Plan = dyn Fn(usize, &Request<Body>) -> Fault + Send + Sync;
@@ -127,6 +140,17 @@ impl Tap {
     /// Whether a fault has ended the operator.
     pub(crate) fn is_dead(&self) -> bool {
         *self.dead.lock().unwrap()
+    }
+
+    /// Tries to write an object whose path contains this. A dry run and the write that follows it are one try.
+    pub(crate) fn tries(&self, path: &str) -> Vec<Seen> {
+        let mut seen = self.seen();
+        seen.retain(|seen| seen.method == "PATCH" && seen.path.contains(path));
+        let after_dry_run: Vec<bool> =
+            std::iter::once(false).chain(seen.iter().map(|seen| seen.is_dry_run() && seen.code == 200)).collect();
+        let mut after_dry_run = after_dry_run.into_iter();
+        seen.retain(|seen| !after_dry_run.next().unwrap_or_default() || seen.is_dry_run());
+        seen
     }
 
     fn die(&self) {
@@ -286,6 +310,15 @@ impl Setup {
     /// Starts it with a configuration.
     pub(crate) fn start_with(self, config: Config) -> Running {
         let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
+        let stats = Arc::new(OnceLock::new());
+        let (known, webhooks) = (Arc::clone(&stats), self.webhooks);
+        let beside_drain = webhooks.as_ref().map_or(Duration::ZERO, |webhooks| webhooks.limits.drain);
+        let beside: Beside = Box::new(move |parts| {
+            let _ = known.set(Arc::clone(&parts.watcher.stats));
+            if let Some(webhooks) = webhooks {
+                webhooks::beside(webhooks)(parts);
+            }
+        });
         let options = Options {
             namespaces: self.namespaces,
             operator_namespace: self.operator_namespace,
@@ -299,13 +332,13 @@ impl Setup {
                 ..self.clients
             },
             timing: self.timing,
-            beside_drain: self.webhooks.as_ref().map_or(Duration::ZERO, |webhooks| webhooks.limits.drain),
-            beside: self.webhooks.map(webhooks::beside),
+            beside_drain,
+            beside: Some(beside),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { managed_secrets::reconcile::run::run(&config, options, stop).await });
-        Running { task, shutdown }
+        Running { task, shutdown, stats }
     }
 }
 
@@ -313,9 +346,15 @@ impl Setup {
 pub(crate) struct Running {
     task: JoinHandle<Result<(), RunError>>,
     shutdown: CancellationToken,
+    stats: Arc<OnceLock<Arc<Stats>>>,
 }
 
 impl Running {
+    /// Its counters. It must have started.
+    pub(crate) fn stats(&self) -> &Stats {
+        self.stats.get().expect("an operator that has started")
+    }
+
     /// Stops it as SIGTERM does, and waits for its end.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();

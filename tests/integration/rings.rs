@@ -61,7 +61,7 @@ impl Chain<'_> {
 }
 
 fn writes(tap: &Tap) -> usize {
-    tap.seen().iter().filter(|seen| seen.method == "PATCH").count()
+    tap.seen().iter().filter(|seen| seen.is_write()).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

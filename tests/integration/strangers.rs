@@ -332,7 +332,9 @@ fn just_before(
     let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
     let (namespace, armed) = (namespace.to_owned(), std::sync::Arc::clone(armed));
     Tap::new(move |_, request: &Request<Body>| {
-        if request.method() == method && request.uri().path() == path && armed.swap(false, Ordering::SeqCst) {
+        let dry_run = request.uri().query().is_some_and(|query| query.contains("dryRun="));
+        let meant = request.method() == method && request.uri().path() == path && !dry_run;
+        if meant && armed.swap(false, Ordering::SeqCst) {
             at_once(&namespace, act.clone());
         }
         Fault::Pass

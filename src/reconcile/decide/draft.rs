@@ -53,7 +53,7 @@ impl<'w> Draft<'w> {
             None => String::new(),
             Some(base) => {
                 let view = &base.view;
-                let in_place = base.record() == Some(&self.meta) && self.bytes == Bytes::Keep;
+                let in_place = self.stands();
                 let in_status = world.own.status.record.as_ref().is_some_and(|record| {
                     record.name == view.name
                         && record.uid == view.uid
@@ -61,7 +61,8 @@ impl<'w> Draft<'w> {
                 });
                 let written =
                     world.record_written.as_ref().is_some_and(|(version, _)| *version == view.resource_version);
-                if in_place && (in_status || written) {
+                // A write that loses the owner reference on its way is not tried twice in one pass.
+                if in_place && (written || (in_status && !self.is_unowned(world))) {
                     return Ok(None);
                 }
                 if self.bytes != Bytes::Incoming {
@@ -77,6 +78,17 @@ impl<'w> Draft<'w> {
             kept_from,
             owner_reference: self.meta.deletion_policy == DeletionPolicy::Delete,
         }))
+    }
+
+    /// Whether the record says what was drafted.
+    fn stands(&self) -> bool {
+        self.base.and_then(Seen::record) == Some(&self.meta) && self.bytes == Bytes::Keep
+    }
+
+    /// Whether the record says what was drafted, and lacks the owner reference, or has one too many.
+    pub(super) fn is_unowned(&self, world: &World) -> bool {
+        let wanted = self.meta.deletion_policy == DeletionPolicy::Delete;
+        self.stands() && !self.base.is_some_and(|base| delivery::owners_fit(&base.view, wanted, &world.own.uid))
     }
 
     /// The value that the target gets: that of the record in force.

@@ -14,7 +14,10 @@ use serde_json::json;
 use tokio_util::bytes::Bytes;
 use tower::{BoxError, service_fn};
 
-use super::{server::Server, store::NAMESPACE};
+use super::{
+    server::{Server, is_dry_run},
+    store::NAMESPACE,
+};
 
 /// How a line breaks at a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -138,7 +141,8 @@ impl Line {
                     let path = parts.uri.path_and_query().map_or(parts.uri.path(), |path| path.as_str());
                     server.answer(about, &parts.method, path, &body)
                 };
-                if parts.method != Method::GET && answer.0.is_success() {
+                let dry = parts.uri.query().is_some_and(is_dry_run);
+                if parts.method != Method::GET && !dry && answer.0.is_success() {
                     self.state().writes += 1;
                 }
                 answer

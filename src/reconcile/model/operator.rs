@@ -25,7 +25,7 @@ use super::{
     server::{Change, Server, is_labelled},
     store::{NAMESPACE, Stored},
 };
-use crate::crypto::Keyring;
+use crate::{crypto::Keyring, engine::stats::Stats};
 
 /// The watches of an operator; each lags by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +55,7 @@ pub(super) struct Operator {
     clock: Arc<Mutex<i64>>,
     index: Mutex<Index>,
     events: Events,
+    stats: Stats,
     state: Mutex<State>,
     /// As if sources had moved often of late.
     pub(super) source_wait: Mutex<Option<Duration>>,
@@ -87,6 +88,7 @@ impl Operator {
             clock,
             index: Mutex::new(Index::default()),
             events,
+            stats: Stats::default(),
             state: Mutex::default(),
             source_wait: Mutex::default(),
         };
@@ -239,7 +241,14 @@ impl Operator {
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
         let wake = |keys: Vec<Key>| locked(&self.state).queue.extend(keys.into_iter().map(|key| key.name));
-        let actor = Actor { cluster, keyring: &self.keyring, index: &self.index, events: &self.events, wake: &wake };
+        let actor = Actor {
+            cluster,
+            keyring: &self.keyring,
+            index: &self.index,
+            events: &self.events,
+            stats: &self.stats,
+            wake: &wake,
+        };
         let end = actor.pass(&mut world).await;
         let next = locked(&self.index).pass_on(&key);
         locked(&self.state).queue.extend(next.into_iter().map(|key| key.name));

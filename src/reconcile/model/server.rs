@@ -135,7 +135,7 @@ impl Server {
                 self.secrets.get(*name).map_or_else(absent, |secret| (StatusCode::OK, secret.wire()))
             }
             (&Method::PATCH, ["api", "v1", "namespaces", _, "secrets", name]) => {
-                self.apply(about, manager, name, &body())
+                self.apply(about, manager, name, &body(), is_dry_run(query))
             }
             (&Method::DELETE, ["api", "v1", "namespaces", _, "secrets", name]) => self.delete(about, name, &body()),
             (&Method::GET, [.., "managedsecrets", name]) => {
@@ -146,7 +146,7 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, about: &str, manager: &'static str, name: &str, body: &Value) -> Answer {
+    fn apply(&mut self, about: &str, manager: &'static str, name: &str, body: &Value, dry: bool) -> Answer {
         let (uid, version) = (body["metadata"]["uid"].as_str(), body["metadata"]["resourceVersion"].as_str());
         let wanted = fields_of(body);
         let before = self.secrets.get(name).cloned();
@@ -164,7 +164,7 @@ impl Server {
         if before.is_none() && !after.fields.contains_key(&Field::Type) {
             after.edit(Field::Type, Some(json!("Opaque")));
         }
-        if before.as_ref() == Some(&after) {
+        if dry || before.as_ref() == Some(&after) {
             return (StatusCode::OK, after.wire());
         }
         let writer = self.objects.get(about).cloned();
@@ -327,6 +327,11 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether a request with this query changes nothing.
+pub(super) fn is_dry_run(query: &str) -> bool {
+    query.split('&').any(|part| part == "dryRun=All")
 }
 
 /// Whether the watch on labelled Secrets shows it.
