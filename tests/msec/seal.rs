@@ -216,7 +216,7 @@ fn where_anything_is_wrong_no_file_is_written() {
         (manifest("bad", CANARY).replace("kind: ManagedSecret", "kind: ManagedSecrets"), "kind: must be ManagedSecret"),
         (
             manifest("bad", "mss1.x").replace("  namespace:", &format!("  annotations: {{a: '{{\"apiVersion\":\"managedsecrets.dev/v1alpha1\",\"kind\":\"ManagedSecret\",\"spec\":{{\"value\":\"{CANARY}\"}}}}'}}\n  namespace:")),
-            "metadata.annotations.a: holds a value in clear",
+            "metadata.annotations.a: must not hold a plain value",
         ),
     ];
     for (bad, says) in cases {

@@ -40,7 +40,7 @@ rules! {
     Alias = "alias", "A value must stand in its object: anchors, aliases and merge keys would put it elsewhere, too.";
     NoText = "no-text", "A value must be a quoted string: YAML reads unquoted numbers and words such as `yes` as no text.";
     Plaintext = "plaintext", "A value must be sealed.";
-    PlaintextCopy = "plaintext-copy", "An annotation must not hold a value in clear.";
+    PlaintextCopy = "plaintext-copy", "An annotation must not hold a plain value, or a packed copy of the manifest.";
     PlainSecret = "plain-secret", "A Secret must not hold data: it is readable by whoever reads the file.";
     WrongPlace = "wrong-place", "Sealed text must be used in the object or namespace that it is sealed for.";
     OtherKey = "other-key", "Sealed text must be sealed for the given public key.";
