@@ -1,16 +1,18 @@
 //! Proxies: the same way to the same server as kubectl.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     Folder, KUBECTL_REQUEST, PLUGIN, PLUGIN_REQUEST, command, finish, kubectl,
@@ -43,19 +45,26 @@ impl Drop for Proxy {
 
 impl Proxy {
     async fn to(server: SocketAddr, socks: Socks) -> Self {
+        Self::start(server, socks, None).await
+    }
+
+    /// A proxy that is itself called over TLS.
+    async fn over_tls(server: SocketAddr, acceptor: TlsAcceptor) -> Self {
+        Self::start(server, Socks::Open, Some(acceptor)).await
+    }
+
+    async fn start(server: SocketAddr, socks: Socks, acceptor: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let said = Arc::clone(&asked);
         let task = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let said = Arc::clone(&said);
+            while let Ok((client, _)) = listener.accept().await {
+                let (said, acceptor) = (Arc::clone(&said), acceptor.clone());
                 tokio::spawn(async move {
-                    let Ok(wanted) = negotiate(&mut client, socks).await else { return };
-                    said.lock().unwrap().push(wanted.by);
-                    if let Ok(mut server) = TcpStream::connect(server).await {
-                        let _ = server.write_all(&wanted.head).await;
-                        let _ = copy_bidirectional(&mut client, &mut server).await;
+                    match acceptor {
+                        None => lead(client, server, socks, &said).await,
+                        Some(acceptor) => lead(acceptor.accept(client).await?, server, socks, &said).await,
                     }
                 });
             }
@@ -68,6 +77,20 @@ impl Proxy {
     }
 }
 
+/// Serves one client.
+async fn lead(mut client: impl Stream, to: SocketAddr, socks: Socks, said: &Mutex<Vec<String>>) -> io::Result<()> {
+    let wanted = negotiate(&mut client, socks).await?;
+    said.lock().unwrap().push(wanted.by);
+    let mut server = TcpStream::connect(to).await?;
+    server.write_all(&wanted.head).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+/// A connection of a client, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 /// What a client wants of a proxy.
 struct Wanted {
     /// How it asks, as whom and for which server.
@@ -77,14 +100,14 @@ struct Wanted {
 }
 
 /// Reads what a client wants to reach, and tells it that it does.
-async fn negotiate(client: &mut TcpStream, socks: Socks) -> std::io::Result<Wanted> {
+async fn negotiate(client: &mut impl Stream, socks: Socks) -> io::Result<Wanted> {
     let first = client.read_u8().await?;
     if first == 5 { by_socks(client, socks).await } else { by_http(client, first).await }
 }
 
 /// RFC 1928 and RFC 1929.
-async fn by_socks(client: &mut TcpStream, socks: Socks) -> std::io::Result<Wanted> {
-    async fn text(client: &mut TcpStream) -> std::io::Result<String> {
+async fn by_socks(client: &mut impl Stream, socks: Socks) -> io::Result<Wanted> {
+    async fn text(client: &mut impl Stream) -> io::Result<String> {
         let mut text = vec![0; client.read_u8().await?.into()];
         client.read_exact(&mut text).await?;
         Ok(String::from_utf8_lossy(&text).into_owned())
@@ -95,7 +118,7 @@ async fn by_socks(client: &mut TcpStream, socks: Socks) -> std::io::Result<Wante
     let method = if socks == Socks::Open { 0 } else { 2 };
     if !methods.contains(&method) {
         client.write_all(&[5, 0xff]).await?;
-        return Err(std::io::ErrorKind::PermissionDenied.into());
+        return Err(io::ErrorKind::PermissionDenied.into());
     }
     client.write_all(&[5, method]).await?;
     if method == 2 {
@@ -114,7 +137,7 @@ async fn by_socks(client: &mut TcpStream, socks: Socks) -> std::io::Result<Wante
     Ok(Wanted { by: format!("SOCKS5 {login}{host}:{port}"), head: Vec::new() })
 }
 
-async fn by_http(client: &mut TcpStream, first: u8) -> std::io::Result<Wanted> {
+async fn by_http(client: &mut impl Stream, first: u8) -> io::Result<Wanted> {
     let mut head = vec![first];
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await?);
@@ -373,4 +396,25 @@ async fn requests_over_plain_http_are_sent_to_the_proxy_as_kubectl_sends_them() 
         net.kubeconfig(&format!("http://0.0.0.0:{port}"), &Value::Null);
         assert!(!net.way(&[("HTTP_PROXY", proxy.clone()), ("NO_PROXY", "0.0.0.0".to_owned())]).await);
     }
+}
+
+/// The certificate of the proxy must be one that the cluster's authority signed; for a server over plain HTTP, which has
+/// none, one that the system trusts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_may_be_called_over_tls() {
+    let mut net = Net::new().await;
+    let acceptor = |net: &Net| net.authority.acceptor(&net.authority.server(&["127.0.0.1"]));
+    net.proxy = Proxy::over_tls(net.server.address, acceptor(&net)).await;
+    let proxy = format!("https://me:pw@{}", net.proxy.address);
+    net.kubeconfig("https://api.example", &json!(proxy));
+    assert_eq!(net.asked(&[]).await, ["CONNECT api.example:443 Basic bWU6cHc="]);
+
+    let mut net = Net::plain().await;
+    net.proxy = Proxy::over_tls(net.server.address, acceptor(&net)).await;
+    let proxy = format!("https://me:pw@{}", net.proxy.address);
+    net.kubeconfig("http://api.example", &json!(proxy));
+    let env = [("SSL_CERT_FILE", "ca.pem".to_owned())];
+    assert_eq!(net.asked(&env).await, ["HTTP http://api.example Basic bWU6cHc="]);
+    let (asked, sent, err) = net.run(true, &[]).await;
+    assert!(asked.is_empty() && sent.is_empty() && err.contains("certificate"), "{err}");
 }

@@ -58,6 +58,28 @@ impl Authority {
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// The server's side of TLS with this certificate. Certificates of users that this authority signed are asked for and
+    /// not required.
+    pub(crate) fn acceptor(&self, own: &Certified) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
     fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Certified {
         let key = KeyPair::generate().unwrap();
         params.extended_key_usages = vec![usage];
@@ -139,23 +161,7 @@ impl Drop for Server {
 impl Server {
     /// Over TLS; certificates of users that the authority signed are asked for and not required.
     pub(crate) async fn tls(name: &'static str, authority: &Authority, own: &Certified, records: &Records) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        Self::start(name, Some(TlsAcceptor::from(Arc::new(config))), records).await
+        Self::start(name, Some(authority.acceptor(own)), records).await
     }
 
     /// Over plain HTTP.
