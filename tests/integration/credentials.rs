@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use jiff::{Timestamp, ToSpan as _};
@@ -140,6 +141,27 @@ async fn a_plugin_runs_again_when_its_answer_is_refused_or_has_expired_and_only_
     assert_eq!(runs(&folder), 3);
     let log = operator.log().unwrap();
     assert!(!log.contains(&third.text), "the log holds a token");
+    operator.kill().await.unwrap();
+}
+
+/// A call gives up waiting for the plugin, which ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_hangs_is_given_up_and_run_again() {
+    let (site, folder) = (Site::new("hanging").await, folder().await);
+    let (first, second) = (Token::new().await, Token::new().await);
+    let later = Timestamp::now() + 1.hour();
+    answer(&folder, 1, &first, later);
+    // Reading it waits for a writer that never comes.
+    assert!(Command::new("mkfifo").arg(folder.join("answer-2")).status().unwrap().success());
+    answer(&folder, 3, &second, later);
+    let operator = start(&site, &folder, plugin(&folder)).await;
+    serve(&site, "a").await;
+    first.revoke().await;
+    site.apply("b", json!({"name": "B", "generate": {}})).await;
+    // As long as a call may take.
+    poll("the plugin to run again", PATIENCE * 2, || async { Ok((runs(&folder) == 3).then_some(())) }).await.unwrap();
+    site.served("b").await;
+    assert_eq!(runs(&folder), 3);
     operator.kill().await.unwrap();
 }
 
