@@ -42,20 +42,24 @@ impl Site {
     /// The object that delivers what this one takes its value from.
     fn upstream(&self, own: &Own) -> Option<&Own> {
         let reference = &own.spec.value_from.as_ref()?.secret_key_ref;
-        let delivers = |name: &String| {
-            let peer = self.objects.get(name)?;
-            let spec = &peer.spec;
-            let there = spec.delivery() == Delivery::Secret
-                && spec.target_name(&peer.name) == reference.name
-                && spec.target_key() == reference.key;
-            // One that writes nothing passes nothing on.
-            (there && !peer.deleting && !spec.suspended() && peer.violations.is_empty()).then_some(peer)
-        };
+        let place = (reference.name.clone(), reference.key.clone());
         if let Some(entry) = self.secrets.get(&reference.name) {
-            return entry.view.annotation(ANNO_OWNER).map(str::to_owned).as_ref().and_then(delivers);
+            let owner = self.objects.get(entry.view.annotation(ANNO_OWNER)?)?;
+            return delivery(owner).is_some_and(|delivered| delivered == place).then_some(owner);
         }
-        // A Secret that exists and is not ours is nobody's target. One that does not exist yet will be somebody's.
+        // A Secret that exists and is not ours is nobody's target. One that does not exist yet will be the target of the
+        // first object that delivers there.
         let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
-        if absent { self.wanting(&reference.name).find_map(delivers) } else { None }
+        let first = self.by_delivery.get(&place).filter(|_| absent)?.first()?;
+        self.objects.get(&first.object)
     }
+}
+
+/// The Secret and the key that an object delivers its value under; nothing where it writes nothing, for then it passes
+/// nothing on.
+pub(super) fn delivery(own: &Own) -> Option<(String, String)> {
+    let spec = &own.spec;
+    let delivers =
+        spec.delivery() == Delivery::Secret && !own.deleting && !spec.suspended() && own.violations.is_empty();
+    delivers.then(|| (spec.target_name(&own.name).to_owned(), spec.target_key().to_owned()))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     Entry, is_surely_newer,
     line::{Claim, Line, Rank},
+    rings::delivery,
 };
 use crate::{
     api::{
@@ -52,6 +53,9 @@ pub(super) struct Site {
     by_secret: HashMap<String, Concerned>,
     /// Objects by the name of their source.
     pub(super) by_source: HashMap<String, BTreeSet<String>>,
+    /// Objects by the Secret and the key that they deliver under, in the order in which they would get the Secret. Only
+    /// those that can: so a look-up costs the same however many want one Secret.
+    pub(super) by_delivery: HashMap<(String, String), BTreeSet<Claim>>,
     /// Secrets by the object that they name as their owner.
     pub(super) by_owner: HashMap<String, BTreeSet<String>>,
 }
@@ -132,6 +136,19 @@ impl Site {
             }
         }
         let claim = |rank| Claim { rank, object: name.to_owned() };
+        if was.delivers != is.delivers {
+            if let Some((place, rank)) = &was.delivers
+                && let Some(claims) = self.by_delivery.get_mut(place)
+            {
+                claims.remove(&claim(*rank));
+                if claims.is_empty() {
+                    self.by_delivery.remove(place);
+                }
+            }
+            if let Some((place, rank)) = &is.delivers {
+                self.by_delivery.entry(place.clone()).or_default().insert(claim(*rank));
+            }
+        }
         for secret in was.wants.keys().chain(is.wants.keys()).collect::<BTreeSet<_>>() {
             let line = &mut self.concerned_by(secret).line;
             let (before, after) = (was.wants.get(secret).copied(), is.wants.get(secret).copied());
@@ -231,12 +248,6 @@ impl Site {
         lines.collect()
     }
 
-    /// The objects that want this Secret, for their record or target.
-    pub(super) fn wanting(&self, secret: &str) -> impl Iterator<Item = &String> {
-        let line = self.by_secret.get(secret).map(|concerned| &concerned.line);
-        line.into_iter().flat_map(Line::claims).map(|claim| &claim.object)
-    }
-
     /// The first in the line of a name that is free, but for the object `asking`.
     pub(super) fn first_for_name(&self, name: &str, asking: &str) -> Option<&Own> {
         let line = &self.by_secret.get(&record_name(name))?.line;
@@ -286,6 +297,8 @@ struct Bonds {
     /// Record and target that its spec wants.
     wants: BTreeMap<String, Rank>,
     source: Option<String>,
+    /// The Secret and the key that it delivers under, where it can.
+    delivers: Option<((String, String), Rank)>,
 }
 
 impl Bonds {
@@ -308,8 +321,12 @@ impl Bonds {
             let rank = rank(&wanted, &target, false);
             wants.entry(wanted).or_insert(rank);
         }
+        let delivers = delivery(own).map(|place| {
+            let rank = rank(&place.0, &target, false);
+            (place, rank)
+        });
         let source = own.spec.value_from.as_ref().map(|from| from.secret_key_ref.name.clone());
-        Self { in_status: record.into_iter().chain(target).collect(), wants, source }
+        Self { in_status: record.into_iter().chain(target).collect(), wants, source, delivers }
     }
 
     fn secrets(&self) -> impl Iterator<Item = &String> {

@@ -149,3 +149,38 @@ fn a_ring_of_values_that_closes_or_opens_wakes_all_in_it() {
     index.put_object(follows("b", 3, "c"));
     assert_eq!(names(index.remove_object(NAMESPACE, "c", None)), ["a", "b", "c"]);
 }
+
+/// Of many objects that want one Secret that does not exist yet, the one that would get it counts, if it delivers under
+/// the key that is taken from.
+#[test]
+fn a_ring_over_a_secret_that_does_not_exist_is_found_by_its_key() {
+    let mut index = Index::default();
+    let object = |name: &str, version: u64, upstream: (&str, &str), target: (&str, &str), suspend: bool| {
+        let mut own = follows(name, version, upstream.0);
+        own.spec = serde_json::from_value(json!({
+            "name": name, "suspend": suspend, "target": {"name": target.0, "key": target.1},
+            "valueFrom": {"secretKeyRef": {"name": upstream.0, "key": upstream.1}},
+        }))
+        .unwrap();
+        own
+    };
+    index.replace_sources(NAMESPACE, HashMap::new());
+    for number in 0..9 {
+        index.put_object(object(&format!("other-{number}"), 1, ("outside", "k"), ("shared", "other"), false));
+    }
+    index.put_object(object("b", 1, ("a-s", "k"), ("shared", "k"), false));
+    index.put_object(object("c", 1, ("outside", "k"), ("shared", "k"), false));
+    assert!(peers(&index, "b").ring.is_empty());
+    assert_eq!(names(index.put_object(object("a", 1, ("shared", "k"), ("a-s", "k"), false))), ["a", "b"]);
+    assert_eq!(peers(&index, "a").ring, ["a", "b"]);
+    // One that is suspended passes nothing on; the next one of the line would get the Secret, and is in no ring.
+    assert_eq!(names(index.put_object(object("b", 2, ("a-s", "k"), ("shared", "k"), true))), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+    assert_eq!(names(index.put_object(object("b", 3, ("a-s", "k"), ("shared", "k"), false))), ["a", "b"]);
+    assert_eq!(names(index.put_object(object("b", 4, ("a-s", "k"), ("shared", "other"), false))), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+    index.put_object(object("b", 5, ("a-s", "k"), ("shared", "k"), false));
+    assert_eq!(peers(&index, "a").ring, ["a", "b"]);
+    assert_eq!(names(index.remove_object(NAMESPACE, "b", None)), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+}
