@@ -140,6 +140,8 @@ pub const CONDITION_READY: &str = "Ready";
 pub const CONDITION_RECONCILING: &str = "Reconciling";
 /// Condition: a person is needed.
 pub const CONDITION_STALLED: &str = "Stalled";
+/// Every condition that the operator writes.
+pub const CONDITIONS: [&str; 3] = [CONDITION_READY, CONDITION_RECONCILING, CONDITION_STALLED];
 
 /// Admission policy: whoever has a value delivered somewhere must be allowed to read it where it is.
 pub const POLICY_USER_RIGHTS: &str = "managed-secrets-user-rights";

@@ -58,6 +58,8 @@ pub const CONDITION_TYPE_MAX: usize = 316;
 pub const CONDITION_REASON_MAX: usize = 1024;
 /// Longest condition message, in characters (metav1.Condition).
 pub const CONDITION_MESSAGE_MAX: usize = 32_768;
+/// Longest message that the operator writes into a condition, in bytes: it keeps the status of every object in memory.
+pub const STATUS_MESSAGE_BYTES_MAX: usize = 2048;
 /// Most conditions of one object.
 pub const CONDITIONS_MAX: usize = 16;
 /// Longest text of a field of status that holds a date, a uid or a resourceVersion, in characters.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::world::Problem;
-use crate::api::Reason;
+use crate::api::{Reason, limits::STATUS_MESSAGE_BYTES_MAX};
 
 /// How long an object may wait for another before it counts as stalled: the order within one commit must not matter,
 /// and Flux gives up on the first failure that it sees.
@@ -90,7 +90,7 @@ pub fn follow(
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.as_str().to_owned(),
-            message: message.to_owned(),
+            message: bounded(message),
             observed_generation: Some(generation),
             last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
         }
@@ -136,6 +136,19 @@ pub fn follow(
             }
         }
     }
+}
+
+/// A message as it is written: names that users chose can make it long, and the operator keeps it in memory.
+fn bounded(message: &str) -> String {
+    const CUT: &str = "…";
+    if message.len() <= STATUS_MESSAGE_BYTES_MAX {
+        return message.to_owned();
+    }
+    let mut end = STATUS_MESSAGE_BYTES_MAX - CUT.len();
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{CUT}", &message[..end])
 }
 
 /// Kubernetes keeps whole seconds: with a fraction, what we write would differ from what we read.
@@ -194,6 +207,20 @@ mod tests {
         assert_eq!(types(&follow(&served, 2, &Verdict::Suspended, at(1)).0), [(READY, "True")]);
         let (failed, _) = follow(&[], 1, &Verdict::Person(Problem::new(Reason::InvalidSpec, "bad")), at(0));
         assert_eq!(types(&follow(&failed, 2, &Verdict::Suspended, at(1)).0), [(READY, "False")]);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_the_same_message_is_cut_alike() {
+        let long = "é".repeat(STATUS_MESSAGE_BYTES_MAX);
+        let verdict = Verdict::Person(Problem::new(Reason::SourceRing, long));
+        let (conditions, _) = follow(&[], 1, &verdict, at(0));
+        for condition in &conditions {
+            assert!(condition.message.len() <= STATUS_MESSAGE_BYTES_MAX && condition.message.ends_with("é…"));
+        }
+        assert_eq!(follow(&conditions, 1, &verdict, at(1)).0, conditions);
+        let most = "x".repeat(STATUS_MESSAGE_BYTES_MAX);
+        let (conditions, _) = follow(&[], 1, &Verdict::Served(most.clone()), at(0));
+        assert_eq!(conditions[0].message, most);
     }
 
     #[test]

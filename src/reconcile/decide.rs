@@ -12,7 +12,7 @@ use std::{
 use super::{
     altered::{self, Altered, Part},
     conditions::{self, UNSEEN_RETRY, Verdict},
-    delivery::{self, Action, Leftover},
+    delivery::{self, Action, Leftover, TargetForm},
     record::{RecordMeta, Source},
     view::SecretView,
     world::{Problem, Seen, SourceSeen, World},
@@ -253,7 +253,7 @@ fn next(world: &World) -> Result<Step, Step> {
     if own.spec.suspended() {
         return Ok(report(world, None, &Verdict::Suspended));
     }
-    if let Some(violation) = own.violations.first() {
+    if let Some(violation) = &own.violation {
         return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
     }
     let of_record = |altered: &&Altered| altered.part != Part::Target;
@@ -333,18 +333,19 @@ fn carry_out(world: &World, draft: &draft::Draft<'_>) -> Result<Step, Step> {
             return Ok(write(Write::Delete { name, slot: slot.clone(), why: Why::NewType }));
         }
         Action::Write(slot) => {
-            let target = delivery::target_write(world, slot.clone(), &draft.delivery, id);
+            let form = delivery::target_form(world, &draft.delivery, id)?;
             if of_target.is_none()
-                && let Some(why) = target_pending(world, draft, &target)
+                && let Some(why) = target_pending(world, draft, &form)
             {
                 if let Some(wait) = repair_wait(world, why, Why::Drift, &draft.meta.source) {
                     return Ok(Step::Finish(Finish::after(wait)));
                 }
                 confirmed(world, record)?;
                 draft.plaintext(world)?;
+                let target = delivery::target_write(world, slot.clone(), form, &draft.delivery, id)?;
                 return Ok(write(Write::Target(target, why)));
             }
-            place = Some(target.name);
+            place = Some(form.name);
         }
     }
     // What is served at the old place stays until the new one holds the value.
@@ -399,7 +400,7 @@ pub(super) fn looked_at(world: &World, seen: &Seen, reason: Reason) -> Result<()
 }
 
 /// Why the target has to be written, or nothing if it is known to be as it should be.
-fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetWrite) -> Option<Why> {
+fn target_pending(world: &World, draft: &draft::Draft<'_>, target: &TargetForm) -> Option<Why> {
     let own = &world.own;
     let observed = own.status.observed_generation == Some(own.generation);
     let served_before = own.status.target.as_ref().is_some_and(|before| before.name == target.name);

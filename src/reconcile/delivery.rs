@@ -6,14 +6,17 @@
 
 mod recordless;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use self::recordless::Marks;
 use super::{
     conditions::{READY, Verdict},
     decide::{Read, Slot, Step, TargetWrite, looked_at},
     record::Delivered,
-    view::{SecretView, Shape},
+    view::{
+        SecretView,
+        shape::{MetadataText, Shape, TargetMetadata},
+    },
     world::{Known, Problem, Seen, World},
 };
 use crate::{
@@ -50,19 +53,17 @@ pub struct Theirs {
 }
 
 impl Theirs {
-    /// With the labels and annotations of a Secret that was read live. What our manager owns of it is ours, whoever else
-    /// owns it.
-    fn with_metadata(mut self, world: &World, view: &SecretView) -> Self {
-        let Some(target) = &world.own.spec.target else { return self };
-        for (key, text) in target.labels.iter().flatten().filter(|(key, _)| !view.ours.labels.contains(*key)) {
+    /// With the labels and annotations of a Secret that was read live, of those that the spec asks for. What our manager
+    /// owns of it is ours, whoever else owns it.
+    fn with_metadata(mut self, wanted: &MetadataText, view: &SecretView) -> Self {
+        for (key, text) in wanted.labels.iter().filter(|(key, _)| !view.ours.labels.contains(*key)) {
             let Some(live) = view.labels.get(key) else { continue };
             if live != text {
                 self.other.get_or_insert((format!("label {key}"), "spec.target.labels"));
             }
             self.labels.insert(key.clone());
         }
-        for (key, text) in target.annotations.iter().flatten().filter(|(key, _)| !view.ours.annotations.contains(*key))
-        {
+        for (key, text) in wanted.annotations.iter().filter(|(key, _)| !view.ours.annotations.contains(*key)) {
             let Some(live) = view.annotations.get(key) else { continue };
             if live != text {
                 self.other.get_or_insert((format!("annotation {key}"), "spec.target.annotations"));
@@ -76,8 +77,7 @@ impl Theirs {
 /// What of an adopted Secret is not ours. `found` is whether the key of the value was there before.
 fn theirs(world: &World, seen: &Seen, id: &str, found: bool) -> Result<Theirs, Step> {
     let theirs = Theirs { key: found, ..Theirs::default() };
-    let (labels, annotations) = marks_of(world, &theirs, id);
-    if seen.view.shape == Shape::of(&labels, &annotations) {
+    if seen.view.shape == Shape::of(&operator_metadata(world, &theirs, id), &world.own.target_metadata) {
         // All of it is ours, as it should be.
         return Ok(theirs);
     }
@@ -85,7 +85,7 @@ fn theirs(world: &World, seen: &Seen, id: &str, found: bool) -> Result<Theirs, S
         // A cache does not keep what others put there.
         return Err(Step::Read(Read::Secret(seen.view.name.clone())));
     }
-    Ok(theirs.with_metadata(world, &seen.view))
+    Ok(theirs.with_metadata(wanted_metadata(world)?, &seen.view))
 }
 
 impl Delivery {
@@ -375,7 +375,7 @@ fn adoptable<'w>(
             Err(problem) => return Ok(Err(problem)),
         }
     };
-    let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(world, view);
+    let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(wanted_metadata(world)?, view);
     if let Some((what, field)) = &theirs.other {
         return refuse(&format!("its {what} has another value: remove it from {field}, or from the Secret"));
     }
@@ -418,48 +418,86 @@ fn holder_text(view: &SecretView) -> String {
     }
 }
 
-/// All labels and annotations of ours.
-fn marks_of(world: &World, theirs: &Theirs, id: &str) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+/// The operator's own labels and annotations of a target.
+fn operator_metadata(world: &World, theirs: &Theirs, id: &str) -> MetadataText {
     let own = &world.own;
-    let target = own.spec.target.clone().unwrap_or_default();
-    let mut labels = target.labels.unwrap_or_default();
-    labels.retain(|key, _| !theirs.labels.contains(key));
-    labels.insert(LABEL_ROLE.to_owned(), ROLE_TARGET.to_owned());
-    labels.insert(LABEL_ID.to_owned(), id.to_owned());
-    let mut annotations = target.annotations.unwrap_or_default();
-    annotations.retain(|key, _| !theirs.annotations.contains(key));
-    annotations.insert(ANNO_OWNER.to_owned(), own.name.clone());
+    let map =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+    let mut annotations = vec![(ANNO_OWNER, own.name.as_str())];
     if theirs.key {
-        annotations.insert(ANNO_FOUND_KEY.to_owned(), own.spec.target_key().to_owned());
+        annotations.push((ANNO_FOUND_KEY, own.spec.target_key()));
     }
-    (labels, annotations)
+    MetadataText { labels: map(&[(LABEL_ROLE, ROLE_TARGET), (LABEL_ID, id)]), annotations: map(&annotations) }
 }
 
-/// The whole target as we mean it, but its value.
-#[must_use]
-pub fn target_write(world: &World, slot: Slot, delivery: &Delivery, id: &str) -> TargetWrite {
-    let own = &world.own;
-    let (labels, annotations) = marks_of(world, &delivery.theirs, id);
+/// The labels and annotations that the spec asks for. Long ones are not in the cache: they are read live, together with
+/// the spec that they belong to, and what follows is decided by that spec.
+fn wanted_metadata(world: &World) -> Result<&MetadataText, Step> {
+    world.own.target_metadata.text().ok_or(Step::Read(Read::Spec))
+}
+
+/// The same, but for what an adopted Secret had before.
+fn written_metadata(world: &World, theirs: &Theirs) -> Result<MetadataText, Step> {
+    let mut text = wanted_metadata(world)?.clone();
+    text.labels.retain(|key, _| !theirs.labels.contains(key));
+    text.annotations.retain(|key, _| !theirs.annotations.contains(key));
+    Ok(text)
+}
+
+/// A target as we mean it, but its value; a digest stands for its labels and annotations.
+pub struct TargetForm {
+    /// Name of the Secret.
+    pub name: String,
+    key: String,
+    /// The type; absent for an adopted Secret, whose type is not ours to own.
+    pub type_: Option<String>,
+    shape: Shape,
+    owner_reference: bool,
+}
+
+/// The target as we mean it: enough to tell whether it has to be written.
+pub fn target_form(world: &World, delivery: &Delivery, id: &str) -> Result<TargetForm, Step> {
+    let (own, theirs) = (&world.own, &delivery.theirs);
+    let operator = operator_metadata(world, theirs, id);
+    let shape = if theirs.labels.is_empty() && theirs.annotations.is_empty() {
+        Shape::of(&operator, &own.target_metadata)
+    } else {
+        Shape::of(&operator, &TargetMetadata::new(written_metadata(world, theirs)?))
+    };
     let adopted = matches!(delivery.record, Delivered::Adopted { .. });
-    TargetWrite {
-        slot,
+    Ok(TargetForm {
         name: own.spec.target_name(&own.name).to_owned(),
         key: own.spec.target_key().to_owned(),
         type_: (!adopted).then(|| own.spec.target_type().to_owned()),
-        labels,
-        annotations,
+        shape,
         owner_reference: !adopted && own.spec.deletion_policy() == DeletionPolicy::Delete,
-    }
+    })
+}
+
+/// The write of a target: its form, with the text of its labels and annotations.
+pub fn target_write(
+    world: &World,
+    slot: Slot,
+    form: TargetForm,
+    delivery: &Delivery,
+    id: &str,
+) -> Result<TargetWrite, Step> {
+    let MetadataText { mut labels, mut annotations } = written_metadata(world, &delivery.theirs)?;
+    let operator = operator_metadata(world, &delivery.theirs, id);
+    labels.extend(operator.labels);
+    annotations.extend(operator.annotations);
+    let TargetForm { name, key, type_, shape: _, owner_reference } = form;
+    Ok(TargetWrite { slot, name, key, type_, labels, annotations, owner_reference })
 }
 
 /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
 #[must_use]
-pub fn in_shape(view: &SecretView, write: &TargetWrite, owner_uid: &str) -> bool {
-    view.shape == Shape::of(&write.labels, &write.annotations)
+pub fn in_shape(view: &SecretView, form: &TargetForm, owner_uid: &str) -> bool {
+    view.shape == form.shape
         && view.ours.data.len() == 1
-        && view.ours.data.contains(&write.key)
-        && view.ours.type_ == write.type_.is_some()
-        && owners_fit(view, write.owner_reference, owner_uid)
+        && view.ours.data.contains(&form.key)
+        && view.ours.type_ == form.type_.is_some()
+        && owners_fit(view, form.owner_reference, owner_uid)
 }
 
 /// Whether a Secret has our owner reference exactly where it is wanted.

@@ -211,6 +211,7 @@ impl Index {
     }
 
     fn set_object(&mut self, own: Own) -> Vec<Key> {
+        let own = own.kept();
         let (namespace, name) = (own.namespace.clone(), own.name.clone());
         let site = self.namespaces.entry(namespace.clone()).or_default();
         let before = site.objects.get(&name).cloned();
@@ -278,13 +279,13 @@ impl Index {
     /// What a live read of the Secret `name` found: `None` where there is no labelled Secret of that name. Returns whom to
     /// wake.
     pub fn learn(&mut self, namespace: &str, name: &str, found: Option<SecretView>, sent: &Sent) -> Vec<Key> {
-        if let Some(mut view) = found {
+        if let Some(view) = found {
             if !self.is_outdated(namespace, &view, sent) {
                 return self.put_secret(namespace, view, None);
             }
             let entry = self.namespaces.get_mut(namespace).and_then(|site| site.secrets.get_mut(name));
             if let Some(entry) = entry.filter(|entry| entry.view.uid == view.uid) {
-                entry.type_ = view.type_.take();
+                entry.type_ = view.kept().type_;
             }
             return Vec::new();
         }

@@ -2,9 +2,14 @@
 //!
 //! In: objects of the API server. Out: [`Own`] (a ManagedSecret whose sealed text is replaced by its SHA-256) and
 //! [`SecretView`] (a Secret's metadata, reduced to what decides something). Pure. How they are decoded, without what is
-//! not looked at, is in [`decode`]; as what watches decode them, in [`watched`].
+//! not looked at, is in [`decode`]; as what watches decode them, in [`watched`]; digests of labels and annotations, in
+//! [`shape`].
+//!
+//! A view that was read live is whole. A cache keeps what [`Own::kept`] and [`SecretView::kept`] leave: users choose the
+//! objects of one namespace, and one memory holds those of all namespaces, so no field is kept without a small bound.
 
 pub mod decode;
+pub mod shape;
 pub mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +18,15 @@ use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use self::shape::{MetadataText, Shape, TargetMetadata};
 use crate::api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
-    keys::{ANNO_FOUND_KEY, ANNOTATIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
-    limits::{SECRET_NAME_MAX, TARGET_METADATA_MAX},
+    keys::{ANNO_FOUND_KEY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
+    limits::{
+        DESCRIPTION_MAX, METADATA_KEY_MAX, NAME_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX,
+        STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
+    },
+    types::Target,
     validate_spec,
 };
 
@@ -31,6 +41,10 @@ const OWNERS_KEPT_MAX: usize = 16;
 const OTHERS_KEPT_MAX: usize = 2;
 /// Longest uid, in bytes. A uid of Kubernetes has 36.
 const UID_MAX: usize = 64;
+/// Longest name of a field manager, in bytes: what Kubernetes allows.
+const MANAGER_MAX: usize = 128;
+/// Most bytes of a character in UTF-8.
+const CHARACTER_BYTES: usize = 4;
 
 /// A ManagedSecret as the reconciler knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,14 +61,16 @@ pub struct Own {
     pub generation: i64,
     /// A deletionTimestamp is set: nothing is written for it any more.
     pub deleting: bool,
-    /// The spec without the sealed text.
+    /// The spec without the sealed text, and without the target's labels and annotations.
     pub spec: ManagedSecretSpec,
     /// SHA-256 (hex) of the sealed text of `spec.value`, where there is one.
     pub sealed_sha256: Option<String>,
+    /// The labels and annotations of `spec.target`.
+    pub target_metadata: TargetMetadata,
     /// The status; empty when there is none.
     pub status: ManagedSecretStatus,
-    /// Rules that the spec breaks. The API server refuses such specs, unless its CRD is older than this program.
-    pub violations: Vec<Violation>,
+    /// The first rule that the spec breaks. The API server refuses such specs, unless its CRD is older than this program.
+    pub violation: Option<Violation>,
 }
 
 impl Own {
@@ -63,8 +79,17 @@ impl Own {
     pub fn new(mut object: ManagedSecret) -> Self {
         let namespace = object.namespace().unwrap_or_default();
         let name = object.name_any();
-        let violations = validate_spec(&name, &object.spec);
+        let mut violation = validate_spec(&name, &object.spec).into_iter().next();
+        if let Some(Violation { path, message: _, reason: _ }) = &mut violation {
+            // It may end in a key that the user chose. Cut here, so that the condition says the same after a live read.
+            clip(path, METADATA_KEY_MAX);
+        }
         let sealed_sha256 = object.spec.value.take().map(|sealed| hex::encode(Sha256::digest(sealed.0.as_bytes())));
+        let (labels, annotations) = match &mut object.spec.target {
+            Some(target) => (target.labels.take(), target.annotations.take()),
+            None => (None, None),
+        };
+        let text = MetadataText { labels: labels.unwrap_or_default(), annotations: annotations.unwrap_or_default() };
         Self {
             namespace,
             name,
@@ -74,9 +99,51 @@ impl Own {
             deleting: object.metadata.deletion_timestamp.is_some(),
             spec: object.spec,
             sealed_sha256,
+            target_metadata: TargetMetadata::new(text),
             status: object.status.unwrap_or_default(),
-            violations,
+            violation,
         }
+    }
+
+    /// Reduces a view to what a cache keeps: some KiB, whatever the object holds.
+    ///
+    /// A text is cut only where it is longer than the API allows, which takes a CRD of another version, and such a spec is
+    /// not followed; or where others than the operator wrote the status.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.target_metadata = self.target_metadata.kept();
+        // Destructured without `..`, so that a new field gets a bound.
+        let ManagedSecretSpec {
+            name,
+            description,
+            value: _,
+            value_from,
+            generate: _,
+            delivery: _,
+            target,
+            deletion_policy: _,
+            suspend: _,
+        } = &mut self.spec;
+        clip(name, NAME_MAX);
+        clip_some(description, DESCRIPTION_MAX * CHARACTER_BYTES);
+        if let Some(from) = value_from {
+            clip(&mut from.secret_key_ref.name, SECRET_NAME_MAX);
+            clip(&mut from.secret_key_ref.key, SECRET_KEY_MAX);
+        }
+        if let Some(Target { name, key, type_, labels: _, annotations: _, adoption: _ }) = target {
+            clip_some(name, SECRET_NAME_MAX);
+            clip_some(key, SECRET_KEY_MAX);
+            clip_some(type_, SECRET_TYPE_MAX);
+        }
+        if let Some(conditions) = &mut self.status.conditions {
+            conditions.retain(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+            conditions.truncate(CONDITIONS.len());
+            for condition in conditions {
+                clip(&mut condition.message, STATUS_MESSAGE_BYTES_MAX);
+                clip(&mut condition.reason, METADATA_KEY_MAX);
+            }
+        }
+        self
     }
 }
 
@@ -108,41 +175,6 @@ pub struct OwnedFields {
     pub owner_uids: BTreeSet<String>,
     /// The Secret's type: owned only if we made the Secret, for an adopted one's type is never applied.
     pub type_: bool,
-}
-
-/// A digest of labels and annotations: tells whether those of a Secret are what a write would make them, without
-/// keeping them.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Shape([u8; 32]);
-
-impl Shape {
-    /// Of these labels and annotations.
-    #[must_use]
-    pub fn of(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Self {
-        let all = |map: &BTreeMap<String, String>| map.keys().cloned().collect();
-        Self::of_some(labels, &all(labels), annotations, &all(annotations))
-    }
-
-    /// Of those labels and annotations whose keys are in the sets.
-    fn of_some(
-        labels: &BTreeMap<String, String>,
-        label_keys: &BTreeSet<String>,
-        annotations: &BTreeMap<String, String>,
-        annotation_keys: &BTreeSet<String>,
-    ) -> Self {
-        let mut digest = Sha256::new();
-        for (map, keys) in [(labels, label_keys), (annotations, annotation_keys)] {
-            digest.update(keys.len().to_be_bytes());
-            for key in keys {
-                let text = map.get(key).map_or("", String::as_str);
-                for part in [key.as_str(), text] {
-                    digest.update(part.len().to_be_bytes());
-                    digest.update(part);
-                }
-            }
-        }
-        Self(digest.finalize().into())
-    }
 }
 
 /// A Secret (record, target or one that the operator does not manage) as the reconciler knows it.
@@ -178,8 +210,6 @@ pub struct SecretView {
 
 impl SecretView {
     /// Reduces a view to what a cache keeps: some KiB, whatever others put into the object's metadata.
-    ///
-    /// A user who may write Secrets in one namespace chooses their metadata, and one memory holds those of all namespaces.
     #[must_use]
     pub fn kept(mut self) -> Self {
         self.labels.retain(|key, _| LABELS.contains(&key.as_str()));
@@ -195,6 +225,9 @@ impl SecretView {
             clip(&mut owner.name, SECRET_NAME_MAX);
             clip(&mut owner.uid, UID_MAX);
         }
+        clip_some(&mut self.other_manager, MANAGER_MAX);
+        // Kubernetes does not bound the type of a Secret.
+        clip_some(&mut self.type_, SECRET_TYPE_MAX);
         let OwnedFields { labels, annotations, data, owner_uids, type_: _ } = &mut self.ours;
         keep(labels, &LABELS);
         keep(annotations, &ANNOTATIONS);
@@ -251,18 +284,27 @@ pub struct LiveSecret {
 
 /// Keeps these keys, and [`OTHERS_KEPT_MAX`] others: that there is more than one is all that is asked of them.
 fn keep(keys: &mut BTreeSet<String>, fixed: &[&str]) {
-    let mut others = 0;
-    keys.retain(|key| {
-        others += usize::from(!fixed.contains(&key.as_str()));
-        fixed.contains(&key.as_str()) || others <= OTHERS_KEPT_MAX
-    });
+    let (mut kept, others): (BTreeSet<_>, BTreeSet<_>) =
+        std::mem::take(keys).into_iter().partition(|key| fixed.contains(&key.as_str()));
+    kept.extend(others.into_iter().take(OTHERS_KEPT_MAX).map(|mut key| {
+        clip(&mut key, METADATA_KEY_MAX);
+        key
+    }));
+    *keys = kept;
 }
 
-/// Cuts a text that is longer than any that means something here. What is left of a uid is no uid.
-fn clip(text: &mut String, most: usize) {
-    if text.len() > most {
-        text.truncate((0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default());
+/// Cuts a text that has more bytes than any that means something here. What is left is still too long, so that it is
+/// equal to nothing that does.
+fn clip(text: &mut String, max: usize) {
+    if text.len() > max + 1 {
+        text.truncate((0..=max + 1).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default());
         text.shrink_to_fit();
+    }
+}
+
+fn clip_some(text: &mut Option<String>, max: usize) {
+    if let Some(text) = text {
+        clip(text, max);
     }
 }
 

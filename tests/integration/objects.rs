@@ -10,7 +10,11 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
 };
 use managed_secrets::{
-    api::{ManagedSecret, ManagedSecretStatus, keys, names::record_name},
+    api::{
+        ManagedSecret, ManagedSecretStatus, keys,
+        limits::{ANNOTATIONS_BYTES_MAX, LABEL_VALUE_MAX, SECRET_NAME_MAX, TARGET_METADATA_MAX},
+        names::record_name,
+    },
     crypto::{Plaintext, mss1},
 };
 use serde_json::{Value, json};
@@ -21,6 +25,24 @@ use crate::harness::{ControlPlane, poll};
 
 /// The field manager of whoever changes what is not theirs.
 pub(crate) const INTRUDER: &str = "intruder";
+
+/// Labels and annotations of a target, as many and as long as the API allows; `mark` stands at the end of each value.
+pub(crate) fn largest_metadata(mark: char) -> Value {
+    let entry = |n: usize, key: usize, value: usize| {
+        let (domain, name) = ("d".repeat(63), format!("{n:0>63}"));
+        let domain = [domain.as_str(); 4].join(".");
+        let prefix = &domain[..key - 64];
+        (format!("{prefix}/{name}"), format!("{mark:x>value$}"))
+    };
+    let map = |key: usize, value: usize| -> BTreeMap<String, String> {
+        (0..TARGET_METADATA_MAX).map(|n| entry(n, key, value)).collect()
+    };
+    let annotation = ANNOTATIONS_BYTES_MAX / TARGET_METADATA_MAX;
+    json!({
+        "labels": map(SECRET_NAME_MAX + 64, LABEL_VALUE_MAX),
+        "annotations": map(SECRET_NAME_MAX + 64, annotation - SECRET_NAME_MAX - 64),
+    })
+}
 
 /// One namespace, as an administrator sees it.
 #[derive(Clone)]

@@ -1,15 +1,19 @@
 //! The delivered Secret: its key, type, labels and annotations, moving it, and what happens when it cannot be written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use kube::api::DeleteParams;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{ResourceExt as _, api::DeleteParams};
 use managed_secrets::api::keys;
 use serde_json::{Value, json};
 
 use super::{
-    objects::{Site, message, moved},
-    operator::Setup,
+    objects::{Site, largest_metadata, message, moved},
+    operator::{PATIENCE, Setup},
     witness::Witness,
 };
+use crate::harness::poll;
 
 fn from(source: &str) -> Value {
     json!({"secretKeyRef": {"name": source, "key": "key"}})
@@ -103,6 +107,91 @@ async fn content_that_the_type_forbids_is_refused_without_being_shown() {
     site.source("source", better).await;
     site.served("docker").await;
     assert_eq!(witness.values("docker", ".dockerconfigjson").await, [Some(good.into()), Some(better.into())]);
+    operator.stop().await;
+}
+
+/// Whether a Secret has these labels and annotations, and others besides.
+fn wears(secret: &Secret, metadata: &Value) -> bool {
+    let has = |live: &BTreeMap<String, String>, wanted: &Value| {
+        wanted.as_object().unwrap().iter().all(|(key, text)| live.get(key).map(String::as_str) == text.as_str())
+    };
+    has(secret.labels(), &metadata["labels"]) && has(secret.annotations(), &metadata["annotations"])
+}
+
+/// No cache keeps them: a digest tells that they are as they should be, and they are read to be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_labels_and_annotations_are_delivered_changed_and_put_right() {
+    let site = Site::new("largest").await;
+    let mut operator = Setup::of(&site.namespace).start().await;
+    let until = async |what: &str, metadata: &Value| {
+        let worn = poll(what, PATIENCE, || async {
+            Ok(site.secret("db").await.filter(|secret| wears(secret, metadata)).map(drop))
+        });
+        worn.await.unwrap();
+    };
+    site.source("source", "v").await;
+    let first = largest_metadata('a');
+    site.apply("db", target(&first)).await;
+    site.in_step("db").await;
+    until("the first", &first).await;
+    let uid = site.secret("db").await.unwrap().metadata.uid;
+    // One character of one of them.
+    let mut second = first.clone();
+    let key = second["annotations"].as_object().unwrap().keys().nth(40).unwrap().clone();
+    let edited = second["annotations"][&key].as_str().unwrap().replace('a', "b");
+    second["annotations"][&key] = json!(edited);
+    site.apply("db", target(&second)).await;
+    site.in_step("db").await;
+    until("an edited annotation", &second).await;
+    let label = second["labels"].as_object().unwrap().keys().nth(40).unwrap().clone();
+    let drift = json!({"metadata": {"annotations": {&key: "else"}, "labels": {&label: null}}});
+    site.intrude("db", drift.clone()).await;
+    until("drift to be put right", &second).await;
+    site.in_step("db").await;
+    // Also while nobody looks.
+    operator.stop().await;
+    site.intrude("db", drift).await;
+    operator = Setup::of(&site.namespace).start().await;
+    until("drift of the time between to be put right", &second).await;
+    site.in_step("db").await;
+    // A name and a value that move meanwhile take all of it along.
+    site.source("source", "w").await;
+    site.delivers("db", "value", "w").await;
+    let third = json!({"name": "moved", "labels": second["labels"], "annotations": {&key: edited}});
+    site.apply("db", target(&third)).await;
+    site.in_step("db").await;
+    let moved = site.secret("moved").await.unwrap();
+    assert!(wears(&moved, &third) && moved.annotations().len() == 2, "{:?}", moved.annotations().keys());
+    assert_ne!(moved.metadata.uid, uid);
+    assert!(site.secret("db").await.is_none());
+    operator.stop().await;
+}
+
+/// What the Secret had before stays its own, also where the spec's text is too long for a cache.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_secret_keeps_what_it_had_of_the_largest_labels_and_annotations() {
+    let site = Site::new("largest-adopted").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v").await;
+    let mut wanted = largest_metadata('a');
+    let (key, text) = wanted["annotations"].as_object().unwrap().iter().next().unwrap();
+    let had = json!({"metadata": {"annotations": {key: text}}});
+    let other = json!({"metadata": {"annotations": {key: "else"}}});
+    site.foreign_secret("db", &[("theirs", "t")]).await;
+    site.intrude("db", other).await;
+    wanted["adoption"] = json!("IfUnowned");
+    site.apply("db", target(&wanted)).await;
+    let refused = site.reports("db", "False", "TargetNotOwned").await;
+    assert!(message(&refused).contains("has another value"), "{}", message(&refused));
+    site.intrude("db", had.clone()).await;
+    site.apply("db", described(&target(&wanted), "tried again")).await;
+    site.in_step("db").await;
+    assert!(wears(&site.secret("db").await.unwrap(), &wanted));
+    site.apply("db", json!({"name": "NAME", "valueFrom": from("source"), "delivery": "None"})).await;
+    site.served("db").await;
+    let left = site.secret("db").await.unwrap();
+    assert_eq!(json!(left.annotations()), had["metadata"]["annotations"]);
+    assert!(left.labels().is_empty() && left.data.unwrap().keys().eq(["theirs"]));
     operator.stop().await;
 }
 

@@ -59,7 +59,6 @@ impl Site {
 /// nothing on.
 pub(super) fn delivery(own: &Own) -> Option<(String, String)> {
     let spec = &own.spec;
-    let delivers =
-        spec.delivery() == Delivery::Secret && !own.deleting && !spec.suspended() && own.violations.is_empty();
+    let delivers = spec.delivery() == Delivery::Secret && !own.deleting && !spec.suspended() && own.violation.is_none();
     delivers.then(|| (spec.target_name(&own.name).to_owned(), spec.target_key().to_owned()))
 }

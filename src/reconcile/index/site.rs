@@ -306,7 +306,7 @@ impl Bonds {
         let status = &own.status;
         let record = status.record.as_ref().map(|record| record.name.clone());
         let target = status.target.as_ref().map(|target| target.name.clone());
-        let can = !own.deleting && !own.spec.suspended() && own.violations.is_empty();
+        let can = !own.deleting && !own.spec.suspended() && own.violation.is_none();
         let moves = status.id.is_some() && status.name.as_ref().is_some_and(|held| *held != own.spec.name);
         let rank = |wanted: &String, held: &Option<String>, moves: bool| match (held.as_ref() == Some(wanted), can) {
             (true, _) => Rank::Holds,

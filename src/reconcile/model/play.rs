@@ -32,7 +32,7 @@ use crate::{
         keyring::{Kek, Wrapped},
         mss1::{self, Handling, Scope},
     },
-    reconcile::model::store::NAMESPACE,
+    reconcile::{model::store::NAMESPACE, view::shape::TEXT_KEPT_BYTES},
 };
 
 /// ManagedSecrets.
@@ -40,6 +40,8 @@ pub(super) const NAMES: [&str; OBJECTS] = ["a", "b", "c"];
 const SPEC_NAMES: [&str; 3] = ["ONE", "TWO", "THREE"];
 /// Names of targets: those of the objects, and two more.
 const TARGETS: [&str; 5] = ["a", "b", "c", "shared", "legacy"];
+/// An annotation that a target may have.
+pub(super) const NOTE: &str = "note";
 const SOURCES: [&str; 2] = ["upstream", "other-upstream"];
 /// What sources hold, and what is sealed. Two of them are used as either.
 pub(super) const VALUES: [&str; 3] = ["canary-5a1f8e", "canary-c07d42", "canary-9be366"];
@@ -383,6 +385,10 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
         Edit::TargetType(other) => target(spec).type_ = other.then(|| "example.com/other".to_owned()),
         Edit::TargetLabel(yes) => {
             target(spec).labels = yes.then(|| BTreeMap::from([("team".to_owned(), "blue".to_owned())]));
+        }
+        Edit::TargetNote(pick) => {
+            let note = pick.map(|pick| pick.to_string().repeat(TEXT_KEPT_BYTES));
+            target(spec).annotations = note.map(|note| BTreeMap::from([(NOTE.to_owned(), note)]));
         }
         Edit::Adopt(yes) => target(spec).adoption = yes.then_some(Adoption::IfUnowned),
     }

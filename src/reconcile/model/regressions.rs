@@ -5,7 +5,7 @@ use super::{
     run,
     server::Deletion::{Background, Orphan},
     steps::{
-        Edit::{Adopt, Name, Retain, TargetType},
+        Edit::{Adopt, Name, Retain, TargetNote, TargetType},
         Event::{Apply, Collect, DeleteObject, Meddle, Squat, SquatRecord},
         Meanwhile::{self, Other},
         Meddle::{AddKey, Delete, Freeze, Hold},
@@ -112,6 +112,25 @@ fn an_adopted_target_of_another_type_is_told_the_same_by_every_operator() {
         event(Apply(0, vec![TargetType(true)])),
         first(Settle),
     ]);
+}
+
+/// No cache keeps a long annotation: it is read live right before it is written, and the spec may move meanwhile.
+#[test]
+fn a_long_annotation_that_is_edited_at_any_request_of_a_pass_is_delivered_as_it_is_at_last() {
+    for at in 0..8 {
+        for edit in [TargetNote(Some(1)), TargetNote(None), TargetType(true), Name(1)] {
+            let during = |first_edit| {
+                vec![
+                    event(Apply(0, vec![first_edit])),
+                    first(CatchUp),
+                    first(meanwhile(0, at, Meanwhile::Event(Apply(0, vec![edit])))),
+                ]
+            };
+            ends_well(&during(TargetNote(Some(0))));
+            let served = [event(Apply(0, vec![TargetNote(Some(1))])), first(Settle)];
+            ends_well(&[served.to_vec(), during(TargetNote(Some(0)))].concat());
+        }
+    }
 }
 
 /// None of these was ever wrong: they are what the rules are for.

@@ -2,6 +2,7 @@
 
 use super::{
     oracle::OpenRecord,
+    play::NOTE,
     server::Server,
     store::{Object, Stored},
 };
@@ -121,6 +122,10 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
         != object.spec.target.as_ref().and_then(|target| Some(target.labels.as_ref()?["team"].as_str()))
     {
         return Err("its target has other labels".to_owned());
+    }
+    let note = object.spec.target.as_ref().and_then(|target| target.annotations.as_ref()?.get(NOTE));
+    if secret.annotation(NOTE) != note.map(String::as_str) {
+        return Err("its target has other annotations".to_owned());
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ pub(super) enum Edit {
     TargetKey(bool),
     TargetType(bool),
     TargetLabel(bool),
+    /// An annotation of the target that is too long for a cache.
+    TargetNote(Option<Pick>),
     Adopt(bool),
     Retain(bool),
     Suspend(bool),
@@ -138,6 +140,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => any::<bool>().prop_map(Edit::TargetKey),
         1 => any::<bool>().prop_map(Edit::TargetType),
         1 => any::<bool>().prop_map(Edit::TargetLabel),
+        1 => option::of(0..2usize).prop_map(Edit::TargetNote),
         2 => any::<bool>().prop_map(Edit::Adopt),
         2 => any::<bool>().prop_map(Edit::Retain),
         1 => prop::bool::weighted(0.3).prop_map(Edit::Suspend),

@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{OWNED_MAX, OwnedFields, OwnerRef, SecretView, Shape};
+use super::{OWNED_MAX, OwnedFields, OwnerRef, SecretView, shape::Shape};
 use crate::api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus,
     keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT, GROUP, KIND},
@@ -136,7 +136,7 @@ impl From<Metadata> for SecretView {
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             deleting: metadata.deletion_timestamp.is_some(),
-            shape: Shape::of_some(&labels, &ours.labels, &annotations, &ours.annotations),
+            shape: Shape::of_owned(&labels, &ours.labels, &annotations, &ours.annotations),
             labels,
             annotations,
             owners: metadata.owner_references.unwrap_or_default().into_iter().map(OwnerRef::from).collect(),

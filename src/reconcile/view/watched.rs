@@ -43,7 +43,7 @@ impl Kept for Option<Own> {
 
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(ObjectMeta, Self), D::Error> {
         let doubtful = Doubtful::deserialize(deserializer)?;
-        Ok((doubtful.metadata.clone().into(), doubtful.object().map(Own::new)))
+        Ok((doubtful.metadata.clone().into(), doubtful.object().map(|object| Own::new(object).kept())))
     }
 }
 
