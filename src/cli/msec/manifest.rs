@@ -20,7 +20,7 @@ mod tests;
 mod tree;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::ScalarStyle;
 use serde::Deserialize as _;
@@ -116,6 +116,9 @@ impl<'t> Stream<'t> {
                 Rule::Ambiguous,
                 "must have `---` alone on its line, or before a comment",
             ));
+        }
+        if let Some((at, message)) = characters::odd_marker(text) {
+            return Err(problem(Place::of(text, at), Rule::Ambiguous, message));
         }
         let tree = Tree::parse(text).map_err(|error| {
             let (mut rule, mut message) = (Rule::Syntax, format!("not YAML: {}", error.message));
@@ -287,6 +290,8 @@ impl Object {
 const VALUE: &str = "spec.value";
 const MERGED: &str = "must not be a merge key: write out what it merges";
 const TAGGED: &str = "must not have a tag: kubectl may read something else there";
+const ITEMS: &str = "must not be a field of this object: kubectl takes what has items for a list";
+const ONCE: &str = "must be given once";
 const NO_TEXT: &str = "must be a quoted string";
 const TEMPLATE: &str = "must not be a template: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, and \
                         write the sealed text here";
@@ -332,16 +337,21 @@ impl Reader<'_, '_> {
         self.find_ambiguous(root);
         let (says_kind, says_version) = (self.merged_text(root, "kind"), self.merged_text(root, "apiVersion"));
         let group = says_version.as_deref().map(|version| version.split_once('/').map_or("", |(group, _)| group));
-        let list = says_kind.as_deref().and_then(|kind| kind.strip_suffix("List"));
-        if let Some((list, (_, items))) = list.zip(self.tree.entry(root, "items")) {
-            let kind = kind_of(Some(list), group);
+        if let Some((says, (key, items))) = says_kind.as_deref().zip(self.tree.entry(root, "items")) {
             let (Some(items), by_alias) = self.tree.resolve(items) else { return };
+            // kubectl takes whatever has `items` for a list, and sends the items alone (k8s.io/apimachinery,
+            // `unstructured.UnstructuredJSONScheme`). An item without a kind is of the list's, without `List`.
             if let Shape::List(children) = &self.tree.node(items).shape {
+                if !says.ends_with("List") && kind_of(Some(says), group).is_some() {
+                    self.ambiguous.get_or_insert((self.tree.node(key).place, ITEMS));
+                }
+                self.find_repeated(root);
+                let kind = kind_of(Some(says.strip_suffix("List").unwrap_or(says)), group);
                 for child in children {
                     self.look(*child, kind, aliased || by_alias, depth + 1);
                 }
+                return;
             }
-            return;
         }
         let says_nothing = says_kind.is_none() && says_version.is_none();
         let Some(kind) = (if says_nothing { kind } else { kind_of(says_kind.as_deref(), group) }) else {
@@ -375,6 +385,15 @@ impl Reader<'_, '_> {
         });
         if let Some(id) = tagged {
             self.ambiguous.get_or_insert((self.tree.node(id).place, TAGGED));
+        }
+    }
+
+    /// Finds a key of a list that is given twice: what the first holds stays in the file, and kubectl does not see it.
+    fn find_repeated(&mut self, root: NodeId) {
+        let mut seen = HashSet::new();
+        let repeated = self.tree.entries(root).iter().find(|(key, _)| !seen.insert(self.tree.text(*key)));
+        if let Some((key, _)) = repeated {
+            self.ambiguous.get_or_insert((self.tree.node(*key).place, ONCE));
         }
     }
 
@@ -454,7 +473,7 @@ impl Reader<'_, '_> {
                     } else if name == MERGE {
                         Some((Rule::Alias, MERGED))
                     } else if map.contains_key(name) {
-                        Some((Rule::DuplicateKey, "must be given once"))
+                        Some((Rule::DuplicateKey, ONCE))
                     } else {
                         None
                     };

@@ -52,6 +52,30 @@ pub(in crate::cli) fn odd_separator(text: &str) -> Option<usize> {
     lines(text).find(|(_, line)| line.strip_prefix("---").is_some_and(|rest| !is_comment(rest))).map(|(at, _)| at)
 }
 
+/// Where a directive, or a `...` that ends no document, stands: the byte, and what must hold. kubectl reads the parts
+/// between lines of `---` one by one, so that a directive is never before its document.
+pub(in crate::cli) fn odd_marker(text: &str) -> Option<(usize, &'static str)> {
+    let mut has_begun = false;
+    for (at, line) in lines(text) {
+        let line = line.trim_start_matches('\u{feff}').trim_end();
+        if line.starts_with("---") {
+            has_begun = false;
+        } else if line.starts_with('%') && !has_begun {
+            return Some((at, "must not be a directive: kubectl cannot read it"));
+        } else if line == "..." || line.starts_with("... ") || line.starts_with("...\t") {
+            if !has_begun {
+                return Some((at, "must not be `...` where no document ends: kubectl cannot read it"));
+            }
+            if is_json(&text[..at]) {
+                return Some((at, "must not be `...` behind JSON: kubectl cannot read it"));
+            }
+        } else if !is_comment(line) {
+            has_begun = true;
+        }
+    }
+    None
+}
+
 /// The part of the stream that each line belongs to, by kubectl's count: lines of `---` begin a new one.
 pub(in crate::cli) fn parts(text: &str) -> Vec<usize> {
     let mut part = 0;
@@ -113,6 +137,23 @@ mod tests {
         assert_eq!(odd_line_end("a: b\r\r\n").map(|(at, _)| at), Some(4));
         for text in ["a: |+\n  b\n", "a: |\n  b\n  ", "a: |+\n  b", "a: b\r\nc: d\re: f\n", ""] {
             assert_eq!(odd_line_end(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn directives_and_ends_of_nothing_are_found() {
+        for (text, expected) in [
+            ("%YAML 1.1\n---\na: b\n", Some(0)),
+            ("# c\n%FOO bar\n---\n", Some(4)),
+            ("a: b\n---\n%TAG ! x\n---\n", Some(9)),
+            ("...\na: b\n", Some(0)),
+            ("a: b\n---\n# c\n... # d\n", Some(13)),
+            ("{\"a\": 1}\n...\n", Some(9)),
+            ("a: b\n...\n---\nc: d\n...\n", None),
+            ("a: |\n  %x\n  ...\n", None),
+            ("{a: 1}\n...\n", None),
+        ] {
+            assert_eq!(odd_marker(text).map(|(at, _)| at), expected, "{text:?}");
         }
     }
 

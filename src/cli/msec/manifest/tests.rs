@@ -73,13 +73,13 @@ fn every_style_is_read_by_yamls_rules_and_replaced_in_place() {
 
 #[test]
 fn line_breaks_marks_and_what_stands_around_stay() {
-    let lf = format!("\u{feff}%YAML 1.2\n---\n{}...\n--- # two\n{}", manifest(" |\n    a\n    b"), manifest(" 'x'"));
+    let lf = format!("\u{feff}# the first\n---\n{}...\n--- # two\n{}", manifest(" |\n    a\n    b"), manifest(" 'x'"));
     for text in [lf.clone(), lf.replace('\n', "\r\n")] {
         let out = sealed(&text);
         let breaks = |text: &str| (text.matches("\r\n").count(), text.matches('\n').count());
         let lines = if text.contains('\r') { (2, 2) } else { (0, 2) };
         assert_eq!(breaks(&out), (breaks(&text).0 - lines.0, breaks(&text).1 - lines.1));
-        assert!(out.starts_with("\u{feff}%YAML") && out.matches(GENUINE.trim_end()).count() == 2, "{out}");
+        assert!(out.starts_with("\u{feff}# the first") && out.matches(GENUINE.trim_end()).count() == 2, "{out}");
         let kept =
             |text: &str| text.lines().filter(|line| !line.contains("value:")).map(str::to_owned).collect::<Vec<_>>();
         let without_lines: Vec<_> =
@@ -404,4 +404,22 @@ fn exercise(text: &str) {
         }
     }
     let _ = stream.with(&replaced);
+}
+
+#[test]
+fn whatever_has_items_is_a_list_as_for_kubectl() {
+    let item = "{apiVersion: managedsecrets.dev/v1alpha1, kind: ManagedSecret, metadata: {name: a}, spec: {value: v}}";
+    for kind in ["List", "ConfigMap", "FooList"] {
+        let text = format!("apiVersion: v1\nkind: {kind}\nitems:\n- {item}\n");
+        let stream = Stream::read(&text).unwrap();
+        assert_eq!(stream.objects.len(), 1, "{kind}");
+        assert!(matches!(stream.held(&stream.objects[0]), Ok(Held::Plain { text: "v", .. })), "{kind}");
+    }
+    for text in [
+        "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nspec: {value: v}\nitems: []\n".to_owned(),
+        format!("spec: {{value: v}}\nkind: ManagedSecret\napiVersion: v1\nkind: List\nitems: [{item}]\n"),
+    ] {
+        let problem = Stream::read(&text).err().expect("two readings");
+        assert_eq!((problem.rule, problem.place.column), (Rule::Ambiguous, 1), "{problem}");
+    }
 }

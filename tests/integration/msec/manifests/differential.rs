@@ -362,6 +362,137 @@ async fn what_is_sealed_is_what_kubectl_reads_or_the_file_is_refused() {
     assert!(read * 3 > plain.len() * 2, "of {} files that kubectl reads, only {read} are sealed", plain.len());
 }
 
+/// Documents of a stream; NAME is each one's own.
+const DOCUMENTS: &[&str] = &[
+    "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nmetadata: {name: NAME, namespace: shop}\nspec:\n  \
+     name: NAME\n  value: v-NAME\n",
+    "{\"apiVersion\": \"managedsecrets.dev/v1alpha1\", \"kind\": \"ManagedSecret\", \"metadata\": {\"name\": \"NAME\", \
+     \"namespace\": \"shop\"}, \"spec\": {\"name\": \"NAME\", \"value\": \"v-NAME\"}}\n",
+    "{apiVersion: managedsecrets.dev/v1alpha1, kind: ManagedSecret, metadata: {name: NAME, namespace: shop}, spec: {name: \
+     NAME, value: v-NAME}}\n",
+    "apiVersion: managedsecrets.dev/v1alpha1\r\nkind: ManagedSecret\r\nmetadata: {name: NAME, namespace: shop}\r\nspec: \
+     {name: NAME, value: v-NAME}\r\n",
+    "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nmetadata: {name: NAME, namespace: shop}\nspec:\n  \
+     name: NAME\n  value: |\n    v-NAME\n    ---\n    ...\n",
+    "apiVersion: v1\nkind: List\nitems:\n- apiVersion: managedsecrets.dev/v1alpha1\n  kind: ManagedSecret\n  metadata: \
+     {name: NAME, namespace: shop}\n  spec: {name: NAME, value: v-NAME}\n",
+    "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecretList\nitems:\n- metadata: {name: NAME, namespace: \
+     shop}\n  spec: {name: NAME, value: v-NAME}\n",
+    // No list by its kind, and one to kubectl.
+    "apiVersion: v1\nkind: ConfigMap\nitems:\n- apiVersion: managedsecrets.dev/v1alpha1\n  kind: ManagedSecret\n  \
+     metadata: {name: NAME, namespace: shop}\n  spec: {name: NAME, value: v-NAME}\n",
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: NAME, namespace: shop}\n",
+    "",
+    "# a comment\n",
+    "null\n",
+];
+
+/// What may stand between two documents, before the first and behind the last.
+const BETWEEN: &[&str] = &[
+    "---\n",
+    "---\n",
+    "---\n",
+    "---\n",
+    "---\r\n",
+    "---\t\n",
+    "--- # a comment\n",
+    "---\n---\n",
+    "...\n",
+    "...\n---\n",
+    "---\n...\n",
+    "%YAML 1.1\n---\n",
+    "...\n%YAML 1.1\n---\n",
+    "%TAG ! tag:x,2000:\n---\n",
+    " ---\n",
+    "----\n",
+    "--- {}\n",
+    "---x\n",
+    "# a comment\n---\n# another\n",
+    "\u{feff}---\n",
+    "---\n\u{feff}",
+    "\u{feff}",
+    "---\r",
+    "\u{2028}---\n",
+    "\n\n",
+    "",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_documents_kubectl_sees_the_same_sealed_or_the_file_is_refused() {
+    let site = Site::new("yaml-stream").await;
+    let plugin = Plugin::new(&site).await;
+    let key = SealingKey::new(Zeroizing::new([9; 32])).unwrap();
+    let published = PublishedKey::new(key.public().clone(), jiff::Timestamp::now()).to_json().unwrap();
+    let published = plugin.folder.file("key.json", published);
+    let folder = plugin.folder.0.join("files");
+    fs::create_dir(&folder).unwrap();
+    let folder_name = folder.to_str().unwrap();
+    let mut dice = Dice(4);
+    let files: Vec<String> = (0..1500)
+        .map(|file| {
+            let mut text = if dice.roll(3) == 0 { BETWEEN[dice.roll(BETWEEN.len())] } else { "" }.to_owned();
+            for number in 0..=dice.roll(3) {
+                text += &DOCUMENTS[dice.roll(DOCUMENTS.len())].replace("NAME", &format!("f{file:04}-{number}"));
+                text += BETWEEN[dice.roll(BETWEEN.len())];
+            }
+            text
+        })
+        .collect();
+    let path = |file: usize| folder.join(format!("f{file:04}.yaml"));
+    for (file, text) in files.iter().enumerate() {
+        fs::write(path(file), text).unwrap();
+    }
+    let plain = read_items_by_kubectl(&plugin, folder_name).await;
+    let checked = plugin.run(&["validate", "--allow-plaintext", "-o", "json", "-f", folder_name]).await;
+    let findings: Vec<Value> = serde_json::from_str(&checked.out).unwrap();
+    let refused: BTreeSet<&str> = findings.iter().map(|it| it["file"].as_str().unwrap()).collect();
+    for file in &refused {
+        fs::remove_file(file).unwrap();
+    }
+    plugin.run(&["seal", "--public-key", &published, "-f", folder_name]).await.ok();
+    let sealed = read_items_by_kubectl(&plugin, folder_name).await;
+
+    let mut wrong = Vec::new();
+    let mut agreed = 0;
+    for (file, text) in files.iter().enumerate().filter(|(file, _)| path(*file).exists()) {
+        let prefix = format!("f{file:04}");
+        let of = |objects: &BTreeMap<String, Value>| -> BTreeMap<String, Value> {
+            let own = objects.iter().filter(|(name, _)| name.starts_with(&prefix));
+            own.map(|(name, object)| (name.clone(), object.clone())).collect()
+        };
+        let (mut plain, sealed) = (of(&plain), of(&sealed));
+        agreed += usize::from(!plain.is_empty());
+        for (name, object) in &mut plain {
+            if let Some(text) = sealed.get(name).and_then(|it| it["spec"]["value"].as_str()) {
+                let opened = Sealed::parse(text).ok().and_then(|sealed| sealed.open(&key, "shop", name).ok());
+                let is_same = opened.is_some_and(|value| {
+                    object["spec"]["value"].as_str().is_some_and(|plain| value.same_as_bytes(plain.as_bytes()))
+                });
+                if is_same {
+                    object["spec"]["value"] = Value::from(text);
+                }
+            }
+        }
+        let is_plain = sealed.values().any(|it| it["spec"]["value"].as_str().is_some_and(|it| it.starts_with("v-")));
+        if plain != sealed || is_plain {
+            wrong.push(text);
+        }
+    }
+    println!("{} files; refused {}, read by kubectl and sealed {agreed}", files.len(), refused.len());
+    assert!(wrong.is_empty(), "{} of {}: {:#?}", wrong.len(), files.len(), &wrong[..wrong.len().min(20)]);
+    // Refusing everything would be no reading.
+    assert!(agreed > 200, "{agreed}");
+}
+
+/// What kubectl reads in a folder, by name, the items of lists each alone.
+async fn read_items_by_kubectl(plugin: &Plugin, folder: &str) -> BTreeMap<String, Value> {
+    let create = ["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", folder];
+    let ran = plugin.kubectl(&create, b"").await;
+    let objects = serde_json::Deserializer::from_str(&ran.out).into_iter::<Value>().map(Result::unwrap);
+    let items = objects.flat_map(|object| object["items"].as_array().cloned().unwrap_or_else(|| vec![object]));
+    items.map(|object| (object["metadata"]["name"].as_str().unwrap().to_owned(), object)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_exported_is_read_by_kubectl_as_it_was_meant() {
     let site = Site::new("yaml-write").await;
