@@ -18,9 +18,9 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## both programs, for use: the operator, and kubectl's plugin without what serves and watches
-	$(CARGO) build --locked --release --bin managed-secrets
-	$(CARGO) build --locked --release --no-default-features --bin kubectl-msec
+build: ## both programs, for use: the operator, and kubectl's plugin
+	$(CARGO) build --locked --release --package managed-secrets --bin managed-secrets
+	$(CARGO) build --locked --release --package kubectl-msec
 
 install: build ## both programs into PREFIX/bin (~/.local), with the plugin's completion
 	install -d "$(PREFIX)/bin"
@@ -28,13 +28,13 @@ install: build ## both programs into PREFIX/bin (~/.local), with the plugin's co
 	ln -sf kubectl-msec "$(PREFIX)/bin/kubectl_complete-msec"
 
 demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
-	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --bins --example controlplane)
+	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --workspace --bins --example controlplane)
 	$(CARGO) run --locked --quiet --example controlplane -- \
 		run --create crds --namespace shop --operator $(if $(filter 1,$(KEEP)),--keep) -- hack/demo.sh
 
 test: ## every test
-	@$(call WITH_TOOLS,all,$(CARGO) test --locked --no-run)
-	$(CARGO) test --locked
+	@$(call WITH_TOOLS,all,$(CARGO) test --locked --workspace --no-run)
+	$(CARGO) test --locked --workspace
 
 test-versions: ## the integration tests on the oldest, the usual and the newest supported Kubernetes
 	set -e; for version in 1.34 1.36 1.37; do \
@@ -44,7 +44,7 @@ fuzz: ## libFuzzer on the webhooks and the parser of sealed text, FUZZ_SECONDS l
 	hack/fuzz.sh
 
 session: ## records docs/session.md from a terminal; needs tmux
-	$(CARGO) build --locked --bins --example controlplane
+	$(CARGO) build --locked --workspace --bins --example controlplane
 	$(CARGO) run --locked --quiet --example controlplane -- \
 		run --create crds --namespace shop --operator -- hack/session.sh
 
@@ -61,8 +61,7 @@ generate: ## crds/, deploy/ and the reference in docs/, from the code
 lint: ## format and clippy, warnings denied; and the lock file of fuzz/, which nothing else builds
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --no-default-features --bin kubectl-msec -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 
 fmt: ## formats the code

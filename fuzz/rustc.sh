@@ -6,7 +6,7 @@ set -euo pipefail
 rustc=$1
 shift
 case " $* " in
-*" --crate-name managed_secrets "*)
+*" --crate-name managed_secrets"*)
     exec "$rustc" "$@" -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
         -Cllvm-args=-sanitizer-coverage-trace-compares

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-100}
-cargo build --locked --release --no-default-features --bin kubectl-msec >&2
+cargo build --locked --release --package kubectl-msec >&2
 program=${CARGO_TARGET_DIR:-target}/release/kubectl-msec
 export KUBECONFIG=/nonexistent
 

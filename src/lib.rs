@@ -12,28 +12,28 @@
 //!                                                                    etcd
 //! ```
 //!
-//! | room | what it is for |
+//! | module | what it is for |
 //! |---|---|
-//! | [`api`] | the contract: resource types, names, limits and rules, condition reasons |
-//! | [`crypto`] | `Plaintext`, the MSE1 and mss1 formats, keyring documents; bytes and keys only |
-//! | [`kek`] | who holds the key-encryption key, and how the keyring is loaded and first made |
-//! | [`engine`] | watches, queue, workers, clients, supervision; knows nothing of secrets |
-//! | [`reconcile`] | observe → decide (pure) → act → status |
-//! | [`admission`] | the webhooks that seal plaintext before it is stored, and their certificates |
-//! | [`cli`] | the commands and what they print |
+//! | [`controller`] | observe → decide (pure) → act → status |
+//! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
+//! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
+//! | [`install`] | what a cluster installs: the CRD, manifests, permissions and policies |
+//! | [`args`], [`main`] | the command line |
 //!
-//! Dependencies point downwards only: `cli → {admission, reconcile, engine} → {kek, crypto, api}`; `tests/layers.rs` keeps it so.
+//! What the operator shares with its kubectl plugin is in the crates below it: `managed-secrets-api`, `-crypto`, `-client` and
+//! `-cli`; what knows nothing of secrets in `managed-secrets-engine`.
 
 // What people read goes through `cli::say`, which makes every character of text that others wrote visible.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-#[cfg(feature = "operator")]
-pub mod admission;
-pub mod api;
-pub mod cli;
-pub mod crypto;
-#[cfg(feature = "operator")]
-pub mod engine;
-pub mod kek;
-#[cfg(feature = "operator")]
-pub mod reconcile;
+pub mod args;
+mod commands;
+pub mod controller;
+pub mod install;
+pub mod keyring;
+mod logging;
+mod run;
+pub mod webhook;
+pub mod webhooks;
+
+pub use commands::main;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
-use managed_secrets::crypto::mss1::{PublishedKey, Sealed, SealingKey};
+use managed_secrets_crypto::mss1::{PublishedKey, Sealed, SealingKey};
 use zeroize::Zeroizing;
 
 const VALUE: &str = "Grüße aus dem Kanarienkäfig\n";
@@ -136,7 +136,7 @@ fn a_file_that_cannot_be_read_as_expected_is_not_quoted() {
     let folder = std::env::temp_dir().join(format!("managed-secrets-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join("file");
-    let plugin = PathBuf::from(env!("CARGO_BIN_EXE_kubectl-msec"));
+    let plugin = PathBuf::from(testkit::plugin());
     for content in ["users: [{name: x, user: hunter2}]", "\"hunter2\"", "hunter2: [", "{\"keyId\": [\"hunter2\"]}"] {
         std::fs::write(&file, content).unwrap();
         let path = file.to_str().unwrap();

@@ -10,15 +10,9 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser as _};
-use managed_secrets::{
-    api::Reason,
-    cli::{Cli, msec},
-};
-use markdown::{Document, root};
-
-#[path = "docs/markdown.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
-mod markdown;
+use managed_secrets::args::Cli;
+use managed_secrets_api::Reason;
+use testkit::{markdown::Document, root};
 
 /// Names in inline code that look like reasons and are none.
 const OTHER_NAMES: &[&str] = &[
@@ -150,7 +144,7 @@ fn taken(call: &[String]) -> (&[String], bool) {
 /// Whether the program that is called does not take the call.
 fn is_refused(call: &[String]) -> bool {
     let error = match taken(call) {
-        (words, true) => msec::Cli::try_parse_from(words).err(),
+        (words, true) => kubectl_msec::Cli::try_parse_from(words).err(),
         (words, false) => Cli::try_parse_from(words).err(),
     };
     // `--help` and `--version` are printed instead of an error.
@@ -160,7 +154,7 @@ fn is_refused(call: &[String]) -> bool {
 /// In prose, `kubectl msec create` names a command, and is no call of it. In a block it is one.
 fn is_a_name(call: &[String]) -> bool {
     let (words, is_plugin) = taken(call);
-    let cli = if is_plugin { msec::Cli::command() } else { Cli::command() };
+    let cli = if is_plugin { kubectl_msec::Cli::command() } else { Cli::command() };
     matches!(words, [_, command] if cli.find_subcommand(command).is_some())
 }
 
@@ -177,7 +171,7 @@ fn commands_of_the_other_program_are_refused() {
 
 #[test]
 fn every_flag_and_variable_is_one_of_ours() {
-    let commands = [Cli::command(), msec::Cli::command()];
+    let commands = [Cli::command(), kubectl_msec::Cli::command()];
     let programs = commands.iter().flat_map(|cli| cli.get_subcommands().chain([cli]));
     let arguments: Vec<_> = programs.flat_map(clap::Command::get_arguments).collect();
     let own = ["help", "version"];

@@ -3,7 +3,14 @@
 
 use std::{env, fs, path::Path};
 
-use managed_secrets::cli::generate::generated;
+#[path = "generated/commands.rs"]
+mod commands;
+#[path = "generated/files.rs"]
+mod files;
+#[path = "generated/reference.rs"]
+mod reference;
+
+use files::generated;
 
 #[test]
 fn files_on_disk_are_up_to_date() {

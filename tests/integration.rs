@@ -1,12 +1,6 @@
 //! Integration tests: against a real kube-apiserver and etcd, never a mock of them.
 #![allow(clippy::disallowed_methods, reason = "tests apply as other clients do")]
 
-#[path = "harness/lib.rs"]
-mod harness;
-#[path = "docs/markdown.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
-mod markdown;
-
 /// What is tested; one module a subject.
 mod integration {
     mod admission;

@@ -19,17 +19,14 @@ use std::{
 
 use clap::Parser;
 use futures::{StreamExt as _, stream};
-use harness::{ControlPlane, Error, Operator, Options, Result, error::Context, poll, shared::crds};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets_api::{ManagedSecret, keys};
 use serde_json::{Value, json};
-
-#[path = "../harness/lib.rs"]
-mod harness;
+use testkit::{ControlPlane, Error, Operator, Options, Result, error::Context, poll, shared::crds};
 
 /// The longest that any step may take.
 const PATIENCE: Duration = Duration::from_secs(900);

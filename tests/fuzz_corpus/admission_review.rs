@@ -7,10 +7,8 @@ use std::{convert::Infallible, sync::Arc};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::future::{BoxFuture, ready};
 use kube::{Client, client::Body};
-use managed_secrets::{
-    admission::{Operator, access::Access, http::Webhooks},
-    crypto::{Keyring, keyring::SealingKeyStatus, mss1::Sealed},
-};
+use managed_secrets::webhook::{Operator, access::Access, http::Webhooks};
+use managed_secrets_crypto::{Keyring, keyring::SealingKeyStatus, mss1::Sealed};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tower::service_fn;

@@ -1,17 +1,18 @@
 //! Any bytes as sealed text: the parser and the API's rule agree, and opening never panics.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use managed_secrets::{
-    api::{ManagedSecretSpec, types::SealedValue, validate::validate_spec},
-    crypto::{
-        Keyring,
-        keyring::SealingKeyStatus,
-        mss1::{FormatError, Sealed},
-    },
+use managed_secrets_api::{ManagedSecretSpec, types::SealedValue, validate::validate_spec};
+use managed_secrets_crypto::{
+    Keyring,
+    keyring::SealingKeyStatus,
+    mss1::{FormatError, Sealed},
 };
 
 /// Texts that the key of [`super::keyring`] opens. Only who seals can make another.
-const GENUINE: [&str; 2] = [include_str!("../vectors/mss1.txt"), include_str!("../vectors/mss1-kept.txt")];
+const GENUINE: [&str; 2] = [
+    include_str!("../../crates/crypto/tests/vectors/mss1.txt"),
+    include_str!("../../crates/crypto/tests/vectors/mss1-kept.txt"),
+];
 /// What the API's rule, which reads no names and counts no fields, leaves for the parser to refuse.
 const LEFT_TO_THE_PARSER: [&str; 5] = ["names in", "must not name", "namespace", "name", "must hold a value padded"];
 

@@ -6,11 +6,12 @@ pub(crate) mod admission_review;
 #[path = "mss1.rs"]
 pub(crate) mod mss1;
 
-use managed_secrets::crypto::{Kek, Keyring, keyring::Document};
+use managed_secrets_crypto::{Kek, Keyring, keyring::Document};
 
 /// The frozen keyring: inputs that were found once hold text sealed for it.
 fn keyring() -> Keyring {
     let kek = Kek::new(&[0x55; 32]).expect("a key");
-    let document: Document = serde_json::from_str(include_str!("../vectors/msk1.json")).expect("a keyring");
+    let document: Document =
+        serde_json::from_str(include_str!("../../crates/crypto/tests/vectors/msk1.json")).expect("a keyring");
     Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).expect("an open keyring")
 }

@@ -24,15 +24,16 @@ use std::{path::PathBuf, process::Output, sync::Arc, time::Duration};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{Api, Client, Config, api::PostParams};
 use managed_secrets::{
-    admission::{
+    install::manifests,
+    webhook::{
         self,
         certificates::{self, Reached, Source, authority::Lifetimes},
         server::{Limits, Port},
     },
-    api::{ManagedSecret, crd, keys, names::cluster_object_name},
-    cli::manifests,
 };
+use managed_secrets_api::{ManagedSecret, crd, keys, names::cluster_object_name};
 use serde_json::{Value, json};
+use testkit::{self, Access, ControlPlane, poll};
 use tokio::sync::OnceCell;
 
 pub(crate) use self::replicas::replace_the_sealing_key;
@@ -41,7 +42,6 @@ use super::{
     objects::Site,
     operator::{PATIENCE, Running, Setup},
 };
-use crate::harness::{self, Access, ControlPlane, poll};
 
 static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 
@@ -50,7 +50,7 @@ pub(crate) async fn control_plane() -> &'static ControlPlane {
     let start = || async {
         let file = Scratch::new("crd.yaml", &serde_json::to_string(&crd::crd()).unwrap());
         let manifests = vec![file.path.clone()];
-        ControlPlane::start_own(&harness::Options { manifests, ..harness::Options::default() }).await.unwrap()
+        ControlPlane::start_own(&testkit::Options { manifests, ..testkit::Options::default() }).await.unwrap()
     };
     CONTROL_PLANE.get_or_init(start).await
 }
@@ -85,7 +85,7 @@ impl Premises {
         control_plane.apply(std::slice::from_ref(&file.path)).await.unwrap();
         let access = control_plane.access();
         let path = access.kubeconfig_for(&operator_namespace, keys::OPERATOR_NAME).await.unwrap();
-        let config = harness::access::config_of(&path).await.unwrap();
+        let config = testkit::access::config_of(&path).await.unwrap();
         let premises = Self { site, operator_namespace, config };
         premises.policies_in_force().await;
         premises
@@ -120,10 +120,10 @@ impl Premises {
     }
 
     /// Webhooks on a free port, with these lifetimes.
-    pub(crate) fn webhooks(&self, lifetimes: Lifetimes) -> admission::Options {
+    pub(crate) fn webhooks(&self, lifetimes: Lifetimes) -> webhook::Options {
         let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let url = format!("https://{}", port.address().unwrap());
-        admission::Options {
+        webhook::Options {
             port,
             certificates: certificates::Options {
                 operator_namespace: self.operator_namespace.clone(),

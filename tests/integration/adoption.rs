@@ -7,7 +7,7 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
 use super::{
@@ -190,7 +190,7 @@ async fn an_adopted_secret_gets_our_key_and_keeps_all_that_is_its_own() {
 
 /// Waits until the operator has put its label back.
 async fn poll_label(site: &Site, name: &str) {
-    crate::harness::poll("the label", super::operator::PATIENCE, || async {
+    testkit::poll("the label", super::operator::PATIENCE, || async {
         let secret = site.secret(name).await.unwrap();
         Ok(secret.labels().contains_key(keys::LABEL_ROLE).then_some(()))
     })
@@ -211,7 +211,7 @@ async fn an_adopted_secret_outlives_the_managed_secret_with_its_key() {
     site.served("db").await;
     site.delete("db").await;
     // The record is collected, so the collector has been here.
-    site.gone(&managed_secrets::api::names::record_name("NAME")).await;
+    site.gone(&managed_secrets_api::names::record_name("NAME")).await;
     let after = site.secret("db").await.unwrap();
     assert_eq!(foreign_part(&after, "value"), foreign_part(&before, "value"));
     assert_eq!(site.value("db", "value").await.as_deref(), Some("v"));

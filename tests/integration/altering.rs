@@ -10,14 +10,14 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams},
 };
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets_api::{keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::{binaries::kubernetes_minor, poll};
 
 use super::{
     objects::{Site, conditions, id, message},
     operator::{PATIENCE, Running, Setup, Tap},
 };
-use crate::harness::{binaries::kubernetes_minor, poll};
 
 /// A Secret that every policy here applies to.
 const PROBE: &str = "probe";

@@ -5,13 +5,13 @@
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
-use managed_secrets::api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::installation::{PATIENCE, Right, control_plane, editor, expect, may, object};
 use super::objects::Site;
 use super::operator::{Running, Setup};
-use crate::harness::poll;
 
 const VALUE: &str = "s3cret-of-somebody-else";
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use testkit::{ControlPlane, Operator, poll};
 
 use self::search::{Canary, Finder};
 use super::{
@@ -18,7 +19,6 @@ use super::{
     objects::Site,
     program::{self, PROGRAM},
 };
-use crate::harness::{ControlPlane, Operator, poll};
 
 pub(super) mod search;
 
@@ -273,7 +273,7 @@ async fn gate(control_plane: &ControlPlane) {
 async fn no_value_leaves_its_way() {
     let control_plane = installation::install(&installation::options(), &[]).await.unwrap();
     gate(&control_plane).await;
-    let account = managed_secrets::api::keys::OPERATOR_NAME;
+    let account = managed_secrets_api::keys::OPERATOR_NAME;
     let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, account).await.unwrap();
     let (mut canaries, mut shown, mut logs) = (Vec::new(), Vec::new(), Vec::new());
     for format in ["human", "json"] {

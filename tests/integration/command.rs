@@ -7,11 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use managed_secrets::{
-    api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY},
-    crypto::mss1::PublishedKey,
-};
+use managed_secrets_api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use managed_secrets_crypto::mss1::PublishedKey;
 use serde_json::json;
+use testkit::control_plane::quiet_address;
 
 use super::{
     installation::{OPERATOR_NAMESPACE, control_plane},
@@ -19,7 +18,6 @@ use super::{
     operator::{Setup, public_key},
     program::{Ran, run},
 };
-use crate::harness::control_plane::quiet_address;
 
 mod limited;
 mod round_trip;

@@ -14,10 +14,9 @@ use http::{Method, Request};
 use kube::client::Body;
 use kube::core::Status;
 use kube::{Client, Error};
-use managed_secrets::api::validate;
+use managed_secrets_api::validate;
 use serde_json::Value;
-
-use crate::harness::shared::TestNamespace;
+use testkit::shared::TestNamespace;
 
 /// Where the collection of ManagedSecrets of a namespace is.
 fn collection(namespace: &str) -> String {

@@ -12,21 +12,19 @@ use std::{
 
 use futures::StreamExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use managed_secrets::{
-    api::{ManagedSecret, keys, names::record_name},
-    reconcile::conditions::{PATIENCE as STALLS_AFTER, RECONCILING},
-};
+use managed_secrets::controller::conditions::{PATIENCE as STALLS_AFTER, RECONCILING};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::{
+    Operator,
+    audit::{Mark, Request},
+    poll,
+};
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE},
     objects::{Site, ready, revision},
     operator::{PATIENCE, Setup},
-};
-use crate::harness::{
-    Operator,
-    audit::{Mark, Request},
-    poll,
 };
 
 /// A suspended object: the pass that observes its new generation comes after the passes of all events before it.

@@ -17,8 +17,9 @@ use kube::{
     Api, Client, Error,
     api::{DeleteParams, PostParams},
 };
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::{Operator, poll};
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE},
@@ -26,7 +27,6 @@ use super::{
     operator::PATIENCE,
     program::PROGRAM,
 };
-use crate::harness::{Operator, poll};
 
 const V1: &str = "client.authentication.k8s.io/v1";
 

@@ -6,14 +6,14 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy},
 };
-use managed_secrets::api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{
     objects::{Site, id, message, moved, next_second, ready, status},
     operator::{PATIENCE, Setup, Tap},
 };
-use crate::harness::poll;
 
 fn generated(name: &str) -> Value {
     json!({"name": name, "generate": {}})

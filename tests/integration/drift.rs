@@ -7,15 +7,15 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{
     objects::{INTRUDER, Site, version},
     operator::{PATIENCE, Setup, Tap},
     witness::Witness,
 };
-use crate::harness::poll;
 
 const CORRECTED: &str = "TargetDriftCorrected";
 
@@ -187,7 +187,7 @@ async fn a_fight_with_another_controller_slows_down() {
         let restorer = site.as_restorer().await;
         site.in_step("db").await;
         let told = writes(&tap, "/status");
-        let record = managed_secrets::api::names::record_name("NAME");
+        let record = managed_secrets_api::names::record_name("NAME");
         let (secrets, statuses) = match what {
             "value" => fight(&site, &tap, "db", |_| json!({"data": {"value": "aW50cnVkZXI="}})).await,
             "record" => {
@@ -236,7 +236,7 @@ async fn repairs_that_change_nothing_are_not_announced_and_a_resync_writes_nothi
     let operator = Setup::of(&site.namespace).calls(&again).start().await;
     site.apply("other", json!({"name": "OTHER", "generate": {}})).await;
     site.served("other").await;
-    let record = managed_secrets::api::names::record_name("OTHER");
+    let record = managed_secrets_api::names::record_name("OTHER");
     let strays: Vec<_> = again
         .seen()
         .into_iter()

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, fs};
 
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{Api, ResourceExt as _};
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets_api::{ManagedSecret, keys};
+use testkit::poll;
+use testkit::root;
 
 use super::{
     admission::Premises,
@@ -13,7 +15,6 @@ use super::{
     objects::Site,
     operator::{PATIENCE, Running, Setup},
 };
-use crate::{harness::poll, markdown::root};
 
 /// The examples that a test below runs.
 const RUN: [&str; 8] =
@@ -67,7 +68,7 @@ async fn value_from() {
 async fn delivery_none() {
     let (site, running, object) = example("delivery-none", "break-glass").await;
     assert!(object.status.unwrap().target.is_none());
-    assert_eq!(site.labelled().await, [managed_secrets::api::names::record_name("BREAK_GLASS")]);
+    assert_eq!(site.labelled().await, [managed_secrets_api::names::record_name("BREAK_GLASS")]);
     running.stop().await;
 }
 

@@ -9,7 +9,6 @@ mod selectors;
 mod writes;
 
 use k8s_openapi::api::core::v1::Secret;
-
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::Status;
 use kube::{Api, Client, ResourceExt};

@@ -11,10 +11,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use rustix::process::{Pid, test_kill_process};
-
-use crate::harness::audit::Mark;
-use crate::harness::shared::{self, TestNamespace};
-use crate::harness::{Component, ControlPlane, Error, Guest, Operator, Options, poll};
+use testkit::audit::Mark;
+use testkit::shared::{self, TestNamespace};
+use testkit::{Component, ControlPlane, Error, Guest, Operator, Options, poll};
 
 #[tokio::test]
 async fn namespaces_are_deleted_so_the_controller_manager_works() {
@@ -98,7 +97,7 @@ async fn requests_are_counted_by_user() {
     maps.get_opt("missing").await.unwrap();
     maps.list_metadata(&ListParams::default()).await.unwrap();
     maps.delete("missing", &DeleteParams::default()).await.unwrap_err();
-    let count = |requests: Vec<crate::harness::audit::Request>| {
+    let count = |requests: Vec<testkit::audit::Request>| {
         let ours = requests.into_iter().filter(|request| request.username() == user);
         ours.map(|request| (request.verb.clone(), request.code(), request.object().resource)).collect::<Vec<_>>()
     };

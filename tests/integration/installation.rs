@@ -10,13 +10,12 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
-use managed_secrets::api::{crd, keys};
-use managed_secrets::cli::manifests::{self, Options};
+use managed_secrets::install::manifests::{self, Options};
+use managed_secrets_api::{crd, keys};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use testkit::{self, ControlPlane, Result, poll};
 use tokio::sync::OnceCell;
-
-use crate::harness::{self, ControlPlane, Result, poll};
 
 /// An identity that these manifests list as restorer.
 pub(crate) const RESTORER: &str = "restorer@example.com";
@@ -58,7 +57,7 @@ pub(crate) async fn operator_kubeconfig() -> &'static PathBuf {
 
 /// A configuration as the operator, for the operator itself.
 pub(crate) async fn operator_config() -> Config {
-    harness::access::config_of(operator_kubeconfig().await).await.unwrap()
+    testkit::access::config_of(operator_kubeconfig().await).await.unwrap()
 }
 
 /// A client as administrator.
@@ -79,7 +78,7 @@ pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<Co
     for (path, (_, content)) in manifests.iter().zip(&files) {
         std::fs::write(path, content).unwrap();
     }
-    let started = ControlPlane::start_own(&harness::Options { manifests, ..harness::Options::default() }).await;
+    let started = ControlPlane::start_own(&testkit::Options { manifests, ..testkit::Options::default() }).await;
     std::fs::remove_dir_all(&folder).unwrap();
     let control_plane = started?;
     // The API server takes up policies together, in the background. A refusal by the last one shows that all are there.

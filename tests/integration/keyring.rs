@@ -13,19 +13,20 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use managed_secrets::api::keys::{
+use managed_secrets::keyring::{KeyringError, KeyringStore, Unreadable, publish};
+use managed_secrets_api::keys::{
     KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY, TYPE_KEK,
     TYPE_KEYRING, TYPE_RECORD,
 };
-use managed_secrets::crypto::keyring::{Document, KekError, Keyring, SealingKeyStatus, State, Wrapped};
-use managed_secrets::crypto::mss1::PublishedKey;
-use managed_secrets::crypto::{Kek, SeedId};
-use managed_secrets::kek::{KeyringError, KeyringStore, Provider, Unreadable, publish};
+use managed_secrets_crypto::keyring::{Document, KekError, Keyring, SealingKeyStatus, State, Wrapped};
+use managed_secrets_crypto::mss1::PublishedKey;
+use managed_secrets_crypto::provider::Provider;
+use managed_secrets_crypto::{Kek, SeedId};
 use serde_json::json;
+use testkit::poll;
+use testkit::shared::{TestNamespace, control_plane};
 
 use super::secret_api::Log;
-use crate::harness::poll;
-use crate::harness::shared::{TestNamespace, control_plane};
 
 /// An operator's namespace of its own, and what the tests do there.
 struct Operator {

@@ -6,7 +6,7 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
-use managed_secrets::api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
 
 use super::{

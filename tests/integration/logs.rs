@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
+use testkit::{Operator, poll};
 
 use super::{
     installation::{control_plane, operator_kubeconfig},
@@ -13,7 +14,6 @@ use super::{
     operator::{PATIENCE, Setup, Tap},
     program::PROGRAM,
 };
-use crate::harness::{Operator, poll};
 
 /// The program, for one namespace, with these flags besides.
 async fn start(site: &Site, flags: &[&str]) -> Operator {
@@ -28,7 +28,7 @@ async fn live(site: &Site) {
     let value = site.value("it", "value").await.unwrap();
     site.apply("it", json!({"name": "SECOND", "generate": {"length": 20}, "description": "renamed"})).await;
     site.served("it").await;
-    site.gone(&managed_secrets::api::names::record_name("FIRST")).await;
+    site.gone(&managed_secrets_api::names::record_name("FIRST")).await;
     site.intrude("it", json!({"stringData": {"value": "edited"}})).await;
     site.delivers("it", "value", &value).await;
     let moved = json!({"name": "SECOND", "generate": {"length": 20}, "target": {"name": "moved"}});

@@ -8,10 +8,8 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
     core::ObjectMeta,
 };
-use managed_secrets::{
-    api::{keys, names::record_name},
-    kek::OverRecords,
-};
+use managed_secrets::keyring::OverRecords;
+use managed_secrets_api::{keys, names::record_name};
 use serde_json::json;
 
 use super::{

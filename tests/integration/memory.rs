@@ -10,19 +10,15 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::{
-    api::{
-        ManagedSecret,
-        keys::{
-            ANNO_DESCRIPTION, ANNO_OWNER, FIELD_MANAGER, GROUP, KIND, LABEL_ROLE, OPERATOR_NAME, ROLE_TARGET, VERSION,
-        },
-        limits::ANNOTATIONS_BYTES_MAX,
-    },
-    cli::manifests::{self, Options, PolicySwitch},
+use managed_secrets::install::manifests::{self, Options, PolicySwitch};
+use managed_secrets_api::{
+    ManagedSecret,
+    keys::{ANNO_DESCRIPTION, ANNO_OWNER, FIELD_MANAGER, GROUP, KIND, LABEL_ROLE, OPERATOR_NAME, ROLE_TARGET, VERSION},
+    limits::ANNOTATIONS_BYTES_MAX,
 };
 use serde_json::{Map, Value, json};
+use testkit::{ControlPlane, Operator, poll};
 
-use crate::harness::{ControlPlane, Operator, poll};
 use crate::integration::{
     installation::{self, OPERATOR_NAMESPACE, PATIENCE, object},
     objects::{Site, largest_metadata},

@@ -27,6 +27,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, api::PostParams};
 use serde_json::json;
+use testkit::{ControlPlane, poll};
 
 use super::{
     installation::control_plane,
@@ -34,10 +35,6 @@ use super::{
     operator::PATIENCE,
     program::{Ran, clean, finish},
 };
-use crate::harness::{ControlPlane, poll};
-
-/// The plugin that was built with these tests.
-const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-msec");
 
 /// A folder with the plugin and its completion under the names that kubectl looks for, and for a test's own files.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -47,7 +44,7 @@ impl Folder {
         let folder = env::temp_dir().join(format!("managed-secrets-msec-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir_all(folder.join("bin")).unwrap();
         for name in ["kubectl-msec", "kubectl_complete-msec"] {
-            symlink(PLUGIN, folder.join("bin").join(name)).unwrap();
+            symlink(testkit::plugin(), folder.join("bin").join(name)).unwrap();
         }
         Self(folder)
     }

@@ -8,14 +8,14 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, ListParams},
 };
-use managed_secrets::api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{
     objects::{Site, conditions, id, message, ready, status},
     operator::{PATIENCE, Setup},
 };
-use crate::harness::poll;
 
 fn generated(name: &str) -> Value {
     json!({"name": name, "generate": {}})

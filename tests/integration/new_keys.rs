@@ -10,15 +10,14 @@ use kube::{
     Api, Config,
     api::{Patch, PatchParams},
 };
-use managed_secrets::{
-    api::keys,
-    crypto::{
-        Kek, Keyring,
-        keyring::{Document, KekError, Purpose, State, Wrapped},
-        mss1::{PublicKey, PublishedKey},
-    },
+use managed_secrets_api::keys;
+use managed_secrets_crypto::{
+    Kek, Keyring,
+    keyring::{Document, KekError, Purpose, State, Wrapped},
+    mss1::{PublicKey, PublishedKey},
 };
 use serde_json::json;
+use testkit::poll;
 
 use super::{
     faults::{Switch, refusal},
@@ -26,7 +25,6 @@ use super::{
     objects::{Site, message, ready, sealed},
     operator::{PATIENCE, Setup, Tap, public_key_of},
 };
-use crate::harness::poll;
 
 impl Keys {
     /// Adds a new sealing key to the keyring; those that were there are in this state from now on.

@@ -9,19 +9,17 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
 };
-use managed_secrets::{
-    api::{
-        ManagedSecret, ManagedSecretStatus, keys,
-        limits::{ANNOTATIONS_BYTES_MAX, LABEL_VALUE_MAX, SECRET_NAME_MAX, TARGET_METADATA_MAX},
-        names::record_name,
-    },
-    crypto::{Plaintext, mss1},
+use managed_secrets_api::{
+    ManagedSecret, ManagedSecretStatus, keys,
+    limits::{ANNOTATIONS_BYTES_MAX, LABEL_VALUE_MAX, SECRET_NAME_MAX, TARGET_METADATA_MAX},
+    names::record_name,
 };
+use managed_secrets_crypto::{Plaintext, mss1};
 use serde_json::{Value, json};
+use testkit::{ControlPlane, poll};
 use zeroize::Zeroizing;
 
 use super::operator::{PATIENCE, public_key};
-use crate::harness::{ControlPlane, poll};
 
 /// The field manager of whoever changes what is not theirs.
 pub(crate) const INTRUDER: &str = "intruder";

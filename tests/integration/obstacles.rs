@@ -14,13 +14,13 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
+use testkit::poll;
 
 use super::{
     installation::object,
     objects::{Site, conditions, id, message, ready, status},
     operator::{PATIENCE, Setup, Tap},
 };
-use crate::harness::poll;
 
 /// A policy of somebody else's in one namespace.
 struct Policy {

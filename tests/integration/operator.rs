@@ -19,17 +19,17 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::{Client, Config, client::Body};
 use managed_secrets::{
-    admission,
-    api::keys,
-    cli::webhooks,
-    engine::{
-        client::{self, Answer, Tap as EngineTap, Wire},
-        run,
-        stats::Stats,
-        watch::Timing,
-    },
-    kek::{OverRecords, Provider},
-    reconcile::run::{Beside, Options, RunError},
+    controller::run::{Beside, Options, RunError},
+    keyring::OverRecords,
+    webhook, webhooks,
+};
+use managed_secrets_api::keys;
+use managed_secrets_crypto::provider::Provider;
+use managed_secrets_engine::{
+    client::{self, Answer, Tap as EngineTap, Wire},
+    run,
+    stats::Stats,
+    watch::Timing,
 };
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::{bytes::Bytes, sync::CancellationToken};
@@ -270,7 +270,7 @@ pub(crate) struct Setup {
     /// The clients' times; the taps come from above.
     pub(crate) clients: client::Options,
     /// The webhooks; none unless a test asks for them.
-    pub(crate) webhooks: Option<admission::Options>,
+    pub(crate) webhooks: Option<webhook::Options>,
 }
 
 impl Setup {
@@ -337,7 +337,7 @@ impl Setup {
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { managed_secrets::reconcile::run::run(&config, options, stop).await });
+        let task = tokio::spawn(async move { managed_secrets::controller::run::run(&config, options, stop).await });
         Running { task, shutdown, stats }
     }
 }
@@ -383,19 +383,19 @@ impl Drop for Running {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The public key that values are sealed with, as the operator publishes it.
-pub(crate) async fn public_key(client: &Client) -> managed_secrets::crypto::mss1::PublicKey {
+pub(crate) async fn public_key(client: &Client) -> managed_secrets_crypto::mss1::PublicKey {
     public_key_of(client, OPERATOR_NAMESPACE).await
 }
 
 /// The public key that the operator of this namespace publishes.
-pub(crate) async fn public_key_of(client: &Client, namespace: &str) -> managed_secrets::crypto::mss1::PublicKey {
+pub(crate) async fn public_key_of(client: &Client, namespace: &str) -> managed_secrets_crypto::mss1::PublicKey {
     use k8s_openapi::api::core::v1::ConfigMap;
     let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    crate::harness::poll("the public key", PATIENCE, || async {
+    testkit::poll("the public key", PATIENCE, || async {
         let map = maps.get_opt(keys::PUBLIC_KEY_CONFIGMAP).await?;
         Ok(map
             .and_then(|map| map.data?.remove(keys::PUBLIC_KEY_DATA_KEY))
-            .and_then(|json| managed_secrets::crypto::mss1::PublishedKey::parse(&json).ok()))
+            .and_then(|json| managed_secrets_crypto::mss1::PublishedKey::parse(&json).ok()))
     })
     .await
     .unwrap()

@@ -11,10 +11,10 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
-use managed_secrets::cli::manifests::{self, Options};
+use managed_secrets::install::manifests::{self, Options};
 use serde_json::{Value, json};
+use testkit::poll;
 
-use crate::harness::poll;
 use crate::integration::installation::{OPERATOR_NAMESPACE, PATIENCE, admin, dry_run, object, options};
 
 /// The API server checks the expressions against the schemas of what they look at, and warns in `status`.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{control_plane::blocking, poll};
+use testkit::{control_plane::blocking, poll};
 
 /// The program that was built with these tests.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");

@@ -7,8 +7,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::{Operator, control_plane::quiet_address, poll};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -21,7 +22,6 @@ use super::{
     operator::PATIENCE,
     program::PROGRAM,
 };
-use crate::harness::{Operator, control_plane::quiet_address, poll};
 
 /// A name that leads nowhere: only a proxy gets there.
 const SERVER: &str = "https://api.invalid:6443";

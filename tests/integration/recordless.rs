@@ -4,7 +4,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt as _, api::PostParams, core::ObjectMeta};
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets_api::{keys, names::record_name};
 use serde_json::{Value, json};
 
 use super::{

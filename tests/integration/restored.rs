@@ -11,18 +11,18 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::{
-    api::keys::{KEYRING_NAME, OPERATOR_NAME, PUBLIC_KEY_CONFIGMAP, SEAL_CONFIGURATION, TYPE_KEYRING, WEBHOOK_SECRET},
-    api::limits::SEALED_PREFIX,
-    cli::manifests::Options,
+use managed_secrets::install::manifests::Options;
+use managed_secrets_api::{
+    keys::{KEYRING_NAME, OPERATOR_NAME, PUBLIC_KEY_CONFIGMAP, SEAL_CONFIGURATION, TYPE_KEYRING, WEBHOOK_SECRET},
+    limits::SEALED_PREFIX,
 };
 use serde_json::json;
-
-use crate::harness::{
+use testkit::{
     ControlPlane, Operator,
     control_plane::{Component, blocking, quiet_address},
     poll,
 };
+
 use crate::integration::{
     installation::{self, OPERATOR_NAMESPACE, PATIENCE, RESTORER, object},
     objects::Site,

@@ -5,12 +5,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use managed_secrets::api::keys;
-use managed_secrets::cli::manifests::{self, Options};
+use managed_secrets::install::manifests::{self, Options};
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::poll;
+use testkit::shared::TestNamespace;
 
-use crate::harness::poll;
-use crate::harness::shared::TestNamespace;
 use crate::integration::installation::{
     OPERATOR_NAMESPACE, PATIENCE, Right, admin, control_plane, dry_run, expect, may, object, operator, options,
 };

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
-use managed_secrets::crypto::mss1::{Handling, Sealed};
+use managed_secrets_crypto::mss1::{Handling, Sealed};
 use serde_json::json;
 
 use super::installation::{control_plane, object};

@@ -5,9 +5,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use managed_secrets::kek::secret_api::{CallError, Created, RefusalKind, SecretApi, SecretBytes, SecretObject};
-
-use crate::harness::shared::TestNamespace;
+use managed_secrets_client::{CallError, Created, RefusalKind, SecretApi, SecretBytes, SecretObject};
+use testkit::shared::TestNamespace;
 
 const CANARY: &str = "canary-7c1e5b90";
 
@@ -19,7 +18,7 @@ fn object(name: &str, value: &str) -> SecretObject {
     }
 }
 
-fn refusal(error: &CallError) -> &managed_secrets::kek::secret_api::Refusal {
+fn refusal(error: &CallError) -> &managed_secrets_client::Refusal {
     match error {
         CallError::Refused(refusal) => refusal,
         other => panic!("{other}"),
@@ -93,7 +92,7 @@ async fn neither_logs_nor_errors_repeat_a_value() {
     secrets.create(object("db", CANARY)).await.unwrap();
     let url = format!("/api/v1/namespaces/{}/secrets/db", namespace.name);
     let request = http::Request::get(url).body(Vec::new()).unwrap();
-    let malformed = managed_secrets::kek::secret_api::call::<Vec<u8>>(&client, request).await.unwrap_err();
+    let malformed = managed_secrets_client::call::<Vec<u8>>(&client, request).await.unwrap_err();
     assert_eq!(malformed, CallError::Malformed);
     let read = secrets.get("db").await.unwrap().unwrap();
     let shown = format!("{refused:?} {refused} {malformed:?} {read:?}");

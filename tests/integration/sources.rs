@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use managed_secrets::{
-    api::{ManagedSecret, names::record_name, types::Alphabet},
-    crypto::mss1::{Scope, SealingKey},
-};
+use managed_secrets_api::{ManagedSecret, names::record_name, types::Alphabet};
+use managed_secrets_crypto::mss1::{Scope, SealingKey};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 

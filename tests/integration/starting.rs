@@ -12,12 +12,11 @@ use std::{
 
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{Api, api::DeleteParams};
-use managed_secrets::{
-    api::{keys, names::record_name},
-    cli::manifests::{self, Options},
-};
+use managed_secrets::install::manifests::{self, Options};
+use managed_secrets_api::{keys, names::record_name};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use testkit::{self, Operator, control_plane::quiet_address, poll};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -32,7 +31,6 @@ use super::{
     operator::{Fault, PATIENCE, Setup, Tap},
     program::PROGRAM,
 };
-use crate::harness::{self, Operator, control_plane::quiet_address, poll};
 
 const WAITING: &str = "waiting for the API server";
 
@@ -225,7 +223,7 @@ async fn a_namespace_without_its_role_binding_holds_up_no_other() {
     };
     let kubeconfig = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
     let start = || async {
-        let config = harness::access::config_of(&kubeconfig).await.unwrap();
+        let config = testkit::access::config_of(&kubeconfig).await.unwrap();
         Setup { namespaces: namespaces.clone(), ..Setup::of("") }.start_with(config)
     };
     // The keys are made, although one namespace cannot be looked into.

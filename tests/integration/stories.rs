@@ -11,18 +11,19 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::{
+    ControlPlane, Operator,
+    control_plane::{blocking, quiet_address},
+    poll,
+};
+use testkit::{
+    markdown::{Block, Document},
+    root,
+};
 
 use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
-use crate::{
-    harness::{
-        self, ControlPlane, Operator,
-        control_plane::{blocking, quiet_address},
-        poll,
-    },
-    markdown::{Block, Document, root},
-};
 
 /// Our program, as cargo built it.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");
@@ -94,7 +95,7 @@ impl Story {
 async fn bash(title: &str, script: &str, folder: &Path, plane: &ControlPlane) -> String {
     let access = plane.access();
     let programs = [access.kubectl_path(), Path::new(PROGRAM)].map(|program| program.parent().unwrap().to_owned());
-    let jq = blocking(crate::harness::binaries::jq_folder).await.unwrap();
+    let jq = blocking(testkit::binaries::jq_folder).await.unwrap();
     let others = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(programs.into_iter().chain([jq]).chain(env::split_paths(&others))).unwrap();
     let mut command = Command::new("bash");
@@ -337,7 +338,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     // The source of a `valueFrom`, and the other keys of an adopted Secret, are for their owners to restore.
     let upstream = "kubectl create namespace shop; kubectl -n shop create secret generic upstream --from-literal=token=only-an-example";
     let legacy = "kubectl -n shop create secret generic legacy --from-literal=username=shop";
-    let crds = || harness::Options { manifests: vec![root().join("crds")], ..harness::Options::default() };
+    let crds = || testkit::Options { manifests: vec![root().join("crds")], ..testkit::Options::default() };
 
     let second = ControlPlane::start_own(&crds()).await.unwrap();
     bash("what others restore", &format!("{upstream}; {legacy}"), &folder.0, &second).await;
@@ -446,10 +447,10 @@ async fn the_audit_rule_keeps_values_out_of_the_log() {
     let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{}{others}", rule.text);
     let file = folder.0.join("policy.yaml");
     fs::write(&file, policy).unwrap();
-    let plane = ControlPlane::start_own(&harness::Options {
+    let plane = ControlPlane::start_own(&testkit::Options {
         manifests: vec![root().join("crds")],
         apiserver_flags: vec![format!("--audit-policy-file={}", file.display())],
-        ..harness::Options::default()
+        ..testkit::Options::default()
     })
     .await
     .unwrap();

@@ -14,8 +14,9 @@ use kube::{
     api::{DeleteParams, PostParams},
     client::Body,
 };
-use managed_secrets::api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{
     installation::{RESTORER, control_plane},
@@ -23,7 +24,6 @@ use super::{
     operator::{Fault, Setup, Tap},
     witness::Witness,
 };
-use crate::harness::poll;
 
 /// What a stranger's Secret pretends to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

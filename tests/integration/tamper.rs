@@ -9,10 +9,8 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, PostParams},
 };
-use managed_secrets::{
-    api::{keys, names::record_name},
-    crypto::mse1,
-};
+use managed_secrets_api::{keys, names::record_name};
+use managed_secrets_crypto::mse1;
 use serde_json::json;
 
 use super::{
@@ -422,7 +420,7 @@ async fn a_record_without_its_label_or_owner_or_with_foreign_labels_is_mended() 
         let value = site.value(name, "value").await;
         let record = site.record(&secret_name(name)).await.unwrap();
         let intruded = restorer.intrude(&record.name_any(), change).await;
-        crate::harness::poll(&format!("{name} to be mended"), super::operator::PATIENCE, || async {
+        testkit::poll(&format!("{name} to be mended"), super::operator::PATIENCE, || async {
             let status = site.get(name).await.status.unwrap();
             let shown = status.record.unwrap().resource_version;
             let mended = site.record(&secret_name(name)).await.unwrap();

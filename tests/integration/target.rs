@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt as _, api::DeleteParams};
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{
     objects::{Site, largest_metadata, message, moved},
     operator::{PATIENCE, Setup},
     witness::Witness,
 };
-use crate::harness::poll;
 
 fn from(source: &str) -> Value {
     json!({"secretKeyRef": {"name": source, "key": "key"}})

@@ -13,24 +13,22 @@ use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
-use managed_secrets::{
-    api::{ManagedSecret, keys, limits::DESCRIPTION_MAX, names::record_name},
-    kek::secret_api::{Created, SecretApi, SecretObject},
-    reconcile::record::folded::fold,
-};
+use managed_secrets::controller::record::folded::fold;
+use managed_secrets_api::{ManagedSecret, keys, limits::DESCRIPTION_MAX, names::record_name};
+use managed_secrets_client::{Created, SecretApi, SecretObject};
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
     test_runner::{Config, RngSeed, TestRunner},
 };
 use serde_json::{Value, json};
+use testkit::shared::TestNamespace;
 
 use super::{
     faults::refusal,
     objects::{Site, conditions, id, message, moved, next_second},
     operator::{Fault, Setup, Tap},
 };
-use crate::harness::shared::TestNamespace;
 
 /// What YAML 1.1 folds, refuses or escapes in a way of its own, and its neighbours.
 const SPECIAL: [char; 28] = [

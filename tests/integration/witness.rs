@@ -15,10 +15,10 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams, WatchEvent, WatchParams},
 };
+use testkit::poll;
 use tokio::task::JoinHandle;
 
 use super::{objects::Site, operator::PATIENCE};
-use crate::harness::poll;
 
 /// One state of one Secret.
 #[derive(Clone, Debug, PartialEq)]

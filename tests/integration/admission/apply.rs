@@ -3,10 +3,8 @@
 
 use std::{collections::BTreeSet, fs, sync::Arc};
 
-use managed_secrets::{
-    api::{ManagedSecret, keys::LAST_APPLIED},
-    crypto::mss1::{Handling, Sealed},
-};
+use managed_secrets_api::{ManagedSecret, keys::LAST_APPLIED};
+use managed_secrets_crypto::mss1::{Handling, Sealed};
 use serde_json::json;
 
 use super::{Premises, control_plane};

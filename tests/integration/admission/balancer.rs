@@ -10,7 +10,8 @@ use std::{
 };
 
 use kube::{Client, Config, client::Body};
-use managed_secrets::admission::{Stats, certificates::Reached};
+use managed_secrets::webhook::{Stats, certificates::Reached};
+use testkit::poll;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::TcpStream,
@@ -19,10 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Premises;
-use crate::{
-    harness::poll,
-    integration::operator::{PATIENCE, Setup},
-};
+use crate::integration::operator::{PATIENCE, Setup};
 
 /// One address, and connections to each backend in turn.
 pub(super) struct Balancer {

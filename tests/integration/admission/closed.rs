@@ -15,18 +15,16 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::api::{
+use managed_secrets_api::{
     ManagedSecret,
     keys::{self, LAST_APPLIED},
 };
 use serde_json::{Value, json};
+use testkit::poll;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Premises;
-use crate::{
-    harness::poll,
-    integration::operator::{PATIENCE, Setup, public_key_of},
-};
+use crate::integration::operator::{PATIENCE, Setup, public_key_of};
 
 const VALUE: &str = "plain-canary-9c41";
 
@@ -158,7 +156,7 @@ struct Impostor {
 
 impl Impostor {
     fn start(answer: &'static str) -> Self {
-        use managed_secrets::admission::certificates::{
+        use managed_secrets::webhook::certificates::{
             authority::{Document, Lifetimes},
             folder,
         };

@@ -11,20 +11,16 @@ use std::{
 };
 
 use kube::api::{Patch, PatchParams};
-use managed_secrets::{
-    admission::Stats,
-    api::{ManagedSecret, keys},
-};
+use managed_secrets::webhook::Stats;
+use managed_secrets_api::{ManagedSecret, keys};
 use serde_json::json;
+use testkit::poll;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{Premises, balancer::Balancer};
-use crate::{
-    harness::poll,
-    integration::{
-        objects::Site,
-        operator::{PATIENCE, Running},
-    },
+use crate::integration::{
+    objects::Site,
+    operator::{PATIENCE, Running},
 };
 
 /// Plain values, applied without end, several at once: each another one, so that each needs the webhook.

@@ -13,13 +13,11 @@ use http::{Request, Response};
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::{Api, Client, client::Body};
-use managed_secrets::{
-    admission::certificates::{
-        Keeper, Options, Reached, Served, Source, TAKE_NOTE,
-        authority::{Document, Lifetimes},
-    },
-    api::keys::{SEAL_CONFIGURATION, WARN_CONFIGURATION},
+use managed_secrets::webhook::certificates::{
+    Keeper, Options, Reached, Served, Source, TAKE_NOTE,
+    authority::{Document, Lifetimes},
 };
+use managed_secrets_api::keys::{SEAL_CONFIGURATION, WARN_CONFIGURATION};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 use tower::service_fn;

@@ -12,20 +12,18 @@ mod ways;
 use std::{fmt::Write as _, fs};
 
 use kube::ResourceExt as _;
-use managed_secrets::api::ManagedSecret;
+use managed_secrets_api::ManagedSecret;
 use serde_json::{Value, json};
+use testkit::root;
 
 use self::{
     installed::{Calls, Installed},
     ways::{Act, CHANGES, Change, WAYS, Way},
 };
-use crate::{
-    integration::{
-        canary::search::{Canary, Finder, files, history},
-        installation::RESTORER,
-        objects::version,
-    },
-    markdown::root,
+use crate::integration::{
+    canary::search::{Canary, Finder, files, history},
+    installation::RESTORER,
+    objects::version,
 };
 
 const PAGE: &str = "docs/apply-matrix.md";

@@ -4,13 +4,11 @@
 use std::{fs, net::SocketAddr, sync::Arc};
 
 use futures::future::join_all;
-use managed_secrets::{
-    admission::server::Limits,
-    api::keys::{GROUP, KIND, LAST_APPLIED, PLURAL, VERSION},
-    cli::manifests,
-};
+use managed_secrets::{install::manifests, webhook::server::Limits};
+use managed_secrets_api::keys::{GROUP, KIND, LAST_APPLIED, PLURAL, VERSION};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::{Value, json};
+use testkit::{Operator, control_plane::quiet_address, poll};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -19,10 +17,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::Premises;
-use crate::{
-    harness::{Operator, control_plane::quiet_address, poll},
-    integration::{operator::PATIENCE, program::PROGRAM},
-};
+use crate::integration::{operator::PATIENCE, program::PROGRAM};
 
 /// A connection that the API server could have made.
 async fn connect(address: SocketAddr, bundle: &[u8]) -> TlsStream<TcpStream> {
@@ -131,7 +126,7 @@ async fn the_worst_bodies_on_every_connection_fit_into_the_pod() {
     let control_plane = super::control_plane().await;
     let own = &premises.operator_namespace;
     let kubeconfig =
-        control_plane.access().kubeconfig_for(own, managed_secrets::api::keys::OPERATOR_NAME).await.unwrap();
+        control_plane.access().kubeconfig_for(own, managed_secrets_api::keys::OPERATOR_NAME).await.unwrap();
     let address = quiet_address().unwrap();
     let (listen, url) = (address.to_string(), format!("https://{address}"));
     let namespace = &premises.site.namespace;

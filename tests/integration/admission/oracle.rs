@@ -19,19 +19,17 @@ use kube::{
     api::{ListParams, PostParams},
     client::Body,
 };
-use managed_secrets::api::{
+use managed_secrets_api::{
     ManagedSecret,
     keys::{GROUP, LAST_APPLIED, PLURAL, VERSION},
 };
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::Premises;
-use crate::{
-    harness::poll,
-    integration::{
-        objects::{status, version},
-        operator::PATIENCE,
-    },
+use crate::integration::{
+    objects::{status, version},
+    operator::PATIENCE,
 };
 
 /// The stored value.

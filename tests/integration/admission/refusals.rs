@@ -4,14 +4,12 @@
 
 use std::process::Output;
 
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets_api::{keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{Premises, Scratch};
-use crate::{
-    harness::poll,
-    integration::{installation::object, objects::Site, operator::PATIENCE},
-};
+use crate::integration::{installation::object, objects::Site, operator::PATIENCE};
 
 /// What is searched for: as text, in base64 as a Secret's data holds it, and as a number.
 const CANARY: &str = "PLAINTEXT";

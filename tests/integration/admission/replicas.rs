@@ -10,13 +10,11 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use managed_secrets::{
-    api::{ManagedSecret, keys},
-    crypto::{
-        Kek, KeyId, Keyring,
-        keyring::{Document, KekError, Purpose, State, Wrapped},
-        mss1::Sealed,
-    },
+use managed_secrets_api::{ManagedSecret, keys};
+use managed_secrets_crypto::{
+    Kek, KeyId, Keyring,
+    keyring::{Document, KekError, Purpose, State, Wrapped},
+    mss1::Sealed,
 };
 use serde_json::json;
 

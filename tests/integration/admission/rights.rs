@@ -3,10 +3,11 @@
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
+use testkit::poll;
 
 use super::Premises;
-use crate::{harness::poll, integration::operator::PATIENCE};
+use crate::integration::operator::PATIENCE;
 
 /// Whether the client's user may do this; no name is all of them.
 async fn may(client: &Client, verb: &str, resource: &str, name: Option<&str>) -> bool {

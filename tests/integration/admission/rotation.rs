@@ -11,22 +11,21 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
 };
-use managed_secrets::{
-    admission::certificates::{
-        Source,
-        authority::{Document, Lifetimes},
-    },
-    api::keys,
+use managed_secrets::webhook::certificates::{
+    Source,
+    authority::{Document, Lifetimes},
 };
+use managed_secrets_api::keys;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
+use testkit::poll;
 use tokio::time::Instant;
 
 use super::{
     Premises, Scratch,
     balancer::{Balancer, answers},
 };
-use crate::{harness::poll, integration::operator::PATIENCE};
+use crate::integration::operator::PATIENCE;
 
 /// Lives so short that a test sees several; as sound as those of production.
 const SHORT: Lifetimes =
@@ -214,7 +213,7 @@ impl Mounted {
         let (now, lives) = (jiff::Timestamp::now(), Lifetimes::default());
         let authorities = Document::due(None, now, lives).unwrap().unwrap();
         let leaf = authorities.issue(&["127.0.0.1".to_owned()], now, lives).unwrap();
-        let pem = |label: &str, der: &[u8]| crate::harness::control_plane::pem(label, der);
+        let pem = |label: &str, der: &[u8]| testkit::control_plane::pem(label, der);
         self.version += 1;
         let name = format!("..{}", self.version);
         let folder = self.path().join(&name);

@@ -11,8 +11,7 @@ use futures::{AsyncBufReadExt as _, StreamExt as _, TryStreamExt as _};
 use http_body_util::BodyExt as _;
 use kube::{Client, Config, client::Body};
 use serde_json::{Value, json};
-
-use crate::harness::ControlPlane;
+use testkit::ControlPlane;
 
 /// One unique value, and where it may be found.
 #[derive(Clone, Debug)]

@@ -8,13 +8,11 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams},
 };
-use managed_secrets::{
-    api::keys::{OPERATOR_NAME, TYPE_KEK},
-    cli::manifests::Options,
-};
+use managed_secrets::install::manifests::Options;
+use managed_secrets_api::keys::{OPERATOR_NAME, TYPE_KEK};
 use serde_json::json;
+use testkit::{ControlPlane, Operator, audit::Mark, poll};
 
-use crate::harness::{ControlPlane, Operator, audit::Mark, poll};
 use crate::integration::{
     installation::{self, OPERATOR_NAMESPACE, PATIENCE},
     objects::Site,
@@ -109,7 +107,7 @@ async fn a_limited_installation_serves_its_namespaces_and_says_what_it_lacks() {
     assert!(secrets.get_opt(&kek).await.unwrap().is_none(), "no new one is made");
 
     // The CRD is gone; a fresh keyring is no obstacle, once nothing is left that needs the old one.
-    secrets.delete(managed_secrets::api::keys::KEYRING_NAME, &DeleteParams::default()).await.unwrap();
+    secrets.delete(managed_secrets_api::keys::KEYRING_NAME, &DeleteParams::default()).await.unwrap();
     for site in [&first, &second] {
         site.objects().delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
         poll("every record to be collected", PATIENCE, || async { Ok(site.labelled().await.is_empty().then_some(())) })

@@ -3,13 +3,13 @@
 use std::process::Output;
 
 use http::Method;
-use managed_secrets::api::limits::{BUCKET_MIN, SEALED_MAX};
+use managed_secrets_api::limits::{BUCKET_MIN, SEALED_MAX};
 use serde_json::{Value, json};
+use testkit::shared::{self, TestNamespace};
 
 use super::objects::with;
 use super::source::sealed_text;
 use super::{answer, collection};
-use crate::harness::shared::{self, TestNamespace};
 
 /// What must not be found, as text and as a number.
 const CANARIES: [&str; 2] = ["c4n4ry", "40414243"];

@@ -1,6 +1,6 @@
 //! The corpus: what it is made of, and what concerns the object and its name.
 
-use managed_secrets::api::limits::{DESCRIPTION_MAX, GENERATE_MAX, NAME_MAX, SECRET_NAME_MAX};
+use managed_secrets_api::limits::{DESCRIPTION_MAX, GENERATE_MAX, NAME_MAX, SECRET_NAME_MAX};
 use serde_json::{Value, json};
 
 use super::{Case, source, target};

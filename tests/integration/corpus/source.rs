@@ -2,12 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use managed_secrets::api::limits::{
+use managed_secrets_api::limits::{
     AEAD_TAG_BYTES, BUCKET_MAX, BUCKET_MIN, NAMESPACE_MAX, SEALED_ENC_BYTES, SEALED_MAX, SEALED_MIN, SEALED_PREFIX,
     SECRET_KEY_MAX, SECRET_NAME_MAX, VALUE_MAX,
 };
-use managed_secrets::crypto::Plaintext;
-use managed_secrets::crypto::mss1::{Handling, Scope, SealingKey, seal};
+use managed_secrets_crypto::Plaintext;
+use managed_secrets_crypto::mss1::{Handling, Scope, SealingKey, seal};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 

@@ -1,6 +1,6 @@
 //! The corpus: the target.
 
-use managed_secrets::api::limits::{
+use managed_secrets_api::limits::{
     ANNOTATION_VALUE_MAX, ANNOTATIONS_BYTES_MAX, LABEL_VALUE_MAX, METADATA_KEY_NAME_MAX, SECRET_NAME_MAX,
     SECRET_TYPE_MAX, TARGET_METADATA_MAX,
 };

@@ -10,9 +10,10 @@ use std::{
     time::Instant,
 };
 
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use testkit::{Operator, poll};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -29,7 +30,6 @@ use super::{
     },
     load::{MANY, PROGRAM, Stage, is_served, list, served},
 };
-use crate::harness::{Operator, poll};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 
 use super::super::witness::State;
 

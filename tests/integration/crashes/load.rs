@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Instant};
 
 use futures::StreamExt as _;
 use kube::api::ListParams;
-use managed_secrets::api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::{Operator, poll};
 
 use super::super::{
     installation::{self, OPERATOR_NAMESPACE},
@@ -13,7 +14,6 @@ use super::super::{
     operator::PATIENCE,
     witness::Witness,
 };
-use crate::harness::{Operator, poll};
 
 /// The operator's program.
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");

@@ -7,7 +7,7 @@ use std::future::Future;
 
 use futures::future::BoxFuture;
 use kube::api::{DeleteParams, PostParams};
-use managed_secrets::api::{ManagedSecretStatus, keys, names::record_name};
+use managed_secrets_api::{ManagedSecretStatus, keys, names::record_name};
 use serde_json::{Value, json};
 
 use super::{super::objects::Site, history::Allowed};

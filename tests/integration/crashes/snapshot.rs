@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt as _, api::ListParams};
 use managed_secrets::{
-    api::{ManagedSecret, keys},
-    crypto::{
-        Keyring,
-        mse1::{self, Place, Record},
-    },
-    kek::{KeyringStore, Provider},
-    reconcile::{
+    controller::{
         record::Credence,
         view::{Own, SecretView},
         world::rfc3339,
     },
+    keyring::KeyringStore,
+};
+use managed_secrets_api::{ManagedSecret, keys};
+use managed_secrets_crypto::{
+    Keyring,
+    mse1::{self, Place, Record},
+    provider::Provider,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
+use testkit::poll;
 
 use super::{
     super::{
@@ -22,7 +23,6 @@ use super::{
     scenarios::{self, Scenario},
     snapshot::{Before, Snapshot},
 };
-use crate::harness::poll;
 
 /// Runs side by side.
 const WIDTH: usize = 16;

@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, PropagationPolicy};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use testkit::poll;
+use testkit::shared::TestNamespace;
 
 use super::{apply, gadget, gadgets, identity, secret, with};
-use crate::harness::poll;
-use crate::harness::shared::TestNamespace;
 
 struct Family {
     _namespace: TestNamespace,

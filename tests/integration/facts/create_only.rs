@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use testkit::poll;
+use testkit::shared::TestNamespace;
 
 use super::{MANAGER, apply, identity, refusal, secret, value_of, with};
-use crate::harness::poll;
-use crate::harness::shared::TestNamespace;
 
 fn create_only(object: Value) -> Value {
     with(object, "resourceVersion", "1")

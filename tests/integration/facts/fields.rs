@@ -1,16 +1,15 @@
 //! Whose a field is, and what becomes of it when its manager lets go.
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::WatchEvent;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-
-use futures::{StreamExt as _, TryStreamExt as _};
+use testkit::shared::TestNamespace;
 use tokio::time::{Duration, timeout};
 
 use super::{MANAGER, apply, gadget, gadgets, refusal, secret, value_of};
-use crate::harness::shared::TestNamespace;
 
 /// The longest that an event may take.
 const PATIENCE: Duration = Duration::from_secs(60);

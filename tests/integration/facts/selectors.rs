@@ -2,9 +2,9 @@
 
 use kube::ResourceExt;
 use kube::api::ListParams;
+use testkit::shared::{self, TestNamespace};
 
 use super::{apply, gadget, gadgets};
-use crate::harness::shared::{self, TestNamespace};
 
 const NAMES: [&str; 6] = ["plain", "a=b", "a,b", r"a\b", "=", "_+=-@#$"];
 

@@ -4,9 +4,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
+use testkit::shared::TestNamespace;
 
 use super::{Identity, MANAGER, apply, gadget, gadgets, identity, refusal, secret, value_of, with};
-use crate::harness::shared::TestNamespace;
 
 /// `object` for the state `of` only.
 fn exactly(object: Value, of: &Identity) -> Value {

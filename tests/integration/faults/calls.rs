@@ -9,10 +9,8 @@ use std::{
 };
 
 use futures::future::join_all;
-use managed_secrets::{
-    api::{keys::KEK_PREFIX, names::record_name},
-    engine::client,
-};
+use managed_secrets_api::{keys::KEK_PREFIX, names::record_name};
+use managed_secrets_engine::client;
 use serde_json::json;
 
 use super::{answer, refusal};

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use kube::api::DeleteParams;
-use managed_secrets::engine::{backoff::Backoff, client, watch::Timing};
+use managed_secrets_engine::{backoff::Backoff, client, watch::Timing};
 use serde_json::json;
+use testkit::{Component, access, poll};
 
-use crate::harness::{Component, access, poll};
 use crate::integration::{
     installation::{self, OPERATOR_NAMESPACE},
     objects::Site,
@@ -22,7 +22,7 @@ fn generated(name: &str) -> serde_json::Value {
 async fn the_api_server_and_etcd_stop_and_come_back() {
     let control_plane = installation::install(&installation::options(), &[]).await.unwrap();
     let site = Site::on(&control_plane, "outage").await;
-    let account = managed_secrets::api::keys::OPERATOR_NAME;
+    let account = managed_secrets_api::keys::OPERATOR_NAME;
     let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, account).await.unwrap();
     let timing = Timing {
         watch: Duration::from_secs(5),

@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use kube::api::DeleteParams;
-use managed_secrets::{
-    api::names::record_name,
-    engine::{
-        backoff::{Backoff, Jitter},
-        watch::Timing,
-    },
+use managed_secrets_api::names::record_name;
+use managed_secrets_engine::{
+    backoff::{Backoff, Jitter},
+    watch::Timing,
 };
 use serde_json::json;
+use testkit::poll;
 
 use super::{PATIENCE, Switch, answer, refusal};
-use crate::harness::poll;
 use crate::integration::{
     objects::{Site, message},
     operator::{Fault, Setup},

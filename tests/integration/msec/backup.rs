@@ -13,21 +13,19 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
+use managed_secrets_api::keys;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use testkit::ControlPlane;
 use tokio::sync::OnceCell;
 
 use super::Plugin;
-use crate::{
-    harness::{self, ControlPlane},
-    integration::{
-        installation::{OPERATOR_NAMESPACE, RESTORER, install, options},
-        objects::Site,
-        operator::{Running, Setup},
-        program::Ran,
-    },
+use crate::integration::{
+    installation::{OPERATOR_NAMESPACE, RESTORER, install, options},
+    objects::Site,
+    operator::{Running, Setup},
+    program::Ran,
 };
-use managed_secrets::api::keys;
 
 /// Another cluster, where an operator has made keys of its own. Every test restores into a namespace of its own there.
 async fn other_cluster() -> &'static ControlPlane {
@@ -48,7 +46,7 @@ async fn other_cluster() -> &'static ControlPlane {
 /// An operator on another control plane.
 async fn serve(plane: &ControlPlane, site: &Site) -> Running {
     let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
-    Setup::of(&site.namespace).start_with(harness::access::config_of(&kubeconfig).await.unwrap())
+    Setup::of(&site.namespace).start_with(testkit::access::config_of(&kubeconfig).await.unwrap())
 }
 
 /// What the Deployment of a cluster with nodes would report of an operator that runs here.

@@ -8,7 +8,7 @@ mod hidden;
 mod update;
 mod value;
 
-use managed_secrets::api::keys::GROUP;
+use managed_secrets_api::keys::GROUP;
 
 pub(super) use self::delete::mounts;
 use super::Plugin;

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use serde_json::json;
+use testkit::poll;
 
 use super::{Plugin, user_with};
-use crate::harness::poll;
 use crate::integration::{
     installation::control_plane,
     objects::{Site, status},

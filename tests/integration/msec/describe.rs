@@ -1,20 +1,18 @@
 //! `describe`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use managed_secrets::crypto::mss1::SealingKey;
+use managed_secrets_crypto::mss1::SealingKey;
 use serde_json::json;
+use testkit::poll;
 use zeroize::Zeroizing;
 
 use super::{
     changes::{may, mounts, place},
     user_with,
 };
-use crate::{
-    harness::poll,
-    integration::{
-        objects::{id, sealed, status},
-        operator::{PATIENCE, public_key},
-    },
+use crate::integration::{
+    objects::{id, sealed, status},
+    operator::{PATIENCE, public_key},
 };
 
 /// The text behind `Name:`.

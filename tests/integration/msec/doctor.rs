@@ -14,18 +14,17 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use managed_secrets::{api::keys, cli::manifests::Options};
+use managed_secrets::install::manifests::Options;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::{ControlPlane, Operator, poll};
 
 use super::{Plugin, user_with};
-use crate::{
-    harness::{ControlPlane, Operator, poll},
-    integration::{
-        installation::{OPERATOR_NAMESPACE, install, options},
-        objects::Site,
-        operator::PATIENCE,
-        program::PROGRAM,
-    },
+use crate::integration::{
+    installation::{OPERATOR_NAMESPACE, install, options},
+    objects::Site,
+    operator::PATIENCE,
+    program::PROGRAM,
 };
 
 /// One installation on a control plane of its own, with its operator.

@@ -18,17 +18,15 @@ mod ways;
 
 use std::process::Command;
 
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use testkit::{binaries, control_plane::blocking};
 
 use super::Plugin;
-use crate::{
-    harness::{binaries, control_plane::blocking},
-    integration::{
-        objects::Site,
-        program::{Ran, clean, finish},
-    },
+use crate::integration::{
+    objects::Site,
+    program::{Ran, clean, finish},
 };
 
 /// What Argo CD runs to see how a ManagedSecret is.

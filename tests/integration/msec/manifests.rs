@@ -1,12 +1,12 @@
 //! `seal`, `reseal`, `validate`, `diff` with a cluster: what is in files meets what is live. What they do without one is
-//! shown by `tests/msec.rs`.
+//! shown by `crates/kubectl-msec/tests/msec.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod diff;
 mod differential;
 mod reseal;
 
-use managed_secrets::crypto::mss1::Sealed;
+use managed_secrets_crypto::mss1::Sealed;
 use serde_json::Value;
 
 use super::Plugin;

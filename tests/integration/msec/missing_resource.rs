@@ -1,17 +1,15 @@
 //! The CustomResourceDefinition is deleted while the operator runs, and comes back.
 
 use kube::api::ListParams;
-use managed_secrets::api::{crd, keys, names::record_name};
+use managed_secrets_api::{crd, keys, names::record_name};
 use serde_json::json;
+use testkit::{Operator, poll};
 
 use super::Plugin;
-use crate::{
-    harness::{Operator, poll},
-    integration::{
-        installation::{OPERATOR_NAMESPACE, PATIENCE, install, options},
-        objects::{Site, id, message},
-        program::PROGRAM,
-    },
+use crate::integration::{
+    installation::{OPERATOR_NAMESPACE, PATIENCE, install, options},
+    objects::{Site, id, message},
+    program::PROGRAM,
 };
 
 const NOT_INSTALLED: &str =

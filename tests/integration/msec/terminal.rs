@@ -13,12 +13,10 @@ use rustix::{
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{LocalModes, tcgetattr},
 };
+use testkit::{control_plane::blocking, poll};
 
 use super::Plugin;
-use crate::{
-    harness::{control_plane::blocking, poll},
-    integration::{operator::PATIENCE, program::clean},
-};
+use crate::integration::{operator::PATIENCE, program::clean};
 
 /// A command whose input and output are one terminal, which is its controlling one.
 pub(crate) struct Terminal {

@@ -4,10 +4,10 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use managed_secrets::api::{ManagedSecret, keys, limits::OBJECT_ANNOTATIONS_BYTES_MAX, rules};
+use managed_secrets_api::{ManagedSecret, keys, limits::OBJECT_ANNOTATIONS_BYTES_MAX, rules};
 use serde_json::{Value, json};
+use testkit::shared::TestNamespace;
 
-use crate::harness::shared::TestNamespace;
 use crate::integration::admission::{self, Premises};
 use crate::integration::installation::{admin, control_plane, dry_run, expect, object};
 use crate::integration::objects::Site;

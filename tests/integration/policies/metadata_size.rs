@@ -4,14 +4,14 @@
 
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
-use managed_secrets::api::limits::{
+use managed_secrets_api::limits::{
     OBJECT_ANNOTATIONS_BYTES_MAX, OBJECT_ANNOTATIONS_MAX, OBJECT_LABELS_MAX, OBJECT_MANAGERS_MAX,
     OBJECT_REFERENCES_BYTES_MAX, OBJECT_REFERENCES_MAX,
 };
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets_api::{ManagedSecret, keys};
 use serde_json::{Map, Value, json};
+use testkit::shared::TestNamespace;
 
-use crate::harness::shared::TestNamespace;
 use crate::integration::admission::{self, Premises};
 use crate::integration::installation::{admin, control_plane, dry_run, editor, expect, object};
 use crate::integration::objects::Site;

@@ -4,10 +4,10 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use managed_secrets::api::keys;
+use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use testkit::shared::TestNamespace;
 
-use crate::harness::shared::TestNamespace;
 use crate::integration::installation::{OPERATOR_NAMESPACE, admin, control_plane, dry_run, expect, object, operator};
 
 const REFUSED: &str = "the operator may write no Secrets but records, targets and its own keys";

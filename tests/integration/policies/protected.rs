@@ -4,11 +4,11 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets_api::{ManagedSecret, keys};
 use serde_json::{Value, json};
+use testkit::poll;
+use testkit::shared::TestNamespace;
 
-use crate::harness::poll;
-use crate::harness::shared::TestNamespace;
 use crate::integration::installation::{
     OPERATOR_NAMESPACE, PATIENCE, admin, control_plane, dry_run, expect, object, operator, restorer,
 };

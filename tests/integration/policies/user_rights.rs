@@ -5,12 +5,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use managed_secrets::api::limits::{SEALED_ENC_BYTES, SEALED_KEPT_BIT, SEALED_PREFIX, SEALED_SUITE};
-use managed_secrets::api::types::SealedValue;
-use managed_secrets::api::{ManagedSecret, keys};
+use managed_secrets_api::limits::{SEALED_ENC_BYTES, SEALED_KEPT_BIT, SEALED_PREFIX, SEALED_SUITE};
+use managed_secrets_api::types::SealedValue;
+use managed_secrets_api::{ManagedSecret, keys};
 use serde_json::{Value, json};
+use testkit::shared::TestNamespace;
 
-use crate::harness::shared::TestNamespace;
 use crate::integration::installation::{Right, admin, control_plane, dry_run, editor, expect, object, operator};
 
 const VALUE: Right = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("db") };

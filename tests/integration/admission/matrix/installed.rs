@@ -3,32 +3,28 @@
 
 use std::{ops::Sub, process::Output};
 
-use managed_secrets::{
-    api::{
-        crd,
-        keys::{self, SEAL_WEBHOOK, WARN_WEBHOOK},
-    },
-    cli::manifests,
-    crypto::{
-        Keyring,
-        keyring::SealingKeyStatus,
-        mss1::{PublicKey, Sealed},
-    },
-    kek::{KeyringStore, Provider},
+use managed_secrets::{install::manifests, keyring::KeyringStore};
+use managed_secrets_api::{
+    crd,
+    keys::{self, SEAL_WEBHOOK, WARN_WEBHOOK},
+};
+use managed_secrets_crypto::{
+    Keyring,
+    keyring::SealingKeyStatus,
+    mss1::{PublicKey, Sealed},
+    provider::Provider,
 };
 use serde_json::json;
+use testkit::root;
+use testkit::{ControlPlane, Operator, control_plane::quiet_address, poll};
 
 use super::manifest;
-use crate::{
-    harness::{self, ControlPlane, Operator, control_plane::quiet_address, poll},
-    integration::{
-        admission::Scratch,
-        installation::RESTORER,
-        objects::{Site, sealed},
-        operator::{PATIENCE, public_key_of},
-        program::PROGRAM,
-    },
-    markdown::root,
+use crate::integration::{
+    admission::Scratch,
+    installation::RESTORER,
+    objects::{Site, sealed},
+    operator::{PATIENCE, public_key_of},
+    program::PROGRAM,
 };
 
 const OPERATOR_NAMESPACE: &str = keys::DEFAULT_OPERATOR_NAMESPACE;
@@ -91,10 +87,10 @@ impl Installed {
         let options = manifests::Options { restorers: vec![RESTORER.to_owned()], ..manifests::Options::default() };
         let crd = Scratch::new("crd.yaml", &serde_json::to_string(&crd::crd()).unwrap());
         let all = Scratch::new("manifests.yaml", &manifests::print(&options).unwrap());
-        let options = harness::Options {
+        let options = testkit::Options {
             manifests: vec![crd.path.clone(), all.path.clone()],
             audit_policy: Some(audit_policy()),
-            ..harness::Options::default()
+            ..testkit::Options::default()
         };
         let control_plane = ControlPlane::start_own(&options).await.unwrap();
         let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();

@@ -8,18 +8,16 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets_api::{keys, names::record_name};
 use serde_json::{Value, json};
+use testkit::ControlPlane;
 
 use super::{documents, elsewhere, other_cluster, report_replicas, serve};
-use crate::{
-    harness::ControlPlane,
-    integration::{
-        installation::{OPERATOR_NAMESPACE, RESTORER, install, options},
-        msec::Plugin,
-        objects::{Site, moved, next_second, status},
-        operator::Setup,
-    },
+use crate::integration::{
+    installation::{OPERATOR_NAMESPACE, RESTORER, install, options},
+    msec::Plugin,
+    objects::{Site, moved, next_second, status},
+    operator::Setup,
 };
 
 /// Name of each object, and the Secret and key that it is delivered into.
@@ -66,7 +64,7 @@ async fn build(site: &Site) {
     for name in ["sealed", "renamed"] {
         site.in_step(name).await;
     }
-    site.gone(&managed_secrets::api::names::record_name("OLD")).await;
+    site.gone(&managed_secrets_api::names::record_name("OLD")).await;
 }
 
 /// Of each secret: id, name, dates and version, and the delivered value.

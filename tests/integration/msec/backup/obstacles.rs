@@ -1,17 +1,15 @@
 //! What a restore meets: foreign holders of a name, missing rights, an interruption, wrong files.
 
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets_api::{keys, names::record_name};
 use serde_json::json;
+use testkit::poll;
 
 use super::{elsewhere, other_cluster, serve};
-use crate::{
-    harness::poll,
-    integration::{
-        installation::RESTORER,
-        msec::{Plugin, user_with},
-        objects::{Site, id, status},
-        operator::{PATIENCE, Setup},
-    },
+use crate::integration::{
+    installation::RESTORER,
+    msec::{Plugin, user_with},
+    objects::{Site, id, status},
+    operator::{PATIENCE, Setup},
 };
 
 /// Two secrets and their backup, with all keys; the operator stopped.

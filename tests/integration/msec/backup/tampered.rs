@@ -4,13 +4,11 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
-use managed_secrets::{
-    api::keys,
-    crypto::{
-        Kek, Keyring,
-        keyring::{Document, KekError, Purpose, State, Wrapped},
-        mss1::PublicKey,
-    },
+use managed_secrets_api::keys;
+use managed_secrets_crypto::{
+    Kek, Keyring,
+    keyring::{Document, KekError, Purpose, State, Wrapped},
+    mss1::PublicKey,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

@@ -59,7 +59,7 @@ async fn the_writes_of_velero_restore_ids_dates_versions_and_values() {
     }
     for (name, secret, target, _) in places {
         site.delete(name).await;
-        site.gone(&managed_secrets::api::names::record_name(secret)).await;
+        site.gone(&managed_secrets_api::names::record_name(secret)).await;
         site.gone(target).await;
     }
     next_second().await;
@@ -70,7 +70,7 @@ async fn the_writes_of_velero_restore_ids_dates_versions_and_values() {
         create(&velero.secrets(), record.clone()).await;
     }
     for (object, ..) in &backup {
-        create(&velero.objects(), managed_secrets::api::ManagedSecret { status: None, ..object.clone() }).await;
+        create(&velero.objects(), managed_secrets_api::ManagedSecret { status: None, ..object.clone() }).await;
     }
     for ((name, secret, target, key), (object, _, delivered, value)) in places.into_iter().zip(&backup) {
         let after = site.in_step(name).await;

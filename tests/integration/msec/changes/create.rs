@@ -1,20 +1,16 @@
 //! `create`: where the value comes from, what is refused before anything is sent, how it is waited for.
 
-use managed_secrets::{
-    api::ManagedSecret,
-    crypto::mss1::{Handling, PublishedKey, Sealed, SealingKey},
-};
+use managed_secrets_api::ManagedSecret;
+use managed_secrets_crypto::mss1::{Handling, PublishedKey, Sealed, SealingKey};
 use serde_json::{Value, json};
+use testkit::audit::Request;
 use zeroize::Zeroizing;
 
 use super::{may, objects, place};
-use crate::{
-    harness::audit::Request,
-    integration::{
-        installation::control_plane,
-        msec::{Plugin, terminal::Terminal, user_with},
-        objects::{Site, id, status},
-    },
+use crate::integration::{
+    installation::control_plane,
+    msec::{Plugin, terminal::Terminal, user_with},
+    objects::{Site, id, status},
 };
 
 #[tokio::test(flavor = "multi_thread")]

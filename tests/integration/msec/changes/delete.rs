@@ -8,15 +8,13 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use testkit::poll;
 
 use super::{may, objects, place};
-use crate::{
-    harness::poll,
-    integration::{
-        msec::{terminal::Terminal, user_with},
-        objects::{Site, message, status},
-        operator::PATIENCE,
-    },
+use crate::integration::{
+    msec::{terminal::Terminal, user_with},
+    objects::{Site, message, status},
+    operator::PATIENCE,
 };
 
 /// A pod with this spec, which nothing runs: it waits, as it would on a cluster without room.

@@ -2,13 +2,12 @@
 
 use std::{fs, path::Path};
 
+use testkit::poll;
+
 use super::{objects, place};
-use crate::{
-    harness::poll,
-    integration::{
-        msec::terminal::Terminal,
-        operator::{PATIENCE, Setup},
-    },
+use crate::integration::{
+    msec::terminal::Terminal,
+    operator::{PATIENCE, Setup},
 };
 
 /// Arguments and environments of every process of this machine that mentions the namespace.

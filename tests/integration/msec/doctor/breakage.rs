@@ -5,7 +5,7 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::api::{crd, keys, names::record_name};
+use managed_secrets_api::{crd, keys, names::record_name};
 use serde_json::{Value, json};
 
 use super::Clinic;
@@ -196,8 +196,8 @@ async fn what_is_wrong_with_keys_and_secrets_is_found() {
     old["notAfter"] = json!("2020-01-01T00:00:00Z");
     write(&old.to_string()).await;
     clinic.finds("warning", "sealing key", "was to be replaced by 2020-01-01").await;
-    let other = managed_secrets::crypto::mss1::SealingKey::new(zeroize::Zeroizing::new([7; 32])).unwrap();
-    let other = managed_secrets::crypto::mss1::PublishedKey::new(other.public().clone(), jiff::Timestamp::now());
+    let other = managed_secrets_crypto::mss1::SealingKey::new(zeroize::Zeroizing::new([7; 32])).unwrap();
+    let other = managed_secrets_crypto::mss1::PublishedKey::new(other.public().clone(), jiff::Timestamp::now());
     write(&other.to_json().unwrap()).await;
     clinic.finds("problem", "sealing key", "and the keyring's newest is").await;
     write("{}").await;

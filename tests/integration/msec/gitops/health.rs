@@ -13,7 +13,7 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
-use managed_secrets::api::ManagedSecret;
+use managed_secrets_api::ManagedSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

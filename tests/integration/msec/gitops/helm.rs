@@ -4,7 +4,7 @@ use std::process::Command;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kube::{ResourceExt as _, api::ListParams};
-use managed_secrets::api::names::record_name;
+use managed_secrets_api::names::record_name;
 use serde_json::json;
 
 use super::{Bench, Entry, OWNER};

@@ -1,7 +1,7 @@
 //! kustomize, as kubectl embeds it: what its transformers do to sealed text, and what they cannot do.
 
 use kube::ResourceExt as _;
-use managed_secrets::crypto::mss1::Scope;
+use managed_secrets_crypto::mss1::Scope;
 use serde_json::{Value, json};
 
 use super::{Bench, Entry};

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::markdown::root;
+use testkit::root;
 
 const PAGE: &str = "docs/gitops.md";
 

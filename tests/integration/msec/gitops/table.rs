@@ -1,7 +1,7 @@
 //! Each tool: with no operator, at first, again, with a changed value, and with an object gone from Git.
 
 use kube::{ResourceExt as _, api::ListParams};
-use managed_secrets::api::{keys, names::record_name};
+use managed_secrets_api::{keys, names::record_name};
 
 use super::{
     Bench, Entry, page,

@@ -6,7 +6,7 @@ use std::{
     fs,
 };
 
-use managed_secrets::crypto::mss1::{PublishedKey, Sealed, SealingKey};
+use managed_secrets_crypto::mss1::{PublishedKey, Sealed, SealingKey};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 

@@ -1,17 +1,15 @@
 //! `reseal`: the key was replaced, and what is in Git follows, without anybody seeing a value.
 
-use managed_secrets::crypto::mss1::{Handling, Sealed};
+use managed_secrets_crypto::mss1::{Handling, Sealed};
 use serde_json::json;
+use testkit::poll;
 
 use super::{CANARY, manifest, value_of};
-use crate::{
-    harness::poll,
-    integration::{
-        admission::{self, Premises, replace_the_sealing_key},
-        msec::{Plugin, user_with},
-        objects::moved,
-        operator::{PATIENCE, public_key_of},
-    },
+use crate::integration::{
+    admission::{self, Premises, replace_the_sealing_key},
+    msec::{Plugin, user_with},
+    objects::moved,
+    operator::{PATIENCE, public_key_of},
 };
 
 #[tokio::test(flavor = "multi_thread")]

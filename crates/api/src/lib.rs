@@ -1,0 +1,21 @@
+//! The contract users see: the resource, its names and limits, its rules and condition reasons.
+//!
+//! Knows serde and schemars, no client and no clock. Everything else in the tree draws limits, label keys, reasons and
+//! defaults from here; a third party imports this room to talk to us.
+
+pub mod crd;
+mod defaults;
+pub mod keys;
+pub mod limits;
+pub mod names;
+pub mod reason;
+pub mod rules;
+mod schema;
+pub mod types;
+pub mod validate;
+
+pub use reason::Reason;
+pub use types::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
+pub use validate::{
+    FieldReason, Violation, is_namespace_name, is_object_name, unknown_fields, validate, validate_spec,
+};

@@ -1,0 +1,138 @@
+//! MSK1 documents as they are stored, and what stands inside a wrapped key.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::codec::{self, Reader};
+
+/// What a document calls its format.
+pub const FORMAT: &str = "MSK1";
+
+/// One stored keyring.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Document {
+    /// [`FORMAT`].
+    pub format: String,
+    /// Its keys.
+    pub entries: Vec<Entry>,
+}
+
+/// One key. Only [`Entry::wrapped`] is authentic; the rest must agree with it, or narrow it (the state).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Hex of 8 bytes: the seed id, or the sealing key's id.
+    pub id: String,
+    /// What the key is for.
+    pub purpose: Purpose,
+    /// What may be done with it.
+    pub state: State,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// Base64 of the public key (sealing only), for people to look at. Never read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// The seed under a KEK.
+    pub wrapped: Wrapped,
+}
+
+/// A seed under a KEK.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wrapped {
+    /// Who holds the KEK.
+    pub provider: String,
+    /// Which KEK: hex of SHA-256(KEK)[..8].
+    pub key_id: String,
+    /// Base64 of what the provider made of the seed.
+    pub ciphertext: String,
+}
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// A seed that records are sealed under.
+    Record,
+    /// A key that opens sealed text.
+    Sealing,
+}
+
+/// What may be done with a key, from most to least.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The newest of these is used for everything new.
+    Active,
+    /// It opens; it is to become active when every replica has it.
+    Pending,
+    /// It opens.
+    OpenOnly,
+    /// A sealing key opens nothing new. A seed still opens records: they have no other copy.
+    Revoked,
+}
+
+impl State {
+    /// The one that allows less.
+    pub(super) fn narrower(self, other: Self) -> Self {
+        self.max(other)
+    }
+}
+
+impl Purpose {
+    /// As the document and the wrapped bytes have it.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Sealing => "sealing",
+        }
+    }
+}
+
+pub(super) fn base64(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
+}
+
+/// What is wrapped: `LP(purpose) || LP(id) || LP(created) || seed`, each as the text of its entry.
+pub(super) struct Envelope<'a> {
+    purpose: &'a [u8],
+    id: &'a [u8],
+    created: &'a [u8],
+    pub(super) seed: Zeroizing<[u8; 32]>,
+}
+
+impl<'a> Envelope<'a> {
+    pub(super) fn encode(purpose: Purpose, id: &str, created: &str, seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(256));
+        for field in [purpose.text(), id, created] {
+            let put = codec::put(&mut out, field.as_bytes());
+            debug_assert!(put.is_ok(), "texts of our own making are short");
+        }
+        out.extend_from_slice(seed);
+        out
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (purpose, id, created) = (reader.field()?, reader.field()?, reader.field()?);
+        let seed = Zeroizing::new(*reader.array::<32>()?);
+        reader.rest().is_empty().then_some(Self { purpose, id, created, seed })
+    }
+
+    /// Whether the entry says the same; the creation date if so, else what differs.
+    pub(super) fn check(&self, entry: &Entry) -> Result<Timestamp, &'static str> {
+        if self.purpose != entry.purpose.text().as_bytes() {
+            return Err("the purpose");
+        }
+        if self.id != entry.id.as_bytes() {
+            return Err("the id");
+        }
+        if self.created != entry.created.as_bytes() {
+            return Err("the creation date");
+        }
+        entry.created.parse().map_err(|_| "the creation date")
+    }
+}

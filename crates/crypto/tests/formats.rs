@@ -1,0 +1,292 @@
+//! The formats against an independent program: `tests/formats-go`, written in Go from docs/formats.md with Go's standard
+//! library alone. It opens what this crate makes, and this crate opens what it seals.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use managed_secrets_api::ManagedSecretSpec;
+use managed_secrets_api::types::SealedValue;
+use managed_secrets_api::validate::validate_spec;
+use managed_secrets_crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
+use managed_secrets_crypto::mac::{self, MacInput};
+use managed_secrets_crypto::mse1::{self, Place};
+use managed_secrets_crypto::mss1::{self, Handling, Scope, Sealed};
+use managed_secrets_crypto::{Kek, Keyring, Plaintext};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const UID: &str = "6f1c3f0e-0000-4000-8000-000000000001";
+const FROZEN_KEK: &str = "5555555555555555555555555555555555555555555555555555555555555555";
+const FROZEN_KEYRING: &str = include_str!("vectors/msk1.json");
+const FROZEN_MAC: &str = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
+
+/// Gives the Go program a job; its findings.
+fn ask_go(job: &Value) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats-go");
+    let mut child = Command::new("go")
+        .args(["run", "."])
+        .current_dir(folder)
+        .env("GOWORK", "off")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("this test needs Go 1.26 or newer in PATH (https://go.dev/dl): {error}"));
+    child.stdin.take().unwrap().write_all(job.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "go run failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn digest(value: &[u8]) -> String {
+    hex::encode(Sha256::digest(value))
+}
+
+fn value(text: &str) -> Plaintext {
+    Plaintext::new(text.as_bytes().to_vec().into()).unwrap()
+}
+
+/// Values at the ends of their buckets, and of all widths.
+fn values() -> Vec<Plaintext> {
+    let mut values: Vec<_> =
+        [1, 60, 61, 124, 125, 3500].iter().map(|length| Plaintext::generate(*length, b"abc").unwrap()).collect();
+    values.push(value("grüße 😀\n"));
+    values.push(value(&"😀".repeat(3500)));
+    values
+}
+
+/// A keyring made as at the first start, and its document.
+fn fresh_keyring(kek: &Kek) -> (Keyring, Value) {
+    let wrap = |bytes: &[u8]| {
+        Ok::<_, KekError>(Wrapped {
+            provider: "file".to_owned(),
+            key_id: kek.key_id().to_string(),
+            ciphertext: kek.wrap(bytes)?,
+        })
+    };
+    let document = Keyring::generate_entries(jiff::Timestamp::now(), wrap).unwrap();
+    let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+    (keyring, serde_json::to_value(&document).unwrap())
+}
+
+fn scopes() -> [(u8, Scope); 3] {
+    let (namespace, name) = ("prod".to_owned(), "db".to_owned());
+    [
+        (1, Scope::Strict { namespace: namespace.clone(), name }),
+        (2, Scope::Namespace { namespace }),
+        (3, Scope::Cluster),
+    ]
+}
+
+/// Whether the API's rule for sealed text, which knows no base64, lets this text pass.
+fn the_api_accepts(text: &str) -> bool {
+    let value = Some(SealedValue(text.to_owned()));
+    validate_spec("db", &ManagedSecretSpec { name: "DB".to_owned(), value, ..ManagedSecretSpec::default() }).is_empty()
+}
+
+fn metadata() -> MacInput<'static> {
+    MacInput {
+        namespace: "prod",
+        object: "db",
+        uid: UID,
+        id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11",
+        name: "DB_PASSWORD",
+        description: "the one with ümlauts",
+        created: "2026-11-23T08:00:00Z",
+        updated: "2026-11-23T09:00:00Z",
+        value_updated: "2026-11-23T08:30:00Z",
+        version: "9",
+        generation: "12",
+        deletion_policy: "Retain",
+        source: "valueFrom:uid:12:key",
+        target: "none",
+    }
+}
+
+/// What [`FROZEN_MAC`] covers.
+fn frozen_metadata() -> MacInput<'static> {
+    MacInput {
+        description: "",
+        version: "7",
+        generation: "9",
+        deletion_policy: "Delete",
+        source: "generate",
+        target: "own:db:value",
+        ..metadata()
+    }
+}
+
+fn frozen_record() -> String {
+    include_str!("vectors/mse1.hex").split_whitespace().collect()
+}
+
+fn mac_job(input: &MacInput<'_>, commitment: &[u8; 32], mac: &str) -> Value {
+    json!({
+        "namespace": input.namespace, "name": input.object, "uid": input.uid, "id": input.id, "secretName": input.name,
+        "description": input.description, "created": input.created, "updated": input.updated,
+        "valueUpdated": input.value_updated, "version": input.version, "generation": input.generation,
+        "deletionPolicy": input.deletion_policy, "source": input.source, "target": input.target,
+        "commitment": BASE64_STANDARD.encode(commitment), "mac": mac,
+    })
+}
+
+#[test]
+fn go_opens_what_we_make_from_keyring_and_kek_alone() {
+    let kek = Kek::generate().unwrap();
+    let (keyring, document) = fresh_keyring(&kek);
+    let seed = keyring.active_seed().unwrap();
+    let public = keyring.current_public_key().unwrap().key;
+    let place = Place { namespace: "prod", object: "db" };
+
+    let (mut records, mut sealed, mut expected, mut opened) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (index, value) in values().iter().enumerate() {
+        let record = mse1::seal(seed, &place, UID, 9 + index as u64, value).unwrap();
+        records.push(json!({"namespace": "prod", "name": "db", "bytes": hex::encode(record.as_bytes())}));
+        let (_, scope) = &scopes()[index % 3];
+        for (handling, found) in [
+            (Handling::Deliverable, json!({"sha256": digest(value.as_bytes())})),
+            (Handling::Kept, json!({"sha256": digest(value.as_bytes()), "kept": true})),
+        ] {
+            let text = mss1::seal(&public, scope, handling, value).unwrap();
+            sealed.push(json!({"namespace": "prod", "name": "db", "text": text}));
+            opened.push(found);
+        }
+        expected.push(digest(value.as_bytes()));
+    }
+    let record = mse1::seal(seed, &place, UID, 9, &value("x")).unwrap();
+    let mac = mac::sign(seed, &metadata(), record.commitment()).unwrap();
+    let forged = MacInput { target: "own:db:value", ..metadata() };
+
+    let found = ask_go(&json!({
+        "kek": hex::encode(kek.as_bytes()), "keyring": document, "records": records, "sealed": sealed,
+        "macs": [mac_job(&metadata(), record.commitment(), &mac), mac_job(&forged, record.commitment(), &mac)],
+    }));
+    for (index, digest) in expected.iter().enumerate() {
+        assert_eq!(found["records"][index], json!({"sha256": digest, "uid": UID, "version": 9 + index}), "{index}");
+    }
+    assert_eq!(found["sealed"], Value::Array(opened));
+    assert_eq!(found["macs"], json!([{}, {"error": "mismatch"}]));
+}
+
+#[test]
+fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
+    let record = frozen_record();
+    let commitment = *mse1::Record::parse(&hex::decode(&record).unwrap()).unwrap().commitment();
+    let sealed = include_str!("vectors/mss1.txt").trim_end();
+    let kept = include_str!("vectors/mss1-kept.txt").trim_end();
+    let found = ask_go(&json!({
+        "kek": FROZEN_KEK, "keyring": serde_json::from_str::<Value>(FROZEN_KEYRING).unwrap(),
+        "records": [{"namespace": "prod", "name": "db", "bytes": record}, {"namespace": "prod", "name": "db2", "bytes": record}],
+        "macs": [mac_job(&frozen_metadata(), &commitment, FROZEN_MAC)],
+        "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}, {"namespace": "prod", "name": "db", "text": kept}],
+    }));
+    assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}, {"error": "wrap"}]));
+    assert_eq!(found["macs"], json!([{}]));
+    assert_eq!(
+        found["sealed"],
+        json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"},
+            {"sha256": digest("grüße".as_bytes()), "kept": true}])
+    );
+}
+
+#[test]
+fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
+    let kek = Kek::new(&hex::decode(FROZEN_KEK).unwrap()).unwrap();
+    let document: Document = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    assert!(document.entries.iter().all(|entry| entry.wrapped.key_id == kek.key_id().to_string()));
+    let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+
+    let record = mse1::Record::parse(&hex::decode(frozen_record()).unwrap()).unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    assert!(mse1::open(&record, &place, |id| keyring.seed(id)).unwrap().same_as_bytes(b"hunter2"));
+    mac::verify(|id| keyring.seed(id), &frozen_metadata(), record.commitment(), FROZEN_MAC).unwrap();
+    for (text, handling) in [
+        (include_str!("vectors/mss1.txt"), Handling::Deliverable),
+        (include_str!("vectors/mss1-kept.txt"), Handling::Kept),
+    ] {
+        let sealed = Sealed::parse(text.trim_end()).unwrap();
+        let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("the sealing key") };
+        assert_eq!(sealed.handling(), handling);
+        assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
+    }
+}
+
+#[test]
+fn the_page_shows_the_frozen_vectors() {
+    let page = include_str!("../../../docs/formats.md");
+    let keyring: Value = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    for shown in [
+        include_str!("vectors/mse1.hex").trim_end(),
+        FROZEN_MAC,
+        keyring["entries"][0]["wrapped"]["ciphertext"].as_str().unwrap(),
+    ] {
+        assert!(page.contains(shown), "docs/formats.md does not show {shown}");
+    }
+}
+
+#[test]
+fn we_open_what_go_seals() {
+    let kek = Kek::generate().unwrap();
+    let (keyring, _) = fresh_keyring(&kek);
+    let public = keyring.current_public_key().unwrap().key;
+    let mut jobs = Vec::new();
+    for (index, value) in values().iter().enumerate() {
+        let (code, scope) = &scopes()[index % 3];
+        let kept = if index % 2 == 0 { 0 } else { 0x80 };
+        jobs.push(json!({
+            "scope": code | kept, "namespace": scope.namespace().unwrap_or_default(), "name": scope.name().unwrap_or_default(),
+            "publicKey": BASE64_STANDARD.encode(public.as_bytes()),
+            "value": std::str::from_utf8(value.as_bytes()).unwrap(),
+        }));
+    }
+    let found = ask_go(&json!({"seal": jobs}));
+    for (index, job) in jobs.iter().enumerate() {
+        let text = found["seal"][index]["text"].as_str().unwrap_or_else(|| panic!("{}", found["seal"][index]));
+        assert!(the_api_accepts(text), "{index}");
+        let sealed = Sealed::parse(text).unwrap();
+        let handling = if index % 2 == 0 { Handling::Deliverable } else { Handling::Kept };
+        assert_eq!((sealed.scope(), sealed.handling()), (&scopes()[index % 3].1, handling));
+        let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("{index}: key") };
+        let opened = sealed.open(key, "prod", "db").unwrap();
+        assert!(opened.same_as_bytes(job["value"].as_str().unwrap().as_bytes()), "{index}");
+    }
+}
+
+#[test]
+fn the_api_accepts_whatever_the_format_allows() {
+    // Text in format that no key opens: every length of names and value, and every byte a key id can begin with.
+    let check = |scope: u8, namespace: usize, name: usize, bucket: usize, key_id: u8| {
+        let mut bytes = vec![0x01, 0x64, 0x7a, 0x00, 0x01, 0x00, 0x02];
+        bytes.extend([key_id; 8]);
+        bytes.push(scope);
+        for length in [namespace, name] {
+            bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
+            bytes.resize(bytes.len() + length, b'n');
+        }
+        bytes.resize(bytes.len() + 1120 + bucket + 16, 0xa5);
+        let text = format!("mss1.{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        let what = format!("{scope} {namespace} {name} {bucket} {key_id}");
+        assert!(Sealed::parse(&text).is_ok(), "{what}");
+        assert!(the_api_accepts(&text), "{what}");
+    };
+    for bucket in [64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384] {
+        check(3, 0, 0, bucket, 0);
+        check(0x83, 0, 0, bucket, 0);
+        for length in [1, 2, 3, 30, 61, 62, 63] {
+            check(2, length, 0, bucket, 0);
+            check(1, length, 1, bucket, 0);
+            check(0x81, length, 1, bucket, 0);
+        }
+        for length in [1, 2, 3, 100, 251, 252, 253] {
+            check(1, 63, length, bucket, 0);
+        }
+    }
+    for key_id in 0..=255 {
+        check(1, 4, 2, 64, key_id);
+    }
+}

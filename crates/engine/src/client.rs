@@ -1,0 +1,357 @@
+//! The two clients, and a tap on what they send.
+//!
+//! Watches are silent for minutes and must not be cut for it; calls must never be. One client can't serve both:
+//!
+//! | | watch | call |
+//! |---|---|---|
+//! | connect | 10 s | 10 s |
+//! | answer | by [`watch`](super::watch), for each list and watch | 30 s with all retries |
+//! | silence in an answer | likewise | 20 s |
+//! | retries | by the watch's own backoff | at most 3, for 429, 503 and 504, after `Retry-After` where given |
+//!
+//! A [`Tap`] sits inside the retries, so it sees each attempt: tests count, delay, refuse, hang and cut there.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use kube::{
+    Client, Config,
+    client::{
+        Body,
+        retry::{InvalidBackoff, RetryPolicy},
+    },
+};
+use tokio_util::bytes::Bytes;
+use tower::{
+    BoxError, Service,
+    retry::{Policy, RetryLayer},
+    timeout::TimeoutLayer,
+};
+
+/// Who we are, to the API server's audit log and metrics.
+const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
+/// The clients of one process.
+#[derive(Clone)]
+pub struct Clients {
+    /// For lists and watches, by way of [`Watcher`](super::watch::Watcher) only: it has no deadline of its own.
+    pub watch: Client,
+    /// For everything else.
+    pub call: Client,
+}
+
+/// The clients can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// What the configuration names (certificates, a proxy, credentials) can't be used.
+    #[error("the client configuration can't be used")]
+    Config(#[source] Box<kube::Error>),
+    /// The retry delays of [`Options`] contradict each other.
+    #[error("the delays between retries can't be used")]
+    Retry(#[source] InvalidBackoff),
+}
+
+/// Makes a client of a configuration: kube's own way, unless credentials come from elsewhere.
+pub type Connector = Arc<dyn Fn(Config) -> kube::Result<Client> + Send + Sync>;
+
+/// How the clients behave. The default is what production runs with.
+#[derive(Clone)]
+pub struct Options {
+    /// Makes each client.
+    pub connector: Connector,
+    /// The longest that making a connection may take.
+    pub connect: Duration,
+    /// The longest that a call may take until its answer begins, retries and the waits between them included.
+    pub call: Duration,
+    /// The longest silence within the answer to a call, and the longest that sending may be stuck.
+    pub read: Duration,
+    /// How often a call is sent again.
+    pub retries: u32,
+    /// The shortest and the longest delay before a call is sent again. A server that asks for a longer one with
+    /// `Retry-After` is obeyed by not retrying: the caller gets its answer, and its queue can wait without blocking.
+    pub retry_delay: (Duration, Duration),
+    /// Sees every exchange of the watch client.
+    pub watch_tap: Option<Arc<dyn Tap>>,
+    /// Sees every exchange of the call client.
+    pub call_tap: Option<Arc<dyn Tap>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connector: Arc::new(Client::try_from),
+            connect: Duration::from_secs(10),
+            call: Duration::from_secs(30),
+            read: Duration::from_secs(20),
+            retries: 3,
+            retry_delay: (Duration::from_millis(50), Duration::from_secs(5)),
+            watch_tap: None,
+            call_tap: None,
+        }
+    }
+}
+
+impl Clients {
+    /// Clients for the API server that `config` names. Must be called within a tokio runtime.
+    pub fn new(config: &Config, options: &Options) -> Result<Self, ClientError> {
+        let mut config = config.clone();
+        let agent = HeaderValue::from_static(AGENT);
+        config.headers.retain(|(name, _)| name != header::USER_AGENT);
+        config.headers.push((header::USER_AGENT, agent));
+        config.connect_timeout = Some(options.connect);
+        config.write_timeout = Some(options.read);
+        // kube's own retries go on for minutes: 15 times, and as long as any `Retry-After` says.
+        config.default_retry = false;
+        let namespace = config.default_namespace.clone();
+
+        let mut calls = config.clone();
+        calls.read_timeout = Some(options.read);
+        // Otherwise the time a pooled connection idled counts against its next answer.
+        calls.reset_reader_on_write = true;
+        let (shortest, longest) = options.retry_delay;
+        let policy = RetryPolicy::new(shortest, longest, options.retries, true).map_err(ClientError::Retry)?;
+        let call = tower::ServiceBuilder::new()
+            .layer(TimeoutLayer::new(options.call))
+            .layer(RetryLayer::new(Patient { policy, longest }))
+            .service(Tapped { tap: options.call_tap.clone(), wire: Wire::new(calls, &options.connector)? });
+
+        config.read_timeout = None;
+        let watch = Tapped { tap: options.watch_tap.clone(), wire: Wire::new(config, &options.connector)? };
+        Ok(Self { watch: Client::new(watch, namespace.clone()), call: Client::new(call, namespace) })
+    }
+}
+
+/// What the server answers. A tap may hand on another one, with a body of its own making.
+pub type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+/// Stands between a client and the wire.
+///
+/// It may send the request or not, before or after whatever it waits for, and hand on the answer or not. The
+/// simplest one, which changes nothing, is `Box::pin(async move { wire.send(request).await })`.
+pub trait Tap: Send + Sync + 'static {
+    /// Answers `request`, usually by sending it.
+    fn exchange(&self, request: Request<Body>, wire: Wire) -> BoxFuture<'static, Result<Answer, BoxError>>;
+}
+
+/// The way to the server: authentication, TLS, the connection pool.
+#[derive(Clone)]
+pub struct Wire(Client);
+
+impl Wire {
+    fn new(config: Config, connector: &Connector) -> Result<Self, ClientError> {
+        connector(config).map(Self).map_err(|error| ClientError::Config(Box::new(error)))
+    }
+
+    /// Sends `request`, and returns when the head of the answer is there.
+    pub async fn send(self, request: Request<Body>) -> Result<Answer, BoxError> {
+        let answer = self.0.send(request).await?;
+        Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+    }
+}
+
+/// A service in which each request goes through the tap, if there is one, and else straight over the wire.
+#[derive(Clone)]
+struct Tapped {
+    tap: Option<Arc<dyn Tap>>,
+    wire: Wire,
+}
+
+impl Service<Request<Body>> for Tapped {
+    type Response = Answer;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Answer, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(())) // the wire waits for itself
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let wire = self.wire.clone();
+        match &self.tap {
+            Some(tap) => tap.exchange(request, wire),
+            None => Box::pin(wire.send(request)),
+        }
+    }
+}
+
+/// kube's retry policy, except that it gives the answer back when the server asks for more time than `longest`: kube
+/// would wait as long as the server says, and whoever asked would have to wait with it.
+#[derive(Clone)]
+struct Patient {
+    policy: RetryPolicy,
+    longest: Duration,
+}
+
+impl Policy<Request<Body>, Answer, BoxError> for Patient {
+    type Future = <RetryPolicy as Policy<Request<Body>, Answer, BoxError>>::Future;
+
+    fn retry(&mut self, request: &mut Request<Body>, result: &mut Result<Answer, BoxError>) -> Option<Self::Future> {
+        if let Ok(answer) = result
+            && retry_after(answer.headers()).is_some_and(|asked| asked > self.longest)
+        {
+            return None;
+        }
+        self.policy.retry(request, result)
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        Policy::<_, Answer, _>::clone_request(&mut self.policy, request)
+    }
+}
+
+/// What `Retry-After` says in its form of seconds, the one that the API server uses.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+    use crate::testing::{Reply, Server, config_map, failing, status, within};
+
+    async fn get(server: &Arc<Server>) -> (Result<ConfigMap, kube::Error>, Duration) {
+        let began = Instant::now();
+        let api: Api<ConfigMap> = Api::namespaced(server.clients().call, "n");
+        (within(api.get("a")).await, began.elapsed())
+    }
+
+    fn good() -> Reply {
+        Reply::Whole(200, vec![], config_map("a", "1"))
+    }
+
+    fn busy(retry_after: &'static str) -> Reply {
+        Reply::Whole(429, vec![("retry-after", retry_after)], status(429, "busy"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_sent_again_while_the_server_is_busy() {
+        let server = Server::new([failing(503), failing(504), failing(429)], |_| good());
+        let (answer, took) = get(&server).await;
+        assert!(answer.is_ok());
+        assert_eq!(server.seen().len(), 4);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_are_bounded() {
+        let server = Server::new([], |_| failing(503));
+        let (answer, _) = get(&server).await;
+        assert!(matches!(answer, Err(kube::Error::Api(status)) if status.code == 503));
+        assert_eq!(server.seen().len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_answers_are_final() {
+        for code in [400, 403, 404, 409, 422, 500] {
+            let server = Server::new([failing(code)], |_| good());
+            assert!(get(&server).await.0.is_err(), "{code}");
+            assert_eq!(server.seen().len(), 1, "{code}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_obeyed_where_it_is_short() {
+        let server = Server::new([busy("3")], |_| good());
+        let (answer, took) = get(&server).await;
+        assert!(answer.is_ok());
+        assert!(took >= Duration::from_secs(3), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_retry_after_is_the_callers_business() {
+        let server = Server::new([busy("60")], |_| good());
+        let (answer, took) = get(&server).await;
+        assert!(matches!(answer, Err(kube::Error::Api(status)) if status.code == 429));
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_given_up() {
+        let server = Server::new([], |_| Reply::Hang);
+        let (answer, took) = get(&server).await;
+        assert!(matches!(answer, Err(kube::Error::Service(_))), "{answer:?}");
+        assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(31), "{took:?}");
+    }
+
+    /// Reads the head of one request, and begins an answer that says it is longer than what comes.
+    async fn begin_to_answer(listener: TcpListener) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
+        // Held open until the client hangs up.
+        let _ = stream.read(&mut [0]).await;
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn over_the_wire_it_says_who_it_is_and_gives_up_a_stalled_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static("somebody else")));
+        let options = Options { read: Duration::from_millis(100), ..Options::default() };
+        let clients = Clients::new(&config, &options).unwrap();
+        let server = tokio::spawn(begin_to_answer(listener));
+        let api = Api::<ConfigMap>::namespaced(clients.call, "n");
+        let answer = timeout(Duration::from_secs(20), api.get("a")).await.expect("given up");
+        assert!(answer.is_err(), "half an answer is none");
+        let head = server.await.unwrap();
+        let agents: Vec<_> = head.lines().filter(|line| line.starts_with("user-agent: ")).collect();
+        assert_eq!(agents, [format!("user-agent: {AGENT}")]);
+    }
+
+    #[tokio::test]
+    async fn over_the_wire_no_other_retries_are_made() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let busy = b"HTTP/1.1 503 Busy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(busy).await;
+            }
+        });
+        let retry_delay = (Duration::from_millis(1), Duration::from_millis(2));
+        let clients = Clients::new(&config, &Options { retry_delay, ..Options::default() }).unwrap();
+        for (client, expected) in [(clients.call, 4), (clients.watch, 1)] {
+            requests.store(0, Ordering::SeqCst);
+            let api = Api::<ConfigMap>::namespaced(client, "n");
+            timeout(Duration::from_secs(20), api.get("a")).await.expect("an answer").expect_err("a bad one");
+            assert_eq!(requests.load(Ordering::SeqCst), expected);
+        }
+        server.abort();
+    }
+
+    #[test]
+    fn retry_after_reads_seconds_and_nothing_else() {
+        for (text, seconds) in [("0", Some(0)), ("17", Some(17)), ("-1", None), ("Wed, 21 Oct", None), ("", None)] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs), "{text:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+}

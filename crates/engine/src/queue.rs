@@ -1,0 +1,149 @@
+//! The work queue: which key is worked on next.
+//!
+//! [`core::Core`] holds the rules; [`Queue`] adds the clock, the lock and the waiting. Clones share one queue. Nothing
+//! here blocks: the lock is held for a few map operations only.
+
+pub mod core;
+
+use std::{
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+pub use self::core::{Core, Depth, Grouped, Lane, Next};
+use super::backoff::Jitter;
+
+/// A queue of keys, shared by all that add to it and the one [`run`](super::run::run) that works it off.
+#[derive(Debug)]
+pub struct Queue<K: Grouped> {
+    inner: Arc<Inner<K>>,
+}
+
+#[derive(Debug)]
+struct Inner<K: Grouped> {
+    core: Mutex<Core<K>>,
+    changed: Notify,
+}
+
+impl<K: Grouped> Clone for Queue<K> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K: Grouped> Default for Queue<K> {
+    fn default() -> Self {
+        Self { inner: Arc::new(Inner { core: Mutex::default(), changed: Notify::new() }) }
+    }
+}
+
+impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a run of `key` now.
+    pub fn add(&self, key: K, lane: Lane) {
+        self.core().add(key, lane, Instant::now().into_std());
+        self.inner.changed.notify_one();
+    }
+
+    /// The next key, as soon as one is due. It is in flight until [`Queue::finish`]. Cancel safe: a key is handed out
+    /// only with the return. For one waiter at a time: of two, one could sleep through a change.
+    ///
+    /// No key of a group is handed out that has `share` keys in flight already.
+    pub async fn next(&self, share: usize) -> K {
+        loop {
+            let due = {
+                let mut core = self.core();
+                if let Some(key) = core.pop(Instant::now().into_std(), share) {
+                    return key;
+                }
+                core.next_due()
+            };
+            // `notify_one` leaves a permit when nobody waits yet: a change between the lock and here is not missed.
+            let changed = self.inner.changed.notified();
+            match due {
+                None => changed.await,
+                Some(due) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(due.into()) => {}
+                },
+            }
+        }
+    }
+
+    /// Takes `key` back after its run.
+    pub fn finish(&self, key: &K, next: Next) {
+        self.core().finish(key, next, Instant::now().into_std(), Jitter::random());
+        self.inner.changed.notify_one();
+    }
+
+    /// Failures in a row of `key`.
+    #[must_use]
+    pub fn failures(&self, key: &K) -> u32 {
+        self.core().failures(key)
+    }
+
+    /// How many keys wait and run.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        self.core().depth()
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core<K>> {
+        // Only a panic of a key's own `Hash`, `Eq` or `Clone` could poison the lock; the rules themselves don't panic.
+        self.inner.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::within;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_wakes_for_what_comes_and_for_what_falls_due() {
+        let queue = Queue::new();
+        let [now, earlier, late] = [1, 2, 3];
+        for key in [late, earlier] {
+            queue.add(key, Lane::Fresh);
+            assert_eq!(within(queue.next(1)).await, key);
+        }
+        let waiter = tokio::spawn({
+            let queue = queue.clone();
+            async move { (queue.next(1).await, queue.next(1).await, queue.next(1).await) }
+        });
+        let began = Instant::now();
+        queue.finish(&late, Next::After(Duration::from_secs(60)));
+        sleep_until(began + Duration::from_secs(1)).await;
+        queue.finish(&earlier, Next::After(Duration::from_secs(10)));
+        queue.add(now, Lane::Resync);
+        assert_eq!(within(waiter).await.unwrap(), (now, earlier, late));
+        assert_eq!(began.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_wakes_for_what_comes_back() {
+        let queue = Queue::new();
+        queue.add(1, Lane::Fresh);
+        assert_eq!(within(queue.next(1)).await, 1);
+        let waiter = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.next(1).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue.finish(&1, Next::After(Duration::from_secs(1)));
+        assert_eq!(within(waiter).await.unwrap(), 1);
+    }
+}

@@ -1,0 +1,318 @@
+//! The rules of the queue, without a clock, a lock or a task: every operation is told what time it is.
+//!
+//! Keys belong to groups (see [`Grouped`]), and groups take turns. Guarantees, held by the property tests below:
+//! * a key is in flight at most once;
+//! * a key added while in flight runs once more afterwards, however often it was added;
+//! * a key that was added is handed out, once its time has come;
+//! * neither lane waits for ever while the other is full;
+//! * between two keys of one group and lane, every other group gets at most one key of that lane: however much a group
+//!   has waiting, no other waits longer for it than for a single key;
+//! * no group has more keys in flight than its share.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt::Debug,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+use crate::backoff::{Backoff, Jitter};
+
+/// After a failure: 100 ms, doubled up to five minutes, until a success.
+const FAILURES: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(300) };
+/// Every so many keys handed out, the lane of resyncs goes first.
+const RESYNC_TURN: u32 = 8;
+
+/// How urgent a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Work that no user waits for: a periodic check, a retry, everything that is found in step at start.
+    Resync,
+    /// A user made or changed something just now, and waits.
+    Fresh,
+}
+
+/// How a reconcile ended, and with it when its key runs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Success: not before the key is added again.
+    Done,
+    /// Success: again after this time, or earlier if the key is added.
+    After(Duration),
+    /// Failure: again after the key's growing backoff, and not before `after` (a server's `Retry-After`).
+    Retry {
+        /// The least time to wait.
+        after: Option<Duration>,
+    },
+}
+
+/// What waits, and what runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Keys waiting, due or not.
+    pub waiting: usize,
+    /// Keys handed out and not finished.
+    pub in_flight: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn {
+    due: Instant,
+    lane: Lane,
+}
+
+impl Turn {
+    /// Both wishes in one: as early and as urgent as either.
+    fn merge(self, other: Option<Self>) -> Self {
+        other.map_or(self, |other| Self { due: self.due.min(other.due), lane: self.lane.max(other.lane) })
+    }
+}
+
+/// A key that belongs to a group, such as the namespace of an object. Groups take turns, so that none holds up another.
+pub trait Grouped {
+    /// The group.
+    type Group: Clone + Debug + Eq + Hash;
+
+    /// The group that this key belongs to. Always the same for one key.
+    fn group(&self) -> &Self::Group;
+}
+
+/// A place in the order of a group. The ticket keeps keys of the same instant in the order they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    due: Instant,
+    ticket: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not due when it was last looked at.
+    Later { lane: Lane, place: Place },
+    /// Due: in its lane, in the order of its group.
+    Due { lane: Lane, place: Place },
+    InFlight {
+        /// The turn asked for since it was handed out.
+        again: Option<Turn>,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    /// Failures in a row.
+    failures: u32,
+}
+
+/// Due keys of one urgency, by group.
+#[derive(Debug)]
+struct DueKeys<K: Grouped> {
+    groups: HashMap<K::Group, BTreeMap<Place, K>>,
+    /// Exactly the groups in `groups`, the next one in front.
+    turns: VecDeque<K::Group>,
+}
+
+impl<K: Grouped> Default for DueKeys<K> {
+    fn default() -> Self {
+        Self { groups: HashMap::new(), turns: VecDeque::new() }
+    }
+}
+
+impl<K: Grouped> DueKeys<K> {
+    fn insert(&mut self, place: Place, key: K) {
+        if let Some(keys) = self.groups.get_mut(key.group()) {
+            keys.insert(place, key);
+            return;
+        }
+        let group = key.group().clone();
+        self.turns.push_back(group.clone());
+        self.groups.insert(group, BTreeMap::from([(place, key)]));
+    }
+
+    /// Takes a key out of turn. A group that is empty then keeps its place in the order of turns until it is its turn.
+    fn remove(&mut self, key: &K, place: Place) {
+        if let Some(keys) = self.groups.get_mut(key.group()) {
+            keys.remove(&place);
+        }
+    }
+
+    /// The first key of the first group that may have one. That group is the last one then.
+    fn take(&mut self, may: impl Fn(&K::Group) -> bool) -> Option<K> {
+        // Groups that may not have one keep their place: as many as there are workers at most, so this is no search.
+        let mut next = 0;
+        loop {
+            if !may(self.turns.get(next)?) {
+                next += 1;
+                continue;
+            }
+            let group = self.turns.remove(next)?;
+            let Some(keys) = self.groups.get_mut(&group) else { continue };
+            let key = keys.pop_first().map(|(_, key)| key);
+            if keys.is_empty() {
+                self.groups.remove(&group);
+            } else {
+                self.turns.push_back(group);
+            }
+            if key.is_some() {
+                return key;
+            }
+        }
+    }
+}
+
+/// The queue's state. A key that neither waits nor runs takes no memory.
+#[derive(Debug)]
+pub struct Core<K: Grouped> {
+    entries: HashMap<K, Entry>,
+    later: BTreeMap<Place, K>,
+    fresh: DueKeys<K>,
+    resync: DueKeys<K>,
+    /// Keys in flight, by group; no group without any.
+    in_flight: HashMap<K::Group, usize>,
+    tickets: u64,
+    /// Keys handed out since the lane of resyncs last had one.
+    since_resync: u32,
+}
+
+impl<K: Grouped> Default for Core<K> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            later: BTreeMap::new(),
+            fresh: DueKeys::default(),
+            resync: DueKeys::default(),
+            in_flight: HashMap::new(),
+            tickets: 0,
+            since_resync: 0,
+        }
+    }
+}
+
+impl<K: Clone + Eq + Grouped + Hash> Core<K> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a run of `key` at `due`. Of several wishes for one key the earliest time and the more urgent lane count.
+    pub fn add(&mut self, key: K, lane: Lane, due: Instant) {
+        let turn = Turn { due, lane };
+        let (place, before, failures) = match self.entries.get_mut(&key) {
+            None => return self.wait(key, turn, 0),
+            Some(Entry { state: State::InFlight { again }, .. }) => {
+                *again = Some(turn.merge(*again));
+                return;
+            }
+            Some(Entry { state: State::Later { lane, place } | State::Due { lane, place }, failures }) => {
+                (*place, Turn { due: place.due, lane: *lane }, *failures)
+            }
+        };
+        let merged = turn.merge(Some(before));
+        if merged == before {
+            return; // it keeps its place in the order of arrival
+        }
+        if self.later.remove(&place).is_none() {
+            self.lane(before.lane).remove(&key, place);
+        }
+        self.wait(key, merged, failures);
+    }
+
+    /// Hands out the key whose turn it is at `now`, if there is one: of no group that has `share` keys in flight already.
+    /// It is in flight until [`Core::finish`].
+    pub fn pop(&mut self, now: Instant, share: usize) -> Option<K> {
+        self.promote(now);
+        let resync_first = self.since_resync + 1 >= RESYNC_TURN;
+        let order = if resync_first { [Lane::Resync, Lane::Fresh] } else { [Lane::Fresh, Lane::Resync] };
+        let (lane, key) = order.into_iter().find_map(|lane| {
+            let due = match lane {
+                Lane::Fresh => &mut self.fresh,
+                Lane::Resync => &mut self.resync,
+            };
+            let key = due.take(|group| self.in_flight.get(group).is_none_or(|running| *running < share))?;
+            Some((lane, key))
+        })?;
+        self.since_resync = if lane == Lane::Resync { 0 } else { self.since_resync.saturating_add(1) };
+        *self.in_flight.entry(key.group().clone()).or_default() += 1;
+        let entry = self.entries.get_mut(&key)?;
+        entry.state = State::InFlight { again: None };
+        Some(key)
+    }
+
+    /// Takes `key` back, and schedules what `next` and the wishes that came meanwhile ask for. A key that is not in
+    /// flight is left alone.
+    pub fn finish(&mut self, key: &K, next: Next, now: Instant, jitter: Jitter) {
+        let Some(Entry { state: State::InFlight { .. }, .. }) = self.entries.get(key) else { return };
+        let Some((key, Entry { state: State::InFlight { again }, failures })) = self.entries.remove_entry(key) else {
+            return;
+        };
+        if let Some(running) = self.in_flight.get_mut(key.group()) {
+            *running -= 1;
+            if *running == 0 {
+                self.in_flight.remove(key.group());
+            }
+        }
+        let (wish, failures) = match next {
+            Next::Done => (None, 0),
+            Next::After(delay) => (Some(delay), 0),
+            Next::Retry { after } => {
+                let failures = failures.saturating_add(1);
+                (Some(FAILURES.delay(failures, jitter).max(after.unwrap_or_default())), failures)
+            }
+        };
+        // A delay beyond what the clock can hold means never.
+        let wish = wish.and_then(|delay| Some(Turn { due: now.checked_add(delay)?, lane: Lane::Resync }));
+        if let Some(turn) = wish.map(|turn| turn.merge(again)).or(again) {
+            self.wait(key, turn, failures);
+        }
+    }
+
+    /// When the next of the keys is due that were not due at the last [`Core::pop`]; it may lie in the past. Those that
+    /// were, and were not handed out, wait for a [`Core::finish`] in their group. `None` when nothing waits for a time.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.later.first_key_value().map(|(place, _)| place.due)
+    }
+
+    /// Failures in a row of `key`.
+    #[must_use]
+    pub fn failures(&self, key: &K) -> u32 {
+        self.entries.get(key).map_or(0, |entry| entry.failures)
+    }
+
+    /// How many keys wait and run.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let in_flight = self.in_flight.values().sum();
+        Depth { waiting: self.entries.len() - in_flight, in_flight }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut DueKeys<K> {
+        match lane {
+            Lane::Fresh => &mut self.fresh,
+            Lane::Resync => &mut self.resync,
+        }
+    }
+
+    fn wait(&mut self, key: K, Turn { due, lane }: Turn, failures: u32) {
+        self.tickets += 1;
+        let place = Place { due, ticket: self.tickets };
+        self.later.insert(place, key.clone());
+        self.entries.insert(key, Entry { state: State::Later { lane, place }, failures });
+    }
+
+    /// Puts into their lanes what has become due.
+    fn promote(&mut self, now: Instant) {
+        while let Some(first) = self.later.first_entry().filter(|first| first.key().due <= now) {
+            let key = first.remove();
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            if let State::Later { lane, place } = entry.state {
+                entry.state = State::Due { lane, place };
+                self.lane(lane).insert(place, key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -1,0 +1,112 @@
+//! From files to an archive: nothing but the parts of a backup is accepted, and what is wrong is said without content.
+
+use std::collections::HashMap;
+
+use managed_secrets_api::keys::{GROUP, KIND, LABEL_ROLE, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD, VERSION};
+use managed_secrets_cli::names;
+use managed_secrets_cli::yaml;
+use managed_secrets_client::SecretObject;
+use serde_json::Value;
+
+use super::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, place, stripped};
+
+/// What files held, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    /// The parts of a backup.
+    pub(crate) archive: Archive,
+    /// How many delivered Secrets were left out: they are delivered again from the records.
+    pub(crate) targets: usize,
+    secrets: HashMap<Place, SecretObject>,
+    objects: HashMap<Place, Object>,
+}
+
+impl Intake {
+    /// Adds what a file holds: documents as [`Archive::text`] makes them, or lists as `kubectl get -o json` does.
+    pub(crate) fn add(&mut self, text: &str) -> Result<(), String> {
+        for mut document in yaml::read_stream(text)? {
+            let is_list = document.get("kind").and_then(Value::as_str).is_some_and(is_list);
+            match document.get_mut("items").and_then(Value::as_array_mut) {
+                Some(items) if is_list => std::mem::take(items).into_iter().try_for_each(|item| self.object(item))?,
+                _ => self.object(document)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, object: Value) -> Result<(), String> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (version, kind) = (text("/apiVersion"), text("/kind"));
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        if namespace.is_empty() || name.is_empty() {
+            return Err("every object of a backup must have metadata.name and metadata.namespace".to_owned());
+        }
+        let named = format!("{kind} {namespace}/{name}");
+        names::namespace(&namespace).and(names::object(&name)).map_err(|rule| format!("{named}: {rule}"))?;
+        if kind == KIND && version == format!("{GROUP}/{VERSION}") {
+            let object =
+                Object::parse(object).ok_or_else(|| format!("{named} must have a spec of {GROUP}/{VERSION}"))?;
+            if is_new(&mut self.objects, object.place(), &object, &named)? {
+                self.archive.objects.push(object);
+            }
+            return Ok(());
+        }
+        if kind != "Secret" || version != "v1" {
+            return Err(format!(
+                "{named} is no part of a backup: ManagedSecrets of {GROUP}/{VERSION} are, and our Secrets"
+            ));
+        }
+        // The error would quote what it found.
+        let secret: SecretObject = serde_json::from_value(object).map_err(|_| format!("{named} must be a Secret"))?;
+        self.secret(stripped(secret), &named)
+    }
+
+    fn secret(&mut self, secret: SecretObject, named: &str) -> Result<(), String> {
+        let role = secret.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ROLE)).map(String::as_str);
+        let all = match secret.type_.as_deref() {
+            Some(TYPE_RECORD) => {
+                RecordInfo::of(&secret.metadata).ok_or_else(|| format!("{named} is not a record of its name"))?;
+                &mut self.archive.records
+            }
+            Some(TYPE_KEYRING) => {
+                StoredKeyring::of(&secret).ok_or_else(|| format!("{named} holds no keyring"))?;
+                &mut self.archive.keyrings
+            }
+            Some(TYPE_KEK) => {
+                kek_id(&secret).ok_or_else(|| format!("{named} does not hold the key-encryption key of its name"))?;
+                &mut self.archive.keks
+            }
+            _ if role == Some(ROLE_TARGET) => {
+                self.targets += 1;
+                return Ok(());
+            }
+            _ => return Err(format!("{named} is no part of a backup: it is no record, keyring or key-encryption key")),
+        };
+        if is_new(&mut self.secrets, place(&secret.metadata), &secret, named)? {
+            all.push(secret);
+        }
+        Ok(())
+    }
+}
+
+fn is_list(kind: &str) -> bool {
+    kind == "List" || kind == "SecretList" || kind == format!("{KIND}List")
+}
+
+/// Whether the object is seen for the first time. Twice the same is once; twice with different content is nothing to
+/// choose from.
+fn is_new<T: Clone + PartialEq>(
+    known: &mut HashMap<Place, T>,
+    place: Place,
+    object: &T,
+    named: &str,
+) -> Result<bool, String> {
+    match known.get(&place) {
+        None => {
+            known.insert(place, object.clone());
+            Ok(true)
+        }
+        Some(seen) if seen == object => Ok(false),
+        Some(_) => Err(format!("{named} is there twice, with different content")),
+    }
+}

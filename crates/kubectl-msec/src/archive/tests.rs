@@ -1,0 +1,126 @@
+use std::collections::BTreeMap;
+
+use managed_secrets_api::keys::*;
+use managed_secrets_api::names::record_name;
+use managed_secrets_client::SecretBytes;
+use serde_json::json;
+
+use super::*;
+
+/// A record as the operator writes it, as far as metadata goes.
+fn record(namespace: &str, owner: &str, name: &str, target: &str) -> Value {
+    // The mac of the frozen vector in crypto::mac: any will do.
+    let mac = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
+    let annotations: BTreeMap<&str, &str> = [
+        (ANNO_NAME, name),
+        (ANNO_OWNER, owner),
+        (ANNO_UID, "u"),
+        (ANNO_CREATED, "2026-11-23T08:00:00Z"),
+        (ANNO_UPDATED, "2026-11-23T08:00:00Z"),
+        (ANNO_VALUE_UPDATED, "2026-11-23T08:00:00Z"),
+        (ANNO_VERSION, "3"),
+        (ANNO_DELETION_POLICY, "Delete"),
+        (ANNO_TARGET, target),
+        (ANNO_MAC, mac),
+    ]
+    .into();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD, "data": {"value": "TVNFMQ=="},
+        "metadata": {
+            "name": record_name(name), "namespace": namespace, "annotations": annotations, "uid": "x",
+            "labels": {LABEL_ROLE: ROLE_RECORD, LABEL_ID: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11"}, "resourceVersion": "7",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}],
+            "managedFields": [{"manager": "m"}], "creationTimestamp": "2026-11-23T08:00:00Z",
+        },
+    })
+}
+
+fn object(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "spec": spec, "status": {"id": "x"},
+        "metadata": {"name": name, "namespace": "shop", "uid": "u", "generation": 4, "finalizers": ["a/b"]},
+    })
+}
+
+#[test]
+fn what_a_server_sets_is_left_out_and_a_stream_reads_back() {
+    let mut intake = Intake::default();
+    let list = json!({"kind": "List", "apiVersion": "v1", "items": [
+        record("shop", "db", "DB", "own:db:value"), object("db", &json!({"name": "DB", "generate": {}, "newer": [1]})),
+    ]});
+    intake.add(&list.to_string()).unwrap();
+    let archive = intake.archive;
+    let text = archive.text().unwrap();
+    for word in
+        [" uid:", "ownerReferences", "resourceVersion", "managedFields", "status", "creationTimestamp", "finalizers"]
+    {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+    assert!(text.contains("newer"), "what later versions know is kept");
+    let mut again = Intake::default();
+    again.add(&text).unwrap();
+    again.add(&text).unwrap();
+    assert_eq!(again.archive, archive);
+    assert_eq!(archive.counts(), "1 ManagedSecret, 1 record, 0 keyrings, 0 key-encryption keys");
+}
+
+#[test]
+fn nothing_else_is_accepted_and_nothing_is_quoted() {
+    let target = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"value": "aHVudGVyMg=="},
+        "metadata": {"name": "db", "namespace": "shop", "labels": {LABEL_ROLE: ROLE_TARGET}},
+    });
+    let mut intake = Intake::default();
+    intake.add(&target.to_string()).unwrap();
+    assert_eq!((intake.targets, intake.archive.len()), (1, 0));
+    let mut foreign = target;
+    foreign["metadata"]["labels"] = Value::Null;
+    let mut misnamed = record("shop", "db", "DB", "none");
+    misnamed["metadata"]["name"] = json!("msec-other");
+    let mut bytes = foreign.clone();
+    bytes["data"]["value"] = json!("hunter2!");
+    let kek = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": TYPE_KEK, "data": {"kek": "aHVudGVyMg=="},
+        "metadata": {"name": "managed-secrets-kek-0011223344556677", "namespace": "shop"},
+    });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}});
+    for wrong in [foreign, misnamed, bytes, kek, pod, json!({"kind": "Secret"}), json!([1])] {
+        let error = intake.add(&wrong.to_string()).unwrap_err();
+        assert!(!error.contains("hunter") && !error.contains("aHVu"), "{error}");
+    }
+    let one = record("shop", "db", "DB", "none");
+    intake.add(&one.to_string()).unwrap();
+    let mut other = one;
+    other["data"]["value"] = json!("TVNFMg==");
+    assert!(intake.add(&other.to_string()).unwrap_err().contains("twice"));
+}
+
+#[test]
+fn a_record_is_taken_over_by_name_and_place() {
+    let of = |spec: Value| Object::parse(object("db", &spec)).unwrap();
+    let info = |target: &str| {
+        let record: SecretObject = serde_json::from_value(record("shop", "db", "DB", target)).unwrap();
+        RecordInfo::of(&record.metadata).unwrap()
+    };
+    let plain = of(json!({"name": "DB", "generate": {}}));
+    assert_eq!(plain.fits(&info("own:db:value")), Ok(()));
+    assert_eq!(plain.fits(&info("adopted:some-uid:db:value")), Ok(()));
+    assert_eq!(plain.fits(&info("own:db:key")), Err("its target"));
+    assert_eq!(plain.fits(&info("none")), Err("its target"));
+    assert_eq!(of(json!({"name": "DB", "generate": {}, "delivery": "None"})).fits(&info("none")), Ok(()));
+    assert_eq!(of(json!({"name": "NEW", "generate": {}})).fits(&info("own:db:value")), Err("spec.name"));
+}
+
+#[test]
+fn a_key_encryption_key_is_known_by_its_name() {
+    let kek = managed_secrets_crypto::Kek::new(&[1; 32]).unwrap();
+    let secret = SecretObject {
+        metadata: ObjectMeta { name: Some(format!("{KEK_PREFIX}{}", kek.key_id())), ..ObjectMeta::default() },
+        type_: Some(TYPE_KEK.to_owned()),
+        immutable: Some(true),
+        data: [(KEK_DATA_KEY.to_owned(), SecretBytes::copy_of(kek.as_bytes()))].into(),
+    };
+    assert_eq!(kek_id(&secret), Some(kek.key_id().to_string()));
+    let other = SecretObject { data: [(KEK_DATA_KEY.to_owned(), SecretBytes::copy_of(&[2; 32]))].into(), ..secret };
+    assert_eq!(kek_id(&other), None);
+}

@@ -1,0 +1,101 @@
+//! What a backup lacks, or will not do when it is restored. Pure; each note is one sentence for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use managed_secrets_crypto::keyring::Purpose;
+use managed_secrets_crypto::provider::Provider;
+
+use crate::archive::{Archive, Place, RecordInfo, StoredKeyring, Stray, kek_id, strays};
+
+/// Every note about a backup; `with_keys` if the keyring was asked for, `targets` are the Secrets that look delivered.
+pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) -> Vec<String> {
+    let mut notes = if with_keys { about_keys(archive) } else { vec![NO_KEYS.to_owned()] };
+    let records = archive.record_infos();
+    let mut of_owner = BTreeMap::<Place, Vec<&RecordInfo>>::new();
+    for ((namespace, _), record) in &records {
+        of_owner.entry((namespace.clone(), record.owner.clone())).or_default().push(record);
+    }
+    for object in &archive.objects {
+        let (namespace, name) = object.place();
+        let its = of_owner.remove(&object.place()).unwrap_or_default();
+        // After a crash in a rename there are two, of which one fits.
+        let differs: Option<Vec<_>> = its.iter().map(|record| object.fits(record).err()).collect();
+        match differs.as_deref() {
+            Some([]) => notes.push(format!("ManagedSecret {namespace}/{name} has no record: restored, it is a new secret")),
+            Some([what, ..]) => notes.push(format!(
+                "ManagedSecret {namespace}/{name} waits for a change of {what} that its record does not show yet: restored, \
+                 it cannot take its record over; let the change finish, and back up again"
+            )),
+            None => {}
+        }
+    }
+    for ((namespace, owner), retained) in of_owner {
+        for record in retained {
+            notes.push(format!(
+                "the secret {} of {namespace} is retained: its ManagedSecret {owner} is deleted",
+                record.name
+            ));
+        }
+    }
+    let of_records: Vec<_> = archive.records.iter().map(|record| record.metadata.clone()).collect();
+    for ((namespace, name), stray) in strays(targets, &of_records) {
+        let called = format!("Secret {namespace}/{name} has the labels of a delivered Secret");
+        notes.push(match stray {
+            Stray::Recordless => format!(
+                "{called}, and no record in this backup delivers into it: its value is not in it, and may have no other copy"
+            ),
+            Stray::CopyOf((namespace, name)) => format!("{called}, and is a copy of {namespace}/{name}: it is not in it"),
+            Stray::Collected => {
+                format!("{called}, and its owner is not in its namespace: it is not in it, and Kubernetes deletes it")
+            }
+        });
+    }
+    let unreadable = archive.records.len() - records.len();
+    if unreadable > 0 {
+        notes.push(format!("{unreadable} records lack metadata that a record must have, and cannot be restored"));
+    }
+    notes
+}
+
+const NO_KEYS: &str = "the keyring is not in it (--keys): no record can be read without it, in this cluster or another";
+
+/// What a key is for, in words.
+pub(super) fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Record => "for records",
+        Purpose::Sealing => "for sealed text",
+    }
+}
+
+fn about_keys(archive: &Archive) -> Vec<String> {
+    let mut notes = Vec::new();
+    let keyrings = archive.stored_keyrings();
+    if keyrings.is_empty() {
+        notes.push("there is no keyring in the operator's namespace: has the operator ever run there?".to_owned());
+    } else if keyrings.len() < archive.keyrings.len() {
+        notes.push("a Secret of the keyrings' type holds no keyring".to_owned());
+    }
+    let known: BTreeSet<_> = keyrings.iter().flat_map(StoredKeyring::ids).collect();
+    for ((namespace, name), record) in archive.record_infos() {
+        let seed = record.seed.to_string();
+        if !keyrings.is_empty() && !known.contains(seed.as_str()) {
+            notes.push(format!("record {namespace}/{name} was made under seed {seed}, which the keyring lacks"));
+        }
+    }
+    let held: BTreeSet<_> = archive.keks.iter().filter_map(kek_id).collect();
+    let wrapped: BTreeSet<_> = keyrings.iter().flat_map(StoredKeyring::wrapped_by).collect();
+    for (provider, id) in wrapped {
+        if provider == Provider::LOCAL && !held.contains(id) {
+            let missing = if archive.keks.is_empty() { "is not in it (--with-kek)" } else { "is missing" };
+            notes.push(format!("the key-encryption key {id} {missing}: keep it elsewhere, or no record can be read"));
+        } else if provider == Provider::FILE {
+            notes.push(format!(
+                "the key-encryption key {id} is in no Secret but in the operator's --kek-file: keep a copy of that file"
+            ));
+        } else if provider != Provider::LOCAL {
+            notes.push(format!("the key-encryption key {id} is held by the provider {provider}"));
+        }
+    }
+    notes
+}

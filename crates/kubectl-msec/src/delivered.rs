@@ -1,0 +1,73 @@
+//! The value that a ManagedSecret delivers, for those who may read it, and only while it is certain which one it is.
+//!
+//! A value that is about to be sealed again, or compared, must be that of the object's present spec. So it is read only
+//! where the operator is in step with the spec, and from the very Secret, in the very version, that status names: what
+//! anybody else has written there since is not it.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt as _};
+use managed_secrets_api::types::Delivery;
+use managed_secrets_api::{ManagedSecret, Reason};
+use managed_secrets_cli::CliError;
+use managed_secrets_cli::rights::Right;
+use managed_secrets_crypto::Plaintext;
+use zeroize::Zeroizing;
+
+use super::session;
+
+/// The value, or why it cannot be told, in words that follow the object's name.
+pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Result<Plaintext, String>, CliError> {
+    let namespace = object.namespace().unwrap_or_default();
+    if object.spec.delivery() == Delivery::None {
+        return Ok(Err(
+            "it is delivered to no Secret (delivery: None), so nobody but the operator can read it".to_owned()
+        ));
+    }
+    if let Err(reason) = in_step(object) {
+        return Ok(Err(format!("it is not in step: {reason}")));
+    }
+    let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) else {
+        return Ok(Err("its status names no Secret".to_owned()));
+    };
+    let right = Right::to("get", "secrets").named(&target.name).within(&namespace);
+    let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
+    let found = match session::find(secrets, &target.name).await {
+        Ok(found) => found,
+        Err(error) => match right.explain("its Secret cannot be read", &error) {
+            CliError::Failed(text) => return Ok(Err(text)),
+            other => return Err(other),
+        },
+    };
+    let changed = || format!("its Secret {} is not as the operator wrote it: try again in a moment", target.name);
+    let ours = found.filter(|secret| {
+        secret.metadata.uid.as_deref() == Some(&target.uid)
+            && secret.metadata.resource_version.as_deref() == Some(&target.resource_version)
+    });
+    let bytes = ours.and_then(|secret| secret.data).and_then(|mut data| data.remove(&target.key));
+    let value = bytes.and_then(|bytes| Plaintext::new(Zeroizing::new(bytes.0)).ok());
+    Ok(value.ok_or_else(changed))
+}
+
+/// Whether what is served is what the spec says; if not, the reason that the operator gives.
+fn in_step(object: &ManagedSecret) -> Result<(), String> {
+    let generation = object.metadata.generation;
+    if object.metadata.deletion_timestamp.is_some() {
+        return Err("it is being deleted".to_owned());
+    }
+    let status = object.status.as_ref();
+    let ready = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let ready = ready.into_iter().find(|condition| condition.type_ == "Ready");
+    match ready {
+        // A suspended object is ready, too, with the value of an older spec.
+        Some(ready) if ready.status == "True" && ready.reason == Reason::Served.as_str() => {
+            let now = status.and_then(|status| status.observed_generation);
+            if now == generation && ready.observed_generation == generation {
+                Ok(())
+            } else {
+                Err("the operator has not seen its present spec yet".to_owned())
+            }
+        }
+        Some(ready) => Err(format!("{} (`kubectl msec explain {}`)", ready.reason, ready.reason)),
+        None => Err(Reason::Pending.to_string()),
+    }
+}

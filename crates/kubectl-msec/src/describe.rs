@@ -1,0 +1,372 @@
+//! `kubectl msec describe`: one secret in words, and what to do if it isn't served.
+//!
+//! ```text
+//! lookup ─┬─ spec and status ──────────────▶ Facts ─▶ text
+//!         ├─ the public key (ConfigMap) ───▶   │
+//!         ├─ what uses the Secret ────────▶   │
+//!         └─ what happened (events) ───────▶   │
+//! ```
+//!
+//! Each part beside the object needs a right of its own: one that may not be read is said to be unknown, with the right
+//! that it takes, and the rest is told all the same. Never a value: not even the target Secret is asked for.
+
+use clap::Args;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use kube::Api;
+use kube::api::ListParams;
+use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery};
+use managed_secrets_api::{ManagedSecret, Reason};
+use managed_secrets_cli::names;
+use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::say::Lines;
+use managed_secrets_cli::{CliError, sealing_key};
+use managed_secrets_crypto::KeyId;
+use managed_secrets_crypto::mss1::{Handling, Scope, Sealed};
+
+use super::completion;
+use super::lookup;
+use super::session::{ClusterArgs, Session};
+use super::state::State;
+use super::users::{self, Users};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl msec describe WEATHER_API_KEY
+  kubectl msec describe 2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+
+/// Arguments of `describe`.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct DescribeArgs {
+    /// The secret, by NAME, ID or msec/OBJECT
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
+    pub secret: String,
+
+    /// Namespace that the cluster's public key is read from
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
+        default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
+    pub operator_namespace: String,
+}
+
+/// A part that may be unknown; the text says why.
+type Part<T> = Result<T, String>;
+
+/// Everything that is told, read at one time.
+struct Facts {
+    object: ManagedSecret,
+    namespace: String,
+    /// The id of the present public key; none where it is of no interest.
+    key: Option<Part<KeyId>>,
+    /// Who uses the target; none where there is no target.
+    users: Option<Users>,
+    events: Part<Vec<Event>>,
+    now: Timestamp,
+}
+
+/// Tells all about one secret.
+pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Result<(), CliError> {
+    let session = Session::open(cluster)?;
+    let object = lookup::one(&session, &args.secret).await?;
+    lookup::note_if_only_wanted(&args.secret, &object);
+    let key = async {
+        object.spec.value.as_ref()?;
+        Some(present_key(&session, &args.operator_namespace).await.map_err(|error| error.to_string()))
+    };
+    let users = async {
+        let target = object.status.as_ref()?.target.as_ref()?;
+        Some(users::of_secret(&session, &target.name).await)
+    };
+    let (key, users, events) = tokio::join!(key, users, events(&session, &object));
+    let events = events.map_err(|error| error.to_string());
+    let facts = Facts { namespace: session.namespace.clone(), key, users, events, now: Timestamp::now(), object };
+    facts.text().print()
+}
+
+async fn present_key(session: &Session, namespace: &str) -> Result<KeyId, CliError> {
+    let right = Right::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
+    let map = Api::<ConfigMap>::namespaced(session.client.clone(), namespace).get_opt(PUBLIC_KEY_CONFIGMAP).await;
+    let map = map.map_err(|error| right.explain("cannot read the public key", &error))?;
+    let document = map.and_then(|map| map.data?.remove(PUBLIC_KEY_DATA_KEY));
+    let document = document.ok_or_else(|| {
+        CliError::Failed(format!("the namespace {namespace} has no public key (--operator-namespace names another)"))
+    })?;
+    sealing_key::check(&document, None).map(|published| published.key.key_id())
+}
+
+/// The events about this very object, the newest last.
+async fn events(session: &Session, object: &ManagedSecret) -> Result<Vec<Event>, CliError> {
+    let right = Right::to("list", "events").within(&session.namespace);
+    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+    let params = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+    let list = session.api::<Event>().list(&params).await;
+    let mut events = list.map_err(|error| right.explain("cannot list events", &error))?.items;
+    events.sort_by_key(last_seen);
+    Ok(events)
+}
+
+fn last_seen(event: &Event) -> Option<Timestamp> {
+    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+    let own = event.event_time.as_ref().map(|time| time.0);
+    let old = event.last_timestamp.as_ref().map(|time| time.0);
+    series.or(own).or(old).or_else(|| event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+}
+
+impl Facts {
+    fn text(&self) -> Lines {
+        let mut text = Lines::new();
+        for (name, value) in self.lines() {
+            text.line(format_args!("{:<16}{value}", format!("{name}:")));
+        }
+        self.conditions(&mut text);
+        self.users(&mut text);
+        self.events(&mut text);
+        let advice = self.advice();
+        if !advice.is_empty() {
+            text.line("What to do:");
+            for line in advice {
+                text.line(format_args!("  {line}"));
+            }
+        }
+        text
+    }
+
+    fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let (spec, status) = (&self.object.spec, self.object.status.clone().unwrap_or_default());
+        let name = match &status.name {
+            Some(name) if *name != spec.name => format!("{name} (in force; wanted: {})", spec.name),
+            _ => spec.name.clone(),
+        };
+        let date = |date: Option<String>| {
+            let date = date.unwrap_or_else(|| "never".to_owned());
+            let age = date.parse().ok().map(|at| format!(" ({} ago)", age(at, self.now))).unwrap_or_default();
+            format!("{}{age}", &date)
+        };
+        let mut lines = vec![
+            ("Secret", name),
+            ("ID", status.id.unwrap_or_else(|| "none yet".to_owned())),
+            ("Object", format!("msec/{} in the namespace {}", self.name(), self.namespace)),
+            ("Description", spec.description.as_deref().unwrap_or("none").to_owned()),
+            ("State", State::of(&self.object).to_string()),
+            ("Version", status.version.map_or_else(|| "none yet".to_owned(), |version| version.to_string())),
+            ("Created", date(status.created_date)),
+            ("Updated", date(status.updated_date)),
+            ("Value updated", date(status.value_updated_time)),
+            ("Source", self.source()),
+            ("Record", status.record.map_or_else(|| "none yet".to_owned(), |record| format!("Secret {}", record.name))),
+        ];
+        lines.push(("Target", self.target()));
+        lines.push(("On deletion", self.policy()));
+        lines
+    }
+
+    fn source(&self) -> String {
+        let spec = &self.object.spec;
+        if let Some(generate) = &spec.generate {
+            return format!("generated once: {} characters, {:?}", generate.length(), generate.alphabet());
+        }
+        if let Some(from) = &spec.value_from {
+            return format!("key {} of the Secret {}", from.secret_key_ref.key, from.secret_key_ref.name);
+        }
+        let Some(value) = &spec.value else { return "none".to_owned() };
+        let Ok(sealed) = Sealed::parse(&value.0) else { return "sealed text that is not well-formed".to_owned() };
+        let scope = match sealed.scope() {
+            Scope::Strict { namespace, name } => format!("for msec/{name} in the namespace {namespace} only"),
+            Scope::Namespace { namespace } => format!("for the namespace {namespace}"),
+            Scope::Cluster => "for any place in the cluster".to_owned(),
+        };
+        let key = match &self.key {
+            None => String::new(),
+            Some(Ok(present)) if *present == sealed.key_id() => " (the present one)".to_owned(),
+            Some(Ok(present)) => format!(" (the present one is {present}; `kubectl msec reseal` changes to it)"),
+            Some(Err(why)) => format!(" (the present one is unknown: {why})"),
+        };
+        let kept = match sealed.handling() {
+            Handling::Kept => ", kept (delivering it needs the permission to get managedsecrets/value)",
+            Handling::Deliverable => "",
+        };
+        format!("sealed text {scope}{kept}, key {}{key}", sealed.key_id())
+    }
+
+    fn target(&self) -> String {
+        let spec = &self.object.spec;
+        let wanted = match spec.delivery() {
+            Delivery::None => "none (spec.delivery: None)".to_owned(),
+            Delivery::Secret => {
+                format!(
+                    "Secret {}, key {}, type {}",
+                    spec.target_name(self.name()),
+                    spec.target_key(),
+                    spec.target_type()
+                )
+            }
+        };
+        let in_force = self.object.status.as_ref().and_then(|status| status.target.as_ref());
+        match in_force {
+            Some(target)
+                if spec.delivery() == Delivery::Secret
+                    && target.name == spec.target_name(self.name())
+                    && target.key == spec.target_key() =>
+            {
+                wanted
+            }
+            Some(target) => format!("Secret {}, key {} (in force; wanted: {wanted})", target.name, target.key),
+            None if spec.delivery() == Delivery::None => wanted,
+            None => format!("none yet (wanted: {wanted})"),
+        }
+    }
+
+    fn policy(&self) -> String {
+        let wanted = self.object.spec.deletion_policy();
+        let in_force = self.object.status.as_ref().and_then(|status| status.deletion_policy);
+        let text = |policy| match policy {
+            DeletionPolicy::Delete => "record and target go (Delete)",
+            DeletionPolicy::Retain => "record and target stay, and the name stays taken (Retain)",
+        };
+        match in_force {
+            Some(DeletionPolicy::Delete)
+                if wanted == DeletionPolicy::Delete && self.object.spec.adoption() == Adoption::IfUnowned =>
+            {
+                "record and target go (Delete); a target that was adopted stays".to_owned()
+            }
+            Some(policy) if policy == wanted => text(policy).to_owned(),
+            Some(policy) => format!("{}; wanted, and not in force yet: {}", text(policy), text(wanted)),
+            None => format!("not in force yet: {}", text(wanted)),
+        }
+    }
+
+    fn conditions(&self, text: &mut Lines) {
+        let conditions =
+            self.object.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        text.line("Conditions:");
+        for condition in conditions {
+            let since = age(condition.last_transition_time.0, self.now);
+            let old = condition.observed_generation.is_some_and(|at| Some(at) != self.object.metadata.generation);
+            let old = if old { ", of an older generation" } else { "" };
+            let (type_, status, reason) = (&condition.type_, &condition.status, &condition.reason);
+            text.line(format_args!("  {type_} is {status} for {since}{old}: {reason}"));
+            text.line(format_args!("    {}", condition.message));
+            if let Some(reason) = Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason) {
+                text.line(format_args!("    {}", plain(reason.description())));
+            }
+        }
+        if conditions.is_empty() {
+            text.line("  none: the operator has not looked at this object");
+        }
+    }
+
+    fn users(&self, text: &mut Lines) {
+        text.line("Used by:");
+        let Some(users) = &self.users else {
+            text.line("  nothing: there is no Secret");
+            return;
+        };
+        for user in &users.known {
+            text.line(format_args!("  {user}"));
+        }
+        let unknown = users.unknown(&self.namespace);
+        for why in &unknown {
+            text.line(format_args!("  unknown: {why}"));
+        }
+        if users.known.is_empty() && unknown.is_empty() {
+            text.line(
+                "  nothing in the namespace: no pod, workload, service account, Ingress, Gateway or ManagedSecret",
+            );
+        }
+    }
+
+    fn events(&self, text: &mut Lines) {
+        text.line("Events:");
+        let events = match &self.events {
+            Ok(events) => events,
+            Err(why) => {
+                text.line(format_args!("  unknown: {why}"));
+                return;
+            }
+        };
+        for event in events {
+            let seen = last_seen(event).map_or_else(|| "?".to_owned(), |at| age(at, self.now));
+            let count = event.series.as_ref().and_then(|series| series.count).or(event.count).unwrap_or(1);
+            let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
+            text.line(format_args!(
+                "  {seen} ago  {}  {}{times}: {}",
+                event.type_.as_deref().unwrap_or("Normal"),
+                event.reason.as_deref().unwrap_or_default(),
+                event.message.as_deref().unwrap_or_default()
+            ));
+        }
+        if events.is_empty() {
+            text.line("  none in the time that the cluster keeps them");
+        }
+    }
+
+    /// What to do if it isn't served: what the reason's description says, and commands where there are some.
+    fn advice(&self) -> Vec<String> {
+        let reason = match State::of(&self.object) {
+            State::Served => return Vec::new(),
+            State::Suspended => Reason::Suspended,
+            State::Waiting(why) | State::Stalled(why) => {
+                let known = Reason::ALL.iter().find(|reason| reason.as_str() == why.reason);
+                let Some(known) = known else {
+                    return vec![format!(
+                        "This program does not know the reason {}: is it older than the operator?",
+                        why.reason
+                    )];
+                };
+                *known
+            }
+        };
+        let (namespace, object) = (&self.namespace, format!("msec/{}", self.name()));
+        let mut lines = vec![plain(reason.description())];
+        lines.extend(match reason {
+            Reason::Pending => Some(format!("kubectl msec doctor -n {namespace}")),
+            Reason::Suspended => Some(format!(
+                "kubectl patch {object} -n {namespace} --type merge -p '{{\"spec\":{{\"suspend\":null}}}}'"
+            )),
+            Reason::NameInUse | Reason::NameCollision => {
+                Some(format!("kubectl msec update {object} -n {namespace} --name NEW"))
+            }
+            Reason::SealedMalformed
+            | Reason::SealedForAnotherPlace
+            | Reason::SealedScopeNotAllowed
+            | Reason::SealedWithUnknownKey
+            | Reason::SealedWithRevokedKey
+            | Reason::SealedTampered => Some(format!("kubectl msec update {object} -n {namespace} --value-stdin")),
+            _ => None,
+        });
+        lines
+    }
+}
+
+/// A reason's description on a terminal, without the Markdown of its documentation.
+fn plain(description: &str) -> String {
+    description.replace('`', "")
+}
+
+/// How long ago, in the largest unit that fits, as kubectl's AGE.
+fn age(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    let unit = [(86_400, "d"), (3600, "h"), (60, "m")].into_iter().find(|(length, _)| seconds >= 2 * length);
+    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_one_unit() {
+        let ago = |seconds| age(Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap_or_default());
+        assert_eq!(
+            [0, 59, 119, 120, 7200, 172_800].map(ago),
+            ["0s", "59s", "119s", "2m", "2h", "2d"].map(str::to_owned)
+        );
+        // A clock that is behind the cluster's.
+        assert_eq!(age(Timestamp::MAX, Timestamp::UNIX_EPOCH), "0s");
+    }
+}

@@ -1,0 +1,132 @@
+//! `kubectl msec doctor`: what is right with an installation, what is not, and what to do about it.
+//!
+//! ```text
+//!  cluster ──reads──▶ Facts ──▶ checks (pure, one table) ──▶ findings ──▶ text or JSON, and the exit code
+//! ```
+//!
+//! Reads only, and nothing whole that could hold a value: of records and keys, metadata; of the keyring, wrapped seeds.
+//! What the caller may not read is unknown, with the right that it needs, and no failure.
+
+mod checks;
+mod facts;
+mod finding;
+
+use std::io::IsTerminal as _;
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use clap::{Args, ValueEnum};
+use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use managed_secrets_cli::names;
+use managed_secrets_cli::say::Lines;
+use managed_secrets_cli::{CliError, say};
+use serde_json::json;
+
+use self::finding::{Finding, Level};
+use super::session::{ClusterArgs, Session};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl msec doctor
+  kubectl msec doctor --operator-namespace team-a-secrets
+  kubectl msec doctor -o json | jq '.findings[] | select(.level == \"problem\")'
+
+Exit code 0 without problems, 1 with some. What you may not read is \"unknown\", and no problem.";
+
+/// Arguments of `doctor`.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct DoctorArgs {
+    /// Namespace of the operator
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
+        default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
+    pub operator_namespace: String,
+
+    /// How it is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// How findings are shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// A line each, and below it what to do
+    #[default]
+    Text,
+    /// For machines
+    Json,
+}
+
+/// Checks an installation.
+pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(), CliError> {
+    let session = Session::open(cluster)?;
+    let facts = Box::pin(facts::read(&session, &args.operator_namespace)).await?;
+    let findings: Vec<_> = checks::CHECKS.iter().flat_map(|check| check.findings(&facts)).collect();
+    match args.output {
+        Format::Text => text(&findings, Look::of_standard_output()).print()?,
+        Format::Json => {
+            let all = json!({"operatorNamespace": args.operator_namespace, "findings": findings});
+            let text =
+                serde_json::to_string_pretty(&all).map_err(|error| CliError::failed("cannot print JSON", &error))?;
+            say::print_document(&format!("{text}\n"))?;
+        }
+    }
+    match findings.iter().filter(|finding| finding.level == Level::Problem).count() {
+        0 => Ok(()),
+        1 => Err(CliError::Failed("1 problem".to_owned())),
+        problems => Err(CliError::Failed(format!("{problems} problems"))),
+    }
+}
+
+/// How text looks: signs and colours are for terminals.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    signs: bool,
+    colours: bool,
+}
+
+impl Look {
+    fn of_standard_output() -> Self {
+        let out = std::io::stdout();
+        Self { signs: out.is_terminal(), colours: AutoStream::choice(&out) != ColorChoice::Never }
+    }
+}
+
+/// A line a finding, and what to do below it.
+fn text(findings: &[Finding], look: Look) -> Lines {
+    let mut text = Lines::new();
+    for finding in findings {
+        let (sign, colour) = match finding.level {
+            Level::Ok => ("✓", AnsiColor::Green),
+            Level::Note => ("·", AnsiColor::Cyan),
+            Level::Warning => ("!", AnsiColor::Yellow),
+            Level::Problem => ("✗", AnsiColor::Red),
+            Level::Unknown => ("?", AnsiColor::Magenta),
+        };
+        let style = if look.colours { colour.on_default() } else { Style::new() };
+        let word = finding.level.as_str();
+        let mark = if look.signs { sign.to_owned() } else { format!("{word:<8}") };
+        text.styled(&mark, style, format_args!(" {}: {}", finding.check, finding.what));
+        if let Some(todo) = &finding.todo {
+            let arrow = if look.signs { "  → " } else { "         do: " };
+            text.line(format_args!("{arrow}{todo}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_are_for_terminals_and_words_for_pipes() {
+        let findings = [Finding::ok("a", "fine"), Finding::new(Level::Problem, "b", "broken", "mend it")];
+        let pipe = text(&findings, Look { signs: false, colours: false });
+        assert_eq!(pipe.as_str(), "ok       a: fine\nproblem  b: broken\n         do: mend it\n");
+        let terminal = text(&findings, Look { signs: true, colours: false });
+        assert_eq!(terminal.as_str(), "✓ a: fine\n✗ b: broken\n  → mend it\n");
+        let coloured = text(&findings, Look { signs: true, colours: true });
+        assert_eq!(anstream::adapter::strip_str(coloured.as_str()).to_string(), terminal.as_str());
+    }
+}

@@ -1,0 +1,188 @@
+//! Keyring, key-encryption keys, and the published sealing key.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use managed_secrets_api::keys::{KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use managed_secrets_crypto::keyring::{Entry, Purpose, State};
+use managed_secrets_crypto::mss1::PublishedKey;
+use managed_secrets_crypto::provider::Provider;
+
+use super::super::facts::Facts;
+use super::super::finding::{Finding, Level};
+use crate::archive::StoredKeyring;
+
+/// What the key-encryption key protects against, by who holds it.
+pub(super) fn protection(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    let keyrings = facts.keyrings.known(check)?;
+    let wrapped = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).flat_map(StoredKeyring::wrapped_by);
+    let providers: BTreeSet<_> = wrapped.map(|(provider, _)| provider).collect();
+    Ok(providers
+        .into_iter()
+        .map(|provider| {
+            if provider == Provider::LOCAL {
+                Finding::new(
+                    Level::Note,
+                    check,
+                    format!(
+                        "the key-encryption key is a Secret in {}: that protects against people and backups that see other \
+                         namespaces only, and not against someone who holds all of an unencrypted etcd",
+                        facts.own
+                    ),
+                    "encrypt etcd, or choose --kek-file before the first start",
+                )
+            } else {
+                let held = format!("the key-encryption key is held by the provider \"{provider}\", outside etcd");
+                Finding::ok(check, held)
+            }
+        })
+        .collect())
+}
+
+/// The keyring, and a key-encryption key for each of its entries.
+pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    let (keyrings, own) = (facts.keyrings.known(check)?, &facts.own);
+    if !keyrings.iter().any(|(name, _)| name == KEYRING_NAME) {
+        let what = if keyrings.is_empty() {
+            format!("there is no keyring in {own}")
+        } else {
+            format!(
+                "there is no keyring {own}/{KEYRING_NAME}: those beside it open, and nothing new is encrypted under them"
+            )
+        };
+        return Ok(vec![Finding::new(
+            Level::Problem,
+            check,
+            what,
+            "the operator makes one at its first start; if records exist, restore it: kubectl msec restore BACKUP",
+        )]);
+    }
+    let mut findings = Vec::new();
+    for (name, keyring) in keyrings {
+        if keyring.is_none() {
+            let what =
+                format!("Secret {own}/{name} has the keyrings' type and holds none: the operator does not start");
+            findings.push(Finding::new(
+                Level::Problem,
+                check,
+                what,
+                "restore it, or remove it if it was never a keyring",
+            ));
+        }
+    }
+    let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
+    if !stored.is_empty() && newest(&stored, Purpose::Record, facts.now).is_none() {
+        let what = "no key for records is active: nothing can be encrypted";
+        findings.push(Finding::new(Level::Problem, check, what, "restore the keyring: kubectl msec restore BACKUP"));
+    }
+    let ahead: BTreeSet<_> = stored.iter().flat_map(|it| it.ahead_of(facts.now)).map(|it| it.id.as_str()).collect();
+    if !ahead.is_empty() {
+        let ids: Vec<_> = ahead.into_iter().collect();
+        findings.push(Finding::new(
+            Level::Warning,
+            check,
+            format!("keys have a creation date in the future: {}", ids.join(", ")),
+            "check the clocks; these keys open, and are not used for new values if another key can be",
+        ));
+    }
+    let wrapped: BTreeSet<_> = stored.iter().flat_map(|it| it.wrapped_by()).collect();
+    let local = wrapped.iter().filter(|(provider, _)| *provider == Provider::LOCAL).map(|(_, id)| *id);
+    let missing: Vec<_> = match facts.keks.known(check) {
+        Ok(keks) => local.filter(|id| !keks.contains(*id)).collect(),
+        Err(unknown) => {
+            findings.push(unknown);
+            Vec::new()
+        }
+    };
+    for id in missing {
+        findings.push(Finding::new(
+            Level::Problem,
+            check,
+            format!(
+                "the key-encryption key Secret {own}/{KEK_PREFIX}{id} is missing: the operator does not start again"
+            ),
+            "restore it: kubectl msec restore BACKUP, from one that was made --with-kek",
+        ));
+    }
+    for (_, id) in wrapped.iter().filter(|(provider, _)| *provider == Provider::FILE) {
+        let what = format!("the keyring needs the KEK file with the id {id}");
+        findings.push(Finding::new(Level::Note, check, what, "keep a copy of the file in a safe place"));
+    }
+    if !findings.iter().any(|it| it.level != Level::Note) {
+        let (entries, secrets) = (stored.iter().map(|it| it.document.entries.len()).sum::<usize>(), stored.len());
+        let beside = if secrets > 1 { format!(" in {secrets} Secrets beside {KEYRING_NAME}") } else { String::new() };
+        let fingerprints: Vec<_> = stored.iter().map(|it| format!("{} {}", it.name, it.fingerprint)).collect();
+        findings.push(Finding::ok(
+            check,
+            format!(
+                "{entries} keys{beside}, and a key-encryption key for each; SHA-256 fingerprint: {}",
+                fingerprints.join(", ")
+            ),
+        ));
+    }
+    Ok(findings)
+}
+
+/// The key that the operator uses for new values: see [`Keyring`](managed_secrets_crypto::keyring::Keyring). Dates compare as text: all
+/// are in UTC, to the second.
+fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) -> Option<&'a Entry> {
+    let own = keyrings.iter().find(|it| it.name == KEYRING_NAME)?;
+    let ahead: BTreeSet<_> = own.ahead_of(now).map(|it| it.id.as_str()).collect();
+    let entries = own.document.entries.iter();
+    entries
+        .filter(|it| it.purpose == purpose && it.state == State::Active)
+        .max_by_key(|it| (!ahead.contains(it.id.as_str()), it.created.as_str(), it.id.as_str()))
+}
+
+/// The published key: there, the keyring's newest, and to be used still.
+pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    let place = format!("ConfigMap {}/{PUBLIC_KEY_CONFIGMAP}", facts.own);
+    let repaired = "the operator publishes it, and puts it right, while it runs: does it run?";
+    let found = facts.public_key.known(check)?.as_ref();
+    let Some(document) = found.and_then(|it| it.data.as_ref()).and_then(|it| it.get(PUBLIC_KEY_DATA_KEY)) else {
+        return Ok(vec![Finding::new(Level::Problem, check, format!("{place} publishes no key"), repaired)]);
+    };
+    let Ok(published) = PublishedKey::parse(document) else {
+        return Ok(vec![Finding::new(
+            Level::Problem,
+            check,
+            format!("{place} holds no key that can be used"),
+            repaired,
+        )]);
+    };
+    let mut findings = Vec::new();
+    let id = published.key.key_id().to_string();
+    match facts.keyrings.known(check) {
+        Ok(keyrings) => {
+            let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
+            match newest(&stored, Purpose::Sealing, facts.now) {
+                Some(newest) if newest.id == id => {}
+                Some(newest) => findings.push(Finding::new(
+                    Level::Problem,
+                    check,
+                    format!("{place} publishes the key {id}, and the keyring's newest is {}", newest.id),
+                    repaired,
+                )),
+                None => findings.push(Finding::new(
+                    Level::Problem,
+                    check,
+                    format!("{place} publishes the key {id}, which the keyring does not have"),
+                    "restore the keyring: kubectl msec restore BACKUP. Until then what is sealed does not open",
+                )),
+            }
+        }
+        Err(unknown) => findings.push(unknown),
+    }
+    if published.not_after < facts.now {
+        findings.push(Finding::new(
+            Level::Warning,
+            check,
+            format!("the published key was to be replaced by {}", published.not_after),
+            "what is sealed with it still opens; a new one is not made by this version by itself",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(check, format!("{id} is published, until {}", published.not_after)));
+    }
+    Ok(findings)
+}

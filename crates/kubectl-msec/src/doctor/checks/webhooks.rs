@@ -1,0 +1,180 @@
+//! The webhooks: whether the API server calls them, whom it reaches, whether it trusts them, and who comes before.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::admissionregistration::v1::{RuleWithOperations, WebhookClientConfig};
+use k8s_openapi::api::apps::v1::Deployment;
+use managed_secrets_api::keys::{
+    GROUP, OPERATOR_NAME, PLURAL, SEAL_CONFIGURATION, SEAL_WEBHOOK, WARN_CONFIGURATION, WARN_WEBHOOK, WEBHOOK_SECRET,
+};
+use managed_secrets_api::limits::AUTHORITY_DAYS;
+
+use super::is_named;
+use crate::doctor::facts::Facts;
+use crate::doctor::finding::{Finding, Level};
+
+const APPLY: &str = "managed-secrets manifests | kubectl apply -f -, with the installation's options; the operator fills in \
+    the rest. Until then plain values are refused, and nothing else";
+
+/// Both configurations, and those that see plain values before ours.
+pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    if is_off(facts) {
+        let what = "switched off (--webhook-listen=off): plain values are refused";
+        return Ok(vec![Finding::new(
+            Level::Note,
+            check,
+            what,
+            "seal values before they are applied: kubectl msec seal",
+        )]);
+    }
+    let (mutating, validating) = (facts.mutating.known(check)?, facts.validating.known(check)?);
+    let sealing = mutating.iter().find(|it| is_named(it.metadata.name.as_ref(), SEAL_CONFIGURATION, &facts.own));
+    let warning = validating.iter().find(|it| is_named(it.metadata.name.as_ref(), WARN_CONFIGURATION, &facts.own));
+    let seals = sealing.ok_or(MISSING).and_then(|it| {
+        let ours = it.webhooks.iter().flatten().find(|it| it.name == SEAL_WEBHOOK);
+        ours.map(|it| &it.client_config).ok_or(EMPTY)
+    });
+    let warns = warning.ok_or(MISSING).and_then(|it| {
+        let ours = it.webhooks.iter().flatten().find(|it| it.name == WARN_WEBHOOK);
+        ours.map(|it| &it.client_config).ok_or(EMPTY)
+    });
+    let mut findings = Vec::new();
+    findings.extend(configuration(check, SEAL_CONFIGURATION, seals, Level::Problem));
+    findings.extend(configuration(check, WARN_CONFIGURATION, warns, Level::Warning));
+    if let Some(ours) = sealing.and_then(|it| it.metadata.name.as_deref()) {
+        for other in mutating {
+            let name = other.metadata.name.as_deref().unwrap_or_default();
+            let sees = other.webhooks.iter().flatten().any(|it| it.rules.iter().flatten().any(concerns_us));
+            if sees && name < ours && !is_sealing(name) {
+                findings.push(Finding::new(
+                    Level::Warning,
+                    check,
+                    format!("the MutatingWebhookConfiguration {name} is called before ours, and sees plain values"),
+                    "rename it, or limit its rules, so that it does not; or seal values before they are applied",
+                ));
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings
+            .push(Finding::ok(check, "both are installed, with a CA bundle, and none sees plain values before them"));
+    }
+    Ok(findings)
+}
+
+/// Whether a configuration is that of an installation of ours, for the whole cluster or not.
+fn is_sealing(name: &str) -> bool {
+    name.strip_prefix(SEAL_CONFIGURATION).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+const MISSING: &str = "is missing";
+const EMPTY: &str = "does not hold our webhook";
+
+/// One of ours: how its webhook is reached, or why it is not.
+fn configuration(
+    check: &'static str,
+    name: &str,
+    found: Result<&WebhookClientConfig, &str>,
+    level: Level,
+) -> Option<Finding> {
+    match found {
+        Err(why) => Some(Finding::new(level, check, format!("the configuration {name} {why}"), APPLY)),
+        Ok(client) if client.ca_bundle.as_ref().is_none_or(|bundle| bundle.0.is_empty()) => Some(Finding::new(
+            level,
+            check,
+            format!("the configuration {name} has no CA bundle: the API server skips the webhook"),
+            "the operator fills it in within a minute of its start: does it run, and does its log say why not?",
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// Whether a rule sends ManagedSecrets that are written to its webhook.
+fn concerns_us(rule: &RuleWithOperations) -> bool {
+    let has =
+        |list: &Option<Vec<String>>, wanted: &[&str]| list.iter().flatten().any(|it| wanted.contains(&it.as_str()));
+    has(&rule.api_groups, &["*", GROUP])
+        && has(&rule.resources, &["*", "*/*", PLURAL])
+        && has(&rule.operations, &["*", "CREATE", "UPDATE"])
+}
+
+/// Whether the Deployment says that no webhooks are served.
+fn is_off(facts: &Facts) -> bool {
+    has_argument(facts, |argument| argument == "--webhook-listen=off")
+}
+
+fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
+    let deployment: Option<&Deployment> = facts.deployment.known("").ok().and_then(Option::as_ref);
+    let pod = deployment.and_then(|it| it.spec.template.spec.as_ref());
+    pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))
+}
+
+/// Whom the API server reaches.
+pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    if is_off(facts) {
+        return Ok(Vec::new());
+    }
+    let configured = facts.mutating.known(check)?.iter();
+    let sealing = configured.filter(|it| is_named(it.metadata.name.as_ref(), SEAL_CONFIGURATION, &facts.own));
+    let client = sealing.flat_map(|it| it.webhooks.iter().flatten()).find(|it| it.name == SEAL_WEBHOOK);
+    if client.is_some_and(|it| it.client_config.url.is_some()) {
+        // The URL holds the secret path: it is never shown.
+        return Ok(vec![Finding::new(
+            Level::Note,
+            check,
+            "the webhooks are reached by a URL, which cannot be tried from here",
+            "kubectl apply --dry-run=server of a ManagedSecret with a plain value shows whether it is sealed",
+        )]);
+    }
+    let slices = facts.endpoints.known(check)?;
+    let ready = slices.iter().flat_map(|slice| &slice.endpoints).flatten();
+    // Unset means ready (discovery.k8s.io/v1 EndpointConditions).
+    let ready = ready.filter(|it| it.conditions.as_ref().is_none_or(|it| it.ready.unwrap_or(true))).count();
+    Ok(vec![if ready > 0 {
+        Finding::ok(check, format!("{ready} ready behind the Service {}/{OPERATOR_NAME}", facts.own))
+    } else {
+        let what =
+            format!("nothing is ready behind the Service {}/{OPERATOR_NAME}: plain values are refused", facts.own);
+        let todo = format!(
+            "see that the Service is there, and the operator's pods: kubectl -n {} get service,pods",
+            facts.own
+        );
+        Finding::new(Level::Problem, check, what, todo)
+    }])
+}
+
+/// How old the certificate authority is. Of its Secret only dates are read.
+pub(super) fn certificates(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    if is_off(facts) {
+        return Ok(Vec::new());
+    }
+    if has_argument(facts, |argument| argument.starts_with("--webhook-cert-dir")) {
+        let what = "they come from a folder (--webhook-cert-dir)";
+        return Ok(vec![Finding::new(
+            Level::Note,
+            check,
+            what,
+            "whoever makes them renews them: look there for their dates",
+        )]);
+    }
+    let created = facts.authorities.known(check)?;
+    let Some(newest) = created.iter().flatten().max() else {
+        let what = format!("there is no Secret {}/{WEBHOOK_SECRET} with a certificate authority", facts.own);
+        return Ok(vec![Finding::new(
+            Level::Warning,
+            check,
+            what,
+            "the operator makes one when it starts: does it run?",
+        )]);
+    };
+    let life = SignedDuration::from_hours(24 * i64::from(AUTHORITY_DAYS));
+    let (ends, renewed) = (*newest + life, *newest + life * 2 / 3);
+    // A day of grace: the operator looks now and then.
+    let todo = "the operator renews it while it runs: does it run, and does its log say why it is not renewed?";
+    Ok(vec![if ends <= facts.now {
+        Finding::new(Level::Problem, check, format!("the certificate authority was valid until {ends}"), todo)
+    } else if renewed + SignedDuration::from_hours(24) <= facts.now {
+        Finding::new(Level::Warning, check, format!("the certificate authority was to be renewed at {renewed}"), todo)
+    } else {
+        Finding::ok(check, format!("the certificate authority is valid until {ends}, and is renewed at {renewed}"))
+    }])
+}

@@ -1,0 +1,164 @@
+//! `kubectl msec`: every call of the Secrets API as one command, and what Git needs offline.
+//!
+//! ```text
+//!                    ┌─ offline: seal -f, validate, explain            files ─▶ manifests ─▶ files, findings
+//! args ─▶ command ───┤
+//!                    └─ Session (client, namespace) ─▶ lookup by name or id ─▶ objects ─▶ output
+//! ```
+//!
+//! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
+//! [`session`] (which cluster), [`lookup`] (which object), [`rights`](super::rights) (how a refusal is said), [`output`] with [`table`]
+//! and [`jsonpath`] (how objects are shown), [`change`] and [`wait`] (how one is changed, and served), [`state`] (what its
+//! status says), [`users`] (what uses its Secret), [`operator`] (whether it runs). Values are sealed here, before they leave this process; the only commands
+//! that print one, or hold one that a cluster served, say so in their help.
+
+mod archive;
+mod backup;
+mod change;
+mod completion;
+mod create;
+mod delete;
+mod delivered;
+mod describe;
+mod diff;
+mod doctor;
+mod explain;
+mod export;
+mod jsonpath;
+mod list;
+mod lookup;
+mod manifest;
+mod operator;
+mod output;
+mod progress;
+mod public_key;
+mod reseal;
+mod restore;
+mod seal;
+mod session;
+mod state;
+mod table;
+mod update;
+mod users;
+mod validate;
+mod value;
+mod wait;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use managed_secrets_cli::connect::block_on;
+use managed_secrets_cli::error::EXIT_CODES;
+use managed_secrets_cli::{CliError, finish, parse};
+
+use session::ClusterArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  printf %s \"$KEY\" | kubectl msec create WEATHER_API_KEY --description OpenWeather
+  kubectl msec list
+  kubectl msec value WEATHER_API_KEY
+  kubectl msec seal -f weather-api-key.yaml
+
+A secret is named by its NAME, by its ID, or as msec/OBJECT by the name of its object.";
+
+/// Secrets with a name, an id, dates and a sealed value
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-msec", bin_name = "kubectl msec", version, after_help = EXIT_CODES,
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a secret: read its value, seal it, and wait until it is served
+    Create(create::CreateArgs),
+    /// Change a secret's name, description or value
+    Update(update::UpdateArgs),
+    /// Delete a secret
+    Delete(delete::DeleteArgs),
+    /// Show secrets: everything about them but their values
+    Get(list::GetArgs),
+    /// List secrets: everything about them but their values
+    #[command(visible_alias = "ls")]
+    List(list::ListArgs),
+    /// Print the value of a secret, and nothing else
+    Value(value::ValueArgs),
+    /// Describe one secret: state, what uses it, events, what to do
+    Describe(describe::DescribeArgs),
+    /// Seal one value, or every plain value of manifests in place
+    Seal(seal::SealArgs),
+    /// Seal the values of manifests again, for the cluster's present key
+    Reseal(reseal::ResealArgs),
+    /// Check manifests without a cluster
+    Validate(validate::ValidateArgs),
+    /// Say in words what manifests would change on the cluster
+    Diff(diff::DiffArgs),
+    /// Say which public key values are sealed with at present, or write it to a file
+    PublicKey(public_key::PublicKeyArgs),
+    /// Print secrets as manifests that can be committed
+    Export(export::ExportArgs),
+    /// Back up ManagedSecrets, records and keys as manifests
+    Backup(backup::BackupArgs),
+    /// Restore a backup into a cluster
+    Restore(restore::RestoreArgs),
+    /// Check an installation, and say what to do about each finding
+    Doctor(doctor::DoctorArgs),
+    /// Explain the reason of a condition, and what to do about it
+    Explain(explain::ExplainArgs),
+}
+
+/// Runs the command that the arguments (with the program's name first) ask for.
+pub fn main<I, T>(arguments: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    if completion::is_asked_for(arguments.first()) {
+        return finish(completion::complete_words(arguments.into_iter().skip(1).collect()));
+    }
+    finish(parse::<Cli, _, _>(arguments).and_then(|cli| cli.map_or(Ok(()), dispatch)))
+}
+
+fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
+    match command {
+        Command::Create(args) => block_on(create::create(&cluster, &args)),
+        Command::Update(args) => block_on(update::update(&cluster, &args)),
+        Command::Delete(args) => block_on(delete::delete(&cluster, &args)),
+        Command::Get(args) => block_on(list::get(&cluster, &args)),
+        Command::List(args) => block_on(list::list(&cluster, &args)),
+        Command::Value(args) => block_on(value::value(&cluster, &args)),
+        Command::Describe(args) => block_on(describe::describe(&cluster, &args)),
+        Command::Seal(args) => seal::seal(&cluster, &args),
+        Command::Reseal(args) => reseal::reseal(&cluster, &args),
+        Command::Validate(args) => validate::validate(&cluster, &args),
+        Command::Diff(args) => diff::diff(&cluster, &args),
+        Command::PublicKey(args) => block_on(public_key::public_key(&cluster, &args)),
+        Command::Export(args) => block_on(export::export(&cluster, &args)),
+        Command::Backup(args) => block_on(backup::backup(&cluster, &args)),
+        Command::Restore(args) => block_on(restore::restore(&cluster, &args)),
+        Command::Doctor(args) => block_on(doctor::doctor(&cluster, &args)),
+        Command::Explain(args) => explain::explain(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

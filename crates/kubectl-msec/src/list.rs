@@ -1,0 +1,259 @@
+//! `kubectl msec get` and `list`: everything about secrets but their values.
+//!
+//! The columns are the CRD's own printer columns: the API server makes the table (`as=Table`), so there is one place that
+//! knows them, and what is shown is what `kubectl get msec` shows. One request, whatever the format: with a table the
+//! server is asked to put each object beside its row, so that rows can be sorted by any field.
+
+use clap::Args;
+use http::header::{ACCEPT, HeaderValue};
+use kube::Resource as _;
+use kube::api::ListParams;
+use kube::core::Request;
+use managed_secrets_api::ManagedSecret;
+use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::{CliError, say};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::completion;
+use super::jsonpath::{self, Template};
+use super::lookup::{self, Called};
+use super::output::{Output, OutputArgs, without_managed_fields};
+use super::session::{ClusterArgs, Session};
+use super::table::{Layout, Table};
+
+/// Arguments of `get`.
+#[derive(Args, Clone, Debug)]
+pub struct GetArgs {
+    /// Which secrets, each by NAME, ID or msec/OBJECT; all of the namespace when absent
+    #[arg(value_name = "NAME|ID", add = completion::secrets())]
+    pub secrets: Vec<String>,
+
+    /// Which of all, and how.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// Arguments of `list`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ListArgs {
+    /// In every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+
+    /// Only objects with these labels, such as app=shop,tier!=test
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+
+    /// Only objects with these fields: spec.name, status.id, metadata.name or metadata.namespace
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+
+    /// Sort by this field, such as .status.updatedDate
+    #[arg(long, value_name = "JSONPATH")]
+    pub sort_by: Option<String>,
+
+    /// Leave out the line of column names
+    #[arg(long)]
+    pub no_headers: bool,
+
+    /// How.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A table as the API server makes it (meta.k8s.io/v1 Table).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerTable {
+    column_definitions: Vec<Column>,
+    #[serde(default)]
+    rows: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Column {
+    name: String,
+    priority: i32,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    cells: Vec<Value>,
+    object: Value,
+}
+
+/// Shows all secrets of the namespace, or of all.
+pub(super) async fn list(cluster: &ClusterArgs, args: &ListArgs) -> Result<(), CliError> {
+    show(cluster, &[], args).await
+}
+
+/// Shows these secrets, or all.
+pub(super) async fn get(cluster: &ClusterArgs, args: &GetArgs) -> Result<(), CliError> {
+    show(cluster, &args.secrets, &args.list).await
+}
+
+async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Result<(), CliError> {
+    let called = secrets.iter().map(|secret| Called::parse(secret)).collect::<Result<Vec<_>, _>>()?;
+    let sort = args
+        .sort_by
+        .as_deref()
+        .map(Template::parse)
+        .transpose()
+        .map_err(|error| CliError::Usage(format!("--sort-by: {error}")))?;
+    if !called.is_empty() && (args.all_namespaces || args.selector.is_some() || args.field_selector.is_some()) {
+        let text = "secrets are named, or selected by --all-namespaces, --selector and --field-selector: not both";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    let session = Session::open(cluster)?;
+    match &args.output.output {
+        Some(Output::Object(format)) => {
+            let mut items = Vec::new();
+            for answer in answers(&session, &called, args, None).await? {
+                items.extend(answer.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
+            }
+            items.iter_mut().for_each(without_managed_fields);
+            if let Some(sort) = &sort {
+                items.sort_by(|one, other| compare(&sort.fill(one), &sort.fill(other)));
+            }
+            match (called.len(), items.as_slice()) {
+                (1, [item]) => format.print(item),
+                _ => format.print(&json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})),
+            }
+        }
+        columns => {
+            let wide = matches!(columns, Some(Output::Wide));
+            let mut tables = Vec::new();
+            for answer in answers(&session, &called, args, Some(&TABLE)).await? {
+                let table = serde_json::from_value::<ServerTable>(answer);
+                // The error would quote what it could not read.
+                tables.push(table.map_err(|_| CliError::Failed("the server's table cannot be read".to_owned()))?);
+            }
+            let table = arrange(tables, wide, args.all_namespaces, sort.as_ref());
+            if table.rows.is_empty() {
+                let place = if args.all_namespaces {
+                    String::new()
+                } else {
+                    format!(" in the namespace {}", session.namespace)
+                };
+                say::tell(format_args!("No secrets found{place}."));
+                return Ok(());
+            }
+            let text = table.render(Layout::of_standard_output(columns.is_some()));
+            let from = if args.no_headers { text.find('\n').map_or(0, |end| end + 1) } else { 0 };
+            say::print_document(&text[from..])
+        }
+    }
+}
+
+/// What makes the server answer with a table.
+const TABLE: HeaderValue = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
+
+/// One answer for each secret that was named, or one for all. A missing secret is an error.
+async fn answers(
+    session: &Session,
+    called: &[Called],
+    args: &ListArgs,
+    accept: Option<&HeaderValue>,
+) -> Result<Vec<Value>, CliError> {
+    if called.is_empty() {
+        let params = ListParams {
+            label_selector: args.selector.clone(),
+            field_selector: args.field_selector.clone(),
+            ..ListParams::default()
+        };
+        let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
+        return Ok(vec![request(session, namespace, &params, accept).await?]);
+    }
+    let mut answers = Vec::new();
+    for called in called {
+        let mut found = Vec::new();
+        for selector in called.selectors() {
+            let params = ListParams::default().fields(&selector);
+            let answer = request(session, Some(&session.namespace), &params, accept).await?;
+            let objects = objects(&answer);
+            if !objects.is_empty() {
+                found.push((answer, objects));
+            }
+        }
+        if let Called::Id(id) = called {
+            lookup::unambiguous(id, found.iter().flat_map(|(_, objects)| objects))?;
+        }
+        let (answer, objects) = found.into_iter().next().ok_or_else(|| called.not_found(&session.namespace))?;
+        if let Called::Name(called) | Called::Id(called) = called {
+            for object in &objects {
+                lookup::note_if_only_wanted(called, object);
+            }
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+/// The objects of an answer: a list holds them, and a table holds them within its rows.
+fn objects(answer: &Value) -> Vec<ManagedSecret> {
+    let all = |key: &str| answer.get(key).and_then(Value::as_array).into_iter().flatten();
+    let objects = all("items").chain(all("rows").filter_map(|row| row.get("object")));
+    objects.filter_map(|object| ManagedSecret::deserialize(object).ok()).collect()
+}
+
+async fn request(
+    session: &Session,
+    namespace: Option<&str>,
+    params: &ListParams,
+    accept: Option<&HeaderValue>,
+) -> Result<Value, CliError> {
+    let context = "cannot list secrets";
+    let path = ManagedSecret::url_path(&(), namespace);
+    let unsound = |error: &(dyn std::error::Error + 'static)| CliError::failed(context, error);
+    let mut request = Request::new(path).list(params).map_err(|error| unsound(&error))?;
+    if let Some(accept) = accept {
+        request.headers_mut().insert(ACCEPT, accept.clone());
+        // The objects beside their rows, instead of their metadata alone.
+        let uri = format!("{}&includeObject=Object", request.uri());
+        *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| unsound(&error))?;
+    }
+    let right = Right::to_objects("list");
+    let right = namespace.map_or(right, |namespace| right.within(namespace));
+    session.client.request(request).await.map_err(|error| right.explain(context, &error))
+}
+
+/// One table of those of several answers.
+fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Option<&Template>) -> Table {
+    let shown: Vec<_> = tables
+        .first()
+        .into_iter()
+        .flat_map(|table| table.column_definitions.iter().enumerate())
+        .filter(|(_, column)| wide || column.priority == 0)
+        .map(|(at, column)| (at, column.name.to_uppercase()))
+        .collect();
+    let mut rows: Vec<_> = tables.into_iter().flat_map(|table| table.rows).collect();
+    if let Some(sort) = sort {
+        rows.sort_by(|one, other| compare(&sort.fill(&one.object), &sort.fill(&other.object)));
+    }
+    let namespace = |row: &Row| {
+        all_namespaces.then(|| row.object.pointer("/metadata/namespace").map(jsonpath::plain).unwrap_or_default())
+    };
+    Table {
+        columns: all_namespaces
+            .then(|| "NAMESPACE".to_owned())
+            .into_iter()
+            .chain(shown.iter().map(|(_, name)| name.clone()))
+            .collect(),
+        rows: rows
+            .iter()
+            .map(|row| {
+                let cells = shown.iter().map(|(at, _)| row.cells.get(*at).map(jsonpath::plain).unwrap_or_default());
+                namespace(row).into_iter().chain(cells).collect()
+            })
+            .collect(),
+    }
+}
+
+/// Numbers by what they count, everything else as text.
+fn compare(one: &str, other: &str) -> std::cmp::Ordering {
+    match (one.parse::<i64>(), other.parse::<i64>()) {
+        (Ok(one), Ok(other)) => one.cmp(&other),
+        _ => one.cmp(other),
+    }
+}

@@ -1,0 +1,261 @@
+//! What to do about each object of a backup, given what stands in the cluster. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use managed_secrets_api::keys::KEYRING_NAME;
+use managed_secrets_client::SecretObject;
+use managed_secrets_crypto::provider::Provider;
+
+use super::standing::Standing;
+use super::trust::{self, NewKeyring};
+use crate::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, kek_of, place};
+
+/// One object of the backup.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Item {
+    /// A key-encryption key.
+    Kek(SecretObject),
+    /// A keyring.
+    Keyring(SecretObject),
+    /// A record, and what it says of itself.
+    Record(SecretObject, RecordInfo),
+    /// A ManagedSecret, and what its record says.
+    Object(Object, Option<RecordInfo>),
+}
+
+/// What is done, or was.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    /// It is created.
+    Create,
+    /// It is there already; what is worth saying.
+    There(String),
+    /// It is not restored, and why.
+    Conflict(String),
+}
+
+/// An object and its verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Step {
+    pub(super) item: Item,
+    pub(super) verdict: Verdict,
+}
+
+/// Steps in the order in which they are taken, and what to tell before.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    pub(super) notes: Vec<String>,
+    /// What may end an operator.
+    pub(super) warnings: Vec<String>,
+    /// Keyrings that are created.
+    pub(super) new_keyrings: Vec<NewKeyring>,
+}
+
+impl Item {
+    /// Where it goes.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Kek(secret) | Self::Keyring(secret) | Self::Record(secret, _) => place(&secret.metadata),
+            Self::Object(object, _) => object.place(),
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn called(&self) -> String {
+        let (namespace, name) = self.place();
+        let kind = match self {
+            Self::Kek(_) => "key-encryption key",
+            Self::Keyring(_) => "keyring",
+            Self::Record(..) => "record",
+            Self::Object(..) => "ManagedSecret",
+        };
+        format!("{kind} {namespace}/{name}")
+    }
+}
+
+impl Plan {
+    /// How many objects are created.
+    pub(super) fn creates(&self) -> usize {
+        self.steps.iter().filter(|step| step.verdict == Verdict::Create).count()
+    }
+
+    /// What is created, in words.
+    pub(super) fn summary(&self) -> String {
+        let mut created = Archive::default();
+        for step in self.steps.iter().filter(|step| step.verdict == Verdict::Create) {
+            match step.item.clone() {
+                Item::Kek(secret) => created.keks.push(secret),
+                Item::Keyring(secret) => created.keyrings.push(secret),
+                Item::Record(secret, _) => created.records.push(secret),
+                Item::Object(object, _) => created.objects.push(object),
+            }
+        }
+        created.counts()
+    }
+}
+
+/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have dates
+/// in the future.
+pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
+    let mut plan = Plan::default();
+    let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
+    check_wrapping(&archive, standing, &restored, own, &mut plan)?;
+    for kek in archive.keks.iter().cloned() {
+        let there = kek_id(&kek).is_some_and(|id| standing.keks.contains(&id));
+        let verdict = if there { Verdict::There(String::new()) } else { Verdict::Create };
+        plan.steps.push(Step { item: Item::Kek(kek), verdict });
+    }
+    let keks: Vec<_> = archive.keks.iter().filter_map(kek_of).collect();
+    for keyring in archive.keyrings.iter().cloned() {
+        let in_backup = StoredKeyring::of(&keyring);
+        let step = keyring_step(keyring, keyrings);
+        if let (Item::Keyring(created), Verdict::Create) = (&step.item, &step.verdict)
+            && let Some((stored, in_backup)) = StoredKeyring::of(created).zip(in_backup)
+        {
+            trust::check_dates(&in_backup, own, now)?;
+            trust::check_opens(&in_backup, own, &keks)?;
+            plan.new_keyrings.push(NewKeyring::of(&stored, &stored.name, keyrings));
+        }
+        plan.steps.push(step);
+    }
+    let seeds: BTreeSet<_> = keyrings.iter().chain(&restored).flat_map(|it| it.ids().map(str::to_owned)).collect();
+    if standing.keyrings.is_none() {
+        plan.notes
+            .push(format!("whether {own} has the keys of these records is not known: you may not list its Secrets"));
+    }
+    let mut of_owner = BTreeMap::<Place, (RecordInfo, bool)>::new();
+    let infos = archive.record_infos();
+    for record in archive.records {
+        let at = place(&record.metadata);
+        // An intake accepts no other.
+        let Some(info) = infos.get(&at).cloned() else { continue };
+        let known = standing.keyrings.is_none() || seeds.contains(&info.seed.to_string());
+        let verdict = record_verdict(&info, standing.records.get(&at), known, own);
+        let fits = matches!(verdict, Verdict::Create | Verdict::There(_));
+        of_owner
+            .entry((at.0, info.owner.clone()))
+            .and_modify(|(newest, all_fit)| {
+                *all_fit &= fits;
+                if info.version > newest.version {
+                    *newest = info.clone();
+                }
+            })
+            .or_insert_with(|| (info.clone(), fits));
+        plan.steps.push(Step { item: Item::Record(record, info), verdict });
+    }
+    for object in archive.objects {
+        let record = of_owner.get(&object.place()).cloned();
+        let verdict = object_verdict(&object, standing.objects.get(&object.place()), record.as_ref().map(|it| it.1));
+        if record.is_none() && verdict == Verdict::Create {
+            let (namespace, name) = object.place();
+            plan.notes
+                .push(format!("ManagedSecret {namespace}/{name} comes without a record: it becomes a new secret"));
+        }
+        plan.steps.push(Step { item: Item::Object(object, record.map(|it| it.0)), verdict });
+    }
+    Ok(plan)
+}
+
+/// Every keyring that will stand must open: one that does not ends the operator at its next start.
+fn check_wrapping(
+    archive: &Archive,
+    standing: &Standing,
+    restored: &[StoredKeyring],
+    own: &str,
+    plan: &mut Plan,
+) -> Result<(), String> {
+    let keks: BTreeSet<_> = archive.keks.iter().filter_map(kek_id).chain(standing.keks.iter().cloned()).collect();
+    let present = standing.keyrings.as_deref().unwrap_or_default();
+    let files_of = |keyrings: &[StoredKeyring]| -> BTreeSet<String> {
+        let wraps = keyrings.iter().flat_map(StoredKeyring::wrapped_by);
+        wraps.filter(|(provider, _)| *provider == Provider::FILE).map(|(_, id)| id.to_owned()).collect()
+    };
+    for keyring in restored {
+        for (provider, id) in keyring.wrapped_by() {
+            if provider == Provider::LOCAL && !keks.contains(id) {
+                return Err(format!(
+                    "the keyring {} is encrypted by the key-encryption key {id}, which is neither in these files nor in \
+                     {own}: with it, the operator would not start. Nothing was written; add the backup that was made \
+                     --with-kek",
+                    keyring.name
+                ));
+            }
+        }
+    }
+    let (here, new) = (files_of(present), files_of(restored));
+    if let (Some(here), Some(new)) = (here.iter().next(), new.iter().find(|id| !here.contains(*id))) {
+        return Err(format!(
+            "the backup's keyring is encrypted by the KEK file {new}, and the cluster's by the KEK file {here}: an \
+             operator reads one --kek-file, and would not start with both. Nothing was written"
+        ));
+    }
+    for id in new {
+        plan.warnings.push(format!(
+            "the keyring is encrypted by a KEK file with the id {id}: the operator does not start without --kek-file, and \
+             that very file"
+        ));
+    }
+    Ok(())
+}
+
+/// A keyring joins those that are there: the operator reads and merges every one. Its own name is the operator's to
+/// write, so where that is taken, it goes beside, and opens without being used for anything new.
+fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
+    let known: BTreeSet<_> = present.iter().flat_map(StoredKeyring::ids).collect();
+    let Some(stored) = StoredKeyring::of(&keyring) else {
+        return Step { item: Item::Keyring(keyring), verdict: Verdict::Conflict("holds no keyring".to_owned()) };
+    };
+    if stored.ids().all(|id| known.contains(id)) {
+        return Step { item: Item::Keyring(keyring), verdict: Verdict::There("all its keys".to_owned()) };
+    }
+    if present.iter().any(|it| it.name == stored.name) {
+        keyring.metadata.name = Some(beside(&stored));
+    }
+    Step { item: Item::Keyring(keyring), verdict: Verdict::Create }
+}
+
+/// The name of a keyring that stands beside the operator's own.
+pub(super) fn beside(stored: &StoredKeyring) -> String {
+    let digits = stored.fingerprint.get(..8).unwrap_or_default();
+    format!("{KEYRING_NAME}-restored-{digits}")
+}
+
+fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, seed_known: bool, own: &str) -> Verdict {
+    match standing {
+        None if !seed_known => Verdict::Conflict(format!(
+            "was made under seed {}, which neither these files nor {own} have: add the keyring's backup",
+            backup.seed
+        )),
+        None => Verdict::Create,
+        Some(None) => Verdict::Conflict("stands there without what a record must have".to_owned()),
+        Some(Some(here)) if here.id == backup.id && here.owner == backup.owner => {
+            Verdict::There(if here.version == backup.version {
+                String::new()
+            } else {
+                format!("with version {}, where the backup has {}", here.version, backup.version)
+            })
+        }
+        Some(Some(here)) => Verdict::Conflict(format!(
+            "its name {} is held by the secret {} of ManagedSecret {}, created {}: it was made before the restore. To have \
+             the backup's, delete that ManagedSecret, and a record that stays, and restore again",
+            here.name, here.id, here.owner, here.created
+        )),
+    }
+}
+
+fn object_verdict(backup: &Object, standing: Option<&Object>, record_fits: Option<bool>) -> Verdict {
+    match (standing, record_fits) {
+        (Some(here), _) if here.spec == backup.spec => Verdict::There(String::new()),
+        (Some(_), _) => Verdict::Conflict("is there with another spec, and is left as it is".to_owned()),
+        (None, Some(false)) => {
+            Verdict::Conflict("its record was not restored, without which it would be a new secret".to_owned())
+        }
+        (None, _) => Verdict::Create,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -1,0 +1,150 @@
+use managed_secrets_api::keys::*;
+use managed_secrets_api::names::record_name;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::archive::Intake;
+
+const OWN: &str = "system";
+const SEED: &str = "a365ef1c79e11b4e";
+
+fn record(id: &str, owner: &str, version: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD, "data": {"value": "TVNFMQ=="},
+        "metadata": {
+            "name": record_name("DB"), "namespace": "shop", "labels": {LABEL_ID: id},
+            "annotations": {
+                ANNO_NAME: "DB", ANNO_OWNER: owner, ANNO_UID: "u", ANNO_CREATED: "2026-11-23T08:00:00Z",
+                ANNO_UPDATED: "2026-11-23T09:00:00Z", ANNO_VALUE_UPDATED: "2026-11-23T08:30:00Z", ANNO_VERSION: version,
+                ANNO_DELETION_POLICY: "Delete", ANNO_TARGET: "own:db:value",
+                ANNO_MAC: "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==",
+            },
+        },
+    })
+}
+
+fn info(id: &str, owner: &str, version: &str) -> RecordInfo {
+    RecordInfo::of(&serde_json::from_value(record(id, owner, version)["metadata"].clone()).unwrap()).unwrap()
+}
+
+fn object(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "spec": spec,
+        "metadata": {"name": "db", "namespace": "shop"},
+    })
+}
+
+fn keyring(id: &str, provider: &str, kek: &str) -> Value {
+    let document = json!({"format": "MSK1", "entries": [{
+        "id": id, "purpose": "record", "state": "active", "created": "2026-11-23T08:00:00Z",
+        "wrapped": {"provider": provider, "keyId": kek, "ciphertext": "AAAA"},
+    }]});
+    let data = SecretObject {
+        data: [(
+            KEYRING_DATA_KEY.to_owned(),
+            managed_secrets_client::SecretBytes::copy_of(document.to_string().as_bytes()),
+        )]
+        .into(),
+        ..SecretObject::default()
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": TYPE_KEYRING, "data": data.data,
+        "metadata": {"name": KEYRING_NAME, "namespace": OWN},
+    })
+}
+
+fn stored(keyring: Value) -> StoredKeyring {
+    StoredKeyring::of(&serde_json::from_value(keyring).unwrap()).unwrap()
+}
+
+fn archive(objects: &[Value]) -> Archive {
+    let mut intake = Intake::default();
+    for object in objects {
+        intake.add(&object.to_string()).unwrap();
+    }
+    intake.archive
+}
+
+/// A cluster with a keyring that has the seed of [`record`].
+fn cluster() -> Standing {
+    Standing {
+        keyrings: Some(vec![stored(keyring(SEED, "local", "k1"))]),
+        keks: ["k1".to_owned()].into(),
+        ..Standing::default()
+    }
+}
+
+fn verdicts(archive: Archive, standing: &Standing) -> Vec<Verdict> {
+    plan(archive, standing, OWN, Timestamp::now()).unwrap().steps.into_iter().map(|step| step.verdict).collect()
+}
+
+fn there() -> Verdict {
+    Verdict::There(String::new())
+}
+
+fn at(name: &str) -> Place {
+    ("shop".to_owned(), name.to_owned())
+}
+
+#[test]
+fn what_is_missing_is_created_and_what_is_there_is_left() {
+    let spec = json!({"name": "DB", "generate": {}});
+    let backup = || archive(&[object(&spec), record("the-id", "db", "3")]);
+    assert_eq!(verdicts(backup(), &cluster()), [Verdict::Create, Verdict::Create]);
+    let mut standing = cluster();
+    standing.records.insert(at(&record_name("DB")), Some(info("the-id", "db", "3")));
+    assert_eq!(verdicts(backup(), &standing), [there(), Verdict::Create]);
+    standing.objects.insert(at("db"), Object::parse(object(&spec)).unwrap());
+    assert_eq!(verdicts(backup(), &standing), [there(), there()]);
+    // It lived on after the first restore.
+    standing.records.insert(at(&record_name("DB")), Some(info("the-id", "db", "4")));
+    let moved = verdicts(backup(), &standing);
+    assert!(matches!(&moved[0], Verdict::There(note) if note.contains("version 4")), "{moved:?}");
+    let other = json!({"name": "DB", "generate": {}, "description": "x"});
+    standing.objects.insert(at("db"), Object::parse(object(&other)).unwrap());
+    assert!(matches!(&verdicts(backup(), &standing)[1], Verdict::Conflict(why) if why.contains("another spec")));
+}
+
+#[test]
+fn an_object_whose_record_is_not_restored_is_not_created() {
+    let backup = || archive(&[object(&json!({"name": "DB", "generate": {}})), record("the-id", "db", "3")]);
+    let mut standing = cluster();
+    standing.records.insert(at(&record_name("DB")), Some(info("fresh", "db", "1")));
+    let taken = verdicts(backup(), &standing);
+    assert!(matches!(&taken[0], Verdict::Conflict(why) if why.contains("the secret fresh")), "{taken:?}");
+    assert!(matches!(&taken[1], Verdict::Conflict(why) if why.contains("its record was not restored")), "{taken:?}");
+    let unknown = Standing { keyrings: Some(Vec::new()), ..Standing::default() };
+    let unread = verdicts(backup(), &unknown);
+    assert!(matches!(&unread[0], Verdict::Conflict(why) if why.contains(SEED)), "{unread:?}");
+    assert!(matches!(&unread[1], Verdict::Conflict(_)), "{unread:?}");
+    // Where the keys may not be looked at, the restorer is told so, and trusted.
+    let hidden = plan(backup(), &Standing::default(), OWN, Timestamp::now()).unwrap();
+    assert_eq!((hidden.creates(), hidden.notes.len()), (2, 1));
+}
+
+#[test]
+fn a_keyring_joins_the_one_that_is_there() {
+    let of = |id: &str, standing: &Standing| {
+        let step =
+            plan(archive(&[keyring(id, "local", "k1")]), standing, OWN, Timestamp::now()).unwrap().steps.remove(0);
+        (step.item.place().1, step.verdict)
+    };
+    assert_eq!(of(SEED, &cluster()), (KEYRING_NAME.to_owned(), Verdict::There("all its keys".to_owned())));
+    let (name, verdict) = of("00112233", &cluster());
+    assert!(name.starts_with("managed-secrets-keyring-restored-"), "{name}");
+    assert_eq!(verdict, Verdict::Create);
+    let empty = Standing { keyrings: Some(Vec::new()), ..cluster() };
+    assert_eq!(of("00112233", &empty), (KEYRING_NAME.to_owned(), Verdict::Create));
+}
+
+#[test]
+fn no_keyring_is_restored_that_would_not_open() {
+    let refused =
+        |backup: Value, standing: &Standing| plan(archive(&[backup]), standing, OWN, Timestamp::now()).unwrap_err();
+    assert!(refused(keyring("1", "local", "k2"), &cluster()).contains("k2, which is neither in these files"));
+    let file = |kek| Standing { keyrings: Some(vec![stored(keyring("2", "file", kek))]), ..Standing::default() };
+    assert!(refused(keyring("1", "file", "f1"), &file("f2")).contains("the KEK file f1"));
+    let same = plan(archive(&[keyring("1", "file", "f1")]), &file("f1"), OWN, Timestamp::now()).unwrap();
+    assert_eq!(same.warnings.len(), 1);
+    assert!(same.warnings[0].contains("does not start without --kek-file"));
+}

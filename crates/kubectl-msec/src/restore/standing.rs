@@ -1,0 +1,91 @@
+//! What stands in the cluster that a restore goes into, read before anything is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use managed_secrets_api::keys::{KEK_PREFIX, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
+use managed_secrets_cli::CliError;
+use managed_secrets_cli::rights::Right;
+use managed_secrets_client::{CallError, RefusalKind, SecretApi};
+
+use crate::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, place};
+use crate::backup::read;
+use crate::session::Session;
+
+/// What a plan has to know of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Namespaces of the backup that there are not.
+    pub(super) missing_namespaces: Vec<String>,
+    /// ManagedSecrets in the backup's namespaces.
+    pub(super) objects: BTreeMap<Place, Object>,
+    /// Records there; none where one lacks what a record must have.
+    pub(super) records: BTreeMap<Place, Option<RecordInfo>>,
+    /// Keyrings of the operator; none where they may not be read.
+    pub(super) keyrings: Option<Vec<StoredKeyring>>,
+    /// Ids of its local key-encryption keys. Their names say them: the keys themselves are never read.
+    pub(super) keks: BTreeSet<String>,
+}
+
+/// Reads it.
+pub(super) async fn of(session: &Session, archive: &Archive, own: &str) -> Result<Standing, CliError> {
+    let mut standing = Standing::default();
+    let of_objects = archive.objects.iter().map(|object| &object.metadata);
+    let of_secrets = archive.records.iter().chain(&archive.keyrings).chain(&archive.keks).map(|it| &it.metadata);
+    let namespaces: BTreeSet<_> = of_objects.clone().chain(of_secrets).map(|metadata| place(metadata).0).collect();
+    for namespace in namespaces {
+        if !exists(session, &namespace).await? {
+            standing.missing_namespaces.push(namespace);
+        }
+    }
+    let is_there = |namespace: &String| !standing.missing_namespaces.contains(namespace);
+    let served: BTreeSet<_> = of_objects.map(|metadata| place(metadata).0).filter(is_there).collect();
+    for namespace in &served {
+        for object in read::objects(session, Some(namespace)).await? {
+            standing.objects.insert(object.place(), object);
+        }
+    }
+    let recorded: BTreeSet<_> =
+        archive.records.iter().map(|record| place(&record.metadata).0).filter(is_there).collect();
+    for namespace in &recorded {
+        let found = metadata(session, namespace, TYPE_RECORD).await;
+        let right = Right::to("list", "secrets").within(namespace);
+        for record in found.map_err(|error| right.explain_call("cannot list records", &error))? {
+            standing.records.insert(place(&record), RecordInfo::of(&record));
+        }
+    }
+    keys(session, archive, own, &mut standing).await?;
+    Ok(standing)
+}
+
+async fn keys(session: &Session, archive: &Archive, own: &str, standing: &mut Standing) -> Result<(), CliError> {
+    let right = Right::to("list", "secrets").within(own);
+    let has_keys = archive.keyrings.len() + archive.keks.len() > 0;
+    let api = SecretApi::namespaced(session.client.clone(), own);
+    match api.list(&format!("type={TYPE_KEYRING}")).await {
+        Ok(found) => standing.keyrings = Some(found.iter().filter_map(StoredKeyring::of).collect()),
+        // Only who restores keys must see those that are there.
+        Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Rbac && !has_keys => return Ok(()),
+        Err(error) => return Err(right.explain_call("cannot list the keyrings", &error)),
+    }
+    let found = metadata(session, own, TYPE_KEK).await;
+    let found = found.map_err(|error| right.explain_call("cannot list the key-encryption keys", &error))?;
+    let names = found.into_iter().filter_map(|metadata| metadata.name);
+    standing.keks = names.filter_map(|name| name.strip_prefix(KEK_PREFIX).map(str::to_owned)).collect();
+    Ok(())
+}
+
+async fn metadata(session: &Session, namespace: &str, type_: &str) -> Result<Vec<ObjectMeta>, CallError> {
+    SecretApi::namespaced(session.client.clone(), namespace).list_metadata(&format!("type={type_}")).await
+}
+
+/// Whether a namespace exists; one that may not be looked at is taken to: a write there tells.
+async fn exists(session: &Session, namespace: &str) -> Result<bool, CliError> {
+    match Api::<Namespace>::all(session.client.clone()).get_metadata_opt(namespace).await {
+        Ok(found) => Ok(found.is_some()),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(true),
+        Err(error) => Err(CliError::from_kube("cannot look for a namespace", &error)),
+    }
+}

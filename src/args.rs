@@ -1,0 +1,297 @@
+//! The command line. Every flag is an environment variable as well: `--log-level` is `MANAGED_SECRETS_LOG_LEVEL`.
+
+#![allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use managed_secrets_api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
+use managed_secrets_cli::error::EXIT_CODES;
+use managed_secrets_cli::seal::SealArgs;
+
+use crate::install::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
+use crate::logging::LogFormat;
+use crate::webhook::server::DRAIN_SECONDS;
+use crate::webhooks::{DEFAULT_LISTEN, Listen};
+
+const EXAMPLES: &str = "\
+Examples:
+  Install:
+    managed-secrets crd | kubectl apply -f -
+    managed-secrets manifests --image example.com/managed-secrets:1 | kubectl apply -f -
+
+  Seal a value for the ManagedSecret weather-api-key of the namespace shop:
+    printf %s \"$KEY\" | managed-secrets seal --name weather-api-key --namespace shop
+
+  Run outside a cluster:
+    KUBECONFIG=~/.kube/config managed-secrets run
+
+Every flag can be given in the environment: --log-level as MANAGED_SECRETS_LOG_LEVEL.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  managed-secrets run
+  managed-secrets run --namespace shop --namespace prod --log-format json
+  managed-secrets run --kek-file /run/kek/key --log-level debug";
+
+const MANIFESTS_EXAMPLES: &str = "\
+Examples:
+  managed-secrets manifests | kubectl apply -f -
+  managed-secrets manifests --namespace shop --image example.com/managed-secrets:1
+  managed-secrets manifests --restorer system:serviceaccount:velero:velero
+  managed-secrets manifests --without-operator-namespace | kubectl delete --ignore-not-found -f -";
+
+const SEAL_EXAMPLES: &str = "\
+The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. \
+On a terminal it is asked for without echo, and the line break that ends it is not part of it.
+
+Examples:
+  printf %s \"$KEY\" | managed-secrets seal --name weather-api-key --namespace shop
+  managed-secrets seal --name db --namespace prod --fingerprint efa4…27ad < value.txt
+  managed-secrets seal --scope namespace --namespace prod --public-key sealing-key.json < value.txt";
+
+/// Kubernetes secrets with a name, an id, dates and a sealed value.
+#[derive(Debug, Parser)]
+#[command(name = "managed-secrets", version, arg_required_else_help = false, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator, in a cluster or against the one that KUBECONFIG names
+    #[command(after_long_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Print the CustomResourceDefinition
+    Crd,
+    /// Print what a cluster needs to run the operator, except the CustomResourceDefinition
+    #[command(after_long_help = MANIFESTS_EXAMPLES)]
+    Manifests(ManifestsArgs),
+    /// Seal a value for a cluster: read it from standard input, print the text for spec.value
+    #[command(after_long_help = SEAL_EXAMPLES)]
+    Seal(SealArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Serve this namespace only; may be given several times (in the environment: separated by commas)
+    #[arg(long = "namespace", value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+
+    /// Namespace of keyring, keys and sealing public key; when absent the pod's own, else managed-secrets-system
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE")]
+    pub operator_namespace: Option<String>,
+
+    /// File that holds the key-encryption key; when absent it is kept in a Secret of the operator's namespace
+    #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
+    pub kek_file: Option<PathBuf>,
+
+    /// Make a new keyring although records exist that only a lost keyring opens. Nothing is deleted: these records keep
+    /// their names and cannot be read until their keyring is restored
+    #[arg(long, env = "MANAGED_SECRETS_ALLOW_NEW_KEYRING")]
+    pub allow_new_keyring: bool,
+
+    /// Accept sealed text of cluster scope, which whoever may create a ManagedSecret anywhere can have opened
+    #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
+    pub allow_cluster_scope: bool,
+
+    /// Address that the webhooks are served on, or off; when absent, every address of the machine
+    #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
+    pub webhook_listen: Listen,
+
+    /// Seconds that the webhooks are still served after a signal to stop, while API servers learn of another replica
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_WEBHOOK_DRAIN", default_value_t = DRAIN_SECONDS,
+        value_parser = clap::value_parser!(u16).range(..=300))]
+    pub webhook_drain: u16,
+
+    /// Service by which the API server reaches the webhooks, in the operator's namespace
+    #[arg(long, value_name = "SERVICE", env = "MANAGED_SECRETS_WEBHOOK_SERVICE", default_value = keys::OPERATOR_NAME)]
+    pub webhook_service: String,
+
+    /// URL (https://HOST:PORT) by which the API server reaches the webhooks of an operator outside the cluster
+    #[arg(long, value_name = "URL", env = "MANAGED_SECRETS_WEBHOOK_URL")]
+    pub webhook_url: Option<http::Uri>,
+
+    /// Folder with the webhooks' certificate (tls.crt, tls.key, ca.crt); when absent the operator makes its own
+    #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
+    pub webhook_cert_dir: Option<PathBuf>,
+
+    /// How many objects are worked on at once
+    #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]
+    pub workers: NonZeroUsize,
+
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", env = "MANAGED_SECRETS_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or a list such as info,managed_secrets::engine=debug
+    #[arg(long, value_name = "FILTER", env = "MANAGED_SECRETS_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Arguments of `manifests`.
+#[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct ManifestsArgs {
+    /// Namespace that the operator runs in
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
+        default_value = DEFAULT_OPERATOR_NAMESPACE)]
+    pub operator_namespace: String,
+
+    /// Container image of the operator
+    #[arg(long, value_name = "IMAGE", env = "MANAGED_SECRETS_IMAGE", default_value = DEFAULT_IMAGE)]
+    pub image: String,
+
+    /// Serve this namespace only, with rights in it alone; may be given several times (in the environment: separated by
+    /// commas)
+    #[arg(long = "namespace", value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+
+    /// User who may write records, keys and status, to restore a backup; may be given several times (in the environment:
+    /// separated by commas)
+    #[arg(long = "restorer", value_name = "USER", env = "MANAGED_SECRETS_RESTORER", value_delimiter = ',')]
+    pub restorers: Vec<String>,
+
+    /// File that holds the key-encryption key, in a volume that you add to the Deployment
+    #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
+    pub kek_file: Option<String>,
+
+    /// Have the operator accept sealed text of cluster scope
+    #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
+    pub allow_cluster_scope: bool,
+
+    /// Leave out the namespace, to uninstall everything but the keys in it
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_OPERATOR_NAMESPACE")]
+    pub without_operator_namespace: bool,
+
+    /// Leave out the webhooks: values have to be sealed before they are applied
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
+    pub without_webhooks: bool,
+
+    /// Leave user and group ids to OpenShift, which gives each namespace its own
+    #[arg(long, env = "MANAGED_SECRETS_OPENSHIFT")]
+    pub openshift: bool,
+
+    /// Leave out an admission policy; may be given several times (in the environment: separated by commas)
+    #[arg(
+        long = "without-policy",
+        value_name = "POLICY",
+        env = "MANAGED_SECRETS_WITHOUT_POLICY",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub without_policies: Vec<PolicySwitch>,
+}
+
+impl From<ManifestsArgs> for Options {
+    fn from(args: ManifestsArgs) -> Self {
+        let ManifestsArgs {
+            operator_namespace,
+            image,
+            namespaces,
+            restorers,
+            kek_file,
+            allow_cluster_scope,
+            without_operator_namespace,
+            without_webhooks,
+            openshift,
+            without_policies,
+        } = args;
+        let (webhooks, with_namespace) = (!without_webhooks, !without_operator_namespace);
+        Self {
+            operator_namespace,
+            image,
+            namespaces,
+            restorers,
+            kek_file,
+            allow_cluster_scope,
+            with_namespace,
+            webhooks,
+            openshift,
+            without_policies,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use clap::CommandFactory;
+    use managed_secrets_cli::error::usage;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_of_its_name() {
+        let command = Cli::command();
+        let mut flags = 0;
+        for subcommand in command.get_subcommands() {
+            for arg in subcommand.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+                let flag = arg.get_long().expect("every argument is a flag");
+                let variable = format!("MANAGED_SECRETS_{}", flag.to_uppercase().replace('-', "_"));
+                assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{flag}");
+                flags += 1;
+            }
+        }
+        assert!(flags > 15);
+    }
+
+    #[test]
+    fn namespaces_may_be_repeated_and_separated() {
+        let cli = Cli::try_parse_from(["managed-secrets", "run", "--namespace", "a", "--namespace=b,c"]).unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!(args.namespaces, ["a", "b", "c"]);
+    }
+
+    fn usage_of(arguments: &[&str]) -> String {
+        let error = Cli::try_parse_from([&["managed-secrets"], arguments].concat()).expect_err("must be refused");
+        usage(&error).to_string()
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line() {
+        for arguments in [
+            vec!["run", "--worker", "8"],
+            vec!["run", "--workers", "many"],
+            vec!["run", "--workers", "0"],
+            vec!["run", "--log-format", "xml"],
+            vec!["sale"],
+            vec![],
+            vec!["seal", "--scope"],
+        ] {
+            let text = usage_of(&arguments);
+            assert!(!text.contains('\n') && !text.is_empty() && !text.contains("Usage"), "{text}");
+        }
+        assert!(usage_of(&["run", "--worker", "8"]).contains("--workers"));
+        assert!(usage_of(&["sale"]).contains("seal"));
+        assert!(usage_of(&["run", "--log-format", "xml"]).contains("json"));
+    }
+
+    #[test]
+    fn a_value_given_as_an_argument_is_not_repeated() {
+        for arguments in [
+            vec!["seal", "hunter2"],
+            vec!["seal", "--name", "db", "--namespace", "prod", "hunter2"],
+            vec!["seal", "--value=hunter2"],
+            vec!["seal", "--value", "hunter2"],
+            vec!["seal", "--", "hunter2"],
+            vec!["run", "hunter2"],
+            vec!["run", "--workers", "hunter2"],
+            vec!["run", "--log-format=hunter2"],
+            vec!["seal", "--hunter2"],
+            vec!["hunter2"],
+        ] {
+            assert!(!usage_of(&arguments).contains("hunter"), "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The cache: what the watches have shown, arranged so that one reconcile looks up only what concerns it, and one event
+//! wakes only whom it concerns.
+//!
+//! In: events of the watches, and what the API server answered to live reads and to our own writes (so that a pass never
+//! acts on a state older than its own last write). Out: a [`Snapshot`] for a pass; names to wake for an event. Pure: no
+//! client, no lock, and no clock but what is passed in. No value of any Secret ever comes here.
+//!
+//! Two rules keep it right and cheap:
+//! * an answer never outlives a later event: calls are announced with [`Index::send`] (see the module `calls`);
+//! * of many objects that want one name, one at a time is woken (see the module `line`), so that an event costs the same
+//!   however many there are. [`Index::pass_on`] belongs to the end of every pass.
+
+mod calls;
+mod line;
+mod rings;
+mod site;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use managed_secrets_api::{keys::ANNO_OWNER, names::record_name};
+use managed_secrets_engine::queue::Grouped;
+
+pub use self::calls::Sent;
+use self::{
+    calls::{Calls, Kind},
+    site::{Site, owners, secrets_of},
+};
+use super::{
+    view::{Own, SecretView},
+    world::{Peers, SourceSeen},
+};
+
+/// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
+/// be stuck, and after a restore of etcd versions go backwards.
+pub const UNCONFIRMED_FOR: Duration = Duration::from_secs(5);
+
+/// Namespace and `metadata.name` of a ManagedSecret.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// Namespaces take turns: what one of them has waiting does not delay another.
+impl Grouped for Key {
+    type Group = String;
+
+    fn group(&self) -> &String {
+        &self.namespace
+    }
+}
+
+/// Who has what another wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Holder {
+    /// A ManagedSecret, by its `metadata.name`.
+    Object(String),
+    /// A Secret that no ManagedSecret owns any more.
+    Secret(String),
+}
+
+/// What one pass starts from.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The ManagedSecret.
+    pub own: Own,
+    /// Labelled Secrets that may concern it.
+    pub secrets: Vec<SecretView>,
+    /// Types of those Secrets by uid, where they are known.
+    pub types: BTreeMap<String, String>,
+    /// The source of `valueFrom`.
+    pub source: SourceSeen,
+    /// What others want.
+    pub peers: Peers,
+}
+
+/// A Secret and how it came here.
+#[derive(Clone, Debug)]
+struct Entry {
+    view: SecretView,
+    /// When we wrote it, until a watch shows it.
+    unconfirmed: Option<Instant>,
+    /// Its type, where a write or a live read has told; no part of what a watch shows.
+    type_: Option<String>,
+}
+
+/// All namespaces.
+#[derive(Debug, Default)]
+pub struct Index {
+    namespaces: HashMap<String, Site>,
+    calls: Calls,
+}
+
+impl Index {
+    /// What a pass starts from; `None` where there is no such object.
+    #[must_use]
+    pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Snapshot> {
+        let site = self.namespaces.get(&key.namespace)?;
+        let own = site.objects.get(&key.name)?.clone();
+        let concerning = secrets_of(&own);
+        let mut names: BTreeSet<&String> = concerning.iter().collect();
+        names.extend(site.others_of(&own));
+        let entries: Vec<&Entry> = names
+            .into_iter()
+            .filter_map(|name| site.secrets.get(name))
+            .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
+            .collect();
+        let peers = site.peers(&own, &entries);
+        let types = entries.iter().filter_map(|entry| Some((entry.view.uid.clone(), entry.type_.clone()?))).collect();
+        let secrets = entries.into_iter().map(|entry| entry.view.clone()).collect();
+        let source = match &own.spec.value_from {
+            None => SourceSeen::NotWanted,
+            Some(_) if !site.sources.synced => SourceSeen::Unsynced,
+            Some(from) => match site.sources.versions.get(&from.secret_key_ref.name) {
+                None => SourceSeen::Absent,
+                Some((uid, version)) => SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() },
+            },
+        };
+        Some(Snapshot { own, secrets, types, source, peers })
+    }
+
+    /// Whether an object's spec is newer than its status says.
+    #[must_use]
+    pub fn is_fresh(&self, key: &Key) -> bool {
+        let own = self.namespaces.get(&key.namespace).and_then(|site| site.objects.get(&key.name));
+        own.is_some_and(|own| own.status.observed_generation != Some(own.generation))
+    }
+
+    /// Whom the name `name` belongs to, if not to the object `asking`: its record's owner, else one that wants it too.
+    #[must_use]
+    pub fn holder_of_name(&self, namespace: &str, name: &str, asking: &str) -> Option<Holder> {
+        let site = self.namespaces.get(namespace)?;
+        let record = record_name(name);
+        match site.secrets.get(&record).map(|entry| entry.view.annotation(ANNO_OWNER).unwrap_or_default()) {
+            Some(owner) if owner == asking => None,
+            Some(owner) if site.objects.contains_key(owner) => Some(Holder::Object(owner.to_owned())),
+            Some(_) => Some(Holder::Secret(record)),
+            None => site.first_for_name(name, asking).map(|own| Holder::Object(own.name.clone())),
+        }
+    }
+
+    /// Whom a delivered Secret belongs to, if not to the object `asking`.
+    #[must_use]
+    pub fn holder_of_target(&self, namespace: &str, secret: &str, asking: &str) -> Option<Holder> {
+        let owner = self.namespaces.get(namespace)?.secrets.get(secret)?.view.annotation(ANNO_OWNER)?;
+        (owner != asking).then(|| Holder::Object(owner.to_owned()))
+    }
+
+    /// Whether a Secret that a value could be taken from is known not to exist.
+    #[must_use]
+    pub fn lacks_source(&self, namespace: &str, secret: &str) -> bool {
+        let sources = self.namespaces.get(namespace).map(|site| &site.sources);
+        sources.is_some_and(|sources| sources.synced && !sources.versions.contains_key(secret))
+    }
+
+    /// Every object.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.namespaces.iter().flat_map(|(namespace, site)| {
+            site.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
+        })
+    }
+
+    /// Namespaces in which some object has a `valueFrom`.
+    pub fn source_namespaces(&self) -> impl Iterator<Item = &String> {
+        self.namespaces.iter().filter(|(_, site)| !site.by_source.is_empty()).map(|(namespace, _)| namespace)
+    }
+
+    /// Announces a call whose answer will be put in here, about the Secret or ManagedSecret `name`.
+    pub fn send(&mut self, namespace: &str, name: &str) -> Sent {
+        let entry = self.namespaces.get(namespace).and_then(|site| site.secrets.get(name));
+        let shown = entry.map(|entry| (entry.view.uid.clone(), entry.view.resource_version.clone()));
+        self.calls.send(shown)
+    }
+
+    /// A call was answered, or given up. Every [`Sent`] comes back here.
+    pub fn answered(&mut self, sent: Sent) {
+        self.calls.answered(sent);
+    }
+
+    /// A pass of this object is over, however it ended. Returns whom to wake: if a name became free, and this object had
+    /// the turn to take it, the next one that wants it.
+    pub fn pass_on(&mut self, key: &Key) -> Vec<Key> {
+        let Some(site) = self.namespaces.get_mut(&key.namespace) else { return Vec::new() };
+        keys(&key.namespace, site.pass_on(&key.name))
+    }
+
+    /// An object as a watch shows it. Returns whom to wake.
+    pub fn put_object(&mut self, own: Own) -> Vec<Key> {
+        let site = self.namespaces.get(&own.namespace);
+        let before = site.and_then(|site| site.objects.get(&own.name));
+        // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
+        if before.is_some_and(|before| !is_newer(&own.resource_version, &before.resource_version)) {
+            return Vec::new();
+        }
+        self.set_object(own)
+    }
+
+    /// An object as it came back from our own write of its status. Returns whom to wake.
+    pub fn put_described(&mut self, own: Own, sent: &Sent) -> Vec<Key> {
+        let key = Key { namespace: own.namespace.clone(), name: own.name.clone() };
+        if self.calls.is_outdated(sent, Kind::Object, &key, &own.resource_version) {
+            return Vec::new();
+        }
+        self.put_object(own)
+    }
+
+    fn set_object(&mut self, own: Own) -> Vec<Key> {
+        let own = own.kept();
+        let (namespace, name) = (own.namespace.clone(), own.name.clone());
+        let site = self.namespaces.entry(namespace.clone()).or_default();
+        let before = site.objects.get(&name).cloned();
+        let mut wake = site.change_object(before.as_ref(), Some(own));
+        wake.insert(name);
+        keys(&namespace, wake)
+    }
+
+    /// An object is gone.
+    pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
+        self.calls.ended(Kind::Object, Key { namespace: namespace.to_owned(), name: name.to_owned() }, None);
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let Some(before) = site.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
+        else {
+            return Vec::new();
+        };
+        let mut wake = site.change_object(Some(&before), None);
+        wake.insert(name.to_owned());
+        self.drop_if_empty(namespace);
+        keys(namespace, wake)
+    }
+
+    /// A labelled Secret as a watch or a live read shows it (`written` absent), or as it came back from our own write.
+    /// Returns whom to wake, but not who wrote it.
+    pub fn put_secret(&mut self, namespace: &str, view: SecretView, written: Option<Instant>) -> Vec<Key> {
+        let mut view = view.kept();
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
+        let known_type = site.secrets.get(&view.name).filter(|entry| entry.view.uid == view.uid);
+        let type_ = view.type_.take().or_else(|| known_type.and_then(|entry| entry.type_.clone()));
+        if site
+            .buried
+            .get(&view.name)
+            .is_some_and(|dead| dead.uid == view.uid && !is_newer(&view.resource_version, &dead.resource_version))
+        {
+            return Vec::new();
+        }
+        if let Some(before) = site.secrets.get_mut(&view.name)
+            && !is_newer(&view.resource_version, &before.view.resource_version)
+        {
+            if before.view.uid == view.uid && before.view.resource_version == view.resource_version {
+                before.type_ = type_;
+                if written.is_none() && before.unconfirmed.take().is_some() {
+                    // Nothing new to its owner, who wrote it; but a ring of values may be closed by it.
+                    return keys(namespace, site.rings(owners(&view)));
+                }
+            }
+            return Vec::new();
+        }
+        site.buried.remove(&view.name);
+        let before = site.secrets.remove(&view.name);
+        let writers = if written.is_some() { owners(&view) } else { BTreeSet::new() };
+        let mut wake = site.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: written, type_ }));
+        wake.retain(|name| !writers.contains(name));
+        keys(namespace, wake)
+    }
+
+    /// A labelled Secret as it came back from our own write. Returns whom to wake, but not who wrote it.
+    pub fn put_written(&mut self, namespace: &str, view: SecretView, sent: &Sent, now: Instant) -> Vec<Key> {
+        if self.is_outdated(namespace, &view, sent) {
+            return Vec::new();
+        }
+        self.put_secret(namespace, view, Some(now))
+    }
+
+    /// What a live read of the Secret `name` found: `None` where there is no labelled Secret of that name. Returns whom to
+    /// wake.
+    pub fn learn(&mut self, namespace: &str, name: &str, found: Option<SecretView>, sent: &Sent) -> Vec<Key> {
+        if let Some(view) = found {
+            if !self.is_outdated(namespace, &view, sent) {
+                return self.put_secret(namespace, view, None);
+            }
+            let entry = self.namespaces.get_mut(namespace).and_then(|site| site.secrets.get_mut(name));
+            if let Some(entry) = entry.filter(|entry| entry.view.uid == view.uid) {
+                entry.type_ = view.kept().type_;
+            }
+            return Vec::new();
+        }
+        // Only the cache shows it, and did so before the read began.
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let same = |entry: &Entry| sent.showed(&entry.view.uid, &entry.view.resource_version);
+        let Some(ghost) = site.secrets.get(name).filter(|entry| same(entry)).cloned() else { return Vec::new() };
+        let wake = site.change_secret(Some(&ghost), None);
+        self.drop_if_empty(namespace);
+        keys(namespace, wake)
+    }
+
+    /// Everything that the cache shows: objects and Secrets, with their versions.
+    #[cfg(test)]
+    pub(super) fn contents(&self) -> [BTreeSet<(String, String)>; 2] {
+        let sites = || self.namespaces.values();
+        let objects = sites().flat_map(|site| site.objects.values());
+        let secrets = sites().flat_map(|site| site.secrets.values());
+        [
+            objects.map(|own| (own.name.clone(), own.resource_version.clone())).collect(),
+            secrets.map(|entry| (entry.view.name.clone(), entry.view.resource_version.clone())).collect(),
+        ]
+    }
+
+    fn is_outdated(&self, namespace: &str, view: &SecretView, sent: &Sent) -> bool {
+        let key = Key { namespace: namespace.to_owned(), name: view.name.clone() };
+        self.calls.is_outdated(sent, Kind::Secret, &key, &view.resource_version)
+    }
+
+    /// A labelled Secret is gone, or has lost its label. Wakes also where it was known already, for our own deletion
+    /// frees a name that others wait for.
+    pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
+        let key = Key { namespace: namespace.to_owned(), name: view.name.clone() };
+        self.calls.ended(Kind::Secret, key, Some(&view.resource_version));
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        site.buried.remove(&view.name);
+        let mut wake = site.concerned(view);
+        match site.take(view) {
+            Some(before) => wake.extend(site.change_secret(Some(&before), None)),
+            None if site.secrets.contains_key(&view.name) => {}
+            None => site.start_line(&view.name, &mut wake),
+        }
+        self.drop_if_empty(namespace);
+        keys(namespace, wake)
+    }
+
+    /// We deleted a Secret: until its end is seen, no event from before may bring it back. Returns whom to wake.
+    ///
+    /// Where the watch has shown the end before our answer came, there is nothing to keep out any more.
+    pub fn bury(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let Some(before) = site.take(view) else { return Vec::new() };
+        let wake = site.change_secret(Some(&before), None);
+        site.buried.insert(view.name.clone(), view.clone().kept());
+        keys(namespace, wake)
+    }
+
+    /// Namespaces come and go; what is left of one is nothing. What a watch on its sources has listed stays until that
+    /// watch ends, for it will not list again.
+    fn drop_if_empty(&mut self, namespace: &str) {
+        if self.namespaces.get(namespace).is_some_and(Site::is_empty) {
+            self.namespaces.remove(namespace);
+        }
+    }
+
+    /// A list of objects is complete: what it shows replaces all that was known, also newer versions, for a list after
+    /// a restore of etcd shows older ones. Returns those that are new or changed, or whom a vanished one concerns.
+    pub fn replace_objects(&mut self, namespace: Option<&str>, listed: Vec<Own>) -> Vec<Key> {
+        self.calls.listed(Kind::Object, namespace);
+        let mut gone: HashSet<Key> =
+            self.keys().filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace)).collect();
+        let mut wake = Vec::new();
+        for own in listed {
+            gone.remove(&Key { namespace: own.namespace.clone(), name: own.name.clone() });
+            let before = self.namespaces.get(&own.namespace).and_then(|site| site.objects.get(&own.name));
+            let same = |before: &Own| before.uid == own.uid && before.resource_version == own.resource_version;
+            if !before.is_some_and(same) {
+                wake.extend(self.set_object(own));
+            }
+        }
+        for key in gone {
+            wake.extend(self.remove_object(&key.namespace, &key.name, None));
+        }
+        wake
+    }
+
+    /// A list of labelled Secrets is complete: what it shows replaces all that was known, also newer versions, for a
+    /// list after a restore of etcd shows older ones.
+    pub fn replace_secrets(&mut self, namespace: Option<&str>, listed: Vec<(String, SecretView)>) -> Vec<Key> {
+        self.calls.listed(Kind::Secret, namespace);
+        let mut gone: HashSet<(String, String)> = HashSet::new();
+        for (name, site) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
+            site.buried.clear();
+            gone.extend(site.secrets.keys().map(|secret| (name.clone(), secret.clone())));
+        }
+        let mut wake = Vec::new();
+        for (namespace, view) in listed {
+            let mut view = view.kept();
+            gone.remove(&(namespace.clone(), view.name.clone()));
+            let site = self.namespaces.entry(namespace.clone()).or_default();
+            let mut before = site.secrets.remove(&view.name);
+            let known = before.as_mut().filter(|before| before.view.uid == view.uid);
+            let same = known.as_ref().is_some_and(|known| known.view.resource_version == view.resource_version);
+            let type_ = view.type_.take().or_else(|| known.and_then(|known| known.type_.take()));
+            let concerned = site.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: None, type_ }));
+            if !same {
+                wake.extend(keys(&namespace, concerned));
+            }
+        }
+        for (namespace, secret) in gone {
+            let Some(site) = self.namespaces.get_mut(&namespace) else { continue };
+            let before = site.secrets.remove(&secret);
+            wake.extend(keys(&namespace, site.change_secret(before.as_ref(), None)));
+            self.drop_if_empty(&namespace);
+        }
+        wake
+    }
+
+    /// A source Secret as the watch on its namespace shows it.
+    pub fn put_source(&mut self, namespace: &str, name: &str, uid: String, resource_version: String) -> Vec<Key> {
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
+        let version = (uid, resource_version);
+        let before = site.sources.versions.insert(name.to_owned(), version.clone());
+        if before == Some(version) || !site.sources.synced {
+            return Vec::new();
+        }
+        keys(namespace, site.by_source.get(name).cloned().unwrap_or_default())
+    }
+
+    /// A source Secret is gone.
+    pub fn remove_source(&mut self, namespace: &str, name: &str) -> Vec<Key> {
+        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        site.sources.versions.remove(name);
+        keys(namespace, site.by_source.get(name).cloned().unwrap_or_default())
+    }
+
+    /// A list of source Secrets is complete.
+    pub fn replace_sources(&mut self, namespace: &str, listed: HashMap<String, (String, String)>) -> Vec<Key> {
+        let site = self.namespaces.entry(namespace.to_owned()).or_default();
+        let first = !std::mem::replace(&mut site.sources.synced, true);
+        let before = std::mem::replace(&mut site.sources.versions, listed);
+        let moved = site
+            .by_source
+            .iter()
+            .filter(|(source, _)| first || before.get(*source) != site.sources.versions.get(*source))
+            .flat_map(|(_, objects)| objects.clone())
+            .collect();
+        keys(namespace, moved)
+    }
+
+    /// The watch on a namespace's sources has ended.
+    pub fn forget_sources(&mut self, namespace: &str) {
+        if let Some(site) = self.namespaces.get_mut(namespace) {
+            site.sources = site::Sources::default();
+        }
+        self.drop_if_empty(namespace);
+    }
+}
+
+/// Versions are comparable numbers since Kubernetes 1.35, and were before, undocumented. Where they are not numbers,
+/// whatever comes later is newer.
+fn is_newer(new: &str, old: &str) -> bool {
+    match (new.parse::<u64>(), old.parse::<u64>()) {
+        (Ok(new), Ok(old)) => new > old,
+        _ => new != old,
+    }
+}
+
+/// A number as `new` is greater than `old`.
+fn is_surely_newer(new: &str, old: &str) -> bool {
+    matches!((new.parse::<u64>(), old.parse::<u64>()), (Ok(new), Ok(old)) if new > old)
+}
+
+fn keys(namespace: &str, names: BTreeSet<String>) -> Vec<Key> {
+    names.into_iter().map(|name| Key { namespace: namespace.to_owned(), name }).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

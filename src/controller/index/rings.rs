@@ -1,0 +1,63 @@
+//! Rings of values: objects of which each takes its value from the target of the next, and the last from the first's.
+//!
+//! In such a ring every value is passed on for ever. So no member of one follows its source, until the ring is broken.
+
+use std::collections::BTreeSet;
+
+use managed_secrets_api::{keys::ANNO_OWNER, types::Delivery};
+
+use super::Site;
+use crate::controller::view::Own;
+
+/// Members after which a ring is not looked for any further. A longer one is not found; it turns slowly, for new values
+/// from a source are paced.
+const MAX_RING: usize = 256;
+
+impl Site {
+    /// The ring that an object is a member of, beginning with it; empty where there is none. Each takes its value from
+    /// the target of the one that follows.
+    pub(super) fn ring(&self, own: &Own) -> Vec<String> {
+        let mut ring = vec![own.name.clone()];
+        let mut member = own;
+        while ring.len() <= MAX_RING {
+            match self.upstream(member) {
+                Some(upstream) if upstream.name == own.name => return ring,
+                Some(upstream) => {
+                    ring.push(upstream.name.clone());
+                    member = upstream;
+                }
+                None => break,
+            }
+        }
+        Vec::new()
+    }
+
+    /// Members of rings that objects of these names are in.
+    pub(super) fn rings(&self, names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let members = names.into_iter().filter_map(|name| self.objects.get(&name)).flat_map(|own| self.ring(own));
+        members.collect()
+    }
+
+    /// The object that delivers what this one takes its value from.
+    fn upstream(&self, own: &Own) -> Option<&Own> {
+        let reference = &own.spec.value_from.as_ref()?.secret_key_ref;
+        let place = (reference.name.clone(), reference.key.clone());
+        if let Some(entry) = self.secrets.get(&reference.name) {
+            let owner = self.objects.get(entry.view.annotation(ANNO_OWNER)?)?;
+            return delivery(owner).is_some_and(|delivered| delivered == place).then_some(owner);
+        }
+        // A Secret that exists and is not ours is nobody's target. One that does not exist yet will be the target of the
+        // first object that delivers there.
+        let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
+        let first = self.by_delivery.get(&place).filter(|_| absent)?.first()?;
+        self.objects.get(&first.object)
+    }
+}
+
+/// The Secret and the key that an object delivers its value under; nothing where it writes nothing, for then it passes
+/// nothing on.
+pub(super) fn delivery(own: &Own) -> Option<(String, String)> {
+    let spec = &own.spec;
+    let delivers = spec.delivery() == Delivery::Secret && !own.deleting && !spec.suspended() && own.violation.is_none();
+    delivers.then(|| (spec.target_name(&own.name).to_owned(), spec.target_key().to_owned()))
+}

@@ -1,0 +1,186 @@
+//! Who is woken by what.
+
+mod cache;
+
+use serde_json::json;
+
+use super::*;
+
+const NAMESPACE: &str = "ns";
+
+/// An object that wants one name and holds another.
+fn own(name: &str, version: u64, wants: &str, holds: &str) -> Own {
+    let object = json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{name}"), "resourceVersion": version.to_string()},
+        "spec": {"name": wants, "generate": {}},
+        "status": {"id": format!("id-{name}"), "name": holds},
+    });
+    Own::new(serde_json::from_value(object).unwrap())
+}
+
+/// The record of a name, as far as the index looks at it.
+fn record(of: &str, owner: &str, version: u64) -> SecretView {
+    SecretView {
+        name: record_name(of),
+        uid: format!("uid-{of}"),
+        resource_version: version.to_string(),
+        annotations: BTreeMap::from([(ANNO_OWNER.to_owned(), owner.to_owned())]),
+        ..SecretView::default()
+    }
+}
+
+/// Objects `a`, `b`, … that hold `A`, `B`, … and want what `wants` says, with their records.
+fn index(wants: &[&str]) -> Index {
+    let mut index = Index::default();
+    for (name, wants) in ["a", "b", "c", "d"].iter().zip(wants) {
+        let holds = name.to_uppercase();
+        index.put_object(own(name, 1, wants, &holds));
+        index.put_secret(NAMESPACE, record(&holds, name, 1), None);
+    }
+    index
+}
+
+fn names(keys: Vec<Key>) -> Vec<String> {
+    keys.into_iter().map(|key| key.name).collect()
+}
+
+fn peers(index: &Index, name: &str) -> Peers {
+    let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+    index.snapshot(&key, Instant::now()).unwrap().peers
+}
+
+#[test]
+fn a_circle_that_closes_or_opens_wakes_all_in_it() {
+    // a waits for b, b for c; d has nothing to do with them.
+    let mut index = index(&["B", "C", "C", "D"]);
+    assert!(!peers(&index, "a").cycle);
+    assert_eq!(names(index.put_object(own("c", 2, "A", "C"))), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|name| peers(&index, name).cycle));
+    assert_eq!(names(index.put_object(own("c", 3, "C", "C"))), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|name| !peers(&index, name).cycle));
+    // Another edit of the same object concerns nobody else.
+    assert_eq!(names(index.put_object(own("c", 4, "C", "C"))), ["c"]);
+}
+
+#[test]
+fn who_waits_for_a_name_is_woken_when_it_changes_its_holder_and_not_when_the_holder_changes() {
+    let mut index = index(&["A"]);
+    index.put_object(own("waiter", 1, "A", "W"));
+    let written = record("A", "a", 2);
+    assert!(index.put_secret(NAMESPACE, written.clone(), Some(Instant::now())).is_empty());
+    // The watch shows it, once and again.
+    assert!(index.put_secret(NAMESPACE, written.clone(), None).is_empty());
+    assert!(index.put_secret(NAMESPACE, written, None).is_empty());
+    // What another wrote concerns its owner.
+    assert_eq!(names(index.put_secret(NAMESPACE, record("A", "a", 3), None)), ["a"]);
+    // Another owner, or its deletion, concerns those that wait.
+    assert_eq!(names(index.put_secret(NAMESPACE, record("A", "b", 4), None)), ["a", "waiter"]);
+    let mut going = record("A", "b", 5);
+    going.deleting = true;
+    assert_eq!(names(index.put_secret(NAMESPACE, going, None)), ["waiter"], "one at a time");
+    assert_eq!(names(index.pass_on(&Key { namespace: NAMESPACE.to_owned(), name: "waiter".to_owned() })), ["a"]);
+}
+
+#[test]
+fn a_holder_that_goes_wakes_its_waiters_and_lives_no_more() {
+    let mut index = index(&["A"]);
+    index.put_object(own("waiter", 1, "A", "W"));
+    assert!(peers(&index, "waiter").living.contains("uid-a"));
+    assert_eq!(names(index.remove_object(NAMESPACE, "a", None)), ["a", "waiter"]);
+    // Its record is still there: retained, perhaps.
+    assert!(!peers(&index, "waiter").living.contains("uid-a"));
+}
+
+#[test]
+fn a_lost_records_name_is_reserved_for_its_owner_and_a_free_one_for_a_mover() {
+    let mut index = index(&["A", "B"]);
+    let mut owner = own("a", 2, "A", "A");
+    owner.status.record = Some(managed_secrets_api::types::RecordRef {
+        name: record_name("A"),
+        uid: "uid-A".to_owned(),
+        resource_version: "1".to_owned(),
+    });
+    index.put_object(owner.clone());
+    index.put_object(own("b", 2, "A", "B"));
+    assert_eq!(peers(&index, "b").reserved_for.as_deref(), Some("a"));
+    // As long as it wants that name.
+    (owner.spec.name, owner.resource_version) = ("FREE".to_owned(), "3".to_owned());
+    index.put_object(owner);
+    assert_eq!(peers(&index, "b").reserved_for, None);
+    let mut new = own("new", 1, "A", "");
+    new.status = managed_secrets_api::ManagedSecretStatus::default();
+    index.put_object(new);
+    assert_eq!(peers(&index, "new").reserved_for.as_deref(), Some("b"));
+    assert_eq!(peers(&index, "b").reserved_for, None);
+}
+
+/// An object that takes its value from the target of another.
+fn follows(name: &str, version: u64, upstream: &str) -> Own {
+    let object = json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{name}"), "resourceVersion": version.to_string()},
+        "spec": {"name": name, "valueFrom": {"secretKeyRef": {"name": upstream, "key": "value"}}},
+    });
+    Own::new(serde_json::from_value(object).unwrap())
+}
+
+fn target(of: &str, owner: &str, version: u64) -> SecretView {
+    SecretView { name: of.to_owned(), ..record(of, owner, version) }
+}
+
+#[test]
+fn a_ring_of_values_that_closes_or_opens_wakes_all_in_it() {
+    let mut index = Index::default();
+    for (name, upstream) in [("a", "b"), ("b", "c"), ("c", "outside"), ("d", "a")] {
+        index.put_object(follows(name, 1, upstream));
+        index.put_secret(NAMESPACE, target(name, name, 1), None);
+    }
+    assert!(peers(&index, "a").ring.is_empty());
+    assert_eq!(names(index.put_object(follows("c", 2, "a"))), ["a", "b", "c"]);
+    assert_eq!(peers(&index, "b").ring, ["b", "c", "a"]);
+    // It follows the ring, and is no part of it.
+    assert!(peers(&index, "d").ring.is_empty());
+    assert_eq!(names(index.remove_secret(NAMESPACE, &target("b", "b", 1))), ["a", "b", "c"]);
+    assert!(peers(&index, "a").ring.is_empty());
+    assert_eq!(names(index.put_secret(NAMESPACE, target("b", "b", 2), None)), ["a", "b", "c"]);
+    assert_eq!(names(index.put_object(follows("b", 2, "outside"))), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|name| peers(&index, name).ring.is_empty()));
+    index.put_object(follows("b", 3, "c"));
+    assert_eq!(names(index.remove_object(NAMESPACE, "c", None)), ["a", "b", "c"]);
+}
+
+/// Of many objects that want one Secret that does not exist yet, the one that would get it counts, if it delivers under
+/// the key that is taken from.
+#[test]
+fn a_ring_over_a_secret_that_does_not_exist_is_found_by_its_key() {
+    let mut index = Index::default();
+    let object = |name: &str, version: u64, upstream: (&str, &str), target: (&str, &str), suspend: bool| {
+        let mut own = follows(name, version, upstream.0);
+        own.spec = serde_json::from_value(json!({
+            "name": name, "suspend": suspend, "target": {"name": target.0, "key": target.1},
+            "valueFrom": {"secretKeyRef": {"name": upstream.0, "key": upstream.1}},
+        }))
+        .unwrap();
+        own
+    };
+    index.replace_sources(NAMESPACE, HashMap::new());
+    for number in 0..9 {
+        index.put_object(object(&format!("other-{number}"), 1, ("outside", "k"), ("shared", "other"), false));
+    }
+    index.put_object(object("b", 1, ("a-s", "k"), ("shared", "k"), false));
+    index.put_object(object("c", 1, ("outside", "k"), ("shared", "k"), false));
+    assert!(peers(&index, "b").ring.is_empty());
+    assert_eq!(names(index.put_object(object("a", 1, ("shared", "k"), ("a-s", "k"), false))), ["a", "b"]);
+    assert_eq!(peers(&index, "a").ring, ["a", "b"]);
+    // One that is suspended passes nothing on; the next one of the line would get the Secret, and is in no ring.
+    assert_eq!(names(index.put_object(object("b", 2, ("a-s", "k"), ("shared", "k"), true))), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+    assert_eq!(names(index.put_object(object("b", 3, ("a-s", "k"), ("shared", "k"), false))), ["a", "b"]);
+    assert_eq!(names(index.put_object(object("b", 4, ("a-s", "k"), ("shared", "other"), false))), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+    index.put_object(object("b", 5, ("a-s", "k"), ("shared", "k"), false));
+    assert_eq!(peers(&index, "a").ring, ["a", "b"]);
+    assert_eq!(names(index.remove_object(NAMESPACE, "b", None)), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+}

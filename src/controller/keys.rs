@@ -1,0 +1,219 @@
+//! The keyring that passes use, and when it is read again.
+//!
+//! In: the keyring's store. Out: the keyring as it was last read. It is read again when it changes; and as a watch can be
+//! behind, a record or sealed text under an unknown key is worth one fresh look: another replica may have rotated, or an
+//! administrator restored a keyring beside ours.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use managed_secrets_crypto::Keyring;
+use tokio::sync::{Mutex, Notify};
+use tracing::{info, warn};
+
+use crate::keyring::KeyringStore;
+
+/// The keyring is not read again sooner than this, however many objects lack a key.
+const LEAST_WAIT: Duration = Duration::from_secs(5);
+
+/// The keyring in use.
+pub struct Keys {
+    store: KeyringStore,
+    keyring: RwLock<Arc<Keyring>>,
+    /// The last try to read it. Held while it is read, so that whoever asks meanwhile waits for what that finds.
+    last: Mutex<Option<Try>>,
+    renewed: Notify,
+}
+
+/// A try to read the keyring.
+#[derive(Clone, Copy)]
+struct Try {
+    ended: Instant,
+    read: bool,
+}
+
+impl Keys {
+    /// Starts with a keyring that was read from `store`.
+    #[must_use]
+    pub fn new(store: KeyringStore, keyring: Keyring) -> Self {
+        Self { store, keyring: RwLock::new(Arc::new(keyring)), last: Mutex::new(None), renewed: Notify::new() }
+    }
+
+    /// The keyring as it was last read.
+    #[must_use]
+    pub fn get(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until the keyring has been read again. For one waiter.
+    pub async fn renewed(&self) {
+        self.renewed.notified().await;
+    }
+
+    /// Reads the keyring again, unless that was done a moment ago. Whoever asks while it is being read waits for that, so
+    /// afterwards [`get`](Self::get) gives what was stored a moment ago. Returns whether it was read.
+    pub async fn look_again(&self) -> bool {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        // One that failed while we waited would hardly go better now; any later one is tried.
+        let enough = |last: &Try| if last.read { last.ended.elapsed() < LEAST_WAIT } else { last.ended >= asked };
+        match last.as_ref().filter(|last| enough(last)) {
+            Some(_) => false,
+            None => self.read(&mut last).await,
+        }
+    }
+
+    /// The keyring after a fresh look, if that is another than `known`.
+    pub async fn newer_than(&self, known: &Arc<Keyring>) -> Option<Arc<Keyring>> {
+        self.look_again().await;
+        Some(self.get()).filter(|keyring| !Arc::ptr_eq(keyring, known))
+    }
+
+    /// Reads the keyring again: it has changed. Returns whether it was read.
+    pub async fn read_again(&self) -> bool {
+        let mut last = self.last.lock().await;
+        self.read(&mut last).await
+    }
+
+    async fn read(&self, last: &mut Option<Try>) -> bool {
+        let loaded = self.store.load().await;
+        *last = Some(Try { ended: Instant::now(), read: loaded.is_ok() });
+        match loaded {
+            Ok(keyring) => {
+                *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+                self.renewed.notify_one();
+                info!("the keyring was read again");
+                true
+            }
+            Err(error) => {
+                // What opens still opens: the keyring in use stays.
+                warn!(%error, "the keyring was not read again");
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use futures::future::join_all;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::Full;
+    use jiff::Timestamp;
+    use kube::{Client, client::Body};
+    use managed_secrets_api::keys::{KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEYRING};
+    use managed_secrets_crypto::{Kek, keyring::Wrapped, provider::Provider};
+    use serde_json::{Value, json};
+    use tokio::sync::Semaphore;
+    use tokio_util::bytes::Bytes;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+
+    /// An API server that has one keyring, or fails, and answers when it is let to.
+    struct Server {
+        asked: AtomicUsize,
+        answers: Semaphore,
+        code: std::sync::Mutex<StatusCode>,
+        list: Value,
+    }
+
+    fn kek() -> Kek {
+        Kek::new(&[7; 32]).unwrap()
+    }
+
+    fn keys() -> (Arc<Server>, Keys) {
+        let kek = kek();
+        let wrap = |bytes: &[u8]| {
+            kek.wrap(bytes).map(|ciphertext| Wrapped {
+                provider: "file".to_owned(),
+                key_id: kek.key_id().to_string(),
+                ciphertext,
+            })
+        };
+        let document = Keyring::generate_entries(Timestamp::UNIX_EPOCH, wrap).unwrap();
+        let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+        let content = BASE64_STANDARD.encode(serde_json::to_vec(&document).unwrap());
+        let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": [
+            {"metadata": {"name": KEYRING_NAME}, "type": TYPE_KEYRING, "data": {KEYRING_DATA_KEY: content}},
+        ]});
+        let server = Arc::new(Server {
+            asked: AtomicUsize::new(0),
+            answers: Semaphore::new(0),
+            code: std::sync::Mutex::new(StatusCode::OK),
+            list,
+        });
+        let asked = Arc::clone(&server);
+        let service = service_fn(move |_: Request<Body>| {
+            let server = Arc::clone(&asked);
+            async move {
+                server.asked.fetch_add(1, SeqCst);
+                server.answers.acquire().await?.forget();
+                let code = *server.code.lock().unwrap();
+                let body = if code == StatusCode::OK { server.list.to_string() } else { "{}".to_owned() };
+                let body = Full::new(Bytes::from(body));
+                Ok::<_, BoxError>(Response::builder().status(code).body(body)?)
+            }
+        });
+        let client = Client::new(service, "default");
+        let store = KeyringStore::new(client, "keys", Provider::File(kek));
+        (server, Keys::new(store, keyring))
+    }
+
+    /// Five ask at once; one answer is let go, once the server was asked.
+    async fn five(server: &Server, keys: &Keys) -> Vec<(bool, Arc<Keyring>)> {
+        let known = keys.get();
+        let looks = join_all((0..5).map(|_| async {
+            let newer = keys.newer_than(&known).await.is_some();
+            (newer, keys.get())
+        }));
+        let answer = async {
+            while server.asked.load(SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            server.answers.add_permits(1);
+        };
+        tokio::join!(looks, answer).0
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn whoever_asks_while_it_is_read_waits_for_it() {
+        let (server, keys) = keys();
+        let known = keys.get();
+        let found = five(&server, &keys).await;
+        assert_eq!(server.asked.load(SeqCst), 1, "one of them reads, for all");
+        for (newer, keyring) in &found {
+            assert!(*newer && !Arc::ptr_eq(keyring, &known));
+        }
+        // Read a moment ago: enough for who asks now, and news to who still has the one before.
+        assert!(keys.newer_than(&known).await.is_some());
+        assert!(keys.newer_than(&keys.get()).await.is_none());
+        assert_eq!(server.asked.load(SeqCst), 1);
+        // But not where it is known to have changed.
+        server.answers.add_permits(1);
+        assert!(keys.read_again().await);
+        assert_eq!(server.asked.load(SeqCst), 2);
+        keys.renewed().await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_look_that_failed_is_none() {
+        let (server, keys) = keys();
+        let known = keys.get();
+        *server.code.lock().unwrap() = StatusCode::INTERNAL_SERVER_ERROR;
+        let found = five(&server, &keys).await;
+        assert_eq!(server.asked.load(SeqCst), 1, "what waited for it does not fail once more");
+        assert!(found.iter().all(|(newer, keyring)| !*newer && Arc::ptr_eq(keyring, &known)), "what opens still opens");
+        // The next one tries, at once.
+        *server.code.lock().unwrap() = StatusCode::OK;
+        server.answers.add_permits(1);
+        assert!(keys.look_again().await);
+        assert_eq!(server.asked.load(SeqCst), 2);
+    }
+}

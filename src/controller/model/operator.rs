@@ -1,0 +1,284 @@
+//! An operator of the model: the real index, world, `decide` and acting, fed by watches that lag as far as a test wants.
+//!
+//! Its queue is filled only by what the index says is to be woken, by what a pass asks for, and by a restart; so an event
+//! that wakes too few shows as a state that never comes to rest rightly.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use managed_secrets_crypto::Keyring;
+use managed_secrets_engine::stats::Stats;
+
+use super::{
+    super::{
+        act::{Actor, End},
+        cluster::Cluster,
+        events::Events,
+        failure::Failure,
+        index::{Index, Key},
+        view::{Own, SecretView},
+        world::{Settings, World},
+    },
+    line::{Line, Plan},
+    server::{Change, Server, is_labelled},
+    store::{NAMESPACE, Stored},
+};
+
+/// The watches of an operator; each lags by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stream {
+    Objects,
+    Labelled,
+    Sources,
+}
+
+/// All streams.
+pub(super) const STREAMS: [Stream; 3] = [Stream::Objects, Stream::Labelled, Stream::Sources];
+
+#[derive(Default)]
+struct State {
+    /// How far each stream has been heard, as a place in the server's log.
+    heard: [usize; 3],
+    queue: BTreeSet<String>,
+    /// When to look again, in the model's seconds.
+    timers: BTreeMap<String, i64>,
+    failures: BTreeMap<String, u32>,
+}
+
+/// One operator process after another.
+pub(super) struct Operator {
+    server: Arc<Mutex<Server>>,
+    keyring: Arc<Keyring>,
+    clock: Arc<Mutex<i64>>,
+    index: Mutex<Index>,
+    events: Events,
+    stats: Stats,
+    state: Mutex<State>,
+    /// As if sources had moved often of late.
+    pub(super) source_wait: Mutex<Option<Duration>>,
+}
+
+/// What a pass did.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// Requests that would write.
+    pub(super) writes: usize,
+    /// How it ended; nothing where there was no such object or the operator died.
+    pub(super) end: Option<End>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn view(secret: &Stored) -> SecretView {
+    serde_json::from_value(secret.metadata()).unwrap()
+}
+
+impl Operator {
+    pub(super) fn new(server: Arc<Mutex<Server>>, keyring: Arc<Keyring>, clock: Arc<Mutex<i64>>) -> Self {
+        // What is published is another test's matter: the queue fills and the rest is dropped.
+        let (events, _) = Events::new(Line::default().client(Arc::clone(&server), ""));
+        let operator = Self {
+            server,
+            keyring,
+            clock,
+            index: Mutex::new(Index::default()),
+            events,
+            stats: Stats::default(),
+            state: Mutex::default(),
+            source_wait: Mutex::default(),
+        };
+        operator.restart();
+        operator
+    }
+
+    /// A new process: empty caches, filled by lists.
+    pub(super) fn restart(&self) {
+        let mut index = Index::default();
+        let server = locked(&self.server);
+        let objects = server.objects.values().map(|object| Own::new(object.typed())).collect();
+        let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
+        let labelled = labelled.map(|secret| (NAMESPACE.to_owned(), view(secret))).collect();
+        let sources: HashMap<_, _> = server
+            .secrets
+            .values()
+            .map(|secret| (secret.name.clone(), (secret.uid.clone(), secret.revision.to_string())))
+            .collect();
+        index.replace_objects(None, objects);
+        index.replace_secrets(None, labelled);
+        index.replace_sources(NAMESPACE, sources);
+        let mut state = locked(&self.state);
+        *state =
+            State { heard: [server.log.len(); 3], queue: server.objects.keys().cloned().collect(), ..State::default() };
+        *locked(&self.index) = index;
+    }
+
+    /// A watch ends and lists again: what it shows replaces what was known.
+    pub(super) fn list_again(&self) {
+        let (objects, labelled, length) = {
+            let server = locked(&self.server);
+            let objects = server.objects.values().map(|object| Own::new(object.typed())).collect();
+            let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
+            (objects, labelled.map(|secret| (NAMESPACE.to_owned(), view(secret))).collect(), server.log.len())
+        };
+        let mut woken = locked(&self.index).replace_objects(None, objects);
+        woken.extend(locked(&self.index).replace_secrets(None, labelled));
+        let mut state = locked(&self.state);
+        state.heard[Stream::Objects as usize] = length;
+        state.heard[Stream::Labelled as usize] = length;
+        state.queue.extend(woken.into_iter().map(|key| key.name));
+    }
+
+    /// Hears up to `most` changes of a stream.
+    pub(super) fn hear(&self, stream: Stream, most: usize) {
+        let changes: Vec<Change> = {
+            let mut state = locked(&self.state);
+            let server = locked(&self.server);
+            let heard = &mut state.heard[stream as usize];
+            let changes = server.log[*heard..].iter().take(most).cloned().collect::<Vec<_>>();
+            *heard += changes.len();
+            changes
+        };
+        let mut woken = Vec::new();
+        let mut index = locked(&self.index);
+        for change in changes {
+            woken.extend(match (stream, change) {
+                (Stream::Objects, Change::Object(_, Some(after))) => index.put_object(Own::new(after.typed())),
+                (Stream::Objects, Change::Object(Some(before), None)) => {
+                    index.remove_object(NAMESPACE, &before.name, Some(&before.uid))
+                }
+                (Stream::Labelled, Change::Secret(_, Some(after))) if is_labelled(&after) => {
+                    index.put_secret(NAMESPACE, view(&after), None)
+                }
+                // Gone, or without its label: the watch says that it was deleted.
+                (Stream::Labelled, Change::Secret(Some(before), _)) if is_labelled(&before) => {
+                    index.remove_secret(NAMESPACE, &view(&before))
+                }
+                (Stream::Sources, Change::Secret(_, Some(after))) => {
+                    index.put_source(NAMESPACE, &after.name, after.uid.clone(), after.revision.to_string())
+                }
+                (Stream::Sources, Change::Secret(Some(before), None)) => index.remove_source(NAMESPACE, &before.name),
+                _ => Vec::new(),
+            });
+        }
+        drop(index);
+        locked(&self.state).queue.extend(woken.into_iter().map(|key| key.name));
+    }
+
+    /// Hears everything.
+    pub(super) fn catch_up(&self) {
+        for stream in STREAMS {
+            self.hear(stream, usize::MAX);
+        }
+    }
+
+    /// Everything is looked at once, as in a resync.
+    pub(super) fn wake_all(&self) {
+        let names: Vec<String> = locked(&self.index).keys().map(|key| key.name).collect();
+        locked(&self.state).queue.extend(names);
+    }
+
+    /// Wakes what has a timer that is due.
+    pub(super) fn ring(&self) {
+        let now = *locked(&self.clock);
+        let mut state = locked(&self.state);
+        let due: Vec<String> =
+            state.timers.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            state.timers.remove(&name);
+            state.queue.insert(name);
+        }
+    }
+
+    /// The next of the queue.
+    pub(super) fn next(&self) -> Option<String> {
+        locked(&self.state).queue.pop_first()
+    }
+
+    /// The id that the cache knows from the status of an object.
+    pub(super) fn known_id(&self, name: &str) -> Option<String> {
+        let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+        locked(&self.index).snapshot(&key, Instant::now())?.own.status.id
+    }
+
+    /// Whether the cache is what the server holds, once all was heard and no call is on its way.
+    pub(super) fn shows_what_is_stored(&self) -> Result<(), String> {
+        let server = locked(&self.server);
+        let objects = server.objects.values().map(|object| (object.name.clone(), object.revision.to_string()));
+        let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
+        let labelled = labelled.map(|secret| (secret.name.clone(), secret.revision.to_string()));
+        let (shown, stored) = (locked(&self.index).contents(), [objects.collect(), labelled.collect()]);
+        if shown == stored { Ok(()) } else { Err(format!("the cache shows {shown:?}, and there is {stored:?}")) }
+    }
+
+    /// Nobody waits.
+    pub(super) fn is_idle(&self) -> bool {
+        locked(&self.state).queue.is_empty()
+    }
+
+    /// A pass of one object, if it is known. With `late`, own writes that no watch has shown are believed no more.
+    pub(super) async fn pass(&self, name: &str, plan: Plan, late: bool) -> Done {
+        let line = Line::new(plan);
+        let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+        let at = if late { Instant::now() + Duration::from_secs(6) } else { Instant::now() };
+        let snapshot = locked(&self.index).snapshot(&key, at);
+        let Some(snapshot) = snapshot else {
+            if let Some(rest) = line.rest() {
+                rest.await;
+            }
+            return Done { writes: 0, end: None };
+        };
+        let now = Timestamp::from_second(*locked(&self.clock)).unwrap();
+        let settings = Settings { operator_namespace: "managed-secrets-system".to_owned(), allow_cluster_scope: false };
+        let fresh_id = uuid::Uuid::new_v4().to_string();
+        let mut world = World::new(snapshot, settings, &self.keyring, now, fresh_id);
+        world.failures = locked(&self.state).failures.get(name).copied().unwrap_or_default();
+        world.source_wait = *locked(&self.source_wait);
+        let client = line.client(Arc::clone(&self.server), name);
+        let cluster = Cluster::new(client, NAMESPACE);
+        let wake = |keys: Vec<Key>| locked(&self.state).queue.extend(keys.into_iter().map(|key| key.name));
+        let actor = Actor {
+            cluster,
+            keyring: &self.keyring,
+            index: &self.index,
+            events: &self.events,
+            stats: &self.stats,
+            wake: &wake,
+        };
+        let end = actor.pass(&mut world).await;
+        let next = locked(&self.index).pass_on(&key);
+        locked(&self.state).queue.extend(next.into_iter().map(|key| key.name));
+        if let Some(rest) = line.rest() {
+            rest.await;
+        }
+        if line.dead() {
+            self.restart();
+            return Done { writes: line.writes(), end: None };
+        }
+        let retry = match &end {
+            End::Finished(finish) => {
+                if let Some(after) = finish.after {
+                    let after = i64::try_from(after.as_secs()).unwrap() + 1;
+                    locked(&self.state).timers.insert(name.to_owned(), now.as_second() + after);
+                }
+                finish.retry
+            }
+            // Somebody froze a record: with ever longer waits it would go on for ever.
+            End::Failed(Failure::Invalid(_)) if locked(&self.server).has_a_frozen_record() => world.failures < 3,
+            End::Failed(_) => true,
+        };
+        let mut state = locked(&self.state);
+        if retry {
+            *state.failures.entry(name.to_owned()).or_default() += 1;
+            state.queue.insert(name.to_owned());
+        } else {
+            state.failures.remove(name);
+        }
+        Done { writes: line.writes(), end: Some(end) }
+    }
+}

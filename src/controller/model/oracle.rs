@@ -1,0 +1,332 @@
+//! What must hold at every single write, whatever happened before: asked by the model's API server.
+//!
+//! In: each write of an operator, with the state before and after. Out: a list of what was wrong. It knows the keyring
+//! and opens every record that is written, so it can follow values where no test could.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use managed_secrets_api::keys::{
+    ANNO_OWNER, ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET,
+};
+use managed_secrets_crypto::{
+    Keyring,
+    mse1::{self, Place, Record},
+};
+use serde_json::Value;
+
+use super::{
+    super::record::{Credence, RecordMeta, Source},
+    store::{Field, Maker, NAMESPACE, Object, Stored},
+};
+use crate::controller::view::SecretView;
+
+/// A record that can be believed, opened.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRecord {
+    pub(super) meta: RecordMeta,
+    pub(super) value: Vec<u8>,
+}
+
+/// What has been seen so far.
+pub(super) struct Oracle {
+    keyring: Arc<Keyring>,
+    /// Values by id and version.
+    values: BTreeMap<(String, u64), Vec<u8>>,
+    /// The newest version that each target, by uid, has held.
+    delivered: BTreeMap<String, u64>,
+    /// The last record of each id.
+    last: BTreeMap<String, OpenRecord>,
+    /// The id of each ManagedSecret, by uid.
+    ids: BTreeMap<String, String>,
+    /// Uids and ids of which both the record and its trace in status were taken away: nothing could be known of them.
+    excused: BTreeSet<String>,
+    /// Texts that must show nowhere but in targets and sources.
+    canaries: BTreeSet<String>,
+    /// Every operator has heard everything before it begins a pass. Otherwise an id is given only when status or target
+    /// tell it: of a record that no cache has seen, nobody knows the id.
+    pub(super) attentive: bool,
+    /// What was wrong.
+    pub(super) wrong: Vec<String>,
+}
+
+impl Oracle {
+    pub(super) fn new(keyring: Arc<Keyring>, canaries: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            keyring,
+            values: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            last: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            canaries: canaries.into_iter().collect(),
+            attentive: false,
+            wrong: Vec::new(),
+        }
+    }
+
+    /// Nothing can be known any more of this uid or id: what held it in memory was taken away.
+    pub(super) fn excuse(&mut self, uid_or_id: &str) {
+        self.excused.insert(uid_or_id.to_owned());
+    }
+
+    pub(super) fn is_excused(&self, uid_or_id: &str) -> bool {
+        self.excused.contains(uid_or_id)
+    }
+
+    fn say(&mut self, wrong: String) {
+        self.wrong.push(wrong);
+    }
+
+    /// Opens a record, if it can be believed.
+    pub(super) fn open(&self, secret: &Stored) -> Option<OpenRecord> {
+        let view: SecretView = serde_json::from_value(secret.metadata()).ok()?;
+        let Credence::Valid { meta, commitment } = Credence::of(&view, NAMESPACE, &self.keyring) else { return None };
+        let bytes = BASE64_STANDARD.decode(secret.data(RECORD_DATA_KEY)?).ok()?;
+        let record = Record::parse(&bytes).ok()?;
+        let place = Place { namespace: NAMESPACE, object: &meta.owner };
+        let value = mse1::open(&record, &place, |id| self.keyring.seed(id)).ok()?;
+        let same = *record.commitment() == commitment && record.version() == meta.version && record.uid() == meta.uid;
+        same.then(|| OpenRecord { meta: *meta, value: value.as_bytes().to_vec() })
+    }
+
+    /// An operator, at work on the ManagedSecret `about`, applies a Secret.
+    pub(super) fn applied(
+        &mut self,
+        about: &str,
+        writer: Option<&Object>,
+        before: Option<&Stored>,
+        mut after: Stored,
+        secrets: &BTreeMap<String, Stored>,
+    ) -> Stored {
+        if let Some(before) = before {
+            self.may_write(about, writer, before, &mut after, secrets);
+        }
+        let role = after.label(LABEL_ROLE).map(str::to_owned);
+        match role.as_deref() {
+            Some(ROLE_RECORD) => {
+                // What a cache that lags still makes for a deleted object goes with it.
+                let alive = after.annotation(ANNO_UID) == writer.map(|writer| writer.uid.as_str());
+                if !alive {
+                    self.excuse(after.annotation(ANNO_UID).unwrap_or_default());
+                }
+                self.record(about, writer, &after);
+            }
+            Some(ROLE_TARGET) => self.target(writer, before, &after),
+            // A release.
+            _ => {}
+        }
+        let mut shown = after.metadata();
+        shown["managedFields"] = Value::Null;
+        self.shows_nothing(&format!("metadata of {}", after.name), &shown.to_string());
+        after
+    }
+
+    fn shows_nothing(&mut self, place: &str, text: &str) {
+        let shown = |canary: &&String| text.contains(canary.as_str()) || text.contains(&BASE64_STANDARD.encode(canary));
+        if self.canaries.iter().find(shown).is_some() {
+            self.say(format!("{place} shows a value"));
+        }
+    }
+
+    /// Whether a Secret that exists may be written for the ManagedSecret `about`.
+    fn may_write(
+        &mut self,
+        about: &str,
+        writer: Option<&Object>,
+        before: &Stored,
+        after: &mut Stored,
+        secrets: &BTreeMap<String, Stored>,
+    ) {
+        let name = &before.name;
+        if before.deleting {
+            self.say(format!("{name} is being deleted, and {about} wrote it"));
+        }
+        if let Maker::Operator(owner) = &before.maker {
+            if owner != about {
+                self.say(format!("{name} was made for {owner}, and {about} wrote it"));
+            }
+            return;
+        }
+        if !before.adopters.contains(about) {
+            if let Some(problem) = self.not_adoptable(about, writer, before, after, secrets) {
+                self.say(format!("{name} is not ours, and {about} wrote it although {problem}"));
+                return;
+            }
+            after.adopters.insert(about.to_owned());
+        }
+        for (field, cell) in &before.fields {
+            let ours = matches!(field, Field::Data(_) | Field::Label(_) | Field::Annotation(_))
+                && (cell.managers.contains(managed_secrets_api::keys::FIELD_MANAGER)
+                    || after
+                        .fields
+                        .get(field)
+                        .is_some_and(|now| now.managers.contains(managed_secrets_api::keys::FIELD_MANAGER)));
+            if !ours && after.fields.get(field).map(|now| &now.value) != Some(&cell.value) {
+                self.say(format!("{name} was adopted, and its {field:?} was changed"));
+            }
+        }
+    }
+
+    fn not_adoptable(
+        &self,
+        about: &str,
+        writer: Option<&Object>,
+        before: &Stored,
+        after: &Stored,
+        secrets: &BTreeMap<String, Stored>,
+    ) -> Option<String> {
+        // The operator may act on a spec that was edited a moment ago.
+        if writer.is_some_and(|writer| !writer.adopted_once) {
+            return Some("its spec has never allowed adoption".to_owned());
+        }
+        let controlled = before
+            .fields
+            .iter()
+            .any(|(field, cell)| matches!(field, Field::Owner(_)) && cell.value["controller"] == true);
+        if controlled {
+            return Some("a controller owns it".to_owned());
+        }
+        let recordless = before.label(LABEL_ROLE) == Some(ROLE_TARGET)
+            && before.annotation(ANNO_OWNER) == Some(about)
+            && !secrets
+                .values()
+                .filter_map(|secret| self.open(secret))
+                .any(|record| Some(record.meta.id.as_str()) == before.label(LABEL_ID));
+        if before.label(LABEL_ROLE).is_some() && !recordless {
+            return Some("it has a role label".to_owned());
+        }
+        for (field, cell) in &before.fields {
+            if matches!(field, Field::Data(_)) && after.fields.get(field).map(|now| &now.value) != Some(&cell.value) {
+                return Some(format!("its {field:?} is another"));
+            }
+        }
+        let recorded = secrets.values().filter_map(|secret| self.open(secret)).any(|record| {
+            record.meta.owner == about
+                && matches!(&record.meta.target, super::super::record::Delivered::Adopted { uid, .. } if *uid == before.uid)
+        });
+        (!recorded).then(|| "no record says so".to_owned())
+    }
+
+    fn record(&mut self, about: &str, writer: Option<&Object>, after: &Stored) {
+        let name = &after.name;
+        let Some(record) = self.open(after) else {
+            self.say(format!("record {name} was written and does not open"));
+            return;
+        };
+        let OpenRecord { meta, value } = &record;
+        if meta.owner != about {
+            self.say(format!("record {name} of {} was written for {about}", meta.owner));
+        }
+        if meta.source == Source::Generate {
+            self.canaries.insert(String::from_utf8(value.clone()).unwrap());
+        }
+        if self.is_excused(&meta.uid) || self.is_excused(&meta.id) {
+            self.excuse(&meta.id.clone());
+        } else {
+            let id = self.ids.get(&meta.uid).unwrap_or(&meta.id).clone();
+            if self.attentive {
+                self.ids.insert(meta.uid.clone(), id.clone());
+            }
+            let stale = writer.is_some_and(|writer| meta.generation < writer.generation);
+            if id != meta.id && stale {
+                // A second record under an older name: it must be gone at rest, and nothing is said of its id.
+                self.excuse(&meta.id.clone());
+            } else if id != meta.id {
+                self.say(format!("{about} had the id {id}, and has {} now", meta.id));
+            }
+            if let Some(last) = self.last.get(&meta.id).cloned() {
+                if last.meta.version > meta.version {
+                    self.say(format!("{about} went back from version {} to {}", last.meta.version, meta.version));
+                }
+                if last.meta.created != meta.created {
+                    self.say(format!("{about} has another creation date"));
+                }
+                if last.meta.updated > meta.updated || last.meta.value_updated > meta.value_updated {
+                    self.say(format!("a date of {about} went back"));
+                }
+                let both_generated = last.meta.source == Source::Generate && meta.source == Source::Generate;
+                if both_generated && (last.value != *value || last.meta.version != meta.version) {
+                    self.say(format!("the generated value of {about} was made anew"));
+                }
+            }
+            let same = self.values.get(&(meta.id.clone(), meta.version)).is_none_or(|before| before == value);
+            if !same {
+                self.say(format!("version {} of {about} had another value", meta.version));
+            }
+        }
+        self.values.insert((meta.id.clone(), meta.version), value.clone());
+        self.last.insert(meta.id.clone(), record);
+    }
+
+    /// A target holds no value but one that its secret has or had.
+    fn target(&mut self, writer: Option<&Object>, before: Option<&Stored>, after: &Stored) {
+        let name = &after.name;
+        let id = after.label(LABEL_ID).unwrap_or_default().to_owned();
+        // A pass that began before the object was deleted and made again works for the one that is gone.
+        let for_it = |writer: &&Object| self.last.get(&id).is_some_and(|record| record.meta.uid == writer.uid);
+        let excused = |writer: &&Object| self.is_excused(&writer.uid) || self.is_excused(&id);
+        if let Some(writer) = writer.filter(for_it).filter(|writer| !excused(writer)) {
+            let known = self.ids.entry(writer.uid.clone()).or_insert_with(|| id.clone()).clone();
+            if known != id {
+                self.say(format!("target {name} of the id {known} carries {id}"));
+            }
+        }
+        for (field, cell) in &after.fields {
+            let Field::Data(key) = field else { continue };
+            if !cell.managers.contains(managed_secrets_api::keys::FIELD_MANAGER) {
+                continue;
+            }
+            let value = BASE64_STANDARD.decode(cell.value.as_str().unwrap_or_default()).unwrap_or_default();
+            let written = before.and_then(|before| before.data(key)) != cell.value.as_str();
+            let of_it = self.values.iter().filter(|((of, _), known)| *of == id && **known == value);
+            let newest = of_it.map(|((_, version), _)| *version).max();
+            let before = self.delivered.get(&after.uid).copied();
+            match newest {
+                _ if !written => {}
+                None => self.say(format!("target {name} got a value that its secret never had")),
+                Some(newest) if Some(newest) < before => {
+                    self.say(format!("target {name} got the value of version {newest} over that of {before:?}"));
+                }
+                Some(newest) => {
+                    self.delivered.insert(after.uid.clone(), newest);
+                }
+            }
+        }
+    }
+
+    /// An operator deletes a Secret.
+    pub(super) fn deleted(&mut self, about: &str, live: &Stored) {
+        match &live.maker {
+            Maker::Operator(owner) if owner == about => {}
+            maker => self.say(format!("{} was made by {maker:?}, and {about} deleted it", live.name)),
+        }
+    }
+
+    /// An operator writes a status.
+    pub(super) fn described(&mut self, before: &Object, after: &Object) {
+        let name = &after.name;
+        let status = after.status.clone().unwrap_or_default();
+        self.shows_nothing(&format!("status of {name}"), &status.to_string());
+        if self.is_excused(&after.uid) {
+            return;
+        }
+        let id = |object: &Object| object.status_text("/id").map(str::to_owned);
+        if id(before).is_some() && id(before) != id(after) {
+            self.say(format!("status.id of {name} was {:?} and is {:?}", id(before), id(after)));
+        }
+        if let Some(said) = id(after)
+            && let known = self.ids.entry(after.uid.clone()).or_insert_with(|| said.clone()).clone()
+            && known != said
+        {
+            self.say(format!("status.id of {name} is {said}, and its record's {known}"));
+        }
+        let version = |object: &Object| object.status.as_ref().and_then(|status| status["version"].as_i64());
+        if version(before) > version(after) {
+            self.say(format!("status.version of {name} went back"));
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Plays a sequence of steps on the model, brings it to rest, and asks whether all is well.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
+use managed_secrets_api::{
+    ManagedSecretSpec,
+    keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD},
+    names::record_name,
+    types::{Adoption, DeletionPolicy, Delivery, Generate, SealedValue, SecretKeyRef, Target, ValueFrom},
+};
+use managed_secrets_crypto::{
+    Keyring, Plaintext,
+    keyring::{Kek, Wrapped},
+    mss1::{self, Handling, Scope},
+};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    line::{Plan, When},
+    operator::Operator,
+    oracle::Oracle,
+    rest,
+    server::{Server, is_labelled},
+    steps::{Edit, Event, From, Meanwhile, Meddle, OBJECTS, Pick, Step, Work},
+    store::{Field, Maker, SOMEBODY, Stored},
+};
+use crate::controller::{model::store::NAMESPACE, view::shape::TEXT_KEPT_BYTES};
+
+/// ManagedSecrets.
+pub(super) const NAMES: [&str; OBJECTS] = ["a", "b", "c"];
+const SPEC_NAMES: [&str; 3] = ["ONE", "TWO", "THREE"];
+/// Names of targets: those of the objects, and two more.
+const TARGETS: [&str; 5] = ["a", "b", "c", "shared", "legacy"];
+/// An annotation that a target may have.
+pub(super) const NOTE: &str = "note";
+const SOURCES: [&str; 2] = ["upstream", "other-upstream"];
+/// What sources hold, and what is sealed. Two of them are used as either.
+pub(super) const VALUES: [&str; 3] = ["canary-5a1f8e", "canary-c07d42", "canary-9be366"];
+/// Passes in which everything must come to rest.
+const MOST_PASSES: usize = 200;
+/// The model's first second.
+const START: i64 = 1_795_420_800;
+
+/// A keyring and texts sealed to it: made once, for sealing is slow.
+struct Keys {
+    keyring: Arc<Keyring>,
+    sealed: Vec<String>,
+}
+
+fn keys() -> &'static Keys {
+    static KEYS: OnceLock<Keys> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let kek = Kek::new(&[7; 32]).unwrap();
+        let wrap = |bytes: &[u8]| {
+            kek.wrap(bytes).map(|ciphertext| Wrapped {
+                provider: "local".to_owned(),
+                key_id: kek.key_id().to_string(),
+                ciphertext,
+            })
+        };
+        let document = Keyring::generate_entries(Timestamp::from_second(START).unwrap(), wrap).unwrap();
+        let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+        let public = keyring.current_public_key().unwrap().key;
+        let scope = Scope::Namespace { namespace: NAMESPACE.to_owned() };
+        let seal = |text: &str| {
+            let value = Plaintext::new(Zeroizing::new(text.as_bytes().to_vec())).unwrap();
+            mss1::seal(&public, &scope, Handling::Deliverable, &value).unwrap()
+        };
+        // The second is another text of the first one's value.
+        let sealed = vec![seal(VALUES[0]), seal(VALUES[0]), seal(VALUES[1])];
+        Keys { keyring: Arc::new(keyring), sealed }
+    })
+}
+
+/// A model with two operators.
+#[derive(Clone)]
+pub(super) struct Play {
+    pub(super) server: Arc<Mutex<Server>>,
+    pub(super) operators: [Arc<Operator>; 2],
+    clock: Arc<Mutex<i64>>,
+    /// Only the first operator works, and it hears everything before each pass.
+    attentive: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn base64(text: &str) -> serde_json::Value {
+    json!(BASE64_STANDARD.encode(text))
+}
+
+impl Play {
+    /// An empty namespace. Needs a runtime.
+    pub(super) fn new(attentive: bool) -> Self {
+        let keyring = &keys().keyring;
+        let mut oracle = Oracle::new(Arc::clone(keyring), VALUES.map(str::to_owned));
+        oracle.attentive = attentive;
+        let server = Arc::new(Mutex::new(Server::new(oracle)));
+        let clock = Arc::new(Mutex::new(START));
+        let operator = || Arc::new(Operator::new(Arc::clone(&server), Arc::clone(keyring), Arc::clone(&clock)));
+        Self { operators: [operator(), operator()], server, clock, attentive }
+    }
+
+    pub(super) fn server(&self) -> MutexGuard<'_, Server> {
+        locked(&self.server)
+    }
+
+    pub(super) fn tick(&self, seconds: i64) {
+        *locked(&self.clock) += seconds;
+    }
+
+    /// One step.
+    pub(super) async fn step(&self, step: &Step) {
+        self.server().story.push(format!("* {step:?}"));
+        match step {
+            Step::Event(event) => self.event(event),
+            Step::Work(which, work) => self.work(*which, work).await,
+        }
+        self.tick(1);
+    }
+
+    async fn work(&self, which: usize, work: &Work) {
+        let which = if self.attentive { 0 } else { which };
+        let operator = &self.operators[which];
+        match work {
+            Work::Hear(stream, most) => operator.hear(*stream, *most),
+            Work::CatchUp => operator.catch_up(),
+            Work::ListAgain => operator.list_again(),
+            Work::Restart => operator.restart(),
+            Work::Pass { object, late, fault, meanwhile } => {
+                let meanwhile = meanwhile.as_ref().map(|(at, meanwhile)| {
+                    let when = if matches!(**meanwhile, Meanwhile::Shown(_)) { When::After } else { When::Before };
+                    (*at, when, self.meanwhile(which, meanwhile))
+                });
+                let plan = Plan { fault: *fault, meanwhile };
+                if self.attentive {
+                    operator.catch_up();
+                }
+                operator.pass(NAMES[*object], plan, *late).await;
+            }
+            Work::Settle => {
+                // Not to rest, but as far as a busy moment comes.
+                for _ in 0..6 {
+                    operator.catch_up();
+                    let Some(name) = operator.next() else { break };
+                    operator.pass(&name, Plan::default(), false).await;
+                }
+            }
+        }
+    }
+
+    fn meanwhile(&self, which: usize, meanwhile: &Meanwhile) -> BoxFuture<'static, ()> {
+        let (play, meanwhile) = (self.clone(), meanwhile.clone());
+        async move {
+            match meanwhile {
+                Meanwhile::Event(event) => play.event(&event),
+                Meanwhile::Shown(event) => {
+                    play.event(&event);
+                    play.server().collect();
+                    play.operators[which].catch_up();
+                }
+                Meanwhile::Other { .. } if play.attentive => {}
+                Meanwhile::Other { object, fresh, fault } => {
+                    let other = &play.operators[1 - which];
+                    if fresh {
+                        other.catch_up();
+                    }
+                    other.pass(NAMES[object], Plan { fault, meanwhile: None }, false).await;
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// Something happens that no operator does.
+    pub(super) fn event(&self, event: &Event) {
+        let mut server = self.server();
+        match *event {
+            Event::Apply(object, ref edits) => {
+                let name = NAMES[object];
+                let live = server.objects.get(name).map(|object| object.spec.clone());
+                let mut spec = live.unwrap_or_else(|| first_spec(object));
+                for edit in edits {
+                    apply_edit(&mut spec, name, *edit);
+                }
+                server.apply_spec(name, spec);
+            }
+            Event::DeleteObject(object, how) => server.delete_object(NAMES[object], how),
+            Event::HoldObject(object, hold) => server.edit_object(NAMES[object], |object| object.finalizer = hold),
+            Event::LoseStatus(object) => lose_status(&mut server, NAMES[object]),
+            Event::Source { source, value, other_key } => server.edit_secret(SOURCES[source], |secret| {
+                let key = if other_key { "other" } else { "token" };
+                secret.edit(Field::Data(key.to_owned()), Some(base64(VALUES[value])));
+            }),
+            Event::DropSource(source) => server.remove_secret(SOURCES[source]),
+            Event::Meddle(which, meddle) => {
+                let names: Vec<String> =
+                    server.secrets.keys().filter(|name| !SOURCES.contains(&name.as_str())).cloned().collect();
+                if !names.is_empty() {
+                    let name = &names[which % names.len()];
+                    if matches!(meddle, Meddle::Delete | Meddle::RemoveRole) {
+                        self.excuse_loss(&mut server, name);
+                    }
+                    apply_meddle(&mut server, name, meddle);
+                }
+            }
+            Event::Squat { target, value, controlled } => {
+                let name = TARGETS[target];
+                if !server.secrets.contains_key(name) {
+                    server.edit_secret(name, |secret| {
+                        secret.edit(Field::Data("theirs".to_owned()), Some(base64("theirs")));
+                        if let Some(value) = value {
+                            let text = if value { VALUES[0] } else { "something else" };
+                            secret.edit(Field::Data("value".to_owned()), Some(base64(text)));
+                        }
+                        if controlled {
+                            let uid = "00000000-0000-4000-9000-000000000000";
+                            let owner = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs", "uid": uid, "controller": true });
+                            secret.edit(Field::Owner(uid.to_owned()), Some(owner));
+                        }
+                    });
+                }
+            }
+            Event::SquatRecord(name) => {
+                let name = record_name(SPEC_NAMES[name]);
+                if !server.secrets.contains_key(&name) {
+                    server.edit_secret(&name, |secret| {
+                        secret.edit(Field::Data("theirs".to_owned()), Some(base64("theirs")));
+                    });
+                }
+            }
+            Event::Copy { which, to } => copy(&mut server, which, TARGETS[to]),
+            Event::Collect => server.collect(),
+            Event::Tick(seconds) => self.tick(i64::from(seconds)),
+        }
+    }
+
+    /// A record is about to go, or to be shown by no watch: unless status knows what it says, and every cache that
+    /// status, nobody will.
+    fn excuse_loss(&self, server: &mut Server, name: &str) {
+        let Some(record) = server.secrets.get(name).and_then(|secret| server.oracle.open(secret)) else { return };
+        let meta = record.meta;
+        let known = server.objects.values().find(|object| object.uid == meta.uid).is_some_and(|object| {
+            let status = object.status.clone().unwrap_or_default();
+            status["id"] == json!(meta.id) && status["version"] == json!(meta.version)
+        });
+        let heard = self.operators.iter().all(|operator| operator.known_id(&meta.owner).as_ref() == Some(&meta.id));
+        if !known || !heard {
+            server.oracle.excuse(&meta.uid);
+            server.oracle.excuse(&meta.id);
+        }
+    }
+
+    /// Stops what goes on outside, lets both operators work until nothing is left, and says what is wrong.
+    pub(super) async fn come_to_rest(&self) -> Result<(), String> {
+        self.server().story.push("* to rest".to_owned());
+        for operator in &self.operators {
+            // At any time between passes: what another operator does later may hide what is wrong here.
+            operator.catch_up();
+            operator.shows_what_is_stored()?;
+        }
+        for name in NAMES {
+            self.server().edit_object(name, |object| object.finalizer = false);
+        }
+        let held: Vec<String> = self
+            .server()
+            .secrets
+            .values()
+            .filter(|secret| secret.finalizer)
+            .map(|secret| secret.name.clone())
+            .collect();
+        for name in held {
+            self.server().edit_secret(&name, |secret| secret.finalizer = false);
+        }
+        self.server().collect();
+        // Woken by events and by nothing else; then by the timers that are set for what no watch shows.
+        for _ in 0..3 {
+            self.work_off().await?;
+            self.tick(301);
+            self.operators.iter().for_each(|operator| operator.ring());
+        }
+        self.work_off().await?;
+        // Looked at all over again, nothing is written.
+        for restart in [false, true] {
+            for operator in &self.operators {
+                if restart {
+                    operator.restart();
+                }
+                operator.wake_all();
+            }
+            let writes = self.work_off().await?;
+            if writes != 0 {
+                return Err(format!("at rest, and yet {writes} writes (restarted: {restart})"));
+            }
+        }
+        rest::check(&self.server())
+    }
+
+    /// Works off both queues. Returns the number of writes.
+    async fn work_off(&self) -> Result<usize, String> {
+        let (mut passes, mut writes, mut last) = (0, 0, String::new());
+        loop {
+            let mut idle = true;
+            for operator in &self.operators {
+                operator.catch_up();
+                let Some(name) = operator.next() else { continue };
+                idle = false;
+                let done = operator.pass(&name, Plan::default(), false).await;
+                writes += done.writes;
+                passes += 1;
+                last = format!("{name}: {} writes, {:?}", done.writes, done.end);
+                self.tick(1);
+            }
+            self.server().collect();
+            if idle {
+                let quiet = self.operators.iter().all(|operator| {
+                    operator.catch_up();
+                    operator.is_idle()
+                });
+                if quiet {
+                    return Ok(writes);
+                }
+            }
+            if passes > MOST_PASSES {
+                return Err(format!("no rest after {passes} passes; the last: {last}"));
+            }
+        }
+    }
+
+    /// Every request and answer, for a reader who wonders.
+    pub(super) fn story(&self) -> String {
+        self.server().story.join("\n")
+    }
+
+    /// What was wrong so far.
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        let wrong = &self.server().oracle.wrong;
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+}
+
+fn first_spec(object: Pick) -> ManagedSecretSpec {
+    ManagedSecretSpec {
+        name: SPEC_NAMES[object].to_owned(),
+        generate: Some(Generate::default()),
+        ..ManagedSecretSpec::default()
+    }
+}
+
+fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
+    match edit {
+        Edit::Name(pick) => spec.name = SPEC_NAMES[pick].to_owned(),
+        Edit::Description(pick) => spec.description = (pick > 0).then(|| format!("number {pick}")),
+        Edit::From(from) => {
+            (spec.value, spec.value_from, spec.generate) = (None, None, None);
+            match from {
+                From::Generate { long } => {
+                    spec.generate = Some(Generate { length: long.then_some(48), alphabet: None });
+                }
+                From::Source { source, other_key } => {
+                    let key = if other_key { "other" } else { "token" };
+                    let reference = SecretKeyRef { name: SOURCES[source].to_owned(), key: key.to_owned() };
+                    spec.value_from = Some(ValueFrom { secret_key_ref: reference });
+                }
+                From::Sealed(pick) => spec.value = Some(SealedValue(keys().sealed[pick].clone())),
+            }
+        }
+        Edit::Deliver(yes) => spec.delivery = (!yes).then_some(Delivery::None),
+        Edit::Retain(yes) => spec.deletion_policy = yes.then_some(DeletionPolicy::Retain),
+        Edit::Suspend(yes) => spec.suspend = yes.then_some(true),
+        Edit::TargetName(pick) => {
+            target(spec).name = Some(TARGETS[pick].to_owned()).filter(|target| target != name);
+        }
+        Edit::TargetKey(other) => target(spec).key = other.then(|| "token".to_owned()),
+        Edit::TargetType(other) => target(spec).type_ = other.then(|| "example.com/other".to_owned()),
+        Edit::TargetLabel(yes) => {
+            target(spec).labels = yes.then(|| BTreeMap::from([("team".to_owned(), "blue".to_owned())]));
+        }
+        Edit::TargetNote(pick) => {
+            let note = pick.map(|pick| pick.to_string().repeat(TEXT_KEPT_BYTES));
+            target(spec).annotations = note.map(|note| BTreeMap::from([(NOTE.to_owned(), note)]));
+        }
+        Edit::Adopt(yes) => target(spec).adoption = yes.then_some(Adoption::IfUnowned),
+    }
+}
+
+fn target(spec: &mut ManagedSecretSpec) -> &mut Target {
+    spec.target.get_or_insert_default()
+}
+
+/// The records that carry a ManagedSecret's uid: names, versions and ids.
+fn records_of(server: &Server, uid: &str) -> Vec<(String, u64, String)> {
+    let open = server.secrets.values().filter_map(|secret| Some((secret, server.oracle.open(secret)?)));
+    open.filter(|(secret, record)| record.meta.uid == uid && !secret.deleting && is_labelled(secret))
+        .map(|(secret, record)| (secret.name.clone(), record.meta.version, record.meta.id))
+        .collect()
+}
+
+fn lose_status(server: &mut Server, name: &str) {
+    let Some(object) = server.objects.get(name).cloned() else { return };
+    // With the record gone as well, nothing is left that could know the id.
+    if records_of(server, &object.uid).is_empty() {
+        server.oracle.excuse(&object.uid);
+    }
+    server.edit_object(name, |object| object.status = None);
+}
+
+fn apply_meddle(server: &mut Server, name: &str, meddle: Meddle) {
+    let live = server.secrets[name].clone();
+    let is_record = live.name.starts_with("msec-");
+    match meddle {
+        // What a forged record leads to is its own test's matter.
+        Meddle::EditValue | Meddle::Label | Meddle::RemoveLabels | Meddle::RemoveOwners if is_record => {}
+        Meddle::EditValue => server.edit_secret(name, |secret| {
+            let frozen = secret.fields.contains_key(&Field::Immutable);
+            let ours = secret.fields.keys().find(|field| matches!(field, Field::Data(key) if key != "theirs")).cloned();
+            if let Some(field) = ours.filter(|_| !frozen) {
+                secret.edit(field, Some(base64("edited")));
+            }
+        }),
+        Meddle::AddKey => server.edit_secret(name, |secret| {
+            if !secret.fields.contains_key(&Field::Immutable) {
+                secret.edit(Field::Data("theirs".to_owned()), Some(base64("theirs")));
+            }
+        }),
+        Meddle::RemoveRole => server.edit_secret(name, |secret| secret.edit(Field::Label(LABEL_ROLE.to_owned()), None)),
+        Meddle::RemoveLabels => server.edit_secret(name, |secret| {
+            for label in [LABEL_ROLE, LABEL_ID] {
+                secret.edit(Field::Label(label.to_owned()), None);
+            }
+            secret.edit(Field::Annotation(ANNO_OWNER.to_owned()), None);
+        }),
+        Meddle::RemoveOwners => server.edit_secret(name, |secret| {
+            secret.fields.retain(|field, _| !matches!(field, Field::Owner(_)));
+        }),
+        Meddle::Label => server.edit_secret(name, |secret| {
+            secret.edit(Field::Label("theirs".to_owned()), Some(json!("yes")));
+        }),
+        Meddle::Delete => server.remove_secret(name),
+        Meddle::Freeze => server.edit_secret(name, |secret| secret.edit(Field::Immutable, Some(json!(true)))),
+        Meddle::Hold(hold) => server.edit_secret(name, |secret| secret.finalizer = hold),
+    }
+}
+
+/// A copy as people make them: all of it but uid and name, and all of it somebody's.
+fn copy(server: &mut Server, which: usize, to: &str) {
+    let all: Vec<&Stored> = server.secrets.values().filter(|secret| secret.label(LABEL_ROLE).is_some()).collect();
+    if all.is_empty() || server.secrets.contains_key(to) {
+        return;
+    }
+    let original = all[which % all.len()].clone();
+    if original.label(LABEL_ROLE) == Some(ROLE_RECORD) {
+        return;
+    }
+    server.edit_secret(to, |secret| {
+        secret.maker = Maker::Somebody;
+        secret.fields = original.fields;
+        for cell in secret.fields.values_mut() {
+            cell.managers = [SOMEBODY].into();
+        }
+    });
+}

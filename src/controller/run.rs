@@ -1,0 +1,575 @@
+//! The operator: keys, watches, workers, put together.
+//!
+//! In: a client configuration and options. Out: nothing, until it is told to stop or cannot go on. Order of a start: the
+//! keyring (made if this is the first start), the CRD, the watches, the workers. What is not there yet is waited for, and
+//! told once, then rarely. A namespace is served as soon as its own stores are filled, independently of the others.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client, Config, core::PartialObjectMeta, runtime::watcher};
+use managed_secrets_api::{
+    ManagedSecret,
+    keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING},
+};
+use managed_secrets_crypto::provider::Provider;
+use managed_secrets_engine::{
+    backoff::{Backoff, Jitter},
+    client::{self, ClientError, Clients},
+    queue::{Lane, Queue},
+    run::{self, Next, Reconciler},
+    stats::Stats,
+    supervise::{self, Supervisor},
+    waiting::Waiting,
+    watch::{Timing, WatchHandle, WatchSet, Watcher},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+use uuid::Uuid;
+
+use super::{
+    act::{Actor, End},
+    cluster::Cluster,
+    decide::{Finish, Why},
+    events::Events,
+    failure::Failure,
+    index::{Index, Key},
+    keys::Keys,
+    record::Source,
+    scopes::{self, Scopes},
+    sinks::{Bell, Labelled, Objects, Shared, Sources},
+    view::watched::{Stub, WatchedObject, WatchedSecret},
+    world::{Incoming, Rejected, Settings, World},
+};
+use crate::keyring::{KeyringError, KeyringStore, OverRecords, Unreadable, publish, stands};
+
+/// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
+/// event would have hidden.
+const RESYNC: Duration = Duration::from_secs(3600);
+/// Repairs of one target within this time of each other back off: two controllers must never fight at full speed.
+const FIGHT: Duration = Duration::from_secs(60);
+/// How long the second, third, … in a row waits.
+const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
+/// How long the second, third, … new value in a row of one source waits. Most sources move seldom; but a ring that leaves
+/// the namespace, or two programs that copy from each other, move without end.
+const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+/// How long a first start waits for the permission to look for records in every served namespace: manifests are applied
+/// one object after the other, and permissions take effect a moment later.
+const UNREADABLE_PATIENCE: Duration = Duration::from_secs(10);
+/// Between tries to publish the public key.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
+/// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
+/// is worth a line of the log every five minutes.
+const REREAD: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(300) };
+/// How long tasks have after the workers were told to stop: their own 20 s, and a little.
+const GRACE: Duration = Duration::from_secs(25);
+/// How long events may still be published after that: a call that hangs must not keep the program.
+const LAST_EVENTS: Duration = Duration::from_secs(22);
+/// Objects a page of a list: with sealed text of up to 23 kB each, a page is a few MB.
+const PAGE: u32 = 250;
+
+/// How the operator runs.
+pub struct Options {
+    /// Namespaces to serve; empty means all.
+    pub namespaces: Vec<String>,
+    /// The operator's own namespace.
+    pub operator_namespace: String,
+    /// Who holds the KEK.
+    pub provider: Provider,
+    /// Whether a missing keyring is made although there are records that it does not open.
+    pub over_records: OverRecords,
+    /// Accept sealed text of cluster scope.
+    pub allow_cluster_scope: bool,
+    /// The workers.
+    pub workers: run::Options,
+    /// The clients.
+    pub clients: client::Options,
+    /// The watches.
+    pub timing: Timing,
+    /// What else runs in this process, on the same keys and caches.
+    pub beside: Option<Beside>,
+    /// How much longer than the operator that may take to end.
+    pub beside_drain: Duration,
+}
+
+/// Starts more tasks, as soon as the keyring is open and the watches are started.
+pub type Beside = Box<dyn FnOnce(Parts) + Send>;
+
+/// What a running operator is made of, for what runs beside it.
+pub struct Parts {
+    /// For calls.
+    pub client: Client,
+    /// For further watches and tasks.
+    pub watcher: Watcher,
+    /// The keyring.
+    pub keys: Arc<Keys>,
+    /// The caches.
+    pub shared: Arc<Shared>,
+}
+
+/// Why the operator ended, though nobody told it to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The clients cannot be built.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The keyring cannot be used; a person is needed.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A task that must not end has ended.
+    #[error(transparent)]
+    Task(#[from] supervise::Failure),
+}
+
+/// Runs until `shutdown` is cancelled and what was in flight is done.
+pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
+    let clients = Clients::new(config, &options.clients)?;
+    let store = KeyringStore::new(clients.call.clone(), &options.operator_namespace, options.provider)
+        .making(options.over_records);
+    let Some(keyring) = shutdown.run_until_cancelled(keyring(&store, &options.namespaces)).await else { return Ok(()) };
+    let keys = Arc::new(Keys::new(store, keyring?));
+    if shutdown.run_until_cancelled(resource(&clients.call, &options.namespaces)).await.is_none() {
+        return Ok(());
+    }
+    let supervisor = Supervisor::new();
+    let stats = Arc::new(Stats::default());
+    let shared = Arc::new(Shared {
+        index: Mutex::new(Index::default()),
+        queue: Queue::new(),
+        sources_moved: Notify::new(),
+        scopes: Scopes::new(&options.namespaces),
+    });
+    let watcher = Watcher {
+        client: clients.watch.clone(),
+        spawner: supervisor.spawner(),
+        stats: Arc::clone(&stats),
+        timing: options.timing,
+        shutdown: shutdown.clone(),
+        common: Arc::default(),
+    };
+    for (scope, watches) in start_watches(&watcher, &shared, &options.namespaces) {
+        let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
+        let fill = scopes::fill(scope, watches, Arc::clone(&shared), shutdown.clone());
+        watcher.spawner.spawn(format!("first lists{of}"), shutdown.clone(), fill);
+    }
+    watcher.notice_restores();
+    let grace = GRACE + options.beside_drain;
+    if let Some(start) = options.beside {
+        let parts = Parts {
+            client: clients.call.clone(),
+            watcher: watcher.clone(),
+            keys: Arc::clone(&keys),
+            shared: Arc::clone(&shared),
+        };
+        start(parts);
+    }
+    let spawner = supervisor.spawner();
+    spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
+    let namespace = options.operator_namespace.clone();
+    let reading =
+        keep_read(watcher.clone(), namespace.clone(), Arc::clone(&keys), Arc::clone(&shared), shutdown.clone());
+    spawner.spawn("keyring", shutdown.clone(), reading);
+    let publishing = keep_published(watcher, clients.call.clone(), namespace, Arc::clone(&keys), shutdown.clone());
+    spawner.spawn("public key", shutdown.clone(), publishing);
+    let (events, publish_events) = Events::new(clients.call.clone());
+    let stopping = shutdown.clone();
+    // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
+    let late = async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(LAST_EVENTS).await;
+    };
+    spawner.spawn("events", shutdown.clone(), async move {
+        tokio::select! {
+            () = publish_events => {}
+            () = late => {}
+        }
+    });
+    let operator = Arc::new(Operator {
+        client: clients.call,
+        keys,
+        shared: Arc::clone(&shared),
+        events,
+        settings: Settings {
+            operator_namespace: options.operator_namespace,
+            allow_cluster_scope: options.allow_cluster_scope,
+        },
+        repairs: Pace::new(AGAIN),
+        source_moves: Pace::new(AGAIN),
+        new_values: Pace::new(VALUES),
+        rejected: Mutex::default(),
+        kept_out: Mutex::default(),
+        stats: Arc::clone(&stats),
+    });
+    let work = run::run(shared.queue.clone(), operator, stats, options.workers, shutdown.clone());
+    spawner.spawn("workers", shutdown.clone(), work);
+    Ok(supervisor.run(shutdown, grace).await?)
+}
+
+/// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet, and a while for
+/// permissions that are being given.
+async fn keyring(store: &KeyringStore, namespaces: &[String]) -> Result<managed_secrets_crypto::Keyring, KeyringError> {
+    let mut waiting = Waiting::new("the keyring");
+    let began = tokio::time::Instant::now();
+    loop {
+        let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
+        match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
+            Err(error) if error.is_retryable() => waiting.pause(&error.to_string()).await,
+            done => {
+                waiting.over();
+                return done;
+            }
+        }
+    }
+}
+
+/// Waits until the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
+async fn resource(client: &Client, namespaces: &[String]) {
+    let api: Api<PartialObjectMeta<ManagedSecret>> = match namespaces.first() {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let one = kube::api::ListParams::default().limit(1);
+    let mut waiting = Waiting::new("the ManagedSecret resource");
+    while matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404) {
+        waiting.pause("it is not installed: apply the output of `managed-secrets crd`").await;
+    }
+    waiting.over();
+}
+
+/// What is watched, and the watches that fill its stores: a namespace, or all.
+type Started = (Option<String>, Vec<WatchHandle>);
+
+fn start_watches(watcher: &Watcher, shared: &Arc<Shared>, namespaces: &[String]) -> Vec<Started> {
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
+    // Other roles are not asked for: anyone may make up some.
+    let labelled = watcher::Config::default().labels(&format!("{LABEL_ROLE} in ({})", ROLES.join(","))).page_size(PAGE);
+    let mut started = Vec::new();
+    for scope in scopes {
+        let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
+        let objects = Arc::new(Objects::new(Arc::clone(shared), scope.clone()));
+        let namespace = scope.clone();
+        let objects = watcher.watch(
+            format!("managedsecrets{of}"),
+            |client| in_scope::<WatchedObject>(client, namespace.as_deref()),
+            watcher::Config::default().page_size(PAGE),
+            objects,
+        );
+        let secrets = Arc::new(Labelled::new(Arc::clone(shared), scope.clone()));
+        let secrets = watcher.watch(
+            format!("secrets{of}"),
+            |client| in_scope::<WatchedSecret>(client, scope.as_deref()),
+            labelled.clone(),
+            secrets,
+        );
+        started.push((scope, vec![objects, secrets]));
+    }
+    started
+}
+
+fn in_scope<K>(client: Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+/// One watch on Secrets, metadata only, for each namespace in which some object has a `valueFrom`.
+async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: CancellationToken) {
+    let kept: WatchSet<String> = WatchSet::default();
+    let mut running = BTreeSet::new();
+    while shutdown.run_until_cancelled(shared.sources_moved.notified()).await.is_some() {
+        let wanted: BTreeSet<String> = shared.index().source_namespaces().cloned().collect();
+        kept.retain(|namespace| wanted.contains(namespace));
+        for namespace in running.difference(&wanted) {
+            shared.index().forget_sources(namespace);
+        }
+        for namespace in &wanted {
+            kept.ensure(namespace.clone(), || {
+                let sink = Arc::new(Sources::new(Arc::clone(&shared), namespace.clone()));
+                let scope = |client| Api::<Stub<Secret>>::namespaced(client, namespace);
+                let config = watcher::Config::default().page_size(PAGE);
+                watcher.watch(format!("sources of {namespace}"), scope, config, sink)
+            });
+        }
+        running = wanted;
+    }
+}
+
+/// Reads the keyring again when it changes: a key that was added is used, and one that was revoked no longer opens
+/// anything, without a restart. Every object is looked at then, after those that somebody waits for: some may have lacked
+/// the key, and for those that are in step it costs no request.
+async fn keep_read(
+    watcher: Watcher,
+    namespace: String,
+    keys: Arc<Keys>,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
+    let mut known = keys.get();
+    let moved = Arc::new(Notify::new());
+    let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
+    let scope = |client| Api::<Stub<Secret>>::namespaced(client, &namespace);
+    watcher.watch("keyring", scope, config, Arc::new(Bell(Arc::clone(&moved))));
+    let mut failures = 0;
+    while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
+        if keys.read_again().await {
+            failures = 0;
+            let read = keys.get();
+            if !read.holds_the_same(&known) {
+                let objects: Vec<Key> = shared.index().keys().collect();
+                for key in objects {
+                    shared.queue.add(key, Lane::Resync);
+                }
+            }
+            known = read;
+        } else {
+            failures += 1;
+            // What it needs besides, its key-encryption key, no watch shows.
+            moved.notify_one();
+        }
+        let wait = tokio::time::sleep(REREAD.delay(failures + 1, Jitter::random()));
+        if shutdown.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it, or the keyring has
+/// another key.
+async fn keep_published(
+    watcher: Watcher,
+    client: Client,
+    namespace: String,
+    keys: Arc<Keys>,
+    shutdown: CancellationToken,
+) {
+    let moved = Arc::new(Notify::new());
+    moved.notify_one();
+    let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
+    let scope = |client| Api::<Stub<ConfigMap>>::namespaced(client, &namespace);
+    watcher.watch("public key", scope, config, Arc::new(Bell(Arc::clone(&moved))));
+    let mut failures = 0;
+    loop {
+        let news = async {
+            tokio::select! {
+                () = moved.notified() => {}
+                () = keys.renewed() => {}
+            }
+        };
+        if shutdown.run_until_cancelled(news).await.is_none() {
+            return;
+        }
+        match put_right(&client, &namespace, &keys).await {
+            Ok(written) => {
+                failures = 0;
+                if written {
+                    info!(configmap = PUBLIC_KEY_CONFIGMAP, "sealing public key published");
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                warn!(%error, "the sealing public key is not published: trying again");
+                moved.notify_one();
+            }
+        }
+        // Also after a success: whoever edits it again and again is answered at leisure.
+        let wait = tokio::time::sleep(RETRY.delay(failures + 1, Jitter::random()));
+        if shutdown.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Makes the ConfigMap say the current public key. Whether it had to be written.
+async fn put_right(client: &Client, namespace: &str, keys: &Keys) -> Result<bool, KeyringError> {
+    if stands(client, namespace, &keys.get()).await? {
+        return Ok(false);
+    }
+    // Another replica may have read a newer keyring, and be right: two that go by different ones would never end.
+    keys.read_again().await;
+    publish(client, namespace, &keys.get()).await
+}
+
+/// How often the same had to be done again, by object: what is done again and again is done ever more slowly.
+struct Pace {
+    backoff: Backoff,
+    rows: Mutex<HashMap<Key, InARow>>,
+}
+
+struct InARow {
+    last: Instant,
+    times: u32,
+}
+
+impl Pace {
+    fn new(backoff: Backoff) -> Self {
+        Self { backoff, rows: Mutex::default() }
+    }
+
+    /// How long it has to wait, if it was done a moment ago.
+    fn wait(&self, key: &Key) -> Option<Duration> {
+        let rows = self.rows();
+        let before = rows.get(key).filter(|before| before.last.elapsed() < self.backoff.cap)?;
+        let wait = self.backoff.delay(before.times, Jitter::random());
+        wait.checked_sub(before.last.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    fn note(&self, key: &Key) {
+        let mut rows = self.rows();
+        let row = rows.entry(key.clone()).or_insert(InARow { last: Instant::now(), times: 0 });
+        // The waits themselves grow beyond the time that counts as one row.
+        let one_row = FIGHT.max(self.backoff.delay(row.times, Jitter::NONE) * 2);
+        row.times = if row.last.elapsed() < one_row { row.times + 1 } else { 1 };
+        row.last = Instant::now();
+    }
+
+    fn forget(&self, key: &Key) {
+        self.rows().remove(key);
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<Key, InARow>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What reconciles one object.
+struct Operator {
+    client: Client,
+    keys: Arc<Keys>,
+    shared: Arc<Shared>,
+    events: Events,
+    settings: Settings,
+    /// Of what somebody else puts out of step.
+    repairs: Pace,
+    /// Of sources that move without a new value.
+    source_moves: Pace,
+    /// Of sources that give new values.
+    new_values: Pace,
+    rejected: Mutex<HashMap<Key, Rejected>>,
+    /// Sources whose values admission control of others keeps out of the records.
+    kept_out: Mutex<HashMap<Key, Source>>,
+    stats: Arc<Stats>,
+}
+
+impl Reconciler for Operator {
+    type Key = Key;
+
+    async fn reconcile(&self, key: Key) -> Next {
+        let Some(snapshot) = self.shared.index().snapshot(&key, Instant::now()) else {
+            self.repairs.forget(&key);
+            self.source_moves.forget(&key);
+            self.new_values.forget(&key);
+            self.rejected().remove(&key);
+            self.kept_out().remove(&key);
+            return Next::Done;
+        };
+        if !self.shared.scopes.is_filled(&key.namespace) {
+            // Once it is, all of the namespace is looked at.
+            return Next::Done;
+        }
+        // Also where the pass is dropped at its deadline, or panics: the turn must not be lost.
+        let _over = PassOn { shared: &self.shared, key: &key };
+        let generation = snapshot.own.generation;
+        let span = info_span!("reconcile", namespace = key.namespace, name = key.name, generation);
+        self.pass(&key, snapshot).instrument(span).await
+    }
+}
+
+/// Hands on, when it is dropped, the turn that an object has to take a name (see [`index`](super::index)).
+struct PassOn<'a> {
+    shared: &'a Shared,
+    key: &'a Key,
+}
+
+impl Drop for PassOn<'_> {
+    fn drop(&mut self) {
+        let next = self.shared.index().pass_on(self.key);
+        self.shared.wake(next);
+    }
+}
+
+impl Operator {
+    async fn pass(&self, key: &Key, snapshot: super::index::Snapshot) -> Next {
+        debug!("pass begins");
+        let now = Timestamp::now();
+        let fresh_id = Uuid::new_v4().to_string();
+        let mut keyring = self.keys.get();
+        let mut world = World::new(snapshot.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
+        if world.lacks_a_key()
+            && let Some(newer) = self.keys.newer_than(&keyring).await
+        {
+            keyring = newer;
+            world = World::new(snapshot, self.settings.clone(), &keyring, now, fresh_id);
+        }
+        world.failures = self.shared.queue.failures(key);
+        // After a pass that failed, what is out of step is most likely our own: a write that was carried out although its
+        // answer was lost. That pass has had its own delay.
+        if world.failures == 0 {
+            world.repair_wait = self.repairs.wait(key);
+            world.source_wait = self.source_moves.wait(key);
+            world.value_wait = self.new_values.wait(key);
+        }
+        world.rejected = self.rejected().get(key).cloned();
+        world.kept_out = self.kept_out().get(key).cloned();
+        let cluster = Cluster::new(self.client.clone(), &key.namespace);
+        let wake = |keys: Vec<Key>| self.shared.wake(keys);
+        let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
+        let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };
+        let end = actor.pass(&mut world).await;
+        // A pass that failed has a backoff of its own.
+        if matches!(end, End::Finished(_)) {
+            if world.repaired {
+                self.repairs.note(key);
+            }
+            if matches!(world.record_written, Some((_, Why::SourceMoved))) {
+                self.source_moves.note(key);
+            }
+            if matches!(world.record_written, Some((_, Why::NewValue))) && world.own.spec.value_from.is_some() {
+                self.new_values.note(key);
+            }
+        }
+        if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
+            self.rejected().insert(key.clone(), rejected);
+        }
+        match world.kept_out.take() {
+            Some(source) => drop(self.kept_out().insert(key.clone(), source)),
+            None => drop(self.kept_out().remove(key)),
+        }
+        if world.lacks_a_key() && self.keys.newer_than(&keyring).await.is_some() {
+            return Next::After(Duration::from_millis(50));
+        }
+        debug!(?end, idle_writes = self.stats.idle_writes.get(), "pass ended");
+        next(&end)
+    }
+
+    fn kept_out(&self) -> MutexGuard<'_, HashMap<Key, Source>> {
+        self.kept_out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rejected(&self) -> MutexGuard<'_, HashMap<Key, Rejected>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn next(end: &End) -> Next {
+    match end {
+        End::Finished(Finish { retry: true, .. }) => Next::Retry { after: None },
+        End::Finished(Finish { after, retry: false }) => {
+            Next::After(after.unwrap_or_else(|| Jitter::random().lengthen(RESYNC)))
+        }
+        // Nothing can be made there any more; the namespace's end takes the object with it.
+        End::Failed(Failure::Terminating) => Next::Done,
+        End::Failed(failure) => Next::Retry { after: failure.retry_after() },
+    }
+}

@@ -1,0 +1,241 @@
+//! From watch events to the index and the queue.
+//!
+//! In: events of the engine's watches. Out: entries in the index, keys in the queue: those of new and edited objects
+//! ahead, those found in step at a start or a new list behind.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use managed_secrets_engine::{
+    queue::{Lane, Queue},
+    watch::Sink,
+};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::{
+    index::{Index, Key},
+    scopes::Scopes,
+    view::{
+        Own, SecretView,
+        watched::{Stub, WatchedObject, WatchedSecret},
+    },
+};
+
+/// What all watches feed.
+pub struct Shared {
+    /// The cache.
+    pub index: Mutex<Index>,
+    /// What has to be looked at.
+    pub queue: Queue<Key>,
+    /// Rung when an object with a `valueFrom` came or went.
+    pub sources_moved: Notify,
+    /// Which namespaces are served.
+    pub scopes: Scopes,
+}
+
+impl Shared {
+    /// The cache, locked.
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        // Nothing done under this lock leaves it half done.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has these looked at, ahead of what nobody waits for.
+    pub fn wake(&self, keys: Vec<Key>) {
+        for key in keys {
+            self.queue.add(key, Lane::Fresh);
+        }
+    }
+}
+
+/// What was gathered of a list that is not complete yet.
+type Gathered<T> = Mutex<Vec<T>>;
+
+fn gathered<T>(list: &Gathered<T>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// ManagedSecrets. Objects that cannot be decoded are skipped: one of them must not stop all.
+pub struct Objects {
+    shared: Arc<Shared>,
+    namespace: Option<String>,
+    list: Gathered<Own>,
+}
+
+impl Objects {
+    /// Of one namespace, or of all.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
+        Self { shared, namespace, list: Mutex::default() }
+    }
+}
+
+fn decoded(object: WatchedObject) -> Option<Own> {
+    if object.kept.is_none() {
+        let (namespace, name) = (object.namespace(), object.name_any());
+        warn!(namespace, name, "a ManagedSecret cannot be read, and is skipped: is its CRD that of this version?");
+    }
+    object.kept
+}
+
+impl Sink<WatchedObject> for Objects {
+    fn init(&self) {
+        gathered(&self.list).clear();
+    }
+
+    fn init_apply(&self, object: WatchedObject) {
+        gathered(&self.list).extend(decoded(object));
+    }
+
+    fn init_done(&self) {
+        let listed = std::mem::take(&mut *gathered(&self.list));
+        let mut index = self.shared.index();
+        let keys = index.replace_objects(self.namespace.as_deref(), listed);
+        for key in keys {
+            let lane = if index.is_fresh(&key) { Lane::Fresh } else { Lane::Resync };
+            self.shared.queue.add(key, lane);
+        }
+        self.shared.sources_moved.notify_one();
+    }
+
+    fn apply(&self, object: WatchedObject) {
+        let Some(own) = decoded(object) else { return };
+        let keys = self.shared.index().put_object(own);
+        self.shared.wake(keys);
+        self.shared.sources_moved.notify_one();
+    }
+
+    fn delete(&self, object: WatchedObject) {
+        let namespace = object.namespace().unwrap_or_default();
+        let uid = object.uid();
+        let keys = self.shared.index().remove_object(&namespace, &object.name_any(), uid.as_deref());
+        self.shared.wake(keys);
+        self.shared.sources_moved.notify_one();
+    }
+}
+
+/// Records and targets: Secrets with a role label of ours, metadata only.
+pub struct Labelled {
+    shared: Arc<Shared>,
+    namespace: Option<String>,
+    list: Gathered<(String, SecretView)>,
+}
+
+impl Labelled {
+    /// Of one namespace, or of all.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
+        Self { shared, namespace, list: Mutex::default() }
+    }
+}
+
+fn viewed(object: WatchedSecret) -> (String, SecretView) {
+    (object.namespace().unwrap_or_default(), object.kept)
+}
+
+impl Sink<WatchedSecret> for Labelled {
+    fn init(&self) {
+        gathered(&self.list).clear();
+    }
+
+    fn init_apply(&self, object: WatchedSecret) {
+        gathered(&self.list).push(viewed(object));
+    }
+
+    fn init_done(&self) {
+        let listed = std::mem::take(&mut *gathered(&self.list));
+        let keys = self.shared.index().replace_secrets(self.namespace.as_deref(), listed);
+        for key in keys {
+            self.shared.queue.add(key, Lane::Resync);
+        }
+    }
+
+    fn apply(&self, object: WatchedSecret) {
+        let (namespace, view) = viewed(object);
+        let keys = self.shared.index().put_secret(&namespace, view, None);
+        self.shared.wake(keys);
+    }
+
+    fn delete(&self, object: WatchedSecret) {
+        let (namespace, view) = viewed(object);
+        let keys = self.shared.index().remove_secret(&namespace, &view);
+        self.shared.wake(keys);
+    }
+}
+
+/// Secrets of a namespace in which some object has a `valueFrom`: uid and version only.
+pub struct Sources {
+    shared: Arc<Shared>,
+    namespace: String,
+    list: Mutex<HashMap<String, (String, String)>>,
+}
+
+impl Sources {
+    /// Of one namespace.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, namespace: String) -> Self {
+        Self { shared, namespace, list: Mutex::default() }
+    }
+
+    fn list(&self) -> MutexGuard<'_, HashMap<String, (String, String)>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn version(object: &Stub<Secret>) -> (String, String) {
+    (object.uid().unwrap_or_default(), object.resource_version().unwrap_or_default())
+}
+
+impl Sink<Stub<Secret>> for Sources {
+    fn init(&self) {
+        self.list().clear();
+    }
+
+    fn init_apply(&self, object: Stub<Secret>) {
+        self.list().insert(object.name_any(), version(&object));
+    }
+
+    fn init_done(&self) {
+        let listed = std::mem::take(&mut *self.list());
+        let keys = self.shared.index().replace_sources(&self.namespace, listed);
+        self.shared.wake(keys);
+    }
+
+    fn apply(&self, object: Stub<Secret>) {
+        let (uid, resource_version) = version(&object);
+        let keys = self.shared.index().put_source(&self.namespace, &object.name_any(), uid, resource_version);
+        self.shared.wake(keys);
+    }
+
+    fn delete(&self, object: Stub<Secret>) {
+        let keys = self.shared.index().remove_source(&self.namespace, &object.name_any());
+        self.shared.wake(keys);
+    }
+}
+
+/// What is looked at live whenever it changes, whatever has changed: the ConfigMap that publishes the sealing key, the
+/// keyring.
+pub struct Bell(pub Arc<Notify>);
+
+impl<K> Sink<Stub<K>> for Bell {
+    fn init(&self) {}
+
+    fn init_apply(&self, _: Stub<K>) {}
+
+    fn init_done(&self) {
+        self.0.notify_one();
+    }
+
+    fn apply(&self, _: Stub<K>) {
+        self.0.notify_one();
+    }
+
+    fn delete(&self, _: Stub<K>) {
+        self.0.notify_one();
+    }
+}

@@ -1,0 +1,313 @@
+//! What the operator keeps of the objects it watches: views without values, made from API objects, never written back.
+//!
+//! In: objects of the API server. Out: [`Own`] (a ManagedSecret whose sealed text is replaced by its SHA-256) and
+//! [`SecretView`] (a Secret's metadata, reduced to what decides something). Pure. How they are decoded, without what is
+//! not looked at, is in [`decode`]; as what watches decode them, in [`watched`]; digests of labels and annotations, in
+//! [`shape`].
+//!
+//! A view that was read live is whole. A cache keeps what [`Own::kept`] and [`SecretView::kept`] leave: users choose the
+//! objects of one namespace, and one memory holds those of all namespaces, so no field is kept without a small bound.
+
+pub mod decode;
+pub mod shape;
+pub mod watched;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt as _;
+use managed_secrets_api::{
+    ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
+    keys::{ANNO_FOUND_KEY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
+    limits::{
+        DESCRIPTION_MAX, METADATA_KEY_MAX, NAME_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX,
+        STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
+    },
+    types::Target,
+    validate_spec,
+};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use self::shape::{MetadataText, Shape, TargetMetadata};
+
+/// Most names in a set of [`OwnedFields`]: more than a spec can ask for and the operator adds.
+pub const OWNED_MAX: usize = TARGET_METADATA_MAX + 16;
+/// Bytes of the operator's annotations that a cache keeps of one Secret. The largest record has less than half of it;
+/// what has more was not written by the operator, and nothing that it lacks is believed.
+const ANNOTATIONS_KEPT_BYTES: usize = 8 * 1024;
+/// Owner references that a cache keeps of one Secret.
+const OWNERS_KEPT_MAX: usize = 16;
+/// Owned keys besides the operator's own that a cache keeps of one Secret.
+const OTHERS_KEPT_MAX: usize = 2;
+/// Longest uid, in bytes. A uid of Kubernetes has 36.
+const UID_MAX: usize = 64;
+/// Longest name of a field manager, in bytes: what Kubernetes allows.
+const MANAGER_MAX: usize = 128;
+/// Most bytes of a character in UTF-8.
+const CHARACTER_BYTES: usize = 4;
+
+/// A ManagedSecret as the reconciler knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Own {
+    /// Namespace.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// A deletionTimestamp is set: nothing is written for it any more.
+    pub deleting: bool,
+    /// The spec without the sealed text, and without the target's labels and annotations.
+    pub spec: ManagedSecretSpec,
+    /// SHA-256 (hex) of the sealed text of `spec.value`, where there is one.
+    pub sealed_sha256: Option<String>,
+    /// The labels and annotations of `spec.target`.
+    pub target_metadata: TargetMetadata,
+    /// The status; empty when there is none.
+    pub status: ManagedSecretStatus,
+    /// The first rule that the spec breaks. The API server refuses such specs, unless its CRD is older than this program.
+    pub violation: Option<Violation>,
+}
+
+impl Own {
+    /// Reduces an object of the API server. The sealed text is dropped: only its SHA-256 stays.
+    #[must_use]
+    pub fn new(mut object: ManagedSecret) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        let name = object.name_any();
+        let mut violation = validate_spec(&name, &object.spec).into_iter().next();
+        if let Some(Violation { path, message: _, reason: _ }) = &mut violation {
+            // It may end in a key that the user chose. Cut here, so that the condition says the same after a live read.
+            clip(path, METADATA_KEY_MAX);
+        }
+        let sealed_sha256 = object.spec.value.take().map(|sealed| hex::encode(Sha256::digest(sealed.0.as_bytes())));
+        let (labels, annotations) = match &mut object.spec.target {
+            Some(target) => (target.labels.take(), target.annotations.take()),
+            None => (None, None),
+        };
+        let text = MetadataText { labels: labels.unwrap_or_default(), annotations: annotations.unwrap_or_default() };
+        Self {
+            namespace,
+            name,
+            uid: object.metadata.uid.unwrap_or_default(),
+            resource_version: object.metadata.resource_version.unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            spec: object.spec,
+            sealed_sha256,
+            target_metadata: TargetMetadata::new(text),
+            status: object.status.unwrap_or_default(),
+            violation,
+        }
+    }
+
+    /// Reduces a view to what a cache keeps: some KiB, whatever the object holds.
+    ///
+    /// A text is cut only where it is longer than the API allows, which takes a CRD of another version, and such a spec is
+    /// not followed; or where others than the operator wrote the status.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.target_metadata = self.target_metadata.kept();
+        // Destructured without `..`, so that a new field gets a bound.
+        let ManagedSecretSpec {
+            name,
+            description,
+            value: _,
+            value_from,
+            generate: _,
+            delivery: _,
+            target,
+            deletion_policy: _,
+            suspend: _,
+        } = &mut self.spec;
+        clip(name, NAME_MAX);
+        clip_some(description, DESCRIPTION_MAX * CHARACTER_BYTES);
+        if let Some(from) = value_from {
+            clip(&mut from.secret_key_ref.name, SECRET_NAME_MAX);
+            clip(&mut from.secret_key_ref.key, SECRET_KEY_MAX);
+        }
+        if let Some(Target { name, key, type_, labels: _, annotations: _, adoption: _ }) = target {
+            clip_some(name, SECRET_NAME_MAX);
+            clip_some(key, SECRET_KEY_MAX);
+            clip_some(type_, SECRET_TYPE_MAX);
+        }
+        if let Some(conditions) = &mut self.status.conditions {
+            conditions.retain(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+            conditions.truncate(CONDITIONS.len());
+            for condition in conditions {
+                clip(&mut condition.message, STATUS_MESSAGE_BYTES_MAX);
+                clip(&mut condition.reason, METADATA_KEY_MAX);
+            }
+        }
+        self
+    }
+}
+
+/// An owner reference of a Secret, as far as it decides something.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnerRef {
+    /// Whether it points to a ManagedSecret (of any version of our group).
+    pub is_managed_secret: bool,
+    /// `name` of the owner.
+    pub name: String,
+    /// `uid` of the owner.
+    pub uid: String,
+    /// `controller: true`.
+    pub controller: bool,
+}
+
+/// Which fields of an object our field manager owns, from server-side apply's bookkeeping.
+///
+/// A set holds at most [`OWNED_MAX`] names: the operator never owns as many, and anyone may apply under its name.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OwnedFields {
+    /// Label keys.
+    pub labels: BTreeSet<String>,
+    /// Annotation keys.
+    pub annotations: BTreeSet<String>,
+    /// Data keys.
+    pub data: BTreeSet<String>,
+    /// Uids in owner references.
+    pub owner_uids: BTreeSet<String>,
+    /// The Secret's type: owned only if we made the Secret, for an adopted one's type is never applied.
+    pub type_: bool,
+}
+
+/// A Secret (record, target or one that the operator does not manage) as the reconciler knows it.
+///
+/// Read live, it has every label, annotation and owner reference. A cache keeps what [`SecretView::kept`] leaves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SecretView {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// A deletionTimestamp is set: it is never written.
+    pub deleting: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Owner references.
+    pub owners: Vec<OwnerRef>,
+    /// What our field manager owns of it.
+    pub ours: OwnedFields,
+    /// The labels and annotations that our field manager owns.
+    pub shape: Shape,
+    /// The field manager other than ours that wrote last: whom an event about drift names.
+    pub other_manager: Option<String>,
+    /// `type`; not part of an object's metadata, so known only after a live read or a write of ours.
+    pub type_: Option<String>,
+    /// `immutable: true`, likewise.
+    pub immutable: bool,
+}
+
+impl SecretView {
+    /// Reduces a view to what a cache keeps: some KiB, whatever others put into the object's metadata.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.labels.retain(|key, _| LABELS.contains(&key.as_str()));
+        let mut room = ANNOTATIONS_KEPT_BYTES;
+        self.annotations.retain(|key, text| {
+            let left = room.checked_sub(key.len() + text.len()).filter(|_| ANNOTATIONS.contains(&key.as_str()));
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        self.owners.sort_by_key(|owner| !(owner.is_managed_secret || owner.controller));
+        self.owners.truncate(OWNERS_KEPT_MAX);
+        for owner in &mut self.owners {
+            clip(&mut owner.name, SECRET_NAME_MAX);
+            clip(&mut owner.uid, UID_MAX);
+        }
+        clip_some(&mut self.other_manager, MANAGER_MAX);
+        // Kubernetes does not bound the type of a Secret.
+        clip_some(&mut self.type_, SECRET_TYPE_MAX);
+        let OwnedFields { labels, annotations, data, owner_uids, type_: _ } = &mut self.ours;
+        keep(labels, &LABELS);
+        keep(annotations, &ANNOTATIONS);
+        keep(data, &[]);
+        keep(owner_uids, &[]);
+        self
+    }
+
+    /// An annotation's text.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
+    }
+
+    /// Whether the watch on records and targets shows it.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.role().is_some_and(|role| ROLES.contains(&role))
+    }
+
+    /// The key of an adopted Secret that holds the value and was there before: it must not go when we give it up.
+    #[must_use]
+    pub fn found_key(&self) -> Option<&str> {
+        self.annotation(ANNO_FOUND_KEY).filter(|key| !self.ours.type_ && self.ours.data.contains(*key))
+    }
+
+    /// What it is to us, by its label.
+    #[must_use]
+    pub fn role(&self) -> Option<&str> {
+        self.labels.get(LABEL_ROLE).map(String::as_str)
+    }
+
+    /// The secret's id, by its label.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.labels.get(LABEL_ID).map(String::as_str)
+    }
+
+    /// The reference to a ManagedSecret called `name` with another uid: its owner is gone, and Kubernetes collects it.
+    #[must_use]
+    pub fn is_dying(&self, name: &str, uid: &str) -> bool {
+        self.owners.iter().any(|owner| owner.is_managed_secret && owner.name == name && owner.uid != uid)
+    }
+}
+
+/// A Secret read live, with its data. The bytes are wiped when it is dropped.
+#[derive(Default)]
+pub struct LiveSecret {
+    /// All but the data.
+    pub view: SecretView,
+    /// The data by key.
+    pub data: BTreeMap<String, Zeroizing<Vec<u8>>>,
+}
+
+/// Keeps these keys, and [`OTHERS_KEPT_MAX`] others: that there is more than one is all that is asked of them.
+fn keep(keys: &mut BTreeSet<String>, fixed: &[&str]) {
+    let (mut kept, others): (BTreeSet<_>, BTreeSet<_>) =
+        std::mem::take(keys).into_iter().partition(|key| fixed.contains(&key.as_str()));
+    kept.extend(others.into_iter().take(OTHERS_KEPT_MAX).map(|mut key| {
+        clip(&mut key, METADATA_KEY_MAX);
+        key
+    }));
+    *keys = kept;
+}
+
+/// Cuts a text that has more bytes than any that means something here. What is left is still too long, so that it is
+/// equal to nothing that does.
+fn clip(text: &mut String, max: usize) {
+    if text.len() > max + 1 {
+        text.truncate((0..=max + 1).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default());
+        text.shrink_to_fit();
+    }
+}
+
+fn clip_some(text: &mut Option<String>, max: usize) {
+    if let Some(text) = text {
+        clip(text, max);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -1,0 +1,10 @@
+//! What a cluster installs, from one source: the CRD, manifests, permissions and policies.
+
+pub mod manifests;
+
+use managed_secrets_cli::CliError;
+
+/// The CRD in YAML.
+pub fn crd_text() -> Result<String, CliError> {
+    managed_secrets_api::crd::to_yaml().map_err(|error| CliError::failed("cannot print the CRD", &error))
+}

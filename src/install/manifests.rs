@@ -1,0 +1,271 @@
+//! Everything a cluster needs to run the operator, as objects built in code: who may do what, what is refused at
+//! admission, and the Deployment.
+//!
+//! Pure: options in, objects out, in the order in which they are applied. `managed-secrets manifests` prints them, and
+//! `deploy/` holds what it prints for [`Options::default`]. Names, types and label keys come from [`managed_secrets_api`], so a
+//! policy cannot speak of another key than the operator writes.
+
+mod policies;
+mod rbac;
+mod webhooks;
+mod workload;
+
+use managed_secrets_api::{keys, names};
+use managed_secrets_cli::{CliError, yaml};
+use serde_json::{Value, json};
+
+pub use policies::PolicySwitch;
+
+/// What an installation looks like.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
+pub struct Options {
+    /// Namespace of the operator, its keys and its sealing public key.
+    pub operator_namespace: String,
+    /// Container image of the operator.
+    pub image: String,
+    /// Namespaces that the operator serves, with rights in those alone; empty means the whole cluster.
+    pub namespaces: Vec<String>,
+    /// User names that may write records, keys and `status`, as a restore from a backup does.
+    pub restorers: Vec<String>,
+    /// Path of a mounted file that holds the key-encryption key; absent means a Secret of the operator's namespace.
+    pub kek_file: Option<String>,
+    /// Whether sealed text of cluster scope is accepted.
+    pub allow_cluster_scope: bool,
+    /// Whether the operator's namespace is one of the objects. Deleting it deletes the keys.
+    pub with_namespace: bool,
+    /// Whether the operator serves the webhooks. Without them, values have to be sealed before they are applied.
+    pub webhooks: bool,
+    /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2` does.
+    pub openshift: bool,
+    /// Admission policies to leave out; none by default.
+    pub without_policies: Vec<PolicySwitch>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            operator_namespace: keys::DEFAULT_OPERATOR_NAMESPACE.to_owned(),
+            image: DEFAULT_IMAGE.to_owned(),
+            namespaces: Vec::new(),
+            restorers: Vec::new(),
+            kek_file: None,
+            allow_cluster_scope: false,
+            with_namespace: true,
+            webhooks: true,
+            openshift: false,
+            without_policies: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// User name under which the operator's service account is known to the API server.
+    #[must_use]
+    pub fn operator_user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.operator_namespace, keys::OPERATOR_NAME)
+    }
+
+    /// Name of an object that belongs to the cluster, where another installation may have its own.
+    fn cluster_object_name(&self, name: &str) -> String {
+        names::cluster_object_name(name, &self.operator_namespace, self.namespaces.is_empty())
+    }
+}
+
+/// The image when none is named: a local name, to be replaced by the place the image was pushed to.
+pub const DEFAULT_IMAGE: &str = concat!("managed-secrets:", env!("CARGO_PKG_VERSION"));
+
+/// All objects of an installation, except the CRD: namespace, service account, rights, policies, Service, Deployment,
+/// webhook configurations.
+///
+/// The policies come before the Deployment, so that no operator runs without them.
+#[must_use]
+pub fn manifests(options: &Options) -> Vec<Value> {
+    let mut objects = Vec::new();
+    if options.with_namespace {
+        objects.push(workload::namespace(options));
+    }
+    objects.push(workload::service_account(options));
+    objects.extend(rbac::objects(options));
+    objects.extend(policies::objects(options));
+    objects.push(workload::deployment(options));
+    if options.webhooks {
+        objects.push(webhooks::service(options));
+        objects.extend(webhooks::configurations(options));
+    }
+    objects
+}
+
+/// The files of `deploy/`, as path from the project's root and content.
+pub fn generated() -> Result<Vec<(&'static str, String)>, CliError> {
+    let kustomization = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["manifests.yaml"],
+    });
+    Ok(vec![
+        ("deploy/manifests.yaml", print(&Options::default())?),
+        ("deploy/audit-policy.yaml", format!("{GENERATED}{AUDIT}{}", yaml::document(&audit_policy())?)),
+        ("deploy/kustomization.yaml", format!("{GENERATED}{}", yaml::document(&kustomization)?)),
+    ])
+}
+
+/// Above the audit rule.
+const AUDIT: &str = "\
+# For the file that kube-apiserver's --audit-policy-file names: put this rule before any broader one. At level Request
+# or above the audit log holds what was sent, and that is before a plain value is sealed.
+";
+
+/// First line of every generated file.
+const GENERATED: &str = "# Generated by `make generate`; edit src/install instead.\n";
+
+/// The multi-document stream that `managed-secrets manifests` prints.
+pub fn print(options: &Options) -> Result<String, CliError> {
+    Ok(format!("{GENERATED}{}", yaml::stream(&manifests(options))?))
+}
+
+/// `metadata` of an object of the installation; `namespace` is absent for those of the cluster.
+fn metadata(name: &str, namespace: Option<&str>) -> Value {
+    let mut metadata = json!({"name": name, "labels": labels()});
+    if let Some(namespace) = namespace {
+        metadata["namespace"] = json!(namespace);
+    }
+    metadata
+}
+
+/// A selector of these namespaces; `None`, for none means all.
+fn in_namespaces(namespaces: &[String]) -> Option<Value> {
+    let named = || json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces});
+    (!namespaces.is_empty()).then(|| json!({"matchExpressions": [named()]}))
+}
+
+/// The audit rule to put before any broader one: a request is logged as it was sent, before it is sealed.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{
+            "level": "Metadata",
+            "resources": [
+                {"group": keys::GROUP, "resources": [keys::PLURAL, format!("{}/*", keys::PLURAL)]},
+                {"group": "", "resources": ["secrets"]},
+            ],
+        }],
+    })
+}
+
+/// Labels that every object of the installation carries; the Deployment selects its pods by them.
+fn labels() -> Value {
+    json!({"app.kubernetes.io/name": keys::OPERATOR_NAME})
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn kinds_and_names(options: &Options) -> Vec<String> {
+        manifests(options)
+            .iter()
+            .map(|object| {
+                let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+                format!(
+                    "{} {namespace}/{}",
+                    object["kind"].as_str().unwrap(),
+                    object["metadata"]["name"].as_str().unwrap()
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn no_object_is_named_twice() {
+        for namespaces in [vec![], vec!["shop".to_owned(), "prod".to_owned()]] {
+            let mut names = kinds_and_names(&Options { namespaces, ..Options::default() });
+            let all = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), all);
+        }
+    }
+
+    #[test]
+    fn an_operator_of_some_namespaces_gets_no_rights_in_others() {
+        let options = Options { namespaces: vec!["shop".to_owned()], ..Options::default() };
+        let names = kinds_and_names(&options);
+        let bound = names.iter().filter(|name| name.starts_with("ClusterRoleBinding "));
+        let webhooks = "ClusterRoleBinding /managed-secrets-webhooks.managed-secrets-system";
+        assert!(bound.clone().all(|name| name == webhooks), "{names:?}");
+        assert!(names.contains(&"RoleBinding shop/managed-secrets".to_owned()), "{names:?}");
+        assert!(!names.contains(&"ClusterRole /managed-secrets".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn operators_of_different_namespaces_share_no_object_but_the_roles_for_people() {
+        let options = |own: &str, served: &str| Options {
+            operator_namespace: own.to_owned(),
+            namespaces: vec![served.to_owned()],
+            ..Options::default()
+        };
+        let (one, other) = (kinds_and_names(&options("a", "shop")), kinds_and_names(&options("b", "prod")));
+        let shared: Vec<_> = one.iter().filter(|name| other.contains(name)).collect();
+        assert_eq!(shared, ["ClusterRole /managedsecret-viewer", "ClusterRole /managedsecret-editor"]);
+    }
+
+    #[test]
+    fn each_policy_can_be_left_out_together_with_its_binding() {
+        for switch in PolicySwitch::ALL {
+            let options = Options { without_policies: vec![switch], ..Options::default() };
+            let (with, without) = (kinds_and_names(&Options::default()), kinds_and_names(&options));
+            let gone: Vec<_> = with.iter().filter(|name| !without.contains(name)).collect();
+            let policies = gone.iter().filter(|name| name.starts_with("ValidatingAdmissionPolicy ")).count();
+            let bindings = gone.iter().filter(|name| name.starts_with("ValidatingAdmissionPolicyBinding ")).count();
+            assert!(policies > 0 && policies == bindings && policies + bindings == gone.len(), "{switch:?}: {gone:?}");
+        }
+    }
+
+    #[test]
+    fn everything_but_the_namespace_can_be_printed() {
+        let (all, rest) = (
+            kinds_and_names(&Options::default()),
+            kinds_and_names(&Options { with_namespace: false, ..Options::default() }),
+        );
+        let left_out: Vec<_> = all.iter().filter(|name| !rest.contains(name)).collect();
+        assert_eq!(left_out, [&format!("Namespace /{}", keys::DEFAULT_OPERATOR_NAMESPACE)]);
+    }
+
+    fn pod(options: &Options) -> Value {
+        let objects = manifests(options);
+        objects.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn on_openshift_no_id_is_fixed_and_the_rest_is_as_strict() {
+        let (mut usual, openshift) =
+            (pod(&Options::default()), pod(&Options { openshift: true, ..Options::default() }));
+        let security = usual["securityContext"].as_object_mut().unwrap();
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert!(security.remove(id).is_some(), "{id}");
+        }
+        assert_eq!(openshift, usual);
+        assert_eq!(openshift["securityContext"]["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn a_pod_has_time_to_drain_and_is_ready_when_it_serves() {
+        let (with, without) = (pod(&Options::default()), pod(&Options { webhooks: false, ..Options::default() }));
+        let grace = |pod: &Value| pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert_eq!(grace(&with), grace(&without) + u64::from(crate::webhook::server::DRAIN_SECONDS));
+        assert_eq!(with["containers"][0]["readinessProbe"]["tcpSocket"]["port"], "webhooks");
+        assert!(without["containers"][0].get("readinessProbe").is_none(), "it would never be ready");
+    }
+
+    #[test]
+    fn the_operators_user_name_follows_its_namespace_into_the_policies() {
+        let options = Options { operator_namespace: "vault".to_owned(), ..Options::default() };
+        let text = serde_json::to_string(&manifests(&options)).unwrap();
+        assert!(text.contains("system:serviceaccount:vault:managed-secrets"));
+        assert!(!text.contains(keys::DEFAULT_OPERATOR_NAMESPACE));
+    }
+}

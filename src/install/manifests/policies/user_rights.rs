@@ -1,0 +1,215 @@
+//! The operator reads and writes every Secret; whoever writes ManagedSecrets must not borrow that.
+//!
+//! Without this policy, someone who may write ManagedSecrets but read no Secrets could name another Secret as source, or
+//! have a value delivered to a place that he can read. So each create, and each change of one of these fields, asks the
+//! API server's authorizer whether the user himself could do it:
+//!
+//! | field | permission |
+//! |---|---|
+//! | `valueFrom` | `get` on the source Secret |
+//! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
+//! | `value` whose sealed text is kept, with a delivery | `get` on `managedsecrets/value` |
+//! | `target.type`, `labels`, `annotations` of a target that exists | `get` and `patch` on that Secret |
+//! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with `spec.value`, also `get` on the Secret `metadata.name` |
+//! | `target.adoption` | `create` on Secrets |
+//! | `adoption: IfUnowned` with another target or another source | `get` and `patch` on the Secret to adopt |
+//!
+//! Fields count by what they mean, so that spelling out a default is no change. On create, the object is compared with
+//! one that leaves these fields out: its value would be delivered to `metadata.name`. Otherwise one who may not read the
+//! Secret `db` could delete the ManagedSecret `db` and create it again with the same sealed text, which opens for that
+//! name, and another target.
+//!
+//! A label or an annotation can copy the value: replicators act on them. So a change of the target's shape needs what a
+//! move needs, and `patch`, because it changes a Secret that exists.
+//!
+//! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
+//!
+//! Adoption compares the value with what the Secret holds, and tells whether they are the same. Without `get`, it would
+//! answer guesses at a Secret that the user may not read, and a right guess would make that Secret follow the user. So a
+//! guess needs the permission, whether it is made by the target or by the source; not any more when the value is there.
+//! Adoption also writes into a Secret that the operator did not create: without `patch`, the user could write there too.
+
+use managed_secrets_api::rules::kept_text_cel;
+
+use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
+
+/// CEL: the text of `spec.value`, or the empty string.
+const VALUE: &str = "dyn(object.spec.?value.orValue(''))";
+
+pub(super) fn policy(options: &Options) -> Policy {
+    Policy {
+        name: keys::POLICY_USER_RIGHTS,
+        resource: Resource { group: keys::GROUP, name: "managedsecrets", operations: &["CREATE", "UPDATE"] },
+        namespaces: concerned(options),
+        conditions: vec![(
+            "names-a-secret",
+            format!(
+                "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target) || {}\n  \
+                 : object.spec != oldObject.spec",
+                kept_text_cel(VALUE)
+            ),
+        )],
+        variables: variables(),
+        validations: validations(),
+    }
+}
+
+fn variables() -> Vec<(&'static str, String)> {
+    let (key, secret_type) = (literal(keys::DEFAULT_TARGET_KEY), literal(keys::DEFAULT_TARGET_TYPE));
+    let moves = format!(
+        "variables.delivery != variables.oldDelivery\n\
+         || variables.targetName != variables.oldTargetName\n\
+         || variables.target.?key.orValue({key}) != variables.oldTarget.?key.orValue({key})"
+    );
+    let shapes = format!(
+        "variables.target.?type.orValue({secret_type}) != variables.oldTarget.?type.orValue({secret_type})\n\
+         || variables.target.?labels.orValue({{}}) != variables.oldTarget.?labels.orValue({{}})\n\
+         || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})"
+    );
+    let adopts = "variables.delivery == 'Secret' && variables.adoption == 'IfUnowned'\n\
+                  && (oldObject == null || variables.moves || variables.oldAdoption != 'IfUnowned'\n\
+                  || variables.changesSource && variables.targetInForce != variables.targetName)";
+    let delivers_kept = format!(
+        "variables.delivery != 'None' && {}\n\
+         && (oldObject == null || object.spec.?value != variables.old.?value || variables.oldDelivery == 'None')",
+        kept_text_cel(VALUE)
+    );
+    let simple = [
+        ("old", "oldObject == null ? dyn({}) : dyn(oldObject.spec)"),
+        ("target", "dyn(object.spec.?target.orValue({}))"),
+        ("oldTarget", "dyn(variables.old.?target.orValue({}))"),
+        ("readsOtherSource", "has(object.spec.valueFrom) && object.spec.?valueFrom != variables.old.?valueFrom"),
+        (
+            "changesSource",
+            "object.spec.?value != variables.old.?value || object.spec.?valueFrom != variables.old.?valueFrom\n\
+             || object.spec.?generate != variables.old.?generate",
+        ),
+        ("source", "object.spec.?valueFrom.?secretKeyRef.?name.orValue('')"),
+        ("delivery", "object.spec.?delivery.orValue('Secret')"),
+        ("oldDelivery", "oldObject == null ? variables.delivery : variables.old.?delivery.orValue('Secret')"),
+        ("targetName", "variables.target.?name.orValue(object.metadata.name)"),
+        ("oldTargetName", "variables.oldTarget.?name.orValue(object.metadata.name)"),
+        ("adoption", "variables.target.?adoption.orValue('Never')"),
+        ("oldAdoption", "variables.oldTarget.?adoption.orValue('Never')"),
+        // The value is, or was, in the Secret that the old spec names: sealed text may be that of a deleted object.
+        ("hadTarget", "variables.oldDelivery != 'None' && (oldObject != null || has(object.spec.value))"),
+        ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
+    ];
+    let simple = simple.map(|(name, expression)| (name, expression.to_owned()));
+    let reshapes = "oldObject != null && variables.shapes".to_owned();
+    let built = [
+        ("moves", moves),
+        ("shapes", shapes),
+        ("reshapes", reshapes),
+        ("adopts", adopts.to_owned()),
+        ("deliversKept", delivers_kept),
+    ];
+    simple.into_iter().chain(built).collect()
+}
+
+fn validations() -> Vec<Validation> {
+    const MOVE: &str = "to change where or how a value is delivered (target.name, target.key, target.type, \
+                        target.labels, target.annotations, delivery)";
+    const RESHAPE: &str = "to change how a target looks that exists (target.type, target.labels, target.annotations)";
+    const ADOPT: &str = "to have it adopted (target.adoption)";
+    let get = |applies: &str, name: &str, purpose: &str, fallback: &'static str| Validation {
+        admits: format!("!({applies}) || {}", may("get", name)),
+        message: cannot("get", "secrets", "", Some(name), purpose),
+        fallback,
+    };
+    let patch = |applies: &str, name: &str, purpose: &str, fallback: &'static str| Validation {
+        admits: format!("!({applies}) || {}", may("patch", name)),
+        message: cannot("patch", "secrets", "", Some(name), purpose),
+        fallback,
+    };
+    let moved = "changing where or how a value is delivered needs the permission to get the present target";
+    let reshaped = "changing how a target looks needs the permission to patch it";
+    vec![
+        get(
+            "variables.readsOtherSource",
+            "variables.source",
+            "to take a value from it (spec.valueFrom)",
+            "spec.valueFrom needs the permission to get the source Secret",
+        ),
+        get(
+            "variables.moves && variables.oldDelivery != 'None' || variables.shapes && variables.hadTarget",
+            "variables.oldTargetName",
+            MOVE,
+            moved,
+        ),
+        get(
+            "(variables.moves || variables.shapes) && variables.targetInForce != ''",
+            "variables.targetInForce",
+            MOVE,
+            moved,
+        ),
+        // What an earlier object left behind may be there and be taken over.
+        get(
+            "oldObject == null && variables.shapes && variables.delivery != 'None'",
+            "variables.targetName",
+            MOVE,
+            "choosing how a target looks needs the permission to get it",
+        ),
+        patch("variables.reshapes && variables.hadTarget", "variables.oldTargetName", RESHAPE, reshaped),
+        patch("variables.reshapes && variables.targetInForce != ''", "variables.targetInForce", RESHAPE, reshaped),
+        Validation {
+            admits: format!(
+                "!(variables.moves && variables.oldDelivery == 'None' || variables.deliversKept)\n\
+                 || authorizer.group({}).resource('managedsecrets').subresource('value')\
+                 .namespace(request.namespace).name(object.metadata.name).check('get').allowed()",
+                literal(keys::GROUP)
+            ),
+            message: cannot(
+                "get",
+                "managedsecrets/value",
+                keys::GROUP,
+                Some("object.metadata.name"),
+                "to have a value delivered that is not delivered, or that is sealed to be kept (delivery, target, value)",
+            ),
+            fallback: "delivering a value that is not delivered needs the permission to get managedsecrets/value",
+        },
+        Validation {
+            admits:
+                "(!variables.shapes || variables.reshapes && (variables.hadTarget || variables.targetInForce != ''))\n\
+                     && variables.adoption == variables.oldAdoption\n\
+                     || authorizer.group('').resource('secrets').namespace(request.namespace).check('create').allowed()"
+                    .to_owned(),
+            message: cannot(
+                "create",
+                "secrets",
+                "",
+                None,
+                "to choose how the target looks (target.type, labels, annotations, adoption)",
+            ),
+            fallback: "target.type, labels, annotations and adoption need the permission to create Secrets",
+        },
+        get(
+            "variables.adopts",
+            "variables.targetName",
+            &format!("{ADOPT}, since that tells whether it holds the same value"),
+            "target.adoption needs the permission to get the Secret to adopt",
+        ),
+        patch(
+            "variables.adopts",
+            "variables.targetName",
+            &format!("{ADOPT}, since that writes into it"),
+            "target.adoption needs the permission to patch the Secret to adopt",
+        ),
+    ]
+}
+
+/// CEL: the user may do this to the Secret that the expression `name` names.
+fn may(verb: &str, name: &str) -> String {
+    format!(
+        "authorizer.group('').resource('secrets').namespace(request.namespace).name({name}).check('{verb}').allowed()"
+    )
+}
+
+/// CEL: the sentence with which RBAC itself refuses, and what the right is needed for.
+fn cannot(verb: &str, resource: &str, group: &str, name: Option<&str>, purpose: &str) -> String {
+    let name = name.map_or(String::new(), |name| format!(" named \"' + {name} + '\""));
+    format!(
+        "'user \"' + request.userInfo.username + '\" cannot {verb} resource \"{resource}\" in API group \"{group}\"{name} \
+         in the namespace \"' + request.namespace + '\", which is needed {purpose}'"
+    )
+}

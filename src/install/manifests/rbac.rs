@@ -1,0 +1,147 @@
+//! Who may do what: the operator's rights, and roles for people.
+//!
+//! The operator writes by server-side apply, which the API server authorizes as `patch` and, where it creates the
+//! object, as `create` too. That `create` carries the object's name, unlike a POST, so it can be limited by
+//! `resourceNames`.
+
+use managed_secrets_api::keys;
+use serde_json::{Value, json};
+
+use super::{Options, metadata};
+
+const API_GROUP: &str = "rbac.authorization.k8s.io";
+/// Role of the operator in its own namespace: its keys and its public key.
+const KEYS_ROLE: &str = "managed-secrets-keys";
+/// Role of the operator on its webhook configurations.
+const WEBHOOKS_ROLE: &str = "managed-secrets-webhooks";
+/// Role of everyone who may seal a value: reading the public key.
+const PUBLIC_KEY_ROLE: &str = "managed-secrets-sealing-key-reader";
+
+/// Roles and bindings of the operator, then the roles for people.
+pub(super) fn objects(options: &Options) -> Vec<Value> {
+    let mut objects = operator(options);
+    objects.extend(own_namespace(options));
+    if options.webhooks {
+        objects.extend(webhooks(options));
+    }
+    objects.extend(public_key(options));
+    objects.extend(people());
+    objects
+}
+
+/// What the operator needs where ManagedSecrets live: everywhere, or in the namespaces it is limited to.
+fn operator(options: &Options) -> Vec<Value> {
+    let rules = json!([
+        {"apiGroups": [keys::GROUP], "resources": ["managedsecrets"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [keys::GROUP], "resources": ["managedsecrets/status"], "verbs": ["get", "patch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+        },
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]},
+    ]);
+    let name = keys::OPERATOR_NAME;
+    if options.namespaces.is_empty() {
+        return vec![
+            role("ClusterRole", name, None, &rules),
+            binding("ClusterRole", name, None, &service_account(options)),
+        ];
+    }
+    let in_namespace = |namespace: &String| {
+        [role("Role", name, Some(namespace), &rules), binding("Role", name, Some(namespace), &service_account(options))]
+    };
+    options.namespaces.iter().flat_map(in_namespace).collect()
+}
+
+/// What the operator needs in its own namespace. The name of a KEK is made from its key, so `create` on Secrets cannot
+/// be limited by name here: the admission policy on the operator's own writes does that.
+fn own_namespace(options: &Options) -> [Value; 2] {
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": [keys::PUBLIC_KEY_CONFIGMAP],
+            "verbs": ["get", "list", "watch", "create", "patch"],
+        },
+    ]);
+    let namespace = Some(options.operator_namespace.as_str());
+    [role("Role", KEYS_ROLE, namespace, &rules), binding("Role", KEYS_ROLE, namespace, &service_account(options))]
+}
+
+/// What the operator needs to tell the API server where its webhooks are: these two objects of the cluster, and no other.
+fn webhooks(options: &Options) -> [Value; 2] {
+    let rule = |resource: &str, name: &str| {
+        json!({
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": [resource],
+            "resourceNames": [options.cluster_object_name(name)],
+            "verbs": ["get", "list", "watch", "patch"],
+        })
+    };
+    let rules = json!([
+        rule("mutatingwebhookconfigurations", keys::SEAL_CONFIGURATION),
+        rule("validatingwebhookconfigurations", keys::WARN_CONFIGURATION),
+    ]);
+    let name = options.cluster_object_name(WEBHOOKS_ROLE);
+    [role("ClusterRole", &name, None, &rules), binding("ClusterRole", &name, None, &service_account(options))]
+}
+
+/// Whoever the API server knows may read the public key, and so seal a value for this cluster.
+fn public_key(options: &Options) -> [Value; 2] {
+    let rules = json!([{
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": [keys::PUBLIC_KEY_CONFIGMAP],
+        "verbs": ["get"],
+    }]);
+    let everyone = json!({"kind": "Group", "apiGroup": API_GROUP, "name": "system:authenticated"});
+    let namespace = Some(options.operator_namespace.as_str());
+    [role("Role", PUBLIC_KEY_ROLE, namespace, &rules), binding("Role", PUBLIC_KEY_ROLE, namespace, &everyone)]
+}
+
+/// Roles for people, aggregated to the built-in ones.
+///
+/// `view` sees no Secrets, and sees none here: a stored ManagedSecret holds sealed text at most. `edit` reads and writes
+/// Secrets already, so it may edit what delivers them.
+fn people() -> [Value; 2] {
+    let rule = |verbs: &[&str]| json!([{"apiGroups": [keys::GROUP], "resources": ["managedsecrets"], "verbs": verbs}]);
+    let viewer = rule(&["get", "list", "watch"]);
+    let editor = rule(&["get", "list", "watch", "create", "update", "patch", "delete"]);
+    [
+        aggregated(role("ClusterRole", "managedsecret-viewer", None, &viewer), "view"),
+        aggregated(role("ClusterRole", "managedsecret-editor", None, &editor), "edit"),
+    ]
+}
+
+/// `edit` includes `view`, and `admin` includes `edit`, so naming the least of them is enough.
+fn aggregated(mut role: Value, into: &str) -> Value {
+    role["metadata"]["labels"][format!("{API_GROUP}/aggregate-to-{into}")] = json!("true");
+    role
+}
+
+fn role(kind: &str, name: &str, namespace: Option<&str>, rules: &Value) -> Value {
+    json!({
+        "apiVersion": format!("{API_GROUP}/v1"),
+        "kind": kind,
+        "metadata": metadata(name, namespace),
+        "rules": rules,
+    })
+}
+
+/// A binding that bears the name of the role it binds.
+fn binding(role_kind: &str, name: &str, namespace: Option<&str>, subject: &Value) -> Value {
+    json!({
+        "apiVersion": format!("{API_GROUP}/v1"),
+        "kind": format!("{role_kind}Binding"),
+        "metadata": metadata(name, namespace),
+        "roleRef": {"apiGroup": API_GROUP, "kind": role_kind, "name": name},
+        "subjects": [subject],
+    })
+}
+
+fn service_account(options: &Options) -> Value {
+    json!({"kind": "ServiceAccount", "name": keys::OPERATOR_NAME, "namespace": options.operator_namespace})
+}

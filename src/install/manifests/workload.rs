@@ -1,0 +1,120 @@
+//! What runs: namespace, service account and Deployment.
+
+use managed_secrets_api::keys;
+use serde_json::{Value, json};
+
+use super::{Options, labels, metadata};
+use crate::webhook::server::DRAIN_SECONDS;
+
+/// User and group of the operator's process: "nonroot" of the distroless images.
+const NONROOT: u32 = 65532;
+/// Memory of the operator, request and limit alike: what it holds (stripped caches) is bounded, and a pod whose limit
+/// exceeds its request is among the first that a full node kills.
+const MEMORY: &str = "256Mi";
+
+/// Where the container serves the webhooks; the default of `run --webhook-listen`.
+const WEBHOOK_PORT: u16 = 8443;
+
+/// The operator's namespace, under the strictest pod security standard.
+pub(super) fn namespace(options: &Options) -> Value {
+    let mut metadata = metadata(&options.operator_namespace, None);
+    metadata["labels"]["pod-security.kubernetes.io/enforce"] = json!("restricted");
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+}
+
+/// The operator's identity. Its token is mounted by the Deployment alone, not by whatever else names the account.
+pub(super) fn service_account(options: &Options) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
+        "automountServiceAccountToken": false,
+    })
+}
+
+/// Seconds that the operator has from the signal to its end: its own time to finish what it began, and a margin. The
+/// webhooks' drain comes on top.
+const GRACE_SECONDS: u16 = 30;
+
+/// One operator. While it is replaced, the new one serves the webhooks before the old one stops, so no plain value is
+/// refused. For that moment both work: every write carries the resourceVersion that it was decided on, so the one that is
+/// out of date finds out. Without webhooks there is nothing to bridge, and the old one ends first.
+pub(super) fn deployment(options: &Options) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
+        "spec": {
+            "replicas": 1,
+            "strategy": strategy(options),
+            "selector": {"matchLabels": labels()},
+            "template": {
+                "metadata": {"labels": labels()},
+                "spec": {
+                    "serviceAccountName": keys::OPERATOR_NAME,
+                    "automountServiceAccountToken": true,
+                    "enableServiceLinks": false,
+                    "terminationGracePeriodSeconds": GRACE_SECONDS + if options.webhooks { DRAIN_SECONDS } else { 0 },
+                    "securityContext": security(options),
+                    "containers": [container(options)],
+                },
+            },
+        },
+    })
+}
+
+fn strategy(options: &Options) -> Value {
+    if options.webhooks {
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    } else {
+        json!({"type": "Recreate"})
+    }
+}
+
+fn security(options: &Options) -> Value {
+    let mut security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    // OpenShift's restricted-v2 gives each namespace a range of ids, and refuses a pod that names another.
+    if !options.openshift {
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            security[id] = json!(NONROOT);
+        }
+    }
+    security
+}
+
+fn container(options: &Options) -> Value {
+    let mut container = json!({
+        "name": keys::OPERATOR_NAME,
+        "image": options.image,
+        "args": arguments(options),
+        "env": [{
+            "name": "MANAGED_SECRETS_OPERATOR_NAMESPACE",
+            "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        }],
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": MEMORY}, "limits": {"memory": MEMORY}},
+    });
+    if options.webhooks {
+        container["ports"] = json!([{"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}]);
+        // The port is opened when the webhooks can answer.
+        container["readinessProbe"] = json!({"tcpSocket": {"port": "webhooks"}, "periodSeconds": 2});
+    }
+    container
+}
+
+fn arguments(options: &Options) -> Vec<String> {
+    let mut arguments = vec!["run".to_owned(), "--log-format=json".to_owned()];
+    arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
+    arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
+    if !options.webhooks {
+        arguments.push("--webhook-listen=off".to_owned());
+    }
+    if options.allow_cluster_scope {
+        arguments.push("--allow-cluster-scope".to_owned());
+    }
+    arguments
+}

@@ -1,0 +1,63 @@
+//! The `ConfigMap` that publishes the sealing public key.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::Resource as _;
+use kube::api::GetParams;
+use kube::core::Request;
+use managed_secrets_api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use managed_secrets_client::{CallError, Run, apply, call};
+use managed_secrets_crypto::Keyring;
+
+use crate::keyring::KeyringError;
+
+/// Whether the `ConfigMap` in `namespace` says the keyring's current public key.
+///
+/// With no active sealing key there is nothing to publish, and what stands is right.
+pub async fn stands(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
+    let Some(json) = document(keyring)? else { return Ok(true) };
+    let request = Request::new(ConfigMap::url_path(&(), Some(namespace)));
+    let get = request.get(PUBLIC_KEY_CONFIGMAP, &GetParams::default()).map_err(CallError::request);
+    let read = "read the published sealing key";
+    match call::<ConfigMap>(client, get.map_err(failed(read))?).await {
+        Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(false),
+        standing => Ok(says(&standing.map_err(failed(read))?, &json)),
+    }
+}
+
+/// Makes the `ConfigMap` in `namespace` say the keyring's current public key, whatever it said; whether it had to be
+/// written. Call it at the start, after each reload, and whenever the `ConfigMap` changes.
+pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
+    if stands(client, namespace, keyring).await? {
+        return Ok(false);
+    }
+    let Some(json) = document(keyring)? else { return Ok(false) };
+    let request = Request::new(ConfigMap::url_path(&(), Some(namespace)));
+    let object = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": PUBLIC_KEY_CONFIGMAP},
+        "data": {PUBLIC_KEY_DATA_KEY: json},
+    });
+    let write = "publish the sealing key";
+    let patch = apply(&request, PUBLIC_KEY_CONFIGMAP, Run::Real, &object);
+    call::<ConfigMap>(client, patch.map_err(failed(write))?).await.map_err(failed(write))?;
+    if let Some(published) = keyring.current_public_key() {
+        tracing::info!(namespace, configmap = PUBLIC_KEY_CONFIGMAP, key = %published.key.key_id(), "published the sealing key");
+    }
+    Ok(true)
+}
+
+/// What there is to publish, if anything.
+fn document(keyring: &Keyring) -> Result<Option<String>, KeyringError> {
+    let json = keyring.current_public_key().map(|published| published.to_json()).transpose();
+    json.map_err(|error| KeyringError::Generate(error.to_string()))
+}
+
+fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {
+    move |source| KeyringError::Api { what, source }
+}
+
+fn says(configmap: &ConfigMap, json: &str) -> bool {
+    configmap.data.as_ref().and_then(|data| data.get(PUBLIC_KEY_DATA_KEY)).is_some_and(|text| text == json)
+}

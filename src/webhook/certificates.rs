@@ -1,0 +1,460 @@
+//! The certificate that the webhooks are served with, and the secret path they are served on.
+//!
+//! In: the operator's own authorities, kept in a Secret, or a folder that somebody else fills; the time. Out: what
+//! [`server`](super::server) serves ([`Served`]), and `clientConfig` in the webhook configurations.
+//!
+//! One task does it all, in rounds: read the stored authorities, make or forget one if its time has come, tell the API
+//! server, and only then, when it has taken note, serve a certificate of the new one. It sleeps until the next date, or until someone edits the
+//! Secret or a configuration; so an operator at rest asks nothing. All replicas do the same: each write carries the
+//! resourceVersion it was decided on, and who loses reads again.
+
+pub mod authority;
+pub mod folder;
+pub mod inject;
+pub mod spare;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        core::v1::Secret,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher};
+use managed_secrets_api::keys::{TYPE_WEBHOOK, WEBHOOK_DATA_KEY, WEBHOOK_SECRET};
+use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
+use managed_secrets_engine::{
+    backoff::{Backoff, Jitter},
+    watch::{Sink, Watcher},
+};
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{
+    authority::{AuthorityError, Document, Lifetimes},
+    folder::FolderError,
+    inject::Registration,
+    spare::Spares,
+};
+
+/// Between rounds that failed.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(30) };
+/// Rounds are at least this far apart, however often someone edits.
+const BREATHER: Duration = Duration::from_millis(200);
+/// The longest sleep: wall clocks can jump.
+const LOOK: Duration = Duration::from_secs(3600);
+/// How often a mounted folder is looked at. Kubernetes itself takes a minute to fill it.
+const FOLDER_LOOK: Duration = Duration::from_secs(5);
+/// How long API servers have to take note of a bundle before anything is served that only it trusts. They watch the
+/// configurations, so it is a matter of milliseconds, unless one is busy.
+pub const TAKE_NOTE: Duration = Duration::from_secs(5);
+
+/// Certificates, and how the API server is told of them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The operator's own namespace.
+    pub operator_namespace: String,
+    /// Who makes the certificate.
+    pub source: Source,
+    /// How the API server reaches us.
+    pub reached: Reached,
+    /// The MutatingWebhookConfiguration.
+    pub seal_configuration: String,
+    /// The ValidatingWebhookConfiguration.
+    pub warn_configuration: String,
+    /// How long authorities, certificates and paths last.
+    pub lifetimes: Lifetimes,
+}
+
+/// Who makes the certificate.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// We do.
+    Own,
+    /// Somebody else, who puts it into this folder.
+    Folder(PathBuf),
+}
+
+/// How the API server reaches us.
+#[derive(Clone, Debug)]
+pub enum Reached {
+    /// By a Service in front of our pods.
+    Service {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+    },
+    /// By a URL without path: an operator outside the cluster.
+    Url {
+        /// `https://HOST:PORT`.
+        url: String,
+        /// HOST: a DNS name or an IP address.
+        host: String,
+    },
+}
+
+impl Reached {
+    /// The names that the API server expects in our certificate.
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Service { name, namespace } => vec![format!("{name}.{namespace}.svc")],
+            Self::Url { host, .. } => vec![host.clone()],
+        }
+    }
+
+    /// `clientConfig` of a webhook, without `caBundle`.
+    fn client_config(&self, path: &str) -> Value {
+        match self {
+            Self::Service { name, namespace } => {
+                json!({"service": {"name": name, "namespace": namespace, "port": 443, "path": format!("/{path}")}})
+            }
+            Self::Url { url, .. } => json!({"url": format!("{}/{path}", url.trim_end_matches('/'))}),
+        }
+    }
+}
+
+/// What is served now.
+#[derive(Default)]
+pub struct Served {
+    paths: RwLock<Vec<String>>,
+    certificate: watch::Sender<Option<Arc<CertifiedKey>>>,
+}
+
+impl Served {
+    /// Whether this is a secret path. How long that takes does not tell how much of a guess is right.
+    #[must_use]
+    pub fn knows(&self, path: &str) -> bool {
+        let paths = self.paths.read().unwrap_or_else(PoisonError::into_inner);
+        paths.iter().fold(false, |known, secret| known | bool::from(secret.as_bytes().ct_eq(path.as_bytes())))
+    }
+
+    /// The certificate that is served, DER; none before the first round.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let certified = self.certificate.borrow();
+        certified.as_ref().and_then(|certified| certified.end_entity_cert().ok()).map(|der| der.to_vec())
+    }
+
+    /// Waits until there is a certificate.
+    pub async fn certified(&self) {
+        // An error means that the sender is dropped, and it is ours.
+        let _ = self.certificate.subscribe().wait_for(Option::is_some).await;
+    }
+
+    pub(super) fn set_paths(&self, document: &Document) {
+        let paths = document.paths().map(ToOwned::to_owned).collect();
+        *self.paths.write().unwrap_or_else(PoisonError::into_inner) = paths;
+    }
+
+    pub(super) fn set_certificate(&self, certified: CertifiedKey) {
+        self.certificate.send_replace(Some(Arc::new(certified)));
+    }
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.certificate.borrow().clone()
+    }
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundError {
+    /// The Secret with the authorities could not be read or written.
+    #[error("the Secret of the webhooks: {0}")]
+    Secret(CallError),
+    /// A Secret of somebody else's stands in its place.
+    #[error(
+        "the Secret \"{WEBHOOK_SECRET}\" of the operator's namespace is none of ours: delete it to have it made anew"
+    )]
+    Foreign,
+    /// A webhook configuration could not be read or written.
+    #[error("the webhook configuration {name}: {source}")]
+    Configuration {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: CallError,
+    },
+    /// No authority or certificate could be made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The folder holds no usable certificate.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The certificate cannot be served.
+    #[error("the certificate cannot be served: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// Keeps certificates, paths and configurations as they should be.
+pub struct Keeper {
+    client: Client,
+    options: Options,
+    served: Arc<Served>,
+    /// The certificate served now.
+    leaf: Option<Serving>,
+    /// The bundle of a folder that the API server was told of, and when: what comes with it is served a moment later.
+    told: Option<(String, Instant)>,
+    /// What each configuration trusts besides.
+    spares: [Spares; 2],
+}
+
+/// Facts about the certificate that is served.
+struct Serving {
+    /// The path of the authority that issued it, or the bundle of the folder it is from.
+    of: String,
+    renew: Option<Timestamp>,
+    /// Of what the folder held.
+    fingerprint: folder::Fingerprint,
+}
+
+impl Keeper {
+    /// Nothing is served until the first round of [`Keeper::keep`].
+    #[must_use]
+    pub fn new(client: Client, options: Options, served: Arc<Served>) -> Self {
+        debug_assert!(options.lifetimes.are_sound(), "authorities that run out before what they issued");
+        Self { client, options, served, leaf: None, told: None, spares: Default::default() }
+    }
+
+    /// Watches what others could edit. Returns what rings when they do.
+    #[must_use]
+    pub fn watch(&self, watcher: &Watcher) -> Arc<Notify> {
+        let moved = Arc::new(Notify::new());
+        let sink = Arc::new(Bell(Arc::clone(&moved)));
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let Options { operator_namespace, seal_configuration, warn_configuration, .. } = &self.options;
+        let secrets = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, operator_namespace);
+        watcher.watch("webhook secret", secrets, named(WEBHOOK_SECRET), Arc::clone(&sink));
+        let mutating = |client| Api::<PartialObjectMeta<MutatingWebhookConfiguration>>::all(client);
+        watcher.watch("sealing webhook", mutating, named(seal_configuration), Arc::clone(&sink));
+        let validating = |client| Api::<PartialObjectMeta<ValidatingWebhookConfiguration>>::all(client);
+        watcher.watch("warning webhook", validating, named(warn_configuration), sink);
+        moved
+    }
+
+    /// Works until `shutdown`.
+    pub async fn keep(mut self, moved: Arc<Notify>, shutdown: CancellationToken) {
+        let mut failures = 0;
+        loop {
+            let Some(done) = shutdown.run_until_cancelled(self.round(Timestamp::now())).await else { return };
+            let wait = match done {
+                Ok(next) => {
+                    failures = 0;
+                    next
+                }
+                Err(error) => {
+                    failures += 1;
+                    warn!(%error, "the webhooks are not as they should be: trying again");
+                    RETRY.delay(failures, Jitter::random())
+                }
+            };
+            let rest = async {
+                sleep(BREATHER).await;
+                tokio::select! {
+                    () = moved.notified() => {}
+                    () = sleep(wait.saturating_sub(BREATHER)) => {}
+                    () = self.folder_changed() => {}
+                }
+            };
+            if shutdown.run_until_cancelled(rest).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// One round at this time, which is what [`keep`](Self::keep) repeats; how long until the next, unless someone rings.
+    pub async fn round(&mut self, now: Timestamp) -> Result<Duration, RoundError> {
+        let document = self.document(now).await?;
+        self.served.set_paths(&document);
+        match self.options.source.clone() {
+            Source::Own => self.serve_own(&document, now).await,
+            Source::Folder(folder) => self.serve_folder(&folder, &document, now).await,
+        }
+    }
+
+    async fn serve_own(&mut self, document: &Document, now: Timestamp) -> Result<Duration, RoundError> {
+        let lives = self.options.lifetimes;
+        let bundle = document.bundle();
+        let path = document.path(now, lives).to_owned();
+        // Before anything of a new authority is served.
+        let injected = self.inject(&path, |_, _| Some(bundle.clone())).await;
+        let fits = |leaf: &Serving| leaf.of == path && leaf.renew.is_some_and(|renew| renew > now);
+        // A server that nobody trusts yet is better than none, and another certificate of an authority that is trusted
+        // already needs nobody to be told.
+        let is_known = self.leaf.as_ref().is_none_or(|leaf| leaf.of == path);
+        if !self.leaf.as_ref().is_some_and(fits) && (injected.is_ok() || is_known) {
+            let leaf = document.issue(&self.options.reached.names(), now, lives)?;
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
+            self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key)?);
+            self.leaf =
+                Some(Serving { of: path, renew: Some(leaf.renew), fingerprint: folder::Fingerprint::default() });
+            info!(renew = %leaf.renew, "serving a new webhook certificate");
+        }
+        injected?;
+        let dates = document.next(now, lives).into_iter().chain(self.leaf.as_ref().and_then(|leaf| leaf.renew));
+        let next = dates.min().map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default());
+        Ok(next.clamp(BREATHER, LOOK))
+    }
+
+    /// Waits until the folder holds something else than is served.
+    async fn folder_changed(&self) {
+        let Source::Folder(folder) = &self.options.source else { return std::future::pending().await };
+        loop {
+            sleep(FOLDER_LOOK).await;
+            let served = self.leaf.as_ref().map(|leaf| leaf.fingerprint);
+            // One that cannot be read is judged, and reported, by a round.
+            if folder::read(folder).ok().map(|content| content.fingerprint) != served {
+                return;
+            }
+        }
+    }
+
+    async fn serve_folder(&mut self, path: &Path, document: &Document, now: Timestamp) -> Result<Duration, RoundError> {
+        let found = folder::read(path)?;
+        let lives = self.options.lifetimes;
+        let bundle = found.bundle.as_deref();
+        let secret = document.path(now, lives);
+        let injected = self.inject(secret, |spares, present| Some(spares.join(bundle?, present, now, lives.overlap)));
+        let injected = injected.await;
+        // As with an authority of our own. Where the folder does not say whom to trust, nobody is told by us.
+        let is_known = self.leaf.as_ref().is_none_or(|leaf| found.bundle.as_ref().is_none_or(|it| *it == leaf.of));
+        if !is_known {
+            if injected.is_err() {
+                return injected.map(|()| LOOK);
+            }
+            let left = TAKE_NOTE.saturating_sub(self.told_since(found.bundle.as_deref()).elapsed());
+            if !left.is_zero() {
+                return Ok(left);
+            }
+        }
+        self.told = None;
+        if self.leaf.as_ref().is_none_or(|leaf| leaf.fingerprint != found.fingerprint) {
+            self.served.set_certificate(found.certified);
+            info!("serving another webhook certificate of the folder");
+        }
+        let of = found.bundle.or_else(|| self.leaf.take().map(|leaf| leaf.of)).unwrap_or_default();
+        self.leaf = Some(Serving { of, renew: None, fingerprint: found.fingerprint });
+        injected?;
+        let ends = self.spares.iter().filter_map(|spares| spares.next(lives.overlap));
+        let next = document.next(now, lives).into_iter().chain(ends).min();
+        Ok(next.map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default()).clamp(BREATHER, LOOK))
+    }
+
+    /// When the API server was first told of this bundle of the folder.
+    fn told_since(&mut self, bundle: Option<&str>) -> Instant {
+        let bundle = bundle.unwrap_or_default();
+        match &self.told {
+            Some((told, since)) if told == bundle => *since,
+            _ => self.told.insert((bundle.to_owned(), Instant::now())).1,
+        }
+    }
+
+    /// Tells the API server; both configurations are tried, and the first trouble is returned.
+    async fn inject(
+        &mut self,
+        path: &str,
+        trust: impl Fn(&mut Spares, &str) -> Option<String>,
+    ) -> Result<(), RoundError> {
+        let Options { seal_configuration, warn_configuration, reached, .. } = &self.options;
+        let registrations =
+            [Registration::sealing(seal_configuration.clone()), Registration::warning(warn_configuration.clone())];
+        let mut done = Ok(());
+        for (registration, spares) in registrations.into_iter().zip(&mut self.spares) {
+            let told = registration.inject(&self.client, reached, path, |present| trust(spares, present)).await;
+            let told = told.map_err(|source| RoundError::Configuration { name: registration.configuration, source });
+            done = done.and(told);
+        }
+        done
+    }
+
+    /// The stored authorities, made or changed if it is time to.
+    async fn document(&self, now: Timestamp) -> Result<Document, RoundError> {
+        let secrets = SecretApi::namespaced(self.client.clone(), &self.options.operator_namespace);
+        loop {
+            let stored = secrets.get(WEBHOOK_SECRET).await.map_err(RoundError::Secret)?;
+            if stored.as_ref().is_some_and(|secret| secret.type_.as_deref() != Some(TYPE_WEBHOOK)) {
+                return Err(RoundError::Foreign);
+            }
+            let content = stored.as_ref().and_then(|secret| secret.data.get(WEBHOOK_DATA_KEY));
+            let present = content.and_then(|content| Document::parse(content.as_slice()));
+            let Some(wanted) = Document::due(present.as_ref(), now, self.options.lifetimes)? else {
+                return present.ok_or(RoundError::Authority(AuthorityError::None));
+            };
+            let secret = secret(&wanted, stored.map(|secret| secret.metadata))?;
+            let written = if secret.metadata.resource_version.is_some() {
+                secrets.apply(&secret).await.map(|_| true)
+            } else {
+                secrets.create(secret).await.map(|created| matches!(created, Created::Yes(_)))
+            };
+            match written {
+                Ok(true) => {
+                    info!(secret = WEBHOOK_SECRET, "the webhooks' certificate authorities were renewed");
+                    return Ok(wanted);
+                }
+                // Another replica was faster: its authorities are as good.
+                Ok(false) => {}
+                Err(CallError::Refused(refusal)) if refusal.is_conflict() => {}
+                Err(error) => return Err(RoundError::Secret(error)),
+            }
+            sleep(BREATHER).await;
+        }
+    }
+}
+
+fn secret(document: &Document, stored: Option<ObjectMeta>) -> Result<SecretObject, RoundError> {
+    let content = serde_json::to_vec(document).map_err(|_| RoundError::Foreign)?;
+    let (uid, resource_version) = stored.map_or((None, None), |stored| (stored.uid, stored.resource_version));
+    Ok(SecretObject {
+        metadata: ObjectMeta { name: Some(WEBHOOK_SECRET.to_owned()), uid, resource_version, ..ObjectMeta::default() },
+        type_: Some(TYPE_WEBHOOK.to_owned()),
+        data: [(WEBHOOK_DATA_KEY.to_owned(), SecretBytes::copy_of(&content))].into(),
+        ..SecretObject::default()
+    })
+}
+
+/// Rings for any event.
+struct Bell(Arc<Notify>);
+
+impl<K> Sink<K> for Bell {
+    fn init(&self) {}
+
+    fn init_apply(&self, _: K) {}
+
+    fn init_done(&self) {
+        self.0.notify_one();
+    }
+
+    fn apply(&self, _: K) {
+        self.0.notify_one();
+    }
+
+    fn delete(&self, _: K) {
+        self.0.notify_one();
+    }
+}

@@ -1,0 +1,224 @@
+//! From an HTTP request to an answer: who may speak at all, what a request may cost, and which webhook it is for.
+//!
+//! In: requests of one connection. Out: an AdmissionReview, or a status with one plain sentence. Nothing of the request
+//! is repeated. Whoever does not know a secret path gets 404, whatever he sends, before any of his body is read: so he
+//! cannot put his own `oldObject` before us to have guesses compared.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Request as HttpRequest, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use futures::FutureExt as _;
+use http::{StatusCode, header};
+use managed_secrets_api::Violation;
+use tokio::{sync::Semaphore, time::timeout};
+use tracing::warn;
+
+use super::{
+    Operator, Stats,
+    access::Access,
+    certificates::Served,
+    review::{Answer, Malformed, Request},
+    seal::{Findings, Right},
+    server::Limits,
+    warn,
+};
+
+/// Last segment of the sealing webhook's path.
+pub const SEAL: &str = "seal";
+/// Last segment of the warning webhook's path.
+pub const WARN: &str = "warn";
+
+/// What both webhooks work with.
+pub struct Webhooks {
+    /// The secret paths.
+    pub served: Arc<Served>,
+    /// Who may read what.
+    pub access: Access,
+    /// Keys and cache.
+    pub operator: Arc<dyn Operator>,
+    /// Stored text of cluster scope may be kept.
+    pub allow_cluster_scope: bool,
+    /// Counts calls.
+    pub stats: Arc<Stats>,
+}
+
+/// Set once a connection has named a secret path: only such a one may stay.
+#[derive(Clone, Debug, Default)]
+pub struct Proven(Arc<AtomicBool>);
+
+impl Proven {
+    /// Whether it has.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Gate {
+    webhooks: Arc<Webhooks>,
+    limits: Limits,
+    at_once: Semaphore,
+}
+
+/// The routes. Each request needs a [`Proven`] among its extensions.
+pub fn router(webhooks: Arc<Webhooks>, limits: Limits) -> Router {
+    let at_once = Semaphore::new(limits.requests);
+    let gate = Arc::new(Gate { webhooks: Arc::clone(&webhooks), limits, at_once });
+    Router::new()
+        .route(&format!("/{{secret}}/{SEAL}"), post(seal))
+        .route(&format!("/{{secret}}/{WARN}"), post(warn_about))
+        .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
+        .fallback(|| async { StatusCode::NOT_FOUND })
+        .with_state(webhooks)
+        // The gate has read it already, within its own limit.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(gate, admit))
+}
+
+/// The path first, then everything that can be said without the body, then the body, within its limits.
+async fn admit(
+    State(gate): State<Arc<Gate>>,
+    Extension(proven): Extension<Proven>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    let secret = request.uri().path().split('/').nth(1).unwrap_or_default();
+    if !gate.webhooks.served.knows(secret) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    proven.0.store(true, Ordering::Relaxed);
+    let handled = AssertUnwindSafe(gate.handle(request, next)).catch_unwind();
+    match timeout(gate.limits.request, handled).await {
+        Ok(Ok(response)) => response,
+        // Where it panicked is in the log; see `engine::run::log_panics`.
+        Ok(Err(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "the request was not handled\n").into_response(),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
+    }
+}
+
+impl Gate {
+    async fn handle(&self, request: HttpRequest, next: Next) -> Response {
+        // Bodies and what is made of them take memory: only so many at once.
+        let Ok(_permit) = self.at_once.acquire().await else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let (head, body) = request.into_parts();
+        if head.method == http::Method::POST && !is_json(&head.headers) {
+            return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json\n").into_response();
+        }
+        match axum::body::to_bytes(body, self.limits.body).await {
+            Ok(body) => next.run(HttpRequest::from_parts(head, Body::from(body))).await,
+            Err(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is incomplete or too large\n").into_response(),
+        }
+    }
+}
+
+fn is_json(headers: &http::HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn seal(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
+    webhooks.stats.seal.increment();
+    respond(webhooks.answer_seal(&body).await)
+}
+
+async fn warn_about(State(webhooks): State<Arc<Webhooks>>, body: Bytes) -> Response {
+    webhooks.stats.warn.increment();
+    respond(webhooks.answer_warn(&body).await)
+}
+
+fn respond(answer: Result<Vec<u8>, Malformed>) -> Response {
+    match answer {
+        Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
+        Err(malformed) => {
+            warn!(%malformed, "the API server sent what is no review");
+            (StatusCode::BAD_REQUEST, format!("{malformed}\n")).into_response()
+        }
+    }
+}
+
+impl Webhooks {
+    /// The sealing webhook: a body, and the body of its answer.
+    pub async fn answer_seal(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let request = Request::decode(body)?;
+        Ok(self.seal(&request).await.encode(&request))
+    }
+
+    /// The warning webhook, likewise.
+    pub async fn answer_warn(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let request = Request::decode(body)?;
+        Ok(self.warn(&request).await.encode(&request))
+    }
+
+    async fn seal(&self, request: &Request) -> Answer {
+        let refuse = |violation: Violation| Answer { refusal: Some(violation), ..Answer::default() };
+        let found = Findings::of(&request.namespace, &request.object, request.stored(), self.allow_cluster_scope);
+        let findings = match found {
+            Ok(Some(findings)) => findings,
+            Ok(None) => return Answer::default(),
+            Err(refusal) => return refuse(refusal.into()),
+        };
+        if findings.lacks_a_key(&self.operator.keyring()) {
+            self.operator.look_again().await;
+        }
+        let may_read = match findings.right() {
+            Some(right) => self.access.has(&request.user_info, &request.namespace, right).await,
+            None => false,
+        };
+        let remark = findings.remark();
+        match findings.seal(&self.operator.keyring(), may_read) {
+            Ok(outcome) => {
+                let warnings = outcome.unread.iter().map(sealed_afresh).chain(remark).collect();
+                let replace = outcome.unmoved(&request.object, request.stored()).replace;
+                Answer { replace, warnings, refusal: None }
+            }
+            Err(failure) => {
+                warn!(%failure, "a value was not sealed");
+                refuse(failure.into())
+            }
+        }
+    }
+
+    async fn warn(&self, request: &Request) -> Answer {
+        let Request { namespace, object, .. } = request;
+        let source_is_missing = match warn::source(object) {
+            // Whether a Secret exists is for those to know who may read it. That is asked first, and of everybody: what
+            // is asked only about Secrets that don't exist, tells by its time which ones do.
+            Some(source) => {
+                self.access.has(&request.user_info, namespace, &Right::Secret(source.to_owned())).await
+                    && self.operator.lacks_source(namespace, source)
+            }
+            None => false,
+        };
+        let operator = self.operator.as_ref();
+        let warnings = warn::warnings(namespace, object, operator, self.allow_cluster_scope, source_is_missing);
+        Answer { warnings, ..Answer::default() }
+    }
+}
+
+/// Says the same whatever the value is: that it was not compared is no news about it.
+fn sealed_afresh(right: &Right) -> String {
+    let what = match right {
+        Right::Secret(name) => format!("secrets {name:?}"),
+        Right::Value(name) => format!("managedsecrets/value {name:?}"),
+    };
+    format!("spec.value: sealed anew, also if it is unchanged, since you may not get {what}; better apply sealed text")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -1,0 +1,395 @@
+use std::{cell::Cell, net::TcpListener as StdListener, time::Instant};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::*;
+use crate::webhook::{
+    access::Access,
+    certificates::{
+        authority::{Document, Lifetimes},
+        folder,
+    },
+    http::{Webhooks, router},
+    testing::{Alone, document, keyring, object, readers, review},
+};
+
+/// Longer than any limit of these tests, for a machine that compiles beside it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// So long that nobody who keeps within them is late, on such a machine either.
+const LIMITS: Limits = Limits {
+    connections: 4,
+    spare: 0,
+    requests: 2,
+    body: 64 * 1024,
+    handshake: Duration::from_secs(20),
+    request: Duration::from_secs(20),
+    idle: Duration::from_secs(120),
+    drain: Duration::ZERO,
+};
+/// Shorter where somebody is to be sent away, but long enough for what he has to do before.
+const A_MOMENT: Duration = Duration::from_secs(3);
+
+struct Server {
+    address: SocketAddr,
+    served: Arc<Served>,
+    authorities: Document,
+    path: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(limits: Limits) -> Self {
+        let server = Self::without_certificate(limits);
+        server.certify();
+        server
+    }
+
+    fn without_certificate(limits: Limits) -> Self {
+        let (now, lives) = (jiff::Timestamp::now(), Lifetimes::default());
+        let authorities = Document::due(None, now, lives).unwrap().unwrap();
+        let served = Arc::new(Served::default());
+        served.set_paths(&authorities);
+        let operator = Arc::new(Alone::new(keyring(&[document(1)])));
+        let access = Access::new(readers().0);
+        let webhooks = Webhooks {
+            served: Arc::clone(&served),
+            access,
+            operator,
+            allow_cluster_scope: false,
+            stats: Arc::default(),
+        };
+        let routes = router(Arc::new(webhooks), limits);
+        let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = port.address().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(serve(port, Arc::clone(&served), routes, limits, shutdown.clone()));
+        let path = authorities.path(now, lives).to_owned();
+        Self { address, served, authorities, path, shutdown, task }
+    }
+
+    fn certify(&self) {
+        let leaf =
+            self.authorities.issue(&["127.0.0.1".to_owned()], jiff::Timestamp::now(), Lifetimes::default()).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
+        self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key).unwrap());
+    }
+
+    /// A connection. The port is opened a moment after the certificate is there.
+    async fn raw(&self) -> TcpStream {
+        let opened = async {
+            loop {
+                match TcpStream::connect(self.address).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                    connected => return connected.unwrap(),
+                }
+            }
+        };
+        timeout(PATIENCE, opened).await.expect("the port is opened")
+    }
+
+    async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_on(self.raw().await).await
+    }
+
+    async fn connect_on(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.authorities.bundle().as_bytes()) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    fn good(&self) -> String {
+        let body = review("ann", &object("db", json!({"value": "plain"})), &serde_json::Value::Null).to_string();
+        self.head(body.len()) + &body
+    }
+
+    fn head(&self, length: usize) -> String {
+        let path = &self.path;
+        format!(
+            "POST /{path}/seal HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    }
+}
+
+/// Sends, and reads one answer's head and body.
+async fn ask(stream: &mut TlsStream<TcpStream>, text: &str) -> String {
+    // It may be answered, and the connection closed, before all of it is sent: the answer is what counts.
+    let _ = stream.write_all(text.as_bytes()).await;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = timeout(PATIENCE, stream.read(&mut buffer)).await.expect("an answer").unwrap_or(0);
+        answer.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let length = |head: &str| {
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok())
+        };
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| body.len() >= length(head).unwrap_or(0));
+        if read == 0 || whole {
+            return text;
+        }
+    }
+}
+
+/// Waits until the other side closes.
+async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Duration {
+    let began = Instant::now();
+    let mut buffer = [0; 1024];
+    let end = async { while stream.read(&mut buffer).await.unwrap_or(0) > 0 {} };
+    timeout(PATIENCE, end).await.expect("the server closes the connection");
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_are_answered_one_after_another_on_one_connection() {
+    let server = Server::start(Limits { handshake: A_MOMENT, ..LIMITS });
+    let mut stream = server.connect().await.unwrap();
+    for _ in 0..3 {
+        let answer = ask(&mut stream, &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"allowed\":true"), "{answer}");
+    }
+    // Proven, it may idle: longer than a stranger may.
+    sleep(A_MOMENT * 2).await;
+    assert!(ask(&mut stream, &server.good()).await.starts_with("HTTP/1.1 200"));
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_refused_until_there_is_a_certificate() {
+    let server = Server::without_certificate(LIMITS);
+    for _ in 0..3 {
+        let refused = TcpStream::connect(server.address).await.expect_err("no certificate").kind();
+        assert_eq!(refused, io::ErrorKind::ConnectionRefused);
+        tokio::task::yield_now().await;
+    }
+    assert!(Port::bind(server.address).is_ok_and(|port| port.open().is_ok()), "the port is not open");
+    server.certify();
+    let answer = ask(&mut server.connect().await.unwrap(), &server.good()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // A port that is open already is an error of the start.
+    assert_eq!(Port::bind(server.address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_certificate_it_stops_at_once() {
+    let server = Server::without_certificate(Limits { drain: PATIENCE * 2, ..LIMITS });
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_it_serves_on_and_sends_its_callers_elsewhere() {
+    let server = Server::start(Limits { drain: PATIENCE / 4, ..LIMITS });
+    let (mut before, mut idle) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    for stream in [&mut before, &mut idle] {
+        let answer = ask(stream, &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("connection: close"), "{answer}");
+    }
+    server.shutdown.cancel();
+    for mut stream in [before, server.connect().await.unwrap()] {
+        let answer = ask(&mut stream, &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        closed(&mut stream).await;
+    }
+    // Then it ends, also the connections on which nothing was asked.
+    closed(&mut idle).await;
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_of_the_machine_is_served_whichever_it_has() {
+    let port = Port::bind("[::]:0".parse().unwrap()).unwrap();
+    let at = port.address().unwrap().port();
+    let _listener = port.open().unwrap();
+    TcpStream::connect((Ipv4Addr::LOCALHOST, at)).await.unwrap();
+    if StdListener::bind("[::1]:0").is_ok() {
+        TcpStream::connect(("::1", at)).await.unwrap();
+    }
+}
+
+#[test]
+fn without_ipv6_every_address_is_every_ipv4_address() {
+    let tried = |address: &str, errno: Errno| {
+        let tries = Cell::new(0);
+        let bound = bind_with(address.parse().unwrap(), |address| {
+            tries.set(tries.get() + 1);
+            if address.is_ipv4() { Ok(address.to_string()) } else { Err(errno.into()) }
+        });
+        (bound.ok(), tries.get())
+    };
+    for errno in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
+        assert_eq!(tried("[::]:8443", errno), (Some("0.0.0.0:8443".to_owned()), 2));
+        assert_eq!(tried("[::1]:8443", errno), (None, 1), "an address that was asked for");
+    }
+    assert_eq!(tried("[::]:8443", Errno::ADDRINUSE), (None, 1));
+    assert_eq!(tried("0.0.0.0:8443", Errno::ADDRINUSE), (Some("0.0.0.0:8443".to_owned()), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_sent_away() {
+    let server = Server::start(Limits { connections: 8, handshake: A_MOMENT, ..LIMITS });
+    // No handshake; half a handshake; no request; half a head; the wrong path.
+    let silent = async { closed(&mut server.raw().await).await };
+    let half = async {
+        let mut half = server.raw().await;
+        half.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+        closed(&mut half).await;
+    };
+    let mute = async { closed(&mut server.connect().await.unwrap()).await };
+    let slow = async {
+        let mut slow = server.connect().await.unwrap();
+        slow.write_all(b"POST /").await.unwrap();
+        closed(&mut slow).await;
+    };
+    let lost = async {
+        let mut lost = server.connect().await.unwrap();
+        let answer = ask(&mut lost, "POST /x/seal HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        closed(&mut lost).await;
+    };
+    // And all the while it serves others.
+    let good = async {
+        let mut good = server.connect().await.unwrap();
+        assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
+    };
+    tokio::join!(silent, half, mute, slow, lost, good);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = Server::start(Limits { request: Duration::from_millis(900), ..LIMITS });
+    let mut stuck = server.connect().await.unwrap();
+    let answer = ask(&mut stuck, &(server.head(1000) + "{\"api")).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    // A byte now and then is no progress.
+    let mut dripping = server.connect().await.unwrap();
+    dripping.write_all(server.head(1000).as_bytes()).await.unwrap();
+    let (mut answers, mut drops) = tokio::io::split(dripping);
+    let drip = async {
+        while drops.write_all(b" ").await.is_ok() && drops.flush().await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let ended = timeout(PATIENCE, async { tokio::join!(drip, closed(&mut answers)) });
+    ended.await.expect("the server closes the connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_is_refused() {
+    let server = Server::start(LIMITS);
+    for (text, expected) in [
+        (server.head(LIMITS.body + 1) + &"x".repeat(LIMITS.body + 1), "413"),
+        // As much as the server reads of a head, and no end of it: what it leaves unread when it closes would make the
+        // system drop its answer.
+        (format!("POST /{}", "x".repeat(64 * 1024 - "POST /".len())), "431"),
+        (format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(200)), "431"),
+        ("hello\r\n\r\n".to_owned(), "400"),
+    ] {
+        let mut stream = server.connect().await.unwrap();
+        let answer = ask(&mut stream, &text).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{}", &answer[..answer.len().min(100)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_connections_are_held_and_each_place_is_given_back() {
+    let server = Server::start(Limits { handshake: A_MOMENT, ..LIMITS });
+    let mut idle = Vec::new();
+    for _ in 0..LIMITS.connections * 3 {
+        idle.push(server.raw().await);
+    }
+    // Strangers hold their places for a moment only.
+    let mut good = timeout(PATIENCE, server.connect()).await.expect("a place").unwrap();
+    assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
+    drop(idle);
+}
+
+/// As the API server does it: it makes a connection for a request that then goes another way, and keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn some_connections_may_be_used_later() {
+    let server = Server::start(Limits { spare: 1, handshake: A_MOMENT, ..LIMITS });
+    let (mut one, mut other) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    let left = tokio::select! {
+        _ = closed(&mut one) => &mut other,
+        _ = closed(&mut other) => &mut one,
+    };
+    assert!(ask(left, &server.good()).await.starts_with("HTTP/1.1 200"));
+    // Its place goes to nobody else for now.
+    closed(&mut server.connect().await.unwrap()).await;
+    assert!(ask(left, &server.good()).await.starts_with("HTTP/1.1 200"));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_answer_is_sent_away() {
+    let limits = Limits { connections: 1, body: 8 << 20, request: Duration::from_secs(15), ..LIMITS };
+    let server = Server::start(limits);
+    // Longer than what the system keeps for whoever takes nothing: here 4 MiB to send, and what he has room for.
+    let copy = json!({"a": "x".repeat(6 << 20), "spec": {"value": "plain"}}).to_string();
+    let mut object = object("db", json!({"value": "plain"}));
+    object["metadata"]["annotations"] = json!({managed_secrets_api::keys::LAST_APPLIED: copy});
+    let body = review("ann", &object, &serde_json::Value::Null).to_string();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut greedy = server.connect_on(socket.connect(server.address).await.unwrap()).await.unwrap();
+    greedy.write_all((server.head(body.len()) + &body).as_bytes()).await.unwrap();
+    // He reads nothing, and yet his place is free again, long before an idle one would be.
+    let mut good = timeout(PATIENCE, server.connect()).await.expect("a place").unwrap();
+    assert!(ask(&mut good, &server.good()).await.starts_with("HTTP/1.1 200"));
+    drop(greedy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn also_whoever_knows_the_path_cannot_stay_for_ever() {
+    let server = Server::start(Limits { idle: A_MOMENT, ..LIMITS });
+    let gone = async {
+        let mut gone = server.connect().await.unwrap();
+        assert!(ask(&mut gone, &server.good()).await.starts_with("HTTP/1.1 200"));
+        closed(&mut gone).await;
+    };
+    // Half-closed: he has said all he will say, and is answered.
+    let half = async {
+        let mut half = server.connect().await.unwrap();
+        half.write_all(server.good().as_bytes()).await.unwrap();
+        half.shutdown().await.unwrap();
+        closed(&mut half).await;
+    };
+    tokio::join!(gone, half);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_no_stated_length_is_bounded_too() {
+    let server = Server::start(LIMITS);
+    let path = &server.path;
+    // One byte more than the limit, and no end: what the server leaves unread when it closes would make the system drop
+    // its answer. A body of the wrong type is not read at all, so none is sent.
+    let chunks = format!("1000\r\n{}\r\n", "x".repeat(0x1000)).repeat(LIMITS.body / 0x1000) + "1\r\nx\r\n";
+    let head = |kind: &str, body: &str| {
+        format!("POST /{path}/seal HTTP/1.1\r\nhost: x\r\n{kind}transfer-encoding: chunked\r\n\r\n{body}")
+    };
+    for (kind, body, expected) in [("content-type: application/json\r\n", chunks.as_str(), "413"), ("", "", "415")] {
+        let mut stream = server.connect().await.unwrap();
+        let answer = ask(&mut stream, &head(kind, body)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{}", &answer[..answer.len().min(100)]);
+        assert!(!answer.contains("xxxx"));
+    }
+}

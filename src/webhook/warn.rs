@@ -1,0 +1,121 @@
+//! Warnings about an object that will not be served as it is. Pure.
+//!
+//! In: the object, and what the operator's cache knows of its neighbours. Out: sentences that kubectl and GitOps tools
+//! print. Nothing is refused: objects of one commit may come in any order, and a taken name may be free a moment later.
+
+use managed_secrets_api::types::Delivery;
+use managed_secrets_crypto::mss1::{Handling, Scope, Sealed};
+use serde_json::Value;
+
+use super::Operator;
+
+/// What is to be said of `object` in `namespace`. `source_is_missing` is whether the Secret of `spec.valueFrom` is known
+/// not to exist, and the caller may know it.
+#[must_use]
+pub fn warnings(
+    namespace: &str,
+    object: &Value,
+    operator: &dyn Operator,
+    allow_cluster_scope: bool,
+    source_is_missing: bool,
+) -> Vec<String> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let Some(name) = text("/metadata/name") else { return Vec::new() };
+    let mut warnings = Vec::new();
+    if let Some((wanted, holder)) =
+        text("/spec/name").and_then(|wanted| Some((wanted, operator.holder_of_name(namespace, wanted, name)?)))
+    {
+        warnings.push(format!("spec.name: the name {wanted} is in use by the {holder}"));
+    }
+    let target = text("/spec/target/name").unwrap_or(name);
+    if text("/spec/delivery") != Some("None")
+        && let Some(holder) = operator.holder_of_target(namespace, target, name)
+    {
+        warnings.push(format!("spec.target: the Secret {target:?} belongs to the {holder}"));
+    }
+    if source_is_missing && let Some(source) = source(object) {
+        warnings.push(format!("spec.valueFrom: there is no Secret {source:?}"));
+    }
+    if let Some(Ok(sealed)) = text("/spec/value").map(Sealed::parse) {
+        if let Err(wrong) = sealed.fits(namespace, name) {
+            warnings.push(format!("spec.value: {wrong}"));
+        } else if *sealed.scope() == Scope::Cluster && !allow_cluster_scope {
+            warnings.push("spec.value: sealed with cluster scope, which this operator does not allow".to_owned());
+        }
+        if super::seal::delivery(object) == Delivery::None && sealed.handling() == Handling::Deliverable {
+            let text = "spec.value: sealed for delivery, so a user who may delete and create this object can have it \
+                        delivered: seal it with --no-delivery";
+            warnings.push(text.to_owned());
+        }
+    }
+    warnings
+}
+
+/// The Secret that `spec.valueFrom` names.
+#[must_use]
+pub fn source(object: &Value) -> Option<&str> {
+    object.pointer("/spec/valueFrom/secretKeyRef/name")?.as_str()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::webhook::testing::{Alone, NAMESPACE, document, keyring, object, sealed, sealed_as, strict};
+
+    fn said(spec: Value, held: &[&'static str], missing: bool) -> Vec<String> {
+        let operator = Alone { held: held.to_vec(), ..Alone::new(keyring(&[document(1)])) };
+        warnings(NAMESPACE, &object("db", spec), &operator, false, missing)
+    }
+
+    #[test]
+    fn each_trouble_has_its_warning() {
+        let keyring = keyring(&[document(1)]);
+        let from = json!({"name": "DB", "valueFrom": {"secretKeyRef": {"name": "up", "key": "k"}}});
+        let misplaced = json!({"name": "DB", "value": sealed(&keyring, &strict("other"), "x")});
+        let anywhere = json!({"name": "DB", "value": sealed(&keyring, &Scope::Cluster, "x")});
+        for (spec, held, missing, expected) in [
+            (json!({"name": "DB"}), "DB", false, "spec.name: the name DB is in use by the ManagedSecret \"other\""),
+            (
+                json!({"name": "DB"}),
+                "db",
+                false,
+                "spec.target: the Secret \"db\" belongs to the ManagedSecret \"other\"",
+            ),
+            (
+                json!({"name": "DB", "target": {"name": "t"}}),
+                "t",
+                false,
+                "spec.target: the Secret \"t\" belongs to the ManagedSecret \"other\"",
+            ),
+            (from, "", true, "spec.valueFrom: there is no Secret \"up\""),
+            (misplaced, "", false, "spec.value: sealed for shop/other, used in shop/db"),
+            (anywhere, "", false, "spec.value: sealed with cluster scope, which this operator does not allow"),
+            (
+                json!({"name": "DB", "delivery": "None", "value": sealed(&keyring, &strict("db"), "x")}),
+                "",
+                false,
+                "spec.value: sealed for delivery, so a user who may delete and create this object can have it delivered: \
+                 seal it with --no-delivery",
+            ),
+        ] {
+            assert_eq!(said(spec, &[held], missing), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_will_be_served_has_none() {
+        let keyring = keyring(&[document(1)]);
+        let fine = json!({"name": "DB", "value": sealed(&keyring, &strict("db"), "x")});
+        assert_eq!(said(fine, &["OTHER", "other"], false), [""; 0]);
+        let kept = sealed_as(Handling::Kept, &keyring, &strict("db"), "x");
+        for delivery in ["None", "Secret"] {
+            assert_eq!(said(json!({"name": "DB", "value": kept, "delivery": delivery}), &[], false), [""; 0]);
+        }
+        assert_eq!(said(json!({"name": "DB", "delivery": "None"}), &["db"], false), [""; 0]);
+        assert_eq!(said(json!({"name": "DB", "value": "plain"}), &[], false), [""; 0]);
+        assert_eq!(said(json!(null), &["db", "DB"], true).len(), 1);
+    }
+}
