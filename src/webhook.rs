@@ -33,7 +33,7 @@ use managed_secrets_engine::{stats::Counter, watch::Watcher};
 
 use self::{
     access::Access,
-    certificates::{Keeper, Served},
+    certificates::{Rotator, Served},
     http::Webhooks,
     server::{Limits, Port},
 };
@@ -83,10 +83,10 @@ pub trait Operator: Send + Sync + 'static {
 pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc<dyn Operator>) {
     let Options { port, certificates, limits, allow_cluster_scope, stats } = options;
     let served = Arc::new(Served::default());
-    let keeper = Keeper::new(client.clone(), certificates, Arc::clone(&served));
-    let moved = keeper.watch(watcher);
+    let rotator = Rotator::new(client.clone(), certificates, Arc::clone(&served));
+    let moved = rotator.watch(watcher);
     let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);
-    spawner.spawn("webhook certificates", shutdown.clone(), keeper.keep(moved, shutdown.clone()));
+    spawner.spawn("webhook certificates", shutdown.clone(), rotator.keep(moved, shutdown.clone()));
     let webhooks = Webhooks {
         served: Arc::clone(&served),
         access: Access::new(client.clone()),

@@ -38,7 +38,7 @@ use super::{
     events::Events,
     failure::Failure,
     index::{Index, Key, Sent},
-    record::{Credence, RecordMeta, Source},
+    record::{Authenticity, RecordMeta, Source},
     view::{LiveSecret, Own, SecretView},
     world::{Holds, Incoming, Known, Opened, Problem, Refused, Unopened, World},
 };
@@ -434,8 +434,8 @@ impl Actor<'_> {
         info!(secret = name, "adopted target released");
         let concerned = self.index().remove_secret(&world.own.namespace, &live.view);
         self.wake_others(world, concerned);
-        let credence = Credence::for_object(&live.view, &world.own, self.keyring);
-        world.put(live.view, credence);
+        let authenticity = Authenticity::for_object(&live.view, &world.own, self.keyring);
+        world.put(live.view, authenticity);
         Ok(())
     }
 
@@ -552,8 +552,8 @@ impl Actor<'_> {
         };
         let concerned = call.answered(put);
         self.wake_others(world, concerned);
-        let credence = Credence::for_object(&view, &world.own, self.keyring);
-        world.put(view, credence);
+        let authenticity = Authenticity::for_object(&view, &world.own, self.keyring);
+        world.put(view, authenticity);
     }
 
     /// Has those looked at whom it concerns what this pass did or found: but for its own object, which knows.

@@ -174,7 +174,7 @@ impl Altered {
              with it",
             self.field.path, self.secret
         );
-        Verdict::Person(Problem::new(Reason::AlteredByAdmission, message))
+        Verdict::Terminal(Problem::new(Reason::AlteredByAdmission, message))
     }
 }
 

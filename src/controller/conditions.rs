@@ -29,11 +29,11 @@ pub enum Verdict {
     /// On the way; nothing is wrong.
     Working(Problem),
     /// Something passing, such as an API server that does not answer.
-    Passing(Problem),
+    Transient(Problem),
     /// Another object may heal it.
-    Waiting(Problem),
+    Pending(Problem),
     /// A person is needed.
-    Person(Problem),
+    Terminal(Problem),
     /// `spec.suspend` is true.
     Suspended,
 }
@@ -45,9 +45,9 @@ impl Verdict {
         let rank = |verdict: &Self| match verdict {
             Self::Served(_) => 0,
             Self::Working(_) => 1,
-            Self::Passing(_) => 2,
-            Self::Waiting(_) => 3,
-            Self::Person(_) => 4,
+            Self::Transient(_) => 2,
+            Self::Pending(_) => 3,
+            Self::Terminal(_) => 4,
             Self::Suspended => 5,
         };
         let (mut graver, lesser) = if rank(&self) >= rank(&other) { (self, other) } else { (other, self) };
@@ -62,14 +62,14 @@ impl Verdict {
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Served(_) | Self::Suspended => None,
-            Self::Working(p) | Self::Passing(p) | Self::Waiting(p) | Self::Person(p) => Some(p),
+            Self::Working(p) | Self::Transient(p) | Self::Pending(p) | Self::Terminal(p) => Some(p),
         }
     }
 
     fn problem_mut(&mut self) -> Option<&mut Problem> {
         match self {
             Self::Served(_) | Self::Suspended => None,
-            Self::Working(p) | Self::Passing(p) | Self::Waiting(p) | Self::Person(p) => Some(p),
+            Self::Working(p) | Self::Transient(p) | Self::Pending(p) | Self::Terminal(p) => Some(p),
         }
     }
 }
@@ -105,7 +105,7 @@ pub fn follow(
         Verdict::Working(p) => {
             (vec![make(READY, "Unknown", p.reason, &p.message), make(RECONCILING, "True", p.reason, &p.message)], None)
         }
-        Verdict::Passing(p) => {
+        Verdict::Transient(p) => {
             let delivered = find(READY)
                 .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation));
             if delivered {
@@ -115,10 +115,10 @@ pub fn follow(
             let ready = make(READY, "Unknown", p.reason, &p.message);
             (vec![ready, make(RECONCILING, "True", p.reason, &p.message)], None)
         }
-        Verdict::Person(p) => {
+        Verdict::Terminal(p) => {
             (vec![make(READY, "False", p.reason, &p.message), make(STALLED, "True", p.reason, &p.message)], None)
         }
-        Verdict::Waiting(p) => {
+        Verdict::Pending(p) => {
             let ready = make(READY, "False", p.reason, &p.message);
             let of_this_generation = |before: &&Condition| before.observed_generation == Some(generation);
             let stalled_already =
@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn waiting() -> Verdict {
-        Verdict::Waiting(Problem::new(Reason::NameInUse, "held"))
+        Verdict::Pending(Problem::new(Reason::NameInUse, "held"))
     }
 
     fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_passing_failure_does_not_deny_what_is_delivered() {
-        let failure = Verdict::Passing(Problem::new(Reason::ApiUnavailable, "no answer"));
+        let failure = Verdict::Transient(Problem::new(Reason::ApiUnavailable, "no answer"));
         let (served, _) = follow(&[], 1, &Verdict::Served("there".into()), at(0));
         assert_eq!(types(&follow(&served, 1, &failure, at(1)).0), [(READY, "True")]);
         assert_eq!(types(&follow(&served, 2, &failure, at(1)).0), [(READY, "Unknown"), (RECONCILING, "True")]);
@@ -205,14 +205,14 @@ mod tests {
     fn suspension_keeps_the_status_of_ready() {
         let (served, _) = follow(&[], 1, &Verdict::Served("there".into()), at(0));
         assert_eq!(types(&follow(&served, 2, &Verdict::Suspended, at(1)).0), [(READY, "True")]);
-        let (failed, _) = follow(&[], 1, &Verdict::Person(Problem::new(Reason::InvalidSpec, "bad")), at(0));
+        let (failed, _) = follow(&[], 1, &Verdict::Terminal(Problem::new(Reason::InvalidSpec, "bad")), at(0));
         assert_eq!(types(&follow(&failed, 2, &Verdict::Suspended, at(1)).0), [(READY, "False")]);
     }
 
     #[test]
     fn a_long_message_is_cut_and_the_same_message_is_cut_alike() {
         let long = "é".repeat(STATUS_MESSAGE_BYTES_MAX);
-        let verdict = Verdict::Person(Problem::new(Reason::SourceRing, long));
+        let verdict = Verdict::Terminal(Problem::new(Reason::SourceRing, long));
         let (conditions, _) = follow(&[], 1, &verdict, at(0));
         for condition in &conditions {
             assert!(condition.message.len() <= STATUS_MESSAGE_BYTES_MAX && condition.message.ends_with("é…"));
@@ -225,9 +225,9 @@ mod tests {
 
     #[test]
     fn the_graver_verdict_wins_and_no_message_is_lost() {
-        let person = Verdict::Person(Problem::new(Reason::TargetNotOwned, "target"));
+        let person = Verdict::Terminal(Problem::new(Reason::TargetNotOwned, "target"));
         let both = waiting().and(person.clone());
-        assert_eq!(both, Verdict::Person(Problem::new(Reason::TargetNotOwned, "target; held")));
+        assert_eq!(both, Verdict::Terminal(Problem::new(Reason::TargetNotOwned, "target; held")));
         assert_eq!(Verdict::Served("x".into()).and(person.clone()), person);
     }
 }

@@ -247,13 +247,13 @@ fn next(world: &World) -> Result<Step, Step> {
     }
     if own.namespace == world.settings.operator_namespace {
         let message = "no ManagedSecret is served in the operator's own namespace, where its keys live";
-        return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::NamespaceNotServed, message))));
+        return Ok(report(world, None, &Verdict::Terminal(Problem::new(Reason::NamespaceNotServed, message))));
     }
     if own.spec.suspended() {
         return Ok(report(world, None, &Verdict::Suspended));
     }
     if let Some(violation) = &own.violation {
-        return Ok(report(world, None, &Verdict::Person(Problem::new(Reason::InvalidSpec, violation.to_string()))));
+        return Ok(report(world, None, &Verdict::Terminal(Problem::new(Reason::InvalidSpec, violation.to_string()))));
     }
     let of_record = |altered: &&Altered| altered.part != Part::Target;
     if let Some(altered) = world.altered.iter().filter(of_record).find(|altered| altered.is_spoiled()) {
@@ -494,7 +494,7 @@ fn report(world: &World, served: Option<(&draft::Draft<'_>, &Seen, Option<String
         (None, true) => Some(UNSEEN_RETRY),
         (None, false) => None,
     };
-    Step::Finish(Finish { after, retry: matches!(verdict, Verdict::Passing(_)) })
+    Step::Finish(Finish { after, retry: matches!(verdict, Verdict::Transient(_)) })
 }
 
 /// Reasons whose cause may go away without any event that reaches us.
@@ -561,7 +561,7 @@ fn unlisted(world: &World) -> Step {
         return Step::Finish(Finish::retry());
     }
     let message = "spec.valueFrom: the Secrets of this namespace cannot be listed or watched yet";
-    report(world, None, &Verdict::Passing(Problem::new(Reason::ApiUnavailable, message)))
+    report(world, None, &Verdict::Transient(Problem::new(Reason::ApiUnavailable, message)))
 }
 
 /// The incoming value, read in this pass from the source that the spec wants now.

@@ -100,7 +100,7 @@ impl Delivery {
             "target Secret {name} was adopted, and its {what} has another value, which is not changed: remove it from \
              {field}, or from the Secret"
         );
-        Some(Verdict::Person(Problem::new(Reason::TargetNotOwned, message)))
+        Some(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message)))
     }
 }
 
@@ -194,7 +194,7 @@ pub fn decide<'w>(
     };
     let adopted_here = kept != own_place;
     if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
-        return Ok(Delivery::new(kept, Action::Blocked(Verdict::Person(refused.problem.clone()))));
+        return Ok(Delivery::new(kept, Action::Blocked(Verdict::Terminal(refused.problem.clone()))));
     }
     let in_status = world.own.status.target.as_ref().is_some_and(|target| target.name == name);
     let own_by_record = matches!(recorded, Some(Delivered::Own { name: before, .. }) if before == name);
@@ -219,7 +219,7 @@ pub fn decide<'w>(
     if view.deleting && related != Relation::Dying {
         looked_at(world, seen, Reason::WaitingForDeletion)?;
         let message = format!("target Secret {name} is being deleted and waits for its finalizers");
-        return Ok(keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::WaitingForDeletion, message)))));
+        return Ok(keep(Action::Blocked(Verdict::Pending(Problem::new(Reason::WaitingForDeletion, message)))));
     }
     if related == Relation::Adopted && world.type_of(view).is_none() && !settled(world) {
         // No apply of ours would tell that an adopted Secret is of another type than spec.target.type.
@@ -241,7 +241,7 @@ pub fn decide<'w>(
                 "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there{}",
                 if view.owners.is_empty() { COPIED } else { "" }
             );
-            keep(Action::Blocked(Verdict::Waiting(Problem::new(Reason::TargetInUse, message))))
+            keep(Action::Blocked(Verdict::Pending(Problem::new(Reason::TargetInUse, message))))
         }
         Relation::Ours | Relation::Adopted if frozen => immutable(keep, name),
         Relation::Ours if other_type => Delivery::new(own_place, Action::Recreate(slot)),
@@ -250,7 +250,7 @@ pub fn decide<'w>(
             let message = format!(
                 "target Secret {name} was adopted and its type is not spec.target.type: an adopted Secret is never recreated"
             );
-            keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetNotOwned, message))))
+            keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message))))
         }
         Relation::Adopted => {
             let key_is_ours = view.ours.data.contains(key)
@@ -262,19 +262,19 @@ pub fn decide<'w>(
                     let theirs = theirs(world, seen, id, found)?;
                     Delivery { record: adopted(), action: Action::Write(slot), theirs }
                 }
-                Err(problem) => keep(Action::Blocked(Verdict::Person(problem))),
+                Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
             }
         }
         Relation::Stranger => {
             if spec.adoption() == Adoption::Never {
-                return Ok(keep(Action::Blocked(Verdict::Person(not_managed(world, view)))));
+                return Ok(keep(Action::Blocked(Verdict::Terminal(not_managed(world, view)))));
             }
             if !seen.live {
                 return Err(Step::Read(Read::Secret(name.to_owned())));
             }
             match adoptable(world, view, key, value)? {
                 Ok(theirs) => Delivery { record: adopted(), action: Action::Write(slot), theirs },
-                Err(problem) => keep(Action::Blocked(Verdict::Person(problem))),
+                Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
             }
         }
     })
@@ -303,7 +303,7 @@ fn settled(world: &World) -> bool {
 
 fn immutable(keep: impl FnOnce(Action) -> Delivery, name: &str) -> Delivery {
     let message = format!("target Secret {name} is immutable: delete it, or choose another spec.target.name");
-    keep(Action::Blocked(Verdict::Person(Problem::new(Reason::TargetImmutable, message))))
+    keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetImmutable, message))))
 }
 
 /// Whether a Secret holds the value already. Immutability freezes the data alone: who need not change it may go on.

@@ -29,7 +29,7 @@ pub enum Failure {
     /// A quota is used up.
     #[error("a resource quota is used up")]
     Quota,
-    /// The operator lacks a right.
+    /// The operator lacks a permission.
     #[error("the operator may not {0}")]
     Forbidden(String),
     /// Somebody's admission control refused; by its name where the answer has one.
@@ -111,8 +111,8 @@ impl Failure {
         let problem = Problem::new(reason, self.to_string());
         match self {
             // The same request again gets the same answer.
-            Self::BadRequest(_) => Verdict::Person(problem),
-            _ => Verdict::Passing(problem),
+            Self::BadRequest(_) => Verdict::Terminal(problem),
+            _ => Verdict::Transient(problem),
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(of(422, RefusalKind::Other, &["type", "data", "type"]), Failure::Invalid("data, type".into()));
         let bad = with_reason(400, "BadRequest", RefusalKind::Other, &["data"]);
         assert_eq!(bad, Failure::BadRequest("400 BadRequest, field data".into()));
-        assert!(matches!(bad.verdict(), Verdict::Person(problem) if problem.reason == Reason::WriteRefused));
+        assert!(matches!(bad.verdict(), Verdict::Terminal(problem) if problem.reason == Reason::WriteRefused));
         assert!(matches!(with_reason(400, "Bad Request", RefusalKind::Other, &[]), Failure::Unavailable { .. }));
         assert_eq!(of(429, RefusalKind::Other, &[]).retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(of(403, RefusalKind::Quota, &[]).retry_after(), None);

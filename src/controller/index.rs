@@ -12,8 +12,8 @@
 
 mod calls;
 mod line;
+mod namespace;
 mod rings;
-mod site;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -26,7 +26,7 @@ use managed_secrets_engine::queue::Grouped;
 pub use self::calls::Sent;
 use self::{
     calls::{Calls, Kind},
-    site::{Site, owners, secrets_of},
+    namespace::{NamespaceIndex, owners, secrets_of},
 };
 use super::{
     view::{Own, SecretView},
@@ -92,7 +92,7 @@ struct Entry {
 /// All namespaces.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: HashMap<String, Site>,
+    namespaces: HashMap<String, NamespaceIndex>,
     calls: Calls,
 }
 
@@ -100,23 +100,23 @@ impl Index {
     /// What a pass starts from; `None` where there is no such object.
     #[must_use]
     pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Snapshot> {
-        let site = self.namespaces.get(&key.namespace)?;
-        let own = site.objects.get(&key.name)?.clone();
+        let ns = self.namespaces.get(&key.namespace)?;
+        let own = ns.objects.get(&key.name)?.clone();
         let concerning = secrets_of(&own);
         let mut names: BTreeSet<&String> = concerning.iter().collect();
-        names.extend(site.others_of(&own));
+        names.extend(ns.others_of(&own));
         let entries: Vec<&Entry> = names
             .into_iter()
-            .filter_map(|name| site.secrets.get(name))
+            .filter_map(|name| ns.secrets.get(name))
             .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
             .collect();
-        let peers = site.peers(&own, &entries);
+        let peers = ns.peers(&own, &entries);
         let types = entries.iter().filter_map(|entry| Some((entry.view.uid.clone(), entry.type_.clone()?))).collect();
         let secrets = entries.into_iter().map(|entry| entry.view.clone()).collect();
         let source = match &own.spec.value_from {
             None => SourceSeen::NotWanted,
-            Some(_) if !site.sources.synced => SourceSeen::Unsynced,
-            Some(from) => match site.sources.versions.get(&from.secret_key_ref.name) {
+            Some(_) if !ns.sources.synced => SourceSeen::Unsynced,
+            Some(from) => match ns.sources.versions.get(&from.secret_key_ref.name) {
                 None => SourceSeen::Absent,
                 Some((uid, version)) => SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() },
             },
@@ -127,20 +127,20 @@ impl Index {
     /// Whether an object's spec is newer than its status says.
     #[must_use]
     pub fn is_fresh(&self, key: &Key) -> bool {
-        let own = self.namespaces.get(&key.namespace).and_then(|site| site.objects.get(&key.name));
+        let own = self.namespaces.get(&key.namespace).and_then(|ns| ns.objects.get(&key.name));
         own.is_some_and(|own| own.status.observed_generation != Some(own.generation))
     }
 
     /// Whom the name `name` belongs to, if not to the object `asking`: its record's owner, else one that wants it too.
     #[must_use]
     pub fn holder_of_name(&self, namespace: &str, name: &str, asking: &str) -> Option<Holder> {
-        let site = self.namespaces.get(namespace)?;
+        let ns = self.namespaces.get(namespace)?;
         let record = record_name(name);
-        match site.secrets.get(&record).map(|entry| entry.view.annotation(ANNO_OWNER).unwrap_or_default()) {
+        match ns.secrets.get(&record).map(|entry| entry.view.annotation(ANNO_OWNER).unwrap_or_default()) {
             Some(owner) if owner == asking => None,
-            Some(owner) if site.objects.contains_key(owner) => Some(Holder::Object(owner.to_owned())),
+            Some(owner) if ns.objects.contains_key(owner) => Some(Holder::Object(owner.to_owned())),
             Some(_) => Some(Holder::Secret(record)),
-            None => site.first_for_name(name, asking).map(|own| Holder::Object(own.name.clone())),
+            None => ns.first_for_name(name, asking).map(|own| Holder::Object(own.name.clone())),
         }
     }
 
@@ -154,25 +154,25 @@ impl Index {
     /// Whether a Secret that a value could be taken from is known not to exist.
     #[must_use]
     pub fn lacks_source(&self, namespace: &str, secret: &str) -> bool {
-        let sources = self.namespaces.get(namespace).map(|site| &site.sources);
+        let sources = self.namespaces.get(namespace).map(|ns| &ns.sources);
         sources.is_some_and(|sources| sources.synced && !sources.versions.contains_key(secret))
     }
 
     /// Every object.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.namespaces.iter().flat_map(|(namespace, site)| {
-            site.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
+        self.namespaces.iter().flat_map(|(namespace, ns)| {
+            ns.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
         })
     }
 
     /// Namespaces in which some object has a `valueFrom`.
     pub fn source_namespaces(&self) -> impl Iterator<Item = &String> {
-        self.namespaces.iter().filter(|(_, site)| !site.by_source.is_empty()).map(|(namespace, _)| namespace)
+        self.namespaces.iter().filter(|(_, ns)| !ns.by_source.is_empty()).map(|(namespace, _)| namespace)
     }
 
     /// Announces a call whose answer will be put in here, about the Secret or ManagedSecret `name`.
     pub fn send(&mut self, namespace: &str, name: &str) -> Sent {
-        let entry = self.namespaces.get(namespace).and_then(|site| site.secrets.get(name));
+        let entry = self.namespaces.get(namespace).and_then(|ns| ns.secrets.get(name));
         let shown = entry.map(|entry| (entry.view.uid.clone(), entry.view.resource_version.clone()));
         self.calls.send(shown)
     }
@@ -185,14 +185,14 @@ impl Index {
     /// A pass of this object is over, however it ended. Returns whom to wake: if a name became free, and this object had
     /// the turn to take it, the next one that wants it.
     pub fn pass_on(&mut self, key: &Key) -> Vec<Key> {
-        let Some(site) = self.namespaces.get_mut(&key.namespace) else { return Vec::new() };
-        keys(&key.namespace, site.pass_on(&key.name))
+        let Some(ns) = self.namespaces.get_mut(&key.namespace) else { return Vec::new() };
+        keys(&key.namespace, ns.pass_on(&key.name))
     }
 
     /// An object as a watch shows it. Returns whom to wake.
     pub fn put_object(&mut self, own: Own) -> Vec<Key> {
-        let site = self.namespaces.get(&own.namespace);
-        let before = site.and_then(|site| site.objects.get(&own.name));
+        let ns = self.namespaces.get(&own.namespace);
+        let before = ns.and_then(|ns| ns.objects.get(&own.name));
         // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
         if before.is_some_and(|before| !is_newer(&own.resource_version, &before.resource_version)) {
             return Vec::new();
@@ -212,9 +212,9 @@ impl Index {
     fn set_object(&mut self, own: Own) -> Vec<Key> {
         let own = own.kept();
         let (namespace, name) = (own.namespace.clone(), own.name.clone());
-        let site = self.namespaces.entry(namespace.clone()).or_default();
-        let before = site.objects.get(&name).cloned();
-        let mut wake = site.change_object(before.as_ref(), Some(own));
+        let ns = self.namespaces.entry(namespace.clone()).or_default();
+        let before = ns.objects.get(&name).cloned();
+        let mut wake = ns.change_object(before.as_ref(), Some(own));
         wake.insert(name);
         keys(&namespace, wake)
     }
@@ -222,12 +222,12 @@ impl Index {
     /// An object is gone.
     pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
         self.calls.ended(Kind::Object, Key { namespace: namespace.to_owned(), name: name.to_owned() }, None);
-        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        let Some(before) = site.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let Some(before) = ns.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
         else {
             return Vec::new();
         };
-        let mut wake = site.change_object(Some(&before), None);
+        let mut wake = ns.change_object(Some(&before), None);
         wake.insert(name.to_owned());
         self.drop_if_empty(namespace);
         keys(namespace, wake)
@@ -237,32 +237,32 @@ impl Index {
     /// Returns whom to wake, but not who wrote it.
     pub fn put_secret(&mut self, namespace: &str, view: SecretView, written: Option<Instant>) -> Vec<Key> {
         let mut view = view.kept();
-        let site = self.namespaces.entry(namespace.to_owned()).or_default();
-        let known_type = site.secrets.get(&view.name).filter(|entry| entry.view.uid == view.uid);
+        let ns = self.namespaces.entry(namespace.to_owned()).or_default();
+        let known_type = ns.secrets.get(&view.name).filter(|entry| entry.view.uid == view.uid);
         let type_ = view.type_.take().or_else(|| known_type.and_then(|entry| entry.type_.clone()));
-        if site
+        if ns
             .buried
             .get(&view.name)
             .is_some_and(|dead| dead.uid == view.uid && !is_newer(&view.resource_version, &dead.resource_version))
         {
             return Vec::new();
         }
-        if let Some(before) = site.secrets.get_mut(&view.name)
+        if let Some(before) = ns.secrets.get_mut(&view.name)
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
             if before.view.uid == view.uid && before.view.resource_version == view.resource_version {
                 before.type_ = type_;
                 if written.is_none() && before.unconfirmed.take().is_some() {
                     // Nothing new to its owner, who wrote it; but a ring of values may be closed by it.
-                    return keys(namespace, site.rings(owners(&view)));
+                    return keys(namespace, ns.rings(owners(&view)));
                 }
             }
             return Vec::new();
         }
-        site.buried.remove(&view.name);
-        let before = site.secrets.remove(&view.name);
+        ns.buried.remove(&view.name);
+        let before = ns.secrets.remove(&view.name);
         let writers = if written.is_some() { owners(&view) } else { BTreeSet::new() };
-        let mut wake = site.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: written, type_ }));
+        let mut wake = ns.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: written, type_ }));
         wake.retain(|name| !writers.contains(name));
         keys(namespace, wake)
     }
@@ -282,17 +282,17 @@ impl Index {
             if !self.is_outdated(namespace, &view, sent) {
                 return self.put_secret(namespace, view, None);
             }
-            let entry = self.namespaces.get_mut(namespace).and_then(|site| site.secrets.get_mut(name));
+            let entry = self.namespaces.get_mut(namespace).and_then(|ns| ns.secrets.get_mut(name));
             if let Some(entry) = entry.filter(|entry| entry.view.uid == view.uid) {
                 entry.type_ = view.kept().type_;
             }
             return Vec::new();
         }
         // Only the cache shows it, and did so before the read began.
-        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         let same = |entry: &Entry| sent.showed(&entry.view.uid, &entry.view.resource_version);
-        let Some(ghost) = site.secrets.get(name).filter(|entry| same(entry)).cloned() else { return Vec::new() };
-        let wake = site.change_secret(Some(&ghost), None);
+        let Some(ghost) = ns.secrets.get(name).filter(|entry| same(entry)).cloned() else { return Vec::new() };
+        let wake = ns.change_secret(Some(&ghost), None);
         self.drop_if_empty(namespace);
         keys(namespace, wake)
     }
@@ -300,9 +300,9 @@ impl Index {
     /// Everything that the cache shows: objects and Secrets, with their versions.
     #[cfg(test)]
     pub(super) fn contents(&self) -> [BTreeSet<(String, String)>; 2] {
-        let sites = || self.namespaces.values();
-        let objects = sites().flat_map(|site| site.objects.values());
-        let secrets = sites().flat_map(|site| site.secrets.values());
+        let namespaces = || self.namespaces.values();
+        let objects = namespaces().flat_map(|ns| ns.objects.values());
+        let secrets = namespaces().flat_map(|ns| ns.secrets.values());
         [
             objects.map(|own| (own.name.clone(), own.resource_version.clone())).collect(),
             secrets.map(|entry| (entry.view.name.clone(), entry.view.resource_version.clone())).collect(),
@@ -319,13 +319,13 @@ impl Index {
     pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
         let key = Key { namespace: namespace.to_owned(), name: view.name.clone() };
         self.calls.ended(Kind::Secret, key, Some(&view.resource_version));
-        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        site.buried.remove(&view.name);
-        let mut wake = site.concerned(view);
-        match site.take(view) {
-            Some(before) => wake.extend(site.change_secret(Some(&before), None)),
-            None if site.secrets.contains_key(&view.name) => {}
-            None => site.start_line(&view.name, &mut wake),
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        ns.buried.remove(&view.name);
+        let mut wake = ns.concerned(view);
+        match ns.take(view) {
+            Some(before) => wake.extend(ns.change_secret(Some(&before), None)),
+            None if ns.secrets.contains_key(&view.name) => {}
+            None => ns.start_line(&view.name, &mut wake),
         }
         self.drop_if_empty(namespace);
         keys(namespace, wake)
@@ -335,17 +335,17 @@ impl Index {
     ///
     /// Where the watch has shown the end before our answer came, there is nothing to keep out any more.
     pub fn bury(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
-        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        let Some(before) = site.take(view) else { return Vec::new() };
-        let wake = site.change_secret(Some(&before), None);
-        site.buried.insert(view.name.clone(), view.clone().kept());
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        let Some(before) = ns.take(view) else { return Vec::new() };
+        let wake = ns.change_secret(Some(&before), None);
+        ns.buried.insert(view.name.clone(), view.clone().kept());
         keys(namespace, wake)
     }
 
     /// Namespaces come and go; what is left of one is nothing. What a watch on its sources has listed stays until that
     /// watch ends, for it will not list again.
     fn drop_if_empty(&mut self, namespace: &str) {
-        if self.namespaces.get(namespace).is_some_and(Site::is_empty) {
+        if self.namespaces.get(namespace).is_some_and(NamespaceIndex::is_empty) {
             self.namespaces.remove(namespace);
         }
     }
@@ -359,7 +359,7 @@ impl Index {
         let mut wake = Vec::new();
         for own in listed {
             gone.remove(&Key { namespace: own.namespace.clone(), name: own.name.clone() });
-            let before = self.namespaces.get(&own.namespace).and_then(|site| site.objects.get(&own.name));
+            let before = self.namespaces.get(&own.namespace).and_then(|ns| ns.objects.get(&own.name));
             let same = |before: &Own| before.uid == own.uid && before.resource_version == own.resource_version;
             if !before.is_some_and(same) {
                 wake.extend(self.set_object(own));
@@ -376,28 +376,28 @@ impl Index {
     pub fn replace_secrets(&mut self, namespace: Option<&str>, listed: Vec<(String, SecretView)>) -> Vec<Key> {
         self.calls.listed(Kind::Secret, namespace);
         let mut gone: HashSet<(String, String)> = HashSet::new();
-        for (name, site) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
-            site.buried.clear();
-            gone.extend(site.secrets.keys().map(|secret| (name.clone(), secret.clone())));
+        for (name, ns) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
+            ns.buried.clear();
+            gone.extend(ns.secrets.keys().map(|secret| (name.clone(), secret.clone())));
         }
         let mut wake = Vec::new();
         for (namespace, view) in listed {
             let mut view = view.kept();
             gone.remove(&(namespace.clone(), view.name.clone()));
-            let site = self.namespaces.entry(namespace.clone()).or_default();
-            let mut before = site.secrets.remove(&view.name);
+            let ns = self.namespaces.entry(namespace.clone()).or_default();
+            let mut before = ns.secrets.remove(&view.name);
             let known = before.as_mut().filter(|before| before.view.uid == view.uid);
             let same = known.as_ref().is_some_and(|known| known.view.resource_version == view.resource_version);
             let type_ = view.type_.take().or_else(|| known.and_then(|known| known.type_.take()));
-            let concerned = site.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: None, type_ }));
+            let concerned = ns.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: None, type_ }));
             if !same {
                 wake.extend(keys(&namespace, concerned));
             }
         }
         for (namespace, secret) in gone {
-            let Some(site) = self.namespaces.get_mut(&namespace) else { continue };
-            let before = site.secrets.remove(&secret);
-            wake.extend(keys(&namespace, site.change_secret(before.as_ref(), None)));
+            let Some(ns) = self.namespaces.get_mut(&namespace) else { continue };
+            let before = ns.secrets.remove(&secret);
+            wake.extend(keys(&namespace, ns.change_secret(before.as_ref(), None)));
             self.drop_if_empty(&namespace);
         }
         wake
@@ -405,31 +405,31 @@ impl Index {
 
     /// A source Secret as the watch on its namespace shows it.
     pub fn put_source(&mut self, namespace: &str, name: &str, uid: String, resource_version: String) -> Vec<Key> {
-        let site = self.namespaces.entry(namespace.to_owned()).or_default();
+        let ns = self.namespaces.entry(namespace.to_owned()).or_default();
         let version = (uid, resource_version);
-        let before = site.sources.versions.insert(name.to_owned(), version.clone());
-        if before == Some(version) || !site.sources.synced {
+        let before = ns.sources.versions.insert(name.to_owned(), version.clone());
+        if before == Some(version) || !ns.sources.synced {
             return Vec::new();
         }
-        keys(namespace, site.by_source.get(name).cloned().unwrap_or_default())
+        keys(namespace, ns.by_source.get(name).cloned().unwrap_or_default())
     }
 
     /// A source Secret is gone.
     pub fn remove_source(&mut self, namespace: &str, name: &str) -> Vec<Key> {
-        let Some(site) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        site.sources.versions.remove(name);
-        keys(namespace, site.by_source.get(name).cloned().unwrap_or_default())
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        ns.sources.versions.remove(name);
+        keys(namespace, ns.by_source.get(name).cloned().unwrap_or_default())
     }
 
     /// A list of source Secrets is complete.
     pub fn replace_sources(&mut self, namespace: &str, listed: HashMap<String, (String, String)>) -> Vec<Key> {
-        let site = self.namespaces.entry(namespace.to_owned()).or_default();
-        let first = !std::mem::replace(&mut site.sources.synced, true);
-        let before = std::mem::replace(&mut site.sources.versions, listed);
-        let moved = site
+        let ns = self.namespaces.entry(namespace.to_owned()).or_default();
+        let first = !std::mem::replace(&mut ns.sources.synced, true);
+        let before = std::mem::replace(&mut ns.sources.versions, listed);
+        let moved = ns
             .by_source
             .iter()
-            .filter(|(source, _)| first || before.get(*source) != site.sources.versions.get(*source))
+            .filter(|(source, _)| first || before.get(*source) != ns.sources.versions.get(*source))
             .flat_map(|(_, objects)| objects.clone())
             .collect();
         keys(namespace, moved)
@@ -437,8 +437,8 @@ impl Index {
 
     /// The watch on a namespace's sources has ended.
     pub fn forget_sources(&mut self, namespace: &str) {
-        if let Some(site) = self.namespaces.get_mut(namespace) {
-            site.sources = site::Sources::default();
+        if let Some(ns) = self.namespaces.get_mut(namespace) {
+            ns.sources = namespace::Sources::default();
         }
         self.drop_if_empty(namespace);
     }

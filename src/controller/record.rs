@@ -268,7 +268,7 @@ fn canonical<N: std::str::FromStr + ToString>(text: &str) -> Option<N> {
 
 /// Whether a Secret at a record's place can be believed to be a record.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Credence {
+pub enum Authenticity {
     /// The MAC is valid: every field of the metadata was written by an operator with this keyring.
     Valid {
         /// What it says.
@@ -292,7 +292,7 @@ pub enum Credence {
     NotARecord,
 }
 
-impl Credence {
+impl Authenticity {
     /// Judges a Secret that an object works with. A record whose description the API server [folded](folded) counts
     /// as valid, with the description that its MAC was made for.
     #[must_use]

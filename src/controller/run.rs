@@ -21,7 +21,7 @@ use managed_secrets_crypto::provider::Provider;
 use managed_secrets_engine::{
     backoff::{Backoff, Jitter},
     client::{self, ClientError, Clients},
-    queue::{Lane, Queue},
+    queue::{Priority, Queue},
     run::{self, Next, Reconciler},
     stats::Stats,
     supervise::{self, Supervisor},
@@ -43,7 +43,7 @@ use super::{
     keys::Keys,
     record::Source,
     scopes::{self, Scopes},
-    sinks::{Bell, Labelled, Objects, Shared, Sources},
+    sinks::{Labelled, Objects, Shared, Sources, Trigger},
     view::watched::{Stub, WatchedObject, WatchedSecret},
     world::{Incoming, Rejected, Settings, World},
 };
@@ -320,7 +320,7 @@ async fn keep_read(
     let moved = Arc::new(Notify::new());
     let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
     let scope = |client| Api::<Stub<Secret>>::namespaced(client, &namespace);
-    watcher.watch("keyring", scope, config, Arc::new(Bell(Arc::clone(&moved))));
+    watcher.watch("keyring", scope, config, Arc::new(Trigger(Arc::clone(&moved))));
     let mut failures = 0;
     while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
         if keys.read_again().await {
@@ -329,7 +329,7 @@ async fn keep_read(
             if !read.holds_the_same(&known) {
                 let objects: Vec<Key> = shared.index().keys().collect();
                 for key in objects {
-                    shared.queue.add(key, Lane::Resync);
+                    shared.queue.add(key, Priority::Resync);
                 }
             }
             known = read;
@@ -358,7 +358,7 @@ async fn keep_published(
     moved.notify_one();
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
     let scope = |client| Api::<Stub<ConfigMap>>::namespaced(client, &namespace);
-    watcher.watch("public key", scope, config, Arc::new(Bell(Arc::clone(&moved))));
+    watcher.watch("public key", scope, config, Arc::new(Trigger(Arc::clone(&moved))));
     let mut failures = 0;
     loop {
         let news = async {

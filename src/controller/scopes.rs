@@ -11,7 +11,7 @@ use std::{
 };
 
 use managed_secrets_engine::{
-    queue::Lane,
+    queue::Priority,
     waiting::Waiting,
     watch::{Stopped, WatchHandle},
 };
@@ -76,8 +76,8 @@ pub(super) async fn fill(
         let keys: Vec<Key> = index.keys().filter(of_it).collect();
         info!(namespace = scope, objects = keys.len(), "stores filled: reconciling");
         for key in keys {
-            let lane = if index.is_fresh(&key) { Lane::Fresh } else { Lane::Resync };
-            shared.queue.add(key, lane);
+            let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
+            shared.queue.add(key, priority);
         }
     }
     shutdown.cancelled().await;

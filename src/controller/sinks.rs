@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use managed_secrets_engine::{
-    queue::{Lane, Queue},
+    queue::{Priority, Queue},
     watch::Sink,
 };
 use tokio::sync::Notify;
@@ -48,7 +48,7 @@ impl Shared {
     /// Has these looked at, ahead of what nobody waits for.
     pub fn wake(&self, keys: Vec<Key>) {
         for key in keys {
-            self.queue.add(key, Lane::Fresh);
+            self.queue.add(key, Priority::Fresh);
         }
     }
 }
@@ -97,8 +97,8 @@ impl Sink<WatchedObject> for Objects {
         let mut index = self.shared.index();
         let keys = index.replace_objects(self.namespace.as_deref(), listed);
         for key in keys {
-            let lane = if index.is_fresh(&key) { Lane::Fresh } else { Lane::Resync };
-            self.shared.queue.add(key, lane);
+            let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
+            self.shared.queue.add(key, priority);
         }
         self.shared.sources_moved.notify_one();
     }
@@ -151,7 +151,7 @@ impl Sink<WatchedSecret> for Labelled {
         let listed = std::mem::take(&mut *gathered(&self.list));
         let keys = self.shared.index().replace_secrets(self.namespace.as_deref(), listed);
         for key in keys {
-            self.shared.queue.add(key, Lane::Resync);
+            self.shared.queue.add(key, Priority::Resync);
         }
     }
 
@@ -220,9 +220,9 @@ impl Sink<Stub<Secret>> for Sources {
 
 /// What is looked at live whenever it changes, whatever has changed: the ConfigMap that publishes the sealing key, the
 /// keyring.
-pub struct Bell(pub Arc<Notify>);
+pub struct Trigger(pub Arc<Notify>);
 
-impl<K> Sink<Stub<K>> for Bell {
+impl<K> Sink<Stub<K>> for Trigger {
     fn init(&self) {}
 
     fn init_apply(&self, _: Stub<K>) {}

@@ -17,7 +17,7 @@ use super::{
     altered::Altered,
     decide::Why,
     index::Snapshot,
-    record::{Credence, RecordMeta, Source},
+    record::{Authenticity, RecordMeta, Source},
     view::{LiveSecret, Own, SecretView},
 };
 
@@ -38,7 +38,7 @@ pub struct Seen {
     /// Its metadata.
     pub view: SecretView,
     /// Whether it is a record that can be believed.
-    pub credence: Credence,
+    pub authenticity: Authenticity,
     /// Read live, or written, in this pass: type and immutability are known.
     pub live: bool,
 }
@@ -47,8 +47,8 @@ impl Seen {
     /// The metadata of a record that can be believed.
     #[must_use]
     pub fn record(&self) -> Option<&RecordMeta> {
-        match &self.credence {
-            Credence::Valid { meta, .. } => Some(meta),
+        match &self.authenticity {
+            Authenticity::Valid { meta, .. } => Some(meta),
             _ => None,
         }
     }
@@ -56,8 +56,8 @@ impl Seen {
     /// The key commitment of a record that can be believed.
     #[must_use]
     pub fn commitment(&self) -> Option<&[u8; 32]> {
-        match &self.credence {
-            Credence::Valid { commitment, .. } => Some(commitment),
+        match &self.authenticity {
+            Authenticity::Valid { commitment, .. } => Some(commitment),
             _ => None,
         }
     }
@@ -263,8 +263,8 @@ impl World {
         let secrets: BTreeMap<String, Known> = secrets
             .into_iter()
             .map(|view| {
-                let credence = Credence::for_object(&view, &own, keyring);
-                (view.name.clone(), Known::Present(Box::new(Seen { view, credence, live: false })))
+                let authenticity = Authenticity::for_object(&view, &own, keyring);
+                (view.name.clone(), Known::Present(Box::new(Seen { view, authenticity, live: false })))
             })
             .collect();
         let mut world = Self {
@@ -320,7 +320,7 @@ impl World {
             incoming.value.as_ref().is_err_and(|problem| problem.reason == Reason::SealedWithUnknownKey)
         };
         let unopened = |opened: &Opened| matches!(opened.value, Err(Unopened::Crypto(OpenError::SeedUnknown(_))));
-        self.all_present().any(|seen| matches!(seen.credence, Credence::SeedUnknown { .. }))
+        self.all_present().any(|seen| matches!(seen.authenticity, Authenticity::SeedUnknown { .. }))
             || self.incoming.as_ref().is_some_and(sealing)
             || self.opened.as_ref().is_some_and(unopened)
     }
@@ -382,8 +382,8 @@ impl World {
             self.secrets.insert(name.to_owned(), Known::Absent);
             return;
         };
-        let credence = Credence::for_object(&live.view, &self.own, keyring);
-        if let Credence::Valid { meta, commitment } = &credence {
+        let authenticity = Authenticity::for_object(&live.view, &self.own, keyring);
+        if let Authenticity::Valid { meta, commitment } = &authenticity {
             let bytes = live.data.get(keys::RECORD_DATA_KEY).map(|bytes| bytes.to_vec()).unwrap_or_default();
             self.opened = Some(Opened { commitment: *commitment, bytes, value: open(meta, commitment, &live) });
             self.record_confirmed = Some(live.view.uid.clone());
@@ -396,15 +396,15 @@ impl World {
                 .collect();
             self.content = Some(Content { uid: live.view.uid.clone(), values });
         }
-        self.put(live.view, credence);
+        self.put(live.view, authenticity);
     }
 
     /// Puts in a Secret as the API server just gave it.
-    pub fn put(&mut self, view: SecretView, credence: Credence) {
+    pub fn put(&mut self, view: SecretView, authenticity: Authenticity) {
         if let Some(type_) = &view.type_ {
             self.types.insert(view.uid.clone(), type_.clone());
         }
-        self.secrets.insert(view.name.clone(), Known::Present(Box::new(Seen { view, credence, live: true })));
+        self.secrets.insert(view.name.clone(), Known::Present(Box::new(Seen { view, authenticity, live: true })));
     }
 
     /// The time of this pass, in whole seconds as dates are kept.

@@ -11,7 +11,7 @@
 pub mod authority;
 pub mod folder;
 pub mod inject;
-pub mod spare;
+pub mod retained;
 
 use std::{
     path::{Path, PathBuf},
@@ -52,7 +52,7 @@ use self::{
     authority::{AuthorityError, Document, Lifetimes},
     folder::FolderError,
     inject::Registration,
-    spare::Spares,
+    retained::RetainedBundles,
 };
 
 /// Between rounds that failed.
@@ -213,7 +213,7 @@ pub enum RoundError {
 }
 
 /// Keeps certificates, paths and configurations as they should be.
-pub struct Keeper {
+pub struct Rotator {
     client: Client,
     options: Options,
     served: Arc<Served>,
@@ -222,7 +222,7 @@ pub struct Keeper {
     /// The bundle of a folder that the API server was told of, and when: what comes with it is served a moment later.
     told: Option<(String, Instant)>,
     /// What each configuration trusts besides.
-    spares: [Spares; 2],
+    retained: [RetainedBundles; 2],
 }
 
 /// Facts about the certificate that is served.
@@ -234,19 +234,19 @@ struct Serving {
     fingerprint: folder::Fingerprint,
 }
 
-impl Keeper {
-    /// Nothing is served until the first round of [`Keeper::keep`].
+impl Rotator {
+    /// Nothing is served until the first round of [`Rotator::keep`].
     #[must_use]
     pub fn new(client: Client, options: Options, served: Arc<Served>) -> Self {
         debug_assert!(options.lifetimes.are_sound(), "authorities that run out before what they issued");
-        Self { client, options, served, leaf: None, told: None, spares: Default::default() }
+        Self { client, options, served, leaf: None, told: None, retained: Default::default() }
     }
 
     /// Watches what others could edit. Returns what rings when they do.
     #[must_use]
     pub fn watch(&self, watcher: &Watcher) -> Arc<Notify> {
         let moved = Arc::new(Notify::new());
-        let sink = Arc::new(Bell(Arc::clone(&moved)));
+        let sink = Arc::new(Trigger(Arc::clone(&moved)));
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let Options { operator_namespace, seal_configuration, warn_configuration, .. } = &self.options;
         let secrets = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, operator_namespace);
@@ -340,7 +340,8 @@ impl Keeper {
         let lives = self.options.lifetimes;
         let bundle = found.bundle.as_deref();
         let secret = document.path(now, lives);
-        let injected = self.inject(secret, |spares, present| Some(spares.join(bundle?, present, now, lives.overlap)));
+        let injected =
+            self.inject(secret, |retained, present| Some(retained.join(bundle?, present, now, lives.overlap)));
         let injected = injected.await;
         // As with an authority of our own. Where the folder does not say whom to trust, nobody is told by us.
         let is_known = self.leaf.as_ref().is_none_or(|leaf| found.bundle.as_ref().is_none_or(|it| *it == leaf.of));
@@ -361,7 +362,7 @@ impl Keeper {
         let of = found.bundle.or_else(|| self.leaf.take().map(|leaf| leaf.of)).unwrap_or_default();
         self.leaf = Some(Serving { of, renew: None, fingerprint: found.fingerprint });
         injected?;
-        let ends = self.spares.iter().filter_map(|spares| spares.next(lives.overlap));
+        let ends = self.retained.iter().filter_map(|retained| retained.next(lives.overlap));
         let next = document.next(now, lives).into_iter().chain(ends).min();
         Ok(next.map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default()).clamp(BREATHER, LOOK))
     }
@@ -379,14 +380,14 @@ impl Keeper {
     async fn inject(
         &mut self,
         path: &str,
-        trust: impl Fn(&mut Spares, &str) -> Option<String>,
+        trust: impl Fn(&mut RetainedBundles, &str) -> Option<String>,
     ) -> Result<(), RoundError> {
         let Options { seal_configuration, warn_configuration, reached, .. } = &self.options;
         let registrations =
             [Registration::sealing(seal_configuration.clone()), Registration::warning(warn_configuration.clone())];
         let mut done = Ok(());
-        for (registration, spares) in registrations.into_iter().zip(&mut self.spares) {
-            let told = registration.inject(&self.client, reached, path, |present| trust(spares, present)).await;
+        for (registration, retained) in registrations.into_iter().zip(&mut self.retained) {
+            let told = registration.inject(&self.client, reached, path, |present| trust(retained, present)).await;
             let told = told.map_err(|source| RoundError::Configuration { name: registration.configuration, source });
             done = done.and(told);
         }
@@ -439,9 +440,9 @@ fn secret(document: &Document, stored: Option<ObjectMeta>) -> Result<SecretObjec
 }
 
 /// Rings for any event.
-struct Bell(Arc<Notify>);
+struct Trigger(Arc<Notify>);
 
-impl<K> Sink<K> for Bell {
+impl<K> Sink<K> for Trigger {
     fn init(&self) {}
 
     fn init_apply(&self, _: K) {}

@@ -14,7 +14,7 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 /// Lists, objects and members of a body. A review of two full objects, with all that the API server notes of their
 /// managers, has some hundred. Each one costs two bytes of a body and up to 0.7 kB of memory.
-const MOST_PARTS: usize = 20_000;
+const MAX_PARTS: usize = 20_000;
 
 /// Why a body is not for us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Malformed {
     #[error("the body must be an AdmissionReview in JSON")]
     Json,
     /// It would take much more memory than its length.
-    #[error("the review must have at most {MOST_PARTS} lists, objects and members")]
+    #[error("the review must have at most {MAX_PARTS} lists, objects and members")]
     TooMany,
     /// It is something else, or of another version.
     #[error("the body must be of apiVersion {API_VERSION} and kind {KIND}")]
@@ -97,7 +97,7 @@ pub struct UserInfo {
 impl Request {
     /// Decodes a body.
     pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
-        if parts(body) > MOST_PARTS {
+        if parts(body) > MAX_PARTS {
             return Err(Malformed::TooMany);
         }
         let head: Head = serde_json::from_slice(body).map_err(|_| Malformed::Json)?;
@@ -264,12 +264,12 @@ mod tests {
         };
         let nested =
             |count: usize| (0..count / 100).map(|_| (0..99).fold(json!([]), |list, _| json!([list]))).collect();
-        assert_eq!(with(Value::Array(nested(MOST_PARTS))), Some(Malformed::TooMany));
-        assert_eq!(with(Value::Array(nested(MOST_PARTS - 1000))), None);
-        assert_eq!(with(json!(vec![1; MOST_PARTS])), Some(Malformed::TooMany));
-        assert_eq!(with(Value::Array(vec![json!({"": 0}); MOST_PARTS / 2])), Some(Malformed::TooMany));
+        assert_eq!(with(Value::Array(nested(MAX_PARTS))), Some(Malformed::TooMany));
+        assert_eq!(with(Value::Array(nested(MAX_PARTS - 1000))), None);
+        assert_eq!(with(json!(vec![1; MAX_PARTS])), Some(Malformed::TooMany));
+        assert_eq!(with(Value::Array(vec![json!({"": 0}); MAX_PARTS / 2])), Some(Malformed::TooMany));
         // Of text, nothing counts.
-        assert_eq!(with(json!("[{,\\\"".repeat(MOST_PARTS))), None);
+        assert_eq!(with(json!("[{,\\\"".repeat(MAX_PARTS))), None);
     }
 
     #[test]

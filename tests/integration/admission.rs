@@ -9,7 +9,6 @@ mod apply;
 mod balancer;
 mod closed;
 mod handover;
-mod keeper;
 mod matrix;
 mod memory;
 mod oracle;
@@ -17,6 +16,7 @@ mod refusals;
 mod replicas;
 mod rights;
 mod rotation;
+mod rotator;
 mod words;
 
 use std::{path::PathBuf, process::Output, sync::Arc, time::Duration};

@@ -135,7 +135,7 @@ reasons! {
     AlteredByAdmission,
     /// The API server failed or could not be reached. It is tried again.
     ApiUnavailable,
-    /// The operator lacks a right that it needs; the message says which. Apply the roles that come with the operator.
+    /// The operator lacks a permission; the message says which. Apply the roles that come with the operator.
     OperatorForbidden,
 }
 

@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_crypto::mss1::PublishedKey;
 
-use super::rights::Right;
+use super::permission::Permission;
 use super::{CliError, say, text};
 use crate::names;
 
@@ -80,11 +80,11 @@ pub fn read_file(file: &Path) -> Result<String, CliError> {
 /// The document in the cluster's ConfigMap.
 pub async fn read_cluster(client: Client, namespace: &str) -> Result<String, CliError> {
     let place = format!("the ConfigMap {namespace}/{PUBLIC_KEY_CONFIGMAP}");
-    let right = Right::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
+    let permission = Permission::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
     let found = Api::<ConfigMap>::namespaced(client, namespace)
         .get_opt(PUBLIC_KEY_CONFIGMAP)
         .await
-        .map_err(|error| right.explain(&format!("cannot read {place}"), &error))?;
+        .map_err(|error| permission.explain(&format!("cannot read {place}"), &error))?;
     found.and_then(|map| map.data).and_then(|mut data| data.remove(PUBLIC_KEY_DATA_KEY)).ok_or_else(|| {
         CliError::Failed(format!(
             "{place} holds no public key: has the operator ever run there? (--operator-namespace names its namespace, \

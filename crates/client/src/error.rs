@@ -45,7 +45,7 @@ pub enum RefusalKind {
     NamespaceTerminating,
     /// A quota is used up.
     Quota,
-    /// Our account lacks a right.
+    /// Our account lacks a permission.
     Rbac,
     /// Somebody's admission webhook or policy, with its name.
     Admission(String),
@@ -133,7 +133,7 @@ impl fmt::Display for Refusal {
         match &self.kind {
             RefusalKind::NamespaceTerminating => f.write_str(": the namespace is being deleted")?,
             RefusalKind::Quota => f.write_str(": a quota is used up")?,
-            RefusalKind::Rbac => f.write_str(": the operator lacks the right")?,
+            RefusalKind::Rbac => f.write_str(": the operator lacks the permission")?,
             RefusalKind::Admission(name) => write!(f, ": refused by {name}")?,
             RefusalKind::Other => {}
         }

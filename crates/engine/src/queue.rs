@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::core::{Core, Depth, Grouped, Lane, Next};
+pub use self::core::{Core, Depth, Grouped, Next, Priority};
 use super::backoff::Jitter;
 
 /// A queue of keys, shared by all that add to it and the one [`run`](super::run::run) that works it off.
@@ -50,8 +50,8 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
     }
 
     /// Asks for a run of `key` now.
-    pub fn add(&self, key: K, lane: Lane) {
-        self.core().add(key, lane, Instant::now().into_std());
+    pub fn add(&self, key: K, priority: Priority) {
+        self.core().add(key, priority, Instant::now().into_std());
         self.inner.changed.notify_one();
     }
 
@@ -117,7 +117,7 @@ mod tests {
         let queue = Queue::new();
         let [now, earlier, late] = [1, 2, 3];
         for key in [late, earlier] {
-            queue.add(key, Lane::Fresh);
+            queue.add(key, Priority::Fresh);
             assert_eq!(within(queue.next(1)).await, key);
         }
         let waiter = tokio::spawn({
@@ -128,7 +128,7 @@ mod tests {
         queue.finish(&late, Next::After(Duration::from_secs(60)));
         sleep_until(began + Duration::from_secs(1)).await;
         queue.finish(&earlier, Next::After(Duration::from_secs(10)));
-        queue.add(now, Lane::Resync);
+        queue.add(now, Priority::Resync);
         assert_eq!(within(waiter).await.unwrap(), (now, earlier, late));
         assert_eq!(began.elapsed().as_secs(), 60);
     }
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_waiter_wakes_for_what_comes_back() {
         let queue = Queue::new();
-        queue.add(1, Lane::Fresh);
+        queue.add(1, Priority::Fresh);
         assert_eq!(within(queue.next(1)).await, 1);
         let waiter = tokio::spawn({
             let queue = queue.clone();

@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        queue::{Depth, Lane},
+        queue::{Depth, Priority},
         testing::within,
     };
 
@@ -234,8 +234,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_panic_is_counted_and_retried_and_hurts_nobody_else() {
         let it = start(|key, nth| (Duration::ZERO, (key != 1 || nth > 3).then_some(Next::Done)));
-        it.queue.add(1, Lane::Fresh);
-        it.queue.add(2, Lane::Fresh);
+        it.queue.add(1, Priority::Fresh);
+        it.queue.add(2, Priority::Fresh);
         sleep(seconds(5)).await;
         assert_eq!((it.runs(1).len(), it.runs(2).len()), (4, 1));
         assert_eq!((it.stats.panics.get(), it.stats.failures.get(), it.stats.reconciles.get()), (3, 3, 5));
@@ -248,7 +248,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reconcile_is_dropped_at_its_deadline() {
         let it = start(|_, nth| (if nth == 1 { seconds(100_000) } else { Duration::ZERO }, Some(Next::Done)));
-        it.queue.add(1, Lane::Fresh);
+        it.queue.add(1, Priority::Fresh);
         sleep(seconds(62)).await;
         let runs = it.runs(1);
         assert_eq!(runs.len(), 2);
@@ -261,7 +261,7 @@ mod tests {
     async fn eight_run_side_by_side_and_no_more() {
         let it = start(|_, _| (seconds(1), Some(Next::Done)));
         for key in 0..20 {
-            it.queue.add(key, Lane::Fresh);
+            it.queue.add(key, Priority::Fresh);
         }
         sleep(Duration::from_millis(2500)).await;
         assert_eq!(it.reconciler.most.load(Ordering::SeqCst), 8);
@@ -275,12 +275,12 @@ mod tests {
         // Above 100, all keys are of one group, and hang.
         let it = start(|key, _| (if key > 100 { seconds(50) } else { seconds(1) }, Some(Next::Done)));
         for key in 101..200 {
-            it.queue.add(key, Lane::Fresh);
+            it.queue.add(key, Priority::Fresh);
         }
         sleep(seconds(1)).await;
         assert_eq!(it.reconciler.side_by_side.load(Ordering::SeqCst), 6);
         for key in 1..5 {
-            it.queue.add(key, Lane::Resync);
+            it.queue.add(key, Priority::Resync);
         }
         sleep(seconds(3)).await;
         assert_eq!(it.finished(), 4, "as fast as if there were no others");
@@ -292,10 +292,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_added_during_a_run_runs_once_more_after_it() {
         let it = start(|_, _| (seconds(1), Some(Next::Done)));
-        it.queue.add(1, Lane::Fresh);
+        it.queue.add(1, Priority::Fresh);
         sleep(Duration::from_millis(500)).await;
         for _ in 0..10 {
-            it.queue.add(1, Lane::Fresh);
+            it.queue.add(1, Priority::Fresh);
         }
         sleep(seconds(10)).await;
         let runs = it.runs(1);
@@ -313,8 +313,8 @@ mod tests {
             };
             (Duration::ZERO, Some(next))
         });
-        it.queue.add(1, Lane::Fresh);
-        it.queue.add(2, Lane::Fresh);
+        it.queue.add(1, Priority::Fresh);
+        it.queue.add(2, Priority::Fresh);
         sleep(seconds(29)).await;
         assert_eq!([1, 2].map(|key| it.runs(key).len()), [1, 1]);
         sleep(seconds(2)).await;
@@ -325,7 +325,7 @@ mod tests {
     async fn shutdown_finishes_what_is_in_flight_and_begins_nothing() {
         let it = start(|_, _| (seconds(10), Some(Next::Done)));
         for key in 0..9 {
-            it.queue.add(key, Lane::Fresh);
+            it.queue.add(key, Priority::Fresh);
         }
         sleep(seconds(1)).await;
         it.shutdown.cancel();
@@ -339,7 +339,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn shutdown_does_not_wait_for_ever() {
         let it = start(|_, _| (seconds(50), Some(Next::Done)));
-        it.queue.add(1, Lane::Fresh);
+        it.queue.add(1, Priority::Fresh);
         sleep(seconds(1)).await;
         it.shutdown.cancel();
         let began = Instant::now();

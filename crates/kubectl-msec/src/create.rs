@@ -14,7 +14,7 @@ use kube::api::PostParams;
 use managed_secrets_api::keys::RECORD_PREFIX;
 use managed_secrets_api::types::{DeletionPolicy, Delivery, Generate, Target};
 use managed_secrets_api::{ManagedSecret, ManagedSecretSpec, validate_spec};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, KeyArgs, say};
 
 use super::change::{self, DryRun, DryRunArgs, FIELD_MANAGER, GenerateArgs};
@@ -223,7 +223,7 @@ async fn free(session: &Session, name: &str, object_name: &str) -> Result<(), Cl
 }
 
 fn refused(session: &Session, error: &kube::Error) -> CliError {
-    Right::to_objects("create").within(&session.namespace).explain("cannot create the secret", error)
+    Permission::to_objects("create").within(&session.namespace).explain("cannot create the secret", error)
 }
 
 #[cfg(test)]

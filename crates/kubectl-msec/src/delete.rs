@@ -11,7 +11,7 @@ use clap::Args;
 use kube::api::{DeleteParams, Preconditions};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::types::{Adoption, DeletionPolicy};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::say::Lines;
 use managed_secrets_cli::{CliError, say};
 
@@ -148,7 +148,7 @@ fn confirm(name: &str, fate: &[String]) -> Result<(), CliError> {
 /// a conflict it is tried again if nothing moved that somebody was told.
 async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Result<(), CliError> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
-    let right = Right::to_objects("delete").named(name).within(&session.namespace);
+    let permission = Permission::to_objects("delete").named(name).within(&session.namespace);
     let mut now = object.clone();
     for _ in 0..ATTEMPTS {
         let preconditions =
@@ -157,7 +157,7 @@ async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Resul
         match session.objects().delete(name, &params).await {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(right.explain("cannot delete the secret", &error)),
+            Err(error) => return Err(permission.explain("cannot delete the secret", &error)),
         }
         let found = lookup::all(session, &Called::Object(name.to_owned())).await?;
         now = found.into_iter().find(|found| told(found) == told(object)).ok_or_else(|| {

@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt as _};
 use managed_secrets_api::types::Delivery;
 use managed_secrets_api::{ManagedSecret, Reason};
 use managed_secrets_cli::CliError;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_crypto::Plaintext;
 use zeroize::Zeroizing;
 
@@ -29,11 +29,11 @@ pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Res
     let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) else {
         return Ok(Err("its status names no Secret".to_owned()));
     };
-    let right = Right::to("get", "secrets").named(&target.name).within(&namespace);
+    let permission = Permission::to("get", "secrets").named(&target.name).within(&namespace);
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
     let found = match session::find(secrets, &target.name).await {
         Ok(found) => found,
-        Err(error) => match right.explain("its Secret cannot be read", &error) {
+        Err(error) => match permission.explain("its Secret cannot be read", &error) {
             CliError::Failed(text) => return Ok(Err(text)),
             other => return Err(other),
         },

@@ -19,7 +19,7 @@ use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP
 use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery};
 use managed_secrets_api::{ManagedSecret, Reason};
 use managed_secrets_cli::names;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::say::Lines;
 use managed_secrets_cli::{CliError, sealing_key};
 use managed_secrets_crypto::KeyId;
@@ -85,9 +85,9 @@ pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Resu
 }
 
 async fn present_key(session: &Session, namespace: &str) -> Result<KeyId, CliError> {
-    let right = Right::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
+    let permission = Permission::to("get", "configmaps").named(PUBLIC_KEY_CONFIGMAP).within(namespace);
     let map = Api::<ConfigMap>::namespaced(session.client.clone(), namespace).get_opt(PUBLIC_KEY_CONFIGMAP).await;
-    let map = map.map_err(|error| right.explain("cannot read the public key", &error))?;
+    let map = map.map_err(|error| permission.explain("cannot read the public key", &error))?;
     let document = map.and_then(|map| map.data?.remove(PUBLIC_KEY_DATA_KEY));
     let document = document.ok_or_else(|| {
         CliError::Failed(format!("the namespace {namespace} has no public key (--operator-namespace names another)"))
@@ -97,11 +97,11 @@ async fn present_key(session: &Session, namespace: &str) -> Result<KeyId, CliErr
 
 /// The events about this very object, the newest last.
 async fn events(session: &Session, object: &ManagedSecret) -> Result<Vec<Event>, CliError> {
-    let right = Right::to("list", "events").within(&session.namespace);
+    let permission = Permission::to("list", "events").within(&session.namespace);
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
     let params = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
     let list = session.api::<Event>().list(&params).await;
-    let mut events = list.map_err(|error| right.explain("cannot list events", &error))?.items;
+    let mut events = list.map_err(|error| permission.explain("cannot list events", &error))?.items;
     events.sort_by_key(last_seen);
     Ok(events)
 }

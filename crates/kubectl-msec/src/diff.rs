@@ -16,7 +16,7 @@ use managed_secrets_api::{ManagedSecret, ManagedSecretSpec};
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::connect::block_on;
 use managed_secrets_cli::error::Exit;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::say::Lines;
 use managed_secrets_crypto::Plaintext;
 use zeroize::Zeroizing;
@@ -112,11 +112,11 @@ async fn of_object_lines(
 ) -> Result<Differences, CliError> {
     // What has no name is made anew each time.
     let Some(name) = object.name() else { return Ok(Differences::New) };
-    let right = Right::to_objects("get").named(name).within(namespace);
+    let permission = Permission::to_objects("get").named(name).within(namespace);
     let objects = Api::<ManagedSecret>::namespaced(client.clone(), namespace);
     let live = session::find(objects, name)
         .await
-        .map_err(|error| right.explain(&format!("cannot read {}", object.called(Some(namespace))), &error))?;
+        .map_err(|error| permission.explain(&format!("cannot read {}", object.called(Some(namespace))), &error))?;
     let Some(live) = live else { return Ok(Differences::New) };
     // All rules hold, so this reads; its error would quote the spec.
     let spec = object.json.get("spec").cloned().unwrap_or_default();

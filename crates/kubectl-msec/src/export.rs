@@ -13,7 +13,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, ResourceExt as _};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::LAST_APPLIED;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say, yaml};
 use managed_secrets_crypto::mss1::Sealed;
 use serde_json::{Map, Value, json};
@@ -81,14 +81,14 @@ pub(super) async fn export(cluster: &ClusterArgs, args: &ExportArgs) -> Result<(
 
 async fn list(session: &Session, everywhere: bool, params: &ListParams) -> Result<Vec<DynamicObject>, CliError> {
     let resource = ApiResource::erase::<ManagedSecret>(&());
-    let right = Right::to_objects("list");
-    let (api, right) = if everywhere {
-        (Api::all_with(session.client.clone(), &resource), right)
+    let permission = Permission::to_objects("list");
+    let (api, permission) = if everywhere {
+        (Api::all_with(session.client.clone(), &resource), permission)
     } else {
         let api = Api::namespaced_with(session.client.clone(), &session.namespace, &resource);
-        (api, right.within(&session.namespace))
+        (api, permission.within(&session.namespace))
     };
-    let list = api.list(params).await.map_err(|error| right.explain("cannot list secrets", &error))?;
+    let list = api.list(params).await.map_err(|error| permission.explain("cannot list secrets", &error))?;
     Ok(list.items)
 }
 

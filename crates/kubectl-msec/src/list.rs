@@ -10,7 +10,7 @@ use kube::Resource as _;
 use kube::api::ListParams;
 use kube::core::Request;
 use managed_secrets_api::ManagedSecret;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -213,9 +213,9 @@ async fn request(
         let uri = format!("{}&includeObject=Object", request.uri());
         *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| unsound(&error))?;
     }
-    let right = Right::to_objects("list");
-    let right = namespace.map_or(right, |namespace| right.within(namespace));
-    session.client.request(request).await.map_err(|error| right.explain(context, &error))
+    let permission = Permission::to_objects("list");
+    let permission = namespace.map_or(permission, |namespace| permission.within(namespace));
+    session.client.request(request).await.map_err(|error| permission.explain(context, &error))
 }
 
 /// One table of those of several answers.

@@ -9,7 +9,7 @@ use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::{GROUP, KIND};
 use managed_secrets_api::limits::{NAME_MAX, NAME_SYMBOLS};
 use managed_secrets_cli::names;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use uuid::Uuid;
 
@@ -91,9 +91,9 @@ fn selector(field: &str, value: &str) -> String {
 /// Fails if it is the id of one secret and the name of another: neither can be what is meant for certain.
 pub(super) async fn all(session: &Session, called: &Called) -> Result<Vec<ManagedSecret>, CliError> {
     let list = async |selector: String| {
-        let right = Right::to_objects("list").within(&session.namespace);
+        let permission = Permission::to_objects("list").within(&session.namespace);
         let list = session.objects().list(&ListParams::default().fields(&selector)).await;
-        list.map(|list| list.items).map_err(|error| right.explain("cannot look the secret up", &error))
+        list.map(|list| list.items).map_err(|error| permission.explain("cannot look the secret up", &error))
     };
     let found = try_join_all(called.selectors().into_iter().map(list)).await?;
     if let Called::Id(id) = called {

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_cli::connect::block_on;
 use managed_secrets_cli::names;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::say::Lines;
 use managed_secrets_cli::seal::sealed;
 use managed_secrets_cli::{CliError, KeyArgs};
@@ -30,7 +30,7 @@ Examples:
   kubectl msec reseal -R -f deploy/
   git commit -am 'Seal for the present key'
 
-It needs the right to read each value's Secret: `kubectl auth can-i get secrets/NAME -n NAMESPACE`.
+You need the permission to read each value's Secret: `kubectl auth can-i get secrets/NAME -n NAMESPACE`.
 Values that are delivered to no Secret (delivery: None) cannot be sealed again: seal them anew.";
 
 /// Arguments of `reseal`.
@@ -143,10 +143,10 @@ async fn outcome(
     if names::namespace(namespace).is_err() || names::object(name).is_err() {
         return skipped("its namespace or name is none that the cluster accepts");
     }
-    let right = Right::to_objects("get").named(name).within(namespace);
+    let permission = Permission::to_objects("get").named(name).within(namespace);
     let live = match Api::<ManagedSecret>::namespaced(client.clone(), namespace).get_opt(name).await {
         Ok(live) => live,
-        Err(error) => match right.explain("it cannot be read", &error) {
+        Err(error) => match permission.explain("it cannot be read", &error) {
             CliError::Failed(why) => return skipped(&why),
             other => return Err(other),
         },

@@ -15,7 +15,7 @@ use kube::api::{Patch, PatchParams};
 use managed_secrets_api::keys::CONDITION_READY;
 use managed_secrets_api::types::{Generate, SealedValue};
 use managed_secrets_api::{ManagedSecret, ManagedSecretSpec};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::say::Lines;
 use managed_secrets_cli::{CliError, KeyArgs, say};
 use serde_json::{Value, json};
@@ -195,14 +195,14 @@ async fn send(
 ) -> Result<ManagedSecret, CliError> {
     let name = before.metadata.name.clone().unwrap_or_default();
     let params = PatchParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let right = Right::to_objects("patch").named(&name).within(&session.namespace);
+    let permission = Permission::to_objects("patch").named(&name).within(&session.namespace);
     let mut now = before.clone();
     for _ in 0..ATTEMPTS {
         let patch = difference(&now, &wanted(&now.spec))?;
         match session.objects().patch(&name, &params, &Patch::Merge(&patch)).await {
             Ok(changed) => return Ok(changed),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(right.explain("cannot update the secret", &error)),
+            Err(error) => return Err(permission.explain("cannot update the secret", &error)),
         }
         let found = lookup::all(session, &Called::Object(name.clone())).await?;
         let same = found.into_iter().find(|object| object.metadata.uid == before.metadata.uid);

@@ -15,7 +15,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use managed_secrets_api::keys::{GROUP, KIND, PLURAL, VERSION};
 use managed_secrets_cli::CliError;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use serde_json::Value;
 
 use self::references::Ways;
@@ -206,7 +206,7 @@ impl Users {
             self.unknown.iter().filter(|it| it.why == Why::NotAllowed).map(|it| it.resource.as_str()).collect();
         let mut lines = Vec::new();
         if let Some(first) = not_allowed.first() {
-            let check = Right::to("list", first).within(namespace);
+            let check = Permission::to("list", first).within(namespace);
             let others = if not_allowed.len() > 1 { ", and likewise for the others" } else { "" };
             lines.push(format!("{}: permission denied: check `{check}`{others}", not_allowed.join(", ")));
         }

@@ -13,7 +13,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::types::{Delivery, TargetRef};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use zeroize::Zeroizing;
 
@@ -23,7 +23,7 @@ use super::session::{ClusterArgs, Session};
 use super::state::State;
 
 const EXAMPLES: &str = "\
-It takes the right to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \
+You need the permission to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \
 delivered as one.
 
 Examples:
@@ -51,9 +51,9 @@ pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(),
         return Err(CliError::Failed(format!("{other}, whose value this is; to read that, say msec/{name}")));
     }
     let target = target(&session, &object)?;
-    let right = Right::to("get", "secrets").named(&target.name).within(&session.namespace);
+    let permission = Permission::to("get", "secrets").named(&target.name).within(&session.namespace);
     let found = session.find::<Secret>(&target.name).await;
-    let found = found.map_err(|error| right.explain("cannot read the value", &error))?;
+    let found = found.map_err(|error| permission.explain("cannot read the value", &error))?;
     let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
     let value = value_of(found, target)?;
     if let Some(note) = note(&object, target, &version) {
@@ -73,10 +73,10 @@ fn target<'a>(session: &Session, object: &'a ManagedSecret) -> Result<&'a Target
     let name = object.metadata.name.as_deref().unwrap_or_default();
     Err(CliError::Failed(match object.spec.delivery() {
         Delivery::None => {
-            let right = Right::to_objects("get").named(name).part("value").within(&session.namespace);
+            let permission = Permission::to_objects("get").named(name).part("value").within(&session.namespace);
             format!(
                 "msec/{name} is not delivered (spec.delivery: None), so no Secret holds its value; to read it, set \
-                 spec.delivery: Secret, which takes the right `{right}`"
+                 spec.delivery: Secret, which takes the permission `{permission}`"
             )
         }
         Delivery::Secret => format!("msec/{name} is not served yet: {}", State::of(object)),

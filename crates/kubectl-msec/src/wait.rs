@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{ArgAction, Args};
 use jiff::SignedDuration;
 use managed_secrets_api::{ManagedSecret, Reason};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 
 use super::session::Session;
@@ -114,8 +114,8 @@ async fn look(session: &Session, name: &str, done: &str) -> Result<Looked, CliEr
         Ok(Some(object)) => Ok(Looked::At(Box::new(object))),
         Ok(None) => Ok(Looked::Gone),
         Err(error @ kube::Error::Api(_)) => {
-            let right = Right::to_objects("get").named(name).within(&session.namespace);
-            Err(right.explain(&format!("msec/{name} is {done}, but cannot be waited for (--wait=false)"), &error))
+            let permission = Permission::to_objects("get").named(name).within(&session.namespace);
+            Err(permission.explain(&format!("msec/{name} is {done}, but cannot be waited for (--wait=false)"), &error))
         }
         Err(_) => Ok(Looked::NoAnswer),
     }

@@ -97,6 +97,7 @@ impl Request {
     }
 
     /// Whether the request only asks what a write would do.
+    #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.uri.contains("dryRun=")
     }

@@ -6,7 +6,7 @@
 use managed_secrets_api::{Reason, keys::TYPE_RECORD, types::Delivery};
 
 use super::super::{
-    record::{Credence, Delivered},
+    record::{Authenticity, Delivered},
     world::{Problem, Seen, World},
 };
 
@@ -45,25 +45,25 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     // By name, not by uid: a record that was put back from elsewhere is another object in the same place.
     let in_status = own.status.record.as_ref().is_some_and(|record| record.name == view.name);
     let in_use = |message: String| Claim::Foreign(Problem::new(Reason::NameInUse, message));
-    let meta = match &seen.credence {
-        Credence::NotARecord if in_status && view.type_.as_deref() == Some(TYPE_RECORD) => {
+    let meta = match &seen.authenticity {
+        Authenticity::NotARecord if in_status && view.type_.as_deref() == Some(TYPE_RECORD) => {
             let message = format!("record {} has lost its metadata: restore it from a backup, or remove it", view.name);
             return Claim::Refused(Problem::new(Reason::RecordTampered, message));
         }
-        Credence::NotARecord => {
+        Authenticity::NotARecord => {
             return in_use(format!(
                 "Secret {} stands where the record of spec.name belongs, and is not a record: remove it",
                 view.name
             ));
         }
-        Credence::Forged { claimed_uid } if claimed_uid.as_ref() == Some(&own.uid) => {
+        Authenticity::Forged { claimed_uid } if claimed_uid.as_ref() == Some(&own.uid) => {
             let message = format!(
                 "the metadata of record {} is not authentic: restore it from a backup, or remove it",
                 view.name
             );
             return Claim::Refused(Problem::new(Reason::RecordTampered, message));
         }
-        Credence::Forged { claimed_uid } if in_status => {
+        Authenticity::Forged { claimed_uid } if in_status => {
             let (reason, what) = match claimed_uid {
                 Some(_) => (Reason::RecordMoved, "holds the record of another object"),
                 None => (Reason::RecordTampered, "has lost its metadata"),
@@ -71,13 +71,13 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
             let message = format!("record {} {what}: restore it from a backup, or remove it", view.name);
             return Claim::Refused(Problem::new(reason, message));
         }
-        Credence::Forged { .. } => {
+        Authenticity::Forged { .. } => {
             return in_use(format!(
                 "Secret {} holds the name, and its metadata cannot be verified: remove it if nobody needs it",
                 view.name
             ));
         }
-        Credence::SeedUnknown { seed, claimed_uid } => {
+        Authenticity::SeedUnknown { seed, claimed_uid } => {
             let message = format!(
                 "record {} was made under seed {seed}, which the keyring lacks: restore that keyring, or, if it is lost for \
                  good, delete the record (kubectl -n {} delete secret {})",
@@ -90,7 +90,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
                 Claim::Foreign(problem)
             };
         }
-        Credence::Valid { .. } if view.type_.as_deref().is_some_and(|type_| type_ != TYPE_RECORD) => {
+        Authenticity::Valid { .. } if view.type_.as_deref().is_some_and(|type_| type_ != TYPE_RECORD) => {
             let message = format!(
                 "record {} was copied into a Secret of another type: remove it, or restore it from a backup",
                 view.name
@@ -98,7 +98,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
             let problem = Problem::new(Reason::RecordTampered, message);
             return if in_status { Claim::Refused(problem) } else { Claim::Foreign(problem) };
         }
-        Credence::Valid { meta, .. } => meta,
+        Authenticity::Valid { meta, .. } => meta,
     };
     if meta.owner != own.name {
         return in_use(if view.owners.is_empty() && !world.peers.living.contains(&meta.uid) {

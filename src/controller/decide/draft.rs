@@ -108,7 +108,7 @@ fn open<'w>(world: &'w World, record: &'w Seen) -> Result<&'w Plaintext, Step> {
     match record.commitment().and_then(|commitment| world.opened(commitment)) {
         None => Err(read()),
         Some(Ok(value)) => Ok(value),
-        Some(Err(unopened)) => Err(report(world, None, &Verdict::Person(why_unopened(&record.view.name, unopened)))),
+        Some(Err(unopened)) => Err(report(world, None, &Verdict::Terminal(why_unopened(&record.view.name, unopened)))),
     }
 }
 
@@ -146,7 +146,7 @@ fn place<'w>(world: &'w World, name: &str) -> Result<Place<'w>, Step> {
     let object = record_name(name);
     Ok(match world.secret(&object) {
         Known::Unseen | Known::Absent => match &world.peers.reserved_for {
-            Some(peer) if name == world.own.spec.name => Place::Taken(Verdict::Waiting(Problem::new(
+            Some(peer) if name == world.own.spec.name => Place::Taken(Verdict::Pending(Problem::new(
                 Reason::NameInUse,
                 format!("the name {name} is kept for ManagedSecret {peer}"),
             ))),
@@ -163,22 +163,22 @@ fn place<'w>(world: &'w World, name: &str) -> Result<Place<'w>, Step> {
                 looked_at(world, seen, Reason::WaitingForDeletion)?;
                 Place::Taken(dying(&object))
             }
-            Claim::Refused(problem) => Place::Taken(Verdict::Person(problem)),
+            Claim::Refused(problem) => Place::Taken(Verdict::Terminal(problem)),
             Claim::Foreign(problem) => {
                 looked_at(world, seen, problem.reason)?;
                 Place::Taken(match seen.record() {
-                    Some(meta) if meta.name != name => Verdict::Person(Problem::new(
+                    Some(meta) if meta.name != name => Verdict::Terminal(Problem::new(
                         Reason::NameCollision,
                         format!("the names {name} and {} have the same hash: choose another spec.name", meta.name),
                     )),
-                    _ if world.peers.cycle => Verdict::Waiting(Problem::new(
+                    _ if world.peers.cycle => Verdict::Pending(Problem::new(
                         problem.reason,
                         format!(
                             "{}, which waits for the name that this one holds: rename one of them to a free name first",
                             problem.message
                         ),
                     )),
-                    _ => Verdict::Waiting(problem),
+                    _ => Verdict::Pending(problem),
                 })
             }
         },
@@ -218,7 +218,7 @@ pub(super) fn draft(world: &World) -> Result<Outcome<'_>, Step> {
             Known::Unseen => return Err(Step::Read(Read::Secret(record.name.clone()))),
             Known::Present(seen) => {
                 if let Claim::Refused(problem) = claim(world, seen) {
-                    return Ok(Outcome::Stuck(Verdict::Person(problem)));
+                    return Ok(Outcome::Stuck(Verdict::Terminal(problem)));
                 }
             }
             Known::Absent => {}
@@ -303,7 +303,7 @@ fn rebuilt<'w>(world: &'w World, name: &str, trouble: Option<Verdict>) -> Result
     let (source, bytes, same) = if wanted == Source::Generate {
         if survivor.is_none() {
             let message = "the record is lost and the target is not what was last written: restore either from a backup; or delete this object and apply it again for a new secret";
-            return Ok(Outcome::Stuck(Verdict::Person(Problem::new(Reason::RecordLost, message))));
+            return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordLost, message))));
         }
         (wanted, Bytes::FromTarget, true)
     } else {
@@ -384,7 +384,7 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
             "record {} is an older version than status.version; what is served stays: restore the newer record, or remove this one",
             base.view.name
         );
-        return Ok(Outcome::Stuck(Verdict::Person(Problem::new(Reason::RecordRolledBack, message))));
+        return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordRolledBack, message))));
     }
     let mut troubles = Vec::new();
     let (name, slot) = name_and_slot(world, base, before, &mut troubles)?;
@@ -476,7 +476,7 @@ fn name_and_slot(
                 "the name {wanted} is held by Secret {}, retained from an earlier ManagedSecret: remove it to free the name",
                 other.view.name
             );
-            troubles.push(Verdict::Waiting(Problem::new(Reason::NameInUse, message)));
+            troubles.push(Verdict::Pending(Problem::new(Reason::NameInUse, message)));
             (before.name.clone(), Slot::over(&base.view))
         }
         Place::Taken(verdict) => {
@@ -566,8 +566,8 @@ fn skeleton(world: &World, name: &str) -> RecordMeta {
 fn verdict_of(problem: Problem) -> Verdict {
     match problem.reason {
         Reason::SourceNotFound | Reason::SourceKeyNotFound | Reason::SourceRing | Reason::NameInUse => {
-            Verdict::Waiting(problem)
+            Verdict::Pending(problem)
         }
-        _ => Verdict::Person(problem),
+        _ => Verdict::Terminal(problem),
     }
 }

@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 
 use managed_secrets_api::{keys::ANNO_OWNER, types::Delivery};
 
-use super::Site;
+use super::NamespaceIndex;
 use crate::controller::view::Own;
 
 /// Members after which a ring is not looked for any further. A longer one is not found; it turns slowly, for new values
 /// from a source are paced.
 const MAX_RING: usize = 256;
 
-impl Site {
+impl NamespaceIndex {
     /// The ring that an object is a member of, beginning with it; empty where there is none. Each takes its value from
     /// the target of the one that follows.
     pub(super) fn ring(&self, own: &Own) -> Vec<String> {

@@ -19,7 +19,7 @@ use managed_secrets_crypto::{
 use serde_json::Value;
 
 use super::{
-    super::record::{Credence, RecordMeta, Source},
+    super::record::{Authenticity, RecordMeta, Source},
     store::{Field, Maker, NAMESPACE, Object, Stored},
 };
 use crate::controller::view::SecretView;
@@ -84,7 +84,9 @@ impl Oracle {
     /// Opens a record, if it can be believed.
     pub(super) fn open(&self, secret: &Stored) -> Option<OpenRecord> {
         let view: SecretView = serde_json::from_value(secret.metadata()).ok()?;
-        let Credence::Valid { meta, commitment } = Credence::of(&view, NAMESPACE, &self.keyring) else { return None };
+        let Authenticity::Valid { meta, commitment } = Authenticity::of(&view, NAMESPACE, &self.keyring) else {
+            return None;
+        };
         let bytes = BASE64_STANDARD.decode(secret.data(RECORD_DATA_KEY)?).ok()?;
         let record = Record::parse(&bytes).ok()?;
         let place = Place { namespace: NAMESPACE, object: &meta.owner };

@@ -44,7 +44,7 @@ const SOURCES: [&str; 2] = ["upstream", "other-upstream"];
 /// What sources hold, and what is sealed. Two of them are used as either.
 pub(super) const VALUES: [&str; 3] = ["canary-5a1f8e", "canary-c07d42", "canary-9be366"];
 /// Passes in which everything must come to rest.
-const MOST_PASSES: usize = 200;
+const MAX_PASSES: usize = 200;
 /// The model's first second.
 const START: i64 = 1_795_420_800;
 
@@ -329,7 +329,7 @@ impl Play {
                     return Ok(writes);
                 }
             }
-            if passes > MOST_PASSES {
+            if passes > MAX_PASSES {
                 return Err(format!("no rest after {passes} passes; the last: {last}"));
             }
         }

@@ -84,7 +84,7 @@ async fn a_limited_installation_serves_its_namespaces_and_says_what_it_lacks() {
     let mut binding = list.items.iter().find(of_operator).unwrap().clone();
     bindings.delete(&binding.name_any(), &DeleteParams::default()).await.unwrap();
     let operator = Operator::start(&control_plane, PROGRAM, &kubeconfig, &FLAGS).await.unwrap();
-    says(&operator, &["WARN", "could not read the keyring", "the operator lacks the right"]).await;
+    says(&operator, &["WARN", "could not read the keyring", "the operator lacks the permission"]).await;
     // As soon as it has it, it goes on.
     binding.metadata.resource_version = None;
     binding.metadata.uid = None;

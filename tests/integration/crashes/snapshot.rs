@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt as _, api::ListParams};
 use managed_secrets::{
     controller::{
-        record::Credence,
+        record::Authenticity,
         view::{Own, SecretView},
         world::rfc3339,
     },
@@ -93,7 +93,7 @@ impl Found {
 
 fn open(keyring: &Keyring, namespace: &str, secret: &Secret) -> Option<String> {
     let view: SecretView = serde_json::from_value(serde_json::to_value(&secret.metadata).unwrap()).unwrap();
-    let Credence::Valid { meta, commitment } = Credence::of(&view, namespace, keyring) else { return None };
+    let Authenticity::Valid { meta, commitment } = Authenticity::of(&view, namespace, keyring) else { return None };
     let record = Record::parse(&secret.data.as_ref()?.get(keys::RECORD_DATA_KEY)?.0).ok()?;
     let place = Place { namespace, object: &meta.owner };
     let value = mse1::open(&record, &place, |id| keyring.seed(id)).ok()?;

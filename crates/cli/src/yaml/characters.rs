@@ -58,6 +58,7 @@ pub fn odd_separator(text: &str) -> Option<usize> {
 
 /// Where a directive, or a `...` that ends no document, stands: the byte, and what must hold. kubectl reads the parts
 /// between lines of `---` one by one, so that a directive is never before its document.
+#[must_use]
 pub fn odd_marker(text: &str) -> Option<(usize, &'static str)> {
     let mut has_begun = false;
     for (at, line) in lines(text) {

@@ -4,8 +4,8 @@
 //! * a key is in flight at most once;
 //! * a key added while in flight runs once more afterwards, however often it was added;
 //! * a key that was added is handed out, once its time has come;
-//! * neither lane waits for ever while the other is full;
-//! * between two keys of one group and lane, every other group gets at most one key of that lane: however much a group
+//! * neither priority waits for ever while the other is full;
+//! * between two keys of one group and priority, every other group gets at most one key of that priority: however much a group
 //!   has waiting, no other waits longer for it than for a single key;
 //! * no group has more keys in flight than its share.
 
@@ -20,12 +20,12 @@ use crate::backoff::{Backoff, Jitter};
 
 /// After a failure: 100 ms, doubled up to five minutes, until a success.
 const FAILURES: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(300) };
-/// Every so many keys handed out, the lane of resyncs goes first.
+/// Every so many keys handed out, the priority of resyncs goes first.
 const RESYNC_TURN: u32 = 8;
 
 /// How urgent a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
+pub enum Priority {
     /// Work that no user waits for: a periodic check, a retry, everything that is found in step at start.
     Resync,
     /// A user made or changed something just now, and waits.
@@ -58,13 +58,13 @@ pub struct Depth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Turn {
     due: Instant,
-    lane: Lane,
+    priority: Priority,
 }
 
 impl Turn {
     /// Both wishes in one: as early and as urgent as either.
     fn merge(self, other: Option<Self>) -> Self {
-        other.map_or(self, |other| Self { due: self.due.min(other.due), lane: self.lane.max(other.lane) })
+        other.map_or(self, |other| Self { due: self.due.min(other.due), priority: self.priority.max(other.priority) })
     }
 }
 
@@ -87,9 +87,9 @@ struct Place {
 #[derive(Debug)]
 enum State {
     /// Not due when it was last looked at.
-    Later { lane: Lane, place: Place },
-    /// Due: in its lane, in the order of its group.
-    Due { lane: Lane, place: Place },
+    Later { priority: Priority, place: Place },
+    /// Due: in its priority, in the order of its group.
+    Due { priority: Priority, place: Place },
     InFlight {
         /// The turn asked for since it was handed out.
         again: Option<Turn>,
@@ -169,7 +169,7 @@ pub struct Core<K: Grouped> {
     /// Keys in flight, by group; no group without any.
     in_flight: HashMap<K::Group, usize>,
     tickets: u64,
-    /// Keys handed out since the lane of resyncs last had one.
+    /// Keys handed out since the priority of resyncs last had one.
     since_resync: u32,
 }
 
@@ -194,17 +194,17 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         Self::default()
     }
 
-    /// Asks for a run of `key` at `due`. Of several wishes for one key the earliest time and the more urgent lane count.
-    pub fn add(&mut self, key: K, lane: Lane, due: Instant) {
-        let turn = Turn { due, lane };
+    /// Asks for a run of `key` at `due`. Of several wishes for one key the earliest time and the more urgent priority count.
+    pub fn add(&mut self, key: K, priority: Priority, due: Instant) {
+        let turn = Turn { due, priority };
         let (place, before, failures) = match self.entries.get_mut(&key) {
             None => return self.wait(key, turn, 0),
             Some(Entry { state: State::InFlight { again }, .. }) => {
                 *again = Some(turn.merge(*again));
                 return;
             }
-            Some(Entry { state: State::Later { lane, place } | State::Due { lane, place }, failures }) => {
-                (*place, Turn { due: place.due, lane: *lane }, *failures)
+            Some(Entry { state: State::Later { priority, place } | State::Due { priority, place }, failures }) => {
+                (*place, Turn { due: place.due, priority: *priority }, *failures)
             }
         };
         let merged = turn.merge(Some(before));
@@ -212,7 +212,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
             return; // it keeps its place in the order of arrival
         }
         if self.later.remove(&place).is_none() {
-            self.lane(before.lane).remove(&key, place);
+            self.priority(before.priority).remove(&key, place);
         }
         self.wait(key, merged, failures);
     }
@@ -222,16 +222,17 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     pub fn pop(&mut self, now: Instant, share: usize) -> Option<K> {
         self.promote(now);
         let resync_first = self.since_resync + 1 >= RESYNC_TURN;
-        let order = if resync_first { [Lane::Resync, Lane::Fresh] } else { [Lane::Fresh, Lane::Resync] };
-        let (lane, key) = order.into_iter().find_map(|lane| {
-            let due = match lane {
-                Lane::Fresh => &mut self.fresh,
-                Lane::Resync => &mut self.resync,
+        let order =
+            if resync_first { [Priority::Resync, Priority::Fresh] } else { [Priority::Fresh, Priority::Resync] };
+        let (priority, key) = order.into_iter().find_map(|priority| {
+            let due = match priority {
+                Priority::Fresh => &mut self.fresh,
+                Priority::Resync => &mut self.resync,
             };
             let key = due.take(|group| self.in_flight.get(group).is_none_or(|running| *running < share))?;
-            Some((lane, key))
+            Some((priority, key))
         })?;
-        self.since_resync = if lane == Lane::Resync { 0 } else { self.since_resync.saturating_add(1) };
+        self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync.saturating_add(1) };
         *self.in_flight.entry(key.group().clone()).or_default() += 1;
         let entry = self.entries.get_mut(&key)?;
         entry.state = State::InFlight { again: None };
@@ -260,7 +261,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
             }
         };
         // A delay beyond what the clock can hold means never.
-        let wish = wish.and_then(|delay| Some(Turn { due: now.checked_add(delay)?, lane: Lane::Resync }));
+        let wish = wish.and_then(|delay| Some(Turn { due: now.checked_add(delay)?, priority: Priority::Resync }));
         if let Some(turn) = wish.map(|turn| turn.merge(again)).or(again) {
             self.wait(key, turn, failures);
         }
@@ -286,28 +287,28 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         Depth { waiting: self.entries.len() - in_flight, in_flight }
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut DueKeys<K> {
-        match lane {
-            Lane::Fresh => &mut self.fresh,
-            Lane::Resync => &mut self.resync,
+    fn priority(&mut self, priority: Priority) -> &mut DueKeys<K> {
+        match priority {
+            Priority::Fresh => &mut self.fresh,
+            Priority::Resync => &mut self.resync,
         }
     }
 
-    fn wait(&mut self, key: K, Turn { due, lane }: Turn, failures: u32) {
+    fn wait(&mut self, key: K, Turn { due, priority }: Turn, failures: u32) {
         self.tickets += 1;
         let place = Place { due, ticket: self.tickets };
         self.later.insert(place, key.clone());
-        self.entries.insert(key, Entry { state: State::Later { lane, place }, failures });
+        self.entries.insert(key, Entry { state: State::Later { priority, place }, failures });
     }
 
-    /// Puts into their lanes what has become due.
+    /// Puts into their priorities what has become due.
     fn promote(&mut self, now: Instant) {
         while let Some(first) = self.later.first_entry().filter(|first| first.key().due <= now) {
             let key = first.remove();
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            if let State::Later { lane, place } = entry.state {
-                entry.state = State::Due { lane, place };
-                self.lane(lane).insert(place, key);
+            if let State::Later { priority, place } = entry.state {
+                entry.state = State::Due { priority, place };
+                self.priority(priority).insert(place, key);
             }
         }
     }

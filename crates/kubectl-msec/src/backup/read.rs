@@ -6,7 +6,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::{LABEL_ROLE, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use managed_secrets_cli::CliError;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{SecretApi, SecretObject};
 
 use super::BackupArgs;
@@ -37,13 +37,13 @@ pub(super) async fn archive(session: &Session, args: &BackupArgs) -> Result<Arch
 /// Metadata of the Secrets that look delivered, of a namespace or of all. A backup leaves them out, and says which of them
 /// no record brings back.
 pub(super) async fn targets(session: &Session, args: &BackupArgs) -> Result<Vec<ObjectMeta>, CliError> {
-    let (api, right) = secrets_of(session, (!args.all_namespaces).then_some(session.namespace.as_str()));
+    let (api, permission) = secrets_of(session, (!args.all_namespaces).then_some(session.namespace.as_str()));
     let found = api.list_labelled(&format!("{LABEL_ROLE}={ROLE_TARGET}")).await;
-    found.map_err(|error| right.explain_call("cannot list Secrets", &error))
+    found.map_err(|error| permission.explain_call("cannot list Secrets", &error))
 }
 
-fn secrets_of<'a>(session: &Session, namespace: Option<&'a str>) -> (SecretApi, Right<'a>) {
-    let all = Right::to("list", "secrets");
+fn secrets_of<'a>(session: &Session, namespace: Option<&'a str>) -> (SecretApi, Permission<'a>) {
+    let all = Permission::to("list", "secrets");
     match namespace {
         Some(namespace) => (SecretApi::namespaced(session.client.clone(), namespace), all.within(namespace)),
         None => (SecretApi::all(session.client.clone()), all),
@@ -73,16 +73,16 @@ pub(crate) async fn dynamic_objects(
     progress: &Progress,
 ) -> Result<Vec<DynamicObject>, CliError> {
     let resource = ApiResource::erase::<ManagedSecret>(&());
-    let (api, right): (Api<DynamicObject>, _) = match namespace {
+    let (api, permission): (Api<DynamicObject>, _) = match namespace {
         Some(namespace) => (
             Api::namespaced_with(session.client.clone(), namespace, &resource),
-            Right::to_objects("list").within(namespace),
+            Permission::to_objects("list").within(namespace),
         ),
-        None => (Api::all_with(session.client.clone(), &resource), Right::to_objects("list")),
+        None => (Api::all_with(session.client.clone(), &resource), Permission::to_objects("list")),
     };
     let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
-        let page = api.list(&params).await.map_err(|error| right.explain("cannot list ManagedSecrets", &error))?;
+        let page = api.list(&params).await.map_err(|error| permission.explain("cannot list ManagedSecrets", &error))?;
         found.extend(page.items);
         progress.count(found.len());
         match page.metadata.continue_ {
@@ -100,12 +100,12 @@ pub(crate) async fn secrets(
     type_: &str,
     what: &'static str,
 ) -> Result<Vec<SecretObject>, CliError> {
-    let (api, right) = secrets_of(session, namespace);
+    let (api, permission) = secrets_of(session, namespace);
     let progress = Progress::new(what);
     let found = api
         .pages(&format!("type={type_}"), |count| progress.count(count))
         .await
-        .map_err(|error| right.explain_call("cannot list Secrets", &error))?;
+        .map_err(|error| permission.explain_call("cannot list Secrets", &error))?;
     let living = found.into_iter().filter(|secret| !is_dying(&secret.metadata));
     let mut secrets: Vec<_> = living.map(stripped).collect();
     secrets.sort_by_key(|secret| place(&secret.metadata));

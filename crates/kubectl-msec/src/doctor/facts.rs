@@ -25,7 +25,7 @@ use managed_secrets_api::keys::{
 };
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::names;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{CallError, RefusalKind, SecretApi};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -137,12 +137,12 @@ impl Need {
     pub(super) fn can_i(&self, here: &str, own: &str) -> String {
         let resource =
             if self.group.is_empty() { self.resource.to_owned() } else { format!("{}.{}", self.resource, self.group) };
-        let right = Right::to(self.verb, &resource);
-        let right = self.name.map_or(right, |name| right.named(name));
+        let permission = Permission::to(self.verb, &resource);
+        let permission = self.name.map_or(permission, |name| permission.named(name));
         match self.place {
-            Where::Here => right.within(here),
-            Where::Own => right.within(own),
-            Where::Everywhere => right,
+            Where::Here => permission.within(here),
+            Where::Own => permission.within(own),
+            Where::Everywhere => permission,
         }
         .to_string()
     }
@@ -172,7 +172,7 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
         object(client, own, PUBLIC_KEY_CONFIGMAP, "configmaps"),
         list(
             Api::namespaced(client.clone(), own),
-            Right::to("list", "endpointslices.discovery.k8s.io").within(own),
+            Permission::to("list", "endpointslices.discovery.k8s.io").within(own),
             ListParams::default().labels(&service),
         ),
     );
@@ -184,7 +184,7 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
     let (authorities, keyrings, keks) =
         futures::join!(authorities(client, own), keyrings(client, own), keks(client, own));
     let (objects, records, targets, rights) = futures::join!(
-        list(Api::all(client.clone()), Right::to_objects("list"), ListParams::default()),
+        list(Api::all(client.clone()), Permission::to_objects("list"), ListParams::default()),
         records(client),
         targets(client),
         rights(client, &session.namespace, own),
@@ -215,9 +215,9 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
 }
 
 /// Why something is not known: the right that it needs, or what went wrong.
-fn unknown<T>(right: Right<'_>, error: &kube::Error) -> Read<T> {
+fn unknown<T>(permission: Permission<'_>, error: &kube::Error) -> Read<T> {
     match error {
-        kube::Error::Api(status) if status.code == 403 => Read::Unknown(format!("needs `{right}`")),
+        kube::Error::Api(status) if status.code == 403 => Read::Unknown(format!("needs `{permission}`")),
         // A list of what exists is never "not found": its kind is not there.
         kube::Error::Api(status) if status.code == 404 => Read::Unknown("the resource is not installed".to_owned()),
         error => Read::Unknown(CliError::from_kube("failed", error).to_string()),
@@ -232,7 +232,7 @@ where
         + std::fmt::Debug,
 {
     let found = Api::<K>::all(client.clone()).get_opt(name).await;
-    found.map_or_else(|error| unknown(Right::to("get", resource).named(name), &error), Read::Known)
+    found.map_or_else(|error| unknown(Permission::to("get", resource).named(name), &error), Read::Known)
 }
 
 async fn object<K>(client: &Client, namespace: &str, name: &str, resource: &str) -> Read<Option<K>>
@@ -240,14 +240,17 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let found = Api::<K>::namespaced(client.clone(), namespace).get_opt(name).await;
-    found.map_or_else(|error| unknown(Right::to("get", resource).named(name).within(namespace), &error), Read::Known)
+    found.map_or_else(
+        |error| unknown(Permission::to("get", resource).named(name).within(namespace), &error),
+        Read::Known,
+    )
 }
 
 async fn cluster_list<K>(client: &Client, resource: &str) -> Read<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
-    list(Api::all(client.clone()), Right::to("list", resource), ListParams::default()).await
+    list(Api::all(client.clone()), Permission::to("list", resource), ListParams::default()).await
 }
 
 /// The namespaces that the operator's flags name, each with what it needs there.
@@ -280,7 +283,7 @@ async fn namespaces(client: &Client, deployment: &Deployment) -> Read<Vec<Served
 }
 
 /// A list, in pages.
-async fn list<K>(api: Api<K>, right: Right<'_>, params: ListParams) -> Read<Vec<K>>
+async fn list<K>(api: Api<K>, permission: Permission<'_>, params: ListParams) -> Read<Vec<K>>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -288,7 +291,7 @@ where
     loop {
         let page = match api.list(&params).await {
             Ok(page) => page,
-            Err(error) => return unknown(right, &error),
+            Err(error) => return unknown(permission, &error),
         };
         found.extend(page.items);
         match page.metadata.continue_ {
@@ -299,13 +302,13 @@ where
 }
 
 /// The same for calls about Secrets.
-fn read_secrets<T>(answer: Result<T, CallError>, right: Right<'_>) -> Read<T> {
+fn read_secrets<T>(answer: Result<T, CallError>, permission: Permission<'_>) -> Read<T> {
     match answer {
         Ok(value) => Read::Known(value),
         Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Rbac => {
-            Read::Unknown(format!("needs `{right}`"))
+            Read::Unknown(format!("needs `{permission}`"))
         }
-        Err(error) => Read::Unknown(right.explain_call("failed", &error).to_string()),
+        Err(error) => Read::Unknown(permission.explain_call("failed", &error).to_string()),
     }
 }
 
@@ -321,9 +324,9 @@ struct Authority {
 }
 
 async fn authorities(client: &Client, own: &str) -> Read<Option<Vec<Timestamp>>> {
-    let right = Right::to("get", "secrets").named(WEBHOOK_SECRET).within(own);
+    let permission = Permission::to("get", "secrets").named(WEBHOOK_SECRET).within(own);
     let secret = SecretApi::namespaced(client.clone(), own).get(WEBHOOK_SECRET).await;
-    match read_secrets(secret, right) {
+    match read_secrets(secret, permission) {
         Read::Unknown(why) => Read::Unknown(why),
         Read::Known(None) => Read::Known(None),
         Read::Known(Some(secret)) => {
@@ -345,7 +348,7 @@ async fn keyrings(client: &Client, own: &str) -> Read<Vec<(String, Option<Stored
         let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap_or_default();
         found.iter().map(|secret| (name(&secret.metadata), StoredKeyring::of(secret))).collect()
     });
-    read_secrets(keyrings, Right::to("list", "secrets").within(own))
+    read_secrets(keyrings, Permission::to("list", "secrets").within(own))
 }
 
 async fn keks(client: &Client, own: &str) -> Read<BTreeSet<String>> {
@@ -354,17 +357,17 @@ async fn keks(client: &Client, own: &str) -> Read<BTreeSet<String>> {
         let names = found.into_iter().filter_map(|metadata| metadata.name);
         names.filter_map(|name| name.strip_prefix(KEK_PREFIX).map(str::to_owned)).collect()
     });
-    read_secrets(ids, Right::to("list", "secrets").within(own))
+    read_secrets(ids, Permission::to("list", "secrets").within(own))
 }
 
 async fn records(client: &Client) -> Read<Vec<ObjectMeta>> {
     let found = SecretApi::all(client.clone()).list_metadata(&format!("type={TYPE_RECORD}")).await;
-    read_secrets(found, Right::to("list", "secrets"))
+    read_secrets(found, Permission::to("list", "secrets"))
 }
 
 async fn targets(client: &Client) -> Read<Vec<ObjectMeta>> {
     let found = SecretApi::all(client.clone()).list_labelled(&format!("{LABEL_ROLE}={ROLE_TARGET}")).await;
-    read_secrets(found, Right::to("list", "secrets"))
+    read_secrets(found, Permission::to("list", "secrets"))
 }
 
 /// Asks about every need at once; anybody may ask about himself.
@@ -393,7 +396,7 @@ async fn rights(client: &Client, here: &str, own: &str) -> Read<Vec<(Need, bool)
     };
     let answers: Result<Vec<_>, _> = join_all(NEEDS.map(ask)).await.into_iter().collect();
     answers.map_or_else(
-        |error| unknown(Right::to("create", "selfsubjectaccessreviews.authorization.k8s.io"), &error),
+        |error| unknown(Permission::to("create", "selfsubjectaccessreviews.authorization.k8s.io"), &error),
         Read::Known,
     )
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use managed_secrets_api::keys::{OPERATOR_NAME, PUBLIC_KEY_CONFIGMAP};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 
 use crate::operator::{Replicas, logs_of, scale_up_of};
 use crate::session::Session;
@@ -34,8 +34,8 @@ pub(super) async fn look(session: &Session, own: &str) -> Operator {
         Ok(Some(deployment)) => deployment,
         Ok(None) => return Operator::Unknown(format!("there is no Deployment {own}/{OPERATOR_NAME}")),
         Err(error) => {
-            let right = Right::to("get", "deployments.apps").named(OPERATOR_NAME).within(own);
-            return Operator::Unknown(right.explain("cannot read its Deployment", &error).to_string());
+            let permission = Permission::to("get", "deployments.apps").named(OPERATOR_NAME).within(own);
+            return Operator::Unknown(permission.explain("cannot read its Deployment", &error).to_string());
         }
     };
     let replicas = Replicas::of(&deployment);

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use managed_secrets_api::keys::{KEK_PREFIX, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
 use managed_secrets_cli::CliError;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{CallError, RefusalKind, SecretApi};
 
 use crate::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, place};
@@ -51,8 +51,8 @@ pub(super) async fn of(session: &Session, archive: &Archive, own: &str) -> Resul
         archive.records.iter().map(|record| place(&record.metadata).0).filter(is_there).collect();
     for namespace in &recorded {
         let found = metadata(session, namespace, TYPE_RECORD).await;
-        let right = Right::to("list", "secrets").within(namespace);
-        for record in found.map_err(|error| right.explain_call("cannot list records", &error))? {
+        let permission = Permission::to("list", "secrets").within(namespace);
+        for record in found.map_err(|error| permission.explain_call("cannot list records", &error))? {
             standing.records.insert(place(&record), RecordInfo::of(&record));
         }
     }
@@ -61,17 +61,17 @@ pub(super) async fn of(session: &Session, archive: &Archive, own: &str) -> Resul
 }
 
 async fn keys(session: &Session, archive: &Archive, own: &str, standing: &mut Standing) -> Result<(), CliError> {
-    let right = Right::to("list", "secrets").within(own);
+    let permission = Permission::to("list", "secrets").within(own);
     let has_keys = archive.keyrings.len() + archive.keks.len() > 0;
     let api = SecretApi::namespaced(session.client.clone(), own);
     match api.list(&format!("type={TYPE_KEYRING}")).await {
         Ok(found) => standing.keyrings = Some(found.iter().filter_map(StoredKeyring::of).collect()),
         // Only who restores keys must see those that are there.
         Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Rbac && !has_keys => return Ok(()),
-        Err(error) => return Err(right.explain_call("cannot list the keyrings", &error)),
+        Err(error) => return Err(permission.explain_call("cannot list the keyrings", &error)),
     }
     let found = metadata(session, own, TYPE_KEK).await;
-    let found = found.map_err(|error| right.explain_call("cannot list the key-encryption keys", &error))?;
+    let found = found.map_err(|error| permission.explain_call("cannot list the key-encryption keys", &error))?;
     let names = found.into_iter().filter_map(|metadata| metadata.name);
     standing.keks = names.filter_map(|name| name.strip_prefix(KEK_PREFIX).map(str::to_owned)).collect();
     Ok(())

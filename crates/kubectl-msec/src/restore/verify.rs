@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use managed_secrets_api::keys::{CONDITION_READY, LABEL_ROLE};
 use managed_secrets_api::{ManagedSecret, Reason};
 use managed_secrets_cli::CliError;
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{CallError, RefusalKind, SecretApi};
 
 use super::operator::Operator;
@@ -158,7 +158,9 @@ async fn uids_of_secrets(session: &Session, namespace: &str) -> Result<Option<BT
     match SecretApi::namespaced(session.client.clone(), namespace).list_labelled(LABEL_ROLE).await {
         Ok(found) => Ok(Some(found.into_iter().filter(is_living).filter_map(|metadata| metadata.uid).collect())),
         Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Rbac => Ok(None),
-        Err(error) => Err(Right::to("list", "secrets").within(namespace).explain_call("cannot list Secrets", &error)),
+        Err(error) => {
+            Err(Permission::to("list", "secrets").within(namespace).explain_call("cannot list Secrets", &error))
+        }
     }
 }
 

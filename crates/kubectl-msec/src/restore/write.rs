@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, POLICIES, TYPE_KEYRING, TYPE_RECORD};
-use managed_secrets_cli::rights::Right;
+use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use managed_secrets_client::{CallError, Created, RefusalKind, SecretApi, SecretObject};
 
@@ -139,8 +139,9 @@ impl Writer<'_> {
     async fn stands(&self, secret: &SecretObject, namespace: &str) -> Result<bool, Trouble> {
         let api = SecretApi::namespaced(self.session.client.clone(), namespace);
         let (name, type_) = (secret.metadata.name.as_deref().unwrap_or_default(), secret.type_.as_deref());
-        let right = Right::to("list", "secrets").within(namespace);
-        let fatal = |error| Trouble::Fatal(right.explain_call("cannot read what stands in a Secret's place", &error));
+        let permission = Permission::to("list", "secrets").within(namespace);
+        let fatal =
+            |error| Trouble::Fatal(permission.explain_call("cannot read what stands in a Secret's place", &error));
         if type_ == Some(TYPE_KEYRING) {
             let here = api.get(name).await.map_err(fatal)?;
             let same = |here: SecretObject| {
@@ -169,11 +170,11 @@ impl Writer<'_> {
                     Err(Trouble::Fatal(self.not_a_restorer(policy).await))
                 }
                 RefusalKind::Rbac => {
-                    let right = |verb| Right::to(verb, "secrets").within(namespace);
+                    let permission = |verb| Permission::to(verb, "secrets").within(namespace);
                     let text = format!(
-                        "cannot create a Secret: you lack a right: `{}` or `{}` says no",
-                        right("patch"),
-                        right("create")
+                        "cannot create a Secret: permission denied: check `{}` and `{}`",
+                        permission("patch"),
+                        permission("create")
                     );
                     Err(Trouble::Fatal(CliError::Failed(text)))
                 }
@@ -190,9 +191,9 @@ impl Writer<'_> {
         let resource = ApiResource::erase::<ManagedSecret>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.session.client.clone(), namespace, &resource);
         let params = PostParams { dry_run: self.dry_run != DryRun::None, field_manager: Some(MANAGER.to_owned()) };
-        let right = Right::to_objects("create").within(namespace);
+        let permission = Permission::to_objects("create").within(namespace);
         let Err(error) = api.create(&params, object).await else { return Ok(Verdict::Create) };
-        let said = right.explain("refused", &error);
+        let said = permission.explain("refused", &error);
         match &error {
             kube::Error::Api(status) if status.code == 409 => {
                 Err(Trouble::Conflict("it was created by somebody meanwhile: run restore again".to_owned()))
@@ -237,7 +238,7 @@ async fn create_namespace(session: &Session, name: &str) -> Result<(), CliError>
     let namespace = Namespace { metadata, ..Namespace::default() };
     match Api::<Namespace>::all(session.client.clone()).create(&PostParams::default(), &namespace).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(Right::to("create", "namespaces").explain("cannot create a namespace", &error)),
+        Err(error) => Err(Permission::to("create", "namespaces").explain("cannot create a namespace", &error)),
         Ok(_) => Ok(()),
     }
 }

@@ -82,7 +82,7 @@ async fn who_may_not_read_the_value_is_not_told_whether_it_changes() {
         let file = plugin.folder.file("db.yaml", manifest(&site, "db", value));
         let ran = plugin.run(&["diff", "-f", &file]).await;
         let says = format!(
-            "value: whether it changes cannot be told: its Secret cannot be read: you lack a right: `kubectl auth can-i get secrets/db -n {}` says no",
+            "value: whether it changes cannot be told: its Secret cannot be read: permission denied: check `kubectl auth can-i get secrets/db -n {}`",
             site.namespace
         );
         assert!(ran.code == 1 && ran.out.contains(&says), "{ran:?}");

@@ -70,7 +70,7 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     let ran = refused.run(&["reseal", "-f", &file, "--operator-namespace", operator_namespace]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let says = format!(
-        "skipped {0}/db: its Secret cannot be read: you lack a right: `kubectl auth can-i get secrets/db -n {0}` says no",
+        "skipped {0}/db: its Secret cannot be read: permission denied: check `kubectl auth can-i get secrets/db -n {0}`",
         site.namespace
     );
     assert!(ran.out.contains(&says), "{ran:?}");

@@ -29,12 +29,12 @@ impl Grouped for Of {
 fn a_group_with_much_to_do_delays_no_other() {
     let (mut core, now) = (Core::new(), Instant::now());
     for number in 0..1000 {
-        core.add(Of(1, number), Lane::Fresh, now);
+        core.add(Of(1, number), Priority::Fresh, now);
     }
     for number in 0..3 {
-        core.add(Of(2, number), Lane::Fresh, now);
+        core.add(Of(2, number), Priority::Fresh, now);
     }
-    core.add(Of(3, 0), Lane::Fresh, now);
+    core.add(Of(3, 0), Priority::Fresh, now);
     let order = drain(&mut core, now);
     assert_eq!(order[..6], [Of(1, 0), Of(2, 0), Of(3, 0), Of(1, 1), Of(2, 1), Of(1, 2)]);
     assert_eq!(order.len(), 1004);
@@ -45,9 +45,9 @@ fn a_group_with_much_to_do_delays_no_other() {
 fn an_edit_goes_ahead_of_the_resyncs_of_all_groups() {
     let (mut core, now) = (Core::new(), Instant::now());
     for group in 0..100 {
-        core.add(Of(group, 0), Lane::Resync, now);
+        core.add(Of(group, 0), Priority::Resync, now);
     }
-    core.add(Of(7, 1), Lane::Fresh, now);
+    core.add(Of(7, 1), Priority::Fresh, now);
     assert_eq!(core.pop(now, ALL), Some(Of(7, 1)));
 }
 
@@ -55,11 +55,11 @@ fn an_edit_goes_ahead_of_the_resyncs_of_all_groups() {
 fn a_group_has_no_more_in_flight_than_its_share() {
     let (mut core, now) = (Core::new(), Instant::now());
     for number in 0..9 {
-        core.add(Of(1, number), Lane::Fresh, now);
+        core.add(Of(1, number), Priority::Fresh, now);
     }
     assert_eq!([core.pop(now, 2), core.pop(now, 2), core.pop(now, 2)], [Some(Of(1, 0)), Some(Of(1, 1)), None]);
     assert_eq!(core.next_due(), None, "it waits for no time, but for a key to be finished");
-    core.add(Of(2, 0), Lane::Resync, now);
+    core.add(Of(2, 0), Priority::Resync, now);
     assert_eq!(core.pop(now, 2), Some(Of(2, 0)), "the others have theirs");
     core.finish(&Of(1, 1), Next::Done, now, Jitter::NONE);
     assert_eq!([core.pop(now, 2), core.pop(now, 2)], [Some(Of(1, 2)), None]);
@@ -70,10 +70,10 @@ fn a_group_has_no_more_in_flight_than_its_share() {
 fn first_come_first_served_and_fresh_before_resync() {
     let (mut core, now) = (Core::new(), Instant::now());
     for key in [1, 2] {
-        core.add(key, Lane::Resync, now);
+        core.add(key, Priority::Resync, now);
     }
     for key in [4, 3, 4] {
-        core.add(key, Lane::Fresh, now);
+        core.add(key, Priority::Fresh, now);
     }
     assert_eq!(drain(&mut core, now), [4, 3, 1, 2]);
 }
@@ -82,19 +82,19 @@ fn first_come_first_served_and_fresh_before_resync() {
 fn a_waiting_resync_that_becomes_fresh_overtakes() {
     let (mut core, now) = (Core::new(), Instant::now());
     for key in [1, 2, 3] {
-        core.add(key, Lane::Resync, now);
+        core.add(key, Priority::Resync, now);
     }
-    core.add(3, Lane::Fresh, now);
-    core.add(3, Lane::Resync, now);
+    core.add(3, Priority::Fresh, now);
+    core.add(3, Priority::Resync, now);
     assert_eq!(drain(&mut core, now), [3, 1, 2]);
 }
 
 #[test]
 fn resyncs_are_not_starved() {
     let (mut core, now) = (Core::new(), Instant::now());
-    core.add(0, Lane::Resync, now);
+    core.add(0, Priority::Resync, now);
     for key in 1..100 {
-        core.add(key, Lane::Fresh, now);
+        core.add(key, Priority::Fresh, now);
     }
     let order = drain(&mut core, now);
     assert_eq!(order.iter().position(|key| *key == 0), Some(7));
@@ -104,9 +104,9 @@ fn resyncs_are_not_starved() {
 #[test]
 fn of_two_times_the_earlier_counts() {
     let (mut core, now) = (Core::new(), Instant::now());
-    core.add(1, Lane::Fresh, now + 5 * SECOND);
-    core.add(1, Lane::Fresh, now + 3 * SECOND);
-    core.add(1, Lane::Fresh, now + 4 * SECOND);
+    core.add(1, Priority::Fresh, now + 5 * SECOND);
+    core.add(1, Priority::Fresh, now + 3 * SECOND);
+    core.add(1, Priority::Fresh, now + 4 * SECOND);
     assert_eq!(core.next_due(), Some(now + 3 * SECOND));
     assert_eq!(core.pop(now + 2 * SECOND, ALL), None);
     assert_eq!(core.pop(now + 3 * SECOND, ALL), Some(1));
@@ -118,13 +118,13 @@ fn of_two_times_the_earlier_counts() {
 fn success_clears_the_failures() {
     let (mut core, now) = (Core::new(), Instant::now());
     for expected in [100, 200, 400, 800] {
-        core.add(1, Lane::Fresh, now);
+        core.add(1, Priority::Fresh, now);
         assert_eq!(core.pop(now, ALL), Some(1));
         core.finish(&1, Next::Retry { after: None }, now, Jitter::NONE);
         assert_eq!(core.next_due(), Some(now + Duration::from_millis(expected)));
     }
     assert_eq!(core.failures(&1), 4);
-    core.add(1, Lane::Fresh, now);
+    core.add(1, Priority::Fresh, now);
     core.pop(now, ALL);
     core.finish(&1, Next::After(SECOND), now, Jitter::NONE);
     assert_eq!((core.failures(&1), core.next_due()), (0, Some(now + SECOND)));
@@ -133,7 +133,7 @@ fn success_clears_the_failures() {
 #[test]
 fn a_retry_waits_at_least_as_long_as_asked() {
     let (mut core, now) = (Core::new(), Instant::now());
-    core.add(1, Lane::Fresh, now);
+    core.add(1, Priority::Fresh, now);
     core.pop(now, ALL);
     core.finish(&1, Next::Retry { after: Some(7 * SECOND) }, now, Jitter::NONE);
     assert_eq!(core.next_due(), Some(now + 7 * SECOND));
@@ -142,7 +142,7 @@ fn a_retry_waits_at_least_as_long_as_asked() {
 #[test]
 fn a_delay_beyond_the_clock_means_never() {
     let (mut core, now) = (Core::new(), Instant::now());
-    core.add(1, Lane::Fresh, now);
+    core.add(1, Priority::Fresh, now);
     core.pop(now, ALL);
     core.finish(&1, Next::After(Duration::MAX), now, Jitter::NONE);
     assert_eq!(core.depth(), Depth::default());
@@ -150,7 +150,7 @@ fn a_delay_beyond_the_clock_means_never() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Add(usize, Lane, u64),
+    Add(usize, Priority, u64),
     Pop,
     Finish(usize, Next),
     Pass(u64),
@@ -167,7 +167,7 @@ fn key(number: usize) -> Of {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let lane = prop_oneof![Just(Lane::Fresh), Just(Lane::Resync)];
+    let priority = prop_oneof![Just(Priority::Fresh), Just(Priority::Resync)];
     let next = prop_oneof![
         3 => Just(Next::Done),
         1 => (0..3000u64).prop_map(|ms| Next::After(Duration::from_millis(ms))),
@@ -175,7 +175,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|ms| Next::Retry { after: ms.map(Duration::from_millis) }),
     ];
     prop_oneof![
-        4 => (0..KEYS, lane, prop_oneof![Just(0), 0..2000u64]).prop_map(|(k, l, ms)| Step::Add(k, l, ms)),
+        4 => (0..KEYS, priority, prop_oneof![Just(0), 0..2000u64]).prop_map(|(k, l, ms)| Step::Add(k, l, ms)),
         4 => Just(Step::Pop),
         3 => (any::<prop::sample::Index>(), next).prop_map(|(i, next)| Step::Finish(i.index(KEYS), next)),
         2 => (0..1500u64).prop_map(Step::Pass),
@@ -209,13 +209,13 @@ impl Expected {
             self.failures = 0;
         }
         if let Some(delay) = own {
-            self.want(Turn { due: now + delay, lane: Lane::Resync });
+            self.want(Turn { due: now + delay, priority: Priority::Resync });
         }
     }
 
-    /// It waits in this lane, and its time has come.
-    fn due(&self, now: Instant) -> Option<Lane> {
-        self.turn.filter(|turn| !self.in_flight && turn.due <= now).map(|turn| turn.lane)
+    /// It waits in this priority, and its time has come.
+    fn due(&self, now: Instant) -> Option<Priority> {
+        self.turn.filter(|turn| !self.in_flight && turn.due <= now).map(|turn| turn.priority)
     }
 }
 
@@ -223,8 +223,8 @@ impl Expected {
 #[derive(Default)]
 struct Model {
     keys: [Expected; KEYS],
-    /// How often the first group was passed over for the second, in this lane, while it had a key for it.
-    overtaken: HashMap<(u32, u32, Lane), u32>,
+    /// How often the first group was passed over for the second, in this priority, while it had a key for it.
+    overtaken: HashMap<(u32, u32, Priority), u32>,
     /// How often resyncs that could have been handed out were passed over.
     resyncs_passed: u32,
     /// Keys handed out since the last resync.
@@ -236,46 +236,46 @@ impl Model {
         (0..KEYS).filter(|number| key(*number).0 == group && self.keys[*number].in_flight).count()
     }
 
-    /// The lanes in which a group has a key that may be handed out.
-    fn ready(&self, group: u32, now: Instant) -> Vec<Lane> {
-        let mut lanes: Vec<Lane> =
+    /// The priorities in which a group has a key that may be handed out.
+    fn ready(&self, group: u32, now: Instant) -> Vec<Priority> {
+        let mut priorities: Vec<Priority> =
             (0..KEYS).filter(|number| key(*number).0 == group).filter_map(|n| self.keys[n].due(now)).collect();
-        lanes.retain(|_| self.in_flight(group) < SHARE);
-        lanes
+        priorities.retain(|_| self.in_flight(group) < SHARE);
+        priorities
     }
 
     /// Forgets who was passed over where nothing of the group waits any more, or its share is used up.
     fn rest(&mut self, now: Instant) {
         for group in 0..3 {
             let ready = self.ready(group, now);
-            self.overtaken.retain(|(waiting, _, lane), _| *waiting != group || ready.contains(lane));
+            self.overtaken.retain(|(waiting, _, priority), _| *waiting != group || ready.contains(priority));
         }
     }
 
     fn handed_out(&mut self, number: usize, now: Instant) -> Result<(), TestCaseError> {
         let group = key(number).0;
-        let Some(lane) = self.keys[number].due(now) else {
+        let Some(priority) = self.keys[number].due(now) else {
             return Err(TestCaseError::fail("twice in flight, not asked for, or not yet"));
         };
         prop_assert!(self.in_flight(group) < SHARE, "more than its share");
-        let ready: Vec<Vec<Lane>> = (0..3).map(|group| self.ready(group, now)).collect();
+        let ready: Vec<Vec<Priority>> = (0..3).map(|group| self.ready(group, now)).collect();
         for other in 0..3 {
-            let waits = other != group && ready[other as usize].contains(&lane);
-            let overtaken = self.overtaken.entry((other, group, lane)).or_default();
+            let waits = other != group && ready[other as usize].contains(&priority);
+            let overtaken = self.overtaken.entry((other, group, priority)).or_default();
             *overtaken = if waits { *overtaken + 1 } else { 0 };
             prop_assert!(*overtaken <= 1, "group {group} went ahead of {other} twice in a row");
         }
         for other in 0..3 {
-            self.overtaken.insert((group, other, lane), 0);
+            self.overtaken.insert((group, other, priority), 0);
         }
-        let resyncs = ready.iter().flatten().any(|lane| *lane == Lane::Resync);
-        self.resyncs_passed = if resyncs && lane == Lane::Fresh { self.resyncs_passed + 1 } else { 0 };
+        let resyncs = ready.iter().flatten().any(|priority| *priority == Priority::Resync);
+        self.resyncs_passed = if resyncs && priority == Priority::Fresh { self.resyncs_passed + 1 } else { 0 };
         prop_assert!(self.resyncs_passed < RESYNC_TURN, "resyncs wait for ever");
-        let fresh = ready.iter().flatten().any(|lane| *lane == Lane::Fresh);
-        if lane == Lane::Resync && fresh {
+        let fresh = ready.iter().flatten().any(|priority| *priority == Priority::Fresh);
+        if priority == Priority::Resync && fresh {
             prop_assert!(self.since_resync + 1 >= RESYNC_TURN, "a resync went ahead of what is fresh, out of its turn");
         }
-        self.since_resync = if lane == Lane::Resync { 0 } else { self.since_resync + 1 };
+        self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync + 1 };
         self.keys[number] = Expected { turn: None, in_flight: true, ..self.keys[number] };
         Ok(())
     }
@@ -292,10 +292,10 @@ proptest! {
         let mut model = Model::default();
         for step in steps {
             match step {
-                Step::Add(number, lane, ms) => {
+                Step::Add(number, priority, ms) => {
                     let due = now + Duration::from_millis(ms);
-                    core.add(key(number), lane, due);
-                    model.keys[number].want(Turn { due, lane });
+                    core.add(key(number), priority, due);
+                    model.keys[number].want(Turn { due, priority });
                 }
                 Step::Pop => match core.pop(now, SHARE) {
                     Some(popped) => {

@@ -43,7 +43,7 @@ struct Concerned {
 
 /// One namespace.
 #[derive(Debug, Default)]
-pub(super) struct Site {
+pub(super) struct NamespaceIndex {
     pub(super) objects: HashMap<String, Own>,
     pub(super) secrets: HashMap<String, Entry>,
     /// Versions of Secrets that we deleted: an older event must not bring them back.
@@ -59,7 +59,7 @@ pub(super) struct Site {
     pub(super) by_owner: HashMap<String, BTreeSet<String>>,
 }
 
-impl Site {
+impl NamespaceIndex {
     /// Secrets that name an object as their owner: leftovers of an earlier pass, or copies. Users can make any number of
     /// copies, so few are looked at: records first, which only the operator creates, then those that our field manager
     /// gave the object's owner reference.

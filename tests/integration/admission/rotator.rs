@@ -1,4 +1,4 @@
-//! When certificates are renewed, told to the API server and served: rounds of the keeper at times of the test's choosing,
+//! When certificates are renewed, told to the API server and served: rounds of the rotator at times of the test's choosing,
 //! against a real API server. Only that some of its answers are refusals is made up, before they are asked for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::{Api, Client, client::Body};
 use managed_secrets::webhook::certificates::{
-    Keeper, Options, Reached, Served, Source, TAKE_NOTE,
+    Options, Reached, Rotator, Served, Source, TAKE_NOTE,
     authority::{Document, Lifetimes},
 };
 use managed_secrets_api::keys::{SEAL_CONFIGURATION, WARN_CONFIGURATION};
@@ -41,7 +41,7 @@ struct Cluster {
     /// Part of the path of what nobody may write or read.
     forbidden: Arc<Mutex<Option<&'static str>>>,
     served: Arc<Served>,
-    keeper: Keeper,
+    rotator: Rotator,
 }
 
 impl Cluster {
@@ -69,8 +69,8 @@ impl Cluster {
             warn_configuration: premises.configuration(WARN_CONFIGURATION),
             lifetimes: LIVES,
         };
-        let keeper = Keeper::new(Client::new(service, "default"), options, Arc::clone(&served));
-        Self { premises, forbidden, served, keeper }
+        let rotator = Rotator::new(Client::new(service, "default"), options, Arc::clone(&served));
+        Self { premises, forbidden, served, rotator }
     }
 
     fn forbid(&self, part: Option<&'static str>) {
@@ -111,21 +111,21 @@ fn at(seconds: i64) -> Timestamp {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_the_same_authority_is_renewed_though_nobody_can_be_told() {
     let mut cluster = Cluster::new("renewed", Source::Own).await;
-    cluster.keeper.round(at(0)).await.unwrap();
+    cluster.rotator.round(at(0)).await.unwrap();
     let first = cluster.serves().unwrap();
     cluster.forbid(Some("webhookconfigurations"));
-    cluster.keeper.round(at(59)).await.unwrap_err();
+    cluster.rotator.round(at(59)).await.unwrap_err();
     assert_eq!(cluster.serves(), Some(first.clone()), "it is not due");
-    cluster.keeper.round(at(61)).await.unwrap_err();
+    cluster.rotator.round(at(61)).await.unwrap_err();
     let second = cluster.serves().unwrap();
     assert_ne!(second, first, "due, and as trusted as the first");
     // Another authority, which nobody trusts as yet.
-    cluster.keeper.round(at(600)).await.unwrap_err();
+    cluster.rotator.round(at(600)).await.unwrap_err();
     let last = cluster.serves().unwrap();
-    cluster.keeper.round(at(611)).await.unwrap_err();
+    cluster.rotator.round(at(611)).await.unwrap_err();
     assert_eq!(cluster.serves(), Some(last.clone()));
     cluster.forbid(None);
-    cluster.keeper.round(at(612)).await.unwrap();
+    cluster.rotator.round(at(612)).await.unwrap();
     assert_ne!(cluster.serves(), Some(last));
 }
 
@@ -134,7 +134,7 @@ async fn trouble_with_one_configuration_does_not_keep_the_other_from_being_told(
     for (forbidden, told) in [("mutatingwebhook", Warning), ("validatingwebhook", Sealing)] {
         let mut cluster = Cluster::new("trouble", Source::Own).await;
         cluster.forbid(Some(forbidden));
-        let error = cluster.keeper.round(at(0)).await.unwrap_err().to_string();
+        let error = cluster.rotator.round(at(0)).await.unwrap_err().to_string();
         assert!(error.contains("the webhook configuration"), "{error}");
         assert_eq!(cluster.trusted(told).await.len(), 1, "{forbidden}");
     }
@@ -179,13 +179,13 @@ async fn what_only_a_new_bundle_trusts_is_served_when_the_api_server_has_taken_n
     let folder = Mounted::new("note");
     let mut cluster = Cluster::new("note", Source::Folder(folder.0.clone())).await;
     let (first, old) = folder.write(&authority(), true);
-    cluster.keeper.round(at(0)).await.unwrap();
+    cluster.rotator.round(at(0)).await.unwrap();
     assert_eq!(cluster.serves(), Some(first.clone()));
     let (second, new) = folder.write(&authority(), true);
     let told_from = Instant::now();
     // As often as somebody rings.
     for _ in 0..2 {
-        let wait = cluster.keeper.round(at(1)).await.unwrap();
+        let wait = cluster.rotator.round(at(1)).await.unwrap();
         assert!(wait <= TAKE_NOTE, "{wait:?}");
         for told in [Sealing, Warning] {
             assert_eq!(cluster.trusted(told).await, [new.clone(), old.clone()]);
@@ -195,7 +195,7 @@ async fn what_only_a_new_bundle_trusts_is_served_when_the_api_server_has_taken_n
         assert!(serves == Some(first.clone()) || told_from.elapsed() >= TAKE_NOTE, "told, and served a moment later");
     }
     let next = loop {
-        let next = cluster.keeper.round(at(6)).await.unwrap();
+        let next = cluster.rotator.round(at(6)).await.unwrap();
         if cluster.serves().as_ref() == Some(&second) {
             break next;
         }
@@ -204,7 +204,7 @@ async fn what_only_a_new_bundle_trusts_is_served_when_the_api_server_has_taken_n
     };
     assert!(told_from.elapsed() >= TAKE_NOTE, "{:?}", told_from.elapsed());
     assert_eq!(next, Duration::from_secs(4), "until the overlap is over");
-    cluster.keeper.round(at(11)).await.unwrap();
+    cluster.rotator.round(at(11)).await.unwrap();
     assert_eq!(cluster.trusted(Sealing).await, [new]);
 }
 
@@ -214,19 +214,19 @@ async fn what_is_trusted_already_is_served_at_once() {
     let mut cluster = Cluster::new("once", Source::Folder(folder.0.clone())).await;
     let authority = authority();
     let (_, trusted) = folder.write(&authority, true);
-    cluster.keeper.round(at(0)).await.unwrap();
+    cluster.rotator.round(at(0)).await.unwrap();
     // Of the same authority, also when nobody can be told, and when the folder does not say whom to trust.
     for with_bundle in [true, false] {
         let (renewed, _) = folder.write(&authority, with_bundle);
         cluster.forbid(Some("webhookconfigurations"));
-        cluster.keeper.round(at(1)).await.unwrap_err();
+        cluster.rotator.round(at(1)).await.unwrap_err();
         assert_eq!(cluster.serves(), Some(renewed));
         cluster.forbid(None);
-        cluster.keeper.round(at(2)).await.unwrap();
+        cluster.rotator.round(at(2)).await.unwrap();
         assert_eq!(cluster.trusted(Sealing).await, std::slice::from_ref(&trusted));
     }
     // The bundle is remembered meanwhile: another one is another.
     folder.write(&self::authority(), true);
-    let wait = cluster.keeper.round(at(3)).await.unwrap();
+    let wait = cluster.rotator.round(at(3)).await.unwrap();
     assert!(wait <= TAKE_NOTE, "{wait:?}");
 }

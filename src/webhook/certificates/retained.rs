@@ -13,9 +13,9 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 /// Certificates (DER) of one configuration that are not wanted, and when that was noticed.
 #[derive(Debug, Default)]
-pub struct Spares(HashMap<Vec<u8>, Timestamp>);
+pub struct RetainedBundles(HashMap<Vec<u8>, Timestamp>);
 
-impl Spares {
+impl RetainedBundles {
     /// The bundle that holds `wanted`, and for `patience` what `present` holds besides: `present` itself, if it does.
     pub fn join(&mut self, wanted: &str, present: &str, now: Timestamp, patience: Duration) -> String {
         let (wanted_ones, present_ones) = (certificates(wanted), certificates(present));
@@ -75,23 +75,23 @@ mod tests {
     #[test]
     fn what_is_there_stays_for_a_while_and_the_wanted_for_good() {
         let (old, new) = (pem(b"old"), pem(&[7; 200]));
-        let mut spares = Spares::default();
-        assert_eq!(spares.join(&old, "", at(0), PATIENCE), old);
-        assert_eq!(spares.next(PATIENCE), None);
-        let both = spares.join(&new, &old, at(1), PATIENCE);
+        let mut retained = RetainedBundles::default();
+        assert_eq!(retained.join(&old, "", at(0), PATIENCE), old);
+        assert_eq!(retained.next(PATIENCE), None);
+        let both = retained.join(&new, &old, at(1), PATIENCE);
         assert_eq!(certificates(&both), [vec![7; 200], b"old".to_vec()]);
-        assert_eq!(spares.next(PATIENCE), Some(at(61)));
-        assert_eq!(spares.join(&new, &both, at(60), PATIENCE), both);
-        assert_eq!(spares.join(&new, &both, at(61), PATIENCE), new);
-        assert_eq!(spares.join(&new, &new, at(62), PATIENCE), new);
-        assert_eq!(spares.next(PATIENCE), None, "what is gone is forgotten");
+        assert_eq!(retained.next(PATIENCE), Some(at(61)));
+        assert_eq!(retained.join(&new, &both, at(60), PATIENCE), both);
+        assert_eq!(retained.join(&new, &both, at(61), PATIENCE), new);
+        assert_eq!(retained.join(&new, &new, at(62), PATIENCE), new);
+        assert_eq!(retained.next(PATIENCE), None, "what is gone is forgotten");
     }
 
     /// Two replicas whose folders differ: whoever comes second adds his, and then neither has anything to write.
     #[test]
     fn replicas_do_not_take_each_others_away() {
         let (old, new) = (pem(b"old"), pem(b"new").replace('\n', "\r\n"));
-        let (mut behind, mut ahead) = (Spares::default(), Spares::default());
+        let (mut behind, mut ahead) = (RetainedBundles::default(), RetainedBundles::default());
         let told = ahead.join(&new, &old, at(0), PATIENCE);
         assert_eq!(behind.join(&old, &told, at(1), PATIENCE), told);
         assert_eq!(ahead.join(&new, &told, at(2), PATIENCE), told);
@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn a_bundle_may_end_without_a_line_break_and_hold_words() {
         let (old, new) = (pem(b"old"), pem(b"new"));
-        let both = Spares::default().join(&format!("# mine\n{}", new.trim_end()), &old, at(0), PATIENCE);
+        let both = RetainedBundles::default().join(&format!("# mine\n{}", new.trim_end()), &old, at(0), PATIENCE);
         assert_eq!(certificates(&both), [b"new".to_vec(), b"old".to_vec()]);
-        assert_eq!(Spares::default().join(&new, "none", at(0), PATIENCE), new);
+        assert_eq!(RetainedBundles::default().join(&new, "none", at(0), PATIENCE), new);
     }
 }

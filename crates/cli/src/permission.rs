@@ -9,7 +9,7 @@ use crate::error::{NOT_INSTALLED, lacks_resource};
 
 /// What RBAC lets someone do, or not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Right<'a> {
+pub struct Permission<'a> {
     verb: &'a str,
     /// As kubectl writes it: `secrets`, or `managedsecrets.managedsecrets.dev`.
     resource: &'a str,
@@ -22,7 +22,7 @@ pub struct Right<'a> {
 /// ManagedSecrets as kubectl writes them: PLURAL.GROUP, which a test compares.
 const OBJECTS: &str = "managedsecrets.managedsecrets.dev";
 
-impl<'a> Right<'a> {
+impl<'a> Permission<'a> {
     /// To do `verb` with a kind of core object, or one written as `resource.group`.
     #[must_use]
     pub fn to(verb: &'a str, resource: &'a str) -> Self {
@@ -61,7 +61,7 @@ impl<'a> Right<'a> {
             kube::Error::Api(status)
                 if status.code == 403 && status.message.contains(&format!(" cannot {} resource ", self.verb)) =>
             {
-                CliError::Failed(format!("{context}: you lack a right: `{self}` says no"))
+                CliError::Failed(format!("{context}: permission denied: check `{self}`"))
             }
             kube::Error::Api(status) if self.resource == OBJECTS && lacks_resource(status) => {
                 CliError::Failed(format!("{context}: {NOT_INSTALLED}"))
@@ -75,7 +75,7 @@ impl<'a> Right<'a> {
     pub fn explain_call(self, context: &str, error: &CallError) -> CliError {
         match error {
             CallError::Refused(refusal) if refusal.kind == RefusalKind::Rbac => {
-                CliError::Failed(format!("{context}: you lack a right: `{self}` says no"))
+                CliError::Failed(format!("{context}: permission denied: check `{self}`"))
             }
             CallError::Unreachable(_) => CliError::unreachable(context, error),
             _ => CliError::failed(context, error),
@@ -83,7 +83,7 @@ impl<'a> Right<'a> {
     }
 }
 
-impl fmt::Display for Right<'_> {
+impl fmt::Display for Permission<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kubectl auth can-i {} {}", self.verb, self.resource)?;
         self.name.map_or(Ok(()), |name| write!(f, "/{name}"))?;
@@ -106,25 +106,25 @@ mod tests {
     fn a_right_is_said_as_kubectl_asks_for_it() {
         assert_eq!(OBJECTS, format!("{PLURAL}.{GROUP}"));
         assert_eq!(
-            Right::to("get", "secrets").named("db").within("shop").to_string(),
+            Permission::to("get", "secrets").named("db").within("shop").to_string(),
             "kubectl auth can-i get secrets/db -n shop"
         );
         assert_eq!(
-            Right::to_objects("get").named("db").part("value").within("shop").to_string(),
+            Permission::to_objects("get").named("db").part("value").within("shop").to_string(),
             "kubectl auth can-i get managedsecrets.managedsecrets.dev/db --subresource value -n shop"
         );
-        assert_eq!(Right::to("list", "pods").to_string(), "kubectl auth can-i list pods -A");
+        assert_eq!(Permission::to("list", "pods").to_string(), "kubectl auth can-i list pods -A");
     }
 
     #[test]
-    fn only_a_missing_right_is_called_one() {
-        let right = Right::to("get", "secrets").within("shop");
+    fn only_a_missing_permission_is_called_one() {
+        let permission = Permission::to("get", "secrets").within("shop");
         let refusal = |code, message: &str| {
             let status = Status { code, message: message.to_owned(), ..Status::default() };
-            right.explain("cannot read", &kube::Error::Api(Box::new(status))).to_string()
+            permission.explain("cannot read", &kube::Error::Api(Box::new(status))).to_string()
         };
         let rbac = "secrets \"db\" is forbidden: User \"eve\" cannot get resource \"secrets\" in API group \"\"";
-        assert!(refusal(403, rbac).ends_with("`kubectl auth can-i get secrets -n shop` says no"));
+        assert!(refusal(403, rbac).ends_with("permission denied: check `kubectl auth can-i get secrets -n shop`"));
         assert_eq!(refusal(403, "a policy says no"), "cannot read: a policy says no");
         assert_eq!(refusal(500, rbac), format!("cannot read: {rbac}"));
     }
