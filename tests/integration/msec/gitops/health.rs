@@ -105,7 +105,7 @@ async fn kstatus_argocd_and_ready_agree_in_every_state() {
     let mut table = Table { bench: &bench, rows: HEAD.to_owned() };
 
     let pending = site.apply("pending", json!({"name": "PENDING", "generate": {}})).await;
-    table.state("new, no operator running", &pending, "InProgress").await;
+    table.state("new, no operator", &pending, "InProgress").await;
 
     // Secrets cannot be written while this is set.
     let broken = Arc::new(AtomicBool::new(false));
@@ -123,22 +123,22 @@ async fn kstatus_argocd_and_ready_agree_in_every_state() {
     broken.store(true, Ordering::SeqCst);
     let operator = Setup::of(&site.namespace).calls(&tap).start().await;
     let working = site.reports("pending", "Unknown", "ApiUnavailable").await;
-    table.state("being worked on: here, Secrets cannot be written for now", &working, "InProgress").await;
+    table.state("in progress; in this test, writes of Secrets fail", &working, "InProgress").await;
     broken.store(false, Ordering::SeqCst);
     let served = site.in_step("pending").await;
-    table.state("served", &served, "Current").await;
+    table.state("delivered", &served, "Current").await;
 
     broken.store(true, Ordering::SeqCst);
     site.secrets().delete("pending", &DeleteParams::default()).await.unwrap();
     let passing = site.reports("pending", "True", "ApiUnavailable").await;
-    table.state("served before, and a write fails for now", &passing, "Current").await;
+    table.state("delivered before; now a write fails", &passing, "Current").await;
     broken.store(false, Ordering::SeqCst);
     site.in_step("pending").await;
 
     site.foreign_secret("taken", &[("key", "of someone else's")]).await;
     site.apply("taken", json!({"name": "TAKEN", "generate": {}})).await;
     let person = site.reports("taken", "False", "TargetNotOwned").await;
-    table.state("needs a person", &person, "Failed").await;
+    table.state("you must act", &person, "Failed").await;
 
     site.apply("waiting", sourceless("WAITING")).await;
     let waiting = site.reports("waiting", "False", "SourceNotFound").await;
@@ -152,12 +152,12 @@ async fn kstatus_argocd_and_ready_agree_in_every_state() {
     site.in_step("served").await;
     site.apply("served", json!({"name": "SERVED", "generate": {}, "suspend": true})).await;
     let suspended = site.reports("served", "True", "Suspended").await;
-    table.state("suspended while served", &suspended, "Current").await;
+    table.state("suspended after delivery", &suspended, "Current").await;
     let mut spec = sourceless("WAITING");
     spec["suspend"] = json!(true);
     site.apply("waiting", spec).await;
     let suspended = site.reports("waiting", "False", "Suspended").await;
-    table.state("suspended while not served", &suspended, "InProgress").await;
+    table.state("suspended before delivery", &suspended, "InProgress").await;
     site.apply("new", json!({"name": "NEW", "generate": {}, "suspend": true})).await;
     let suspended = site.reports("new", "Unknown", "Suspended").await;
     table.state("suspended from the beginning", &suspended, "InProgress").await;
@@ -166,7 +166,7 @@ async fn kstatus_argocd_and_ready_agree_in_every_state() {
     let params = PatchParams::default();
     site.objects().patch("pending", &params, &finalizer(json!(["example.com/hold"]))).await.unwrap();
     site.objects().delete("pending", &DeleteParams::default()).await.unwrap();
-    table.state("being deleted, held by someone's finalizer", &site.get("pending").await, "Terminating").await;
+    table.state("being deleted, blocked by a finalizer", &site.get("pending").await, "Terminating").await;
     site.objects().patch("pending", &params, &finalizer(Value::Null)).await.unwrap();
 
     site.apply("served", json!({"name": "SERVED", "generate": {}})).await;

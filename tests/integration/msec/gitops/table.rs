@@ -13,7 +13,7 @@ use crate::integration::{
 };
 
 const HEAD: &str = "\
-| tool | first apply | the same again | its own comparison | new sealed text of the same value | a new value | gone from Git | with no operator |
+| tool | first apply | the same again | its own comparison | new sealed text of the same value | a new value | deleted from Git | with no operator |
 |---|---|---|---|---|---|---|---|
 ";
 

@@ -193,7 +193,7 @@ pub(super) fn rights(check: &'static str, facts: &Facts) -> Result<Vec<Finding>,
     let rights = facts.rights.known(check)?;
     let lacking = rights.iter().filter(|(_, allowed)| !allowed).map(|(need, _)| {
         let can_i = need.can_i(&facts.namespace, &facts.own);
-        let todo = "ask an administrator, if you need it: docs/rights.md lists the roles";
+        let todo = "ask an administrator, if you need it: docs/permissions.md lists the roles";
         Finding::new(Level::Note, check, format!("you cannot {}: `{can_i}` says no", need.command), todo)
     });
     let mut findings: Vec<_> = lacking.collect();
