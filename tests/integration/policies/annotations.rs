@@ -65,6 +65,9 @@ fn written(value: &str) -> Vec<String> {
             format!(r#"[ {{ "value" : {whole}, "path" : "/spec", "op" : "add" }} ]"#),
             format!(r#"[{{"op":"add","path":"/spec/value","value":{value}}}]"#),
             format!(r#"[{{"value":{value},"path":"/spec/value","op":"test"}}]"#),
+            // As PHP's encoder writes slashes.
+            format!(r#"[{{"op":"add","path":"\/spec\/value","value":{value}}}]"#),
+            format!(r#"{{"apiVersion":"managedsecrets.dev\/v1alpha1","value":{value}}}"#),
         ];
         ways.extend(patches.iter().flat_map(|patch| (1..4).map(|depth| nested(patch, depth))));
         ways.extend(patches);

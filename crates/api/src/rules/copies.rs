@@ -22,6 +22,10 @@ use crate::{
 
 /// A quotation mark in JSON that is itself the string of a JSON document, at any depth.
 const NESTED_QUOTE: &str = r#"\\+("|u0022)"#;
+/// A slash in JSON: some encoders (PHP's, for one) write it as an escape.
+const SLASH: &str = r"\\?/";
+/// The same, nested.
+const NESTED_SLASH: &str = r"\\*/";
 /// White space there.
 const NESTED_SPACE: &str = r"(\s|\\+[nrt])*";
 
@@ -117,7 +121,9 @@ fn value_in_json(member: &str, quote: &str, others: &str) -> Value {
 /// A ManagedSecret, or its `spec`, or a JSON patch of its value.
 fn json() -> Way {
     let group = literal(GROUP);
-    let marks = format!(r#""(kind|apiVersion)"\s*:\s*"({KIND}"|{group}/)|"spec"\s*:\s*\{{|"path"\s*:\s*"/spec/value""#);
+    let marks = format!(
+        r#""(kind|apiVersion)"\s*:\s*"({KIND}"|{group}{SLASH})|"spec"\s*:\s*\{{|"path"\s*:\s*"{SLASH}spec{SLASH}value""#
+    );
     Way {
         name: "json",
         word: "value",
@@ -131,7 +137,7 @@ fn json_patch() -> Way {
     Way {
         name: "jsonPatch",
         word: "value",
-        marks: vec![Pattern::new(r#""path"\s*:\s*"/spec"|"spec\.value""#.to_owned())],
+        marks: vec![Pattern::new(format!(r#""path"\s*:\s*"{SLASH}spec"|"spec\.value""#))],
         value: Some(value_in_json(r#""(spec\.)?value"\s*:\s*"#, "\"", r"[-0-9tf\[]")),
     }
 }
@@ -139,7 +145,7 @@ fn json_patch() -> Way {
 /// The same as `json` in a string of the JSON that the text is.
 fn nested_json() -> Way {
     let (quote, space, group) = (NESTED_QUOTE, NESTED_SPACE, literal(GROUP));
-    let marks = format!(r"{quote}({KIND}|{group}/{VERSION}){quote}|{quote}spec{quote}{space}:{space}\{{");
+    let marks = format!(r"{quote}({KIND}|{group}{NESTED_SLASH}{VERSION}){quote}|{quote}spec{quote}{space}:{space}\{{");
     Way {
         name: "nestedJson",
         word: "value",
@@ -154,7 +160,7 @@ fn nested_json_patch() -> Way {
     Way {
         name: "nestedJsonPatch",
         word: "/spec",
-        marks: vec![Pattern::new(format!("{quote}/spec(/value)?{quote}"))],
+        marks: vec![Pattern::new(format!("{quote}{NESTED_SLASH}spec({NESTED_SLASH}value)?{quote}"))],
         value: Some(value_in_nested_json(r"[-0-9tf\[]")),
     }
 }
