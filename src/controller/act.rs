@@ -108,7 +108,7 @@ impl Actor<'_> {
                 return End::Failed(failure);
             }
         }
-        warn!("no end in sight after {MOST_STEPS} steps: trying again later");
+        warn!("gave up after {MOST_STEPS} steps; will retry");
         End::Finished(Finish { after: None, retry: true })
     }
 
@@ -245,7 +245,7 @@ impl Actor<'_> {
         world.kept_out = None;
         info!(record = name, ?why, version = write.meta.version, bytes = ?write.bytes, "record written");
         if why == Why::TakenOver {
-            let note = format!("record {name} of an earlier ManagedSecret is taken over: id, dates and version go on");
+            let note = format!("took over record {name} of an earlier ManagedSecret: id, dates and version continue");
             self.events.say(&world.own, Reason::RecordTakenOver, "TakeOver", false, &note);
         }
         let value = match write.bytes {
@@ -267,8 +267,8 @@ impl Actor<'_> {
         let opened = world.opened.as_ref();
         let value = match write.bytes {
             Bytes::Keep => {
-                let opened = opened.ok_or_else(|| broken("the record's bytes are not at hand"))?;
-                return Record::parse(&opened.bytes).map_err(|_| broken("the record's bytes are not at hand"));
+                let opened = opened.ok_or_else(|| broken("the record's bytes are not available"))?;
+                return Record::parse(&opened.bytes).map_err(|_| broken("the record's bytes are not available"));
             }
             Bytes::Reseal => opened.and_then(|opened| opened.value.as_ref().ok()),
             Bytes::Incoming => world.incoming.as_ref().and_then(|incoming| incoming.value.as_ref().ok()),
@@ -279,7 +279,7 @@ impl Actor<'_> {
                 .as_ref()
                 .and_then(|target| world.content.as_ref()?.values.get(&target.key)?.as_ref()),
         };
-        let value = value.ok_or_else(|| broken("the value is not at hand"))?;
+        let value = value.ok_or_else(|| broken("the value is not available"))?;
         let seed = self.keyring.active_seed().ok_or_else(|| broken("the keyring has no active seed"))?;
         let place = Place { namespace: &world.own.namespace, object: &world.own.name };
         mse1::seal(seed, &place, &world.own.uid, write.meta.version, value)
@@ -294,7 +294,7 @@ impl Actor<'_> {
             .max();
         let opened = world.opened.as_ref().and_then(|opened| opened.value.as_ref().ok());
         let (Some(value), Some(version)) = (opened, version) else {
-            return Err(Failure::Crypto("the value is not at hand".to_owned()));
+            return Err(Failure::Crypto("the value is not available".to_owned()));
         };
         let mut body = json!({
             "metadata": {
@@ -337,9 +337,9 @@ impl Actor<'_> {
                 if matches!(before, Some((_, false))) {
                     return self.read_secret(world, &write.name).await;
                 }
-                let type_ = write.type_.as_deref().unwrap_or("the Secret's own");
+                let type_ = write.type_.as_deref().unwrap_or("of the Secret");
                 let message = format!(
-                    "the API server refuses the target Secret {}: the value must be valid for its type {type_} ({fields})",
+                    "target Secret {}: the API server refuses it: the value must be valid for its type {type_} ({fields})",
                     write.name
                 );
                 let problem = Problem::new(Reason::WriteRefused, message);
@@ -367,8 +367,9 @@ impl Actor<'_> {
             return Ok(());
         }
         if why == Why::Drift && moved {
-            let who = before.and_then(|(view, _)| view.other_manager).unwrap_or_else(|| "somebody".to_owned());
-            let note = format!("Secret {} was changed, unlabelled or deleted by {who}, and is put right", write.name);
+            let who = before.and_then(|(view, _)| view.other_manager).unwrap_or_else(|| "another writer".to_owned());
+            let note =
+                format!("Secret {} was changed, unlabelled or deleted by {who}; the operator restored it", write.name);
             self.events.say(&world.own, Reason::TargetDriftCorrected, "Repair", true, &note);
         }
         // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
@@ -527,7 +528,7 @@ impl Actor<'_> {
             Write::Release { name, .. } | Write::Delete { name, .. } => name.clone(),
             Write::Status(_) => return self.read_object(world).await,
         };
-        debug!(secret = name, "a precondition was refused: looking again");
+        debug!(secret = name, "the API server refused a precondition; reading the Secret again");
         self.read_secret(world, &name).await
     }
 
@@ -542,7 +543,7 @@ impl Actor<'_> {
             && let Write::Status(status) = &*write
             && let Err(second) = self.write_status(world, status).await
         {
-            debug!(failure = %second, "the status could not say so");
+            debug!(failure = %second, "the failure was not written to the status");
         }
     }
 
@@ -613,7 +614,7 @@ fn stopped(world: &mut World, secret: &str, part: Part, failure: Failure) -> Res
 /// Admission control of others changes what a write says.
 fn note_altered(world: &mut World, altered: Altered) {
     let (secret, field) = (&altered.secret, altered.field.path());
-    warn!(secret, field, "admission control of others changes what is written");
+    warn!(secret, field, "an admission policy or webhook changes what the operator writes");
     world.altered.push(altered);
     world.repaired = true;
 }
@@ -655,19 +656,19 @@ fn unseal(keyring: &Keyring, allow_cluster_scope: bool, own: &Own, text: &str) -
         .fits(&own.namespace, &own.name)
         .map_err(|error| problem(Reason::SealedForAnotherPlace, error.to_string()))?;
     if *sealed.scope() == Scope::Cluster && !allow_cluster_scope {
-        let message = "sealed with cluster scope, which this operator does not allow: seal it for this object, or run the operator with --allow-cluster-scope";
+        let message = "sealed with cluster scope, which this operator does not allow: seal the value for this object, or run the operator with --allow-cluster-scope";
         return Err(problem(Reason::SealedScopeNotAllowed, message.to_owned()));
     }
     let key = match keyring.sealing_key(sealed.key_id()) {
         SealingKeyStatus::Usable(key) => key,
         SealingKeyStatus::Revoked => {
             let message =
-                format!("sealed with the revoked key {}: seal it again with the current key", sealed.key_id());
+                format!("sealed with the revoked key {}: seal the value again with the current key", sealed.key_id());
             return Err(problem(Reason::SealedWithRevokedKey, message));
         }
         SealingKeyStatus::Unknown => {
             let message = format!(
-                "sealed with the key {}, which this cluster does not have: seal it again with this cluster's key, or restore that keyring",
+                "sealed with the key {}, which this cluster does not have: seal the value again with this cluster's key, or restore that keyring",
                 sealed.key_id()
             );
             return Err(problem(Reason::SealedWithUnknownKey, message));

@@ -168,7 +168,11 @@ impl Altered {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let what = if self.part == Part::Target { "target Secret" } else { "record" };
-        let stays = if self.is_spoiled() && self.part == Part::Record { ", so the record stays as it is" } else { "" };
+        let stays = if self.is_spoiled() && self.part == Part::Record {
+            ", so the operator does not change the record"
+        } else {
+            ""
+        };
         let message = format!(
             "an admission policy or webhook changes {} of {what} {}{stays}: exclude the Secret from it, or make the spec agree \
              with it",

@@ -99,7 +99,7 @@ pub fn follow(
         Verdict::Served(message) => (vec![make(READY, "True", Reason::Served, message)], None),
         Verdict::Suspended => {
             let status = find(READY).map_or("Unknown", |ready| ready.status.as_str());
-            let message = "spec.suspend is true: nothing is written, and what is served stays";
+            let message = "spec.suspend is true: the operator writes nothing, and the delivered value stays";
             (vec![make(READY, status, Reason::Suspended, message)], None)
         }
         Verdict::Working(p) => {
@@ -109,7 +109,7 @@ pub fn follow(
             let delivered = find(READY)
                 .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation));
             if delivered {
-                let message = format!("what is served stays served; {}", p.message);
+                let message = format!("the delivered value stays; {}", p.message);
                 return (vec![make(READY, "True", p.reason, &message)], None);
             }
             let ready = make(READY, "Unknown", p.reason, &p.message);

@@ -246,7 +246,8 @@ fn next(world: &World) -> Result<Step, Step> {
         return Ok(Step::Finish(Finish::retry()));
     }
     if own.namespace == world.settings.operator_namespace {
-        let message = "no ManagedSecret is served in the operator's own namespace, where its keys live";
+        let message =
+            "the operator manages no ManagedSecret in its own namespace, where its keys live: use another namespace";
         return Ok(report(world, None, &Verdict::Terminal(Problem::new(Reason::NamespaceNotServed, message))));
     }
     if own.spec.suspended() {
@@ -433,12 +434,12 @@ fn served_text(world: &World, draft: &draft::Draft<'_>) -> String {
     let spec = &world.own.spec;
     let mut text = match spec.delivery() {
         DeliveryKind::Secret => {
-            format!("served as key {} of Secret {}", spec.target_key(), spec.target_name(&world.own.name))
+            format!("delivered as key {} of Secret {}", spec.target_key(), spec.target_name(&world.own.name))
         }
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
     if draft.meta.source == Source::Generate {
-        text.push_str("; generated once: an edited length or alphabet applies to the next generated value");
+        text.push_str("; generated once: a changed length or alphabet applies to the next generated value");
     }
     text
 }
@@ -524,7 +525,10 @@ fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
         return Ok(Ok(Source::Sealed { sha256: sha256.clone() }));
     }
     let Some(from) = &own.spec.value_from else {
-        return Ok(Err(Problem::new(Reason::InvalidSpec, "spec: must have exactly one of value, valueFrom, generate")));
+        return Ok(Err(Problem::new(
+            Reason::InvalidSpec,
+            "spec: must have exactly one of value, valueFrom and generate",
+        )));
     };
     if !world.peers.ring.is_empty() {
         return Ok(Err(Problem::new(Reason::SourceRing, ring_text(&world.peers.ring))));
@@ -547,11 +551,12 @@ fn wanted_source(world: &World) -> Result<Result<Source, Problem>, Step> {
 /// Which ring of values stands in the way.
 fn ring_text(ring: &[String]) -> String {
     let upstream = ring.iter().cycle().skip(1);
-    let links: Vec<String> = ring.iter().zip(upstream).map(|(to, from)| format!("{to} takes it from {from}")).collect();
+    let links: Vec<String> =
+        ring.iter().zip(upstream).map(|(to, from)| format!("{to} takes its value from {from}")).collect();
     let more = links.len().saturating_sub(MAX_LINKS);
     let shown = links[..links.len() - more].join(", ");
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("spec.valueFrom: the value goes round in a ring: {shown}{more}; give one of them another source or target")
+    format!("spec.valueFrom: the sources form a ring: {shown}{more}; give one of them another source or target")
 }
 
 /// The end of a pass that needs what the watch on sources has not listed yet. Its first list wakes every object that waits
@@ -560,7 +565,7 @@ fn unlisted(world: &World) -> Step {
     if world.failures < UNLISTED {
         return Step::Finish(Finish::retry());
     }
-    let message = "spec.valueFrom: the Secrets of this namespace cannot be listed or watched yet";
+    let message = "spec.valueFrom: the operator cannot list or watch the Secrets of this namespace yet";
     report(world, None, &Verdict::Transient(Problem::new(Reason::ApiUnavailable, message)))
 }
 

@@ -97,8 +97,8 @@ impl Delivery {
     pub fn trouble(&self, name: &str) -> Option<Verdict> {
         let (what, field) = self.theirs.other.as_ref()?;
         let message = format!(
-            "target Secret {name} was adopted, and its {what} has another value, which is not changed: remove it from \
-             {field}, or from the Secret"
+            "target Secret {name} was adopted, and its {what} has another value, which the operator does not change: remove it \
+             from {field}, or from the Secret"
         );
         Some(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message)))
     }
@@ -218,7 +218,7 @@ pub fn decide<'w>(
     let keep = |action| Delivery::new(kept, action);
     if view.deleting && related != Relation::Dying {
         looked_at(world, seen, Reason::WaitingForDeletion)?;
-        let message = format!("target Secret {name} is being deleted and waits for its finalizers");
+        let message = format!("target Secret {name} is being deleted: wait for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Pending(Problem::new(Reason::WaitingForDeletion, message)))));
     }
     if related == Relation::Adopted && world.type_of(view).is_none() && !settled(world) {
@@ -232,13 +232,13 @@ pub fn decide<'w>(
     Ok(match related {
         Relation::Dying => {
             looked_at(world, seen, Reason::WaitingForDeletion)?;
-            let message = format!("target Secret {name} belonged to a deleted ManagedSecret and is being collected");
+            let message = format!("target Secret {name} belongs to a deleted ManagedSecret and is being deleted");
             keep(Action::Blocked(Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))))
         }
         Relation::OfAnother(holder) => {
             looked_at(world, seen, Reason::TargetInUse)?;
             let message = format!(
-                "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name, or free it there{}",
+                "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name here or there{}",
                 if view.owners.is_empty() { COPIED } else { "" }
             );
             keep(Action::Blocked(Verdict::Pending(Problem::new(Reason::TargetInUse, message))))
@@ -248,7 +248,7 @@ pub fn decide<'w>(
         Relation::Ours => Delivery::new(own_place, Action::Write(slot)),
         Relation::Adopted if other_type => {
             let message = format!(
-                "target Secret {name} was adopted and its type is not spec.target.type: an adopted Secret is never recreated"
+                "target Secret {name} was adopted and its type is not spec.target.type: set spec.target.type to its type, because the operator never recreates an adopted Secret"
             );
             keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message))))
         }
@@ -286,7 +286,7 @@ fn not_managed(world: &World, view: &SecretView) -> Problem {
         return recordless::problem(world, view, id);
     }
     let message = format!(
-        "Secret {} exists and is not ours{}: choose another spec.target.name, remove the Secret, or allow spec.target.adoption: IfUnowned",
+        "Secret {} exists and the operator does not manage it{}: choose another spec.target.name, delete the Secret, or set spec.target.adoption: IfUnowned",
         view.name,
         holder_text(view)
     );
@@ -345,7 +345,7 @@ fn adoptable<'w>(
     }
     if marks == Marks::None && view.role().is_some() {
         return refuse(
-            "it carries the label managedsecrets.dev/role: remove that label if no ManagedSecret has it for a target any more",
+            "it has the label managedsecrets.dev/role: remove that label if the Secret is the target of no ManagedSecret",
         );
     }
     if view.type_.as_deref() != Some(world.own.spec.target_type()) {
@@ -354,7 +354,7 @@ fn adoptable<'w>(
     if view.immutable {
         return Ok(Err(Problem::new(
             Reason::TargetImmutable,
-            format!("Secret {name} is immutable and cannot be adopted"),
+            format!("Secret {name} exists and cannot be adopted: it is immutable"),
         )));
     }
     // An apply removes what our manager owns and the apply leaves out: another key is a value that may have no other copy,
@@ -367,7 +367,7 @@ fn adoptable<'w>(
         found
     } else {
         if let Some(other) = other {
-            return refuse(&format!("its key {other} was delivered by the operator, and adoption would remove it"));
+            return refuse(&format!("the operator delivered its key {other}, and adoption would remove that key"));
         }
         match key_is_free(world, view, key, value)? {
             Ok(found) => found,
@@ -396,7 +396,7 @@ fn key_is_free<'w>(
         Some(Some(present)) if present.same_as(value()?) => Ok(Ok(true)),
         Some(_) => {
             let message = format!(
-                "Secret {} exists and its key {key} holds something else: choose another spec.target.key",
+                "Secret {} exists and its key {key} holds another value: choose another spec.target.key",
                 view.name
             );
             Ok(Err(Problem::new(Reason::TargetNotOwned, message)))
@@ -405,8 +405,8 @@ fn key_is_free<'w>(
 }
 
 /// What else a Secret can be that another ManagedSecret seems to hold, going by its annotation alone.
-const COPIED: &str = "; if it is a copy from elsewhere and no such ManagedSecret exists here, remove its labels \
-                      managedsecrets.dev/role and managedsecrets.dev/id";
+const COPIED: &str = "; if the Secret is a copy and no such ManagedSecret exists, remove its labels managedsecrets.dev/role and \
+                      managedsecrets.dev/id";
 
 fn holder_text(view: &SecretView) -> String {
     let owner = view.owners.iter().find(|owner| owner.controller).or_else(|| view.owners.first());

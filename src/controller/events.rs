@@ -78,7 +78,7 @@ impl Events {
             ..ObjectReference::default()
         };
         if self.queue.try_send((event, about)).is_err() {
-            warn!(reason = reason.as_str(), "too many events wait to be published: one is dropped");
+            warn!(reason = reason.as_str(), "dropped an event: too many events wait to be published");
         }
     }
 }

@@ -18,10 +18,10 @@ const UNACCEPTABLE: [&str; 5] =
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// The object is not the one, or not the version, that the call expected.
-    #[error("the object has changed")]
+    #[error("the object was changed by another writer")]
     Conflict,
     /// There is no such object.
-    #[error("the object does not exist")]
+    #[error("object not found")]
     Absent,
     /// The namespace is being deleted.
     #[error("the namespace is being deleted")]
@@ -30,13 +30,13 @@ pub enum Failure {
     #[error("a resource quota is used up")]
     Quota,
     /// The operator lacks a permission.
-    #[error("the operator may not {0}")]
+    #[error("permission denied: the operator may not {0}")]
     Forbidden(String),
     /// Somebody's admission control refused; by its name where the answer has one.
     #[error("refused by {0}")]
     Refused(String),
     /// The object breaks a rule of the API server; the fields.
-    #[error("the API server calls it invalid: {0}")]
+    #[error("the API server reports invalid fields: {0}")]
     Invalid(String),
     /// The API server cannot read the request, or does not take one like it: the code, Kubernetes' word for it, and the
     /// fields where it names them.

@@ -84,12 +84,12 @@ impl Keys {
             Ok(keyring) => {
                 *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
                 self.renewed.notify_one();
-                info!("the keyring was read again");
+                info!("reloaded the keyring");
                 true
             }
             Err(error) => {
                 // What opens still opens: the keyring in use stays.
-                warn!(%error, "the keyring was not read again");
+                warn!(%error, "could not reload the keyring; the current one stays in use");
                 false
             }
         }

@@ -237,7 +237,7 @@ async fn resource(client: &Client, namespaces: &[String]) {
     let one = kube::api::ListParams::default().limit(1);
     let mut waiting = Waiting::new("the ManagedSecret resource");
     while matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404) {
-        waiting.pause("it is not installed: apply the output of `managed-secrets crd`").await;
+        waiting.pause("not installed: apply the output of `managed-secrets crd`").await;
     }
     waiting.over();
 }
@@ -374,12 +374,12 @@ async fn keep_published(
             Ok(written) => {
                 failures = 0;
                 if written {
-                    info!(configmap = PUBLIC_KEY_CONFIGMAP, "sealing public key published");
+                    info!(configmap = PUBLIC_KEY_CONFIGMAP, "published the sealing public key");
                 }
             }
             Err(error) => {
                 failures += 1;
-                warn!(%error, "the sealing public key is not published: trying again");
+                warn!(%error, "could not publish the sealing public key; will retry");
                 moved.notify_one();
             }
         }

@@ -74,7 +74,7 @@ pub(super) async fn fill(
         let index = shared.index();
         let of_it = |key: &Key| scope.as_ref().is_none_or(|namespace| *namespace == key.namespace);
         let keys: Vec<Key> = index.keys().filter(of_it).collect();
-        info!(namespace = scope, objects = keys.len(), "stores filled: reconciling");
+        info!(namespace = scope, objects = keys.len(), "caches filled; reconciling");
         for key in keys {
             let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
             shared.queue.add(key, priority);
@@ -86,13 +86,13 @@ pub(super) async fn fill(
 async fn listed(scope: Option<&str>, watches: &[WatchHandle]) -> Result<(), Stopped> {
     let (what, why) = match scope {
         Some(namespace) => (
-            format!("the lists of namespace {namespace}, which is not served yet"),
-            "its ManagedSecrets and Secrets cannot be listed: check that the namespace exists, and that its RoleBinding \
-             gives the operator its permissions",
+            format!("the lists of namespace {namespace}, whose values are not delivered yet"),
+            "cannot list its ManagedSecrets and Secrets: check that the namespace exists, and that its RoleBinding gives the \
+             operator its permissions",
         ),
         None => (
-            "the lists of all namespaces: nothing is served yet".to_owned(),
-            "ManagedSecrets and Secrets cannot be listed: check that the ClusterRoleBinding gives the operator its permissions",
+            "the lists of all namespaces; no value is delivered yet".to_owned(),
+            "cannot list ManagedSecrets and Secrets: check that the ClusterRoleBinding gives the operator its permissions",
         ),
     };
     let mut waiting = Waiting::new(what);

@@ -78,7 +78,10 @@ impl Objects {
 fn decoded(object: WatchedObject) -> Option<Own> {
     if object.kept.is_none() {
         let (namespace, name) = (object.namespace(), object.name_any());
-        warn!(namespace, name, "a ManagedSecret cannot be read, and is skipped: is its CRD that of this version?");
+        warn!(
+            namespace,
+            name, "skipped a ManagedSecret that cannot be read: check that the installed CRD is that of this version"
+        );
     }
     object.kept
 }

@@ -109,7 +109,7 @@ async fn a_retained_secret_outlives_its_object_and_is_taken_over() {
         site.apply("other", generated("NAME")).await;
         let object = site.reports("other", "False", "NameInUse").await;
         let said = message(&object);
-        for part in [record_name("NAME").as_str(), "retained from ManagedSecret db", "remove the Secret"] {
+        for part in [record_name("NAME").as_str(), "retained from ManagedSecret db", "delete the Secret"] {
             assert!(said.contains(part), "{said}");
         }
         let after = site.backup("NAME", "db").await;
@@ -126,7 +126,7 @@ async fn a_retained_secret_outlives_its_object_and_is_taken_over() {
         site.apply("db", elsewhere).await;
         let object = site.reports("db", "False", "NameInUse").await;
         let said = message(&object);
-        for part in [record_name("NAME").as_str(), "with another target", "remove the Secret"] {
+        for part in [record_name("NAME").as_str(), "with another target", "delete the Secret"] {
             assert!(said.contains(part), "{said}");
         }
         assert!(site.secret("elsewhere").await.is_none() && status(&object).id.is_none());
@@ -168,7 +168,7 @@ async fn a_living_holder_is_named_as_such_although_it_is_retained() {
     let object = site.reports("other", "False", "NameInUse").await;
     assert_eq!(message(&object), "the name NAME is held by ManagedSecret db");
     site.delete("db").await;
-    site.until("other", "says how to free the name", |o| message(o).contains("remove the Secret")).await;
+    site.until("other", "says how to free the name", |o| message(o).contains("delete the Secret")).await;
     site.secrets().delete(&record_name("NAME"), &DeleteParams::default()).await.unwrap();
     site.served("other").await;
     operator.stop().await;

@@ -333,7 +333,7 @@ async fn a_lost_records_name_is_kept_for_its_owner() {
     let operator = Setup::of(&site.namespace).start().await;
     site.reports("owner", "False", "RecordLost").await;
     for name in &waiters {
-        site.until(name, "waits for the owner", |o| message(o) == "the name NAME is kept for ManagedSecret owner")
+        site.until(name, "waits for the owner", |o| message(o) == "the name NAME is reserved for ManagedSecret owner")
             .await;
     }
     assert!(site.labelled().await.is_empty());

@@ -123,7 +123,7 @@ async fn every_watch_goes_on_after_etcd_was_restored() {
     // ... the keyring, ...
     let restorer = control_plane.access().client_as(RESTORER, &["system:masters"]).await.unwrap();
     let keyrings = Api::<Secret>::namespaced(restorer, OPERATOR_NAMESPACE);
-    let read = |log: &str| log.matches("the keyring was read again").count();
+    let read = |log: &str| log.matches("reloaded the keyring").count();
     let reads = read(&operator.log().unwrap());
     let touch = Patch::Merge(json!({"metadata": {"annotations": {"example.com/touched": "yes"}}}));
     let keyring = keyrings.patch(KEYRING_NAME, &PatchParams::default(), &touch).await.unwrap();

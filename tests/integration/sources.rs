@@ -277,7 +277,7 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
     }
     let operator = Setup::of(&site.namespace).start().await;
     let object = site.reports("db", "False", "RecordLost").await;
-    assert!(message(&object).contains("restore either from a backup"), "{}", message(&object));
+    assert!(message(&object).contains("restore one of the two from a backup"), "{}", message(&object));
     assert_eq!((id(&object), moved(&object)), (id(&first), moved(&first)));
     assert!(site.labelled().await.is_empty());
     // Neither is the target believed that somebody else puts in its place.

@@ -1,7 +1,7 @@
 //! Why a condition is what it is: a closed set, documented one by one.
 //!
-//! The text of each variant is written once and serves rustdoc, `docs/reasons.md` and [`Reason::description`]: what the
-//! reason means, then what to do about it.
+//! The text of each variant is written once. Rustdoc, `docs/reasons.md` and [`Reason::description`] use it. It says what
+//! the reason means, then what to do about it.
 
 use std::fmt;
 
@@ -38,104 +38,106 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Nothing is known yet: the operator has not looked at this object. If it stays so, the operator is not running or
-    /// does not watch this namespace.
+    /// The operator has not processed this object yet. If it stays so, check that the operator runs and watches this
+    /// namespace.
     Pending,
-    /// The value is encrypted in its record and delivered as the spec says. Nothing to do.
+    /// The value is encrypted in its record and delivered as the spec says. Do nothing.
     Served,
-    /// `spec.suspend` is true: record and target are not written. Set it to false, or remove it, to go on.
+    /// `spec.suspend` is true: the operator writes neither the record nor the target. Set it to false, or remove it, to
+    /// continue.
     Suspended,
-    /// The object lives in the operator's own namespace, which is never served because the keys live there. Move it to
-    /// another namespace.
+    /// The object is in the operator's own namespace. The operator manages no objects there, because the keys live there.
+    /// Move the object to another namespace.
     NamespaceNotServed,
-    /// The spec breaks a rule; the message names the field and the rule. Correct the field. What is served stays served.
+    /// The spec breaks a rule; the message names the field and the rule. Correct the field. The delivered value stays.
     InvalidSpec,
-    /// The source's content is not a value: it must be valid UTF-8 of 1 to 3500 characters. Correct the source; what is
-    /// served stays served.
+    /// The source's content is not a valid value: a value must be valid UTF-8 of 1 to 3500 characters. Correct the source.
+    /// The delivered value stays.
     InvalidValue,
-    /// Another object of this namespace holds the name; the message says which. Rename or delete one of the two. A
-    /// Secret that was retained holds its name until it is deleted.
+    /// Another object in this namespace holds the name; the message says which. Rename or delete one of the two. A
+    /// retained Secret holds its name until you delete it.
     NameInUse,
     /// The backing Secret that this name would use holds a different name. Choose another name.
     NameCollision,
-    /// The Secret that `spec.valueFrom` names does not exist. Create it; what is served stays served.
+    /// The Secret that `spec.valueFrom` names does not exist. Create it. The delivered value stays.
     SourceNotFound,
-    /// The Secret that `spec.valueFrom` names lacks the key. Add the key; what is served stays served.
+    /// The Secret that `spec.valueFrom` names does not have the key. Add the key. The delivered value stays.
     SourceKeyNotFound,
-    /// The object takes its value from the target of another, that one from a third, and so on, back to the first; the
-    /// message names them. So no value is followed. Give one of them another source or target; what is delivered stays
-    /// delivered.
+    /// The object takes its value from the target of another object, that one from the next, and so on, back to the first.
+    /// The message names them. The operator follows none of these sources. Give one of the objects another source or
+    /// target. The delivered values stay.
     SourceRing,
-    /// `spec.value` is not well-formed sealed text. Seal the value again.
+    /// `spec.value` is not a well-formed sealed value. Seal the value again.
     SealedMalformed,
-    /// `spec.value` was sealed for another namespace or object; the message says for which. Seal the value for this
-    /// object, or use it where it belongs.
+    /// `spec.value` was sealed for another namespace or object; the message says which. Seal the value for this object, or
+    /// move the sealed value to the object that it was sealed for.
     SealedForAnotherPlace,
     /// `spec.value` was sealed with cluster scope, which this operator does not allow. Seal it with a narrower scope, or
     /// run the operator with `--allow-cluster-scope`.
     SealedScopeNotAllowed,
-    /// This cluster has no key that opens `spec.value`; the message holds the key's id. Seal the value with this
-    /// cluster's public key, or restore the keyring that has the key.
+    /// This cluster has no key that opens `spec.value`; the message says the key's id. Seal the value with this cluster's
+    /// public key, or restore the keyring that has the key.
     SealedWithUnknownKey,
-    /// `spec.value` was sealed with a key that has been revoked. Seal the value with the present key; what is served
-    /// stays served.
+    /// `spec.value` was sealed with a revoked key. Seal the value with the current key. The delivered value stays.
     SealedWithRevokedKey,
-    /// `spec.value` does not open: it was altered or cut. Seal the value again.
+    /// `spec.value` cannot be decrypted: it was changed or cut off. Seal the value again.
     SealedTampered,
-    /// The record's metadata is not what the operator wrote, or names another id than status. Restore the record, or
-    /// delete it to have it rebuilt from the source.
+    /// The record's metadata is not what the operator wrote, or its id differs from `status.id`. Restore the record, or
+    /// delete it and the operator rebuilds it from the source.
     RecordTampered,
-    /// The record's content is not in the MSE1 format. Restore the record, or delete it to have it rebuilt from the
-    /// source.
+    /// The record's content is not in the MSE1 format. Restore the record, or delete it and the operator rebuilds it from
+    /// the source.
     RecordMalformed,
-    /// The record was moved here from another object, or its header was altered. Restore the right record, or delete it
-    /// to have it rebuilt from the source.
+    /// The record was moved here from another object, or its header was changed. Restore this object's record, or delete
+    /// the record and the operator rebuilds it from the source.
     RecordMoved,
-    /// The keyring lacks the key that the record was encrypted with. Restore the keyring; the message names the key.
+    /// The keyring does not have the seed that the record was encrypted with; the message names the seed. Restore the
+    /// keyring.
     SeedUnknown,
-    /// The record does not match its key commitment: it was altered. Restore the record, or delete it to have it rebuilt
-    /// from the source.
+    /// The record does not match its key commitment: it was changed. Restore the record, or delete it and the operator
+    /// rebuilds it from the source.
     RecordCommitmentMismatch,
-    /// The record's encrypted value was altered. Restore the record, or delete it to have it rebuilt from the source.
-    RecordPayloadTampered,
-    /// An older version of the record was put back. Restore the newest one, or delete it to have it rebuilt from the
+    /// The record's encrypted value was changed. Restore the record, or delete it and the operator rebuilds it from the
     /// source.
+    RecordPayloadTampered,
+    /// The record was replaced by an older version of itself. Restore the newest version, or delete the record and the
+    /// operator rebuilds it from the source.
     RecordRolledBack,
-    /// The record is gone and cannot be rebuilt: the value was generated, and no target holds it any more. Restore the
-    /// record, or delete this object and apply it again for a new value.
+    /// The record was deleted and the operator cannot rebuild it: the value was generated, and no target holds it. Restore
+    /// the record, or delete this object and apply it again to get a new value.
     RecordLost,
-    /// A retained record was taken over with its id, dates and value. Nothing to do.
+    /// The object took over a retained record with its id, dates and value. Do nothing.
     RecordTakenOver,
-    /// The record or target belongs to a deleted object of the same name and is about to go. Wait; if it stays, the
-    /// cluster's garbage collector is not running.
+    /// The record or target belongs to a deleted object of the same name, and Kubernetes is about to delete it. Wait. If
+    /// it stays, check that the cluster's garbage collector runs.
     WaitingForDeletion,
-    /// The target exists and is not ours, so it is not touched; the message names its holder. Choose another
-    /// `target.name`, delete the Secret, or set `target.adoption: IfUnowned`. If the message says that a record is missing,
-    /// keep the Secret: it may hold the only copy of its value. Or the target was adopted, and something in it is not ours
-    /// to change; the message names it.
+    /// The target exists and the operator does not manage it, so the operator does not change it; the message names its
+    /// holder. Choose another `target.name`, delete the Secret, or set `target.adoption: IfUnowned`. If the message says
+    /// that a record is missing, keep the Secret: it may hold the only copy of its value. Or the target was adopted, and
+    /// the spec asks for a change that the operator does not make in an adopted Secret; the message names it.
     TargetNotOwned,
-    /// The target is held by another ManagedSecret; the message says which. Choose another `target.name`.
+    /// Another ManagedSecret holds the target; the message says which. Choose another `target.name`.
     TargetInUse,
-    /// The target is immutable and was made so by someone else. Delete it, or choose another `target.name`.
+    /// The target is immutable, and the operator did not make it so. Delete it, or choose another `target.name`.
     TargetImmutable,
-    /// Someone had changed or deleted the target; it was put right. If it happens again and again, another program
-    /// writes the same Secret; the message names it.
+    /// The target was changed or deleted, and the operator restored it. If this happens repeatedly, another program writes
+    /// the same Secret; the message names it.
     TargetDriftCorrected,
-    /// The namespace is being deleted, so nothing is written any more.
+    /// The namespace is being deleted, so the operator writes nothing in it.
     NamespaceTerminating,
-    /// A quota of the namespace forbids the write. Raise the quota or free some of it; it is tried again.
+    /// A quota of the namespace forbids the write. Raise the quota or free some of it. The operator retries.
     QuotaExceeded,
-    /// The API server, or an admission policy of someone else, refused the write; the message says why. `Stalled` means
-    /// that the same write will be refused again: change what the message names. It is tried again.
+    /// The API server, or an admission policy that is not the operator's, refused the write; the message says why.
+    /// `Stalled` means that the same write will be refused again: change what the message names. The operator retries.
     WriteRefused,
-    /// An admission policy or webhook of someone else changes what the operator writes; the message names the Secret and
-    /// the field. Exclude Secrets with the label `managedsecrets.dev/role` from it, or write in the spec what it wants.
-    /// What is delivered stays delivered: a write that would spoil a record or the value of a target is not made. It is
-    /// tried again with growing waits, at least every six minutes.
+    /// An admission policy or webhook that is not the operator's changes what the operator writes; the message names the
+    /// Secret and the field. Exclude Secrets with the label `managedsecrets.dev/role` from it, or write in the spec what it
+    /// wants. The delivered value stays: the operator does not make a write that would damage a record or the value of a
+    /// target. It retries with growing delays, at least every six minutes.
     AlteredByAdmission,
-    /// The API server failed or could not be reached. It is tried again.
+    /// The API server failed or could not be reached. The operator retries.
     ApiUnavailable,
-    /// The operator lacks a permission; the message says which. Apply the roles that come with the operator.
+    /// The operator does not have a permission; the message says which. Apply the roles that come with the operator.
     OperatorForbidden,
 }
 

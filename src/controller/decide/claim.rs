@@ -47,40 +47,43 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     let in_use = |message: String| Claim::Foreign(Problem::new(Reason::NameInUse, message));
     let meta = match &seen.authenticity {
         Authenticity::NotARecord if in_status && view.type_.as_deref() == Some(TYPE_RECORD) => {
-            let message = format!("record {} has lost its metadata: restore it from a backup, or remove it", view.name);
+            let message = format!(
+                "record {} does not have its metadata any more: restore it from a backup, or delete it",
+                view.name
+            );
             return Claim::Refused(Problem::new(Reason::RecordTampered, message));
         }
         Authenticity::NotARecord => {
             return in_use(format!(
-                "Secret {} stands where the record of spec.name belongs, and is not a record: remove it",
+                "Secret {} has the name that the record of spec.name needs, and is not a record: delete it",
                 view.name
             ));
         }
         Authenticity::Forged { claimed_uid } if claimed_uid.as_ref() == Some(&own.uid) => {
             let message = format!(
-                "the metadata of record {} is not authentic: restore it from a backup, or remove it",
+                "record {} has metadata that the operator did not write: restore it from a backup, or delete it",
                 view.name
             );
             return Claim::Refused(Problem::new(Reason::RecordTampered, message));
         }
         Authenticity::Forged { claimed_uid } if in_status => {
             let (reason, what) = match claimed_uid {
-                Some(_) => (Reason::RecordMoved, "holds the record of another object"),
-                None => (Reason::RecordTampered, "has lost its metadata"),
+                Some(_) => (Reason::RecordMoved, "belongs to another object"),
+                None => (Reason::RecordTampered, "does not have its metadata any more"),
             };
-            let message = format!("record {} {what}: restore it from a backup, or remove it", view.name);
+            let message = format!("record {} {what}: restore it from a backup, or delete it", view.name);
             return Claim::Refused(Problem::new(reason, message));
         }
         Authenticity::Forged { .. } => {
             return in_use(format!(
-                "Secret {} holds the name, and its metadata cannot be verified: remove it if nobody needs it",
+                "Secret {} holds the name, and its metadata cannot be verified: delete it if you do not need it",
                 view.name
             ));
         }
         Authenticity::SeedUnknown { seed, claimed_uid } => {
             let message = format!(
-                "record {} was made under seed {seed}, which the keyring lacks: restore that keyring, or, if it is lost for \
-                 good, delete the record (kubectl -n {} delete secret {})",
+                "record {} is encrypted with seed {seed}, which the keyring does not have: restore that keyring, or, if it \
+                 is permanently lost, delete the record (kubectl -n {} delete secret {})",
                 view.name, own.namespace, view.name
             );
             let problem = Problem::new(Reason::SeedUnknown, message);
@@ -92,7 +95,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         }
         Authenticity::Valid { .. } if view.type_.as_deref().is_some_and(|type_| type_ != TYPE_RECORD) => {
             let message = format!(
-                "record {} was copied into a Secret of another type: remove it, or restore it from a backup",
+                "record {} was copied into a Secret of another type: delete it, or restore it from a backup",
                 view.name
             );
             let problem = Problem::new(Reason::RecordTampered, message);
@@ -103,7 +106,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     if meta.owner != own.name {
         return in_use(if view.owners.is_empty() && !world.peers.living.contains(&meta.uid) {
             format!(
-                "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that one again, or remove the Secret",
+                "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that ManagedSecret again, or delete the Secret",
                 meta.name, view.name, meta.owner
             )
         } else {
@@ -117,22 +120,22 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         |what: &str| Claim::Refused(Problem::new(Reason::RecordTampered, format!("record {} {what}", view.name)));
     let other_id = own.status.id.as_ref().is_some_and(|id| *id != meta.id);
     if meta.uid == own.uid {
-        return if other_id { tampered("has another id than status.id") } else { Claim::Ours };
+        return if other_id { tampered("has an id that differs from status.id") } else { Claim::Ours };
     }
     if !view.owners.is_empty() {
-        return tampered("was made for another uid than its owner's");
+        return tampered("was written for a uid that is not its owner's");
     }
     if own.status.id.as_ref() == Some(&meta.id) {
         return Claim::Restored;
     }
     let retained = |why: &str| {
         in_use(format!(
-            "the name {} is held by Secret {}, retained from an earlier ManagedSecret of this name {why}, or remove the Secret",
+            "the name {} is held by Secret {}, retained from an earlier ManagedSecret of this name {why}, or delete the Secret",
             meta.name, view.name
         ))
     };
     if own.status.id.is_some() {
-        return retained("with another id: rename this one");
+        return retained("with another id: rename this ManagedSecret");
     }
     if meta.name != own.spec.name {
         return retained("under another spec.name: apply that name again");

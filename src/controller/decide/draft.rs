@@ -114,23 +114,25 @@ fn open<'w>(world: &'w World, record: &'w Seen) -> Result<&'w Plaintext, Step> {
 
 fn why_unopened(name: &str, unopened: &Unopened) -> Problem {
     let (reason, what) = match unopened {
-        Unopened::OtherVersion => (Reason::RecordRolledBack, "holds another version than its metadata says".to_owned()),
-        Unopened::Altered => (Reason::RecordTampered, "holds other bytes than its metadata says".to_owned()),
+        Unopened::OtherVersion => {
+            (Reason::RecordRolledBack, "holds a version that differs from its metadata".to_owned())
+        }
+        Unopened::Altered => (Reason::RecordTampered, "holds bytes that differ from its metadata".to_owned()),
         Unopened::Crypto(error) => match error {
             OpenError::Format(_) => (Reason::RecordMalformed, format!("is not in the MSE1 format: {error}")),
             OpenError::SeedUnknown(seed) => {
-                (Reason::SeedUnknown, format!("was sealed under seed {seed}, which the keyring lacks"))
+                (Reason::SeedUnknown, format!("is encrypted with seed {seed}, which the keyring does not have"))
             }
             OpenError::Wrap => {
-                (Reason::RecordMoved, "was moved here from another object, or its header was altered".to_owned())
+                (Reason::RecordMoved, "was moved here from another object, or its header was changed".to_owned())
             }
             OpenError::Commitment => (Reason::RecordCommitmentMismatch, "does not match its key commitment".to_owned()),
-            _ => (Reason::RecordPayloadTampered, "has an altered payload".to_owned()),
+            _ => (Reason::RecordPayloadTampered, "has a changed payload".to_owned()),
         },
     };
     Problem::new(
         reason,
-        format!("record {name} {what}; what is served stays: restore the record from a backup, or remove it"),
+        format!("record {name} {what}; the delivered value stays: restore the record from a backup, or delete it"),
     )
 }
 
@@ -148,7 +150,7 @@ fn place<'w>(world: &'w World, name: &str) -> Result<Place<'w>, Step> {
         Known::Unseen | Known::Absent => match &world.peers.reserved_for {
             Some(peer) if name == world.own.spec.name => Place::Taken(Verdict::Pending(Problem::new(
                 Reason::NameInUse,
-                format!("the name {name} is kept for ManagedSecret {peer}"),
+                format!("the name {name} is reserved for ManagedSecret {peer}"),
             ))),
             _ => Place::Free,
         },
@@ -174,7 +176,7 @@ fn place<'w>(world: &'w World, name: &str) -> Result<Place<'w>, Step> {
                     _ if world.peers.cycle => Verdict::Pending(Problem::new(
                         problem.reason,
                         format!(
-                            "{}, which waits for the name that this one holds: rename one of them to a free name first",
+                            "{}, which waits for the name that this ManagedSecret holds: rename one of them to a free name first",
                             problem.message
                         ),
                     )),
@@ -186,7 +188,7 @@ fn place<'w>(world: &'w World, name: &str) -> Result<Place<'w>, Step> {
 }
 
 fn dying(object: &str) -> Verdict {
-    let message = format!("record {object} of a deleted ManagedSecret is being collected");
+    let message = format!("record {object} of a deleted ManagedSecret is being deleted");
     Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))
 }
 
@@ -302,7 +304,7 @@ fn rebuilt<'w>(world: &'w World, name: &str, trouble: Option<Verdict>) -> Result
     };
     let (source, bytes, same) = if wanted == Source::Generate {
         if survivor.is_none() {
-            let message = "the record is lost and the target is not what was last written: restore either from a backup; or delete this object and apply it again for a new secret";
+            let message = "the record was deleted, and the target is not what the operator last wrote: restore one of the two from a backup, or delete this object and apply it again to get a new value";
             return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordLost, message))));
         }
         (wanted, Bytes::FromTarget, true)
@@ -381,7 +383,7 @@ fn going_on<'w>(world: &'w World, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
             return Err(Step::Read(Read::Secret(base.view.name.clone())));
         }
         let message = format!(
-            "record {} is an older version than status.version; what is served stays: restore the newer record, or remove this one",
+            "record {} is older than status.version; the delivered value stays: restore the newer record, or delete this one",
             base.view.name
         );
         return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordRolledBack, message))));
@@ -473,7 +475,7 @@ fn name_and_slot(
         // A retained record of this name under another id is not this secret.
         Place::TakeOver(other) => {
             let message = format!(
-                "the name {wanted} is held by Secret {}, retained from an earlier ManagedSecret: remove it to free the name",
+                "the name {wanted} is held by Secret {}, retained from an earlier ManagedSecret: delete the Secret to free the name",
                 other.view.name
             );
             troubles.push(Verdict::Pending(Problem::new(Reason::NameInUse, message)));

@@ -44,8 +44,8 @@ pub(super) fn marks<'a>(world: &'a World, view: &'a SecretView) -> Marks<'a> {
 pub(super) fn problem(world: &World, view: &SecretView, id: &str) -> Problem {
     let (own, name) = (&world.own, &view.name);
     let message = format!(
-        "Secret {name} was delivered by an earlier ManagedSecret {object} with the id {id}, and its record is missing: it may \
-         hold the only copy of that value, so do not delete it yet. To restore the record, delete this ManagedSecret, and \
+        "Secret {name} was delivered by an earlier ManagedSecret {object} with the id {id}, and its record is missing: the \
+         Secret may hold the only copy of that value, so do not delete it yet. To restore the record, delete this ManagedSecret, and \
          run `kubectl msec restore BACKUP`. To take the value over, run `kubectl -n {namespace} get secret {name} -o \
          jsonpath='{{.data.{key}}}' | base64 -d | kubectl msec update msec/{object} -n {namespace} --value-stdin`, and set \
          spec.target.adoption: IfUnowned",

@@ -65,7 +65,7 @@ async fn all_that_is_known_is_told_in_words() {
     }
     let conditions = part(&text, "Conditions");
     assert!(conditions[0].starts_with("Ready is True for ") && conditions[0].ends_with(": Served"), "{text}");
-    assert_eq!(conditions[1], "served as key value of Secret login");
+    assert_eq!(conditions[1], "delivered as key value of Secret login");
     assert_eq!(part(&text, "Used by"), ["pod/web (volume credentials)"]);
     assert!(part(&text, "Events").iter().any(|event| event.contains("Normal  Served: ")), "{text}");
     assert!(!text.contains("What to do") && !text.contains("hunter2"), "{text}");
