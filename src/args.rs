@@ -44,7 +44,7 @@ Examples:
 
 const SEAL_EXAMPLES: &str = "\
 The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. \
-On a terminal it is asked for without echo, and the line break that ends it is not part of it.
+On a terminal, the command asks for it without echo; the line break that ends it is not part of the value.
 
 Examples:
   printf %s \"$KEY\" | managed-secrets seal --name weather-api-key --namespace shop
@@ -79,7 +79,7 @@ pub enum Command {
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Serve this namespace only; may be given several times (in the environment: separated by commas)
+    /// Watch this namespace only; may be given several times (in the environment: separated by commas)
     #[arg(long = "namespace", value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
@@ -91,20 +91,21 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<PathBuf>,
 
-    /// Make a new keyring although records exist that only a lost keyring opens. Nothing is deleted: these records keep
-    /// their names and cannot be read until their keyring is restored
+    /// Create a new keyring although records exist that only a lost keyring opens. Nothing is deleted: these records
+    /// keep their names and cannot be read until their keyring is restored
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_NEW_KEYRING")]
     pub allow_new_keyring: bool,
 
-    /// Accept sealed text of cluster scope, which whoever may create a ManagedSecret anywhere can have opened
+    /// Accept sealed values of cluster scope: everyone who may create a ManagedSecret in some namespace can have them
+    /// opened
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
-    /// Address that the webhooks are served on, or off; when absent, every address of the machine
+    /// Address that the webhooks listen on, or off; when absent, every address of the machine
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
     pub webhook_listen: Listen,
 
-    /// Seconds that the webhooks are still served after a signal to stop, while API servers learn of another replica
+    /// Seconds that the webhooks still answer after a signal to stop, while API servers learn of another replica
     #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_WEBHOOK_DRAIN", default_value_t = DRAIN_SECONDS,
         value_parser = clap::value_parser!(u16).range(..=300))]
     pub webhook_drain: u16,
@@ -117,15 +118,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL", env = "MANAGED_SECRETS_WEBHOOK_URL")]
     pub webhook_url: Option<http::Uri>,
 
-    /// Folder with the webhooks' certificate (tls.crt, tls.key, ca.crt); when absent the operator makes its own
+    /// Folder with the webhooks' certificate (tls.crt, tls.key, ca.crt); when absent the operator creates its own
     #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
     pub webhook_cert_dir: Option<PathBuf>,
 
-    /// How many objects are worked on at once
+    /// How many objects the operator works on at once
     #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]
     pub workers: NonZeroUsize,
 
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_name = "FORMAT", env = "MANAGED_SECRETS_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
@@ -147,13 +148,13 @@ pub struct ManifestsArgs {
     #[arg(long, value_name = "IMAGE", env = "MANAGED_SECRETS_IMAGE", default_value = DEFAULT_IMAGE)]
     pub image: String,
 
-    /// Serve this namespace only, with rights in it alone; may be given several times (in the environment: separated by
-    /// commas)
+    /// Watch this namespace only, with permissions in it alone; may be given several times (in the environment:
+    /// separated by commas)
     #[arg(long = "namespace", value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
-    /// User who may write records, keys and status, to restore a backup; may be given several times (in the environment:
-    /// separated by commas)
+    /// User who may write records, keys and status, to restore a backup; may be given several times (in the
+    /// environment: separated by commas)
     #[arg(long = "restorer", value_name = "USER", env = "MANAGED_SECRETS_RESTORER", value_delimiter = ',')]
     pub restorers: Vec<String>,
 
@@ -161,7 +162,7 @@ pub struct ManifestsArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<String>,
 
-    /// Have the operator accept sealed text of cluster scope
+    /// Let the operator accept sealed values of cluster scope
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
@@ -169,7 +170,7 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_WITHOUT_OPERATOR_NAMESPACE")]
     pub without_operator_namespace: bool,
 
-    /// Leave out the webhooks: values have to be sealed before they are applied
+    /// Leave out the webhooks: values must be sealed before they are applied
     #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
     pub without_webhooks: bool,
 

@@ -110,7 +110,7 @@ fn an_error_is_one_line_and_an_exit_code() {
     let key = Key::new(1);
     for (arguments, input, code, part) in [
         (vec![], "", 2, "requires a subcommand"),
-        (vec!["run", "--colour"], "", 2, "no such option"),
+        (vec!["run", "--colour"], "", 2, "unknown option"),
         (vec!["run", "--log-level", "managed_secrets=loud"], "", 2, "--log-level"),
         (vec!["run"], "", 3, "no file that KUBECONFIG names exists"),
         (vec!["seal", "--namespace", "prod"], VALUE, 2, "--name is missing"),

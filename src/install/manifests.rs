@@ -2,8 +2,8 @@
 //! admission, and the Deployment.
 //!
 //! Pure: options in, objects out, in the order in which they are applied. `managed-secrets manifests` prints them, and
-//! `deploy/` holds what it prints for [`Options::default`]. Names, types and label keys come from [`managed_secrets_api`], so a
-//! policy cannot speak of another key than the operator writes.
+//! `deploy/` holds what it prints for [`Options::default`]. Names, types and label keys come from
+//! [`managed_secrets_api`], so a policy cannot speak of another key than the operator writes.
 
 mod policies;
 mod rbac;
@@ -24,19 +24,20 @@ pub struct Options {
     pub operator_namespace: String,
     /// Container image of the operator.
     pub image: String,
-    /// Namespaces that the operator serves, with rights in those alone; empty means the whole cluster.
+    /// Namespaces that the operator watches, with permissions in those alone; empty means the whole cluster.
     pub namespaces: Vec<String>,
     /// User names that may write records, keys and `status`, as a restore from a backup does.
     pub restorers: Vec<String>,
     /// Path of a mounted file that holds the key-encryption key; absent means a Secret of the operator's namespace.
     pub kek_file: Option<String>,
-    /// Whether sealed text of cluster scope is accepted.
+    /// Whether the operator accepts sealed values of cluster scope.
     pub allow_cluster_scope: bool,
     /// Whether the operator's namespace is one of the objects. Deleting it deletes the keys.
     pub with_namespace: bool,
-    /// Whether the operator serves the webhooks. Without them, values have to be sealed before they are applied.
+    /// Whether the operator runs the webhooks. Without them, users must seal values before they apply them.
     pub webhooks: bool,
-    /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2` does.
+    /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2`
+    /// does.
     pub openshift: bool,
     /// Admission policies to leave out; none by default.
     pub without_policies: Vec<PolicySwitch>,
@@ -75,8 +76,8 @@ impl Options {
 /// The image when none is named: a local name, to be replaced by the place the image was pushed to.
 pub const DEFAULT_IMAGE: &str = concat!("managed-secrets:", env!("CARGO_PKG_VERSION"));
 
-/// All objects of an installation, except the CRD: namespace, service account, rights, policies, Service, Deployment,
-/// webhook configurations.
+/// All objects of an installation, except the CRD: namespace, service account, permissions, policies, Service,
+/// Deployment, webhook configurations.
 ///
 /// The policies come before the Deployment, so that no operator runs without them.
 #[must_use]

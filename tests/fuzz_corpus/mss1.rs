@@ -14,7 +14,7 @@ const GENUINE: [&str; 2] = [
     include_str!("../../crates/crypto/tests/vectors/mss1-kept.txt"),
 ];
 /// What the API's rule, which reads no names and counts no fields, leaves for the parser to refuse.
-const LEFT_TO_THE_PARSER: [&str; 5] = ["names in", "must not name", "namespace", "name", "must hold a value padded"];
+const LEFT_TO_THE_PARSER: [&str; 5] = ["names in", "must name only", "namespace", "name", "must hold a value padded"];
 
 /// The target.
 pub(crate) struct Target {

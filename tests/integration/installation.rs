@@ -19,8 +19,8 @@ use tokio::sync::OnceCell;
 
 /// An identity that these manifests list as restorer.
 pub(crate) const RESTORER: &str = "restorer@example.com";
-/// The longest that a test waits for the API server to take notice of roles and policies, and for the garbage collector:
-/// that one looks for new types every 30 s only.
+/// The longest that a test waits for the API server to take notice of roles and policies, and for the garbage
+/// collector: that one looks for new types every 30 s only.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What is installed.
@@ -89,7 +89,7 @@ pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<Co
         let probe: Secret = object(json!({"metadata": {"name": "probe"}}));
         let secrets = Api::<Secret>::namespaced(operator.clone(), namespace);
         let answer = secrets.create(&dry_run(), &probe).await;
-        Ok(answer.is_err_and(|error| error.to_string().contains("may write no Secrets")).then_some(()))
+        Ok(answer.is_err_and(|error| error.to_string().contains("may write only records")).then_some(()))
     })
     .await?;
     Ok(control_plane)

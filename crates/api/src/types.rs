@@ -123,8 +123,8 @@ pub enum Alphabet {
     Base64Url,
 }
 
-/// Whether the value is delivered as a Secret that pods mount (`Secret`, when absent) or kept in its encrypted record only
-/// (`None`).
+/// Whether the value is delivered as a Secret that pods mount (`Secret`, when absent) or kept in its encrypted record
+/// only (`None`).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Delivery {
     /// As a Secret that pods mount.
@@ -162,8 +162,8 @@ pub struct Target {
     pub adoption: Option<Adoption>,
 }
 
-/// Whether a Secret that exists already may be taken over: `Never` (when absent), or `IfUnowned`, if no controller owns it
-/// and nothing of it would be overwritten.
+/// Whether a Secret that exists already may be taken over: `Never` (when absent), or `IfUnowned`, if no controller owns
+/// it and nothing of it would be overwritten.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Adoption {
     /// Never touch it.
@@ -173,8 +173,8 @@ pub enum Adoption {
     IfUnowned,
 }
 
-/// What happens to record and target when the ManagedSecret is deleted: `Delete` (when absent) or `Retain`. A change is in
-/// force when `status.deletionPolicy` shows it.
+/// What happens to record and target when the ManagedSecret is deleted: `Delete` (when absent) or `Retain`. A change is
+/// in force when `status.deletionPolicy` shows it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum DeletionPolicy {
     /// Kubernetes collects both.
@@ -216,7 +216,7 @@ pub struct ManagedSecretStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// The deletion policy in force.
+    /// The effective deletion policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// The backing Secret.

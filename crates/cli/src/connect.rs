@@ -72,8 +72,8 @@ pub fn path() -> impl TypedValueParser<Value = PathBuf> {
 pub struct Wanted {
     /// `--kubeconfig`
     pub kubeconfig: Option<PathBuf>,
-    /// Whether the proxies of the environment count for the cluster of this pod too, as they do for kubectl. The operator
-    /// reaches its own cluster directly.
+    /// Whether the proxies of the environment count for the cluster of this pod too, as they do for kubectl. The
+    /// operator reaches its own cluster directly.
     pub proxies_in_pod: bool,
     /// kubectl's other flags.
     pub flags: Overrides,
@@ -99,7 +99,7 @@ pub enum ConnectError {
     ServerLogin(#[from] LoginError),
     /// What would lead to another path of the API.
     #[error(
-        "{0:?} is no name of a namespace: write at most {NAMESPACE_MAX} lower-case letters, digits and `-`, with a \
+        "{0:?} is not a valid namespace name; write at most {NAMESPACE_MAX} lower-case letters, digits and `-`, with a \
          letter or digit at both ends"
     )]
     Namespace(String),
@@ -239,8 +239,8 @@ impl Connection {
         shown(&self.config.cluster_url)
     }
 
-    /// The same with the path, by which a proxy before several clusters tells them apart: for a question to the user. It
-    /// goes into no log.
+    /// The same with the path, by which a proxy before several clusters tells them apart: for a question to the user.
+    /// It goes into no log.
     pub fn server_with_path(&self) -> String {
         let path = self.config.cluster_url.path().trim_end_matches('/');
         format!("{}{path}", self.server())
@@ -256,7 +256,7 @@ impl Connection {
         &self.config
     }
 
-    /// A client for calls of a command that a user waits for. It belongs to the runtime that it is made in.
+    /// A client for calls of a command that a user waits for. It belongs to the runtime that it is created in.
     pub fn client(&self) -> Result<Client, CliError> {
         let mut config = self.config.clone();
         // 0 is no limit, as for kubectl.
@@ -272,8 +272,8 @@ impl Connection {
     }
 }
 
-/// The URL of an API server, and the user and the password in it. As for kubectl, it is plain HTTP without a scheme, and
-/// has no path then.
+/// The URL of an API server, and the user and the password in it. As for kubectl, it is plain HTTP without a scheme,
+/// and has no path then.
 fn server(text: &str) -> Result<(Uri, Option<Login>), ConnectError> {
     let has_scheme = text.contains("://");
     let url = if has_scheme { text.to_owned() } else { format!("http://{text}") };
@@ -330,7 +330,7 @@ fn certificates(bundle: &[u8]) -> Result<Vec<Vec<u8>>, ConnectError> {
     let blocks = pem::parse_many(bundle).map_err(|_| problem("it is not valid PEM"))?;
     let found: Vec<_> =
         blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
-    if found.is_empty() { Err(problem("it has no certificate in PEM")) } else { Ok(found) }
+    if found.is_empty() { Err(problem("it holds no PEM certificate")) } else { Ok(found) }
 }
 
 fn impersonate(config: &mut Config, user: &User) {

@@ -70,7 +70,7 @@ impl CliError {
         match error {
             // No answer of an API server: kube then takes the whole body, whatever it holds, for the message.
             kube::Error::Api(status) if status.reason == NO_STATUS => {
-                Self::Failed(format!("{context}: the answer was HTTP {} and no Kubernetes status", status.code))
+                Self::Failed(format!("{context}: the answer was HTTP {} without a Kubernetes status", status.code))
             }
             kube::Error::Api(status) => Self::Failed(format!("{context}: {}", one_line(&status.message))),
             // Its text quotes the body that could not be decoded.
@@ -95,8 +95,8 @@ impl CliError {
 pub const NOT_INSTALLED: &str = "the ManagedSecret resource is not installed in this cluster; install it with \
      `managed-secrets crd | kubectl apply -f -`";
 
-/// Whether an API server answered that it does not have the resource at all, as opposed to one object of it: 404 without
-/// an object's name, as a Status or, from the API server's handler of custom resources, as its plain text.
+/// Whether an API server answered that it does not have the resource at all, as opposed to one object of it: 404
+/// without an object's name, as a Status or, from the API server's handler of custom resources, as its plain text.
 #[must_use]
 pub fn lacks_resource(status: &kube::core::Status) -> bool {
     let of_no_object = status.details.as_ref().is_none_or(|details| details.name.is_empty());
@@ -108,8 +108,8 @@ pub fn lacks_resource(status: &kube::core::Status) -> bool {
 const NO_STATUS: &str = "Failed to parse error data";
 
 /// An error and its sources, without those that the text before them already quotes. What quotes what it read, or what
-/// a credential plugin printed, is said in words of ours: a kubeconfig and a plugin's answer hold credentials, and a file
-/// that is none of those expected may hold anything.
+/// a credential plugin printed, is not quoted: a kubeconfig and a plugin's answer hold credentials, and a
+/// file that is none of those expected may hold anything.
 fn chain(error: &(dyn Error + 'static)) -> String {
     if let Some(text) = sources(error).find_map(quoting) {
         return text;
@@ -134,10 +134,14 @@ fn quoting(error: &(dyn Error + 'static)) -> Option<String> {
     use kube::client::AuthError;
 
     if let Some(error) = error.downcast_ref::<serde_json::Error>() {
-        return Some(format!("no JSON of the expected shape (line {}, column {})", error.line(), error.column()));
+        return Some(format!(
+            "the JSON is invalid or has an unexpected shape (line {}, column {})",
+            error.line(),
+            error.column()
+        ));
     }
     if error.is::<serde_saphyr::Error>() {
-        return Some("no YAML of the expected shape".to_owned());
+        return Some("the YAML is invalid or has an unexpected shape".to_owned());
     }
     if let Some(error) = error.downcast_ref::<CredentialsError>() {
         return Some(error.to_string());
@@ -168,29 +172,28 @@ pub fn usage(error: &clap::Error) -> CliError {
         }
         ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
             known if known.is_empty() => {
-                "there is no such option; put -- before a name or file that begins with -, as in \"value -- -NAME\""
-                    .to_owned()
+                "unknown option; put -- before a name or file that begins with -, as in \"value -- -NAME\"".to_owned()
             }
             known => {
-                format!("there is no such option; a similar one is {known}; put -- before a name that begins with -")
+                format!("unknown option; a similar one is {known}; put -- before a name that begins with -")
             }
         },
         ErrorKind::InvalidSubcommand => match context(ContextKind::SuggestedSubcommand) {
-            known if known.is_empty() => "there is no such command".to_owned(),
-            known => format!("there is no such command; a similar one is {known}"),
+            known if known.is_empty() => "unknown command".to_owned(),
+            known => format!("unknown command; a similar one is {known}"),
         },
         ErrorKind::InvalidValue => match context(ContextKind::ValidValue) {
-            values if values.is_empty() => format!("{argument} is given without a value"),
+            values if values.is_empty() => format!("{argument} needs a value"),
             values => format!("{argument} must be one of {values}"),
         },
         ErrorKind::ValueValidation => {
             let why = error.source().map(|error| one_line(&error.to_string())).unwrap_or_default();
-            format!("{argument} has a value that it does not take: {why}")
+            format!("{argument} has an invalid value: {why}")
         }
         // Such as --value-stdin=VALUE.
         ErrorKind::TooManyValues => {
             return CliError::Usage(format!(
-                "{argument} takes nothing behind it: a value is never read from the command line"
+                "{argument} takes no argument: a value is never read from the command line"
             ));
         }
         _ => {
@@ -212,7 +215,7 @@ mod tests {
     fn what_a_proxy_printed_is_not_quoted() {
         let status = kube::core::Status::failure("<html>hunter2</html>", NO_STATUS).with_code(502);
         let told = CliError::from_kube("cannot read", &kube::Error::Api(Box::new(status)));
-        assert_eq!(told.to_string(), "cannot read: the answer was HTTP 502 and no Kubernetes status");
+        assert_eq!(told.to_string(), "cannot read: the answer was HTTP 502 without a Kubernetes status");
     }
 
     #[test]

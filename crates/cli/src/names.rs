@@ -1,7 +1,7 @@
 //! Names that become part of the path of a request.
 //!
-//! kube puts them there as they are, so a text such as `../x`, `a/b`, `a?x` or `a%2fb` would be another path. What comes
-//! from outside (flags, files, a status) is checked here before it can get there.
+//! kube puts them there as they are, so a text such as `../x`, `a/b`, `a?x` or `a%2fb` would be another path. What
+//! comes from outside (flags, files, a status) is checked here before it can get there.
 
 use std::fmt;
 
@@ -22,13 +22,13 @@ impl fmt::Display for InvalidName {
         match self {
             Self::Namespace => write!(
                 f,
-                "a namespace has a name of at most {NAMESPACE_MAX} lower-case letters, digits and `-`, with a letter or \
-                 digit at both ends"
+                "the name of a namespace must be at most {NAMESPACE_MAX} lower-case letters, digits and `-`, with a \
+                 letter or digit at both ends"
             ),
             Self::Object => write!(
                 f,
-                "an object has a name of at most {SECRET_NAME_MAX} lower-case letters, digits, `-` and `.`, with a letter \
-                 or digit at both ends of each part"
+                "the name of an object must be at most {SECRET_NAME_MAX} lower-case letters, digits, `-` and `.`, with \
+                 a letter or digit at both ends of each part"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! How a refusal is said: which right is missing, in the words of `kubectl auth can-i`.
+//! Reports a refusal: names the missing permission as the command `kubectl auth can-i` that checks it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use managed_secrets_client::{CallError, RefusalKind};
 use crate::CliError;
 use crate::error::{NOT_INSTALLED, lacks_resource};
 
-/// What RBAC lets someone do, or not.
+/// A permission that RBAC grants or denies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Permission<'a> {
     verb: &'a str,
@@ -53,7 +53,7 @@ impl<'a> Permission<'a> {
         Self { namespace: Some(namespace), ..self }
     }
 
-    /// An error of the call that needs this right: says so if it is what is missing.
+    /// The error of a call that needs this permission. It names the permission if the permission is what is missing.
     #[must_use]
     pub fn explain(self, context: &str, error: &kube::Error) -> CliError {
         match error {

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Guarantees: what is returned is what was typed, byte for byte, or an error. Of several lines nothing is taken, and
-//! nothing of them is left for the shell to run. However the prompt ends (Enter, an error, a signal, Ctrl-Z), the terminal
-//! is left as it was. Two signals cannot be answered. After SIGKILL nothing more is done. While SIGSTOP holds the process, the
-//! terminal is as the shell makes it; when the process goes on, it hides again what is typed, and asks again.
+//! nothing of them is left for the shell to run. However the prompt ends (Enter, an error, a signal, Ctrl-Z), the
+//! terminal is left as it was. Two signals cannot be answered. After SIGKILL nothing more is done. While SIGSTOP holds
+//! the process, the terminal is as the shell makes it; when the process goes on, it hides again what is typed, and asks
+//! again.
 //!
 //! This is a module of its own because the crates for it do not give these guarantees: rpassword 7.5 drops tabs and
-//! control characters, replaces what is not UTF-8, takes the first of several lines, and leaves the terminal without echo
-//! when a signal ends the process. rustix and signal-hook do the system calls.
+//! control characters, replaces what is not UTF-8, takes the first of several lines, and leaves the terminal without
+//! echo when a signal ends the process. rustix and signal-hook do the system calls.
 //!
 //! The line is edited here and not by the terminal: a line that the kernel edits ends after 4095 bytes without a word
 //! (`man 3 termios`, canonical mode), and a value may have more.
@@ -42,8 +43,8 @@ use self::line::{EditingKeys, Line};
 
 /// Signals that end a process which does not answer them.
 const ENDING: [i32; 7] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2];
-/// How long no byte must arrive behind a line before it counts as one line: what is pasted arrives at once. Also how often
-/// the prompt looks whether the terminal is still there.
+/// How long no byte must arrive behind a line before it counts as one line: what is pasted arrives at once. Also how
+/// often the prompt looks whether the terminal is still there.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Most bytes of a paste that are read past: more are no paste, but a key that is held down.
 const SKIPPED_MAX: usize = 1024 * 1024;
@@ -103,7 +104,7 @@ fn read(terminal: &Terminal, signals: &Signals, prompt: &str, line: &mut Line) -
             Waited::Input => {}
         }
         match (&terminal.input).read(&mut *buffer) {
-            // A terminal that is gone has no modes any more.
+            // A closed terminal has no modes.
             Ok(0) => terminal.is_there()?,
             Ok(length) => buffer[..length].iter().for_each(|byte| line.feed(*byte)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -153,8 +154,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Whether the terminal belongs to another process group. A process that changes its modes, reads it or empties it is
-    /// stopped then, and again when it goes on.
+    /// Whether the terminal belongs to another process group. A process that changes its modes, reads it or empties it
+    /// is stopped then, and again when it goes on.
     fn is_elsewhere(&self) -> bool {
         tcgetpgrp(&self.input).is_ok_and(|foreground| foreground != getpgrp())
     }
@@ -170,7 +171,8 @@ impl Terminal {
         }
     }
 
-    /// Each byte as it is typed, without showing it. Keys that send a signal still do, and take no input away with them.
+    /// Each byte as it is typed, without showing it. Keys that send a signal still do, and take no input away with
+    /// them.
     fn hide(&self) -> io::Result<()> {
         let mut modes = self.before.clone();
         modes.local_modes -= LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::IEXTEN;
@@ -188,9 +190,9 @@ impl Terminal {
         Ok(tcsetattr(&self.input, OptionalActions::Now, &modes)?)
     }
 
-    /// Waits for input, or for a signal. A read would go on after a signal (`SA_RESTART`), but poll(2) always ends. This
-    /// matters after SIGSTOP, which no process can answer: the shell has given the terminal its own modes meanwhile, in
-    /// which a read waits for a whole line, and the line is shown.
+    /// Waits for input, or for a signal. A read would go on after a signal (`SA_RESTART`), but poll(2) always ends.
+    /// This matters after SIGSTOP, which no process can answer: the shell has given the terminal its own modes
+    /// meanwhile, in which a read waits for a whole line, and the line is shown.
     fn wait_for_input(&self) -> io::Result<Waited> {
         match poll(&mut [PollFd::new(&self.input, PollFlags::IN)], Some(&PAUSE)) {
             Ok(0) => Ok(Waited::InVain),
@@ -224,7 +226,7 @@ impl Terminal {
     /// Ends what [`Terminal::show`] began.
     fn leave_line(&self) {
         let marks = if self.marks_pastes { MARK_PASTES.1 } else { "" };
-        // It can fail only where the terminal is gone.
+        // It fails only if the terminal is closed.
         let _ = (&self.output).write_all(format!("{marks}\n").as_bytes());
     }
 
@@ -247,7 +249,7 @@ impl Terminal {
         if self.is_elsewhere() {
             return;
         }
-        // Where the terminal is gone, there is nothing to put back.
+        // If the terminal is closed, there is nothing to restore.
         let _ = tcsetattr(&self.input, OptionalActions::Now, &self.before);
     }
 }
@@ -299,8 +301,8 @@ impl Signals {
         Ok(this)
     }
 
-    /// Waits, stopped, until the terminal belongs to this process group, as the kernel would have it. But there, a signal
-    /// that ends the process is obeyed: a system call that the kernel stops begins again after the signal.
+    /// Waits, stopped, until the terminal belongs to this process group, as the kernel would have it. But there, a
+    /// signal that ends the process is obeyed: a system call that the kernel stops begins again after the signal.
     fn wait_for_foreground(&self, terminal: &Terminal) -> io::Result<()> {
         loop {
             // First: whatever comes after the look at the terminal is another reason to look.
@@ -330,7 +332,7 @@ impl Signals {
             terminal.put_back();
             low_level::emulate_default_handler(i32::try_from(ending).unwrap_or(SIGTERM))?;
         }
-        // Nobody could continue a session leader's group: POSIX ignores the key there.
+        // No shell could continue a session leader's group: POSIX ignores the key there.
         if self.stop.swap(false, Ordering::SeqCst) && getsid(None)? != getpgrp() {
             terminal.leave_line();
             terminal.put_back();

@@ -1,8 +1,8 @@
-//! `managed-secrets seal`: a value goes in, sealed text for `spec.value` comes out.
+//! `managed-secrets seal`: reads a value and prints the sealed value for `spec.value`.
 //!
 //! ```text
 //! --public-key FILE, or the cluster's ConfigMap ──▶ public key ──▶ --fingerprint ──┐
-//! standard input, or a terminal without echo ─────▶ value ─────────────────────────┴▶ sealed text
+//! standard input, or a terminal without echo ─────▶ value ─────────────────────────┴▶ sealed value
 //! ```
 //!
 //! The value is on no command line (every user of the machine can read those) and in no error.
@@ -33,7 +33,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// Where the sealed text may be used
+    /// Where the sealed value may be used
     #[arg(long, env = "MANAGED_SECRETS_SCOPE", value_enum, default_value_t)]
     pub scope: SealScope,
 
@@ -45,7 +45,7 @@ pub struct SealArgs {
     #[command(flatten)]
     pub key: KeyArgs,
 
-    /// Kubeconfig file of the cluster that is asked; when absent KUBECONFIG, else ~/.kube/config
+    /// Kubeconfig file of the cluster; when absent KUBECONFIG, else ~/.kube/config
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KUBECONFIG", value_parser = connect::path())]
     pub kubeconfig: Option<PathBuf>,
 
@@ -69,7 +69,7 @@ impl SealArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct HandlingArgs {
-    /// Keep the value: to have it delivered as a Secret needs the permission to get managedsecrets/value
+    /// Keep the value undelivered: delivering it as a Secret needs the permission to get managedsecrets/value
     #[arg(long, env = "MANAGED_SECRETS_NO_DELIVERY")]
     pub no_delivery: bool,
 }
@@ -89,7 +89,7 @@ pub fn handling(delivery: Delivery) -> Handling {
     }
 }
 
-/// Where a sealed text may be used.
+/// Where a sealed value may be used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum SealScope {
     /// In one ManagedSecret
@@ -102,19 +102,21 @@ pub enum SealScope {
 }
 
 impl SealScope {
-    /// The scope for an object. A flag that the scope ignores is refused: whoever gave it expects it to bind.
+    /// The scope for an object. A flag that the scope ignores is refused: the user expects it to bind.
     pub fn of(self, namespace: Option<&str>, name: Option<&str>) -> Result<Scope, CliError> {
         let usage = |text: &str| CliError::Usage(text.to_owned());
         match (self, namespace.map(str::to_owned), name.map(str::to_owned)) {
             (Self::Strict, Some(namespace), Some(name)) => Ok(Scope::Strict { namespace, name }),
-            (Self::Strict, _, None) => Err(usage("--name is missing: the ManagedSecret that the value is for")),
+            (Self::Strict, _, None) => Err(usage("--name is missing; name the ManagedSecret that the value is for")),
             (Self::Strict | Self::Namespace, None, _) => {
-                Err(usage("--namespace is missing: that of the ManagedSecret that the value is for"))
+                Err(usage("--namespace is missing; name the namespace of the ManagedSecret"))
             }
             (Self::Namespace, Some(namespace), None) => Ok(Scope::Namespace { namespace }),
             (Self::Cluster, None, None) => Ok(Scope::Cluster),
-            (Self::Namespace, ..) => Err(usage("--name has no place with --scope namespace")),
-            (Self::Cluster, ..) => Err(usage("--namespace and --name have no place with --scope cluster")),
+            (Self::Namespace, ..) => Err(usage("--name is not allowed with --scope namespace; remove it")),
+            (Self::Cluster, ..) => {
+                Err(usage("--namespace and --name are not allowed with --scope cluster; remove them"))
+            }
         }
     }
 }
@@ -129,7 +131,7 @@ pub fn seal(args: &SealArgs) -> Result<(), CliError> {
     ))
 }
 
-/// The value as sealed text.
+/// The sealed value.
 pub fn sealed(key: &PublishedKey, scope: &Scope, handling: Handling, value: &Plaintext) -> Result<String, CliError> {
     mss1::seal(&key.key, scope, handling, value).map_err(|error| match error {
         mss1::SealError::Scope(rule) => CliError::Usage(format!("--namespace and --name {rule}")),

@@ -17,7 +17,7 @@ use crate::names;
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct KeyArgs {
-    /// File with the cluster's public key (sealing-key.json); when absent the cluster is asked
+    /// File with the cluster's public key (sealing-key.json); when absent the command asks the cluster
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_PUBLIC_KEY")]
     pub public_key: Option<PathBuf>,
 
@@ -43,13 +43,13 @@ impl KeyArgs {
         };
         let published = check(&document, pin.as_deref())?;
         if pin.is_none() {
-            say::tell(format_args!("note: sealing with the public key of SHA-256 {}", published.key.fingerprint()));
+            say::tell(format_args!("note: sealing with the public key with SHA-256 {}", published.key.fingerprint()));
         }
         // The cluster's own is the one to seal with, whatever its date: no key is replaced by itself.
         if self.public_key.is_some() && published.not_after < Timestamp::now() {
             say::tell(format_args!(
-                "note: the date notAfter of this public key has passed ({}); see whether the cluster has another: \
-                 kubectl msec public-key",
+                "note: the date notAfter of this public key has passed ({}); run `kubectl msec public-key` to see the \
+                 current key",
                 published.not_after
             ));
         }
@@ -87,8 +87,8 @@ pub async fn read_cluster(client: Client, namespace: &str) -> Result<String, Cli
         .map_err(|error| permission.explain(&format!("cannot read {place}"), &error))?;
     found.and_then(|map| map.data).and_then(|mut data| data.remove(PUBLIC_KEY_DATA_KEY)).ok_or_else(|| {
         CliError::Failed(format!(
-            "{place} holds no public key: has the operator ever run there? (--operator-namespace names its namespace, \
-             --public-key a file)"
+            "{place} holds no public key; start the operator, or name its namespace with --operator-namespace, or a \
+             key file with --public-key"
         ))
     })
 }
@@ -99,7 +99,7 @@ pub fn check(document: &str, pin: Option<&str>) -> Result<PublishedKey, CliError
         PublishedKey::parse(document).map_err(|error| CliError::failed("cannot use the public key", &error))?;
     match pin {
         Some(pin) if pin != published.key.fingerprint() => Err(CliError::Failed(format!(
-            "the public key has the SHA-256 {}, which is not the one that --fingerprint names",
+            "the public key has the SHA-256 {}, but --fingerprint names another one; check where the key comes from",
             published.key.fingerprint()
         ))),
         _ => Ok(published),

@@ -88,20 +88,21 @@ impl Serialize for Quoted<'_> {
 /// Whether a text needs quotes beyond those that the crate gives it.
 fn needs_quotes(text: &str) -> bool {
     let is_blank = |line: &str| !line.is_empty() && line.chars().all(|c| c == ' ' || c == '\t');
-    // A block scalar whose first line begins with a blank needs an indentation indicator, and kubectl refuses a tab there.
+    // A block scalar whose first line begins with a blank needs an indentation indicator, and kubectl refuses a tab
+    // there.
     let is_odd_block = text.contains('\n') && (text.starts_with(['\n', ' ', '\t']) || text.split('\n').any(is_blank));
     is_odd_block || text.chars().any(characters::is_odd) || scalar::meaning(text).is_some()
 }
 
-/// Reads a stream of documents, JSON among them; empty documents are none. An error says where, and never what: the text
-/// may hold a key or a value.
+/// Reads a stream of documents, JSON among them; empty documents are none. An error says where, and never what: the
+/// text may hold a key or a value.
 pub fn read_stream(text: &str) -> Result<Vec<Value>, String> {
     // The file is the user's own, and may hold thousands of documents.
     let options = serde_saphyr::options! { budget: None };
     let read = serde_saphyr::from_multiple_with_options::<Value>(text, options);
     let documents = read.map_err(|error| match error.location() {
-        Some(place) => format!("no YAML at line {}, column {}", place.line(), place.column()),
-        None => "no YAML".to_owned(),
+        Some(place) => format!("invalid YAML at line {}, column {}", place.line(), place.column()),
+        None => "invalid YAML".to_owned(),
     })?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
@@ -135,6 +136,6 @@ mod tests {
         assert_eq!(read_stream(&long).unwrap().len(), 5000);
         assert_eq!(read_stream("# nothing\n---\n---\n{\"a\": [1]}\n").unwrap(), [json!({"a": [1]})]);
         let error = read_stream("data:\n  kek: [hunter2\n").unwrap_err();
-        assert!(error.starts_with("no YAML at line") && !error.contains("hunter"), "{error}");
+        assert!(error.starts_with("invalid YAML at line") && !error.contains("hunter"), "{error}");
     }
 }

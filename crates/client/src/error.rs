@@ -16,10 +16,10 @@ pub enum CallError {
     #[error("the API server could not be reached: {0}")]
     Unreachable(String),
     /// An answer came that is not what was asked for.
-    #[error("the API server's answer has not the expected shape")]
+    #[error("the API server's answer does not have the expected shape")]
     Malformed,
-    /// The request could not be made, for instance for a name that no path can hold.
-    #[error("the request could not be made: {0}")]
+    /// The request cannot be built, for instance because a path cannot hold the name.
+    #[error("cannot build the request: {0}")]
     Request(String),
 }
 
@@ -47,7 +47,7 @@ pub enum RefusalKind {
     Quota,
     /// Our account lacks a permission.
     Rbac,
-    /// Somebody's admission webhook or policy, with its name.
+    /// An admission webhook or policy, with its name.
     Admission(String),
     /// Anything else; code and reason tell.
     Other,
@@ -132,7 +132,7 @@ impl fmt::Display for Refusal {
         write!(f, "the API server refused: {} ({})", self.reason, self.code)?;
         match &self.kind {
             RefusalKind::NamespaceTerminating => f.write_str(": the namespace is being deleted")?,
-            RefusalKind::Quota => f.write_str(": a quota is used up")?,
+            RefusalKind::Quota => f.write_str(": a quota is exceeded")?,
             RefusalKind::Rbac => f.write_str(": the operator lacks the permission")?,
             RefusalKind::Admission(name) => write!(f, ": refused by {name}")?,
             RefusalKind::Other => {}
@@ -171,12 +171,14 @@ mod tests {
         let cases = [
             (
                 403,
-                "secrets \"db\" is forbidden: exceeded quota: q, requested: secrets=1, used: secrets=9, limited: secrets=9",
+                "secrets \"db\" is forbidden: exceeded quota: q, requested: secrets=1, used: secrets=9, limited: \
+                 secrets=9",
                 RefusalKind::Quota,
             ),
             (
                 403,
-                "secrets \"db\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group \"\" in the namespace \"a\"",
+                "secrets \"db\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group \"\" in the \
+                 namespace \"a\"",
                 RefusalKind::Rbac,
             ),
             (
@@ -186,7 +188,8 @@ mod tests {
             ),
             (
                 422,
-                "secrets \"db\" is forbidden: ValidatingAdmissionPolicy 'no-secrets' with binding 'b' denied request: hunter2",
+                "secrets \"db\" is forbidden: ValidatingAdmissionPolicy 'no-secrets' with binding 'b' denied request: \
+                 hunter2",
                 RefusalKind::Admission("no-secrets".to_owned()),
             ),
             (422, "Secret \"db\" is invalid: data[.dockerconfigjson]: Invalid value: \"hunter2\"", RefusalKind::Other),
@@ -205,7 +208,8 @@ mod tests {
         let refusal = read(
             403,
             &serde_json::json!({"reason": "Forbidden", "details": {"causes": [
-                {"reason": "NamespaceTerminating", "message": "namespace a is being terminated", "field": "metadata.namespace"}]}}),
+                {"reason": "NamespaceTerminating", "message": "namespace a is being \
+                 terminated", "field": "metadata.namespace"}]}}),
         );
         assert_eq!(refusal.kind, RefusalKind::NamespaceTerminating);
         assert_eq!(

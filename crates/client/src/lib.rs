@@ -177,7 +177,7 @@ impl SecretApi {
         }
     }
 
-    /// Deletes exactly this object; `false` if it was gone already.
+    /// Deletes exactly this object; `false` if it was already deleted.
     pub async fn delete(&self, name: &str, uid: &str, resource_version: &str) -> Result<bool, CallError> {
         let preconditions =
             Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_owned()) };

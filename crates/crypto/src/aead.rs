@@ -1,4 +1,4 @@
-//! AES-256-GCM with a 96-bit nonce, as every format of ours uses it: `ciphertext | 16-byte tag`.
+//! AES-256-GCM with a 96-bit nonce, as every format of this crate uses it: `ciphertext | 16-byte tag`.
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, Key, KeyInit, Nonce};

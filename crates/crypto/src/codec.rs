@@ -25,7 +25,7 @@ pub(super) fn is_bucket(length: usize) -> bool {
     length.is_power_of_two() && (BUCKET_MIN..=BUCKET_MAX).contains(&length)
 }
 
-/// `pad(value)`, with room for the tag that encryption appends. `None` if the value fits no bucket.
+/// `pad(value)`, with capacity for the tag that encryption appends. `None` if the value fits no bucket.
 pub(super) fn pad(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let bucket = bucket_of(value.len())?;
     let length = u32::try_from(value.len()).ok()?;
@@ -39,8 +39,8 @@ pub(super) fn pad(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 /// The value inside `pad(value)`, or which rule of padding it breaks.
 pub(super) fn unpad(padded: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
     let (length, rest) = padded.split_first_chunk::<LENGTH>().ok_or("must begin with a length")?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| "must hold the value whole")?;
-    let (value, zeros) = rest.split_at_checked(length).ok_or("must hold the value whole")?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| "must hold the complete value")?;
+    let (value, zeros) = rest.split_at_checked(length).ok_or("must hold the complete value")?;
     if bucket_of(length) != Some(padded.len()) {
         return Err("must be no longer than the value needs");
     }
@@ -117,8 +117,8 @@ mod tests {
         };
         assert_eq!(unpad(&padded(5, 64)).unwrap().as_slice(), [0; 5]);
         assert_eq!(unpad(&[0; 3]).unwrap_err(), "must begin with a length");
-        assert_eq!(unpad(&padded(61, 64)).unwrap_err(), "must hold the value whole");
-        assert_eq!(unpad(&padded(u32::MAX, 64)).unwrap_err(), "must hold the value whole");
+        assert_eq!(unpad(&padded(61, 64)).unwrap_err(), "must hold the complete value");
+        assert_eq!(unpad(&padded(u32::MAX, 64)).unwrap_err(), "must hold the complete value");
         assert_eq!(unpad(&padded(60, 128)).unwrap_err(), "must be no longer than the value needs");
         assert_eq!(unpad(&padded(5, 65)).unwrap_err(), "must be no longer than the value needs");
         for place in 9..64 {

@@ -23,8 +23,8 @@ pub use self::kek::{Kek, KekError};
 use super::mss1::{PublicKeyError, PublishedKey, SealingKey};
 use super::{KeyId, RandomError, Seed, SeedId, random};
 
-/// How far ahead of this machine's clock a key's creation date may be: clocks of a cluster's machines differ by seconds,
-/// and no key of ours needs to be used within minutes of its creation.
+/// How far ahead of this machine's clock a key's creation date may be: clocks of a cluster's machines differ by
+/// seconds, and no key needs to be used within minutes of its creation.
 pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Which document a key stands in.
@@ -71,14 +71,14 @@ struct Held<K> {
     origin: Origin,
 }
 
-/// Why documents make no keyring. `E` is the error of whoever unwraps.
+/// Why documents do not open as a keyring. `E` is the error of the unwrap function.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError<E> {
     /// The document says another format.
     #[error("a keyring document must have the format \"{FORMAT}\"")]
     Format,
     /// The seed was not unwrapped.
-    #[error("the key {id} of the keyring was not unwrapped: {source}")]
+    #[error("cannot unwrap the key {id} of the keyring: {source}")]
     Unwrap {
         /// Id of the entry.
         id: String,
@@ -86,7 +86,7 @@ pub enum OpenError<E> {
         source: E,
     },
     /// What was unwrapped is not in the format, or is not what its entry says.
-    #[error("the key {id} of the keyring is not what its entry says: {what} differs")]
+    #[error("the key {id} of the keyring does not match its entry: {what} differs")]
     Entry {
         /// Id of the entry.
         id: String,
@@ -98,7 +98,7 @@ pub enum OpenError<E> {
     NoActiveSeed,
 }
 
-/// Why no entries were made. `E` is the error of whoever wraps.
+/// Why no entries were created. `E` is the error of the wrap function.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError<E> {
     /// The operating system gave no randomness.
@@ -108,7 +108,7 @@ pub enum GenerateError<E> {
     #[error(transparent)]
     Key(#[from] PublicKeyError),
     /// The wrapping failed.
-    #[error("a new key was not wrapped: {0}")]
+    #[error("cannot wrap a new key: {0}")]
     Wrap(E),
 }
 
@@ -183,12 +183,12 @@ impl Keyring {
         &self.ignored_revocations
     }
 
-    /// Makes the first entries, one seed and one sealing key, both active. `wrap` is given the bytes to wrap.
+    /// Creates the first entries, one seed and one sealing key, both active. `wrap` receives the bytes to wrap.
     pub fn generate_entries<E>(
         now: Timestamp,
         mut wrap: impl FnMut(&[u8]) -> Result<Wrapped, E>,
     ) -> Result<Document, GenerateError<E>> {
-        // Whole seconds, as every date of ours; the text is authenticated as it stands.
+        // Whole seconds, like every date of this project; the text itself is authenticated.
         let created = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
         let mut entry = |purpose, id: String, seed: &[u8; 32], public_key: Option<&[u8]>| {
             let envelope = Envelope::encode(purpose, &id, &created, seed);
@@ -259,7 +259,7 @@ impl Keyring {
 pub enum SealingKeyStatus<'a> {
     /// It opens.
     Usable(&'a SealingKey),
-    /// It was revoked: it opens nothing new, and what is served stays.
+    /// It was revoked: it opens nothing new, and what is delivered stays.
     Revoked,
     /// The keyring does not have it.
     Unknown,
@@ -274,8 +274,8 @@ fn latest(now: Timestamp) -> Timestamp {
     now.checked_add(MAX_CLOCK_SKEW).unwrap_or(Timestamp::MAX)
 }
 
-/// What a document can say of a key. One that joined cannot make a key active. Nor can it revoke a seed: that would keep
-/// the operator from encrypting, and a revoked seed opens its records all the same.
+/// What a document can say of a key. One that joined cannot make a key active. Nor can it revoke a seed: that would
+/// keep the operator from encrypting, and a revoked seed opens its records all the same.
 fn stated(entry: &Entry, origin: Origin) -> State {
     match (origin, entry.purpose) {
         (Origin::Own, _) => entry.state,
@@ -314,8 +314,8 @@ fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
     }
 }
 
-/// Of the active keys the newest that is not later than `latest`, and only if all are later, the newest of all; of two of
-/// one second, the one with the greater id, so that all replicas agree.
+/// Of the active keys the newest that is not later than `latest`, and only if all are later, the newest of all; of two
+/// of one second, the one with the greater id, so that all replicas agree.
 fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Held<K>>, latest: Timestamp) -> Option<I> {
     keys.iter()
         .filter(|(_, key)| key.state == State::Active)

@@ -1,15 +1,15 @@
 //! Values, keys and the formats they rest in.
 //!
 //! ```text
-//!  sealed text ──mss1──▶ Plaintext ──mse1──▶ record bytes        the record's metadata ──mac──▶ one annotation
+//!  sealed value ─mss1──▶ Plaintext ──mse1──▶ record bytes        the record's metadata ──mac──▶ one annotation
 //!                 ▲                    ▲                                                ▲
 //!            SealingKey              Seed ──────────────────────────────────────────────┘
 //!                 └──────── keyring ───┘ ◀── KEK (from [`provider`])
 //! ```
 //!
-//! This crate knows bytes and keys and nothing of Kubernetes: it has no client, no clock and no resource types, and could
-//! serve any other program. AEADs, KDFs and HPKE come from crates; what is
-//! decided here is what they are fed. `docs/formats.md` describes every format for other programs.
+//! This crate knows bytes and keys and nothing of Kubernetes: it has no client, no clock and no resource types, and
+//! could serve any other program. AEADs, KDFs and HPKE come from crates; what is decided here is what they are fed.
+//! `docs/formats.md` describes every format for other programs.
 //!
 //! Hygiene: keys and plaintexts are zeroized on drop and show nothing in `Debug`; errors name the step that failed,
 //! never a value, a part of one, or its length.

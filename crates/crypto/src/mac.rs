@@ -41,7 +41,7 @@ pub struct MacInput<'a> {
     pub version: &'a str,
     /// Generation of the `ManagedSecret` that the record was made from.
     pub generation: &'a str,
-    /// The deletion policy in force.
+    /// The effective deletion policy.
     pub deletion_policy: &'a str,
     /// Where the value came from.
     pub source: &'a str,

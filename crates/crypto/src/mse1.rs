@@ -46,7 +46,7 @@ pub struct Place<'a> {
     pub object: &'a str,
 }
 
-/// A record whose format is right. Nothing of it is authentic until it is opened.
+/// A record whose format is valid. Nothing of it is authentic until it is opened.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Record {
     bytes: Vec<u8>,

@@ -9,7 +9,7 @@
 //! info = "managedsecrets.dev/mss1"      aad = every byte up to and including LP(metadata.name)
 //! ```
 //!
-//! The scope byte is readable without a key and authenticated with the value, so everyone can say where a sealed text
+//! The scope byte is readable without a key and authenticated with the value, so everyone can tell where a sealed value
 //! belongs before anything opens it. Sealing proves nothing about who sealed. The format is frozen.
 
 mod handling;
@@ -41,7 +41,7 @@ use crate::limits::{SEALED_ENC_BYTES as ENC, SEALED_MAX, SEALED_MIN, SEALED_PREF
 
 const INFO: &[u8] = b"managedsecrets.dev/mss1";
 
-/// Sealed text whose format is right. Its scope is not authentic until it is opened.
+/// A sealed value whose format is valid. Its scope is not authentic until it is opened.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Sealed {
     bytes: Vec<u8>,
@@ -52,9 +52,9 @@ pub struct Sealed {
     header: usize,
 }
 
-/// The text is not sealed text; says which rule it breaks.
+/// The text is not a sealed value; names the rule that it breaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("sealed text {0}")]
+#[error("sealed value {0}")]
 pub struct FormatError(&'static str);
 
 /// Why a value was not sealed.
@@ -71,7 +71,7 @@ pub enum SealError {
     Cipher,
 }
 
-/// Why sealed text does not open: one variant per step, in the order of the steps.
+/// Why a sealed value does not open: one variant per step, in the order of the steps.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OpenError {
     /// It was sealed for another place. Nothing was decapsulated.
@@ -81,13 +81,13 @@ pub enum OpenError {
     #[error("sealed for the key {0}")]
     Key(KeyId),
     /// It was altered.
-    #[error("the sealed text was altered")]
+    #[error("the sealed value was altered")]
     Tampered,
     /// It is authentic, but not padded by the rules; says which rule it breaks.
-    #[error("the sealed text's padding {0}")]
+    #[error("the sealed value's padding {0}")]
     Padding(&'static str),
     /// It is authentic, but what it holds is no value.
-    #[error("the sealed value {0}")]
+    #[error("the opened value {0}")]
     Value(ValueError),
 }
 
@@ -135,7 +135,7 @@ impl Sealed {
         let encoded = text.strip_prefix(PREFIX).ok_or(FormatError("must begin with \"mss1.\""))?;
         // Before decoding: text from outside must not choose how much memory that takes.
         if !(SEALED_MIN..=SEALED_MAX).contains(&text.len()) {
-            return Err(FormatError("must be whole: it is shorter or longer than any sealed text"));
+            return Err(FormatError("must be complete: it is shorter or longer than any sealed value"));
         }
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(encoded)
@@ -144,10 +144,10 @@ impl Sealed {
     }
 
     fn from_bytes(bytes: Vec<u8>) -> Result<Self, FormatError> {
-        const SHORT: FormatError = FormatError("must be whole: it ends before its last field");
+        const SHORT: FormatError = FormatError("must be complete: it ends before its last field");
         let mut reader = Reader::new(&bytes);
         if reader.array::<7>().ok_or(SHORT)? != &SUITE {
-            return Err(FormatError("must have version 1 and its one suite"));
+            return Err(FormatError("must have version 1 and suite 1"));
         }
         let key_id = KeyId(*reader.array().ok_or(SHORT)?);
         let [byte] = *reader.array::<1>().ok_or(SHORT)?;

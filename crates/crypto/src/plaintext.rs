@@ -1,4 +1,4 @@
-//! The one type that holds a value in clear.
+//! The one type that holds a plaintext value.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::limits::{VALUE_MAX, VALUE_MIN};
 
 /// A value: 1 to 3500 Unicode characters, kept byte for byte.
 ///
-/// Zeroized on drop. It has no `Clone`, `Display` or `Serialize`; its `Debug` shows nothing. Whoever takes the bytes out
-/// ([`Plaintext::as_bytes`]) answers for them.
+/// Zeroized on drop. It has no `Clone`, `Display` or `Serialize`; its `Debug` shows nothing. Code that takes the bytes
+/// out ([`Plaintext::as_bytes`]) answers for them.
 pub struct Plaintext(Zeroizing<Vec<u8>>);
 
 /// Why bytes are not a value. The texts say the rule, never what was given.
@@ -80,9 +80,9 @@ impl Plaintext {
 
     /// What about this value is seldom meant, as words that follow `the value`; `None` where there is nothing to say.
     ///
-    /// Such a value is allowed, and is kept as it is. Most come from `echo`, from an editor, or from YAML's `|`, and the
-    /// program that gets them refuses a password that looks right. The words depend on the kind of the finding alone:
-    /// they repeat no part of the value and do not tell its length.
+    /// Such a value is allowed, and is kept as it is. Most come from `echo`, from an editor, or from YAML's `|`, and
+    /// the program that gets them refuses a password that looks right. The words depend on the kind of the finding
+    /// alone: they repeat no part of the value and do not tell its length.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
         // A `Plaintext` is UTF-8.
@@ -102,7 +102,7 @@ impl Plaintext {
         } else if text.ends_with(char::is_whitespace) {
             found.push("ends in white space");
         }
-        (!found.is_empty()).then(|| format!("{}; it is kept as it is", found.join(", and ")))
+        (!found.is_empty()).then(|| format!("{}; it is kept unchanged", found.join(", and ")))
     }
 
     /// Whether both are the same value; the time taken depends on lengths only.

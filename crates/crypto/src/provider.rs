@@ -12,9 +12,9 @@ use crate::encoding::{is_utf16, without_byte_order_mark};
 /// Who holds the KEK that new seeds are wrapped by. Seeds wrapped by the other one are opened all the same.
 #[derive(Debug)]
 pub enum Provider {
-    /// A Secret of the operator's namespace, made at the first start.
+    /// A Secret of the operator's namespace, created at the first start.
     ///
-    /// It protects against people and backups that see tenants' namespaces only; not against someone who holds all of
+    /// It protects against people and backups that see tenants' namespaces only; not against a person who has all of
     /// an etcd that is not encrypted.
     Local,
     /// A file, read once at the start.
@@ -40,8 +40,8 @@ pub enum KekFileError {
     },
     /// Its content is no KEK.
     #[error(
-        "the KEK file {path} must hold 32 random bytes, as they are or in base64 \
-         (make one with: head -c 32 /dev/urandom > {path})",
+        "the KEK file {path} must hold 32 random bytes, raw or in base64 (create one with: head -c 32 /dev/urandom > \
+         {path})",
         path = path.display()
     )]
     Content {

@@ -1,4 +1,4 @@
-//! The operating system's randomness: the only source this room draws from.
+//! The operating system's randomness: the only source that this crate uses.
 
 use zeroize::Zeroizing;
 

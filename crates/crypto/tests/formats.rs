@@ -1,5 +1,5 @@
-//! The formats against an independent program: `tests/formats-go`, written in Go from docs/formats.md with Go's standard
-//! library alone. It opens what this crate makes, and this crate opens what it seals.
+//! The formats against an independent program: `tests/formats-go`, written in Go from docs/formats.md with Go's
+//! standard library alone. It opens what this crate makes, and this crate opens what it seals.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -60,7 +60,7 @@ fn values() -> Vec<Plaintext> {
     values
 }
 
-/// A keyring made as at the first start, and its document.
+/// A keyring as the first start creates it, and its document.
 fn fresh_keyring(kek: &Kek) -> (Keyring, Value) {
     let wrap = |bytes: &[u8]| {
         Ok::<_, KekError>(Wrapped {
@@ -83,7 +83,7 @@ fn scopes() -> [(u8, Scope); 3] {
     ]
 }
 
-/// Whether the API's rule for sealed text, which knows no base64, lets this text pass.
+/// Whether the API's rule for sealed values, which cannot decode base64, accepts this text.
 fn the_api_accepts(text: &str) -> bool {
     let value = Some(SealedValue(text.to_owned()));
     validate_spec("db", &ManagedSecretSpec { name: "DB".to_owned(), value, ..ManagedSecretSpec::default() }).is_empty()

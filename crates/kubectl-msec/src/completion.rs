@@ -24,7 +24,7 @@ use super::{Cli, ClusterArgs, block_on};
 
 /// Name under which this program completes.
 pub(super) const PROGRAM: &str = "kubectl_complete-msec";
-/// How long somebody who pressed a key waits for a cluster.
+/// How long completion waits for a cluster.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many objects are offered at most: a shell shows no more in a useful way.
 const MOST: u32 = 500;
@@ -99,7 +99,7 @@ pub(super) fn secrets() -> ArgValueCompleter {
             if name.starts_with(&*current) {
                 found.push(CompletionCandidate::new(&name).help(Some(help.into())));
             }
-            // Ids are long: they are offered to whoever has begun one.
+            // Ids are long: they are offered once the user has begun one.
             let id = object
                 .status
                 .and_then(|status| status.id)

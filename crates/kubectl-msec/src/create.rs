@@ -1,11 +1,11 @@
-//! `kubectl msec create`: a value goes in, and a ManagedSecret with sealed text is on the cluster, served.
+//! `kubectl msec create`: reads a value, creates a ManagedSecret with the sealed value, and waits until it is ready.
 //!
 //! ```text
-//! NAME, flags ─▶ spec ─▶ rules (offline) ─▶ is the name free? ─▶ value, sealed here ─▶ create ─▶ wait until served
+//! NAME, flags ─▶ spec ─▶ rules (offline) ─▶ is the name free? ─▶ value, sealed here ─▶ create ─▶ wait until ready
 //! ```
 //!
-//! The value is asked for last, so that nobody types one in vain. That the name is free is asked beforehand as a
-//! courtesy: what decides between two who create it at once is the operator, and the wait says so.
+//! The command asks for the value last, so that the user does not type it in vain. That the name is free is asked
+//! beforehand as a courtesy: what decides between two who create it at once is the operator, and the wait says so.
 
 use std::path::PathBuf;
 
@@ -34,10 +34,10 @@ Examples:
   # Take it from another program
   pass show weather | tr -d '\\n' | kubectl msec create WEATHER_API_KEY
 
-  # Have the operator make one, and deliver it under another key
+  # Let the operator generate a value, and deliver it under another key
   kubectl msec create DB_PASSWORD --generate 40 --target-key password
 
-  # A manifest for Git, with sealed text
+  # A manifest for Git, with a sealed value
   kubectl msec create WEATHER_API_KEY --from-file key.txt --dry-run=client > weather-api-key.yaml";
 
 /// Arguments of `create`.
@@ -65,7 +65,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "DELIVERY", value_parser = change::named::<Delivery>)]
     pub delivery: Option<Delivery>,
 
-    /// What becomes of record and Secret when it is deleted: Delete or Retain
+    /// What happens to record and Secret when it is deleted: Delete or Retain
     #[arg(long, value_name = "POLICY", value_parser = change::named::<DeletionPolicy>)]
     pub deletion_policy: Option<DeletionPolicy>,
 
@@ -81,7 +81,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "TYPE")]
     pub target_type: Option<String>,
 
-    /// Name of the object; made from NAME when absent: lower case, and - for _
+    /// Name of the object; derived from NAME when absent: lower case, and - for _
     #[arg(long, value_name = "NAME")]
     pub object_name: Option<String>,
 
@@ -123,14 +123,14 @@ impl CreateArgs {
     }
 }
 
-/// Creates a secret and waits until it is served.
+/// Creates a secret and waits until it is ready.
 pub(super) async fn create(cluster: &ClusterArgs, args: &CreateArgs) -> Result<(), CliError> {
     let format = args.output.format()?;
     let mut spec = args.spec();
     let object_name = rules(args, &spec)?;
     if lookup::looks_like_an_id(&args.name) {
         say::tell(format_args!(
-            "warning: {} looks like an id; if it is the id of another secret, commands accept neither and want msec/OBJECT",
+            "warning: the name {} looks like an id; if another secret has this id, commands accept only msec/OBJECT",
             args.name
         ));
     }
@@ -188,8 +188,8 @@ fn rules(args: &CreateArgs, spec: &ManagedSecretSpec) -> Result<String, CliError
     change::check(derived.as_deref().unwrap_or("object"), &stand_in)?;
     derived.ok_or_else(|| {
         CliError::Usage(format!(
-            "--object-name is missing: none can be made from {}, because the name of an object has only lower-case \
-             letters, digits, - and ., and does not begin with {RECORD_PREFIX}",
+            "--object-name is missing: {} does not give an object name, which has only lower-case letters, digits, - \
+             and ., and does not begin with {RECORD_PREFIX}",
             args.name
         ))
     })
@@ -216,7 +216,7 @@ async fn free(session: &Session, name: &str, object_name: &str) -> Result<(), Cl
     let objects = lookup::all(session, &Called::Object(object_name.to_owned())).await?;
     objects.first().map_or(Ok(()), |other| {
         Err(CliError::Failed(format!(
-            "there is an object msec/{object_name} already, which is called {}; give another --object-name",
+            "the object msec/{object_name} already exists and is called {}; choose another --object-name",
             other.spec.name
         )))
     })

@@ -1,11 +1,10 @@
 //! `kubectl msec delete`: deletes the object, and says what goes and what stays.
 //!
 //! ```text
-//! lookup ─▶ what uses the Secret, which policy is in force ─▶ doubts? ask, or --yes ─▶ delete what was looked at
+//! lookup ─▶ what uses the Secret, which policy is effective ─▶ doubts? ask, or --yes ─▶ delete what was looked at
 //! ```
-//!
-//! What stays is told by the policy in force (`status.deletionPolicy`), not by the one that the spec wants: the second
-//! may not have been carried out yet.
+//! The effective policy (`status.deletionPolicy`) decides what stays, not the policy in the spec, which may not be
+//! effective yet.
 
 use clap::Args;
 use kube::api::{DeleteParams, Preconditions};
@@ -26,13 +25,14 @@ use super::wait::{self, WaitArgs};
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
-It asks for confirmation if something uses the Secret (pods; workloads that make pods, also at zero replicas; service \
-accounts, Ingresses, Gateways and other ManagedSecrets), if it cannot find that out, if spec.deletionPolicy is Retain but \
-not effective yet, and if NAME is a name that the object only waits for. Without a terminal it then refuses, unless you \
-give --yes.
+It asks for confirmation if something uses the Secret (pods; workloads that create pods, also at zero replicas; \
+service \
+accounts, Ingresses, Gateways and other ManagedSecrets), if it cannot tell, if spec.deletionPolicy is Retain but not \
+effective yet, and if NAME is a name that the object only waits for. Without a terminal it refuses in these cases, \
+unless you use --yes.
 
 Examples:
-  # Who uses it, what would go?
+  # Show what uses it and what would be deleted
   kubectl msec delete WEATHER_API_KEY --dry-run=client
 
   # In a script
@@ -66,7 +66,7 @@ pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(
     let object = lookup::one(&session, &args.secret).await?;
     let name = object.metadata.name.clone().unwrap_or_default();
     let mut doubts: Vec<_> = lookup::only_wanted(&args.secret, &object)
-        .map(|other| format!("{other}, which is what would be deleted (msec/{name} says so without a doubt)"))
+        .map(|other| format!("{other}; this object would be deleted (write msec/{name} to name it exactly)"))
         .into_iter()
         .collect();
     doubts.extend(self::doubts(&session, &object).await);
@@ -87,7 +87,7 @@ pub(super) async fn delete(cluster: &ClusterArgs, args: &DeleteArgs) -> Result<(
     fate.into_iter().collect::<Lines>().print()
 }
 
-/// Why somebody should be asked; empty where there is no reason.
+/// Why the command should ask for confirmation; empty if there is no reason.
 async fn doubts(session: &Session, object: &ManagedSecret) -> Vec<String> {
     let status = object.status.clone().unwrap_or_default();
     let mut doubts = Vec::new();
@@ -100,7 +100,7 @@ async fn doubts(session: &Session, object: &ManagedSecret) -> Vec<String> {
     }
     if object.spec.deletion_policy() == DeletionPolicy::Retain && status.deletion_policy != Some(DeletionPolicy::Retain)
     {
-        doubts.push("spec.deletionPolicy is Retain, which is not in force yet: what should stay may go".to_owned());
+        doubts.push("spec.deletionPolicy is Retain but not effective yet: record and Secret may be deleted".to_owned());
     }
     doubts
 }
@@ -110,7 +110,7 @@ fn fate(object: &ManagedSecret) -> Vec<String> {
     let status = object.status.clone().unwrap_or_default();
     let Some(record) = status.record else {
         return vec![
-            "no record of it is known: if there is one, it goes or stays by the policy that it was made with"
+            "its record is unknown: if one exists, the policy that it was created with decides whether it is deleted"
                 .to_owned(),
         ];
     };
@@ -119,12 +119,13 @@ fn fate(object: &ManagedSecret) -> Vec<String> {
     let and_target = target.as_ref().map(|target| format!(" and the Secret {target}")).unwrap_or_default();
     if status.deletion_policy == Some(DeletionPolicy::Retain) {
         return vec![
-            format!("by the policy in force (Retain), the record {}{and_target} stay", record.name),
+            format!("the effective policy is Retain: Kubernetes keeps the record {}{and_target}", record.name),
             format!("the name {name} stays taken until the record is deleted: kubectl delete secret {}", record.name),
         ];
     }
-    let mut lines = vec![format!("by the policy in force (Delete), the record {}{and_target} go with it", record.name)];
-    // Adopted ones are not told apart in status: the record knows, which takes the right to read Secrets.
+    let mut lines =
+        vec![format!("the effective policy is Delete: Kubernetes also deletes the record {}{and_target}", record.name)];
+    // Adopted ones are not told apart in status: the record knows, which needs the permission to read Secrets.
     if let Some(target) = target.filter(|_| object.spec.adoption() == Adoption::IfUnowned) {
         lines.push(format!("if the Secret {target} was adopted (target.adoption: IfUnowned), it stays"));
     }
@@ -135,17 +136,16 @@ fn fate(object: &ManagedSecret) -> Vec<String> {
 fn confirm(name: &str, fate: &[String]) -> Result<(), CliError> {
     let refused = |text: &str| Err(CliError::Failed(format!("msec/{name} is not deleted: {text}")));
     if !say::can_ask() {
-        return refused("there is no terminal to ask on; see the warnings, and give --yes");
+        return refused("no terminal to ask for confirmation; read the warnings and use --yes");
     }
     fate.iter().for_each(say::tell);
     if say::ask(format_args!("Delete msec/{name}?"))? { Ok(()) } else { refused("the answer was no") }
 }
 
-/// Deletes the object that was looked at, as it was then.
-///
-/// Its uid alone would not do: what was told and answered is the policy in force and the Secret that goes, and both can
-/// move. Its resourceVersion alone would fail at each status write, which move it as well. So both are demanded, and after
-/// a conflict it is tried again if nothing moved that somebody was told.
+/// Deletes the object that was looked at, as it was then. The uid alone is not enough: the user confirmed the effective
+/// policy and the Secret that is deleted, and both can change. The resourceVersion alone would fail at each status
+/// write. So both are preconditions, and after a conflict the command tries again if nothing changed that the user was
+/// told.
 async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Result<(), CliError> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let permission = Permission::to_objects("delete").named(name).within(&session.namespace);
@@ -161,13 +161,15 @@ async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Resul
         }
         let found = lookup::all(session, &Called::Object(name.to_owned())).await?;
         now = found.into_iter().find(|found| told(found) == told(object)).ok_or_else(|| {
-            CliError::Failed(format!("msec/{name} changed meanwhile: look again, nothing was deleted"))
+            CliError::Failed(format!(
+                "msec/{name} has changed since the command read it; nothing was deleted; run the command again"
+            ))
         })?;
     }
-    Err(CliError::Failed(format!("msec/{name} is changed by others again and again: nothing was deleted; try again")))
+    Err(CliError::Failed(format!("msec/{name} keeps changing; nothing was deleted; try again")))
 }
 
-/// What somebody was told about an object, in the form that shows whether it moved.
+/// What the user was told about an object, in a form that shows whether it changed.
 fn told(object: &ManagedSecret) -> impl PartialEq + use<> {
     let status = object.status.clone().unwrap_or_default();
     let (record, target) = (status.record.map(|record| record.uid), status.target.map(|target| target.uid));
@@ -196,8 +198,11 @@ mod tests {
         let place = |uid: &str| json!({"name": "msec-x", "key": "value", "uid": uid, "resourceVersion": "1"});
         let status = |policy: &str| json!({"name": "OLD", "deletionPolicy": policy, "record": place("r")});
         let retained = fate(&object(&status("Retain")));
-        assert!(retained[0].contains("record msec-x stay") && retained[1].contains("OLD stays taken"), "{retained:?}");
-        assert!(fate(&object(&status("Delete")))[0].contains("record msec-x go"));
+        assert!(
+            retained[0].contains("keeps the record msec-x") && retained[1].contains("OLD stays taken"),
+            "{retained:?}"
+        );
+        assert!(fate(&object(&status("Delete")))[0].contains("deletes the record msec-x"));
         assert!(fate(&object(&json!({})))[0].contains("no record"));
     }
 

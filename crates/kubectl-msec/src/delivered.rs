@@ -19,12 +19,10 @@ use super::session;
 pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Result<Plaintext, String>, CliError> {
     let namespace = object.namespace().unwrap_or_default();
     if object.spec.delivery() == Delivery::None {
-        return Ok(Err(
-            "it is delivered to no Secret (delivery: None), so nobody but the operator can read it".to_owned()
-        ));
+        return Ok(Err("it is delivered to no Secret (delivery: None), so only the operator can read it".to_owned()));
     }
     if let Err(reason) = in_step(object) {
-        return Ok(Err(format!("it is not in step: {reason}")));
+        return Ok(Err(format!("it is not up to date: {reason}")));
     }
     let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) else {
         return Ok(Err("its status names no Secret".to_owned()));
@@ -38,7 +36,7 @@ pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Res
             other => return Err(other),
         },
     };
-    let changed = || format!("its Secret {} is not as the operator wrote it: try again in a moment", target.name);
+    let changed = || format!("its Secret {} differs from what the operator wrote; try again in a moment", target.name);
     let ours = found.filter(|secret| {
         secret.metadata.uid.as_deref() == Some(&target.uid)
             && secret.metadata.resource_version.as_deref() == Some(&target.resource_version)
@@ -48,7 +46,7 @@ pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Res
     Ok(value.ok_or_else(changed))
 }
 
-/// Whether what is served is what the spec says; if not, the reason that the operator gives.
+/// Whether the delivered value is what the spec says; if not, the reason that the operator gives.
 fn in_step(object: &ManagedSecret) -> Result<(), String> {
     let generation = object.metadata.generation;
     if object.metadata.deletion_timestamp.is_some() {
@@ -64,7 +62,7 @@ fn in_step(object: &ManagedSecret) -> Result<(), String> {
             if now == generation && ready.observed_generation == generation {
                 Ok(())
             } else {
-                Err("the operator has not seen its present spec yet".to_owned())
+                Err("the operator has not seen its current spec yet".to_owned())
             }
         }
         Some(ready) => Err(format!("{} (`kubectl msec explain {}`)", ready.reason, ready.reason)),

@@ -1,4 +1,4 @@
-//! `kubectl msec describe`: one secret in words, and what to do if it isn't served.
+//! `kubectl msec describe`: one secret in words, and what to do if it is not ready.
 //!
 //! ```text
 //! lookup ─┬─ spec and status ──────────────▶ Facts ─▶ text
@@ -7,8 +7,8 @@
 //!         └─ what happened (events) ───────▶   │
 //! ```
 //!
-//! Each part beside the object needs a right of its own: one that may not be read is said to be unknown, with the right
-//! that it takes, and the rest is told all the same. Never a value: not even the target Secret is asked for.
+//! Each part beside the object needs a permission of its own: a part that may not be read is shown as unknown, with the
+//! permission that it takes, and the rest is told all the same. Never a value: not even the target Secret is asked for.
 
 use clap::Args;
 use jiff::Timestamp;
@@ -90,7 +90,9 @@ async fn present_key(session: &Session, namespace: &str) -> Result<KeyId, CliErr
     let map = map.map_err(|error| permission.explain("cannot read the public key", &error))?;
     let document = map.and_then(|map| map.data?.remove(PUBLIC_KEY_DATA_KEY));
     let document = document.ok_or_else(|| {
-        CliError::Failed(format!("the namespace {namespace} has no public key (--operator-namespace names another)"))
+        CliError::Failed(format!(
+            "public key not found in namespace {namespace}; name the operator's namespace with --operator-namespace"
+        ))
     })?;
     sealing_key::check(&document, None).map(|published| published.key.key_id())
 }
@@ -139,7 +141,7 @@ impl Facts {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let (spec, status) = (&self.object.spec, self.object.status.clone().unwrap_or_default());
         let name = match &status.name {
-            Some(name) if *name != spec.name => format!("{name} (in force; wanted: {})", spec.name),
+            Some(name) if *name != spec.name => format!("{name} (current; wanted: {})", spec.name),
             _ => spec.name.clone(),
         };
         let date = |date: Option<String>| {
@@ -174,23 +176,23 @@ impl Facts {
             return format!("key {} of the Secret {}", from.secret_key_ref.key, from.secret_key_ref.name);
         }
         let Some(value) = &spec.value else { return "none".to_owned() };
-        let Ok(sealed) = Sealed::parse(&value.0) else { return "sealed text that is not well-formed".to_owned() };
+        let Ok(sealed) = Sealed::parse(&value.0) else { return "an invalid sealed value".to_owned() };
         let scope = match sealed.scope() {
             Scope::Strict { namespace, name } => format!("for msec/{name} in the namespace {namespace} only"),
             Scope::Namespace { namespace } => format!("for the namespace {namespace}"),
-            Scope::Cluster => "for any place in the cluster".to_owned(),
+            Scope::Cluster => "for the whole cluster".to_owned(),
         };
         let key = match &self.key {
             None => String::new(),
-            Some(Ok(present)) if *present == sealed.key_id() => " (the present one)".to_owned(),
-            Some(Ok(present)) => format!(" (the present one is {present}; `kubectl msec reseal` changes to it)"),
-            Some(Err(why)) => format!(" (the present one is unknown: {why})"),
+            Some(Ok(present)) if *present == sealed.key_id() => " (current)".to_owned(),
+            Some(Ok(present)) => format!(" (the current key is {present}; `kubectl msec reseal` changes to it)"),
+            Some(Err(why)) => format!(" (the current key is unknown: {why})"),
         };
         let kept = match sealed.handling() {
             Handling::Kept => ", kept (delivering it needs the permission to get managedsecrets/value)",
             Handling::Deliverable => "",
         };
-        format!("sealed text {scope}{kept}, key {}{key}", sealed.key_id())
+        format!("sealed value {scope}{kept}, key {}{key}", sealed.key_id())
     }
 
     fn target(&self) -> String {
@@ -215,7 +217,7 @@ impl Facts {
             {
                 wanted
             }
-            Some(target) => format!("Secret {}, key {} (in force; wanted: {wanted})", target.name, target.key),
+            Some(target) => format!("Secret {}, key {} (current; wanted: {wanted})", target.name, target.key),
             None if spec.delivery() == Delivery::None => wanted,
             None => format!("none yet (wanted: {wanted})"),
         }
@@ -225,18 +227,18 @@ impl Facts {
         let wanted = self.object.spec.deletion_policy();
         let in_force = self.object.status.as_ref().and_then(|status| status.deletion_policy);
         let text = |policy| match policy {
-            DeletionPolicy::Delete => "record and target go (Delete)",
+            DeletionPolicy::Delete => "record and target are deleted (Delete)",
             DeletionPolicy::Retain => "record and target stay, and the name stays taken (Retain)",
         };
         match in_force {
             Some(DeletionPolicy::Delete)
                 if wanted == DeletionPolicy::Delete && self.object.spec.adoption() == Adoption::IfUnowned =>
             {
-                "record and target go (Delete); a target that was adopted stays".to_owned()
+                "record and target are deleted (Delete); an adopted target stays".to_owned()
             }
             Some(policy) if policy == wanted => text(policy).to_owned(),
-            Some(policy) => format!("{}; wanted, and not in force yet: {}", text(policy), text(wanted)),
-            None => format!("not in force yet: {}", text(wanted)),
+            Some(policy) => format!("{}; wanted, but not effective yet: {}", text(policy), text(wanted)),
+            None => format!("not effective yet: {}", text(wanted)),
         }
     }
 
@@ -301,11 +303,11 @@ impl Facts {
             ));
         }
         if events.is_empty() {
-            text.line("  none in the time that the cluster keeps them");
+            text.line("  none that the cluster still keeps");
         }
     }
 
-    /// What to do if it isn't served: what the reason's description says, and commands where there are some.
+    /// What to do if it is not ready: the description of the reason, and commands if there are some.
     fn advice(&self) -> Vec<String> {
         let reason = match State::of(&self.object) {
             State::Served => return Vec::new(),
@@ -314,7 +316,7 @@ impl Facts {
                 let known = Reason::ALL.iter().find(|reason| reason.as_str() == why.reason);
                 let Some(known) = known else {
                     return vec![format!(
-                        "This program does not know the reason {}: is it older than the operator?",
+                        "This program does not know the reason {}; use the program of the operator's version",
                         why.reason
                     )];
                 };

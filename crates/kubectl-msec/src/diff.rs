@@ -36,7 +36,7 @@ Examples:
 
 Exit codes, as of kubectl diff:
   0  nothing would change
-  1  something would change, or cannot be told
+  1  something would change, or is unknown
   2  wrong usage, a file that breaks a rule, or a failure
   3  the cluster could not be reached";
 
@@ -63,7 +63,7 @@ pub(super) fn diff(cluster: &ClusterArgs, args: &DiffArgs) -> Result<(), CliErro
 /// Prints the differences; whether there are any.
 async fn differences(cluster: &ClusterArgs, args: &DiffArgs) -> Result<bool, CliError> {
     if args.files.files.is_empty() {
-        return Err(CliError::Usage("-f is missing: the manifests to compare".to_owned()));
+        return Err(CliError::Usage("-f is missing; name the manifests to compare".to_owned()));
     }
     let sources = args.files.read()?;
     let session = Session::open(cluster)?;
@@ -110,7 +110,7 @@ async fn of_object_lines(
     object: &Object,
     namespace: &str,
 ) -> Result<Differences, CliError> {
-    // What has no name is made anew each time.
+    // An object without a name is created again each time.
     let Some(name) = object.name() else { return Ok(Differences::New) };
     let permission = Permission::to_objects("get").named(name).within(namespace);
     let objects = Api::<ManagedSecret>::namespaced(client.clone(), namespace);

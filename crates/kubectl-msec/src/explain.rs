@@ -21,7 +21,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     };
     let found = Reason::ALL.iter().find(|reason| reason.as_str().eq_ignore_ascii_case(wanted));
     found.map_or_else(
-        || Err(CliError::Usage("there is no such reason; `kubectl msec explain` lists all".to_owned())),
+        || Err(CliError::Usage("reason not found; run `kubectl msec explain` to see all reasons".to_owned())),
         |reason| say::print_document(&text(*reason)),
     )
 }

@@ -1,8 +1,9 @@
 //! `kubectl msec export`: manifests that can be committed, from what is on the cluster.
 //!
 //! In: the objects as the API server has them. Out: a YAML stream, sorted by name, of what a person would have written:
-//! kind, name, namespace, labels, annotations and spec. Read as they are, not as this program knows them, so that a field
-//! of a newer version is not lost. A live value is sealed text; anything else is not printed, whatever the cluster says.
+//! kind, name, namespace, labels, annotations and spec. Read as they are, not as this program knows them, so that a
+//! field of a newer version is not lost. A live value is sealed text; anything else is not printed, whatever the
+//! cluster says.
 //!
 //! The namespace stays: strict sealed text is bound to it, so a manifest without it would invite a use that fails.
 
@@ -23,14 +24,14 @@ use super::lookup::{self, Called};
 use super::session::{ClusterArgs, Session};
 
 const EXAMPLES: &str = "\
-Left out are status, what the server sets, and the marks of the tools that applied an object (Argo CD, Flux, Helm, kapp, \
-kubectl): whoever applies the manifest sets their own.
+The output leaves out status, the fields that the server sets, and the marks of the tools that applied an object (Argo \
+CD, Flux, Helm, kapp, kubectl): the tool that applies the manifest sets its own.
 
 Examples:
-  # One
+  # One secret
   kubectl msec export WEATHER_API_KEY > weather-api-key.yaml
 
-  # All of the namespace that belong to an application
+  # All secrets of an application in the namespace
   kubectl msec export -l app=shop > secrets.yaml";
 
 /// Arguments of `export`.
@@ -71,10 +72,7 @@ pub(super) async fn export(cluster: &ClusterArgs, args: &ExportArgs) -> Result<(
         .map(|object| format!("msec/{}", object.name_any()))
         .collect();
     if !generated.is_empty() {
-        say::tell(format_args!(
-            "note: another cluster makes another value of what is generated: {}",
-            generated.join(", ")
-        ));
+        say::tell(format_args!("note: another cluster generates other values for: {}", generated.join(", ")));
     }
     say::print_document(&yaml::stream(&manifests)?)
 }
@@ -113,11 +111,11 @@ async fn named(session: &Session, secrets: &[String]) -> Result<Vec<DynamicObjec
 /// What a person would have written of an object.
 fn manifest(object: &DynamicObject) -> Result<Value, CliError> {
     let spec = object.data.get("spec").cloned().unwrap_or_default();
-    // The CRD's rule stores nothing else; but then, whoever commits this relies on it.
+    // The CRD's rule allows nothing else; but the user who commits this relies on it.
     let sealed = spec.get("value").is_none_or(|value| value.as_str().is_some_and(|text| Sealed::parse(text).is_ok()));
     if !sealed {
         return Err(CliError::Failed(format!(
-            "msec/{}: spec.value is not well-formed sealed text: nothing is exported",
+            "msec/{}: spec.value is not a valid sealed value; nothing is exported",
             object.name_any()
         )));
     }
@@ -145,9 +143,9 @@ fn entries<'a>(entries: impl Iterator<Item = (&'a String, &'a String)>) -> Map<S
 const HELM: &str = "meta.helm.sh/";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// Prefixes of labels and annotations by which tools know what they applied, each documented by its tool. Committed, they
-/// would make the object another application's, or have it pruned. `app.kubernetes.io/instance`, which Argo CD can be
-/// told to use, stays: people set it, too.
+/// Prefixes of labels and annotations by which tools know what they applied, each documented by its tool. Committed,
+/// they would make the object another application's, or have it pruned. `app.kubernetes.io/instance`, which Argo CD can
+/// be told to use, stays: people set it, too.
 const TOOLS: &[&str] = &[
     "argocd.argoproj.io/tracking-id",
     "argocd.argoproj.io/installation-id",

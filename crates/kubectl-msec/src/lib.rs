@@ -7,10 +7,11 @@
 //! ```
 //!
 //! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
-//! [`session`] (which cluster), [`lookup`] (which object), [`rights`](super::rights) (how a refusal is said), [`output`] with [`table`]
-//! and [`jsonpath`] (how objects are shown), [`change`] and [`wait`] (how one is changed, and served), [`state`] (what its
-//! status says), [`users`] (what uses its Secret), [`operator`] (whether it runs). Values are sealed here, before they leave this process; the only commands
-//! that print one, or hold one that a cluster served, say so in their help.
+//! [`session`] (which cluster), [`lookup`] (which object), [`permission`](managed_secrets_cli::permission) (which
+//! permission a refusal names), [`output`] with [`table`] and [`jsonpath`] (how objects are shown), [`change`] and
+//! [`wait`] (how one is changed, and becomes ready), [`state`] (what its status says), [`users`] (what uses its
+//! Secret), [`operator`] (whether it runs). Values are sealed here, before they leave this process; the commands that
+//! print a value, or hold one from a cluster, say so in their help.
 
 mod archive;
 mod backup;
@@ -61,7 +62,7 @@ Examples:
   kubectl msec value WEATHER_API_KEY
   kubectl msec seal -f weather-api-key.yaml
 
-A secret is named by its NAME, by its ID, or as msec/OBJECT by the name of its object.";
+Name a secret by its NAME, by its ID, or as msec/OBJECT by the name of its object.";
 
 /// Secrets with a name, an id, dates and a sealed value
 #[derive(Debug, Parser)]
@@ -79,7 +80,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a secret: read its value, seal it, and wait until it is served
+    /// Create a secret: read its value, seal it, and wait until it is ready
     Create(create::CreateArgs),
     /// Change a secret's name, description or value
     Update(update::UpdateArgs),
@@ -96,15 +97,15 @@ pub enum Command {
     Describe(describe::DescribeArgs),
     /// Seal one value, or every plain value of manifests in place
     Seal(seal::SealArgs),
-    /// Seal the values of manifests again, for the cluster's present key
+    /// Seal the values of manifests again, for the cluster's current key
     Reseal(reseal::ResealArgs),
     /// Check manifests without a cluster
     Validate(validate::ValidateArgs),
-    /// Say in words what manifests would change on the cluster
+    /// Describe what manifests would change on the cluster, without values
     Diff(diff::DiffArgs),
-    /// Say which public key values are sealed with at present, or write it to a file
+    /// Show the current public key for sealing, or write it to a file
     PublicKey(public_key::PublicKeyArgs),
-    /// Print secrets as manifests that can be committed
+    /// Print secrets as manifests to commit
     Export(export::ExportArgs),
     /// Back up ManagedSecrets, records and keys as manifests
     Backup(backup::BackupArgs),

@@ -1,8 +1,8 @@
 //! `kubectl msec get` and `list`: everything about secrets but their values.
 //!
-//! The columns are the CRD's own printer columns: the API server makes the table (`as=Table`), so there is one place that
-//! knows them, and what is shown is what `kubectl get msec` shows. One request, whatever the format: with a table the
-//! server is asked to put each object beside its row, so that rows can be sorted by any field.
+//! The columns are the CRD's own printer columns: the API server makes the table (`as=Table`), so there is one place
+//! that knows them, and what is shown is what `kubectl get msec` shows. One request, whatever the format: with a table
+//! the server is asked to put each object beside its row, so that rows can be sorted by any field.
 
 use clap::Args;
 use http::header::{ACCEPT, HeaderValue};
@@ -102,7 +102,7 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
         .transpose()
         .map_err(|error| CliError::Usage(format!("--sort-by: {error}")))?;
     if !called.is_empty() && (args.all_namespaces || args.selector.is_some() || args.field_selector.is_some()) {
-        let text = "secrets are named, or selected by --all-namespaces, --selector and --field-selector: not both";
+        let text = "names cannot be combined with --all-namespaces, --selector or --field-selector";
         return Err(CliError::Usage(text.to_owned()));
     }
     let session = Session::open(cluster)?;

@@ -34,7 +34,7 @@ impl Called {
             let known = ["msec", "managedsecret", "managedsecrets"].contains(&plain.as_str());
             let group = kind.split_once('.').is_none_or(|(_, group)| group == GROUP);
             if !known || !group || object.is_empty() {
-                return Err(CliError::Usage(format!("a {KIND} is called by NAME, ID or msec/OBJECT")));
+                return Err(CliError::Usage(format!("name a {KIND} by NAME, ID or msec/OBJECT")));
             }
             let object = names::object(object).map_err(|rule| CliError::Usage(format!("msec/OBJECT: {rule}")))?;
             return Ok(Self::Object(object));
@@ -60,11 +60,17 @@ impl Called {
     pub(super) fn not_found(&self, namespace: &str) -> CliError {
         CliError::Failed(match self {
             Self::Name(name) => format!(
-                "no secret is called {name} in the namespace {namespace} (an object is called by msec/OBJECT, and so is \
-                 one that waits for a new name: `kubectl msec list -A -o wide` shows all)"
+                "secret \"{name}\" not found in namespace \"{namespace}\"; run `kubectl msec list -A -o wide` to see \
+                 the names, or name the object as msec/OBJECT"
             ),
-            Self::Id(id) => format!("no secret has the id or name {id} in the namespace {namespace}"),
-            Self::Object(object) => format!("there is no {KIND} {object} in the namespace {namespace}"),
+            Self::Id(id) => format!(
+                "secret with id or name \"{id}\" not found in namespace \"{namespace}\"; run `kubectl msec list -A -o \
+                 wide` to see the ids"
+            ),
+            Self::Object(object) => format!(
+                "{KIND} \"{object}\" not found in namespace \"{namespace}\"; run `kubectl msec list -A` to see the \
+                 names"
+            ),
         })
     }
 }
@@ -115,7 +121,7 @@ pub(super) fn unambiguous<'a>(
     let (by_id, by_name): (Vec<_>, Vec<_>) = found.into_iter().partition(has_id);
     match by_id.first() {
         Some(by_id) if !by_name.is_empty() => Err(CliError::Failed(format!(
-            "{called} is ambiguous: it is the id of {} and the name of {}; name the object instead, as msec/OBJECT",
+            "{called} is ambiguous: it is the id of {} and the name of {}; name the object as msec/OBJECT",
             reference(by_id),
             by_name.iter().map(reference).collect::<Vec<_>>().join(", ")
         ))),
@@ -137,20 +143,20 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
         0 => Err(called.not_found(&session.namespace)),
         1 => Ok(found.remove(0)),
         _ => Err(CliError::Failed(format!(
-            "several objects want this name and none holds it: {}; say msec/OBJECT",
+            "several objects want this name and none has it: {}; name one as msec/OBJECT",
             names.join(", ")
         ))),
     }
 }
 
-/// Whose secret it would be, where an object was called by a name that it only wants: `status.name` is the name in force,
-/// and the wanted one may be another's, such as that of a retained record.
+/// Whose secret it would be, where an object was called by a name that it only wants: `status.name` is the name in
+/// force, and the wanted one may be another's, such as that of a retained record.
 pub(super) fn only_wanted(called: &str, object: &ManagedSecret) -> Option<String> {
     let status = object.status.as_ref()?;
     let in_force = status.name.as_deref().filter(|name| *name != object.spec.name)?;
     let by_name = called == object.spec.name && status.id.as_deref() != Some(&called.to_lowercase());
     let object_name = object.metadata.name.as_deref().unwrap_or_default();
-    by_name.then(|| format!("msec/{object_name} wants the name {called} but is served as {in_force}"))
+    by_name.then(|| format!("msec/{object_name} waits for the name {called} and is still called {in_force}"))
 }
 
 /// Says on standard error where an object was called by a name that it only wants.
@@ -184,7 +190,7 @@ mod tests {
         for (text, expected) in [
             ("WEATHER_API_KEY", Called::Name("WEATHER_API_KEY".to_owned())),
             (id, Called::Id(id.to_owned())),
-            // A UUID in a way of writing that no id of ours has.
+            // A UUID in a notation that no id of a secret has.
             (&id.replace('-', ""), Called::Name(id.replace('-', ""))),
             ("msec/db", Called::Object("db".to_owned())),
             ("managedsecret.managedsecrets.dev/db", Called::Object("db".to_owned())),
@@ -211,7 +217,7 @@ mod tests {
             .unwrap()
         };
         let says = only_wanted("NEW", &object("NEW"));
-        assert_eq!(says.as_deref(), Some("msec/db wants the name NEW but is served as OLD"));
+        assert_eq!(says.as_deref(), Some("msec/db waits for the name NEW and is still called OLD"));
         for (called, wanted) in [("OLD", "OLD"), ("msec/db", "NEW"), (id, "NEW"), (id, id)] {
             assert_eq!(only_wanted(called, &object(wanted)), None, "{called}");
         }

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Pure: [`files`] alone touches the disk. Nothing is guessed: where the text of a value is also something else's (an
-//! anchor, an alias, a merge key, a template), or is no text (an unquoted number), that is a [`Problem`] with its place,
-//! which says what to write instead and never what was written. Work is bounded by the length of the text, and what
-//! aliases repeat by [`ALIASED_MAX`].
+//! anchor, an alias, a merge key, a template), or is no text (an unquoted number), that is a [`Problem`] with its
+//! place, which says what to write instead and never what was written. Work is bounded by the length of the text, and
+//! what aliases repeat by [`ALIASED_MAX`].
 
 pub(crate) mod edit;
 pub(crate) mod files;
@@ -69,7 +69,8 @@ pub(crate) struct Object {
 /// What an object is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
-    /// Ours, or meant to be: of our kind or of our API group. Where it is not both, that is a problem of the object.
+    /// A ManagedSecret, or meant as one: it has the kind or the API group. If it has only one of them, that is a
+    /// problem of the object.
     ManagedSecret,
     /// Kubernetes' own.
     Secret,
@@ -88,7 +89,7 @@ pub(crate) enum Held<'s> {
         /// Where to put another; none where the text is another field's, too.
         node: Option<NodeId>,
     },
-    /// Anything else: a value in clear.
+    /// Anything else: a plaintext value.
     Plain {
         /// The value.
         text: &'s str,
@@ -102,8 +103,8 @@ impl<'t> Stream<'t> {
     pub(crate) fn read(text: &'t str) -> Result<Self, Problem> {
         let problem =
             |place, rule, message: &str| Problem { place, rule, field: String::new(), message: message.to_owned() };
-        // What kubectl reads differently is refused before anything is looked for: it decides where comments and documents
-        // end, and so what objects there are.
+        // What kubectl reads differently is refused before anything is looked for: it decides where comments and
+        // documents end, and so what objects there are.
         if let Some((at, message)) = characters::first_odd(text) {
             return Err(problem(Place::of(text, at), Rule::Ambiguous, &message));
         }
@@ -121,7 +122,7 @@ impl<'t> Stream<'t> {
             return Err(problem(Place::of(text, at), Rule::Ambiguous, message));
         }
         let tree = Tree::parse(text).map_err(|error| {
-            let (mut rule, mut message) = (Rule::Syntax, format!("not YAML: {}", error.message));
+            let (mut rule, mut message) = (Rule::Syntax, format!("invalid YAML: {}", error.message));
             if text.contains("{{") {
                 rule = Rule::Template;
                 message.push_str("; a template must be rendered first");
@@ -138,7 +139,7 @@ impl<'t> Stream<'t> {
                 return Err(problem(
                     node.place,
                     Rule::Ambiguous,
-                    "must begin behind a line of `---`: kubectl does not see it",
+                    "must begin after a line of `---`: kubectl does not see it",
                 ));
             }
             reader.look(*document, None, false, 0);
@@ -184,7 +185,10 @@ impl<'t> Stream<'t> {
             let sealed = Sealed::parse(text).map_err(|error| {
                 let trimmed = text.trim_end();
                 if trimmed.len() < text.len() && Sealed::parse(trimmed).is_ok() {
-                    return problem(Rule::Field, "must not end in a line break: a block begins with `|-`, or is none");
+                    return problem(
+                        Rule::Field,
+                        "must not end in a line break: begin the block with `|-`, or write the value in quotes",
+                    );
                 }
                 let again = "seal the value again with `kubectl msec seal --name OBJECT -n NAMESPACE`";
                 problem(Rule::Field, &format!("{error}; {again}"))
@@ -197,7 +201,7 @@ impl<'t> Stream<'t> {
         if shared {
             return Err(problem(
                 Rule::Alias,
-                "must stand here alone, without an anchor or an alias: sealed text fits one object",
+                "must be written here, without an anchor or an alias: a sealed value fits one object",
             ));
         }
         Ok(Held::Plain { text, node })
@@ -211,8 +215,8 @@ impl<'t> Stream<'t> {
         Some((spec?, value, object.aliased || spec_aliased))
     }
 
-    /// Annotations that the cluster's policy would refuse: copies of a manifest with a plain value, as `kubectl get -o yaml`
-    /// shows them, and packed ones.
+    /// Annotations that the cluster's policy would refuse: copies of a manifest with a plain value, as `kubectl get -o
+    /// yaml` shows them, and packed ones.
     pub(crate) fn copies(&self, object: &Object) -> Vec<Problem> {
         let annotations = object.json.pointer("/metadata/annotations").and_then(Value::as_object);
         annotations
@@ -290,19 +294,20 @@ impl Object {
 const VALUE: &str = "spec.value";
 const MERGED: &str = "must not be a merge key: write out what it merges";
 const TAGGED: &str = "must not have a tag: kubectl may read something else there";
-const ITEMS: &str = "must not be a field of this object: kubectl takes what has items for a list";
+const ITEMS: &str = "must not be a field of this object: kubectl reads an object with items as a list";
 const ONCE: &str = "must be given once";
 const NO_TEXT: &str = "must be a quoted string";
-const TEMPLATE: &str = "must not be a template: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, and \
-                        write the sealed text here";
+const TEMPLATE: &str = "must not be a template: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, \
+                        and write the sealed text here";
 
-/// What is wrong with an annotation: it is looked at as the cluster's policy does, so that what passes here passes there.
+/// What is wrong with an annotation: it is looked at as the cluster's policy does, so that what passes here passes
+/// there.
 fn copy_problem(key: &str, text: &str) -> Option<&'static str> {
     if rules::holds_plaintext_copy(text) {
-        return Some("must not hold a plain value: remove the annotation, it is of no use in a manifest");
+        return Some("must not hold a plain value; remove the annotation, which a manifest does not need");
     }
-    let packed = "must not hold a packed copy of the manifest, in which a plain value could not be found: remove the \
-                  annotation, it is of no use in a manifest";
+    let packed = "must not hold a packed copy of the manifest, which could hide a plain value; remove the annotation, \
+                  which a manifest does not need";
     rules::is_packed_copy(key, text).then_some(packed)
 }
 
@@ -376,7 +381,8 @@ impl Reader<'_, '_> {
         self.found.push(Object { kind, json, problems, root, aliased });
     }
 
-    /// Finds what hides from here what kubectl takes an object for: a tag at its keys, or at one of the fields that say it.
+    /// Finds what hides from here what kubectl takes an object for: a tag at its keys, or at one of the fields that say
+    /// it.
     fn find_ambiguous(&mut self, root: NodeId) {
         let tagged = self.tree.entries(root).iter().find_map(|(key, value)| {
             let says = matches!(self.tree.text(*key), Some("kind" | "apiVersion" | "items"));
@@ -428,7 +434,7 @@ impl Reader<'_, '_> {
         if depth > DEPTH_MAX || self.spend(aliased).is_none() {
             // Said once, not for each of what is left.
             return if self.aliased <= ALIASED_MAX + 1 {
-                report(place, Rule::Alias, "must not repeat that much by aliases")
+                report(place, Rule::Alias, "must not repeat so much by aliases")
             } else {
                 Value::Null
             };
@@ -469,7 +475,7 @@ impl Reader<'_, '_> {
                     let broken = if tree.node(*key).tag == Tag::Other {
                         Some((Rule::Ambiguous, TAGGED))
                     } else if tree.is_plain(*key) && scalar::meaning(name).is_some() {
-                        Some((Rule::Ambiguous, "must be in quotes, as a key: kubectl reads another one without them"))
+                        Some((Rule::Ambiguous, "must be in quotes: without them, kubectl reads another key"))
                     } else if name == MERGE {
                         Some((Rule::Alias, MERGED))
                     } else if map.contains_key(name) {

@@ -2,8 +2,8 @@
 //!
 //! Sealed text cannot be opened here. But the value is on the cluster: where the live object has the very text of the
 //! file, and is in step, its Secret holds the value that the text was sealed from. That is read, by who may, and sealed
-//! again for the same scope, and kept if it was; it is neither shown nor stored. Applied, the new text is no new value: the operator compares
-//! what both open to.
+//! again for the same scope, and kept if it was; it is neither shown nor stored. Applied, the new text is no new value:
+//! the operator compares what both open to.
 
 use std::collections::HashMap;
 
@@ -28,10 +28,10 @@ const EXAMPLES: &str = "\
 Examples:
   # After the sealing key was replaced
   kubectl msec reseal -R -f deploy/
-  git commit -am 'Seal for the present key'
+  git commit -am 'Seal for the current key'
 
 You need the permission to read each value's Secret: `kubectl auth can-i get secrets/NAME -n NAMESPACE`.
-Values that are delivered to no Secret (delivery: None) cannot be sealed again: seal them anew.";
+The command cannot read values that are not delivered (delivery: None): seal them again with `kubectl msec seal`.";
 
 /// Arguments of `reseal`.
 #[derive(Args, Clone, Debug)]
@@ -56,7 +56,7 @@ enum Outcome {
 /// Seals the values of manifests again, for the present key.
 pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), CliError> {
     if args.files.files.is_empty() {
-        return Err(CliError::Usage("-f is missing: the manifests to seal again".to_owned()));
+        return Err(CliError::Usage("-f is missing; name the manifests to reseal".to_owned()));
     }
     let sources = args.files.read_to_replace()?;
     if sources.iter().any(|source| source.path.is_none()) {
@@ -101,8 +101,8 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
         said.print()?;
         match skipped {
             0 => Ok(()),
-            1 => Err(CliError::Failed("1 value was not sealed again; why is said above".to_owned())),
-            more => Err(CliError::Failed(format!("{more} values were not sealed again; why is said above"))),
+            1 => Err(CliError::Failed("1 value was not resealed; see above".to_owned())),
+            more => Err(CliError::Failed(format!("{more} values were not resealed; see above"))),
         }
     })
 }
@@ -128,7 +128,7 @@ async fn outcome(
     }
     let (text, sealed_text, node) = match stream.held(object) {
         Ok(Held::Nothing) => return Ok(None),
-        Ok(Held::Plain { .. }) => return skipped("its value is plain: seal it with `kubectl msec seal -f`"),
+        Ok(Held::Plain { .. }) => return skipped("its value is plaintext; seal it with `kubectl msec seal -f`"),
         Ok(Held::Sealed { text, sealed, node }) => (text, sealed, node),
         Err(problem) => return skipped(&problem.to_string()),
     };
@@ -136,12 +136,12 @@ async fn outcome(
         return Ok(Some(Outcome::Current));
     }
     let Some(node) = node else {
-        return skipped("its value has an anchor or is an alias: write the sealed text in the object");
+        return skipped("its value has an anchor or is an alias; write the sealed value in the object");
     };
     let Some(name) = object.name() else { return skipped("it has no name") };
     // They become part of the URL of a request as they are.
     if names::namespace(namespace).is_err() || names::object(name).is_err() {
-        return skipped("its namespace or name is none that the cluster accepts");
+        return skipped("its namespace or name is invalid");
     }
     let permission = Permission::to_objects("get").named(name).within(namespace);
     let live = match Api::<ManagedSecret>::namespaced(client.clone(), namespace).get_opt(name).await {

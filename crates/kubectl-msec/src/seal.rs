@@ -8,7 +8,7 @@
 //!
 //! With `-f`, all is read, checked and sealed before the first file is written: where anything is wrong, no file is.
 //! The namespace is the manifest's, or `--namespace`, and never a kubeconfig's: sealed text in Git must not depend on
-//! where somebody's kubectl pointed. With `--public-key`, nothing is asked of a cluster.
+//! where the user's kubectl pointed. With `--public-key`, the command asks no cluster.
 
 mod from_secret;
 mod names;
@@ -35,7 +35,7 @@ Examples:
   # One value, read from standard input or asked for
   printf %s \"$KEY\" | kubectl msec seal --name weather-api-key -n shop
 
-  # One value that is not to be delivered
+  # One value that must not be delivered
   printf %s \"$KEY\" | kubectl msec seal --no-delivery --name break-glass -n shop
 
   # Every plain value of a file, in place; comments and order stay
@@ -59,7 +59,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "OBJECT", conflicts_with_all = ["files", "from_secret"])]
     pub name: Option<String>,
 
-    /// Where sealed text may be used
+    /// Where sealed values may be used
     #[arg(long, value_enum, default_value_t)]
     pub scope: SealScope,
 
@@ -83,7 +83,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "FILE", requires = "from_secret")]
     pub names: Option<PathBuf>,
 
-    /// Have them take over the Secrets that exist on the cluster (target.adoption: IfUnowned)
+    /// Let them take over the Secrets that exist on the cluster (target.adoption: IfUnowned)
     #[arg(long, requires = "from_secret")]
     pub adopt: bool,
 
@@ -98,7 +98,7 @@ pub(super) fn seal(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliErro
     if let Some(file) = &args.from_secret {
         if args.handling.no_delivery {
             return Err(CliError::Usage(
-                "--no-delivery has no place with --from-secret: a Secret is delivered".to_owned(),
+                "--no-delivery is not allowed with --from-secret: the values are delivered as Secrets".to_owned(),
             ));
         }
         return from_secret::convert(cluster, args, file);
@@ -133,7 +133,7 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
     // What is only printed may come from anywhere.
     let sources = if args.stdout { args.files.read()? } else { args.files.read_to_replace()? };
     if args.stdout && sources.len() != 1 {
-        return Err(CliError::Usage("--stdout is for one file".to_owned()));
+        return Err(CliError::Usage("--stdout needs exactly one file".to_owned()));
     }
     let mut work = Vec::new();
     for source in &sources {
@@ -166,12 +166,12 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
     write(&done, args.stdout)
 }
 
-/// The objects of a file. `None` for one of a folder that cannot be read, and holds nothing of ours.
+/// The objects of a file. `None` for a file of a folder that cannot be read and holds no ManagedSecret.
 pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
     match source.stream() {
         Ok(stream) => Ok(Some(stream)),
         Err(problem) if source.is_foreign(&[GROUP, KIND]) => {
-            say::tell(format_args!("note: left alone: {}", problem.in_file(&source.name)));
+            say::tell(format_args!("note: skipped: {}", problem.in_file(&source.name)));
             Ok(None)
         }
         Err(problem) => Err(refusal(&source.name, &[problem])),
@@ -198,7 +198,7 @@ pub(super) fn rewritten(
     }
     let unproven = |_| {
         let name = &source.name;
-        CliError::Usage(format!("{name}: a value cannot be replaced as it is written: write it in quotes, on one line"))
+        CliError::Usage(format!("{name}: a value cannot be replaced in this notation; write it in quotes, on one line"))
     };
     stream.with(replaced).map(Some).map_err(unproven)
 }
@@ -234,7 +234,9 @@ fn job(
         .map_err(|rule| problem("spec.value", &rule.to_string()))?;
     let namespace = || {
         let given = object.namespace().or(namespace).map(str::to_owned);
-        given.ok_or_else(|| problem("metadata.namespace", "must be given, here or as -n: a value is sealed for one"))
+        given.ok_or_else(|| {
+            problem("metadata.namespace", "must be given, here or with -n: a value is sealed for one namespace")
+        })
     };
     let name = || {
         let text = "must be given: a value is sealed for one object (--scope namespace seals for all of a namespace)";
@@ -263,7 +265,7 @@ fn write(done: &[(&Source, Option<String>, &Vec<Job>)], stdout: bool) -> Result<
         replacement.commit()?;
     }
     let printed = |source: &Source| stdout || source.path.is_none();
-    // Where manifests are printed, nothing else is: somebody applies what comes out.
+    // Where manifests are printed, nothing else is: the user applies the output.
     let to_stderr = done.iter().any(|(source, ..)| printed(source));
     let mut said = Lines::new();
     for (source, after, jobs) in done {
@@ -288,7 +290,8 @@ mod tests {
 
     fn manifest(value: &str) -> String {
         format!(
-            "apiVersion: {GROUP}/v1alpha1\nkind: ManagedSecret\nmetadata: {{name: db}}\nspec:\n  name: DB\n  value: {value}\n"
+            "apiVersion: {GROUP}/v1alpha1\nkind: ManagedSecret\nmetadata: {{name: db}}\nspec:\n  name: DB\n  value: \
+             {value}\n"
         )
     }
 
@@ -303,7 +306,7 @@ mod tests {
         let problems = scope_of(None, SealScope::Strict).unwrap_err();
         assert_eq!(
             problems[0].in_file("x.yaml"),
-            "x.yaml:3:1: metadata.namespace: must be given, here or as -n: a value is sealed for one"
+            "x.yaml:3:1: metadata.namespace: must be given, here or with -n: a value is sealed for one namespace"
         );
     }
 

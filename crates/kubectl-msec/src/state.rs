@@ -16,7 +16,7 @@ pub(super) enum State {
     Served,
     /// `spec.suspend` is true: it is not looked at.
     Suspended,
-    /// It may come to be served by itself.
+    /// Not ready yet; it may become ready without a change.
     Waiting(Why),
     /// A person is needed.
     Stalled(Why),
@@ -44,7 +44,7 @@ impl State {
         let why = Why { reason: ready.reason.clone(), message: ready.message.clone() };
         let stalled = condition(object, CONDITION_STALLED).filter(current).is_some_and(|it| it.status == "True");
         if ready.reason == Reason::Suspended.as_str() {
-            // It keeps the status of Ready, which speaks of what was served before.
+            // It keeps the status of Ready, which describes what was delivered before.
             Self::Suspended
         } else if ready.status == "True" {
             Self::Served
@@ -116,7 +116,7 @@ mod tests {
     fn what_waits_is_told_from_what_needs_a_person() {
         let stalled = object(&[("Ready", "False", "InvalidSpec", 2), ("Stalled", "True", "InvalidSpec", 2)]);
         assert!(matches!(State::of(&stalled), State::Stalled(_)));
-        // Ready keeps its status while an object is suspended: served is what was served before.
+        // Ready keeps its status while an object is suspended: it describes what was delivered before.
         for status in ["True", "False", "Unknown"] {
             assert_eq!(State::of(&object(&[("Ready", status, "Suspended", 2)])), State::Suspended);
         }

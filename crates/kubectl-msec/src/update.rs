@@ -32,7 +32,7 @@ use super::wait::{self, WaitArgs};
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
-A new value may be the old one: what did not move is said, too. Text sealed afresh is no new value.
+The new value may equal the current one; the command then says so. The same value sealed again is not a new value.
 
 Examples:
   # Ask for a new value, without showing it
@@ -64,7 +64,7 @@ pub struct UpdateArgs {
     #[arg(long = "name", value_name = "NEW", allow_hyphen_values = true)]
     pub new_name: Option<String>,
 
-    /// Read a new value from standard input, byte for byte; a terminal is asked without showing it
+    /// Read a new value from standard input, byte for byte; on a terminal, ask for it without showing it
     #[arg(long)]
     pub value_stdin: bool,
 
@@ -99,7 +99,7 @@ enum Source {
     Generate(Generate),
 }
 
-/// Changes a secret, waits until that is served, and says what moved.
+/// Changes a secret, waits until the change is ready, and says what changed.
 pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(), CliError> {
     let format = args.output.format()?;
     let dry_run = args.dry_run.dry_run;
@@ -141,7 +141,9 @@ async fn warn_if_taken(session: &Session, args: &UpdateArgs, object: &ManagedSec
     let Some(new) = args.new_name.as_ref().filter(|new| **new != object.spec.name) else { return Ok(()) };
     let others = lookup::all(session, &Called::Name(new.clone())).await?;
     if let Some(holders) = lookup::holders(&others) {
-        say::tell(format_args!("warning: the name {new} is in use by {holders}: the old name stays until it is free"));
+        say::tell(format_args!(
+            "warning: the name {new} is in use by {holders}: the secret keeps its old name until the new one is free"
+        ));
     }
     Ok(())
 }
@@ -206,9 +208,9 @@ async fn send(
         }
         let found = lookup::all(session, &Called::Object(name.clone())).await?;
         let same = found.into_iter().find(|object| object.metadata.uid == before.metadata.uid);
-        now = same.ok_or_else(|| CliError::Failed(format!("msec/{name} was deleted meanwhile")))?;
+        now = same.ok_or_else(|| CliError::Failed(format!("msec/{name} was deleted while the command ran")))?;
     }
-    Err(CliError::Failed(format!("msec/{name} is changed by others again and again: nothing was written; try again")))
+    Err(CliError::Failed(format!("msec/{name} keeps changing; nothing was written; try again")))
 }
 
 /// What makes the wanted spec of an object's, for this very object and state.
@@ -248,9 +250,9 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> Li
         lines.extend(condition(after, CONDITION_READY).map(|ready| format!("note: {}", ready.message)));
     }
     if nothing_moved {
-        lines.push("nothing moved".to_owned());
+        lines.push("nothing changed".to_owned());
     } else if !is_observed(before) {
-        lines.push("note: an earlier change was not applied yet; what it changed is listed, too".to_owned());
+        lines.push("note: an earlier change was still pending; its effects are listed too".to_owned());
     }
     lines.into_iter().collect()
 }

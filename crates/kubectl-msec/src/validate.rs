@@ -5,8 +5,8 @@
 //!                   └─▶ all objects: names, targets and objects that are given twice ──────────────────┴─▶ findings
 //! ```
 //!
-//! A finding is something that the cluster would refuse, drop silently or never serve, or a value in clear. It is said
-//! with its place, so that editors and code reviews can show it, and never with what stands there.
+//! A finding is something that the cluster would refuse, drop silently or never deliver, or a plaintext value. It is
+//! said with its place, so that editors and code reviews can show it, and never with what stands there.
 
 mod report;
 
@@ -34,10 +34,10 @@ Examples:
   # All that is in a folder
   kubectl msec validate -R -f deploy/
 
-  # What is about to be committed, whatever lies in the folder; no plain Secrets either
+  # The version of a file that is about to be committed; plain Secrets are findings too
   git show :deploy/db.yaml | kubectl msec validate --no-secrets --stdin-name deploy/db.yaml -f -
 
-  # What an overlay of kustomize comes to: its patches are no whole objects
+  # The output of a kustomize overlay: its patches are not complete objects
   kubectl kustomize overlays/test | kubectl msec validate --no-secrets -f -
 
   # For the code scanning of a CI system
@@ -72,7 +72,7 @@ const METADATA: [&str; 15] = [
 #[command(after_long_help = EXAMPLES)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct ValidateArgs {
-    /// Files and folders, as with -f; what is no YAML and has nothing to do with secrets is passed over
+    /// Files and folders, as with -f; files that are not YAML and do not concern secrets are skipped
     #[arg(value_name = "FILE")]
     pub paths: Vec<PathBuf>,
 
@@ -84,11 +84,11 @@ pub struct ValidateArgs {
     #[arg(long)]
     pub allow_plaintext: bool,
 
-    /// Refuse Secrets that hold data, too
+    /// Refuse also Secrets that hold data
     #[arg(long)]
     pub no_secrets: bool,
 
-    /// Require that sealed text is for this public key (sealing-key.json); several times for several keys
+    /// Require that values are sealed for this public key (sealing-key.json); several times for several keys
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_PUBLIC_KEY")]
     pub public_key: Vec<PathBuf>,
 
@@ -100,7 +100,7 @@ pub struct ValidateArgs {
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Report,
 
-    /// What findings call standard input, which is then read as FILE is
+    /// Name of standard input in findings; it is read as a file of this name is read
     #[arg(long, value_name = "NAME")]
     pub stdin_name: Option<String>,
 }
@@ -108,7 +108,7 @@ pub struct ValidateArgs {
 /// How findings are printed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Report {
-    /// One a line, after its place
+    /// One a line, after its location
     #[default]
     Text,
     /// A list
@@ -144,7 +144,7 @@ impl<'a> Wanted<'a> {
 /// Checks manifests without a cluster.
 pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(), CliError> {
     if args.files.files.is_empty() && args.paths.is_empty() {
-        return Err(CliError::Usage("-f is missing: the manifests to check".to_owned()));
+        return Err(CliError::Usage("-f is missing; name the manifests to check".to_owned()));
     }
     let wanted = Wanted {
         namespace: cluster.namespace(),
@@ -154,7 +154,7 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     };
     let mut sources = args.files.read()?;
     let found = FileArgs { files: args.paths.clone(), recursive: args.files.recursive }.read()?;
-    // As a hook is given whatever was changed, not as somebody names manifests.
+    // A hook passes every changed file; the user did not choose manifests.
     sources.extend(found.into_iter().map(|source| Source { named: false, ..source }));
     if let Some(name) = &args.stdin_name {
         for source in sources.iter_mut().filter(|source| source.path.is_none()) {
@@ -184,7 +184,8 @@ fn notes(sources: &[Source]) -> Vec<String> {
             let Ok(Held::Sealed { sealed, .. }) = stream.held(object) else { continue };
             let message = match (sealed.handling(), object.delivery()) {
                 (Handling::Kept, Delivery::Secret) => {
-                    "is kept (sealed with --no-delivery): to deliver it needs the permission to get managedsecrets/value"
+                    "is kept (sealed with --no-delivery): delivering it needs the permission to get \
+                     managedsecrets/value"
                 }
                 (Handling::Deliverable, Delivery::None) => {
                     "was sealed for delivery, though spec.delivery is None: seal the value again with --no-delivery"
@@ -257,7 +258,7 @@ fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<P
     // What could not be read may hold anything.
     let unread = !object.problems.is_empty();
     let field = ["data", "stringData"].into_iter().find(holds).or(unread.then_some("data"));
-    let message = "must not be in a repository: make a ManagedSecret of it with `kubectl msec seal --from-secret`";
+    let message = "must not be in a repository; convert it to a ManagedSecret with `kubectl msec seal --from-secret`";
     let found = field.filter(|_| wanted.no_secrets);
     found.map(|field| stream.problem(object, Rule::PlainSecret, field, message)).into_iter().collect()
 }
@@ -268,7 +269,7 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     problems.extend(metadata(stream, object));
     let unknown = unknown_fields(&object.json);
     problems
-        .extend(unknown.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is no field of the API")));
+        .extend(unknown.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is not a field of the API")));
     problems.extend(stream.copies(object));
     let held = match stream.held(object) {
         Ok(Held::Nothing) => None,
@@ -284,7 +285,8 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     problems.extend(about);
     for violation in violations(&object.json).into_iter().take(MOST) {
         let field = violation.path.as_str();
-        // What spec.value holds was judged above, in more words. What has a problem of its own is not as it was written.
+        // What spec.value holds was judged above, in more words. What has a problem of its own is not as it was
+        // written.
         let said = field == VALUE && judged || object.problems.iter().any(|problem| problem.field == field);
         if !said {
             problems.push(problem(Rule::Field, field, &violation.message));
@@ -304,7 +306,7 @@ fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
     for (key, value) in metadata.into_iter().flatten() {
         let field = format!("metadata.{key}");
         if !METADATA.contains(&key.as_str()) && problems.len() < MOST {
-            problems.push(problem(Rule::UnknownField, &field, "is no field of the API"));
+            problems.push(problem(Rule::UnknownField, &field, "is not a field of the API"));
         }
         if matches!(key.as_str(), "labels" | "annotations") && !value.is_null() {
             let texts =
@@ -342,7 +344,10 @@ fn sealed_text(object: &Object, sealed: &Sealed, wanted: &Wanted<'_>) -> Vec<(Ru
     // Where the namespace is not known, the name can still be wrong.
     let namespace = object.namespace().or(wanted.namespace).or(scope.namespace()).unwrap_or_default();
     if let Err(place) = scope.fits(namespace, object.name().unwrap_or_default()) {
-        broken.push((Rule::WrongPlace, format!("must be used where it belongs: it is {place}")));
+        broken.push((
+            Rule::WrongPlace,
+            format!("must be used in the object or namespace that it is sealed for: it is {place}"),
+        ));
     }
     if !wanted.keys.is_empty() && !wanted.keys.iter().any(|key| key.key.key_id() == sealed.key_id()) {
         let text = format!(

@@ -3,9 +3,8 @@
 //! ```text
 //! lookup (spec.name or status.id) ─▶ status.target ─▶ Secret ─▶ is it that one? ─▶ its key ─▶ standard output
 //! ```
-//!
-//! Two requests. What is printed is the value in force, from the Secret that status names by its uid: one that somebody
-//! else put in its place is not ours, whatever labels it has. Where a newer value is wanted but not served, a note says so.
+//! Two requests. The command prints the current value, from the Secret that status names by its uid. A Secret that
+//! replaced it is not accepted, whatever labels it has. If a newer value is wanted but not delivered, a note says so.
 
 use std::io::Write as _;
 
@@ -23,8 +22,8 @@ use super::session::{ClusterArgs, Session};
 use super::state::State;
 
 const EXAMPLES: &str = "\
-You need the permission to read the Secret that pods mount (kubectl auth can-i get secrets/NAME), and a secret that is \
-delivered as one.
+You need permission to read the Secret that pods mount (kubectl auth can-i get secrets/NAME). The command cannot read \
+the value of a secret that is not delivered (delivery: None).
 
 Examples:
   # To a program, without a copy on disk
@@ -48,7 +47,7 @@ pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(),
     let object = lookup::one(&session, &args.secret).await?;
     if let Some(other) = lookup::only_wanted(&args.secret, &object) {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        return Err(CliError::Failed(format!("{other}, whose value this is; to read that, say msec/{name}")));
+        return Err(CliError::Failed(format!("{other}; to read its value, name the object: msec/{name}")));
     }
     let target = target(&session, &object)?;
     let permission = Permission::to("get", "secrets").named(&target.name).within(&session.namespace);
@@ -76,10 +75,10 @@ fn target<'a>(session: &Session, object: &'a ManagedSecret) -> Result<&'a Target
             let permission = Permission::to_objects("get").named(name).part("value").within(&session.namespace);
             format!(
                 "msec/{name} is not delivered (spec.delivery: None), so no Secret holds its value; to read it, set \
-                 spec.delivery: Secret, which takes the permission `{permission}`"
+                 spec.delivery: Secret, which needs the permission `{permission}`"
             )
         }
-        Delivery::Secret => format!("msec/{name} is not served yet: {}", State::of(object)),
+        Delivery::Secret => format!("msec/{name} is not delivered yet: {}", State::of(object)),
     }))
 }
 
@@ -87,19 +86,20 @@ fn target<'a>(session: &Session, object: &'a ManagedSecret) -> Result<&'a Target
 fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let name = &target.name;
     let secret = secret.ok_or_else(|| {
-        CliError::Failed(format!("the Secret {name} is gone; the operator makes it again, so try again in a moment"))
+        CliError::Failed(format!("the Secret {name} was deleted; the operator recreates it; try again in a moment"))
     })?;
     if secret.metadata.uid.as_deref() != Some(&target.uid) {
         return Err(CliError::Failed(format!(
-            "the Secret {name} is not the one that was delivered (its uid is another): its content is not this secret's \
-             value"
+            "the Secret {name} is not the delivered one (its uid differs), so its content is not the value of this \
+             secret"
         )));
     }
     // Each value is wiped on its way out, not this one alone.
     let mut data: Vec<_> = secret.data.into_iter().flatten().map(|(key, it)| (key, Zeroizing::new(it.0))).collect();
     let at = data.iter().position(|(key, _)| *key == target.key);
-    at.map(|at| data.swap_remove(at).1)
-        .ok_or_else(|| CliError::Failed(format!("the Secret {name} has no key {}: somebody took it out", target.key)))
+    at.map(|at| data.swap_remove(at).1).ok_or_else(|| {
+        CliError::Failed(format!("the Secret {name} has no key {}; it was removed after the delivery", target.key))
+    })
 }
 
 /// What is to be said besides: that this may not be what the spec asks for. `version` is the Secret's resourceVersion.
@@ -108,17 +108,19 @@ fn note(object: &ManagedSecret, target: &TargetRef, version: &str) -> Option<Str
     let behind = target.resource_version.is_empty();
     match State::of(object) {
         State::Suspended => {
-            Some("this is the value in force; spec.suspend is true, so no newer one is served".to_owned())
+            Some("this is the current value; spec.suspend is true, so no newer value is delivered".to_owned())
         }
         State::Waiting(why) | State::Stalled(why) => {
             let (reason, message) = (why.reason, why.message);
-            Some(format!("this is the value in force; what the spec asks for is not served yet: {reason}: {message}"))
+            Some(format!(
+                "this is the current value; the value that the spec asks for is not delivered yet: {reason}: {message}"
+            ))
         }
         State::Served if behind => Some("a newer version of this value could not be delivered yet".to_owned()),
-        // The operator puts right what others write, and status tells its own last write.
+        // The operator corrects what others write, and status shows the operator's last write.
         State::Served if version != target.resource_version => Some(format!(
-            "the Secret {} was written after the operator's last write of it that status knows: if others did, this may \
-             be their value",
+            "the Secret {} was written after the last write that status shows; if another program wrote it, this may \
+             be another value",
             target.name
         )),
         State::Served => None,
@@ -142,8 +144,8 @@ mod tests {
         };
         assert_eq!(value_of(Some(secret("u1", "value")), &target).unwrap().as_slice(), b"\0b\n");
         for (found, expected) in [
-            (None, "is gone"),
-            (Some(secret("u2", "value")), "not the one that was delivered"),
+            (None, "was deleted"),
+            (Some(secret("u2", "value")), "not the delivered one"),
             (Some(secret("u1", "other")), "has no key value"),
         ] {
             let error = value_of(found, &target).unwrap_err().to_string();

@@ -1,6 +1,6 @@
-//! Waiting until what was asked for is served, or an object is gone.
+//! Waits until a change is ready, or until an object is deleted.
 //!
-//! The object is asked for again and again, ever more seldom: a watch would need one right more, and ends with the
+//! The object is asked for again and again, ever more seldom: a watch would need one more permission, and ends with the
 //! connection. Each new state is told on a terminal; a pipe gets the end alone. A cluster that does not answer for a
 //! moment ends no wait.
 
@@ -38,8 +38,8 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
 }
 
-/// Waits until the object's present generation is served, and returns it as it is then. `done` is what was done before,
-/// for an error to say: "created".
+/// Waits until the object's current generation is ready, and returns the object. `done` says in errors what was done
+/// before: "created".
 pub(super) async fn until_served(
     session: &Session,
     object: ManagedSecret,
@@ -48,7 +48,7 @@ pub(super) async fn until_served(
 ) -> Result<ManagedSecret, CliError> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let uid = object.metadata.uid.clone();
-    let failed = |text: String| CliError::Failed(format!("msec/{name} is {done}, but not served: {text}"));
+    let failed = |text: String| CliError::Failed(format!("msec/{name} is {done}, but not ready: {text}"));
     let mut clock = Clock::new(timeout);
     let mut now = object;
     let mut told = None;
@@ -68,13 +68,13 @@ pub(super) async fn until_served(
         told = Some(state);
         match look(session, &name, done).await? {
             Looked::At(object) if object.metadata.uid == uid => now = *object,
-            Looked::At(_) | Looked::Gone => return Err(failed("it was deleted meanwhile".to_owned())),
+            Looked::At(_) | Looked::Gone => return Err(failed("it was deleted while the command waited".to_owned())),
             Looked::NoAnswer => {}
         }
     }
 }
 
-/// Waits until the object is gone.
+/// Waits until the object is deleted.
 pub(super) async fn until_gone(
     session: &Session,
     name: &str,
@@ -88,14 +88,16 @@ pub(super) async fn until_gone(
                 if !clock.pause().await {
                     let finalizers = object.metadata.finalizers.unwrap_or_default().join(", ");
                     return Err(CliError::Failed(format!(
-                        "msec/{name} is marked for deletion, but after {timeout:?} still there: its finalizers are \
+                        "msec/{name} is marked for deletion but still exists after {timeout:?}; its finalizers are \
                          [{finalizers}]"
                     )));
                 }
             }
             Looked::NoAnswer => {
                 if !clock.pause().await {
-                    return Err(CliError::Unreachable(format!("no answer whether msec/{name} is gone")));
+                    return Err(CliError::Unreachable(format!(
+                        "the cluster does not answer whether msec/{name} is deleted"
+                    )));
                 }
             }
             Looked::At(_) | Looked::Gone => return Ok(()),
@@ -115,7 +117,10 @@ async fn look(session: &Session, name: &str, done: &str) -> Result<Looked, CliEr
         Ok(None) => Ok(Looked::Gone),
         Err(error @ kube::Error::Api(_)) => {
             let permission = Permission::to_objects("get").named(name).within(&session.namespace);
-            Err(permission.explain(&format!("msec/{name} is {done}, but cannot be waited for (--wait=false)"), &error))
+            Err(permission.explain(
+                &format!("msec/{name} is {done}, but the command cannot wait for it (use --wait=false)"),
+                &error,
+            ))
         }
         Err(_) => Ok(Looked::NoAnswer),
     }
@@ -125,7 +130,7 @@ async fn look(session: &Session, name: &str, done: &str) -> Result<Looked, CliEr
 fn hint(state: &State) -> &'static str {
     match state {
         State::Waiting(why) if why.reason == Reason::Pending.as_str() => {
-            " (is the operator running? `kubectl msec doctor` looks)"
+            " (run `kubectl msec doctor` to check the operator)"
         }
         _ => "",
     }

@@ -17,7 +17,7 @@ use super::{Options, in_namespaces, metadata};
 /// A group of policies that an installation may leave out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum PolicySwitch {
-    /// Whoever has a value delivered somewhere must be allowed to read it where it is.
+    /// A user who changes where a value is delivered must have permission to read it where it is.
     UserRights,
     /// Only the operator and restorers write records, keys, the public key and status.
     Protected,
@@ -51,8 +51,8 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
         .collect()
 }
 
-/// The reason of every refusal. After any other, client-side `kubectl apply` prints the whole patch that it sent: a plain
-/// value, or the data of a Secret, with it.
+/// The reason of every refusal. After any other, client-side `kubectl apply` prints the whole patch that it sent: a
+/// plain value, or the data of a Secret, with it.
 const REASON: &str = "Invalid";
 
 /// One policy, in the parts that differ between them.
@@ -132,7 +132,7 @@ impl Policy {
     }
 }
 
-/// The namespaces where ManagedSecrets are served, and the operator's own; empty means all.
+/// The namespaces that the operator watches, and its own; empty means all.
 fn concerned(options: &Options) -> Vec<String> {
     let own = (!options.namespaces.is_empty()).then_some(&options.operator_namespace);
     options.namespaces.iter().chain(own).cloned().collect()

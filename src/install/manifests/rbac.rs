@@ -1,4 +1,4 @@
-//! Who may do what: the operator's rights, and roles for people.
+//! Who may do what: the operator's permissions, and roles for people.
 //!
 //! The operator writes by server-side apply, which the API server authorizes as `patch` and, where it creates the
 //! object, as `create` too. That `create` carries the object's name, unlike a POST, so it can be limited by
@@ -55,8 +55,8 @@ fn operator(options: &Options) -> Vec<Value> {
     options.namespaces.iter().flat_map(in_namespace).collect()
 }
 
-/// What the operator needs in its own namespace. The name of a KEK is made from its key, so `create` on Secrets cannot
-/// be limited by name here: the admission policy on the operator's own writes does that.
+/// What the operator needs in its own namespace. The name of a KEK is derived from its key, so `create` on Secrets
+/// cannot be limited by name here: the admission policy on the operator's own writes does that.
 fn own_namespace(options: &Options) -> [Value; 2] {
     let rules = json!([
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
@@ -71,7 +71,8 @@ fn own_namespace(options: &Options) -> [Value; 2] {
     [role("Role", KEYS_ROLE, namespace, &rules), binding("Role", KEYS_ROLE, namespace, &service_account(options))]
 }
 
-/// What the operator needs to tell the API server where its webhooks are: these two objects of the cluster, and no other.
+/// What the operator needs to tell the API server where its webhooks are: these two objects of the cluster, and no
+/// other.
 fn webhooks(options: &Options) -> [Value; 2] {
     let rule = |resource: &str, name: &str| {
         json!({
@@ -89,7 +90,7 @@ fn webhooks(options: &Options) -> [Value; 2] {
     [role("ClusterRole", &name, None, &rules), binding("ClusterRole", &name, None, &service_account(options))]
 }
 
-/// Whoever the API server knows may read the public key, and so seal a value for this cluster.
+/// Every authenticated user may read the public key, and so seal a value for this cluster.
 fn public_key(options: &Options) -> [Value; 2] {
     let rules = json!([{
         "apiGroups": [""],
@@ -104,7 +105,7 @@ fn public_key(options: &Options) -> [Value; 2] {
 
 /// Roles for people, aggregated to the built-in ones.
 ///
-/// `view` sees no Secrets, and sees none here: a stored ManagedSecret holds sealed text at most. `edit` reads and writes
+/// `view` sees no Secrets, and sees none here: a stored ManagedSecret holds only sealed values. `edit` reads and writes
 /// Secrets already, so it may edit what delivers them.
 fn people() -> [Value; 2] {
     let rule = |verbs: &[&str]| json!([{"apiGroups": [keys::GROUP], "resources": ["managedsecrets"], "verbs": verbs}]);

@@ -1,8 +1,8 @@
 //! How the API server reaches the operator: the Service, and both webhook configurations.
 //!
-//! The operator fills in `clientConfig.caBundle` and the path, which is secret; until then, and while it is down, the API
-//! server skips the webhooks (`failurePolicy: Ignore`), and the CRD's own rule refuses what was not sealed. Conditions
-//! keep everything else away: what stands already, metadata, status and deletes never come here.
+//! The operator fills in `clientConfig.caBundle` and the path, which is secret; until then, and while it is down, the
+//! API server skips the webhooks (`failurePolicy: Ignore`), and the CRD's own rule refuses what was not sealed.
+//! Conditions keep everything else away: what stands already, metadata, status and deletes never come here.
 
 use managed_secrets_api::{keys, rules};
 use serde_json::{Value, json};
@@ -100,7 +100,8 @@ fn holds_plaintext() -> String {
     )
 }
 
-/// CEL: its name or its target is new, so somebody else may have it; or its value is, and may be sealed for another place.
+/// CEL: its name or its target is new, so another object may have it; or its value is new, and may be sealed for
+/// another object.
 fn is_new_or_moves() -> &'static str {
     "oldObject == null\n\
      || object.spec.name != oldObject.spec.name\n\

@@ -12,7 +12,7 @@ const NONROOT: u32 = 65532;
 /// exceeds its request is among the first that a full node kills.
 const MEMORY: &str = "256Mi";
 
-/// Where the container serves the webhooks; the default of `run --webhook-listen`.
+/// The port of the webhooks in the container; the default of `run --webhook-listen`.
 const WEBHOOK_PORT: u16 = 8443;
 
 /// The operator's namespace, under the strictest pod security standard.
@@ -36,9 +36,9 @@ pub(super) fn service_account(options: &Options) -> Value {
 /// webhooks' drain comes on top.
 const GRACE_SECONDS: u16 = 30;
 
-/// One operator. While it is replaced, the new one serves the webhooks before the old one stops, so no plain value is
-/// refused. For that moment both work: every write carries the resourceVersion that it was decided on, so the one that is
-/// out of date finds out. Without webhooks there is nothing to bridge, and the old one ends first.
+/// One operator. While it is replaced, the new one answers webhooks before the old one stops, so no plain value is
+/// refused. For that moment both work: every write carries the resourceVersion that it was decided on, so the one that
+/// is out of date finds out. Without webhooks there is nothing to bridge, and the old one ends first.
 pub(super) fn deployment(options: &Options) -> Value {
     json!({
         "apiVersion": "apps/v1",

@@ -264,7 +264,7 @@ fn refusals_say_the_rule_and_not_the_value() {
         (json!(true), "spec.value: must be a quoted string"),
         (json!([CANARY]), "spec.value: must be a quoted string"),
         (json!({CANARY: CANARY}), "spec.value: must be a quoted string"),
-        (json!(format!("mss1.{CANARY}")), "spec.value: sealed text must be whole"),
+        (json!(format!("mss1.{CANARY}")), "spec.value: sealed value must be complete"),
     ] {
         let refusal = |object: &Value| match find(object, None) {
             Err(refusal) => Violation::from(refusal).to_string(),

@@ -157,7 +157,7 @@ async fn no_refusal_has_kubectl_print_the_value() {
         Case::of("spec.value: must be a quoted string", value(json!(4_711_471_147_114_711_i64))),
         Case::of("spec.value: must be a quoted string", value(json!({"a": CANARY}))),
         Case::of("spec.value: must be a quoted string", value(json!([CANARY]))),
-        Case::of("spec.value: sealed text must be whole", value(json!(format!("mss1.{CANARY}")))),
+        Case::of("spec.value: sealed value must be complete", value(json!(format!("mss1.{CANARY}")))),
         // The CRD's rules.
         Case::of(
             "spec.description",

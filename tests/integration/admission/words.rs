@@ -16,7 +16,7 @@ async fn refusals_name_the_field_and_the_rule_and_not_the_value() {
         (json!(424_242), "spec.value: must be a quoted string"),
         (json!([CANARY]), "spec.value: must be a quoted string"),
         (json!({CANARY: CANARY}), "spec.value: must be a quoted string"),
-        (json!(format!("mss1.{CANARY}")), "spec.value: sealed text must be whole"),
+        (json!(format!("mss1.{CANARY}")), "spec.value: sealed value must be complete"),
     ] {
         let manifest = premises.manifest("db", &json!({"name": "DB", "value": value}));
         for arguments in [["create", "-f", "-"], ["apply", "-f", "-"], ["apply", "--server-side", "-f=-"]] {

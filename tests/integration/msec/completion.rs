@@ -25,7 +25,7 @@ async fn offered(plugin: &Plugin, words: &[&str]) -> (Vec<(String, String)>, Str
     (lines.into_iter().map(split).collect(), directive)
 }
 
-/// The same, until it fits: a cluster that is slow at the moment gives nothing in the time that somebody waits who
+/// The same, until it fits: a cluster that is slow at the moment gives nothing in the time that a user waits who
 /// pressed a key.
 async fn offers(
     plugin: &Plugin,

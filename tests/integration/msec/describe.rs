@@ -49,13 +49,10 @@ async fn all_that_is_known_is_told_in_words() {
         ("Description", "Daten\\u{1b}[31m".to_owned()),
         ("State", "Served".to_owned()),
         ("Version", "1".to_owned()),
-        (
-            "Source",
-            format!("sealed text for msec/db in the namespace {} only, key {key} (the present one)", site.namespace),
-        ),
+        ("Source", format!("sealed value for msec/db in the namespace {} only, key {key} (current)", site.namespace)),
         ("Record", format!("Secret {}", status(&object).record.unwrap().name)),
         ("Target", "Secret login, key value, type Opaque".to_owned()),
-        ("On deletion", "record and target go (Delete)".to_owned()),
+        ("On deletion", "record and target are deleted (Delete)".to_owned()),
     ] {
         assert_eq!(line(&text, name), expected);
     }
@@ -83,7 +80,7 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     let text = plugin.run(&["describe", "FOREIGN"]).await.ok();
     let present = public_key(&site.client).await.key_id();
     assert!(
-        line(&text, "Source").contains(&format!("key {} (the present one is {present}; ", other.key_id())),
+        line(&text, "Source").contains(&format!("key {} (the current key is {present}; ", other.key_id())),
         "{text}"
     );
     assert!(line(&text, "State").starts_with("SealedWithUnknownKey: "), "{text}");
@@ -102,7 +99,7 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     site.apply("late", json!({"name": "FOREIGN", "generate": {}})).await;
     site.reports("late", "False", "NameInUse").await;
     let text = plugin.run(&["describe", "msec/late"]).await.ok();
-    assert_eq!(line(&text, "Secret"), "LATE (in force; wanted: FOREIGN)");
+    assert_eq!(line(&text, "Secret"), "LATE (current; wanted: FOREIGN)");
     assert_eq!(line(&text, "Source"), "generated once: 32 characters, Alphanumeric");
     assert!(part(&text, "What to do")[1].ends_with("--name NEW"), "{text}");
     operator.stop().await;
@@ -110,7 +107,7 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     site.apply("early", json!({"name": "EARLY", "generate": {}, "deletionPolicy": "Retain"})).await;
     let text = plugin.run(&["describe", "EARLY"]).await.ok();
     assert_eq!(part(&text, "What to do")[1], format!("kubectl msec doctor -n {}", site.namespace));
-    assert!(line(&text, "On deletion").starts_with("not in force yet: record and target stay"), "{text}");
+    assert!(line(&text, "On deletion").starts_with("not effective yet: record and target stay"), "{text}");
     assert_eq!((line(&text, "ID"), line(&text, "Created")), ("none yet", "never"));
 }
 
@@ -128,10 +125,10 @@ async fn what_may_not_be_read_is_unknown_with_the_right_that_it_takes() {
     assert!(users.len() == 1 && users[0].starts_with("unknown: pods, ") && users[0].contains(&check), "{text}");
     assert!(part(&text, "Events")[0].ends_with(&no("list events", &site.namespace)), "{text}");
     let right = no("get configmaps/managed-secrets-sealing-key", "default");
-    assert!(line(&text, "Source").contains(&format!("(the present one is unknown: {}", "cannot read")), "{text}");
+    assert!(line(&text, "Source").contains(&format!("(the current key is unknown: {}", "cannot read")), "{text}");
     assert!(line(&text, "Source").contains(&right), "{text}");
     assert_eq!(line(&text, "State"), "Served");
     let absent = limited.run(&["describe", "NOBODY"]).await;
-    assert!(absent.error(1).contains("no secret is called NOBODY"), "{absent:?}");
+    assert!(absent.error(1).contains("secret \"NOBODY\" not found"), "{absent:?}");
     operator.stop().await;
 }

@@ -1,7 +1,7 @@
 //! `doctor`: a healthy installation, and each thing that can be wrong with one.
 //!
-//! There are no nodes and no network of pods here: what a kubelet and the endpoints' controller would report is written by
-//! the tests, and everything else is what the API server and a running operator make of the shipped manifests.
+//! There are no nodes and no network of pods here: what a kubelet and the endpoints' controller would report is written
+//! by the tests, and everything else is what the API server and a running operator make of the shipped manifests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod breakage;
@@ -127,7 +127,7 @@ async fn a_healthy_installation_has_no_problem() {
     }
     // What "local" protects against is said first; what cannot be seen is not called right.
     assert_eq!(findings[0]["check"], "protection");
-    assert!(findings[0]["what"].as_str().unwrap().contains("not against someone who holds all of an unencrypted etcd"));
+    assert!(findings[0]["what"].as_str().unwrap().contains("not against a person who has all of an unencrypted etcd"));
     assert_eq!(levels("audit log"), ["note"]);
 
     let ran = clinic.plugin.run(&["doctor"]).await;
@@ -172,7 +172,8 @@ async fn what_the_caller_may_not_read_is_unknown_and_no_problem() {
     };
     let secrets = format!("needs `kubectl auth can-i list secrets -n {OPERATOR_NAMESPACE}`");
     assert!(says("keyring", "unknown", &secrets), "{findings:#?}");
-    let crd = "needs `kubectl auth can-i get customresourcedefinitions.apiextensions.k8s.io/managedsecrets.managedsecrets.dev -A`";
+    let crd = "needs `kubectl auth can-i get \
+     customresourcedefinitions.apiextensions.k8s.io/managedsecrets.managedsecrets.dev -A`";
     assert!(says("resource", "unknown", crd), "{findings:#?}");
     assert!(says("secrets", "ok", "all 1 are served"), "{findings:#?}");
     let create =

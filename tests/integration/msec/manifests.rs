@@ -1,5 +1,5 @@
-//! `seal`, `reseal`, `validate`, `diff` with a cluster: what is in files meets what is live. What they do without one is
-//! shown by `crates/kubectl-msec/tests/msec.rs`.
+//! `seal`, `reseal`, `validate`, `diff` with a cluster: what is in files meets what is live. What they do without one
+//! is shown by `crates/kubectl-msec/tests/msec.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod diff;
@@ -21,7 +21,8 @@ const CANARY: &str = "k4n4ry-in-clear";
 /// A manifest of an object of the site; the value is written as it is given.
 fn manifest(site: &Site, name: &str, value: &str) -> String {
     format!(
-        "# {name}: ask Ann\napiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nmetadata:\n  namespace: {}\n  \
+        "# {name}: ask Ann\napiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nmetadata:\n  namespace: \
+         {}\n  \
          name: {name} # the handle\nspec:\n  value: {value} # why\n  name: {}\n",
         site.namespace,
         name.to_uppercase().replace('-', "_")
@@ -44,7 +45,7 @@ async fn a_file_that_was_sealed_with_the_clusters_key_is_applied_and_served() {
         .folder
         .file("db.yaml", manifest(&site, "db", &format!("|\n    {CANARY}\n    two")).replace(" # why", ""));
     let pin = key.fingerprint();
-    // As somebody who may do nothing but read the public key, as every user may.
+    // As a user who may only read the public key, as every user may.
     let nobody = plugin.impersonating("nobody@example.com");
     let ran = nobody.run(&["seal", "-f", &file, "--fingerprint", &pin]).await;
     assert_eq!(ran.ok(), format!("{file}: sealed {}/db\n", site.namespace));
@@ -66,7 +67,8 @@ async fn secrets_that_became_managed_secrets_are_taken_over() {
     let operator = Setup::of(&site.namespace).start().await;
     let plugin = Plugin::new(&site).await;
     let secret = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: db-password, namespace: {}}}\nstringData: {{password: {CANARY}}}\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: db-password, namespace: {}}}\nstringData: {{password: \
+         {CANARY}}}\n",
         site.namespace
     );
     let file = plugin.folder.file("secret.yaml", &secret);

@@ -10,7 +10,7 @@ use testkit::shared::TestNamespace;
 
 use crate::integration::installation::{OPERATOR_NAMESPACE, admin, control_plane, dry_run, expect, object, operator};
 
-const REFUSED: &str = "the operator may write no Secrets but records, targets and its own keys";
+const REFUSED: &str = "the operator may write only records, targets and its own keys";
 const RECORD: &str = "msec-ayjtvytngnu4vqtp6gvulissfxwnndnb";
 
 fn secret(name: &str, secret_type: &str, role: Option<&str>) -> Secret {

@@ -1,5 +1,5 @@
-//! Which cluster, user and namespace a kubeconfig and the flags mean together, and whether they can be used. Pure, but for
-//! files that a kubeconfig names, which must be readable.
+//! Which cluster, user and namespace a kubeconfig and the flags mean together, and whether they can be used. Pure, but
+//! for files that a kubeconfig names, which must be readable.
 //!
 //! The rules are client-go's (`tools/clientcmd/client_config.go` and `validation.go`). It differs in one thing: where
 //! client-go falls back to `http://localhost:8080`, this is an error.
@@ -69,8 +69,8 @@ impl std::str::FromStr for Token {
 }
 
 impl Overrides {
-    /// The flag that chooses another cluster or user than those of a pod, or another way to trust them, if one is given:
-    /// without a kubeconfig it cannot be obeyed.
+    /// The flag that chooses another cluster or user than those of a pod, or another way to trust them, if one is
+    /// given: without a kubeconfig it cannot be obeyed.
     pub(super) fn choosing(&self) -> Option<&'static str> {
         [
             ("--context", &self.context),
@@ -286,7 +286,7 @@ pub(super) fn check_impersonation(user: &User) -> Result<(), &'static str> {
     let asks_more =
         !user.impersonate_uid.is_empty() || !user.impersonate_groups.is_empty() || !user.impersonate_extra.is_empty();
     if user.impersonate.is_empty() && asks_more {
-        return Err("a uid, groups or extra fields to act as need a user to act as: add --as");
+        return Err("a uid, groups or extra fields to act as need a user; add --as");
     }
     Ok(())
 }

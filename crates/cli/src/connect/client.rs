@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─▶ Wire: credentials (fetched once, shared) ─▶ header `authorization` ─▶ transport: proxy, TLS, pool
-//!                          └─ a certificate from a plugin: part of TLS, so another one makes another client
+//!                          └─ a certificate from a plugin: part of TLS, so another one needs another client
 //! ```
 //!
 //! kube's own authentication would run a credential plugin for each client and twice for a certificate.
@@ -37,7 +37,7 @@ struct Wire {
     credentials: Credentials,
     /// The longest that a request may take until its answer begins.
     limit: Option<Duration>,
-    /// The client that was made last, and the certificate in it.
+    /// The last client, and its certificate.
     made: Arc<Mutex<Made>>,
 }
 

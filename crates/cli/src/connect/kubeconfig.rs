@@ -406,8 +406,8 @@ fn first_document(text: &str) -> Result<Value, String> {
     let mut reader = text.as_bytes();
     let first = serde_saphyr::read_with_options::<_, Value>(&mut reader, options).next();
     first.unwrap_or(Ok(Value::Null)).map_err(|error| match error.location() {
-        Some(place) => format!("no valid YAML at line {}, column {}", place.line(), place.column()),
-        None => "no valid YAML".to_owned(),
+        Some(place) => format!("invalid YAML at line {}, column {}", place.line(), place.column()),
+        None => "invalid YAML".to_owned(),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Credential plugins: a program of the kubeconfig (`exec`) that prints credentials.
 //!
-//! The rules are client-go's (`plugin/pkg/client/auth/exec/exec.go`). A plugin gets standard input only if it is a terminal:
-//! otherwise it would read a part of the value that the command is given. kube runs plugins, too, but hands them standard
-//! input in any case, once for each client that is made, and drops a token that comes with a certificate.
+//! The rules are client-go's (`plugin/pkg/client/auth/exec/exec.go`). A plugin gets standard input only if it is a
+//! terminal: otherwise it would read a part of the value that the command is given. kube runs plugins, too, but hands
+//! them standard input in any case, once for each client that is made, and drops a token that comes with a certificate.
 
 use std::{io::IsTerminal as _, process::Stdio};
 
@@ -53,7 +53,7 @@ pub enum PluginError {
     )]
     NoTerminal(String),
     /// It failed.
-    #[error("the credential plugin {command:?} failed ({status}); run it by itself to see why")]
+    #[error("the credential plugin {command:?} failed ({status}); run it directly to see the cause")]
     Failed {
         /// Its command.
         command: String,
@@ -197,7 +197,7 @@ fn answer(printed: &[u8], version: &str) -> Result<Answer, &'static str> {
     match (answer.client_certificate_data.is_empty(), answer.client_key_data.is_empty()) {
         (true, true) if answer.token.is_empty() => Err("its status has neither a token nor a certificate with its key"),
         (true, true) | (false, false) => Ok(answer),
-        _ => Err("its status has a certificate or its key, and not both"),
+        _ => Err("its status must have a certificate and its key, or neither"),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Characters that kubectl and YAML 1.2 read differently, and lines that end a document for kubectl.
 //!
-//! To kubectl's library (YAML 1.1) U+0085, U+2028 and U+2029 are line breaks: a comment ends there, and a value is folded.
-//! It passes over a byte-order mark at the beginning of any line, and refuses control characters. Before that,
-//! k8s.io/apimachinery (`util/yaml`) has cut the stream at lines that begin with `---`, and reads one document of each part.
+//! To kubectl's library (YAML 1.1) U+0085, U+2028 and U+2029 are line breaks: a comment ends there, and a value is
+//! folded. It passes over a byte-order mark at the beginning of any line, and refuses control characters. Before that,
+//! k8s.io/apimachinery (`util/yaml`) has cut the stream at lines that begin with `---`, and reads one document of each
+//! part.
 
 use serde::de::IgnoredAny;
 
@@ -30,18 +31,19 @@ pub fn first_odd(text: &str) -> Option<(usize, String)> {
     }
     let code = u32::from(character);
     let why = match character {
-        '\u{85}' | '\u{2028}' | '\u{2029}' => "which kubectl takes for a line break",
-        '\u{feff}' => "a byte-order mark, which kubectl passes over at the beginning of a line",
+        '\u{85}' | '\u{2028}' | '\u{2029}' => "which kubectl reads as a line break",
+        '\u{feff}' => "a byte-order mark, which kubectl skips at the beginning of a line",
         _ => "which YAML does not allow",
     };
     Some((at, format!("must not contain U+{code:04X}, {why}; write it as \\u{code:04X} in double quotes")))
 }
 
-/// Where kubectl, which takes the ends of lines off and writes its own, reads other line breaks: the byte, and what to do.
+/// Where kubectl, which takes the ends of lines off and writes its own, reads other line breaks: the byte, and what to
+/// do.
 #[must_use]
 pub fn odd_line_end(text: &str) -> Option<(usize, &'static str)> {
     if let Some(at) = text.find("\r\r\n") {
-        return Some((at, "must end its lines in LF or CR LF: kubectl takes CR CR LF for one line break"));
+        return Some((at, "must end its lines in LF or CR LF: kubectl reads CR CR LF as one line break"));
     }
     // `|+` and `>+` keep the line break that kubectl adds.
     let last = text.rsplit('\n').next().unwrap_or_default();
@@ -72,7 +74,7 @@ pub fn odd_marker(text: &str) -> Option<(usize, &'static str)> {
                 return Some((at, "must not be `...` where no document ends: kubectl cannot read it"));
             }
             if is_json(&text[..at]) {
-                return Some((at, "must not be `...` behind JSON: kubectl cannot read it"));
+                return Some((at, "must not be `...` after JSON: kubectl cannot read it"));
             }
         } else if !is_comment(line) {
             has_begun = true;
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn odd_characters_are_found_with_the_way_out() {
         for (text, expected) in [
-            ("a: b\u{2028}", Some((4, "U+2028, which kubectl takes for a line break; write it as \\u2028"))),
+            ("a: b\u{2028}", Some((4, "U+2028, which kubectl reads as a line break; write it as \\u2028"))),
             ("a: b\u{85}", Some((4, "U+0085"))),
             ("a:\n\u{feff}b", Some((3, "a byte-order mark"))),
             ("a: \u{feff}b", None),

@@ -30,7 +30,7 @@ pub struct Entry {
     pub purpose: Purpose,
     /// What may be done with it.
     pub state: State,
-    /// When it was made, RFC 3339.
+    /// When it was created, RFC 3339.
     pub created: String,
     /// Base64 of the public key (sealing only), for people to look at. Never read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub struct Wrapped {
     pub provider: String,
     /// Which KEK: hex of SHA-256(KEK)[..8].
     pub key_id: String,
-    /// Base64 of what the provider made of the seed.
+    /// Base64 of the seed as the provider wrapped it.
     pub ciphertext: String,
 }
 
@@ -57,7 +57,7 @@ pub struct Wrapped {
 pub enum Purpose {
     /// A seed that records are sealed under.
     Record,
-    /// A key that opens sealed text.
+    /// A key that opens sealed values.
     Sealing,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Envelope<'a> {
         let mut out = Zeroizing::new(Vec::with_capacity(256));
         for field in [purpose.text(), id, created] {
             let put = codec::put(&mut out, field.as_bytes());
-            debug_assert!(put.is_ok(), "texts of our own making are short");
+            debug_assert!(put.is_ok(), "the texts that the keyring writes are short");
         }
         out.extend_from_slice(seed);
         out

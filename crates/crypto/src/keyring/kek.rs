@@ -26,8 +26,8 @@ pub enum KekError {
     /// The bytes are no KEK.
     #[error("a key-encryption key must be 32 bytes")]
     Length,
-    /// The ciphertext is not one of this KEK: another KEK made it, or it was altered.
-    #[error("the ciphertext was not made with this key, or was altered")]
+    /// The ciphertext was encrypted with another KEK, or was altered.
+    #[error("the ciphertext was encrypted with another key, or was altered")]
     Refused,
 }
 
@@ -50,7 +50,7 @@ impl Kek {
         self.id
     }
 
-    /// The bytes, for whoever stores the KEK.
+    /// The bytes, for the code that stores the KEK.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.bytes

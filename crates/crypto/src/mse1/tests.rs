@@ -140,7 +140,7 @@ fn authentic_bytes_must_still_be_padded_and_a_value() {
     assert_eq!(sealed(padded(2, b"ab", 64)), Ok(()));
     assert_eq!(sealed(padded(2, b"abc", 64)), Err(OpenError::Padding("must be zeros")));
     assert_eq!(sealed(padded(2, b"ab", 128)), Err(OpenError::Padding("must be no longer than the value needs")));
-    assert_eq!(sealed(padded(61, b"ab", 64)), Err(OpenError::Padding("must hold the value whole")));
+    assert_eq!(sealed(padded(61, b"ab", 64)), Err(OpenError::Padding("must hold the complete value")));
     assert_eq!(sealed(padded(0, b"", 64)), Err(OpenError::Value(ValueError::Empty)));
     assert_eq!(sealed(padded(1, b"\xff", 64)), Err(OpenError::Value(ValueError::NotUtf8)));
     assert_eq!(sealed(padded(4000, &[b'a'; 4000], 4096)), Err(OpenError::Value(ValueError::TooLong)));

@@ -1,8 +1,8 @@
-//! What may be done with a value once its sealed text is opened.
+//! Whether an opened value may be delivered.
 
 use crate::limits::SEALED_KEPT_BIT;
 
-/// What may be done with a value once its sealed text is opened.
+/// Whether an opened value may be delivered.
 ///
 /// It stands in the header, so it is readable without a key and authenticated with the value. The operator opens both
 /// kinds alike; the admission policy on users' permissions tells them apart.

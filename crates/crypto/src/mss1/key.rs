@@ -68,7 +68,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// What opens sealed text: an X-Wing key pair, grown from a 32-byte seed. Zeroized on drop.
+/// Opens sealed values: an X-Wing key pair, derived from a 32-byte seed. Zeroized on drop.
 pub struct SealingKey {
     seed: Zeroizing<[u8; 32]>,
     hpke: <XWing as Kem>::PrivateKey,

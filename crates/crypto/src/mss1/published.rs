@@ -13,8 +13,7 @@ pub const SUITE_NAME: &str = "mss1/X-Wing/HKDF-SHA256/AES-256-GCM";
 const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A sealing public key, and while which dates values should be sealed for it.
-///
-/// The dates are advice for whoever seals: sealed text opens beyond them.
+/// The dates are advice for sealing: values sealed with the key open after `notAfter` too.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PublishedKey {
     /// The key.
@@ -53,7 +52,7 @@ struct Document {
 }
 
 impl PublishedKey {
-    /// The document of a key made at `created`.
+    /// The document of a key created at `created`.
     #[must_use]
     pub fn new(key: PublicKey, created: Timestamp) -> Self {
         let not_after = created.saturating_add(LIFETIME).unwrap_or(Timestamp::MAX);

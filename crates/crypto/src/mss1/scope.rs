@@ -1,10 +1,10 @@
-//! Where a sealed text may be used.
+//! Where a sealed value may be used.
 
 use std::fmt;
 
 use crate::limits::{NAMESPACE_MAX, SECRET_NAME_MAX as NAME_MAX};
 
-/// Where a sealed text may be used. Its `Display` reads after "sealed for".
+/// Where a sealed value may be used. Its `Display` reads after "sealed for".
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// In one `ManagedSecret`.
@@ -19,11 +19,11 @@ pub enum Scope {
         /// The namespace.
         namespace: String,
     },
-    /// Anywhere: whoever may create a `ManagedSecret` in any namespace can have it opened.
+    /// The whole cluster: everyone who may create a `ManagedSecret` in some namespace can have it opened.
     Cluster,
 }
 
-/// The sealed text belongs elsewhere.
+/// The value was sealed for another object or namespace.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("sealed for {sealed_for}, used in {used_in}")]
 pub struct WrongPlace {
@@ -75,7 +75,7 @@ impl Scope {
             (0x01, _, _) => Self::Strict { namespace, name },
             (0x02, _, true) => Self::Namespace { namespace },
             (0x03, true, true) => Self::Cluster,
-            (0x02 | 0x03, ..) => return Err("must not name what its scope does not bind it to"),
+            (0x02 | 0x03, ..) => return Err("must name only what its scope binds it to"),
             _ => return Err("must have scope 1, 2 or 3"),
         };
         scope.check()?;

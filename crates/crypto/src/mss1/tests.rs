@@ -149,7 +149,7 @@ fn names_are_there_exactly_where_the_scope_needs_them() {
     assert_eq!(with(3, b"", b""), Ok(()));
     let namespace = Err("must name a namespace: 1 to 63 characters of a-z 0-9 -");
     let name = Err("must name an object: 1 to 253 characters of a-z 0-9 - .");
-    let surplus = Err("must not name what its scope does not bind it to");
+    let surplus = Err("must name only what its scope binds it to");
     assert_eq!(with(1, b"", b"db"), namespace);
     assert_eq!(with(1, b"prod", b""), name);
     assert_eq!(with(2, b"", b""), namespace);
@@ -208,13 +208,13 @@ fn every_rule_of_the_format_is_enforced() {
     for text in ["", "hunter2", "MSS1.", "mss2.AAAA", " mss1.AAAA"] {
         assert_eq!(format_error(text), "must begin with \"mss1.\"");
     }
-    let size = "must be whole: it is shorter or longer than any sealed text";
+    let size = "must be complete: it is shorter or longer than any sealed value";
     assert_eq!(format_error("mss1.hunter2"), size);
     assert_eq!(format_error(&format!("mss1.{}", "A".repeat(SEALED_MAX))), size);
     for place in 0..7 {
         let mut other = bytes.clone();
         other[place] ^= 1;
-        assert_eq!(format_error(&encoded(&other)), "must have version 1 and its one suite", "{place}");
+        assert_eq!(format_error(&encoded(&other)), "must have version 1 and suite 1", "{place}");
     }
     for length in 0..bytes.len() {
         assert!(Sealed::from_bytes(bytes[..length].to_vec()).is_err(), "{length}");

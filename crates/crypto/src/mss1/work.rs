@@ -12,7 +12,7 @@ thread_local! {
 pub struct Work {
     /// Values sealed.
     pub sealed: usize,
-    /// Sealed texts opened.
+    /// How many sealed values were opened.
     pub opened: usize,
 }
 

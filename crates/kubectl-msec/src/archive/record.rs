@@ -1,6 +1,7 @@
 //! What a record says of itself in its metadata.
 //!
-//! Readable without a key, and believed as far as a report goes: the operator checks its mac before it acts on any of it.
+//! Readable without a key, and believed as far as a report goes: the operator checks its mac before it acts on any of
+//! it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_api::keys::{
@@ -29,7 +30,7 @@ pub(crate) struct RecordInfo {
     pub(crate) value_updated: String,
     /// The value's version.
     pub(crate) version: i64,
-    /// The deletion policy in force.
+    /// The effective deletion policy.
     pub(crate) deletion_policy: String,
     /// The seed that it was made under.
     pub(crate) seed: SeedId,

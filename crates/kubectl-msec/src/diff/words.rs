@@ -35,7 +35,7 @@ pub(super) fn of_spec(
     say(changes("description", &quoted(live.description()), &quoted(wanted.description())));
     let (from, to) = (source(live), source(wanted));
     if from != to {
-        let note = if to == "generate" { " (a new value will be made)" } else { "" };
+        let note = if to == "generate" { " (the operator generates a new value)" } else { "" };
         say(Some(format!("source: {from} → {to}{note}")));
     }
     say(match value {
@@ -43,10 +43,10 @@ pub(super) fn of_spec(
         Value::Same => Some("value: unchanged".to_owned()),
         Value::Changes => Some("value: changes".to_owned()),
         Value::OtherText if from == to => {
-            Some("value: sealed text differs; whether the value changes cannot be told before it is applied".to_owned())
+            Some("value: the sealed value differs; whether the value changes is unknown until it is applied".to_owned())
         }
-        Value::OtherText => Some("value: whether it changes cannot be told before it is applied".to_owned()),
-        Value::Untold(why) => Some(format!("value: whether it changes cannot be told: {why}")),
+        Value::OtherText => Some("value: whether it changes is unknown until it is applied".to_owned()),
+        Value::Untold(why) => Some(format!("value: whether it changes is unknown: {why}")),
         Value::FromElsewhere => None,
     });
     if let (Some(live), Some(wanted)) = (&live.value_from, &wanted.value_from) {
@@ -62,10 +62,10 @@ pub(super) fn of_spec(
     }
     say(match (live.delivery(), wanted.delivery()) {
         (Delivery::Secret, Delivery::None) => {
-            Some(format!("delivery: Secret → None (the Secret {} goes)", live.target_name(object)))
+            Some(format!("delivery: Secret → None (the Secret {} is deleted)", live.target_name(object)))
         }
         (Delivery::None, Delivery::Secret) => {
-            Some(format!("delivery: None → Secret (the Secret {} is made)", wanted.target_name(object)))
+            Some(format!("delivery: None → Secret (the Secret {} is created)", wanted.target_name(object)))
         }
         _ => None,
     });
@@ -73,7 +73,7 @@ pub(super) fn of_spec(
     say(moved.map(|text| format!("{text} (the Secret moves)")));
     say(changes("target.key", live.target_key(), wanted.target_key()));
     let made = changes("target.type", live.target_type(), wanted.target_type());
-    say(made.map(|text| format!("{text} (the Secret is made anew)")));
+    say(made.map(|text| format!("{text} (the Secret is recreated)")));
     say(changes("target.adoption", &of(live.adoption()), &of(wanted.adoption())));
     say(changes("deletionPolicy", &of(live.deletion_policy()), &of(wanted.deletion_policy())));
     say(changes("suspend", &live.suspended(), &wanted.suspended()));
@@ -107,7 +107,7 @@ fn of_maps(
     wanted: Option<BTreeMap<String, String>>,
 ) -> Vec<String> {
     let (live, wanted) = (live.unwrap_or_default(), wanted.unwrap_or_default());
-    let gone = live.keys().filter(|key| !wanted.contains_key(*key)).map(|key| format!("{field}.{key}: goes"));
+    let gone = live.keys().filter(|key| !wanted.contains_key(*key)).map(|key| format!("{field}.{key}: removed"));
     let others = wanted.iter().filter_map(|(key, text)| match live.get(key) {
         None => Some(format!("{field}.{key}: new")),
         Some(old) if old != text => Some(format!("{field}.{key}: changes")),
@@ -188,11 +188,11 @@ mod tests {
             [
                 "name: A → B",
                 "description: \"old\\n\" → \"\"",
-                "source: value → generate (a new value will be made)",
+                "source: value → generate (the operator generates a new value)",
                 "delivery: Secret → None (the Secret a goes)",
                 "target.name: a → b (the Secret moves)",
                 "target.key: value → k",
-                "target.type: Opaque → kubernetes.io/ssh-auth (the Secret is made anew)",
+                "target.type: Opaque → kubernetes.io/ssh-auth (the Secret is recreated)",
                 "target.adoption: Never → IfUnowned",
                 "deletionPolicy: Delete → Retain",
                 "suspend: false → true",
@@ -210,7 +210,7 @@ mod tests {
         let of = |value| lines(spec.clone(), json!({"name": "A", "value": "hunter3"}), &value);
         assert_eq!(of(Value::Same), [""; 0]);
         assert_eq!(of(Value::Changes), ["value: changes"]);
-        assert!(of(Value::OtherText)[0].starts_with("value: sealed text differs"));
-        assert_eq!(of(Value::Untold("why".into())), ["value: whether it changes cannot be told: why"]);
+        assert!(of(Value::OtherText)[0].starts_with("value: the sealed value differs"));
+        assert_eq!(of(Value::Untold("why".into())), ["value: whether it changes is unknown: why"]);
     }
 }

@@ -30,7 +30,7 @@ pub struct FileArgs {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Folders with all that are in them
+    /// Read folders with all their subfolders
     #[arg(short = 'R', long)]
     pub recursive: bool,
 }
@@ -51,7 +51,8 @@ pub(crate) struct Source {
 }
 
 impl FileArgs {
-    /// Reads them all, to write some of them anew: as [`FileArgs::read`], but regular files only, before a byte is read.
+    /// Reads them all, to rewrite some of them: like [`FileArgs::read`], but accepts regular files only, checked before
+    /// a byte is read.
     pub(crate) fn read_to_replace(&self) -> Result<Vec<Source>, CliError> {
         let special = self.files.iter().find(|path| !is_standard_input(path) && is_special(path));
         match special {
@@ -88,7 +89,8 @@ impl FileArgs {
     }
 }
 
-/// Whether this names standard input. As a path it could be a terminal, a pipe, or a file, which `seal` would then write.
+/// Whether this names standard input. As a path it could be a terminal, a pipe, or a file, which `seal` would then
+/// write.
 pub(crate) fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }
@@ -100,7 +102,10 @@ fn is_special(path: &Path) -> bool {
 }
 
 fn special_file(path: &Path) -> CliError {
-    CliError::Usage(format!("{}: must be a regular file, to be written; `-f -` reads a pipe", path.display()))
+    CliError::Usage(format!(
+        "{}: must be a regular file, because the command writes it; use `-f -` to read a pipe",
+        path.display()
+    ))
 }
 
 fn find(folder: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -166,8 +171,8 @@ impl Source {
         Stream::read(&self.text)
     }
 
-    /// Whether it may be passed over where it cannot be read: nobody named it, and it has none of these words. Many a
-    /// YAML file is a template, or for a program that reads more than YAML.
+    /// Whether it may be skipped if it cannot be read: it was not named, and it has none of these words. Many YAML
+    /// files are templates, or for programs that read more than YAML.
     pub(crate) fn is_foreign(&self, words: &[&str]) -> bool {
         // UTF-16, which kubectl reads, puts a NUL beside each of these letters.
         let text = Zeroizing::new(self.text.replace('\0', ""));
@@ -210,13 +215,15 @@ impl Replacement {
         Ok(this)
     }
 
-    /// Puts the new text in the file's place, unless somebody has changed the file meanwhile.
+    /// Replaces the file with the new text, unless another program has changed the file since it was read.
     pub(crate) fn commit(mut self) -> Result<(), CliError> {
         let failed = |error: io::Error| CliError::Failed(format!("cannot write {}: {error}", self.file.display()));
         let now = Zeroizing::new(fs::read(&self.file).map_err(failed)?);
         if *now != self.before.as_bytes() {
             let file = self.file.display();
-            return Err(CliError::Failed(format!("{file} was changed meanwhile, and is left as it is")));
+            return Err(CliError::Failed(format!(
+                "{file} was changed by another program and stays unchanged; run the command again"
+            )));
         }
         fs::rename(&self.beside, &self.file).map_err(failed)?;
         self.done = true;
@@ -290,7 +297,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&replacement.beside).unwrap(), "new", "and nothing of the old text");
         fs::write(&file, "edited").unwrap();
         let refused = replacement.commit().unwrap_err();
-        assert!(refused.to_string().contains("changed meanwhile"), "{refused}");
+        assert!(refused.to_string().contains("changed by another program"), "{refused}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "edited");
     }
 

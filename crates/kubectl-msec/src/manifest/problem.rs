@@ -32,20 +32,22 @@ macro_rules! rules {
 
 rules! {
     Syntax = "syntax", "The file must be YAML or JSON, in UTF-8.";
-    Template = "template", "A manifest must not be a template: what it renders to can be checked and sealed.";
+    Template = "template", "A manifest must not be a template: render it first, then check or seal the result.";
     Field = "field", "Every field must obey the API's rules.";
     UnknownField = "unknown-field", "Every field must be one that the API knows: the server drops others silently.";
-    Ambiguous = "ambiguous", "A file must mean one thing: what kubectl, by YAML 1.1, reads differently is refused.";
+    Ambiguous = "ambiguous", "A file must have one meaning: text that kubectl (YAML 1.1) reads differently is not \
+                              allowed.";
     DuplicateKey = "duplicate-key", "A key must be given once in a map.";
-    Alias = "alias", "A value must stand in its object: anchors, aliases and merge keys would put it elsewhere, too.";
-    NoText = "no-text", "A value must be a quoted string: YAML reads unquoted numbers and words such as `yes` as no text.";
+    Alias = "alias", "A value must be written in its object: anchors, aliases and merge keys would copy it elsewhere.";
+    NoText = "no-text", "A value must be a quoted string: YAML does not read unquoted numbers and words such as `yes` \
+                         as strings.";
     Plaintext = "plaintext", "A value must be sealed.";
     PlaintextCopy = "plaintext-copy", "An annotation must not hold a plain value, or a packed copy of the manifest.";
-    PlainSecret = "plain-secret", "A Secret must not hold data: it is readable by whoever reads the file.";
-    WrongPlace = "wrong-place", "Sealed text must be used in the object or namespace that it is sealed for.";
-    OtherKey = "other-key", "Sealed text must be sealed for the given public key.";
+    PlainSecret = "plain-secret", "A Secret must not hold data: everyone who can read the file can read the data.";
+    WrongPlace = "wrong-place", "A sealed value must be used in the object or namespace that it is sealed for.";
+    OtherKey = "other-key", "A value must be sealed for the given public key.";
     DuplicateObject = "duplicate-object", "An object must be given once.";
-    DuplicateName = "duplicate-name", "A name (spec.name) must be one object's in its namespace.";
+    DuplicateName = "duplicate-name", "A name (spec.name) must belong to one object of its namespace.";
     DuplicateTarget = "duplicate-target", "A Secret must be the target of one object.";
 }
 

@@ -164,9 +164,9 @@ fn what_is_also_something_elses_is_a_problem_with_its_place() {
     };
     let head = "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\n";
     for (rest, says) in [
-        ("spec:\n  value: &v x\n", "f:4:13: spec.value: must stand here alone"),
-        ("spec: &s\n  value: x\n", "f:4:10: spec.value: must stand here alone"),
-        ("x: &v x\nspec:\n  value: *v\n", "f:5:10: spec.value: must stand here alone"),
+        ("spec:\n  value: &v x\n", "f:4:13: spec.value: must be written here"),
+        ("spec: &s\n  value: x\n", "f:4:10: spec.value: must be written here"),
+        ("x: &v x\nspec:\n  value: *v\n", "f:5:10: spec.value: must be written here"),
         ("spec:\n  value: *hunter2\n", "f:4:10: spec.value: must be in quotes"),
         ("x: &b {value: x}\nspec:\n  <<: *b\n", "f:5:3: spec.<<: must not be a merge key"),
         ("x: &b {spec: {value: x}}\n<<: *b\n", "f:4:1: <<: must not be a merge key"),
@@ -186,13 +186,13 @@ fn what_is_also_something_elses_is_a_problem_with_its_place() {
     // A list that repeats an object by an alias: sealed text would fit one of them.
     let list =
         format!("kind: List\napiVersion: v1\nitems:\n- &a\n  {}spec: {{value: x}}\n- *a\n", head.replace('\n', "\n  "));
-    assert!(problems_of(&list).contains("must stand here alone"), "{}", problems_of(&list));
+    assert!(problems_of(&list).contains("must be written here"), "{}", problems_of(&list));
 
     let error = |text: &str| Stream::read(text).err().unwrap();
     let template = error("{{- if .Values.x }}\nkind: X\n{{- end }}\n");
     assert!(template.rule == Rule::Template && template.message.contains("rendered first"), "{template:?}");
     let broken = error("a: hunter2: b\n");
-    assert_eq!(broken.in_file("f"), "f:1:11: not YAML: mapping values are not allowed in this context");
+    assert_eq!(broken.in_file("f"), "f:1:11: invalid YAML: mapping values are not allowed in this context");
 }
 
 #[test]
@@ -200,11 +200,11 @@ fn what_kubectl_reads_differently_is_refused_with_its_place() {
     let secret = "kind: Secret\napiVersion: v1\nstringData: {a: b}\n";
     let ours = "kind: ManagedSecret\napiVersion: managedsecrets.dev/v1alpha1\n";
     for (text, says) in [
-        (format!("# a\u{2028}{secret}"), "f:1:4: must not contain U+2028, which kubectl takes for a line break"),
+        (format!("# a\u{2028}{secret}"), "f:1:4: must not contain U+2028, which kubectl reads as a line break"),
         (format!("a: b\n\u{feff}{secret}"), "f:2:1: must not contain U+FEFF"),
         (format!("a: b\n--- {{kind: Secret}}\n{secret}"), "f:2:1: must have `---` alone on its line"),
-        (format!("a: b\n...\n{secret}"), "f:3:1: must begin behind a line of `---`"),
-        (format!("a: b\r---\r{secret}"), "must begin behind a line of `---`"),
+        (format!("a: b\n...\n{secret}"), "f:3:1: must begin after a line of `---`"),
+        (format!("a: b\r---\r{secret}"), "must begin after a line of `---`"),
         ("kind: !!binary U2VjcmV0\napiVersion: v1\n".to_owned(), "f:1:16: must not have a tag"),
         ("!!binary a2luZA==: Secret\n".to_owned(), "must not have a tag"),
         (format!("kind: List\nitems: !!seq\n- {}", secret.replace('\n', "\n  ")), "must not have a tag"),

@@ -117,7 +117,7 @@ impl<'t> Tree<'t> {
                 message: match error.kind() {
                     // These would quote the text.
                     ErrorKind::UnexpectedCharacter { .. } => "unexpected character".to_owned(),
-                    ErrorKind::Custom(_) => "not YAML".to_owned(),
+                    ErrorKind::Custom(_) => "invalid YAML".to_owned(),
                     _ => error.info(),
                 },
             })?;

@@ -63,7 +63,7 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
     }
     names.all_used()?;
     if drafts.is_empty() {
-        return Err(CliError::Usage(format!("{}: there is no Secret with data in it", source.name)));
+        return Err(CliError::Usage(format!("{}: no Secret with data found", source.name)));
     }
     let key = key(cluster, args)?;
     let mut objects = Vec::new();
@@ -78,11 +78,11 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
         value::remark(&format!("{from}, key {}: the value", draft.key), &draft.value);
         if draft.one_of_several {
             say::tell(format_args!(
-                "note: {from} has several keys: pods that mount it must mount the Secret {name}, too"
+                "note: {from} has several keys: pods that mount it must also mount the Secret {name}"
             ));
         } else if !args.adopt {
             say::tell(format_args!(
-                "note: {from}: where this Secret exists, it must be deleted first, or be taken over: --adopt"
+                "note: {from}: if this Secret exists on the cluster, delete it first, or take it over with --adopt"
             ));
         }
         objects.push(object);
@@ -112,7 +112,7 @@ fn drafts_of(
         return Err(problems);
     };
     if namespace.is_none() && args.scope != SealScope::Cluster {
-        let text = "must be given, here or as -n: a value is sealed for one";
+        let text = "must be given, here or with -n: a value is sealed for one namespace";
         problems.push(problem("metadata.namespace", text.to_owned()));
     }
     let mut values = BTreeMap::new();
@@ -126,7 +126,7 @@ fn drafts_of(
     let several = values.len() > 1;
     if several && args.adopt {
         let text =
-            format!("must have one key to be taken over with --adopt, for one ManagedSecret delivers one ({from})");
+            format!("must have one key to be taken over with --adopt: a ManagedSecret delivers one key ({from})");
         problems.push(problem("data", text));
     }
     if args.adopt && secret.json.get("immutable").and_then(Value::as_bool) == Some(true) {
@@ -146,7 +146,8 @@ fn drafts_of(
         // The value is no part of it yet.
         tried["spec"]["generate"] = json!({});
         for violation in validate(&tried) {
-            let way_out = if NAMES.contains(&violation.path.as_str()) { "; --names gives it another name" } else { "" };
+            let way_out =
+                if NAMES.contains(&violation.path.as_str()) { "; give it another name with --names" } else { "" };
             let rule = format!("`{}` {} ({from}, key {key}){way_out}", violation.path, violation.message);
             let field = if violation.path == "spec.target.type" { "type" } else { "data" };
             problems.push(problem(field, rule));

@@ -109,8 +109,9 @@ impl Taken {
             let key = (what, namespace.to_owned(), name.to_owned());
             match self.0.get(&key) {
                 Some(other) if clash.is_none() => {
-                    clash =
-                        Some(format!("{other} and {by} both give {what} {name}: --names gives one of them another"));
+                    clash = Some(format!(
+                        "{other} and {by} both give {what} {name}; give one of them another name with --names"
+                    ));
                 }
                 Some(_) => {}
                 None => drop(self.0.insert(key, by.to_owned())),

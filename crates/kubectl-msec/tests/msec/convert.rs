@@ -59,7 +59,7 @@ fn secrets_become_managed_secrets_that_deliver_the_same() {
         assert_eq!((folder.open(sealed.as_str().unwrap(), namespace, name), found), (value.to_owned(), spec));
     }
     assert!(
-        ran.err.contains("Secret shop/db-password: where this Secret exists, it must be deleted first"),
+        ran.err.contains("Secret shop/db-password: if this Secret exists on the cluster, delete it first"),
         "{}",
         ran.err
     );
@@ -121,9 +121,9 @@ fn what_cannot_be_delivered_is_refused_by_name() {
             secret("stringData: {a: x}").replace("name: db", &format!("name: {}", "x".repeat(51))),
             vec![],
             "`spec.name` must have at most 50 characters (Secret shop/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx, \
-             key a); --names gives it another name",
+             key a); give it another name with --names",
         ),
-        ("kind: ConfigMap\napiVersion: v1\n".to_owned(), vec![], "there is no Secret with data in it"),
+        ("kind: ConfigMap\napiVersion: v1\n".to_owned(), vec![], "no Secret with data found"),
     ] {
         let ran = folder.seal(&[&["--from-secret", "-"][..], &arguments].concat(), &text);
         assert!(ran.error(2).contains(says), "{says}: {ran:?}");
@@ -180,7 +180,7 @@ fn two_values_never_get_one_name() {
     ] {
         let ran = folder.seal(&["--from-secret", "-"], &text);
         let error = ran.error(2);
-        assert!(error.contains(&format!("{one} and {other} both give {what}: --names")), "{error}");
+        assert!(error.contains(&format!("{one} and {other} both give {what}; give")), "{error}");
         assert!(ran.out.is_empty());
     }
     // In another namespace they are others.

@@ -1,5 +1,5 @@
-//! Names from the command line and from files become parts of URLs: what would be another path is refused before anything
-//! is sent.
+//! Names from the command line and from files become parts of URLs: what would be another path is refused before
+//! anything is sent.
 
 use super::Folder;
 
@@ -23,7 +23,10 @@ fn an_operator_namespace_that_would_be_another_path_is_refused() {
         ] {
             let ran = folder.run(&[command, &[flag.as_str()]].concat());
             let error = ran.error(2);
-            assert!(error.contains("--operator-namespace") && error.contains("a namespace has a name of"), "{ran:?}");
+            assert!(
+                error.contains("--operator-namespace") && error.contains("the name of a namespace must be"),
+                "{ran:?}"
+            );
             assert!(!error.contains(name), "{ran:?}");
         }
     }
@@ -34,7 +37,7 @@ fn a_backup_with_a_name_that_would_be_another_path_is_refused() {
     let folder = Folder::new();
     for name in RUBBISH {
         for (namespace, object, rule) in
-            [(name, "db", "a namespace has a name of"), ("shop", name, "an object has a name of")]
+            [(name, "db", "the name of a namespace must be"), ("shop", name, "the name of an object must be")]
         {
             let backup = serde_json::json!({
                 "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",

@@ -4,7 +4,7 @@ use super::{CANARY, Folder, manifest};
 
 /// What `seal` says besides which key it took.
 fn notes(err: &str) -> Vec<&str> {
-    err.lines().filter(|line| line.starts_with("note: ") && !line.contains("public key of SHA-256")).collect()
+    err.lines().filter(|line| line.starts_with("note: ") && !line.contains("public key with SHA-256")).collect()
 }
 
 #[test]

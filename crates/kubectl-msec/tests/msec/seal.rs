@@ -27,7 +27,7 @@ fn one_value_is_sealed_from_standard_input() {
         (&["--name", "db", "-n", "shop", CANARY], "standard input"),
         (&["--name", "db", "-f", "x.yaml"], "cannot be used with"),
         (&["--adopt"], "--from-secret"),
-        (&["--from-secret", "x.yaml", "--no-delivery"], "--no-delivery has no place"),
+        (&["--from-secret", "x.yaml", "--no-delivery"], "--no-delivery is not allowed"),
         (&["--stdout"], "--filename"),
     ] {
         let ran = folder.seal(arguments, &value);
@@ -205,11 +205,11 @@ fn where_anything_is_wrong_no_file_is_written() {
         (manifest("bad", &format!("*{CANARY}")), "must be in quotes"),
         (manifest("bad", &format!("'{{{{ {CANARY} }}}}'")), "must not be a template"),
         (manifest("bad", "''"), "must not be empty"),
-        (manifest("bad", CANARY).replace("  namespace: shop\n", ""), "metadata.namespace: must be given, here or as -n"),
+        (manifest("bad", CANARY).replace("  namespace: shop\n", ""), "metadata.namespace: must be given, here or with -n"),
         (manifest("bad", CANARY).replace("  name: bad # the handle", "  generateName: bad-"), "metadata.name: must be given"),
         (manifest("bad", CANARY).replace("spec:\n", "spec:\n  value: x\n"), "spec.value: must be given once"),
         (manifest("bad", CANARY).replace("spec:\n", "spec:\n  <<: {}\n"), "must not be a merge key"),
-        (manifest("bad", CANARY) + "broken: [\n", "not YAML"),
+        (manifest("bad", CANARY) + "broken: [\n", "invalid YAML"),
         (manifest("bad", CANARY).replace("managedsecrets", "managedsecret"), "apiVersion: must be managedsecrets.dev"),
         (manifest("bad", CANARY).replace("kind: ManagedSecret", "kind: ManagedSecrets"), "kind: must be ManagedSecret"),
         (
@@ -240,7 +240,7 @@ fn folders_are_sealed_and_what_is_no_manifest_is_left_alone() {
     assert_eq!(folder.seal(&["-f", "deploy"], "").ok(), "deploy/a.yaml: sealed shop/a\n");
     let ran = folder.seal(&["-R", "-f", "deploy"], "");
     assert_eq!(ran.ok(), "deploy/chart/b.yml: sealed shop/b\n");
-    assert!(ran.err.contains("note: left alone: deploy/chart/template.yaml:1:"), "{ran:?}");
+    assert!(ran.err.contains("note: skipped: deploy/chart/template.yaml:1:"), "{ran:?}");
 }
 
 /// What gives a program a network namespace without a network. Who is not root needs a user namespace for it, which some

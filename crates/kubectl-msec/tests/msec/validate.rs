@@ -45,14 +45,14 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
         (
             plain.replace("kind:", "metadat: {}\nkind:"),
             &["--allow-plaintext"],
-            "x.yaml:3:1: error: metadat: is no field",
+            "x.yaml:3:1: error: metadat: is not a field",
         ),
         (
             plain.replace(CANARY, &CANARY.repeat(400)),
             &["--allow-plaintext"],
             "x.yaml:8:3: error: spec.value: must have at most 3500",
         ),
-        (good.replace("value:", "valu:"), &[], "x.yaml:8:3: error: spec.valu: is no field"),
+        (good.replace("value:", "valu:"), &[], "x.yaml:8:3: error: spec.valu: is not a field"),
         (good.replace("value:", "valu:"), &[], "x.yaml:7:1: error: spec: must have exactly one of"),
         (good.replace("name: GOOD", "name: G D"), &[], "x.yaml:9:3: error: spec.name: must consist of"),
         (
@@ -68,7 +68,7 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
         (
             good.replace("name: good", "name: other"),
             &[],
-            "x.yaml:8:3: error: spec.value: must be used where it belongs: it is sealed for shop/good, used in shop/other",
+            "x.yaml:8:3: error: spec.value: must be used in the object or namespace that it is sealed for: it is sealed for shop/good, used in shop/other",
         ),
         (good.replace("namespace: shop", "namespace: test"), &[], "sealed for shop/good, used in test/good"),
         (good.replace("  namespace: shop\n", ""), &["-n", "test"], "sealed for shop/good, used in test/good"),
@@ -89,7 +89,7 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
             &[],
             "x.yaml:5:3: error: metadata.labels: must be a map of quoted strings",
         ),
-        (good.replace("namespace:", "lables: {}\n  namespace:"), &[], "metadata.lables: is no field"),
+        (good.replace("namespace:", "lables: {}\n  namespace:"), &[], "metadata.lables: is not a field"),
         (good.replace("spec:", "metadata: {}\nspec:"), &[], "x.yaml:7:1: error: metadata: must be given once"),
         (format!("{good}---\n{good}"), &[], "x.yaml:16:3: error: metadata.name: must not be the same as at x.yaml:6:3"),
         (
@@ -108,7 +108,7 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
             &["--no-secrets"],
             "x.yaml:4:1: error: data: must not be in a repository",
         ),
-        (format!("{good}x: [\n"), &[], "error: not YAML: "),
+        (format!("{good}x: [\n"), &[], "error: invalid YAML: "),
         (format!("{{{{- if x }}}}\n{good}"), &[], "x.yaml:1:"),
     ] {
         folder.write("x.yaml", &text);
@@ -177,7 +177,7 @@ fn only_a_pinned_key_is_checked_against() {
     check(&[&both[..], &["--fingerprint", &others]].concat()).ok();
     // Somebody put another key in its place, and sealed for it.
     let refused = check(&["--public-key", "key.json", "--fingerprint", &others]);
-    assert!(refused.error(1).contains("is not the one that --fingerprint names"), "{refused:?}");
+    assert!(refused.error(1).contains("but --fingerprint names another one"), "{refused:?}");
     assert_eq!(check(&both).error(1), check(&["--public-key", "other.json", "--fingerprint", &pin]).error(1));
     assert!(check(&["--public-key", "key.json", "--fingerprint", "1"]).error(2).contains("64 hex digits"));
     let by_variable = |pin: &str| {

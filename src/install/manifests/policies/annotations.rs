@@ -1,9 +1,9 @@
-//! Tools keep the manifest they applied in an annotation: kubectl does, kapp does. Such a copy holds the value as it was
-//! written, so it must be sealed there too.
+//! Tools keep the manifest they applied in an annotation: kubectl does, kapp does. Such a copy holds the value as it
+//! was written, so it must be sealed there too.
 //!
 //! The sealing webhook does so in kubectl's annotation. This policy refuses what is left, in any annotation, and also
-//! when the webhook is down. What an annotation holds already is not its business: finalizers and status must always get
-//! through.
+//! when the webhook is down. What an annotation holds already is not its business: finalizers and status must always
+//! get through.
 //!
 //! It finds what a regular expression can find, and refuses packed copies by their key; `docs/security.md` says what is
 //! left.
@@ -27,16 +27,17 @@ pub(super) fn policy(options: &Options) -> Policy {
         validations: vec![
             Validation {
                 admits: "variables.plain.size() == 0".to_owned(),
-                message: "'annotation \"' + variables.plain[0] + '\" must not hold a manifest with a plain value: seal the \
-                          value first (managed-secrets seal); where `kubectl apply` is refused so, the operator could not \
-                          be reached'"
-                    .to_owned(),
+                message:
+                    "'annotation \"' + variables.plain[0] + '\" must not hold a manifest with a plain value: seal the \
+                     value first (managed-secrets seal); if `kubectl apply` fails with this message, the API server \
+                     could not reach the operator'"
+                        .to_owned(),
                 fallback: "annotations must not hold a manifest with a plain value",
             },
             Validation {
                 admits: "variables.packed.size() == 0".to_owned(),
-                message: "'annotation \"' + variables.packed[0] + '\" must not hold a packed copy of the manifest, because \
-                          a plain value in it could not be found: apply the object with a tool that keeps no packed copy, \
+                message: "'annotation \"' + variables.packed[0] + '\" must not hold a packed copy of the manifest, \
+                          because it could hide a plain value: apply the object with a tool that keeps no packed copy, \
                           such as kubectl, Helm, Argo CD or Flux'"
                     .to_owned(),
                 fallback: "annotations must not hold a packed copy of the manifest",

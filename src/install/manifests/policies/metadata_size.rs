@@ -1,7 +1,7 @@
 //! Bounds the metadata of ManagedSecrets.
 //!
 //! Kubernetes bounds annotations only, at 256 KiB; labels, owner references and the notes of field managers can fill an
-//! object up to 1.5 MiB, and whoever may edit ManagedSecrets could fill etcd and every program that lists them. The
+//! object up to 1.5 MiB, and a user who may edit ManagedSecrets could fill etcd and every program that lists them. The
 //! operator survives such objects by itself: this keeps them out.
 //!
 //! The names of fields in `managedFields` cannot be measured: they are nested to any depth, and CEL does not recurse.

@@ -1,4 +1,4 @@
-//! The operator's rights on Secrets, cut down to what it does with them.
+//! Limits the operator's permissions on Secrets to what it does with them.
 //!
 //! RBAC cannot say "Secrets of these types" or "with this label". Should the operator ever be made to write what it
 //! should not (a bug, a stolen token), this policy keeps it from minting tokens of other service accounts (Kubernetes
@@ -22,11 +22,11 @@ pub(super) fn policy(options: &Options) -> Policy {
         validations: vec![Validation {
             admits: "variables.inOwnNamespace ? variables.isKey : variables.isRecord || variables.isTarget".to_owned(),
             message: format!(
-                "'the operator may write no Secrets but records, targets and its own keys: \"' + variables.name + '\" of \
-                 type \"' + variables.type + '\" with {}=\"' + variables.role + '\" is none of them'",
+                "'the operator may write only records, targets and its own keys: \"' + variables.name + '\" of type \
+                 \"' + variables.type + '\" with {}=\"' + variables.role + '\" is none of them'",
                 keys::LABEL_ROLE
             ),
-            fallback: "the operator may write no Secrets but records, targets and its own keys",
+            fallback: "the operator may write only records, targets and its own keys",
         }],
     }
 }
@@ -76,12 +76,13 @@ fn variables(options: &Options) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// CEL: the Secret was a target of ours until now. An adopted one loses our label when the target moves away from it; and
-/// one that somebody took the label from is still known by our annotation. What has lost both is not ours to delete: the
-/// garbage collector or a person does.
+/// CEL: the Secret was a target until now. An adopted Secret loses the operator's label when the target moves away from
+/// it. A Secret whose label was removed is still known by the annotation. The operator must not delete a Secret that
+/// has lost both: the garbage collector or a person does.
 fn was_target() -> String {
     format!(
-        "oldObject != null\n&& ({} == {}\n|| has(oldObject.metadata.annotations) && {} in oldObject.metadata.annotations)",
+        "oldObject != null\n&& ({} == {}\n|| has(oldObject.metadata.annotations) && {} in \
+         oldObject.metadata.annotations)",
         label("dyn(oldObject)", keys::LABEL_ROLE),
         literal(keys::ROLE_TARGET),
         literal(keys::ANNO_OWNER)

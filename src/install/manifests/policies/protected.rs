@@ -1,7 +1,8 @@
 //! What only the operator writes: records, keyring, KEK, the public key and `status`.
 //!
-//! A forged record is refused by its MAC, but a forged `status.target` would make any Secret ours, and an edited record
-//! is lost. Deleting stays with RBAC: namespaces, owners and people must be able to remove what they made.
+//! A forged record is refused by its MAC, but a forged `status.target` would turn any Secret into a target, and an
+//! edited record is lost. RBAC decides about deletion: namespaces, owners and people must be able to remove what they
+//! created.
 //!
 //! A record is known by its type and by its name. The name alone counts as well: a Secret of another type in its place
 //! keeps the record from being written, and a copy of a record in the clothes of another type would be believed.

@@ -1,23 +1,23 @@
-//! The operator reads and writes every Secret; whoever writes ManagedSecrets must not borrow that.
+//! The operator reads and writes every Secret; a user who writes ManagedSecrets must not gain that permission.
 //!
-//! Without this policy, someone who may write ManagedSecrets but read no Secrets could name another Secret as source, or
-//! have a value delivered to a place that he can read. So each create, and each change of one of these fields, asks the
-//! API server's authorizer whether the user himself could do it:
+//! Without this policy, a user who may write ManagedSecrets but not read Secrets could name another Secret as source,
+//! or have a value delivered where they can read it. So each create, and each change of one of these fields, asks the
+//! API server's authorizer whether the user has the permission:
 //!
 //! | field | permission |
 //! |---|---|
 //! | `valueFrom` | `get` on the source Secret |
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
-//! | `value` whose sealed text is kept, with a delivery | `get` on `managedsecrets/value` |
+//! | `value` that is sealed as kept, with a delivery | `get` on `managedsecrets/value` |
 //! | `target.type`, `labels`, `annotations` of a target that exists | `get` and `patch` on that Secret |
 //! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with `spec.value`, also `get` on the Secret `metadata.name` |
 //! | `target.adoption` | `create` on Secrets |
 //! | `adoption: IfUnowned` with another target or another source | `get` and `patch` on the Secret to adopt |
 //!
 //! Fields count by what they mean, so that spelling out a default is no change. On create, the object is compared with
-//! one that leaves these fields out: its value would be delivered to `metadata.name`. Otherwise one who may not read the
-//! Secret `db` could delete the ManagedSecret `db` and create it again with the same sealed text, which opens for that
-//! name, and another target.
+//! one that leaves these fields out: its value would be delivered to `metadata.name`. Otherwise one who may not read
+//! the Secret `db` could delete the ManagedSecret `db` and create it again with the same sealed value, which opens for
+//! that name, and another target.
 //!
 //! A label or an annotation can copy the value: replicators act on them. So a change of the target's shape needs what a
 //! move needs, and `patch`, because it changes a Secret that exists.
@@ -25,9 +25,10 @@
 //! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
 //!
 //! Adoption compares the value with what the Secret holds, and tells whether they are the same. Without `get`, it would
-//! answer guesses at a Secret that the user may not read, and a right guess would make that Secret follow the user. So a
-//! guess needs the permission, whether it is made by the target or by the source; not any more when the value is there.
-//! Adoption also writes into a Secret that the operator did not create: without `patch`, the user could write there too.
+//! answer guesses at a Secret that the user may not read, and a correct guess would let the user take over that Secret.
+//! So a guess needs the permission, whether it is made by the target or by the source; not any more when the value is
+//! there. Adoption also writes into a Secret that the operator did not create: without `patch`, the user could write
+//! there too.
 
 use managed_secrets_api::rules::kept_text_cel;
 
@@ -91,7 +92,7 @@ fn variables() -> Vec<(&'static str, String)> {
         ("oldTargetName", "variables.oldTarget.?name.orValue(object.metadata.name)"),
         ("adoption", "variables.target.?adoption.orValue('Never')"),
         ("oldAdoption", "variables.oldTarget.?adoption.orValue('Never')"),
-        // The value is, or was, in the Secret that the old spec names: sealed text may be that of a deleted object.
+        // The value is, or was, in the Secret that the old spec names: a sealed value may come from a deleted object.
         ("hadTarget", "variables.oldDelivery != 'None' && (oldObject != null || has(object.spec.value))"),
         ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
     ];
@@ -111,7 +112,7 @@ fn validations() -> Vec<Validation> {
     const MOVE: &str = "to change where or how a value is delivered (target.name, target.key, target.type, \
                         target.labels, target.annotations, delivery)";
     const RESHAPE: &str = "to change how a target looks that exists (target.type, target.labels, target.annotations)";
-    const ADOPT: &str = "to have it adopted (target.adoption)";
+    const ADOPT: &str = "to adopt it (target.adoption)";
     let get = |applies: &str, name: &str, purpose: &str, fallback: &'static str| Validation {
         admits: format!("!({applies}) || {}", may("get", name)),
         message: cannot("get", "secrets", "", Some(name), purpose),
@@ -164,7 +165,8 @@ fn validations() -> Vec<Validation> {
                 "managedsecrets/value",
                 keys::GROUP,
                 Some("object.metadata.name"),
-                "to have a value delivered that is not delivered, or that is sealed to be kept (delivery, target, value)",
+                "to deliver a value that is not delivered, or that is sealed with --no-delivery (delivery, target, \
+                 value)",
             ),
             fallback: "delivering a value that is not delivered needs the permission to get managedsecrets/value",
         },
@@ -186,13 +188,13 @@ fn validations() -> Vec<Validation> {
         get(
             "variables.adopts",
             "variables.targetName",
-            &format!("{ADOPT}, since that tells whether it holds the same value"),
+            &format!("{ADOPT}, because adoption shows whether it holds the same value"),
             "target.adoption needs the permission to get the Secret to adopt",
         ),
         patch(
             "variables.adopts",
             "variables.targetName",
-            &format!("{ADOPT}, since that writes into it"),
+            &format!("{ADOPT}, because adoption writes into it"),
             "target.adoption needs the permission to patch the Secret to adopt",
         ),
     ]
@@ -205,11 +207,11 @@ fn may(verb: &str, name: &str) -> String {
     )
 }
 
-/// CEL: the sentence with which RBAC itself refuses, and what the right is needed for.
+/// CEL: the sentence that RBAC uses for a refusal, and what the permission is needed for.
 fn cannot(verb: &str, resource: &str, group: &str, name: Option<&str>, purpose: &str) -> String {
     let name = name.map_or(String::new(), |name| format!(" named \"' + {name} + '\""));
     format!(
-        "'user \"' + request.userInfo.username + '\" cannot {verb} resource \"{resource}\" in API group \"{group}\"{name} \
-         in the namespace \"' + request.namespace + '\", which is needed {purpose}'"
+        "'user \"' + request.userInfo.username + '\" cannot {verb} resource \"{resource}\" in API group \
+         \"{group}\"{name} in the namespace \"' + request.namespace + '\", which is needed {purpose}'"
     )
 }

@@ -138,7 +138,7 @@ async fn wrong_files_are_refused_whole_and_never_quoted() {
     let foreign = r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "y"}, "type": "Opaque",
         "stringData": {"a": "canary-value"}}"#;
     for (content, says) in [
-        ("a: [canary-value", "no YAML at line 1"),
+        ("a: [canary-value", "invalid YAML at line 1"),
         ("just text", "must have metadata.name and metadata.namespace"),
         (foreign, "Secret y/x is no part of a backup"),
         ("# only comments\n", "nothing to restore"),

@@ -24,7 +24,7 @@ async fn a_value_comes_from_standard_input_or_a_file_or_is_generated() {
         format!("managedsecret.managedsecrets.dev/weather-api-key created\nid {}, version 1\n", id(&object))
     );
     // No terminal, no progress; but which key it was, and that the value ends in a line break.
-    assert!(ran.err.starts_with("note: sealing with the public key of SHA-256 "), "{}", ran.err);
+    assert!(ran.err.starts_with("note: sealing with the public key with SHA-256 "), "{}", ran.err);
     assert!(ran.err.contains("\nnote: the value ends in a line break"), "{}", ran.err);
     assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
     assert_eq!(site.value("weather-api-key", "value").await.as_deref(), Some(value));
@@ -82,7 +82,7 @@ async fn what_breaks_a_rule_is_refused_before_anything_is_sent() {
         (&["A", "--generate", "--from-file", "f"], b"", 2, "cannot be used with"),
         (&["A", "--alphabet", "Hex"], b"hunter2", 2, "--generate"),
         (&["A", "--generate", "--alphabet", "Hax"], b"", 2, "Base64Url"),
-        (&["--generate", "A"], b"", 2, "a name stands before --generate"),
+        (&["--generate", "A"], b"", 2, "write the name before --generate"),
         (&["A", "--from-file", "/nonexistent/file"], b"", 2, "/nonexistent/file: "),
         (&["A"], b"", 2, "the value must not be empty"),
         (&["A"], b"hunter2\xff", 2, "the value must be valid UTF-8"),
@@ -149,7 +149,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     assert_eq!(loser.2.code, 1, "{loser:?}");
     let error = loser.2.err.lines().last().unwrap();
     let at_once = error == format!("error: the name ONE is in use by msec/{}", winner.0);
-    let by_the_wait = error.starts_with(&format!("error: msec/{} is created, but not served: ", loser.0))
+    let by_the_wait = error.starts_with(&format!("error: msec/{} is created, but not ready: ", loser.0))
         && error.contains("NameInUse")
         && error.ends_with(&format!("held by ManagedSecret {}", winner.0));
     assert!(at_once || by_the_wait, "{error}");
@@ -162,7 +162,7 @@ async fn of_two_who_create_one_name_at_once_one_is_served_and_the_other_told() {
     assert_eq!(site.value("same", "value").await.as_deref(), Some(value));
     assert_eq!((loser.code, loser.out.as_str()), (1, ""), "{loser:?}");
     let error = loser.err.lines().last().unwrap();
-    let expected = ["in use by msec/same", "there is an object msec/same already", "\"same\" already exists"];
+    let expected = ["in use by msec/same", "the object msec/same already exists", "\"same\" already exists"];
     assert!(expected.iter().any(|text| error.contains(text)), "{error}");
     operator.stop().await;
 }
@@ -175,7 +175,7 @@ async fn a_wait_ends_with_the_last_state_or_a_final_failure() {
     assert_eq!(held.code, 1, "{held:?}");
     assert_eq!(held.out, "managedsecret.managedsecrets.dev/held created\n");
     let error = held.err.lines().last().unwrap();
-    assert!(error.starts_with("error: msec/held is created, but not served: TargetNotOwned: "), "{error}");
+    assert!(error.starts_with("error: msec/held is created, but not ready: TargetNotOwned: "), "{error}");
     operator.stop().await;
 
     // With -o nothing but the object is printed, and there is none to print.

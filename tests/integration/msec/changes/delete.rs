@@ -67,9 +67,10 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
         refused.err,
         "warning: Secret db is used by pod/job (variables of container first)\n\
          warning: Secret db is used by pod/web (volume credentials)\n\
-         error: msec/db is not deleted: there is no terminal to ask on; see the warnings, and give --yes\n"
+         error: msec/db is not deleted: no terminal to ask for confirmation; read the warnings and use --yes\n"
     );
-    let goes = format!("by the policy in force (Delete), the record {record} and the Secret db go with it\n");
+    let goes =
+        format!("the effective policy is Delete: Kubernetes also deletes the record {record} and the Secret db\n");
     for (mode, suffix) in [("client", " (dry run)"), ("server", " (server dry run)")] {
         let dry = plugin.run(&["delete", "DB", "--dry-run", mode]).await;
         assert_eq!(dry.ok(), format!("managedsecret.managedsecrets.dev/db deleted{suffix}\n{goes}"));
@@ -83,7 +84,7 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
     site.gone("db").await;
     site.gone(&record).await;
     let absent = plugin.run(&["delete", "DB", "--yes"]).await;
-    assert!(absent.error(1).contains("no secret is called DB"), "{absent:?}");
+    assert!(absent.error(1).contains("secret \"DB\" not found"), "{absent:?}");
     operator.stop().await;
 }
 
@@ -202,8 +203,8 @@ async fn gateways_are_looked_at_in_each_version_that_is_known_and_unknown_in_oth
     assert!(refused.err.starts_with("warning: Secret db is used by gateway/edge (listener https)\n"), "{refused:?}");
 
     serve_gateways(&site, &["v9"]).await;
-    let unknown = "used by gateways.gateway.networking.k8s.io: the cluster serves them as gateway.networking.k8s.io/v9, \
-                   which is not known here";
+    let unknown = "used by gateways.gateway.networking.k8s.io: the cluster serves them as \
+                   gateway.networking.k8s.io/v9, which is not known here";
     let refused = plugin.run(&["delete", "DB"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(
@@ -228,8 +229,7 @@ async fn what_is_one_secrets_id_and_anothers_name_is_neither() {
         [&["value"][..], &["get"], &["describe"], &["export"], &["delete", "--yes"], &["update", "--name", "B"]]
     {
         let ran = plugin.run(&[command, &[id.as_str()]].concat()).await;
-        let says =
-            format!("{id} is ambiguous: it is the id of msec/a and the name of msec/trap; name the object instead");
+        let says = format!("{id} is ambiguous: it is the id of msec/a and the name of msec/trap; name the object as");
         assert!(ran.error(1).contains(&says), "{command:?}: {ran:?}");
     }
     assert_eq!(objects(&site).await, ["a", "trap"]);
@@ -249,7 +249,7 @@ async fn what_stays_is_said_by_the_policy_in_force() {
         out,
         format!(
             "managedsecret.managedsecrets.dev/kept deleted\n\
-             by the policy in force (Retain), the record {record} and the Secret kept stay\n\
+             the effective policy is Retain: Kubernetes keeps the record {record} and the Secret kept\n\
              the name KEPT stays taken until the record is deleted: kubectl delete secret {record}\n"
         )
     );
@@ -258,19 +258,16 @@ async fn what_stays_is_said_by_the_policy_in_force() {
     let why = message(&site.reports("new", "False", "NameInUse").await);
     assert!(why.contains(&record), "{why}");
 
-    // Wanted, and not in force: what should stay would go.
+    // Wanted, but not effective: what should stay would be deleted.
     site.apply("wish", json!({"name": "WISH", "generate": {}})).await;
     site.served("wish").await;
     operator.stop().await;
     site.apply("wish", json!({"name": "WISH", "generate": {}, "deletionPolicy": "Retain"})).await;
     let refused = plugin.run(&["delete", "WISH"]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(
-        refused.err.starts_with("warning: spec.deletionPolicy is Retain, which is not in force yet"),
-        "{refused:?}"
-    );
+    assert!(refused.err.starts_with("warning: spec.deletionPolicy is Retain but not effective yet"), "{refused:?}");
     let out = plugin.run(&["delete", "WISH", "-y"]).await.ok();
-    assert!(out.contains("by the policy in force (Delete)") && out.contains("the Secret wish go with it"), "{out}");
+    assert!(out.contains("the effective policy is Delete") && out.contains("and the Secret wish\n"), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,8 +283,8 @@ async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
         refused.err.starts_with(&format!(
             "warning: it is unknown whether Secret db is used by pods, deployments.apps, statefulsets.apps, \
              daemonsets.apps, replicasets.apps, replicationcontrollers, cronjobs.batch, jobs.batch, serviceaccounts, \
-             ingresses.networking.k8s.io, gateways.gateway.networking.k8s.io: permission denied: check `kubectl auth can-i list pods -n {}`, and likewise for \
-             the others\n",
+             ingresses.networking.k8s.io, gateways.gateway.networking.k8s.io: permission denied: check `kubectl auth \
+             can-i list pods -n {}`, and likewise for the others\n",
             site.namespace
         )),
         "{refused:?}"
@@ -297,7 +294,7 @@ async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
     site.apply("db", json!({"name": "DB", "generate": {}, "delivery": "None"})).await;
     site.served("db").await;
     let viewer = user_with(&site, &[may(&["get", "list"])]).await;
-    // What is not delivered is in use by nobody, whoever asks.
+    // A secret that is not delivered has no users, whatever the user may read.
     let forbidden = plugin.impersonating(&viewer).run(&["delete", "DB"]).await;
     let right = format!("kubectl auth can-i delete managedsecrets.managedsecrets.dev/db -n {}", site.namespace);
     assert!(forbidden.error(1).contains(&right), "{forbidden:?}");
@@ -329,7 +326,7 @@ async fn a_terminal_is_asked_and_what_changes_meanwhile_is_not_deleted() {
     site.served("db").await;
     terminal.types("y");
     let (code, shown) = terminal.end().await;
-    assert!(code == 1 && shown.contains("error: msec/db changed meanwhile: look again"), "{shown}");
+    assert!(code == 1 && shown.contains("error: msec/db has changed since the command read it"), "{shown}");
     assert_eq!(objects(&site).await, ["db"]);
 
     // Another write is none of its business.
@@ -351,7 +348,7 @@ async fn a_wait_says_which_finalizer_holds_it() {
     let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
     site.objects().patch("db", &PatchParams::default(), &hold(json!(["example.com/hold"]))).await.unwrap();
     let kept = plugin.run(&["delete", "DB", "--timeout", "1s"]).await;
-    assert!(kept.error(1).contains("after 1s still there: its finalizers are [example.com/hold]"), "{kept:?}");
+    assert!(kept.error(1).contains("still exists after 1s; its finalizers are [example.com/hold]"), "{kept:?}");
     plugin.run(&["delete", "DB", "--wait=false"]).await.ok();
     site.objects().patch("db", &PatchParams::default(), &hold(json!(null))).await.unwrap();
     operator.stop().await;

@@ -27,7 +27,7 @@ async fn what_is_exported_and_applied_again_moves_nothing() {
 
     let exported = plugin.run(&["export"]).await;
     let text = exported.ok();
-    assert_eq!(exported.err, "note: another cluster makes another value of what is generated: msec/generated\n");
+    assert_eq!(exported.err, "note: another cluster generates other values for: msec/generated\n");
     assert!(!text.contains("hunter2"));
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     assert_eq!(manifests.iter().map(|it| it["metadata"]["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
@@ -82,13 +82,13 @@ async fn some_are_exported_by_name_or_label() {
     let none = plugin.run(&["export", "-l", "app=none"]).await;
     assert_eq!((none.code, none.out.as_str(), none.err.as_str()), (0, "", "No secrets found.\n"));
     let absent = plugin.run(&["export", "A", "NOBODY"]).await;
-    assert!(absent.error(1).contains("no secret is called NOBODY"), "{absent:?}");
+    assert!(absent.error(1).contains("secret \"NOBODY\" not found"), "{absent:?}");
     // A name that is another's, and that an object only waits for.
     operator.stop().await;
     site.apply("c", json!({"name": "D", "generate": {}})).await;
     let wanted = plugin.run(&["export", "D"]).await;
     assert!(wanted.ok().contains("name: c\n"), "{wanted:?}");
-    assert!(wanted.err.starts_with("note: msec/c wants the name D but is served as C\n"), "{wanted:?}");
+    assert!(wanted.err.starts_with("note: msec/c waits for the name D and is still called C\n"), "{wanted:?}");
     assert!(!plugin.run(&["export", "msec/c"]).await.err.contains("wants"));
     let both = plugin.run(&["export", "A", "-l", "app=shop"]).await;
     assert!(both.error(2).contains("cannot be used with"), "{both:?}");

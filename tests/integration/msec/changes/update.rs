@@ -43,7 +43,7 @@ async fn each_part_moves_alone_and_together() {
 
     // The same value in other sealed text is no new value.
     let (before, out, after) = update(&["--value-stdin"], "second").await;
-    assert_eq!(lines(&out), ["value: the same as before", "nothing moved"]);
+    assert_eq!(lines(&out), ["value: the same as before", "nothing changed"]);
     assert_eq!(moved(&before), moved(&after));
     assert_ne!(before.metadata.generation, after.metadata.generation);
 
@@ -71,7 +71,7 @@ async fn what_moved_is_told_also_of_two_changes_in_one_second() {
         let before = status(&site.get("db").await).updated_date;
         let out = plugin.run_with(&["update", "DB", "--value-stdin"], format!("value {version}").as_bytes()).await.ok();
         assert_eq!(lines(&out)[0], format!("version: {version} -> {}", version + 1), "{out}");
-        assert!(!out.contains("nothing moved"), "{out}");
+        assert!(!out.contains("nothing changed"), "{out}");
         shared_a_date |= before == status(&site.get("db").await).updated_date;
         if shared_a_date {
             break;
@@ -106,7 +106,7 @@ async fn a_new_source_takes_the_place_of_the_old_one() {
     site.apply("db", json!({"name": "DB", "valueFrom": from})).await;
     site.served("db").await;
     let out = plugin.run_with(&["update", "DB", "--value-stdin"], b"followed").await.ok();
-    assert_eq!(lines(&out), ["value: the same as before", "nothing moved"]);
+    assert_eq!(lines(&out), ["value: the same as before", "nothing changed"]);
     let spec = site.get("db").await.spec;
     assert!(spec.value.is_some() && spec.value_from.is_none());
 
@@ -117,7 +117,7 @@ async fn a_new_source_takes_the_place_of_the_old_one() {
     // A longer one is for the next generated value, and the operator says so.
     let out = plugin.run(&["update", "DB", "--generate", "40"]).await.ok();
     let note = format!("note: {}", message(&site.get("db").await));
-    assert_eq!(lines(&out), ["value: the same as before", &note, "nothing moved"]);
+    assert_eq!(lines(&out), ["value: the same as before", &note, "nothing changed"]);
     assert!(note.contains("next generated value"), "{note}");
     assert_eq!(site.value("db", "value").await, Some(made));
 
@@ -138,15 +138,19 @@ async fn a_taken_name_is_warned_of_and_waited_for() {
     // Once the operator has said so, the wait has only to show it.
     let ran = plugin.run(&["update", "DB", "--name", "TAKEN", "--wait=false"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert_eq!(ran.err, "warning: the name TAKEN is in use by msec/holder: the old name stays until it is free\n");
+    assert_eq!(
+        ran.err,
+        "warning: the name TAKEN is in use by msec/holder: the secret keeps its old name until the new \
+                         one is free\n"
+    );
     site.reports("db", "False", "NameInUse").await;
     let ran = plugin.run(&["update", "msec/db", "--name", "TAKEN", "--timeout", "2s"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let lines: Vec<_> = ran.err.lines().collect();
-    assert!(lines[0].starts_with("error: msec/db is unchanged, but not served: waited for 2s; "), "{ran:?}");
+    assert!(lines[0].starts_with("error: msec/db is unchanged, but not ready: waited for 2s; "), "{ran:?}");
     assert!(lines[0].contains("NameInUse") && lines[0].contains("holder"), "{ran:?}");
     assert_eq!(status(&site.get("db").await).name.as_deref(), Some("DB"));
-    // Whoever waits for it: the holder is meant by the name.
+    // Whatever waits for it: the name means its holder.
     let id = plugin.run(&["get", "msec/holder", "-o", "jsonpath={.status.id}"]).await.ok();
     site.delete("holder").await;
     site.served("db").await;
@@ -182,7 +186,7 @@ async fn a_write_that_comes_between_is_not_overwritten() {
     site.apply("db", json!({"name": "DB", "generate": {"length": 5}})).await;
     terminal.types("for the first");
     let (code, shown) = terminal.end().await;
-    assert!(code == 1 && shown.contains("error: msec/db was deleted meanwhile"), "{shown}");
+    assert!(code == 1 && shown.contains("error: msec/db was deleted while the command ran"), "{shown}");
     assert!(site.get("db").await.spec.generate.is_some());
     operator.stop().await;
 }
@@ -198,7 +202,7 @@ async fn what_cannot_be_done_is_said_and_not_done() {
         (&["DB", "--value-stdin", "hunter2"], 2, "never from the command line"),
         (&["DB", "--value-stdin", "--generate"], 2, "cannot be used with"),
         (&["DB", "--value-stdin"], 2, "the value must not be empty"),
-        (&["NOBODY", "--description", "x"], 1, "no secret is called NOBODY"),
+        (&["NOBODY", "--description", "x"], 1, "secret \"NOBODY\" not found"),
     ] {
         let ran = plugin.run(&[&["update"], arguments].concat()).await;
         let error = ran.err.lines().last().unwrap();
@@ -221,9 +225,9 @@ async fn what_cannot_be_done_is_said_and_not_done() {
     site.apply("db", json!({"name": "DB", "generate": {}, "suspend": true})).await;
     let suspended = plugin.run(&["update", "DB", "--description", "x"]).await;
     assert_eq!(suspended.code, 1, "{suspended:?}");
-    assert!(suspended.err.contains("is updated, but not served: Suspended: spec.suspend is true"), "{suspended:?}");
+    assert!(suspended.err.contains("is updated, but not ready: Suspended: spec.suspend is true"), "{suspended:?}");
     let value = plugin.run(&["value", "DB"]).await;
     value.ok();
-    assert_eq!(value.err, "note: this is the value in force; spec.suspend is true, so no newer one is served\n");
+    assert_eq!(value.err, "note: this is the current value; spec.suspend is true, so no newer value is delivered\n");
     operator.stop().await;
 }

@@ -74,11 +74,11 @@ async fn what_is_not_the_secrets_value_is_not_printed() {
     site.secrets().delete("gone", &DeleteParams::default()).await.unwrap();
     site.apply("early", json!({"name": "EARLY", "generate": {}})).await;
     for (called, expected) in [
-        ("MOVED", "is not the one that was delivered"),
+        ("MOVED", "is not the delivered one"),
         ("EMPTIED", "has no key value"),
-        ("GONE", "the Secret gone is gone"),
-        ("EARLY", "msec/early is not served yet: Pending"),
-        ("NOBODY", "no secret is called NOBODY"),
+        ("GONE", "the Secret gone was deleted"),
+        ("EARLY", "msec/early is not delivered yet: Pending"),
+        ("NOBODY", "secret \"NOBODY\" not found"),
     ] {
         let ran = plugin.run(&["value", called]).await;
         assert!(ran.error(1).contains(expected), "{called}: {ran:?}");
@@ -94,7 +94,7 @@ async fn a_value_that_is_about_to_change_is_printed_with_a_note() {
     plugin.run_with(&["update", "DB", "--value-stdin", "--wait=false"], b"wanted").await.ok();
     let ran = plugin.run(&["value", "DB"]).await;
     assert_eq!(ran.ok(), "in force");
-    assert!(ran.err.starts_with("note: this is the value in force; "), "{ran:?}");
+    assert!(ran.err.starts_with("note: this is the current value; "), "{ran:?}");
     assert!(ran.err.contains("Pending") && ran.err.lines().count() == 1, "{ran:?}");
     assert_eq!(status(&site.get("db").await).version, Some(1));
 
@@ -121,13 +121,13 @@ async fn a_name_that_is_only_wanted_gives_nobodys_value_and_deletes_nothing() {
     plugin.run(&["update", "OLD", "--name", "KEPT", "--wait=false"]).await.ok();
     site.reports("db", "False", "NameInUse").await;
 
-    let other = "msec/db wants the name KEPT but is served as OLD";
+    let other = "msec/db waits for the name KEPT and is still called OLD";
     let value = plugin.run(&["value", "KEPT"]).await;
-    assert_eq!(value.error(1), format!("{other}, whose value this is; to read that, say msec/db"), "{value:?}");
+    assert_eq!(value.error(1), format!("{other}; to read its value, name the object: msec/db"), "{value:?}");
     assert_eq!(value.out, "");
     let by_old = plugin.run(&["value", "OLD"]).await;
-    assert!(by_old.error(1).contains("no secret is called OLD"), "{by_old:?}");
-    assert!(by_old.err.contains("by msec/OBJECT, and so is one that waits for a new name"), "{by_old:?}");
+    assert!(by_old.error(1).contains("secret \"OLD\" not found"), "{by_old:?}");
+    assert!(by_old.err.contains("or name the object as msec/OBJECT"), "{by_old:?}");
     assert_eq!(plugin.run(&["value", "msec/db"]).await.ok(), "of old");
 
     let note = format!("note: {other}\n");

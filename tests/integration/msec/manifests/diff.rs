@@ -40,7 +40,7 @@ async fn what_would_change_is_said_in_words() {
     assert_eq!(diff(text.replace(&sealed, &format!("{CANARY}-2"))).await, lines(&["value: changes"]));
     // Sealed text cannot be opened: not even that of the same value.
     let again = site.seal("db", CANARY).await;
-    let told = "value: sealed text differs; whether the value changes cannot be told before it is applied";
+    let told = "value: the sealed value differs; whether the value changes is unknown until it is applied";
     assert_eq!(diff(text.replace(&sealed, &again)).await, lines(&[told]));
     let changed = text
         .replace("name: DB", "name: DB2")
@@ -55,7 +55,7 @@ async fn what_would_change_is_said_in_words() {
         lines(&[
             "name: DB → DB2",
             "description: \"old\" → \"new\"",
-            "source: value → generate (a new value will be made)",
+            "source: value → generate (the operator generates a new value)",
             "target.name: db → db2 (the Secret moves)",
             "deletionPolicy: Delete → Retain",
             "target.labels.a: new",
@@ -82,7 +82,8 @@ async fn who_may_not_read_the_value_is_not_told_whether_it_changes() {
         let file = plugin.folder.file("db.yaml", manifest(&site, "db", value));
         let ran = plugin.run(&["diff", "-f", &file]).await;
         let says = format!(
-            "value: whether it changes cannot be told: its Secret cannot be read: permission denied: check `kubectl auth can-i get secrets/db -n {}`",
+            "value: whether it changes is unknown: its Secret cannot be read: permission denied: check `kubectl auth \
+             can-i get secrets/db -n {}`",
             site.namespace
         );
         assert!(ran.code == 1 && ran.out.contains(&says), "{ran:?}");
@@ -93,7 +94,7 @@ async fn who_may_not_read_the_value_is_not_told_whether_it_changes() {
     site.reports("db", "True", "Suspended").await;
     let file = administrator.folder.file("db.yaml", manifest(&site, "db", CANARY) + "  suspend: true\n");
     let ran = administrator.run(&["diff", "-f", &file]).await;
-    assert!(ran.code == 1 && ran.out.contains("it is not in step: Suspended"), "{ran:?}");
+    assert!(ran.code == 1 && ran.out.contains("it is not up to date: Suspended"), "{ran:?}");
     let nobody = administrator.impersonating("nobody@example.com");
     let ran = nobody.run(&["diff", "-f", &file]).await;
     let says = format!("kubectl auth can-i get managedsecrets.managedsecrets.dev/db -n {}", site.namespace);

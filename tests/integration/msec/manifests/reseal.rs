@@ -61,7 +61,7 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
         site.in_step(name).await;
     }
 
-    // Without the right to read the Secret, it is said, and the file stays.
+    // Without the permission to read the Secret, the command says so, and the file stays.
     let rules: &[(&[&str], &str, &str)] =
         &[(&["get"], "", "configmaps"), (&["get"], "managedsecrets.dev", "managedsecrets")];
     let user = user_with(site, rules).await;
@@ -70,7 +70,8 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     let ran = refused.run(&["reseal", "-f", &file, "--operator-namespace", operator_namespace]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let says = format!(
-        "skipped {0}/db: its Secret cannot be read: permission denied: check `kubectl auth can-i get secrets/db -n {0}`",
+        "skipped {0}/db: its Secret cannot be read: permission denied: check `kubectl auth can-i get secrets/db -n \
+         {0}`",
         site.namespace
     );
     assert!(ran.out.contains(&says), "{ran:?}");
@@ -88,7 +89,7 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     ] {
         assert!(ran.out.contains(&line), "{line}: {ran:?}");
     }
-    assert!(ran.err.ends_with("error: 3 values were not sealed again; why is said above\n"), "{ran:?}");
+    assert!(ran.err.ends_with("error: 3 values were not resealed; see above\n"), "{ran:?}");
     assert!(!format!("{ran:?}").contains(CANARY));
     let resealed = plugin.folder.read("db.yaml");
     assert_eq!(text.replace(&value_of(&text), ""), resealed.replace(&value_of(&resealed), ""));
@@ -104,16 +105,16 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     assert_eq!(moved(&after), moved(&before));
     site.delivers("db", "value", CANARY).await;
 
-    // What somebody else wrote into the Secret is never sealed: it is not the object's value.
+    // What another program wrote into the Secret is never sealed: it is not the object's value.
     running.kill().await;
     plugin.folder.file("db.yaml", &text);
     site.apply("db", json!({"name": "DB", "value": value_of(&text)})).await;
     let ran = reseal("db.yaml").await;
-    assert!(ran.code == 1 && ran.out.contains("it is not in step"), "{ran:?}");
+    assert!(ran.code == 1 && ran.out.contains("it is not up to date"), "{ran:?}");
     plugin.folder.file("wide.yaml", manifest(site, "wide", &site.get("wide").await.spec.value.unwrap().0));
     site.intrude("wide", json!({"stringData": {"value": "forged"}})).await;
     let ran = reseal("wide.yaml").await;
-    assert!(ran.code == 1 && ran.out.contains("its Secret wide is not as the operator wrote it"), "{ran:?}");
+    assert!(ran.code == 1 && ran.out.contains("its Secret wide differs from what the operator wrote"), "{ran:?}");
 }
 
 /// Another value for an object, sealed for the premises' key.

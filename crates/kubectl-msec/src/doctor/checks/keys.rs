@@ -25,8 +25,9 @@ pub(super) fn protection(check: &'static str, facts: &Facts) -> Result<Vec<Findi
                     Level::Note,
                     check,
                     format!(
-                        "the key-encryption key is a Secret in {}: that protects against people and backups that see other \
-                         namespaces only, and not against someone who holds all of an unencrypted etcd",
+                        "the key-encryption key is a Secret in {}: that protects against people and backups that see \
+                         other \
+                         namespaces only, and not against a person who has all of an unencrypted etcd",
                         facts.own
                     ),
                     "encrypt etcd, or choose --kek-file before the first start",
@@ -47,7 +48,8 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             format!("there is no keyring in {own}")
         } else {
             format!(
-                "there is no keyring {own}/{KEYRING_NAME}: those beside it open, and nothing new is encrypted under them"
+                "there is no keyring {own}/{KEYRING_NAME}: those beside it open, and nothing new is encrypted under \
+                 them"
             )
         };
         return Ok(vec![Finding::new(
@@ -123,8 +125,8 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// The key that the operator uses for new values: see [`Keyring`](managed_secrets_crypto::keyring::Keyring). Dates compare as text: all
-/// are in UTC, to the second.
+/// The key that the operator uses for new values: see [`Keyring`](managed_secrets_crypto::keyring::Keyring). Dates
+/// compare as text: all are in UTC, to the second.
 fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) -> Option<&'a Entry> {
     let own = keyrings.iter().find(|it| it.name == KEYRING_NAME)?;
     let ahead: BTreeSet<_> = own.ahead_of(now).map(|it| it.id.as_str()).collect();
