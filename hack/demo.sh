@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The story of one secret, told with the real kubectl: every command is shown before its output, and every step is
-# checked. Runs inside `controlplane run`, which has started a control plane, made CRD and namespace, installed and started
-# the operator, and removes all of it in the end.
+# Shows the life of one secret with the real kubectl. Prints every command before its output, and checks every step. Runs
+# inside `controlplane run`, which starts a control plane, creates CRD and namespace, installs and starts the operator, and
+# removes all of it at the end.
 #
-# It begins with a plain value in a manifest, which is sealed on its way into etcd. An API server that was given
-# (USE_EXISTING_CLUSTER=true) may not reach a webhook on this machine; there the story begins with sealed text.
+# The demo begins with a plain value in a manifest, which the operator seals before it is stored in etcd. The API server of
+# an existing cluster (USE_EXISTING_CLUSTER=true) may not reach a webhook on this machine; the demo then begins with sealed
+# text.
 set -euo pipefail
 
 namespace=shop
@@ -32,7 +33,7 @@ passed() { printf '%s✓ %s%s\n' "$green" "$*" "$plain"; }
 # Sealed text is long: lines are cut to what a terminal shows.
 show() { sed -E 's/^(.{130}).+$/\1…/'; }
 
-# Shows a command and runs it; what it printed is in $output then, and its status in $status.
+# Shows a command and runs it. Sets $output to what the command printed, and $status to its exit status.
 try() {
     printf '\n%s$ %s%s\n' "$blue" "$*" "$plain"
     status=0
@@ -47,14 +48,14 @@ run() {
     ((status == 0)) || fail "the command failed"
 }
 
-# The same for a command that must not succeed; what it said is in $errors.
+# The same for a command that must fail. Sets $errors to its messages.
 refused() {
     try "$@"
     ((status != 0)) || fail "the command should have been refused"
     errors=$(<errors)
 }
 
-# Plaintext that must be refused, in words that help and do not repeat it.
+# Checks that plaintext is refused, with a message that helps and does not repeat it.
 refused_in_words() { # VALUE COMMAND…
     local value=$1
     shift
@@ -90,28 +91,28 @@ until_true() {
     local what=$1 end=$((SECONDS + 60))
     shift
     until "$@"; do
-        [[ -d $DEMO_FOLDER ]] || fail "the control plane is gone"
-        ((SECONDS < end)) || fail "waited a minute in vain for: $what"
+        [[ -d $DEMO_FOLDER ]] || fail "the control plane has ended"
+        ((SECONDS < end)) || fail "gave up after a minute: $what"
         sleep 0.2
     done
     passed "$what"
 }
 
-# etcd's files, its write-ahead log among them, that hold a text.
+# Lists etcd's files, including its write-ahead log, that contain a text.
 search_etcd() { try "grep --recursive --files-with-matches --fixed-strings -e '$1' etcd-data"; }
 
 # nowhere_in_etcd TEXT
 nowhere_in_etcd() {
     search_etcd "$1"
-    ((status == 1)) && [[ -z $output ]] || fail "etcd's files hold it, or cannot be searched"
-    passed "no file of etcd's holds it"
+    ((status == 1)) && [[ -z $output ]] || fail "a file of etcd contains it, or the search failed"
+    passed "no file of etcd contains it"
 }
 
 # somewhere_in_etcd TEXT
 somewhere_in_etcd() {
     search_etcd "$1"
-    [[ $output == *.wal* ]] || fail "the search does not find what is there"
-    passed "the search finds what is there"
+    [[ $output == *.wal* ]] || fail "the search does not find a text that is in etcd"
+    passed "the search finds a text that is in etcd"
 }
 
 write_manifest() { # NAME VALUE
@@ -136,7 +137,7 @@ until_true "the operator has published the key to seal with" public_key
 
 if [[ ${USE_EXISTING_CLUSTER:-} == true ]]; then
     chapter "Plaintext is refused before it is stored, and not repeated"
-    note "This cluster was given: its API server may not reach a webhook on this machine, so none seals for it."
+    note "On an existing cluster, the API server may not reach a webhook on this machine, so no webhook seals values."
     refused_in_words $first_value kubectl -n $namespace apply -f $example
 else
     chapter "A plain value in a manifest"
@@ -148,22 +149,22 @@ else
     run kubectl -n $namespace get msec
     check "the first value is version 1" "$(field msec $object '{.status.version}')" 1
 
-    chapter "It was sealed before it was stored: neither kubectl nor etcd shows it"
+    chapter "The operator sealed it before it was stored: neither kubectl nor etcd shows it"
     run kubectl -n $namespace get msec $object -o yaml
-    [[ $output != *"$first_value"* ]] || fail "the value stands there in clear"
+    [[ $output != *"$first_value"* ]] || fail "the object contains the plain value"
     sealed=$(field msec $object '{.spec.value}')
-    [[ $sealed == mss1.* ]] || fail "that is no sealed text"
-    passed "the object holds sealed text, also in kubectl's copy of the manifest"
+    [[ $sealed == mss1.* ]] || fail "this is not sealed text"
+    passed "the object and kubectl's copy of the manifest contain sealed text"
     somewhere_in_etcd "$(field msec $object '{.metadata.uid}')"
     nowhere_in_etcd $first_value
 
-    chapter "The plain manifest again, unchanged: nothing moves"
+    chapter "Apply the plain manifest again, unchanged: nothing changes"
     before=$(field msec $object '{.metadata.resourceVersion}')
     run kubectl -n $namespace diff -f $example
-    check "there is no difference to show" "$output" ""
+    check "kubectl diff shows no difference" "$output" ""
     run kubectl -n $namespace apply -f $example
-    note "(kubectl says so whenever it has sent something.)"
-    check "the ManagedSecret's resourceVersion is what it was" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
+    note "(kubectl prints this whenever it has sent a request.)"
+    check "the ManagedSecret's resourceVersion did not change" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
 
     chapter "With the operator frozen: plaintext is refused, and nothing else"
     kill -STOP "$(<operator.pid)"
@@ -176,7 +177,7 @@ fi
 chapter "Seal the value for one object of one namespace: this file may go to Git"
 run "printf %s $first_value | managed-secrets seal --namespace $namespace --name $object"
 sealed=$output
-[[ $sealed == mss1.* ]] || fail "that is no sealed text"
+[[ $sealed == mss1.* ]] || fail "this is not sealed text"
 write_manifest WEATHER_API_KEY "$sealed"
 run cat $manifest
 run kubectl apply -f $manifest
@@ -186,15 +187,15 @@ check "it is version 1" "$(field msec $object '{.status.version}')" 1
 
 chapter "What pods mount: an ordinary Secret, which etcd keeps as it keeps every Secret"
 run kubectl -n $namespace get secret $object -o yaml
-check "the delivered value is the one that was sealed" "$(delivered)" $first_value
+check "the delivered value equals the sealed one" "$(delivered)" $first_value
 [[ ! -d etcd-data ]] || somewhere_in_etcd $first_value
 
-chapter "Applied again, unchanged: nothing moves"
+chapter "Apply it again, unchanged: nothing changes"
 before=$(field msec $object '{.metadata.resourceVersion}') secret_before=$(field secret $object '{.metadata.resourceVersion}')
 run kubectl apply -f $manifest
 [[ $output == *unchanged* ]] || fail "kubectl saw a change"
-check "the ManagedSecret's resourceVersion is what it was" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
-check "the Secret's resourceVersion is what it was" "$(field secret $object '{.metadata.resourceVersion}')" "$secret_before"
+check "the ManagedSecret's resourceVersion did not change" "$(field msec $object '{.metadata.resourceVersion}')" "$before"
+check "the Secret's resourceVersion did not change" "$(field secret $object '{.metadata.resourceVersion}')" "$secret_before"
 
 chapter "A new value"
 run "printf %s $second_value | managed-secrets seal --namespace $namespace --name $object"
@@ -206,14 +207,14 @@ check "the value is version 2" "$(field msec $object '{.status.version}')" 2
 check "the id is the same" "$(field msec $object '{.status.id}')" "$id"
 check "pods get the new value" "$(delivered)" $second_value
 
-chapter "A rename: only the name moves"
+chapter "A rename: only the name changes"
 value_moved=$(field msec $object '{.status.valueUpdatedTime}')
 old_record=$(field msec $object '{.status.record.name}')
 write_manifest OPENWEATHER_KEY "$sealed"
 run kubectl apply -f $manifest
 run kubectl -n $namespace wait --for=condition=Ready msec/$object --timeout=$patience
 run kubectl -n $namespace get msec --field-selector spec.name=OPENWEATHER_KEY
-check "the name in force" "$(field msec $object '{.status.name}')" OPENWEATHER_KEY
+check "the effective name" "$(field msec $object '{.status.name}')" OPENWEATHER_KEY
 check "the id is the same" "$(field msec $object '{.status.id}')" "$id"
 check "the value's version is the same" "$(field msec $object '{.status.version}')" 2
 check "the value's date is the same" "$(field msec $object '{.status.valueUpdatedTime}')" "$value_moved"
@@ -221,7 +222,7 @@ check "pods notice nothing" "$(delivered)" $second_value
 record=$(field msec $object '{.status.record.name}')
 check_not "the record moved to the new name" "$record" "$old_record"
 
-chapter "A name is taken once in a namespace"
+chapter "A name is unique in a namespace"
 cat >second.yaml <<YAML
 apiVersion: managedsecrets.dev/v1alpha1
 kind: ManagedSecret
@@ -238,26 +239,26 @@ message=$(field msec second '{.status.conditions[?(@.type=="Ready")].message}')
 printf '%s\n' "$message"
 [[ $message == *$object* ]] || fail "the message does not name the holder"
 
-chapter "What the backing record holds: everything but the value in clear, and the value encrypted"
+chapter "The record contains the encrypted value, and everything else as plaintext"
 run kubectl -n $namespace get secret "$record" -o yaml
 check "the record's type" "$(field secret "$record" '{.type}')" managedsecrets.dev/record
 check "the record begins with the format's mark" "$(field secret "$record" '{.data.value}' | base64 -d | head -c 4)" MSE1
-[[ $(field secret "$record" '{.data.value}' | base64 -d | tr -d '\0') != *"$second_value"* ]] || fail "the value stands there in clear"
+[[ $(field secret "$record" '{.data.value}' | base64 -d | tr -d '\0') != *"$second_value"* ]] || fail "the record contains the plain value"
 
-chapter "The same at the terminal: kubectl msec"
+chapter "The same with kubectl msec"
 run "printf %s $third_value | kubectl msec create DB_PASSWORD -n $namespace --description 'of the orders'"
 run kubectl msec list -n $namespace -o table
 run kubectl msec value DB_PASSWORD -n $namespace
 check "the value is read by name" "$output" $third_value
 try kubectl msec create DB_PASSWORD -n $namespace --generate
-((status == 1)) && [[ $(<errors) == *"in use"* ]] || fail "a name that is in use was not refused"
-passed "a name that is in use is refused at once"
+((status == 1)) && [[ $(<errors) == *"in use"* ]] || fail "the command did not refuse a name that is in use"
+passed "the command refuses a name that is in use at once"
 run kubectl msec delete DB_PASSWORD -n $namespace --yes
 
-chapter "Deletion: the record and the Secret go with their owner, and the name is free for the one who waits"
+chapter "Deletion: Kubernetes deletes the record and the Secret with their owner, and the waiting object gets the name"
 run kubectl -n $namespace delete msec $object
-gone() { ! kubectl -n $namespace get secret "$object" >/dev/null 2>&1; }
-until_true "the Secret is gone" gone
+deleted() { ! kubectl -n $namespace get secret "$object" >/dev/null 2>&1; }
+until_true "the Secret is deleted" deleted
 run kubectl -n $namespace wait --for=condition=Ready msec/second --timeout=$patience
 run kubectl -n $namespace get msec
 check_not "the second object is a secret of its own" "$(field msec second '{.status.id}')" "$id"
