@@ -24,7 +24,7 @@ use crate::integration::{
 };
 
 const HEAD: &str = "\
-| state | `Ready` | reason | besides | kstatus (Flux, Helm 4) | Argo CD | `kubectl wait --for=condition=Ready` |
+| state | `Ready` | reason | other condition | kstatus (Flux, Helm 4) | Argo CD | `kubectl wait --for=condition=Ready` |
 |---|---|---|---|---|---|---|
 ";
 

@@ -141,7 +141,7 @@ async fn row(way: Way) -> String {
     }
     operator.stop().await;
     format!(
-        "| {} | created{} | nothing moves | {compared} | text stored, version stays 1 | version 2, same id | {gone} | {idle} |\n",
+        "| {} | created{} | no change | {compared} | text stored, version stays 1 | version 2, same id | {gone} | {idle} |\n",
         way.title(),
         if way.waits() { ", waited for" } else { "" },
     )
