@@ -2,8 +2,10 @@
 
 #![allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use managed_secrets_api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
@@ -13,7 +15,6 @@ use managed_secrets_cli::seal::SealArgs;
 use crate::install::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
 use crate::logging::LogFormat;
 use crate::webhook::server::DRAIN_SECONDS;
-use crate::webhooks::{DEFAULT_LISTEN, Listen};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,6 +136,24 @@ pub struct RunArgs {
     pub log_level: String,
 }
 
+/// Where the webhooks are served when no flag says: on every address of the machine, IPv6 and IPv4.
+const DEFAULT_LISTEN: &str = "[::]:8443";
+
+/// Where the webhooks are served; `None` is `off`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| "must be ADDRESS:PORT or off")
+    }
+}
+
 /// Arguments of `manifests`.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -252,6 +271,14 @@ mod tests {
         let cli = Cli::try_parse_from(["managed-secrets", "run", "--namespace", "a", "--namespace=b,c"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.namespaces, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_webhooks_can_be_switched_off() {
+        assert_eq!("off".parse(), Ok(Listen(None)));
+        assert_eq!("127.0.0.1:1".parse(), Ok(Listen(Some(SocketAddr::from(([127, 0, 0, 1], 1))))));
+        assert!(DEFAULT_LISTEN.parse::<Listen>().is_ok_and(|listen| listen.0.is_some()));
+        assert!("8443".parse::<Listen>().is_err());
     }
 
     fn usage_of(arguments: &[&str]) -> String {

@@ -1,5 +1,8 @@
 //! The commands of `managed-secrets`: `run`, `crd`, `manifests` and `seal`.
 
+mod run;
+mod webhooks;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -7,7 +10,7 @@ use managed_secrets_cli::{CliError, finish, parse, say, seal};
 
 use crate::args::{Cli, Command};
 use crate::install::{self, manifests};
-use crate::{logging, run};
+use crate::logging;
 
 /// Runs the command of `managed-secrets` that the arguments (with the program's name first) ask for.
 ///

@@ -18,6 +18,7 @@
 //! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
 //! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
 //! | [`install`] | what a cluster installs: the CRD, manifests, permissions and policies |
+//! | [`run`] | the composition root: builds all of these, starts them and waits |
 //! | [`args`], [`main`] | the command line |
 //!
 //! What the operator shares with its kubectl plugin is in the crates below it: `managed-secrets-api`, `-crypto`, `-client` and
@@ -32,8 +33,7 @@ pub mod controller;
 pub mod install;
 pub mod keyring;
 mod logging;
-mod run;
+pub mod run;
 pub mod webhook;
-pub mod webhooks;
 
 pub use commands::main;

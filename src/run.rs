@@ -1,185 +1,163 @@
-//! `managed-secrets run`: from arguments to a running operator.
+//! The composition root: it builds the parts of the operator, connects them, starts them and waits for their end. The
+//! [`controller`] and the [`webhook`] meet only here.
+//!
+//! In: a client configuration and options. Out: nothing, until the operator is told to stop or cannot continue. Order of
+//! a start: the keyring (created at the first start), the CRD, the controller, the webhooks. What does not exist yet is
+//! waited for, and logged once, then rarely.
 
-use std::{error::Error, future::pending, io, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
-use managed_secrets_cli::names;
-use managed_secrets_cli::{
-    CliError,
-    connect::{Connection, CredentialsError, Interaction, Wanted},
+use futures::future::{BoxFuture, FutureExt as _};
+use jiff::Timestamp;
+use kube::{Api, Client, Config, core::PartialObjectMeta};
+use managed_secrets_api::{ManagedSecret, keys::KIND};
+use managed_secrets_crypto::{Keyring, provider::Provider};
+use managed_secrets_engine::{
+    client::{self, ClientError, Clients},
+    stats::Stats,
+    supervise::{self, Supervisor},
+    waiting::Waiting,
+    watch::{Timing, Watcher},
 };
-use managed_secrets_crypto::provider::Provider;
-use managed_secrets_engine::{run::log_panics, shutdown::Signals, waiting::Waiting};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use crate::{
-    args::RunArgs,
-    logging,
-    webhooks::{Plan, beside},
-};
-use crate::{
-    controller::{self, run::Options},
-    keyring::OverRecords,
+    controller::{self, index::Holder, keys::Keys, sinks::Shared},
+    keyring::{KeyringError, KeyringStore, OverRecords, Unreadable},
+    webhook,
 };
 
-/// Where Kubernetes mounts the name of the pod's namespace, beside the service account's token.
-const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// How long a first start waits for the permission to look for records in every served namespace: manifests are applied
+/// one object after the other, and permissions take effect a moment later.
+const UNREADABLE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long tasks have to end after the signal to stop: the workers' own 20 s, and a little. The webhooks' drain comes on
+/// top.
+const GRACE: Duration = Duration::from_secs(25);
 
-/// The longest that the API server may be silent before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Runs the operator until it is told to stop.
-pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
-    logging::init(args.log_format, &args.log_level)?;
-    log_panics();
-    let provider = match &args.kek_file {
-        Some(file) => Provider::file(file).map_err(|error| CliError::Usage(error.to_string()))?,
-        None => Provider::Local,
-    };
-    let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
-    for namespace in args.namespaces.iter().chain([&own_namespace]) {
-        names::namespace(namespace).map_err(|rule| CliError::Usage(format!("{namespace:?}: {rule}")))?;
-    }
-    let plan = Plan::of(&args, &own_namespace)?;
-    let options = Options {
-        namespaces: args.namespaces,
-        operator_namespace: own_namespace,
-        provider,
-        over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
-        allow_cluster_scope: args.allow_cluster_scope,
-        workers: managed_secrets_engine::run::Options {
-            workers: args.workers.get(),
-            ..managed_secrets_engine::run::Options::default()
-        },
-        clients: managed_secrets_engine::client::Options::default(),
-        timing: managed_secrets_engine::watch::Timing::default(),
-        beside: None,
-        beside_drain: plan.as_ref().map_or(Duration::ZERO, Plan::drain),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::failed("cannot start", &error))?;
-    let ended = runtime.block_on(async {
-        let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
-        let shutdown = CancellationToken::new();
-        let working = CancellationToken::new();
-        // A task of its own: whatever it is stuck in, signals are obeyed.
-        let work = tokio::spawn(operate(options, plan, shutdown.clone(), working.clone()));
-        let told = async {
-            shutdown.cancelled().await;
-            if working.is_cancelled() {
-                pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            ended = work => ended.unwrap_or_else(|error| Err(CliError::failed("the operator ended", &error))),
-            // Nothing has begun that would have to be finished.
-            () = told => Ok(()),
-            () = signals.run(shutdown.clone()) => Ok(()),
-        }
-    });
-    // Not dropped: that would wait for a look-up of a name in the DNS, which nothing ends.
-    runtime.shutdown_background();
-    ended?;
-    info!("stopped");
-    Ok(())
+/// How the operator runs.
+pub struct Options {
+    /// The controller.
+    pub controller: controller::run::Options,
+    /// The webhooks; `None` switches them off.
+    pub webhooks: Option<webhook::Options>,
+    /// Who holds the KEK.
+    pub provider: Provider,
+    /// Whether a missing keyring is created although there are records that it does not open.
+    pub over_records: OverRecords,
+    /// The clients.
+    pub clients: client::Options,
+    /// The watches.
+    pub timing: Timing,
+    /// What the engine counts.
+    pub stats: Arc<Stats>,
 }
 
-/// Waits for the API server, then runs the operator; cancels `working` between the two.
-async fn operate(
-    mut options: Options,
-    plan: Option<Plan>,
-    shutdown: CancellationToken,
-    working: CancellationToken,
-) -> Result<(), CliError> {
-    let connection = Connection::open(&Wanted::default(), Interaction::Allowed)?;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        operator_namespace = options.operator_namespace,
-        namespaces = ?options.namespaces,
-        server = %connection.server(),
-        "starting"
-    );
-    reachable(&connection).await?;
-    if let Some(plan) = plan {
-        options.beside = Some(beside(plan.bind()?));
-    }
-    let config = connection.config().clone();
-    options.clients.connector = Arc::new(move |config| connection.client_of(config));
-    working.cancel();
-    let ended = controller::run::run(&config, options, shutdown).await;
-    ended.map_err(|error| CliError::failed("the operator ended", &error))
+/// Why the operator ended without a signal to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The clients cannot be built.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The keyring cannot be used; a person is needed.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A task that must not end has ended.
+    #[error(transparent)]
+    Task(#[from] supervise::Failure),
 }
 
-/// Waits until the API server answers as one. What waiting cannot heal is an error: credentials that cannot be used, and
-/// a certificate that the configuration does not trust, for the configuration is read once.
-async fn reachable(connection: &Connection) -> Result<(), CliError> {
-    let mut config = connection.config().clone();
-    (config.connect_timeout, config.read_timeout) = (Some(PATIENCE), Some(PATIENCE));
-    // The waits between tries are ours, and so is what is told of them.
-    config.default_retry = false;
-    let context = format!("cannot reach the cluster at {}", connection.server());
-    let mut waiting = Waiting::new(format!("the API server at {}", connection.server()));
-    let client = connection.client_of(config).map_err(|error| CliError::from_kube(&context, &error))?;
+/// Runs until `shutdown` is cancelled and the work in flight is done.
+pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
+    let Options { controller, webhooks, provider, over_records, clients, timing, stats } = options;
+    let clients = Clients::new(config, &clients)?;
+    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
+    let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces)).await;
+    let Some(keyring) = opened.transpose()? else { return Ok(()) };
+    let keys = Arc::new(Keys::new(store, keyring));
+    if shutdown.run_until_cancelled(wait_for_crd(&clients.call, &controller.namespaces)).await.is_none() {
+        return Ok(());
+    }
+    let supervisor = Supervisor::new();
+    let watcher = Watcher {
+        client: clients.watch,
+        spawner: supervisor.spawner(),
+        stats,
+        timing,
+        shutdown: shutdown.clone(),
+        common: Arc::default(),
+    };
+    let shared = controller::run::start(controller, &clients.call, &watcher, &keys);
+    let mut grace = GRACE;
+    if let Some(webhooks) = webhooks {
+        grace += webhooks.limits.drain;
+        webhook::start(webhooks, &clients.call, &watcher, Arc::new(Known { keys, shared }));
+    }
+    watcher.notice_restores();
+    Ok(supervisor.run(shutdown, grace).await?)
+}
+
+/// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while for
+/// permissions that are being granted.
+async fn open_keyring(store: &KeyringStore, namespaces: &[String]) -> Result<Keyring, KeyringError> {
+    let mut waiting = Waiting::new("the keyring");
+    let began = tokio::time::Instant::now();
     loop {
-        // The client's own lines about an error would make two of one.
-        let asked = client.apiserver_version().with_subscriber(NoSubscriber::default());
-        let why = match timeout(PATIENCE * 2, asked).await {
-            Ok(Ok(_)) => break,
-            Ok(Err(error)) if !may_pass(&error) => return Err(CliError::from_kube(&context, &error)),
-            Ok(Err(error)) => CliError::from_kube("no answer", &error).to_string(),
-            Err(_) => "no answer in time".to_owned(),
-        };
-        waiting.pause(&why).await;
+        let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
+        match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
+            Err(error) if error.is_retryable() => waiting.pause(&error.to_string()).await,
+            done => {
+                waiting.over();
+                return done;
+            }
+        }
+    }
+}
+
+/// Waits until the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
+async fn wait_for_crd(client: &Client, namespaces: &[String]) {
+    let api: Api<PartialObjectMeta<ManagedSecret>> = match namespaces.first() {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let one = kube::api::ListParams::default().limit(1);
+    let mut waiting = Waiting::new("the ManagedSecret resource");
+    while matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404) {
+        waiting.pause("not installed: apply the output of `managed-secrets crd`").await;
     }
     waiting.over();
-    Ok(())
 }
 
-/// Whether a call that failed in this way may go well later, with the same configuration. That holds for refused
-/// credentials too: tokens are read again from their file, and an API server that has just started knows no roles yet.
-fn may_pass(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Auth(_) | kube::Error::InferConfig(_) | kube::Error::InferKubeconfig(_) => false,
-        error => !std::iter::successors(Some(error as &(dyn Error + 'static)), |error| cause(*error)).any(|error| {
-            error.is::<kube::client::AuthError>()
-                || error.is::<CredentialsError>()
-                || matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
-        }),
+/// What the webhooks ask of the controller and its keyring.
+struct Known {
+    keys: Arc<Keys>,
+    shared: Arc<Shared>,
+}
+
+impl webhook::Operator for Known {
+    fn keyring(&self) -> Arc<Keyring> {
+        self.keys.get()
+    }
+
+    fn look_again(&self) -> BoxFuture<'_, ()> {
+        self.keys.look_again().map(drop).boxed()
+    }
+
+    fn holder_of_name(&self, namespace: &str, name: &str, object: &str) -> Option<String> {
+        self.shared.index().holder_of_name(namespace, name, object).as_ref().map(described)
+    }
+
+    fn holder_of_target(&self, namespace: &str, secret: &str, object: &str) -> Option<String> {
+        self.shared.index().holder_of_target(namespace, secret, object).as_ref().map(described)
+    }
+
+    fn lacks_source(&self, namespace: &str, secret: &str) -> bool {
+        self.shared.index().lacks_source(namespace, secret)
     }
 }
 
-/// What caused an error. An `io::Error` hides the error that it was made from, and shows only that one's cause.
-fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
-}
-
-/// The namespace that is asked for, else the pod's own, else the default.
-fn operator_namespace(asked_for: Option<String>, pod_namespace: &Path) -> String {
-    asked_for
-        .or_else(|| std::fs::read_to_string(pod_namespace).ok().map(|text| text.trim().to_owned()))
-        .filter(|namespace| !namespace.is_empty())
-        .unwrap_or_else(|| DEFAULT_OPERATOR_NAMESPACE.to_owned())
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_operators_namespace_is_the_pods_unless_another_is_asked_for() {
-        let file = std::env::temp_dir().join(format!("managed-secrets-namespace-{}", std::process::id()));
-        std::fs::write(&file, "vault\n").unwrap();
-        assert_eq!(operator_namespace(Some("asked".to_owned()), &file), "asked");
-        assert_eq!(operator_namespace(None, &file), "vault");
-        std::fs::remove_file(&file).unwrap();
-        assert_eq!(operator_namespace(None, &file), DEFAULT_OPERATOR_NAMESPACE);
+fn described(holder: &Holder) -> String {
+    match holder {
+        Holder::Object(name) => format!("{KIND} {name:?}"),
+        Holder::Secret(name) => format!("Secret {name:?}, which was retained"),
     }
 }

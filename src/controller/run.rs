@@ -1,8 +1,7 @@
-//! The operator: keys, watches, workers, put together.
+//! The controller: watches, workers and the tasks around the keyring, put together.
 //!
-//! In: a client configuration and options. Out: nothing, until it is told to stop or cannot go on. Order of a start: the
-//! keyring (made if this is the first start), the CRD, the watches, the workers. What is not there yet is waited for, and
-//! told once, then rarely. A namespace is served as soon as its own stores are filled, independently of the others.
+//! In: clients, a keyring that is open, and options. Out: supervised tasks and the caches that they fill. A namespace is
+//! served as soon as its own stores are filled, independently of the others.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,24 +11,16 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, Config, core::PartialObjectMeta, runtime::watcher};
-use managed_secrets_api::{
-    ManagedSecret,
-    keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING},
-};
-use managed_secrets_crypto::provider::Provider;
+use kube::{Api, Client, runtime::watcher};
+use managed_secrets_api::keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING};
 use managed_secrets_engine::{
     backoff::{Backoff, Jitter},
-    client::{self, ClientError, Clients},
     queue::{Priority, Queue},
     run::{self, Next, Reconciler},
     stats::Stats,
-    supervise::{self, Supervisor},
-    waiting::Waiting,
-    watch::{Timing, WatchHandle, WatchSet, Watcher},
+    watch::{WatchHandle, WatchSet, Watcher},
 };
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
 
@@ -47,7 +38,7 @@ use super::{
     view::watched::{Stub, WatchedObject, WatchedSecret},
     world::{Incoming, Rejected, Settings, World},
 };
-use crate::keyring::{KeyringError, KeyringStore, OverRecords, Unreadable, publish, stands};
+use crate::keyring::{KeyringError, publish, stands};
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
 /// event would have hidden.
@@ -59,125 +50,50 @@ const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::fr
 /// How long the second, third, … new value in a row of one source waits. Most sources move seldom; but a ring that leaves
 /// the namespace, or two programs that copy from each other, move without end.
 const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
-/// How long a first start waits for the permission to look for records in every served namespace: manifests are applied
-/// one object after the other, and permissions take effect a moment later.
-const UNREADABLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between tries to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
 /// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
 /// is worth a line of the log every five minutes.
 const REREAD: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(300) };
-/// How long tasks have after the workers were told to stop: their own 20 s, and a little.
-const GRACE: Duration = Duration::from_secs(25);
-/// How long events may still be published after that: a call that hangs must not keep the program.
+/// How long events may still be published after the signal to stop: a call that hangs must not keep the program.
 const LAST_EVENTS: Duration = Duration::from_secs(22);
 /// Objects a page of a list: with sealed text of up to 23 kB each, a page is a few MB.
 const PAGE: u32 = 250;
 
-/// How the operator runs.
+/// How the controller runs.
 pub struct Options {
     /// Namespaces to serve; empty means all.
     pub namespaces: Vec<String>,
     /// The operator's own namespace.
     pub operator_namespace: String,
-    /// Who holds the KEK.
-    pub provider: Provider,
-    /// Whether a missing keyring is made although there are records that it does not open.
-    pub over_records: OverRecords,
     /// Accept sealed text of cluster scope.
     pub allow_cluster_scope: bool,
     /// The workers.
     pub workers: run::Options,
-    /// The clients.
-    pub clients: client::Options,
-    /// The watches.
-    pub timing: Timing,
-    /// What else runs in this process, on the same keys and caches.
-    pub beside: Option<Beside>,
-    /// How much longer than the operator that may take to end.
-    pub beside_drain: Duration,
 }
 
-/// Starts more tasks, as soon as the keyring is open and the watches are started.
-pub type Beside = Box<dyn FnOnce(Parts) + Send>;
-
-/// What a running operator is made of, for what runs beside it.
-pub struct Parts {
-    /// For calls.
-    pub client: Client,
-    /// For further watches and tasks.
-    pub watcher: Watcher,
-    /// The keyring.
-    pub keys: Arc<Keys>,
-    /// The caches.
-    pub shared: Arc<Shared>,
-}
-
-/// Why the operator ended, though nobody told it to.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The clients cannot be built.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The keyring cannot be used; a person is needed.
-    #[error(transparent)]
-    Keyring(#[from] KeyringError),
-    /// A task that must not end has ended.
-    #[error(transparent)]
-    Task(#[from] supervise::Failure),
-}
-
-/// Runs until `shutdown` is cancelled and what was in flight is done.
-pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
-    let clients = Clients::new(config, &options.clients)?;
-    let store = KeyringStore::new(clients.call.clone(), &options.operator_namespace, options.provider)
-        .making(options.over_records);
-    let Some(keyring) = shutdown.run_until_cancelled(keyring(&store, &options.namespaces)).await else { return Ok(()) };
-    let keys = Arc::new(Keys::new(store, keyring?));
-    if shutdown.run_until_cancelled(resource(&clients.call, &options.namespaces)).await.is_none() {
-        return Ok(());
-    }
-    let supervisor = Supervisor::new();
-    let stats = Arc::new(Stats::default());
+/// Starts the controller as tasks of the watcher's supervisor; they end with its `shutdown`. Returns the caches, which
+/// the watches fill from now on.
+pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Keys>) -> Arc<Shared> {
     let shared = Arc::new(Shared {
         index: Mutex::new(Index::default()),
         queue: Queue::new(),
         sources_moved: Notify::new(),
         scopes: Scopes::new(&options.namespaces),
     });
-    let watcher = Watcher {
-        client: clients.watch.clone(),
-        spawner: supervisor.spawner(),
-        stats: Arc::clone(&stats),
-        timing: options.timing,
-        shutdown: shutdown.clone(),
-        common: Arc::default(),
-    };
-    for (scope, watches) in start_watches(&watcher, &shared, &options.namespaces) {
+    let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);
+    for (scope, watches) in start_watches(watcher, &shared, &options.namespaces) {
         let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();
         let fill = scopes::fill(scope, watches, Arc::clone(&shared), shutdown.clone());
-        watcher.spawner.spawn(format!("first lists{of}"), shutdown.clone(), fill);
+        spawner.spawn(format!("first lists{of}"), shutdown.clone(), fill);
     }
-    watcher.notice_restores();
-    let grace = GRACE + options.beside_drain;
-    if let Some(start) = options.beside {
-        let parts = Parts {
-            client: clients.call.clone(),
-            watcher: watcher.clone(),
-            keys: Arc::clone(&keys),
-            shared: Arc::clone(&shared),
-        };
-        start(parts);
-    }
-    let spawner = supervisor.spawner();
-    spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared), shutdown.clone()));
+    spawner.spawn("sources", shutdown.clone(), keep_sources(watcher.clone(), Arc::clone(&shared)));
     let namespace = options.operator_namespace.clone();
-    let reading =
-        keep_read(watcher.clone(), namespace.clone(), Arc::clone(&keys), Arc::clone(&shared), shutdown.clone());
+    let reading = keep_read(watcher.clone(), namespace.clone(), Arc::clone(keys), Arc::clone(&shared));
     spawner.spawn("keyring", shutdown.clone(), reading);
-    let publishing = keep_published(watcher, clients.call.clone(), namespace, Arc::clone(&keys), shutdown.clone());
+    let publishing = keep_published(watcher.clone(), client.clone(), namespace, Arc::clone(keys));
     spawner.spawn("public key", shutdown.clone(), publishing);
-    let (events, publish_events) = Events::new(clients.call.clone());
+    let (events, publish_events) = Events::new(client.clone());
     let stopping = shutdown.clone();
     // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
     let late = async move {
@@ -191,8 +107,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         }
     });
     let operator = Arc::new(Operator {
-        client: clients.call,
-        keys,
+        client: client.clone(),
+        keys: Arc::clone(keys),
         shared: Arc::clone(&shared),
         events,
         settings: Settings {
@@ -204,42 +120,12 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         new_values: Pace::new(VALUES),
         rejected: Mutex::default(),
         kept_out: Mutex::default(),
-        stats: Arc::clone(&stats),
+        stats: Arc::clone(&watcher.stats),
     });
+    let stats = Arc::clone(&watcher.stats);
     let work = run::run(shared.queue.clone(), operator, stats, options.workers, shutdown.clone());
     spawner.spawn("workers", shutdown.clone(), work);
-    Ok(supervisor.run(shutdown, grace).await?)
-}
-
-/// Loads the keyring, or makes it at the first start; waits for an API server that does not answer yet, and a while for
-/// permissions that are being given.
-async fn keyring(store: &KeyringStore, namespaces: &[String]) -> Result<managed_secrets_crypto::Keyring, KeyringError> {
-    let mut waiting = Waiting::new("the keyring");
-    let began = tokio::time::Instant::now();
-    loop {
-        let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
-        match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
-            Err(error) if error.is_retryable() => waiting.pause(&error.to_string()).await,
-            done => {
-                waiting.over();
-                return done;
-            }
-        }
-    }
-}
-
-/// Waits until the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
-async fn resource(client: &Client, namespaces: &[String]) {
-    let api: Api<PartialObjectMeta<ManagedSecret>> = match namespaces.first() {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let one = kube::api::ListParams::default().limit(1);
-    let mut waiting = Waiting::new("the ManagedSecret resource");
-    while matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404) {
-        waiting.pause("not installed: apply the output of `managed-secrets crd`").await;
-    }
-    waiting.over();
+    shared
 }
 
 /// What is watched, and the watches that fill its stores: a namespace, or all.
@@ -285,7 +171,8 @@ where
 }
 
 /// One watch on Secrets, metadata only, for each namespace in which some object has a `valueFrom`.
-async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: CancellationToken) {
+async fn keep_sources(watcher: Watcher, shared: Arc<Shared>) {
+    let shutdown = watcher.shutdown.clone();
     let kept: WatchSet<String> = WatchSet::default();
     let mut running = BTreeSet::new();
     while shutdown.run_until_cancelled(shared.sources_moved.notified()).await.is_some() {
@@ -309,13 +196,8 @@ async fn keep_sources(watcher: Watcher, shared: Arc<Shared>, shutdown: Cancellat
 /// Reads the keyring again when it changes: a key that was added is used, and one that was revoked no longer opens
 /// anything, without a restart. Every object is looked at then, after those that somebody waits for: some may have lacked
 /// the key, and for those that are in step it costs no request.
-async fn keep_read(
-    watcher: Watcher,
-    namespace: String,
-    keys: Arc<Keys>,
-    shared: Arc<Shared>,
-    shutdown: CancellationToken,
-) {
+async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared: Arc<Shared>) {
+    let shutdown = watcher.shutdown.clone();
     let mut known = keys.get();
     let moved = Arc::new(Notify::new());
     let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
@@ -347,13 +229,8 @@ async fn keep_read(
 
 /// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it, or the keyring has
 /// another key.
-async fn keep_published(
-    watcher: Watcher,
-    client: Client,
-    namespace: String,
-    keys: Arc<Keys>,
-    shutdown: CancellationToken,
-) {
+async fn keep_published(watcher: Watcher, client: Client, namespace: String, keys: Arc<Keys>) {
+    let shutdown = watcher.shutdown.clone();
     let moved = Arc::new(Notify::new());
     moved.notify_one();
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));

@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -19,9 +19,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::{Client, Config, client::Body};
 use managed_secrets::{
-    controller::run::{Beside, Options, RunError},
+    controller,
     keyring::OverRecords,
-    webhook, webhooks,
+    run::{Options, RunError},
+    webhook,
 };
 use managed_secrets_api::keys;
 use managed_secrets_crypto::provider::Provider;
@@ -310,34 +311,28 @@ impl Setup {
     /// Starts it with a configuration.
     pub(crate) fn start_with(self, config: Config) -> Running {
         let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
-        let stats = Arc::new(OnceLock::new());
-        let (known, webhooks) = (Arc::clone(&stats), self.webhooks);
-        let beside_drain = webhooks.as_ref().map_or(Duration::ZERO, |webhooks| webhooks.limits.drain);
-        let beside: Beside = Box::new(move |parts| {
-            let _ = known.set(Arc::clone(&parts.watcher.stats));
-            if let Some(webhooks) = webhooks {
-                webhooks::beside(webhooks)(parts);
-            }
-        });
+        let stats = Arc::<Stats>::default();
         let options = Options {
-            namespaces: self.namespaces,
-            operator_namespace: self.operator_namespace,
+            controller: controller::run::Options {
+                namespaces: self.namespaces,
+                operator_namespace: self.operator_namespace,
+                allow_cluster_scope: self.allow_cluster_scope,
+                workers: run::Options { workers: self.workers, ..run::Options::default() },
+            },
+            webhooks: self.webhooks,
             provider: Provider::Local,
             over_records: self.over_records,
-            allow_cluster_scope: self.allow_cluster_scope,
-            workers: run::Options { workers: self.workers, ..run::Options::default() },
             clients: client::Options {
                 call_tap: engine_tap(self.calls),
                 watch_tap: engine_tap(self.watches),
                 ..self.clients
             },
             timing: self.timing,
-            beside_drain,
-            beside: Some(beside),
+            stats: Arc::clone(&stats),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { managed_secrets::controller::run::run(&config, options, stop).await });
+        let task = tokio::spawn(async move { managed_secrets::run::run(&config, options, stop).await });
         Running { task, shutdown, stats }
     }
 }
@@ -346,13 +341,13 @@ impl Setup {
 pub(crate) struct Running {
     task: JoinHandle<Result<(), RunError>>,
     shutdown: CancellationToken,
-    stats: Arc<OnceLock<Arc<Stats>>>,
+    stats: Arc<Stats>,
 }
 
 impl Running {
-    /// Its counters. It must have started.
+    /// Its counters.
     pub(crate) fn stats(&self) -> &Stats {
-        self.stats.get().expect("an operator that has started")
+        &self.stats
     }
 
     /// Stops it as SIGTERM does, and waits for its end.

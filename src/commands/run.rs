@@ -1,0 +1,187 @@
+//! `managed-secrets run`: from arguments to a running operator.
+
+use std::{error::Error, future::pending, io, path::Path, sync::Arc, time::Duration};
+
+use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use managed_secrets_cli::names;
+use managed_secrets_cli::{
+    CliError,
+    connect::{Connection, CredentialsError, Interaction, Wanted},
+};
+use managed_secrets_crypto::provider::Provider;
+use managed_secrets_engine::{
+    client,
+    run::{self as workers, log_panics},
+    shutdown::Signals,
+    waiting::Waiting,
+    watch::Timing,
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
+
+use super::webhooks::Plan;
+use crate::{
+    args::RunArgs,
+    controller,
+    keyring::OverRecords,
+    logging,
+    run::{self, Options},
+};
+
+/// Where Kubernetes mounts the name of the pod's namespace, beside the service account's token.
+const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// The longest that the API server may be silent before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the operator until it is told to stop.
+pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
+    logging::init(args.log_format, &args.log_level)?;
+    log_panics();
+    let provider = match &args.kek_file {
+        Some(file) => Provider::file(file).map_err(|error| CliError::Usage(error.to_string()))?,
+        None => Provider::Local,
+    };
+    let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
+    for namespace in args.namespaces.iter().chain([&own_namespace]) {
+        names::namespace(namespace).map_err(|rule| CliError::Usage(format!("{namespace:?}: {rule}")))?;
+    }
+    let plan = Plan::of(&args, &own_namespace)?;
+    let options = Options {
+        controller: controller::run::Options {
+            namespaces: args.namespaces,
+            operator_namespace: own_namespace,
+            allow_cluster_scope: args.allow_cluster_scope,
+            workers: workers::Options { workers: args.workers.get(), ..workers::Options::default() },
+        },
+        webhooks: None,
+        provider,
+        over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
+        clients: client::Options::default(),
+        timing: Timing::default(),
+        stats: Arc::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed("cannot start", &error))?;
+    let ended = runtime.block_on(async {
+        let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
+        let shutdown = CancellationToken::new();
+        let working = CancellationToken::new();
+        // A task of its own: whatever it is stuck in, signals are obeyed.
+        let work = tokio::spawn(operate(options, plan, shutdown.clone(), working.clone()));
+        let told = async {
+            shutdown.cancelled().await;
+            if working.is_cancelled() {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = work => ended.unwrap_or_else(|error| Err(CliError::failed("the operator ended", &error))),
+            // Nothing has begun that would have to be finished.
+            () = told => Ok(()),
+            () = signals.run(shutdown.clone()) => Ok(()),
+        }
+    });
+    // Not dropped: that would wait for a look-up of a name in the DNS, which nothing ends.
+    runtime.shutdown_background();
+    ended?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Waits for the API server, then runs the operator; cancels `working` between the two.
+async fn operate(
+    mut options: Options,
+    plan: Option<Plan>,
+    shutdown: CancellationToken,
+    working: CancellationToken,
+) -> Result<(), CliError> {
+    let connection = Connection::open(&Wanted::default(), Interaction::Allowed)?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        operator_namespace = options.controller.operator_namespace,
+        namespaces = ?options.controller.namespaces,
+        server = %connection.server(),
+        "starting"
+    );
+    reachable(&connection).await?;
+    options.webhooks = plan.map(Plan::bind).transpose()?;
+    let config = connection.config().clone();
+    options.clients.connector = Arc::new(move |config| connection.client_of(config));
+    working.cancel();
+    let ended = run::run(&config, options, shutdown).await;
+    ended.map_err(|error| CliError::failed("the operator ended", &error))
+}
+
+/// Waits until the API server answers as one. What waiting cannot heal is an error: credentials that cannot be used, and
+/// a certificate that the configuration does not trust, for the configuration is read once.
+async fn reachable(connection: &Connection) -> Result<(), CliError> {
+    let mut config = connection.config().clone();
+    (config.connect_timeout, config.read_timeout) = (Some(PATIENCE), Some(PATIENCE));
+    // The waits between tries are ours, and so is what is told of them.
+    config.default_retry = false;
+    let context = format!("cannot reach the cluster at {}", connection.server());
+    let mut waiting = Waiting::new(format!("the API server at {}", connection.server()));
+    let client = connection.client_of(config).map_err(|error| CliError::from_kube(&context, &error))?;
+    loop {
+        // The client's own lines about an error would make two of one.
+        let asked = client.apiserver_version().with_subscriber(NoSubscriber::default());
+        let why = match timeout(PATIENCE * 2, asked).await {
+            Ok(Ok(_)) => break,
+            Ok(Err(error)) if !may_pass(&error) => return Err(CliError::from_kube(&context, &error)),
+            Ok(Err(error)) => CliError::from_kube("no answer", &error).to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        waiting.pause(&why).await;
+    }
+    waiting.over();
+    Ok(())
+}
+
+/// Whether a call that failed in this way may go well later, with the same configuration. That holds for refused
+/// credentials too: tokens are read again from their file, and an API server that has just started knows no roles yet.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Auth(_) | kube::Error::InferConfig(_) | kube::Error::InferKubeconfig(_) => false,
+        error => !std::iter::successors(Some(error as &(dyn Error + 'static)), |error| cause(*error)).any(|error| {
+            error.is::<kube::client::AuthError>()
+                || error.is::<CredentialsError>()
+                || matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        }),
+    }
+}
+
+/// What caused an error. An `io::Error` hides the error that it was made from, and shows only that one's cause.
+fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+/// The namespace that is asked for, else the pod's own, else the default.
+fn operator_namespace(asked_for: Option<String>, pod_namespace: &Path) -> String {
+    asked_for
+        .or_else(|| std::fs::read_to_string(pod_namespace).ok().map(|text| text.trim().to_owned()))
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or_else(|| DEFAULT_OPERATOR_NAMESPACE.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_namespace_is_the_pods_unless_another_is_asked_for() {
+        let file = std::env::temp_dir().join(format!("managed-secrets-namespace-{}", std::process::id()));
+        std::fs::write(&file, "vault\n").unwrap();
+        assert_eq!(operator_namespace(Some("asked".to_owned()), &file), "asked");
+        assert_eq!(operator_namespace(None, &file), "vault");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(operator_namespace(None, &file), DEFAULT_OPERATOR_NAMESPACE);
+    }
+}
