@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
 use managed_secrets_crypto::mss1::{PublishedKey, Sealed, SealingKey};
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 const VALUE: &str = "Grüße aus dem Kanarienkäfig\n";
@@ -64,26 +65,20 @@ fn with_json_logs_every_line_on_standard_error_is_json() {
 /// A sealing key, and a file with its public half, removed with the folder.
 struct Key {
     key: SealingKey,
-    file: PathBuf,
+    file: NamedTempFile,
 }
 
 impl Key {
     fn new(seed: u8) -> Self {
         let key = SealingKey::new(Zeroizing::new([seed; 32])).unwrap();
-        let file = std::env::temp_dir().join(format!("managed-secrets-{}.json", uuid::Uuid::new_v4().simple()));
+        let file = NamedTempFile::new().unwrap();
         let document = PublishedKey::new(key.public().clone(), Timestamp::now()).to_json().unwrap();
         std::fs::write(&file, document).unwrap();
         Self { key, file }
     }
 
     fn path(&self) -> &str {
-        self.file.to_str().unwrap()
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
+        self.file.path().to_str().unwrap()
     }
 }
 
@@ -133,9 +128,8 @@ fn an_error_is_one_line_and_an_exit_code() {
 /// A kubeconfig holds credentials, and a file named by mistake may hold anything.
 #[test]
 fn a_file_that_cannot_be_read_as_expected_is_not_quoted() {
-    let folder = std::env::temp_dir().join(format!("managed-secrets-{}", uuid::Uuid::new_v4().simple()));
-    std::fs::create_dir(&folder).unwrap();
-    let file = folder.join("file");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
     let plugin = PathBuf::from(testkit::plugin());
     for content in ["users: [{name: x, user: hunter2}]", "\"hunter2\"", "hunter2: [", "{\"keyId\": [\"hunter2\"]}"] {
         std::fs::write(&file, content).unwrap();
@@ -159,7 +153,6 @@ fn a_file_that_cannot_be_read_as_expected_is_not_quoted() {
             assert!(!text.contains("hunter") && stdout(&output).is_empty(), "{text}");
         }
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

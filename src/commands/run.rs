@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn the_operators_namespace_is_the_pods_unless_another_is_asked_for() {
-        let file = std::env::temp_dir().join(format!("managed-secrets-namespace-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("namespace");
         std::fs::write(&file, "vault\n").unwrap();
         assert_eq!(operator_namespace(Some("asked".to_owned()), &file), "asked");
         assert_eq!(operator_namespace(None, &file), "vault");

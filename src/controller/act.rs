@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,6 +26,7 @@ use managed_secrets_crypto::{
     mss1::{self, Scope, Sealed},
 };
 use managed_secrets_engine::stats::Stats;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
@@ -570,12 +570,8 @@ impl Actor<'_> {
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        locked(self.index)
+        self.index.lock()
     }
-}
-
-fn locked(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
-    index.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A call that is on its way, and whose answer goes into the index. Given up where it is dropped: at an error, or with the
@@ -589,7 +585,7 @@ impl Call<'_> {
     /// Puts the answer in.
     fn answered(mut self, put: impl FnOnce(&mut Index, &Sent) -> Vec<Key>) -> Vec<Key> {
         let Some(sent) = self.sent.take() else { return Vec::new() };
-        let mut index = locked(self.index);
+        let mut index = self.index.lock();
         let concerned = put(&mut index, &sent);
         index.answered(sent);
         concerned
@@ -599,7 +595,7 @@ impl Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if let Some(sent) = self.sent.take() {
-            locked(self.index).answered(sent);
+            self.index.lock().answered(sent);
         }
     }
 }

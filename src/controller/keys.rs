@@ -5,11 +5,12 @@
 //! administrator restored a keyring beside ours.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use managed_secrets_crypto::Keyring;
+use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
@@ -44,7 +45,7 @@ impl Keys {
     /// The keyring as it was last read.
     #[must_use]
     pub fn get(&self) -> Arc<Keyring> {
-        Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.keyring.read())
     }
 
     /// Waits until the keyring has been read again. For one waiter.
@@ -82,7 +83,7 @@ impl Keys {
         *last = Some(Try { ended: Instant::now(), read: loaded.is_ok() });
         match loaded {
             Ok(keyring) => {
-                *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+                *self.keyring.write() = Arc::new(keyring);
                 self.renewed.notify_one();
                 info!("reloaded the keyring");
                 true

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,10 +16,12 @@ use managed_secrets_api::keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KE
 use managed_secrets_engine::{
     backoff::{Backoff, Jitter},
     queue::{Priority, Queue},
+    rounds::Rounds,
     run::{self, Next, Reconciler},
     stats::Stats,
     watch::{WatchHandle, WatchSet, Watcher},
 };
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
@@ -197,16 +199,16 @@ async fn keep_sources(watcher: Watcher, shared: Arc<Shared>) {
 /// anything, without a restart. Every object is looked at then, after those that somebody waits for: some may have lacked
 /// the key, and for those that are in step it costs no request.
 async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared: Arc<Shared>) {
-    let shutdown = watcher.shutdown.clone();
     let mut known = keys.get();
     let moved = Arc::new(Notify::new());
     let config = watcher::Config::default().fields(&format!("type={TYPE_KEYRING}"));
     let scope = |client| Api::<Stub<Secret>>::namespaced(client, &namespace);
     watcher.watch("keyring", scope, config, Arc::new(Trigger(Arc::clone(&moved))));
-    let mut failures = 0;
-    while shutdown.run_until_cancelled(moved.notified()).await.is_some() {
+    // What it needs besides, its key-encryption key, no watch shows: a read that fails is repeated without news.
+    let mut rounds = Rounds::new(REREAD, watcher.shutdown);
+    while rounds.next(moved.notified()).await {
         if keys.read_again().await {
-            failures = 0;
+            rounds.succeeded();
             let read = keys.get();
             if !read.holds_the_same(&known) {
                 let objects: Vec<Key> = shared.index().keys().collect();
@@ -216,13 +218,7 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared:
             }
             known = read;
         } else {
-            failures += 1;
-            // What it needs besides, its key-encryption key, no watch shows.
-            moved.notify_one();
-        }
-        let wait = tokio::time::sleep(REREAD.delay(failures + 1, Jitter::random()));
-        if shutdown.run_until_cancelled(wait).await.is_none() {
-            return;
+            rounds.failed();
         }
     }
 }
@@ -230,40 +226,30 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared:
 /// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it, or the keyring has
 /// another key.
 async fn keep_published(watcher: Watcher, client: Client, namespace: String, keys: Arc<Keys>) {
-    let shutdown = watcher.shutdown.clone();
     let moved = Arc::new(Notify::new());
     moved.notify_one();
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
     let scope = |client| Api::<Stub<ConfigMap>>::namespaced(client, &namespace);
     watcher.watch("public key", scope, config, Arc::new(Trigger(Arc::clone(&moved))));
-    let mut failures = 0;
-    loop {
-        let news = async {
-            tokio::select! {
-                () = moved.notified() => {}
-                () = keys.renewed() => {}
-            }
-        };
-        if shutdown.run_until_cancelled(news).await.is_none() {
-            return;
+    let news = async || {
+        tokio::select! {
+            () = moved.notified() => {}
+            () = keys.renewed() => {}
         }
+    };
+    let mut rounds = Rounds::new(RETRY, watcher.shutdown);
+    while rounds.next(news()).await {
         match put_right(&client, &namespace, &keys).await {
             Ok(written) => {
-                failures = 0;
+                rounds.succeeded();
                 if written {
                     info!(configmap = PUBLIC_KEY_CONFIGMAP, "published the sealing public key");
                 }
             }
             Err(error) => {
-                failures += 1;
+                rounds.failed();
                 warn!(%error, "could not publish the sealing public key; will retry");
-                moved.notify_one();
             }
-        }
-        // Also after a success: whoever edits it again and again is answered at leisure.
-        let wait = tokio::time::sleep(RETRY.delay(failures + 1, Jitter::random()));
-        if shutdown.run_until_cancelled(wait).await.is_none() {
-            return;
         }
     }
 }
@@ -296,14 +282,14 @@ impl Pace {
 
     /// How long it has to wait, if it was done a moment ago.
     fn wait(&self, key: &Key) -> Option<Duration> {
-        let rows = self.rows();
+        let rows = self.rows.lock();
         let before = rows.get(key).filter(|before| before.last.elapsed() < self.backoff.cap)?;
         let wait = self.backoff.delay(before.times, Jitter::random());
         wait.checked_sub(before.last.elapsed()).filter(|left| !left.is_zero())
     }
 
     fn note(&self, key: &Key) {
-        let mut rows = self.rows();
+        let mut rows = self.rows.lock();
         let row = rows.entry(key.clone()).or_insert(InARow { last: Instant::now(), times: 0 });
         // The waits themselves grow beyond the time that counts as one row.
         let one_row = FIGHT.max(self.backoff.delay(row.times, Jitter::NONE) * 2);
@@ -312,11 +298,7 @@ impl Pace {
     }
 
     fn forget(&self, key: &Key) {
-        self.rows().remove(key);
-    }
-
-    fn rows(&self) -> MutexGuard<'_, HashMap<Key, InARow>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().remove(key);
     }
 }
 
@@ -347,8 +329,8 @@ impl Reconciler for Operator {
             self.repairs.forget(&key);
             self.source_moves.forget(&key);
             self.new_values.forget(&key);
-            self.rejected().remove(&key);
-            self.kept_out().remove(&key);
+            self.rejected.lock().remove(&key);
+            self.kept_out.lock().remove(&key);
             return Next::Done;
         };
         if !self.shared.scopes.is_filled(&key.namespace) {
@@ -397,8 +379,8 @@ impl Operator {
             world.source_wait = self.source_moves.wait(key);
             world.value_wait = self.new_values.wait(key);
         }
-        world.rejected = self.rejected().get(key).cloned();
-        world.kept_out = self.kept_out().get(key).cloned();
+        world.rejected = self.rejected.lock().get(key).cloned();
+        world.kept_out = self.kept_out.lock().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
         let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
@@ -417,25 +399,17 @@ impl Operator {
             }
         }
         if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
-            self.rejected().insert(key.clone(), rejected);
+            self.rejected.lock().insert(key.clone(), rejected);
         }
         match world.kept_out.take() {
-            Some(source) => drop(self.kept_out().insert(key.clone(), source)),
-            None => drop(self.kept_out().remove(key)),
+            Some(source) => drop(self.kept_out.lock().insert(key.clone(), source)),
+            None => drop(self.kept_out.lock().remove(key)),
         }
         if world.lacks_a_key() && self.keys.newer_than(&keyring).await.is_some() {
             return Next::After(Duration::from_millis(50));
         }
         debug!(?end, idle_writes = self.stats.idle_writes.get(), "pass ended");
         next(&end)
-    }
-
-    fn kept_out(&self) -> MutexGuard<'_, HashMap<Key, Source>> {
-        self.kept_out.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rejected(&self) -> MutexGuard<'_, HashMap<Key, Rejected>> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

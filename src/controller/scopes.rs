@@ -4,17 +4,14 @@
 //! cannot be watched, because it does not exist or because the operator lacks its permissions there, holds up no other; it
 //! is served as soon as its watches have listed, without a restart.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use managed_secrets_engine::{
     queue::Priority,
     waiting::Waiting,
     watch::{Stopped, WatchHandle},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -57,7 +54,7 @@ impl Scopes {
     }
 
     fn unfilled(&self) -> MutexGuard<'_, BTreeSet<Option<String>>> {
-        self.unfilled.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unfilled.lock()
     }
 }
 

@@ -3,10 +3,7 @@
 //! In: events of the engine's watches. Out: entries in the index, keys in the queue: those of new and edited objects
 //! ahead, those found in step at a start or a new list behind.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -14,6 +11,7 @@ use managed_secrets_engine::{
     queue::{Priority, Queue},
     watch::Sink,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -41,8 +39,7 @@ pub struct Shared {
 impl Shared {
     /// The cache, locked.
     pub fn index(&self) -> MutexGuard<'_, Index> {
-        // Nothing done under this lock leaves it half done.
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock()
     }
 
     /// Has these looked at, ahead of what nobody waits for.
@@ -55,10 +52,6 @@ impl Shared {
 
 /// What was gathered of a list that is not complete yet.
 type Gathered<T> = Mutex<Vec<T>>;
-
-fn gathered<T>(list: &Gathered<T>) -> MutexGuard<'_, Vec<T>> {
-    list.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// ManagedSecrets. Objects that cannot be decoded are skipped: one of them must not stop all.
 pub struct Objects {
@@ -88,15 +81,15 @@ fn decoded(object: WatchedObject) -> Option<Own> {
 
 impl Sink<WatchedObject> for Objects {
     fn init(&self) {
-        gathered(&self.list).clear();
+        self.list.lock().clear();
     }
 
     fn init_apply(&self, object: WatchedObject) {
-        gathered(&self.list).extend(decoded(object));
+        self.list.lock().extend(decoded(object));
     }
 
     fn init_done(&self) {
-        let listed = std::mem::take(&mut *gathered(&self.list));
+        let listed = std::mem::take(&mut *self.list.lock());
         let mut index = self.shared.index();
         let keys = index.replace_objects(self.namespace.as_deref(), listed);
         for key in keys {
@@ -143,15 +136,15 @@ fn viewed(object: WatchedSecret) -> (String, SecretView) {
 
 impl Sink<WatchedSecret> for Labelled {
     fn init(&self) {
-        gathered(&self.list).clear();
+        self.list.lock().clear();
     }
 
     fn init_apply(&self, object: WatchedSecret) {
-        gathered(&self.list).push(viewed(object));
+        self.list.lock().push(viewed(object));
     }
 
     fn init_done(&self) {
-        let listed = std::mem::take(&mut *gathered(&self.list));
+        let listed = std::mem::take(&mut *self.list.lock());
         let keys = self.shared.index().replace_secrets(self.namespace.as_deref(), listed);
         for key in keys {
             self.shared.queue.add(key, Priority::Resync);
@@ -184,10 +177,6 @@ impl Sources {
     pub fn new(shared: Arc<Shared>, namespace: String) -> Self {
         Self { shared, namespace, list: Mutex::default() }
     }
-
-    fn list(&self) -> MutexGuard<'_, HashMap<String, (String, String)>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn version(object: &Stub<Secret>) -> (String, String) {
@@ -196,15 +185,15 @@ fn version(object: &Stub<Secret>) -> (String, String) {
 
 impl Sink<Stub<Secret>> for Sources {
     fn init(&self) {
-        self.list().clear();
+        self.list.lock().clear();
     }
 
     fn init_apply(&self, object: Stub<Secret>) {
-        self.list().insert(object.name_any(), version(&object));
+        self.list.lock().insert(object.name_any(), version(&object));
     }
 
     fn init_done(&self) {
-        let listed = std::mem::take(&mut *self.list());
+        let listed = std::mem::take(&mut *self.list.lock());
         let keys = self.shared.index().replace_sources(&self.namespace, listed);
         self.shared.wake(keys);
     }

@@ -5,7 +5,6 @@
 //! keyring. (The loser's KEK may stay behind, unused: deleting a KEK is never worth the risk.)
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,6 +16,7 @@ use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretO
 use managed_secrets_crypto::Kek;
 use managed_secrets_crypto::keyring::{Document, GenerateError, KekError, Keyring, Origin, Part, Wrapped};
 use managed_secrets_crypto::provider::Provider;
+use parking_lot::Mutex;
 
 use crate::keyring::KeyringError;
 
@@ -153,7 +153,7 @@ impl KeyringStore {
     }
 
     fn is_news(&self, told: String) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(told)
+        self.told.lock().insert(told)
     }
 
     fn document(&self, secret: &SecretObject) -> Result<Document, KeyringError> {

@@ -15,7 +15,7 @@ pub mod retained;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,9 +31,10 @@ use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher};
 use managed_secrets_api::keys::{TYPE_WEBHOOK, WEBHOOK_DATA_KEY, WEBHOOK_SECRET};
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_engine::{
-    backoff::{Backoff, Jitter},
+    backoff::{Backoff, Retries},
     watch::{Sink, Watcher},
 };
+use parking_lot::RwLock;
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::{ClientHello, ResolvesServerCert},
@@ -143,7 +144,7 @@ impl Served {
     /// Whether this is a secret path. How long that takes does not tell how much of a guess is right.
     #[must_use]
     pub fn knows(&self, path: &str) -> bool {
-        let paths = self.paths.read().unwrap_or_else(PoisonError::into_inner);
+        let paths = self.paths.read();
         paths.iter().fold(false, |known, secret| known | bool::from(secret.as_bytes().ct_eq(path.as_bytes())))
     }
 
@@ -162,7 +163,7 @@ impl Served {
 
     pub(super) fn set_paths(&self, document: &Document) {
         let paths = document.paths().map(ToOwned::to_owned).collect();
-        *self.paths.write().unwrap_or_else(PoisonError::into_inner) = paths;
+        *self.paths.write() = paths;
     }
 
     pub(super) fn set_certificate(&self, certified: CertifiedKey) {
@@ -260,18 +261,17 @@ impl Rotator {
 
     /// Works until `shutdown`.
     pub async fn keep(mut self, moved: Arc<Notify>, shutdown: CancellationToken) {
-        let mut failures = 0;
+        let mut retries = Retries::new(RETRY);
         loop {
             let Some(done) = shutdown.run_until_cancelled(self.round(Timestamp::now())).await else { return };
             let wait = match done {
                 Ok(next) => {
-                    failures = 0;
+                    retries.succeeded();
                     next
                 }
                 Err(error) => {
-                    failures += 1;
                     warn!(%error, "the webhooks are not as they should be: trying again");
-                    RETRY.delay(failures, Jitter::random())
+                    retries.failed()
                 }
             };
             let rest = async {

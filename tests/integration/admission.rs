@@ -33,6 +33,7 @@ use managed_secrets::{
 };
 use managed_secrets_api::{ManagedSecret, crd, keys, names::cluster_object_name};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use testkit::{self, Access, ControlPlane, poll};
 use tokio::sync::OnceCell;
 
@@ -218,7 +219,8 @@ impl Premises {
 
 /// A file that goes with the test.
 pub(crate) struct Scratch {
-    folder: PathBuf,
+    /// Removed with this.
+    _folder: TempDir,
     /// The file.
     pub(crate) path: PathBuf,
 }
@@ -226,16 +228,9 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Writes a file.
     pub(crate) fn new(name: &str, content: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("managed-secrets-admission-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder).unwrap();
-        let path = folder.join(name);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        Self { folder, path }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
+        Self { _folder: folder, path }
     }
 }

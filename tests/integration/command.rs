@@ -10,6 +10,7 @@ use std::{
 use managed_secrets_api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_crypto::mss1::PublishedKey;
 use serde_json::json;
+use tempfile::TempDir;
 use testkit::control_plane::quiet_address;
 
 use super::{
@@ -23,17 +24,15 @@ mod limited;
 mod round_trip;
 
 /// A folder of one test, removed with it.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("managed-secrets-command-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir(&folder).unwrap();
-        Self(folder)
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         fs::write(&path, content).unwrap();
         path
     }
@@ -47,12 +46,6 @@ impl Folder {
             "users": [{"name": "a", "user": {}}],
         });
         self.file("kubeconfig", text.to_string())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -72,15 +72,12 @@ pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<Co
         namespaces.iter().map(|name| (format!("{name}.json"), namespace(name).to_string())).collect();
     files.push(("crd.yaml".to_owned(), serde_json::to_string(&crd::crd()).unwrap()));
     files.push(("manifests.yaml".to_owned(), manifests::print(options).unwrap()));
-    let folder = std::env::temp_dir().join(format!("managed-secrets-manifests-{}", uuid::Uuid::new_v4().simple()));
-    std::fs::create_dir(&folder).unwrap();
-    let manifests: Vec<PathBuf> = files.iter().map(|(name, _)| folder.join(name)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let manifests: Vec<PathBuf> = files.iter().map(|(name, _)| folder.path().join(name)).collect();
     for (path, (_, content)) in manifests.iter().zip(&files) {
         std::fs::write(path, content).unwrap();
     }
-    let started = ControlPlane::start_own(&testkit::Options { manifests, ..testkit::Options::default() }).await;
-    std::fs::remove_dir_all(&folder).unwrap();
-    let control_plane = started?;
+    let control_plane = ControlPlane::start_own(&testkit::Options { manifests, ..testkit::Options::default() }).await?;
     // The API server takes up policies together, in the background. A refusal by the last one shows that all are there.
     let operator = control_plane.access().client_as(&options.operator_user(), &[]).await?;
     // Where the operator has rights but may not do this: its own namespace, in every kind of installation.

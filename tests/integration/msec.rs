@@ -27,6 +27,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, api::PostParams};
 use serde_json::json;
+use tempfile::TempDir;
 use testkit::{ControlPlane, poll};
 
 use super::{
@@ -37,33 +38,32 @@ use super::{
 };
 
 /// A folder with the plugin and its completion under the names that kubectl looks for, and for a test's own files.
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        let folder = env::temp_dir().join(format!("managed-secrets-msec-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir_all(folder.join("bin")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let programs = folder.path().join("bin");
+        fs::create_dir(&programs).unwrap();
         for name in ["kubectl-msec", "kubectl_complete-msec"] {
-            symlink(testkit::plugin(), folder.join("bin").join(name)).unwrap();
+            symlink(testkit::plugin(), programs.join(name)).unwrap();
         }
         Self(folder)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// A file of the test's, made or overwritten; its path as text.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.0.join(name);
+        let path = self.path().join(name);
         fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.path().join(name)).unwrap()
     }
 }
 
@@ -128,14 +128,14 @@ impl Plugin {
         command.args(arguments);
         clean(&mut command);
         command.env("PATH", self.path()).env("KUBECONFIG", &self.kubeconfig).env("KUBERC", "off");
-        command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.folder.0);
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(self.folder.path());
         finish(command, input).await
     }
 
     fn path(&self) -> String {
         let kubectl = self.kubectl.parent().unwrap_or(Path::new("/"));
         let others = env::var("PATH").unwrap_or_default();
-        format!("{}:{}:{others}", self.folder.0.join("bin").display(), kubectl.display())
+        format!("{}:{}:{others}", self.folder.path().join("bin").display(), kubectl.display())
     }
 }
 

@@ -6,13 +6,14 @@ use std::{
     collections::BTreeMap,
     env, fs,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use managed_secrets_api::keys;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use testkit::{
     ControlPlane, Operator,
     control_plane::{blocking, quiet_address},
@@ -29,24 +30,21 @@ use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");
 
 /// A folder to work in, with the examples in it; removed in the end.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        let path = env::temp_dir().join(format!("managed-secrets-story-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir(&path).unwrap();
-        symlink(root().join("examples"), path.join("examples")).unwrap();
-        Self(path)
+        let folder = tempfile::tempdir().unwrap();
+        symlink(root().join("examples"), folder.path().join("examples")).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
     }
 
     fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&fs::read(self.0.join(name)).unwrap()).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        serde_json::from_slice(&fs::read(self.path().join(name)).unwrap()).unwrap()
     }
 }
 
@@ -72,7 +70,7 @@ impl Story {
         self.order.retain(|left| left != section);
         let blocks = self.sections.remove(section).unwrap_or_else(|| panic!("there is no section {section} to run"));
         let script: String = blocks.iter().map(|block| block.text.as_str()).collect();
-        bash(section, &script, &folder.0, plane).await
+        bash(section, &script, folder.path(), plane).await
     }
 
     /// Runs every section that is left, in order.
@@ -213,7 +211,7 @@ async fn readme_and_guide_can_be_followed() {
 async fn secrets_in_git_can_be_followed() {
     let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
     let operator = operator(&plane).await;
-    bash("a repository", "git init --quiet", &folder.0, &plane).await;
+    bash("a repository", "git init --quiet", folder.path(), &plane).await;
     let mut git = Story::read("docs/git.md");
     for (section, says) in [
         ("The public key", "SHA-256:"),
@@ -237,7 +235,7 @@ async fn secrets_in_git_can_be_followed() {
 async fn the_plugins_page_can_be_followed() {
     let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
     let operator = operator(&plane).await;
-    bash("a namespace", "kubectl create namespace shop", &folder.0, &plane).await;
+    bash("a namespace", "kubectl create namespace shop", folder.path(), &plane).await;
     let mut page = Story::read("docs/kubectl-msec.md");
     for (section, says) in [
         ("Create", "managedsecret.managedsecrets.dev/db-password created"),
@@ -306,7 +304,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     operations.run("A KEK outside etcd", &folder, &first).await;
     operations.run("Serve some namespaces only", &folder, &first).await;
     let running = operator(&first).await;
-    bash("the estate", ESTATE, &folder.0, &first).await;
+    bash("the estate", ESTATE, folder.path(), &first).await;
     let before = secrets(&first).await;
     assert_eq!(before.len(), 7, "{:?}", before.keys());
     operations.run("Back up", &folder, &first).await;
@@ -317,16 +315,16 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     }
     assert_eq!(folder.json("keys.json")["items"].as_array().unwrap().len(), 2);
     // An owner reference of somebody else's holds nothing up.
-    bash("another owner", OTHER_OWNER, &folder.0, &first).await;
+    bash("another owner", OTHER_OWNER, folder.path(), &first).await;
     let printed = operations.run("Uninstall", &folder, &first).await;
     assert!(printed.contains("prod\t"), "what is retained is listed: {printed}");
     assert_eq!(running.stop().await.unwrap(), 0);
     // Installed again, the operator has its keys, and what was retained is taken over.
-    bash("the same installation", REINSTALL, &folder.0, &first).await;
+    bash("the same installation", REINSTALL, folder.path(), &first).await;
     let running = operator(&first).await;
     let retained = "kubectl -n prod apply -f examples/retain.yaml
         kubectl -n prod wait --for=condition=Ready msec --all --timeout=60s";
-    bash("a retained secret", retained, &folder.0, &first).await;
+    bash("a retained secret", retained, folder.path(), &first).await;
     let after = secrets(&first).await;
     assert_eq!(after.len(), 1, "{:?}", after.keys());
     for (name, secret) in after {
@@ -341,22 +339,22 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     let crds = || testkit::Options { manifests: vec![root().join("crds")], ..testkit::Options::default() };
 
     let second = ControlPlane::start_own(&crds()).await.unwrap();
-    bash("what others restore", &format!("{upstream}; {legacy}"), &folder.0, &second).await;
+    bash("what others restore", &format!("{upstream}; {legacy}"), folder.path(), &second).await;
     operations.run("Restore", &folder, &second).await;
     let running = operator(&second).await;
     // There are no nodes: what the Deployment of a running operator would report.
     let available = "kubectl -n managed-secrets-system patch deployment managed-secrets --subresource=status \
         --type=merge -p '{\"status\": {\"replicas\": 1, \"readyReplicas\": 1, \"availableReplicas\": 1}}'";
-    bash("an available replica", available, &folder.0, &second).await;
-    let again = bash("the same once more", "kubectl msec restore backup/ --yes", &folder.0, &second).await;
+    bash("an available replica", available, folder.path(), &second).await;
+    let again = bash("the same once more", "kubectl msec restore backup/ --yes", folder.path(), &second).await;
     assert!(again.contains("7 secrets are delivered with the backup's ids, dates and versions"), "{again}");
     is_as_it_was(&before, running, second, &folder).await;
 
     let third = ControlPlane::start_own(&crds()).await.unwrap();
-    bash("what others restore", upstream, &folder.0, &third).await;
+    bash("what others restore", upstream, folder.path(), &third).await;
     operations.run(RESTORE_BY_HAND, &folder, &third).await;
     // Targets need not be in a backup.
-    bash("a lost target", "kubectl -n shop delete secret session-key", &folder.0, &third).await;
+    bash("a lost target", "kubectl -n shop delete secret session-key", folder.path(), &third).await;
     operations.end(&[RESTORE_HERE, LOST_KEYS]);
     let running = operator(&third).await;
     is_as_it_was(&before, running, third, &folder).await;
@@ -365,14 +363,14 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
 /// Everything is served as before, and belongs to whom it belonged; ends the control plane.
 async fn is_as_it_was(before: &BTreeMap<String, Value>, running: Operator, plane: ControlPlane, folder: &Folder) {
     let served = "kubectl wait --for=condition=Ready msec --all --all-namespaces --timeout=60s";
-    bash("the restored estate", served, &folder.0, &plane).await;
+    bash("the restored estate", served, folder.path(), &plane).await;
     assert_eq!(secrets(&plane).await, *before);
 
     // What the operator had made is its own again, and goes with its owner; what it had adopted stays.
     let removal = "kubectl -n shop delete msec registry-password legacy-password
         kubectl -n shop wait --for=delete secret/registry-login --timeout=60s
         kubectl -n shop get secret legacy -o jsonpath='{.data.username}'";
-    bash("removal", removal, &folder.0, &plane).await;
+    bash("removal", removal, folder.path(), &plane).await;
     assert_eq!(running.stop().await.unwrap(), 0);
     plane.stop().await.unwrap();
 }
@@ -382,7 +380,7 @@ async fn lost_keys_are_restored_or_given_up() {
     let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
     let mut operations = Story::read("docs/operations.md");
     let running = operator(&plane).await;
-    bash("the estate", ESTATE, &folder.0, &plane).await;
+    bash("the estate", ESTATE, folder.path(), &plane).await;
     operations.run(BACK_UP_BY_HAND, &folder, &plane).await;
     assert_eq!(running.stop().await.unwrap(), 0);
 
@@ -400,7 +398,7 @@ async fn lost_keys_are_restored_or_given_up() {
     // Only who opens the record can write it anew.
     let edit = "kubectl -n shop patch msec session-key --type merge -p '{\"spec\": {\"description\": \"restored\"}}'
         kubectl -n shop wait --for=condition=Ready msec/session-key --timeout=60s";
-    bash("an edit", edit, &folder.0, &plane).await;
+    bash("an edit", edit, folder.path(), &plane).await;
     let before = secrets(&plane).await;
     assert_eq!(running.stop().await.unwrap(), 0);
 
@@ -445,7 +443,7 @@ async fn the_audit_rule_keeps_values_out_of_the_log() {
     // Whatever else is logged, is logged whole.
     let others = "- level: RequestResponse\n";
     let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{}{others}", rule.text);
-    let file = folder.0.join("policy.yaml");
+    let file = folder.path().join("policy.yaml");
     fs::write(&file, policy).unwrap();
     let plane = ControlPlane::start_own(&testkit::Options {
         manifests: vec![root().join("crds")],
@@ -462,7 +460,7 @@ metadata: {name: audited}
 spec: {name: AUDITED, value: audited-canary}
 YAML
         kubectl create configmap audited --from-literal=key=another-canary";
-    bash("plaintext", plaintext, &folder.0, &plane).await;
+    bash("plaintext", plaintext, folder.path(), &plane).await;
     let log = plane.audit_log().unwrap();
     let log = poll("the last request to be logged", PATIENCE, || async {
         Ok(Some(fs::read_to_string(&log).unwrap()).filter(|log| log.contains("another-canary")))

@@ -110,10 +110,10 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_and_show_nothing_of_it() {
-        let path = std::env::temp_dir().join(format!("managed-secrets-kek-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
         std::fs::write(&path, "hunter2").unwrap();
         let content = Provider::file(&path).unwrap_err().to_string();
-        std::fs::remove_file(&path).unwrap();
         assert!(content.contains("must hold 32 random bytes") && !content.contains("hunter2"), "{content}");
         let text: Vec<u8> = "hunter2\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         std::fs::write(&path, text).unwrap();

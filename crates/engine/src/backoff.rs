@@ -49,6 +49,32 @@ impl Jitter {
     }
 }
 
+/// Failures in a row of something that is tried again, and how long to wait after them.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    backoff: Backoff,
+    failures: u32,
+}
+
+impl Retries {
+    /// None failed yet.
+    #[must_use]
+    pub const fn new(backoff: Backoff) -> Self {
+        Self { backoff, failures: 0 }
+    }
+
+    /// A try failed. Returns how long to wait before the next one.
+    pub fn failed(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.backoff.delay(self.failures, Jitter::random())
+    }
+
+    /// A try went well: the next failure is the first of a row again.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,12 +23,14 @@
 //! | [`supervise`] | tasks that must not end |
 //! | [`shutdown`] | signals to one token |
 //! | [`backoff`] | how long to wait after the n-th failure |
+//! | [`rounds`] | work that is done again whenever there is news, paced, and repeated until it goes well |
 //! | [`waiting`] | what to say while something is not there yet, and how rarely |
 //! | [`stats`] | counters of all of the above |
 
 pub mod backoff;
 pub mod client;
 pub mod queue;
+pub mod rounds;
 pub mod run;
 pub mod shutdown;
 pub mod stats;

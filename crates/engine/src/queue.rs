@@ -5,11 +5,9 @@
 
 pub mod core;
 
-use std::{
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{hash::Hash, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -100,7 +98,7 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
 
     fn core(&self) -> MutexGuard<'_, Core<K>> {
         // Only a panic of a key's own `Hash`, `Eq` or `Clone` could poison the lock; the rules themselves don't panic.
-        self.inner.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.core.lock()
     }
 }
 

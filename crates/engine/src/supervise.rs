@@ -5,11 +5,12 @@
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::Notify,
     task::{Id, JoinError, JoinSet},
@@ -137,8 +138,7 @@ impl Drop for Supervisor {
 
 impl Inner {
     fn tasks(&self) -> MutexGuard<'_, Tasks> {
-        // Nothing done under this lock panics.
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tasks.lock()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::backoff::{Backoff, Jitter};
+use super::backoff::{Backoff, Retries};
 
 /// How often the same reason is told again.
 const AGAIN: Duration = Duration::from_secs(300);
@@ -18,7 +18,7 @@ const REASONS: usize = 8;
 #[derive(Debug)]
 pub struct Waiting {
     what: String,
-    tries: u32,
+    tries: Retries,
     told: Vec<(String, Instant)>,
 }
 
@@ -26,7 +26,7 @@ impl Waiting {
     /// A wait for `what`, in words that follow "waiting for".
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), tries: 0, told: Vec::new() }
+        Self { what: what.into(), tries: Retries::new(TRIES), told: Vec::new() }
     }
 
     /// Tells why the wait goes on, unless this reason was told in the last five minutes. Returns whether it was told.
@@ -46,8 +46,7 @@ impl Waiting {
     /// Tells why a try failed, and waits until the next one is due.
     pub async fn pause(&mut self, why: &str) {
         self.because(why);
-        self.tries = self.tries.saturating_add(1);
-        sleep(TRIES.delay(self.tries, Jitter::random())).await;
+        sleep(self.tries.failed()).await;
     }
 
     /// What was waited for is there; that is told where the wait was.
@@ -65,16 +64,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reason_is_told_at_once_and_then_every_five_minutes() {
         let mut waiting = Waiting::new("a server");
-        let mut told = 0;
+        let (mut told, mut pauses) = (0, 0);
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(1500) {
             for why in ["refused", "no answer"] {
                 told += usize::from(waiting.because(why));
             }
             waiting.pause("refused").await;
+            pauses += 1;
         }
         assert_eq!(told, 10, "two reasons, five times each");
-        assert!((100..=140).contains(&waiting.tries), "{}", waiting.tries);
+        assert!((100..=140).contains(&pauses), "{pauses}");
     }
 
     #[tokio::test(start_paused = true)]

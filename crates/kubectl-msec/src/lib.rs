@@ -8,10 +8,10 @@
 //!
 //! One module a command, each with its arguments and a function from them to `Result<(), CliError>`. What they share:
 //! [`session`] (which cluster), [`lookup`] (which object), [`permission`](managed_secrets_cli::permission) (which
-//! permission a refusal names), [`output`] with [`table`] and [`jsonpath`] (how objects are shown), [`change`] and
-//! [`wait`] (how one is changed, and becomes ready), [`state`] (what its status says), [`users`] (what uses its
-//! Secret), [`operator`] (whether it runs). Values are sealed here, before they leave this process; the commands that
-//! print a value, or hold one from a cluster, say so in their help.
+//! permission a refusal names), [`output`] with [`table`] (how objects are shown), [`change`] and [`wait`] (how one is
+//! changed, and becomes ready), [`state`] (what its status says), [`users`] (what uses its Secret), [`operator`] (whether
+//! it runs). Values are sealed here, before they leave this process; the commands that print a value, or hold one from a
+//! cluster, say so in their help.
 
 mod archive;
 mod backup;
@@ -25,7 +25,6 @@ mod diff;
 mod doctor;
 mod explain;
 mod export;
-mod jsonpath;
 mod list;
 mod lookup;
 mod manifest;

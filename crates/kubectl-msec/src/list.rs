@@ -4,6 +4,9 @@
 //! that knows them, and what is shown is what `kubectl get msec` shows. One request, whatever the format: with a table
 //! the server is asked to put each object beside its row, so that rows can be sorted by any field.
 
+use std::cmp::Ordering;
+use std::str::FromStr;
+
 use clap::Args;
 use http::header::{ACCEPT, HeaderValue};
 use kube::Resource as _;
@@ -16,9 +19,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::completion;
-use super::jsonpath::{self, Template};
 use super::lookup::{self, Called};
-use super::output::{Output, OutputArgs, without_managed_fields};
+use super::output::{Output, OutputArgs, plain, without_managed_fields};
 use super::session::{ClusterArgs, Session};
 use super::table::{Layout, Table};
 
@@ -50,8 +52,8 @@ pub struct ListArgs {
     pub field_selector: Option<String>,
 
     /// Sort by this field, such as .status.updatedDate
-    #[arg(long, value_name = "JSONPATH")]
-    pub sort_by: Option<String>,
+    #[arg(long, value_name = "FIELD")]
+    pub sort_by: Option<Field>,
 
     /// Leave out the line of column names
     #[arg(long)]
@@ -95,12 +97,6 @@ pub(super) async fn get(cluster: &ClusterArgs, args: &GetArgs) -> Result<(), Cli
 
 async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Result<(), CliError> {
     let called = secrets.iter().map(|secret| Called::parse(secret)).collect::<Result<Vec<_>, _>>()?;
-    let sort = args
-        .sort_by
-        .as_deref()
-        .map(Template::parse)
-        .transpose()
-        .map_err(|error| CliError::Usage(format!("--sort-by: {error}")))?;
     if !called.is_empty() && (args.all_namespaces || args.selector.is_some() || args.field_selector.is_some()) {
         let text = "names cannot be combined with --all-namespaces, --selector or --field-selector";
         return Err(CliError::Usage(text.to_owned()));
@@ -113,8 +109,8 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
                 items.extend(answer.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
             }
             items.iter_mut().for_each(without_managed_fields);
-            if let Some(sort) = &sort {
-                items.sort_by(|one, other| compare(&sort.fill(one), &sort.fill(other)));
+            if let Some(field) = &args.sort_by {
+                items.sort_by(|one, other| field.compare(one, other));
             }
             match (called.len(), items.as_slice()) {
                 (1, [item]) => format.print(item),
@@ -129,7 +125,7 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
                 // The error would quote what it could not read.
                 tables.push(table.map_err(|_| CliError::Failed("the server's table cannot be read".to_owned()))?);
             }
-            let table = arrange(tables, wide, args.all_namespaces, sort.as_ref());
+            let table = arrange(tables, wide, args.all_namespaces, args.sort_by.as_ref());
             if table.rows.is_empty() {
                 let place = if args.all_namespaces {
                     String::new()
@@ -219,7 +215,7 @@ async fn request(
 }
 
 /// One table of those of several answers.
-fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Option<&Template>) -> Table {
+fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Option<&Field>) -> Table {
     let shown: Vec<_> = tables
         .first()
         .into_iter()
@@ -228,12 +224,11 @@ fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Opt
         .map(|(at, column)| (at, column.name.to_uppercase()))
         .collect();
     let mut rows: Vec<_> = tables.into_iter().flat_map(|table| table.rows).collect();
-    if let Some(sort) = sort {
-        rows.sort_by(|one, other| compare(&sort.fill(&one.object), &sort.fill(&other.object)));
+    if let Some(field) = sort {
+        rows.sort_by(|one, other| field.compare(&one.object, &other.object));
     }
-    let namespace = |row: &Row| {
-        all_namespaces.then(|| row.object.pointer("/metadata/namespace").map(jsonpath::plain).unwrap_or_default())
-    };
+    let namespace =
+        |row: &Row| all_namespaces.then(|| row.object.pointer("/metadata/namespace").map(plain).unwrap_or_default());
     Table {
         columns: all_namespaces
             .then(|| "NAMESPACE".to_owned())
@@ -243,17 +238,61 @@ fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Opt
         rows: rows
             .iter()
             .map(|row| {
-                let cells = shown.iter().map(|(at, _)| row.cells.get(*at).map(jsonpath::plain).unwrap_or_default());
+                let cells = shown.iter().map(|(at, _)| row.cells.get(*at).map(plain).unwrap_or_default());
                 namespace(row).into_iter().chain(cells).collect()
             })
             .collect(),
     }
 }
 
-/// Numbers by what they count, everything else as text.
-fn compare(one: &str, other: &str) -> std::cmp::Ordering {
-    match (one.parse::<i64>(), other.parse::<i64>()) {
-        (Ok(one), Ok(other)) => one.cmp(&other),
-        _ => one.cmp(other),
+/// A field of an object: `.status.updatedDate`, or in braces as kubectl's users write it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Field(Vec<String>);
+
+impl FromStr for Field {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+        let keys: Vec<_> = path.strip_prefix('.').unwrap_or_default().split('.').map(str::to_owned).collect();
+        if keys.iter().any(|key| key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric())) {
+            return Err("must be a field such as .status.updatedDate");
+        }
+        Ok(Self(keys))
+    }
+}
+
+impl Field {
+    fn of(&self, object: &Value) -> String {
+        self.0.iter().try_fold(object, |value, key| value.get(key)).map(plain).unwrap_or_default()
+    }
+
+    /// Orders numbers by value, everything else as text.
+    fn compare(&self, one: &Value, other: &Value) -> Ordering {
+        let (one, other) = (self.of(one), self.of(other));
+        match (one.parse::<i64>(), other.parse::<i64>()) {
+            (Ok(one), Ok(other)) => one.cmp(&other),
+            _ => one.cmp(&other),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_ordered_by_a_field_and_nothing_else() {
+        let field = |text: &str| text.parse::<Field>();
+        assert_eq!(field(".status.version"), field("{.status.version}"));
+        let of = |version: u32| json!({"status": {"version": version, "name": version.to_string()}});
+        for path in [".status.version", ".status.name"] {
+            assert_eq!(field(path).unwrap().compare(&of(9), &of(10)), Ordering::Less, "{path}");
+        }
+        assert_eq!(field(".metadata.name").unwrap().compare(&of(1), &of(2)), Ordering::Equal, "both lack it");
+        for wrong in ["", ".", "status", ".a..b", ".items[*].a", "{.a", "{range .a}", ".a[0]"] {
+            assert!(field(wrong).is_err(), "{wrong}");
+        }
     }
 }

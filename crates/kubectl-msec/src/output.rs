@@ -8,18 +8,16 @@ use managed_secrets_cli::say::Lines;
 use managed_secrets_cli::{CliError, say, yaml};
 use serde_json::Value;
 
-use super::jsonpath::Template;
-
 /// How objects are shown.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OutputArgs {
-    /// How it is shown: table, wide, json, yaml, name or jsonpath=TEMPLATE
+    /// How it is shown: table, wide, json, yaml or name
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
 
 /// A way of showing objects.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Output {
     /// The columns of `kubectl get`, aligned.
     Table,
@@ -30,7 +28,7 @@ pub enum Output {
 }
 
 /// A way of showing objects themselves, as opposed to columns about them.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
     /// As JSON.
     Json,
@@ -38,13 +36,11 @@ pub enum Format {
     Yaml,
     /// `managedsecret.managedsecrets.dev/OBJECT`, one a line.
     Name,
-    /// By a template of kubectl's.
-    JsonPath(JsonPath),
 }
 
-/// A JSONPath template, read and sound.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct JsonPath(pub(super) Template);
+/// The answer to a template. kubectl has its own: a second implementation would be a dialect of them.
+const NO_TEMPLATES: &str = "templates are not supported; use those of kubectl: \
+    `kubectl get \"$(kubectl msec get NAME -o name)\" -o jsonpath=TEMPLATE`";
 
 impl OutputArgs {
     /// The format of a command that shows one object and no columns, as `kubectl create` does; none where none is asked
@@ -54,35 +50,31 @@ impl OutputArgs {
             None => Ok(None),
             Some(Output::Object(format)) => Ok(Some(format)),
             Some(Output::Table | Output::Wide) => {
-                Err(CliError::Usage("--output: must be json, yaml, name or jsonpath=TEMPLATE here".to_owned()))
+                Err(CliError::Usage("--output: must be json, yaml or name here".to_owned()))
             }
         }
     }
 }
 
 impl FromStr for Output {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text {
             "table" => Self::Table,
             "wide" => Self::Wide,
             "json" => Self::Object(Format::Json),
             "yaml" => Self::Object(Format::Yaml),
             "name" => Self::Object(Format::Name),
-            _ => {
-                let template = text
-                    .strip_prefix("jsonpath=")
-                    .ok_or_else(|| "must be table, wide, json, yaml, name or jsonpath=TEMPLATE".to_owned())?;
-                Self::Object(Format::JsonPath(JsonPath(Template::parse(template).map_err(|error| error.to_string())?)))
-            }
+            _ if text.starts_with("jsonpath") || text.starts_with("go-template") => return Err(NO_TEMPLATES),
+            _ => return Err("must be table, wide, json, yaml or name"),
         })
     }
 }
 
 impl Format {
     /// Prints an object, or a list with its `items`.
-    pub(super) fn print(&self, object: &Value) -> Result<(), CliError> {
+    pub(super) fn print(self, object: &Value) -> Result<(), CliError> {
         match self {
             Self::Json => {
                 let text = serde_json::to_string_pretty(object)
@@ -91,7 +83,6 @@ impl Format {
             }
             Self::Yaml => say::print_document(&yaml::document(object)?),
             Self::Name => items(object).into_iter().map(name).collect::<Lines>().print(),
-            Self::JsonPath(JsonPath(template)) => say::print_document(&template.fill(object)),
         }
     }
 }
@@ -110,6 +101,15 @@ pub(super) fn reference(object: &str) -> String {
     format!("{}.{GROUP}/{object}", KIND.to_lowercase())
 }
 
+/// A value as text: strings without quotes.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
 /// Drops what only servers care about, as kubectl does where nothing else is said.
 pub(super) fn without_managed_fields(object: &mut Value) {
     if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
@@ -126,11 +126,13 @@ mod tests {
 
     #[test]
     fn every_format_is_read_and_a_wrong_one_says_which_there_are() {
-        for text in ["table", "wide", "json", "yaml", "name", "jsonpath={.status.id}"] {
+        for text in ["table", "wide", "json", "yaml", "name"] {
             assert!(text.parse::<Output>().is_ok(), "{text}");
         }
-        assert!("xml".parse::<Output>().unwrap_err().contains("jsonpath=TEMPLATE"));
-        assert!("jsonpath={.a".parse::<Output>().unwrap_err().contains("brace"));
+        assert!("xml".parse::<Output>().unwrap_err().contains("yaml or name"));
+        for template in ["jsonpath", "jsonpath={.status.id}", "go-template={{.kind}}"] {
+            assert!(template.parse::<Output>().unwrap_err().contains("kubectl get"), "{template}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
 use testkit::{binaries, control_plane::blocking};
 use tokio::process::Command;
 
@@ -34,30 +35,22 @@ const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-msec");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder that a test works in, removed in the end.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        let folder = env::temp_dir().join(format!("managed-secrets-connection-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir(&folder).unwrap();
-        Self(folder)
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
         path
     }
 
     fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path()
     }
 }
 

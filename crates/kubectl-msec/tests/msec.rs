@@ -21,13 +21,14 @@ mod visible;
 use std::{
     env, fs,
     io::Write as _,
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use jiff::Timestamp;
 use managed_secrets_crypto::mss1::{PublishedKey, Sealed, SealingKey};
 use serde_json::Value;
+use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 /// The plugin that was built with these tests.
@@ -37,7 +38,7 @@ const CANARY: &str = "k4n4ry-in-clear";
 
 /// A folder to work in, with a public key; removed in the end.
 struct Folder {
-    path: PathBuf,
+    folder: TempDir,
     key: SealingKey,
 }
 
@@ -71,11 +72,14 @@ impl Ran {
 
 impl Folder {
     fn new() -> Self {
-        let path = env::temp_dir().join(format!("managed-secrets-files-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir(&path).unwrap();
-        let this = Self { path, key: SealingKey::new(Zeroizing::new([7; 32])).unwrap() };
+        let this =
+            Self { folder: tempfile::tempdir().unwrap(), key: SealingKey::new(Zeroizing::new([7; 32])).unwrap() };
         this.publish("key.json", &this.key);
         this
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     fn publish(&self, name: &str, key: &SealingKey) {
@@ -84,16 +88,16 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) {
-        fs::create_dir_all(self.path.join(name).parent().unwrap()).unwrap();
-        fs::write(self.path.join(name), text).unwrap();
+        fs::create_dir_all(self.path().join(name).parent().unwrap()).unwrap();
+        fs::write(self.path().join(name), text).unwrap();
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path.join(name)).unwrap()
+        fs::read_to_string(self.path().join(name)).unwrap()
     }
 
     fn files(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.path).unwrap();
+        let entries = fs::read_dir(self.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -112,7 +116,7 @@ impl Folder {
             .env_remove("KUBERNETES_SERVICE_HOST")
             .env_remove("COLUMNS")
             .env("KUBECONFIG", "/nonexistent/kubeconfig");
-        command.env("HOME", &self.path).current_dir(&self.path).args(arguments);
+        command.env("HOME", self.path()).current_dir(self.path()).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -136,12 +140,6 @@ impl Folder {
         let sealed = Sealed::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let value = sealed.open(&self.key, namespace, name).unwrap();
         String::from_utf8(value.as_bytes().to_vec()).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

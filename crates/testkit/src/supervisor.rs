@@ -11,8 +11,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::error::{Context, Error, Result};
 
@@ -160,7 +161,7 @@ impl Supervisor {
     /// Hands the pipe over to a process that does nothing: when that is killed, or the machine ends, so does the rest.
     /// Returns its id.
     pub fn leave_running(&self) -> Result<u32> {
-        let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shell = self.shell.lock();
         let requests = shell.requests.take().ok_or(Error::SupervisorGone)?;
         shell.left_running = true;
         let holder = Command::new("sleep")
@@ -175,7 +176,7 @@ impl Supervisor {
     }
 
     fn ask(&self, request: &str) -> Result<String> {
-        let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shell = self.shell.lock();
         let mut answer = String::new();
         let requests = shell.requests.as_mut().ok_or(Error::SupervisorGone)?;
         writeln!(requests, "{request}").map_err(|_| Error::SupervisorGone)?;
@@ -190,7 +191,7 @@ impl Drop for Supervisor {
     /// Waits until the processes and the folder are gone. Where no destructor runs (a static, a kill), the closed pipe
     /// does the same a moment later.
     fn drop(&mut self) {
-        let shell = self.shell.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let shell = self.shell.get_mut();
         if !shell.left_running {
             shell.requests = None;
             let _ = shell.process.wait();

@@ -1,15 +1,13 @@
 //! The line between one pass and the API server: counts requests, breaks where it is told to, and lets something happen
 //! just before a request arrives, or while its answer is on its way.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{convert::Infallible, sync::Arc};
 
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use kube::{Client, client::Body};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio_util::bytes::Bytes;
 use tower::{BoxError, service_fn};
@@ -68,7 +66,7 @@ impl Line {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether the operator died in this pass.
@@ -137,7 +135,7 @@ impl Line {
             ),
             Some(Fault::DieAfter | Fault::CutAfter) | None => {
                 let answer = {
-                    let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut server = server.lock();
                     let path = parts.uri.path_and_query().map_or(parts.uri.path(), |path| path.as_str());
                     server.answer(about, &parts.method, path, &body)
                 };

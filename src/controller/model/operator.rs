@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use managed_secrets_crypto::Keyring;
 use managed_secrets_engine::stats::Stats;
+use parking_lot::Mutex;
 
 use super::{
     super::{
@@ -71,10 +72,6 @@ pub(super) struct Done {
     pub(super) end: Option<End>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn view(secret: &Stored) -> SecretView {
     serde_json::from_value(secret.metadata()).unwrap()
 }
@@ -100,7 +97,7 @@ impl Operator {
     /// A new process: empty caches, filled by lists.
     pub(super) fn restart(&self) {
         let mut index = Index::default();
-        let server = locked(&self.server);
+        let server = self.server.lock();
         let objects = server.objects.values().map(|object| Own::new(object.typed())).collect();
         let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
         let labelled = labelled.map(|secret| (NAMESPACE.to_owned(), view(secret))).collect();
@@ -112,23 +109,23 @@ impl Operator {
         index.replace_objects(None, objects);
         index.replace_secrets(None, labelled);
         index.replace_sources(NAMESPACE, sources);
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         *state =
             State { heard: [server.log.len(); 3], queue: server.objects.keys().cloned().collect(), ..State::default() };
-        *locked(&self.index) = index;
+        *self.index.lock() = index;
     }
 
     /// A watch ends and lists again: what it shows replaces what was known.
     pub(super) fn list_again(&self) {
         let (objects, labelled, length) = {
-            let server = locked(&self.server);
+            let server = self.server.lock();
             let objects = server.objects.values().map(|object| Own::new(object.typed())).collect();
             let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
             (objects, labelled.map(|secret| (NAMESPACE.to_owned(), view(secret))).collect(), server.log.len())
         };
-        let mut woken = locked(&self.index).replace_objects(None, objects);
-        woken.extend(locked(&self.index).replace_secrets(None, labelled));
-        let mut state = locked(&self.state);
+        let mut woken = self.index.lock().replace_objects(None, objects);
+        woken.extend(self.index.lock().replace_secrets(None, labelled));
+        let mut state = self.state.lock();
         state.heard[Stream::Objects as usize] = length;
         state.heard[Stream::Labelled as usize] = length;
         state.queue.extend(woken.into_iter().map(|key| key.name));
@@ -137,15 +134,15 @@ impl Operator {
     /// Hears up to `most` changes of a stream.
     pub(super) fn hear(&self, stream: Stream, most: usize) {
         let changes: Vec<Change> = {
-            let mut state = locked(&self.state);
-            let server = locked(&self.server);
+            let mut state = self.state.lock();
+            let server = self.server.lock();
             let heard = &mut state.heard[stream as usize];
             let changes = server.log[*heard..].iter().take(most).cloned().collect::<Vec<_>>();
             *heard += changes.len();
             changes
         };
         let mut woken = Vec::new();
-        let mut index = locked(&self.index);
+        let mut index = self.index.lock();
         for change in changes {
             woken.extend(match (stream, change) {
                 (Stream::Objects, Change::Object(_, Some(after))) => index.put_object(Own::new(after.typed())),
@@ -167,7 +164,7 @@ impl Operator {
             });
         }
         drop(index);
-        locked(&self.state).queue.extend(woken.into_iter().map(|key| key.name));
+        self.state.lock().queue.extend(woken.into_iter().map(|key| key.name));
     }
 
     /// Hears everything.
@@ -179,14 +176,14 @@ impl Operator {
 
     /// Everything is looked at once, as in a resync.
     pub(super) fn wake_all(&self) {
-        let names: Vec<String> = locked(&self.index).keys().map(|key| key.name).collect();
-        locked(&self.state).queue.extend(names);
+        let names: Vec<String> = self.index.lock().keys().map(|key| key.name).collect();
+        self.state.lock().queue.extend(names);
     }
 
     /// Wakes what has a timer that is due.
     pub(super) fn ring(&self) {
-        let now = *locked(&self.clock);
-        let mut state = locked(&self.state);
+        let now = *self.clock.lock();
+        let mut state = self.state.lock();
         let due: Vec<String> =
             state.timers.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
@@ -197,28 +194,28 @@ impl Operator {
 
     /// The next of the queue.
     pub(super) fn next(&self) -> Option<String> {
-        locked(&self.state).queue.pop_first()
+        self.state.lock().queue.pop_first()
     }
 
     /// The id that the cache knows from the status of an object.
     pub(super) fn known_id(&self, name: &str) -> Option<String> {
         let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
-        locked(&self.index).snapshot(&key, Instant::now())?.own.status.id
+        self.index.lock().snapshot(&key, Instant::now())?.own.status.id
     }
 
     /// Whether the cache is what the server holds, once all was heard and no call is on its way.
     pub(super) fn shows_what_is_stored(&self) -> Result<(), String> {
-        let server = locked(&self.server);
+        let server = self.server.lock();
         let objects = server.objects.values().map(|object| (object.name.clone(), object.revision.to_string()));
         let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
         let labelled = labelled.map(|secret| (secret.name.clone(), secret.revision.to_string()));
-        let (shown, stored) = (locked(&self.index).contents(), [objects.collect(), labelled.collect()]);
+        let (shown, stored) = (self.index.lock().contents(), [objects.collect(), labelled.collect()]);
         if shown == stored { Ok(()) } else { Err(format!("the cache shows {shown:?}, and there is {stored:?}")) }
     }
 
     /// Nobody waits.
     pub(super) fn is_idle(&self) -> bool {
-        locked(&self.state).queue.is_empty()
+        self.state.lock().queue.is_empty()
     }
 
     /// A pass of one object, if it is known. With `late`, own writes that no watch has shown are believed no more.
@@ -226,22 +223,22 @@ impl Operator {
         let line = Line::new(plan);
         let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
         let at = if late { Instant::now() + Duration::from_secs(6) } else { Instant::now() };
-        let snapshot = locked(&self.index).snapshot(&key, at);
+        let snapshot = self.index.lock().snapshot(&key, at);
         let Some(snapshot) = snapshot else {
             if let Some(rest) = line.rest() {
                 rest.await;
             }
             return Done { writes: 0, end: None };
         };
-        let now = Timestamp::from_second(*locked(&self.clock)).unwrap();
+        let now = Timestamp::from_second(*self.clock.lock()).unwrap();
         let settings = Settings { operator_namespace: "managed-secrets-system".to_owned(), allow_cluster_scope: false };
         let fresh_id = uuid::Uuid::new_v4().to_string();
         let mut world = World::new(snapshot, settings, &self.keyring, now, fresh_id);
-        world.failures = locked(&self.state).failures.get(name).copied().unwrap_or_default();
-        world.source_wait = *locked(&self.source_wait);
+        world.failures = self.state.lock().failures.get(name).copied().unwrap_or_default();
+        world.source_wait = *self.source_wait.lock();
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
-        let wake = |keys: Vec<Key>| locked(&self.state).queue.extend(keys.into_iter().map(|key| key.name));
+        let wake = |keys: Vec<Key>| self.state.lock().queue.extend(keys.into_iter().map(|key| key.name));
         let actor = Actor {
             cluster,
             keyring: &self.keyring,
@@ -251,8 +248,8 @@ impl Operator {
             wake: &wake,
         };
         let end = actor.pass(&mut world).await;
-        let next = locked(&self.index).pass_on(&key);
-        locked(&self.state).queue.extend(next.into_iter().map(|key| key.name));
+        let next = self.index.lock().pass_on(&key);
+        self.state.lock().queue.extend(next.into_iter().map(|key| key.name));
         if let Some(rest) = line.rest() {
             rest.await;
         }
@@ -264,15 +261,15 @@ impl Operator {
             End::Finished(finish) => {
                 if let Some(after) = finish.after {
                     let after = i64::try_from(after.as_secs()).unwrap() + 1;
-                    locked(&self.state).timers.insert(name.to_owned(), now.as_second() + after);
+                    self.state.lock().timers.insert(name.to_owned(), now.as_second() + after);
                 }
                 finish.retry
             }
             // Somebody froze a record: with ever longer waits it would go on for ever.
-            End::Failed(Failure::Invalid(_)) if locked(&self.server).has_a_frozen_record() => world.failures < 3,
+            End::Failed(Failure::Invalid(_)) if self.server.lock().has_a_frozen_record() => world.failures < 3,
             End::Failed(_) => true,
         };
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         if retry {
             *state.failures.entry(name.to_owned()).or_default() += 1;
             state.queue.insert(name.to_owned());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -19,6 +19,7 @@ use managed_secrets_crypto::{
     keyring::{Kek, Wrapped},
     mss1::{self, Handling, Scope},
 };
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -89,10 +90,6 @@ pub(super) struct Play {
     attentive: bool,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 pub(super) fn base64(text: &str) -> serde_json::Value {
     json!(BASE64_STANDARD.encode(text))
 }
@@ -110,11 +107,11 @@ impl Play {
     }
 
     pub(super) fn server(&self) -> MutexGuard<'_, Server> {
-        locked(&self.server)
+        self.server.lock()
     }
 
     pub(super) fn tick(&self, seconds: i64) {
-        *locked(&self.clock) += seconds;
+        *self.clock.lock() += seconds;
     }
 
     /// One step.

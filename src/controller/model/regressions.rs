@@ -336,7 +336,7 @@ fn a_source_that_moves_all_the_time_does_not_hold_up_the_target() {
         }
         let holds = |value: &str| play.server().secrets["a"].data("value") == base64(value).as_str();
         let before = record();
-        *play.operators[0].source_wait.lock().unwrap() = Some(Duration::from_secs(300));
+        *play.operators[0].source_wait.lock() = Some(Duration::from_secs(300));
         for step in [
             event(Source { source: 0, value: 1, other_key: true }),
             first(Settle),
@@ -352,7 +352,7 @@ fn a_source_that_moves_all_the_time_does_not_hold_up_the_target() {
         play.step(&first(Settle)).await;
         assert!(holds(VALUES[1]), "{}", play.story());
         assert_eq!(record().version, before.version + 1);
-        *play.operators[0].source_wait.lock().unwrap() = None;
+        *play.operators[0].source_wait.lock() = None;
         play.step(&event(Source { source: 0, value: 0, other_key: true })).await;
         let told = record().source;
         play.come_to_rest().await.unwrap();

@@ -96,30 +96,28 @@ pub fn certified(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
     use crate::webhook::certificates::authority::{Document, Lifetimes};
 
-    struct Folder(PathBuf);
+    struct Folder(TempDir);
 
     impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("managed-secrets-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            Self(folder)
+        fn new() -> Self {
+            Self(tempdir().unwrap())
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
         }
 
         fn write(&self, name: &str, content: &str) {
-            std::fs::write(self.0.join(name), content).unwrap();
+            std::fs::write(self.path().join(name), content).unwrap();
         }
 
         fn why_not(&self) -> String {
-            read(&self.0).err().expect("must be refused").to_string()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
+            read(self.path()).err().expect("must be refused").to_string()
         }
     }
 
@@ -136,24 +134,24 @@ mod tests {
 
     #[test]
     fn a_folder_is_read_and_its_changes_are_seen() {
-        let folder = Folder::new("read");
+        let folder = Folder::new();
         let (certificate, key) = pair();
         folder.write(CERTIFICATE, &certificate);
         folder.write(KEY, &key);
-        let without = read(&folder.0).unwrap();
+        let without = read(folder.path()).unwrap();
         assert_eq!(without.bundle, None);
-        assert_eq!(read(&folder.0).unwrap().fingerprint, without.fingerprint);
+        assert_eq!(read(folder.path()).unwrap().fingerprint, without.fingerprint);
         folder.write(BUNDLE, "\n");
-        assert_eq!(read(&folder.0).unwrap().bundle, None, "as from issuers that have none");
+        assert_eq!(read(folder.path()).unwrap().bundle, None, "as from issuers that have none");
         folder.write(BUNDLE, &certificate);
-        let with = read(&folder.0).unwrap();
+        let with = read(folder.path()).unwrap();
         assert_eq!(with.bundle, Some(certificate));
         assert_ne!(with.fingerprint, without.fingerprint);
     }
 
     #[test]
     fn what_cannot_be_served_is_named_and_not_shown() {
-        let folder = Folder::new("refused");
+        let folder = Folder::new();
         let (certificate, key) = pair();
         assert!(folder.why_not().contains(CERTIFICATE));
         folder.write(CERTIFICATE, &certificate);

@@ -20,6 +20,7 @@ use managed_secrets::webhook::certificates::{
 use managed_secrets_api::keys::{SEAL_CONFIGURATION, WARN_CONFIGURATION};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
+use tempfile::TempDir;
 use tower::service_fn;
 
 use super::Premises;
@@ -141,13 +142,15 @@ async fn trouble_with_one_configuration_does_not_keep_the_other_from_being_told(
 }
 
 /// A folder as somebody else fills it.
-struct Mounted(PathBuf);
+struct Mounted(TempDir);
 
 impl Mounted {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("managed-secrets-mounted-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
     }
 
     /// A certificate of this authority; the certificate, and what to trust.
@@ -156,17 +159,11 @@ impl Mounted {
         let pem = |label: &str, der: &[u8]| {
             format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
         };
-        std::fs::write(self.0.join("tls.crt"), pem("CERTIFICATE", &leaf.certificate)).unwrap();
-        std::fs::write(self.0.join("tls.key"), pem("PRIVATE KEY", &leaf.key)).unwrap();
+        std::fs::write(self.path().join("tls.crt"), pem("CERTIFICATE", &leaf.certificate)).unwrap();
+        std::fs::write(self.path().join("tls.key"), pem("PRIVATE KEY", &leaf.key)).unwrap();
         let bundle = authority.bundle();
-        std::fs::write(self.0.join("ca.crt"), if with_bundle { bundle.as_str() } else { "" }).unwrap();
+        std::fs::write(self.path().join("ca.crt"), if with_bundle { bundle.as_str() } else { "" }).unwrap();
         (leaf.certificate.clone(), ders(bundle.as_bytes()).remove(0))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -176,8 +173,8 @@ fn authority() -> Document {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_new_bundle_trusts_is_served_when_the_api_server_has_taken_note() {
-    let folder = Mounted::new("note");
-    let mut cluster = Cluster::new("note", Source::Folder(folder.0.clone())).await;
+    let folder = Mounted::new();
+    let mut cluster = Cluster::new("note", Source::Folder(folder.path())).await;
     let (first, old) = folder.write(&authority(), true);
     cluster.rotator.round(at(0)).await.unwrap();
     assert_eq!(cluster.serves(), Some(first.clone()));
@@ -210,8 +207,8 @@ async fn what_only_a_new_bundle_trusts_is_served_when_the_api_server_has_taken_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_trusted_already_is_served_at_once() {
-    let folder = Mounted::new("once");
-    let mut cluster = Cluster::new("once", Source::Folder(folder.0.clone())).await;
+    let folder = Mounted::new();
+    let mut cluster = Cluster::new("once", Source::Folder(folder.path())).await;
     let authority = authority();
     let (_, trusted) = folder.write(&authority, true);
     cluster.rotator.round(at(0)).await.unwrap();

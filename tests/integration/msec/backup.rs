@@ -86,13 +86,13 @@ impl Plugin {
 
     /// A backup of the namespace, with the keyring and the KEK where asked; what the file holds.
     async fn backup_into(&self, file: &str, arguments: &[&str]) -> String {
-        let path = self.folder.0.join(file);
+        let path = self.folder.path().join(file);
         self.run(&[&["backup", "--out", path.to_str().unwrap()], arguments].concat()).await.ok();
         if path.is_dir() { String::new() } else { self.folder.read(file) }
     }
 
     fn file_path(&self, file: &str) -> String {
-        self.folder.0.join(file).to_str().unwrap().to_owned()
+        self.folder.path().join(file).to_str().unwrap().to_owned()
     }
 }
 

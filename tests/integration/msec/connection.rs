@@ -19,7 +19,7 @@ async fn a_command_logs_in_once_and_the_login_does_not_read_the_value() {
     let version = "client.authentication.k8s.io/v1";
     let answer = json!({"kind": "ExecCredential", "apiVersion": version, "status": {"token": token}});
     plugin.folder.file("answer", answer.to_string());
-    let folder = plugin.folder.0.clone();
+    let folder = plugin.folder.path().to_owned();
     // It reads what it is given, as one that asks for a code does.
     let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho run >> runs\ncat >> drunk\ncat answer\n";
     let path = plugin.folder.file("login.sh", script);

@@ -107,9 +107,9 @@ impl Bench {
         let mut command = Command::new(helm);
         command.args(arguments).args(["-n", &self.site.namespace]);
         clean(&mut command);
-        command.env("KUBECONFIG", &self.plugin.kubeconfig).current_dir(&self.plugin.folder.0);
+        command.env("KUBECONFIG", &self.plugin.kubeconfig).current_dir(self.plugin.folder.path());
         for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            command.env(folder, self.plugin.folder.0.join("helm"));
+            command.env(folder, self.plugin.folder.path().join("helm"));
         }
         finish(command, b"").await
     }

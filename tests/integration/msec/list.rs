@@ -23,8 +23,8 @@ async fn secrets_are_shown_by_name_by_id_and_by_object() {
     let plugin = Plugin::new(&site).await;
 
     for called in ["A=B@$#-+=", &id, &id.to_uppercase(), "msec/weather", "managedsecret.managedsecrets.dev/weather"] {
-        let out = plugin.run(&["get", called, "-o", "jsonpath={.status.id}"]).await.ok();
-        assert_eq!(out, id, "{called}");
+        let shown: Value = serde_json::from_str(&plugin.run(&["get", called, "-o", "json"]).await.ok()).unwrap();
+        assert_eq!(shown["status"]["id"], id, "{called}");
         let out = plugin.run(&["get", called]).await.ok();
         let lines: Vec<Vec<_>> = out.lines().map(|line| line.split('\t').collect()).collect();
         assert_eq!(lines.len(), 2, "{out}");

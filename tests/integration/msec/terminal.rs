@@ -46,7 +46,7 @@ impl Terminal {
             command.env_remove(name);
         }
         command.env("TERM", "xterm").envs(plugin.env.iter().map(|(name, value)| (name, value)));
-        command.current_dir(&plugin.folder.0).stdin(side()).stdout(side()).stderr(side());
+        command.current_dir(plugin.folder.path()).stdin(side()).stdout(side()).stderr(side());
         let child = command.spawn().unwrap();
         let master = File::from(master);
         let shown = Arc::new(Mutex::new(String::new()));

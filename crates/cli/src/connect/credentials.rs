@@ -255,30 +255,14 @@ mod tests {
 
     use super::*;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let folder = std::env::temp_dir().join(format!("managed-secrets-token-{}", uuid::Uuid::new_v4().simple()));
-            fs::create_dir(&folder).unwrap();
-            Self(folder)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     async fn sent(credentials: &Credentials) -> String {
         credentials.fetch().await.unwrap().header.unwrap().to_str().unwrap().to_owned()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_file_is_read_each_minute_and_after_a_refusal() {
-        let folder = Folder::new();
-        let file = folder.0.join("token");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
         fs::write(&file, "one\n").unwrap();
         let credentials = Credentials::token_file(file.clone());
         assert_eq!(sent(&credentials).await, "Bearer one");
@@ -304,8 +288,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_stands_in_for_its_file_until_the_file_can_be_read() {
-        let folder = Folder::new();
-        let file = folder.0.join("token");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
         let user =
             User { token: "stand-in".to_owned(), token_file: file.to_str().unwrap().to_owned(), ..User::default() };
         let credentials = Credentials::of(&user, &Cluster::default(), None, Interaction::Forbidden).unwrap();

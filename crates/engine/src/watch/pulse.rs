@@ -10,7 +10,7 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use http::{Request, Response, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use kube::{Client, client::Body};
+use parking_lot::{Mutex, MutexGuard};
 use pin_project_lite::pin_project;
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -108,7 +109,7 @@ impl Pulse {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing done under this lock panics.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

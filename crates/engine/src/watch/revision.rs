@@ -14,7 +14,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use std::{
 
 use http_body_util::BodyExt as _;
 use kube::{Client, api::ListParams, client::Body, core::Request, runtime::watcher};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use tokio::{
     sync::Notify,
@@ -166,7 +167,7 @@ impl Revisions {
     }
 
     fn watches(&self) -> MutexGuard<'_, Vec<Registered>> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watches.lock()
     }
 }
 

@@ -1,10 +1,8 @@
 //! Watches that come and go while the process runs, one a key.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::WatchHandle;
 
@@ -39,6 +37,6 @@ impl<Q: Eq + Hash> WatchSet<Q> {
 
     fn watches(&self) -> MutexGuard<'_, HashMap<Q, WatchHandle>> {
         // A panic of `start` leaves the map as it was.
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watches.lock()
     }
 }

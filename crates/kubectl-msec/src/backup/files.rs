@@ -133,46 +133,28 @@ mod tests {
     use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
     use std::process::Command;
 
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
 
     #[test]
     fn a_file_is_for_its_owner_alone_and_replaced_as_a_whole() {
-        let folder = std::env::temp_dir().join(format!("managed-secrets-backup-{}", std::process::id()));
-        let out = folder.join("b.yaml");
-        std::fs::create_dir(&folder).unwrap();
+        let folder = tempdir().unwrap();
+        let out = folder.path().join("b.yaml");
         std::fs::write(&out, "before").unwrap();
         Destination::of(Some(&out)).write(&Archive::default(), &["one".to_owned(), "two".to_owned()]).unwrap();
-        let names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         let (mode, text) = (std::fs::metadata(&out).unwrap().permissions().mode(), std::fs::read_to_string(&out));
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!((names.len(), mode & 0o777, text.unwrap().as_str()), (1, 0o600, "# one\n# two\n"));
+        assert_eq!((names(&folder).len(), mode & 0o777, text.unwrap().as_str()), (1, 0o600, "# one\n# two\n"));
         assert_eq!(Destination::of(Some(Path::new("new/"))), Destination::Folder("new/".into()));
         assert_eq!(Destination::of(Some(Path::new("-"))), Destination::Standard);
     }
 
-    /// A folder that goes with the test.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("managed-secrets-backup-{name}-{}", std::process::id()));
-            std::fs::create_dir(&folder).unwrap();
-            Self(folder)
-        }
-
-        fn names(&self) -> Vec<String> {
-            let entries = std::fs::read_dir(&self.0).unwrap();
-            let mut names: Vec<_> =
-                entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-            names.sort();
-            names
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    fn names(folder: &TempDir) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
     }
 
     fn write(out: &Path) -> Result<(), CliError> {
@@ -181,9 +163,13 @@ mod tests {
 
     #[test]
     fn a_pipe_stays_a_pipe_and_a_link_a_link() {
-        let folder = Folder::new("kinds");
-        let (pipe, real, link, nowhere) =
-            (folder.0.join("pipe"), folder.0.join("real"), folder.0.join("link"), folder.0.join("nowhere"));
+        let folder = tempdir().unwrap();
+        let (pipe, real, link, nowhere) = (
+            folder.path().join("pipe"),
+            folder.path().join("real"),
+            folder.path().join("link"),
+            folder.path().join("nowhere"),
+        );
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         // Without a reader a pipe cannot be opened for writing.
         let reader = {
@@ -204,23 +190,23 @@ mod tests {
 
         symlink("missing", &nowhere).unwrap();
         assert!(write(&nowhere).unwrap_err().to_string().contains("leads nowhere"));
-        assert_eq!(folder.names(), ["link", "nowhere", "pipe", "real"]);
+        assert_eq!(names(&folder), ["link", "nowhere", "pipe", "real"]);
     }
 
     #[test]
     fn a_folder_that_holds_another_backups_key_is_refused_before_anything_is_written() {
-        let folder = Folder::new("stale");
-        write(&folder.0).unwrap();
-        write(&folder.0).unwrap();
-        assert_eq!(folder.names(), ["managed-secrets.yaml"]);
+        let folder = tempdir().unwrap();
+        write(folder.path()).unwrap();
+        write(folder.path()).unwrap();
+        assert_eq!(names(&folder), ["managed-secrets.yaml"]);
         for stale in ["kek.yaml", "keyring.yaml", "older.json"] {
-            let ours = folder.0.join("managed-secrets.yaml");
+            let ours = folder.path().join("managed-secrets.yaml");
             std::fs::write(&ours, "before").unwrap();
-            std::fs::write(folder.0.join(stale), "").unwrap();
-            let error = write(&folder.0).unwrap_err().to_string();
+            std::fs::write(folder.path().join(stale), "").unwrap();
+            let error = write(folder.path()).unwrap_err().to_string();
             assert!(error.contains(stale), "{error}");
             assert_eq!(std::fs::read_to_string(&ours).unwrap(), "before");
-            std::fs::remove_file(folder.0.join(stale)).unwrap();
+            std::fs::remove_file(folder.path().join(stale)).unwrap();
         }
     }
 }

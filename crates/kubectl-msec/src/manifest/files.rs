@@ -245,33 +245,19 @@ impl Drop for Replacement {
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("managed-secrets-files-{}", Uuid::new_v4().simple()));
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        fn names(&self) -> Vec<String> {
-            let entries = fs::read_dir(&self.0).unwrap();
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn names(folder: &TempDir) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
     fn a_file_is_replaced_whole_with_its_permissions_and_through_links() {
-        let folder = Folder::new();
-        let (file, link) = (folder.0.join("a.yaml"), folder.0.join("link.yaml"));
+        let folder = tempdir().unwrap();
+        let (file, link) = (folder.path().join("a.yaml"), folder.path().join("link.yaml"));
         fs::write(&file, "old").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         symlink("a.yaml", &link).unwrap();
@@ -279,19 +265,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(folder.names().len(), 2, "nothing is left beside it");
+        assert_eq!(names(&folder).len(), 2, "nothing is left beside it");
     }
 
     #[test]
     fn a_crash_before_the_rename_loses_nothing_and_a_change_meanwhile_is_not_overwritten() {
-        let folder = Folder::new();
-        let file = folder.0.join("a.yaml");
+        let folder = tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
         fs::write(&file, "old").unwrap();
         // As a crash would: nothing of it is run.
         std::mem::forget(Replacement::prepare(&file, "old", "new").unwrap());
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
         drop(Replacement::prepare(&file, "old", "newer").unwrap());
-        assert_eq!(folder.names().len(), 2, "only what the crash left");
+        assert_eq!(names(&folder).len(), 2, "only what the crash left");
 
         let replacement = Replacement::prepare(&file, "old", "new").unwrap();
         assert_eq!(fs::read_to_string(&replacement.beside).unwrap(), "new", "and nothing of the old text");
@@ -303,18 +289,19 @@ mod tests {
 
     #[test]
     fn folders_are_read_as_kubectl_reads_them() {
-        let folder = Folder::new();
-        fs::create_dir(folder.0.join("deep")).unwrap();
+        let folder = tempdir().unwrap();
+        fs::create_dir(folder.path().join("deep")).unwrap();
         for name in ["b.yml", "a.yaml", "c.json", "d.txt", "deep/e.yaml"] {
-            fs::write(folder.0.join(name), name).unwrap();
+            fs::write(folder.path().join(name), name).unwrap();
         }
         let read = |recursive| {
-            let twice = folder.0.join("deep/../a.yaml");
-            let args = FileArgs { files: vec![folder.0.clone(), folder.0.join("a.yaml"), twice], recursive };
+            let twice = folder.path().join("deep/../a.yaml");
+            let args =
+                FileArgs { files: vec![folder.path().to_owned(), folder.path().join("a.yaml"), twice], recursive };
             args.read().unwrap().iter().map(|source| source.text.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(read(false), ["a.yaml", "b.yml", "c.json"]);
         assert_eq!(read(true), ["a.yaml", "b.yml", "c.json", "deep/e.yaml"]);
-        assert!(FileArgs { files: vec![folder.0.join("none.yaml")], recursive: false }.read().is_err());
+        assert!(FileArgs { files: vec![folder.path().join("none.yaml")], recursive: false }.read().is_err());
     }
 }

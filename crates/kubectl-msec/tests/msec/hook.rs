@@ -156,10 +156,14 @@ fn tests_that_a_hook_runs_leave_its_repository_alone() {
         || bash(&outer, "git log --all --format=%H && git status --porcelain && cat .git/config").ok().to_owned();
     let before = state();
     // As `git commit` runs hooks, from a work tree above all.
-    let git = outer.path.join(".git");
+    let git = outer.path().join(".git");
     let run = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "hook::a_commit_with_plaintext_is_refused_and_one_with_sealed_text_is_not"])
-        .envs([("GIT_DIR", git.clone()), ("GIT_INDEX_FILE", git.join("index")), ("GIT_WORK_TREE", outer.path.clone())])
+        .envs([
+            ("GIT_DIR", git.clone()),
+            ("GIT_INDEX_FILE", git.join("index")),
+            ("GIT_WORK_TREE", outer.path().to_owned()),
+        ])
         .output()
         .unwrap();
     assert!(run.status.success() && String::from_utf8_lossy(&run.stdout).contains("1 passed"), "{run:?}");

@@ -62,8 +62,8 @@ fn byte_order_marks_are_harmless_and_utf16_is_refused_by_name() {
     folder.seal(&["-f", "bom.yaml"], "").ok();
     assert!(folder.read("bom.yaml").starts_with("\u{feff}# a:"));
     for mark in [&[][..], &[0xff, 0xfe]] {
-        std::fs::write(folder.path.join("key16.json"), utf16(&key, mark)).unwrap();
-        std::fs::write(folder.path.join("m16.yaml"), utf16(&text, mark)).unwrap();
+        std::fs::write(folder.path().join("key16.json"), utf16(&key, mark)).unwrap();
+        std::fs::write(folder.path().join("m16.yaml"), utf16(&text, mark)).unwrap();
         for ran in [
             folder.run_with(&["seal", "--public-key", "key16.json", "--name", "a", "-n", "shop"], "v"),
             folder.run(&["validate", "--public-key", "key16.json", "/dev/null"]),

@@ -117,7 +117,7 @@ fn a_file_with_nothing_to_seal_is_not_touched_and_needs_no_key() {
     let folder = Folder::new();
     folder.write("a.yaml", &manifest("a", CANARY));
     folder.seal(&["-f", "a.yaml"], "").ok();
-    let (text, file) = (folder.read("a.yaml"), folder.path.join("a.yaml"));
+    let (text, file) = (folder.read("a.yaml"), folder.path().join("a.yaml"));
     let long_ago = SystemTime::now() - Duration::from_secs(86_400);
     fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
     let modified = || fs::metadata(&file).unwrap().modified().unwrap();
@@ -135,7 +135,7 @@ fn a_pipe_goes_to_standard_output_and_a_file_can() {
     let folder = Folder::new();
     let text = format!("{}---\nkind: ConfigMap\napiVersion: v1\ndata: {{value: x}}\n", manifest("a", CANARY));
     folder.write("a.yaml", &text);
-    let mode = |mode| fs::set_permissions(folder.path.join("a.yaml"), fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |mode| fs::set_permissions(folder.path().join("a.yaml"), fs::Permissions::from_mode(mode)).unwrap();
     mode(0o640);
     for ran in [folder.seal(&["-f", "-"], &text), folder.seal(&["-f", "a.yaml", "--stdout"], "")] {
         let sealed = documents(ran.ok());
@@ -144,7 +144,7 @@ fn a_pipe_goes_to_standard_output_and_a_file_can() {
     }
     assert_eq!(folder.read("a.yaml"), text);
     folder.seal(&["-f", "a.yaml"], "").ok();
-    assert_eq!(fs::metadata(folder.path.join("a.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::metadata(folder.path().join("a.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(folder.files(), ["a.yaml", "key.json"]);
 }
 
@@ -167,7 +167,7 @@ fn a_file_that_is_sealed_beside_a_pipe_says_so_on_standard_error() {
 #[test]
 fn a_pipe_by_a_name_is_no_file_to_write() {
     let folder = Folder::new();
-    let pipe = folder.path.join("pipe.yaml");
+    let pipe = folder.path().join("pipe.yaml");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo, of coreutils, is needed").success());
     // Nobody writes to it: whoever opens it to read waits for ever.
     for command in ["seal", "reseal"] {
@@ -181,7 +181,7 @@ fn a_pipe_by_a_name_is_no_file_to_write() {
     folder.write("a.yaml", &manifest("a", CANARY));
     for name in ["-", "/dev/stdin"] {
         let mut command = folder.command(PLUGIN, &["seal", "-f", name, "--public-key", "key.json"]);
-        let output = command.stdin(fs::File::open(folder.path.join("a.yaml")).unwrap()).output().unwrap();
+        let output = command.stdin(fs::File::open(folder.path().join("a.yaml")).unwrap()).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(documents(&String::from_utf8(output.stdout).unwrap())[0]["metadata"]["name"], "a");
         assert_eq!(folder.read("a.yaml"), manifest("a", CANARY), "{name}");
@@ -295,7 +295,7 @@ fn the_value_is_on_no_command_line_and_in_no_other_file() {
         folder.write("alone/a.yaml", &text);
         let mut command = folder.command(PLUGIN, &["seal", "-f", "alone/a.yaml", "--public-key", "key.json"]);
         let mut child = command.spawn().unwrap();
-        let (commands_file, beside) = (format!("/proc/{}/cmdline", child.id()), folder.path.join("alone"));
+        let (commands_file, beside) = (format!("/proc/{}/cmdline", child.id()), folder.path().join("alone"));
         while child.try_wait().unwrap().is_none() {
             let command = fs::read(&commands_file).unwrap_or_default();
             assert!(!String::from_utf8_lossy(&command).contains(CANARY));

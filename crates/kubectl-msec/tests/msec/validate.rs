@@ -141,7 +141,7 @@ fn what_is_no_yaml_is_passed_over_unless_it_was_named_or_concerns_secrets() {
 #[test]
 fn what_is_no_text_is_passed_over_unless_it_was_named_or_concerns_secrets() {
     let (folder, _) = folder();
-    let write = |text: &[u8]| std::fs::write(folder.path.join("x.yaml"), text).unwrap();
+    let write = |text: &[u8]| std::fs::write(folder.path().join("x.yaml"), text).unwrap();
     let check = |arguments: &[&str]| folder.run(&[&["validate", "--no-secrets"], arguments].concat());
     write(b"a: b\nname: M\xfcller\n");
     for arguments in [&["x.yaml"][..], &["-f", "."], &["-R", "."]] {

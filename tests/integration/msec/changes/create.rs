@@ -35,8 +35,9 @@ async fn a_value_comes_from_standard_input_or_a_file_or_is_generated() {
 
     let file = plugin.folder.file("value.txt", "from a file\r\n");
     let create = ["create", "A=B@$#", "--from-file", &file, "--object-name", "odd", "--deletion-policy", "Retain"];
-    let ran = plugin.run(&[&create[..], &["-o", "jsonpath={.status.id}"]].concat()).await;
-    assert_eq!(ran.ok(), id(&site.served("odd").await));
+    let ran = plugin.run(&[&create[..], &["-o", "json"]].concat()).await;
+    let shown: Value = serde_json::from_str(&ran.ok()).unwrap();
+    assert_eq!(shown["status"]["id"], id(&site.served("odd").await));
     assert_eq!(site.value("odd", "value").await.as_deref(), Some("from a file\r\n"));
     assert_eq!(serde_json::to_value(site.get("odd").await.spec.deletion_policy).unwrap(), json!("Retain"));
 
@@ -90,7 +91,7 @@ async fn what_breaks_a_rule_is_refused_before_anything_is_sent() {
         (&["A", "hunter2"], b"", 2, "never from the command line"),
         (&["A", "--value", "hunter2"], b"", 2, "never from the command line"),
         (&["A", "--timeout", "soon"], b"hunter2", 2, "must be a duration"),
-        (&["A", "-o", "table"], b"hunter2", 2, "--output: must be json, yaml, name or jsonpath"),
+        (&["A", "-o", "table"], b"hunter2", 2, "--output: must be json, yaml or name"),
         (&["A", "--fingerprint", &wrong_pin], b"hunter2", 1, "--fingerprint"),
         (&["A", "--operator-namespace", "nowhere"], b"hunter2", 1, "nowhere/managed-secrets-sealing-key"),
     ];

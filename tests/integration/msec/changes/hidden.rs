@@ -42,10 +42,10 @@ async fn a_value_is_in_no_argument_output_or_file() {
     let (site, operator, mut plugin) = place("hidden").await;
     // Nobody serves it, so that the command waits and can be looked at.
     operator.stop().await;
-    let temporary = plugin.folder.0.join("tmp");
+    let temporary = plugin.folder.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
     plugin.env.push(("TMPDIR".to_owned(), temporary.display().to_string()));
-    plugin.env.push(("HOME".to_owned(), plugin.folder.0.display().to_string()));
+    plugin.env.push(("HOME".to_owned(), plugin.folder.path().display().to_string()));
     let canary = format!("canary-{}", uuid::Uuid::new_v4().simple());
     let create = plugin.run_with(&["create", "DB"], canary.as_bytes());
     let look = async {
@@ -84,7 +84,7 @@ async fn a_value_is_in_no_argument_output_or_file() {
         shown += &ran.err;
     }
     assert!(!shown.contains(&canary));
-    assert!(files(&plugin.folder.0).contains("kubectl-msec") && !files(&plugin.folder.0).contains(&canary));
+    assert!(files(plugin.folder.path()).contains("kubectl-msec") && !files(plugin.folder.path()).contains(&canary));
     // That it was the value is known by the one command that shows it.
     assert_eq!(plugin.run(&["value", "DB"]).await.ok(), format!("{canary}-2"));
     operator.stop().await;

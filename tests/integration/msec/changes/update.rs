@@ -1,6 +1,6 @@
 //! `update`: each part alone and together, what moved, and who else writes meanwhile.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{may, place};
 use crate::integration::{
@@ -151,11 +151,14 @@ async fn a_taken_name_is_warned_of_and_waited_for() {
     assert!(lines[0].contains("NameInUse") && lines[0].contains("holder"), "{ran:?}");
     assert_eq!(status(&site.get("db").await).name.as_deref(), Some("DB"));
     // Whatever waits for it: the name means its holder.
-    let id = plugin.run(&["get", "msec/holder", "-o", "jsonpath={.status.id}"]).await.ok();
+    let id = async |called: &str| {
+        let shown: Value = serde_json::from_str(&plugin.run(&["get", called, "-o", "json"]).await.ok()).unwrap();
+        shown["status"]["id"].as_str().unwrap().to_owned()
+    };
+    let held = id("msec/holder").await;
     site.delete("holder").await;
     site.served("db").await;
-    let moved = plugin.run(&["get", "TAKEN", "-o", "jsonpath={.status.id}"]).await.ok();
-    assert!(!moved.is_empty() && moved != id);
+    assert_ne!(id("TAKEN").await, held);
     operator.stop().await;
 }
 
@@ -211,8 +214,9 @@ async fn what_cannot_be_done_is_said_and_not_done() {
     }
     let client = ["update", "DB", "--description", "dry", "--dry-run=client"];
     assert_eq!(plugin.run(&client).await.ok(), "managedsecret.managedsecrets.dev/db updated (dry run)\n");
-    let shown = plugin.run(&[&client[..], &["-o", "jsonpath={.spec.description}"]].concat()).await.ok();
-    assert_eq!(shown, "dry");
+    let shown = plugin.run(&[&client[..], &["-o", "json"]].concat()).await.ok();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["spec"]["description"], "dry");
     let server = plugin.run(&["update", "DB", "--description", "dry", "--dry-run=server"]).await;
     assert_eq!(server.ok(), "managedsecret.managedsecrets.dev/db updated (server dry run)\n");
 

@@ -1,10 +1,8 @@
 //! The tables of `docs/gitops.md`: written by what the tests saw, or compared with it.
 
-use std::{
-    fs,
-    sync::{Mutex, PoisonError},
-};
+use std::fs;
 
+use parking_lot::Mutex;
 use testkit::root;
 
 const PAGE: &str = "docs/gitops.md";
@@ -15,7 +13,7 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// Compares a table of the page with what was seen just now; `UPDATE=1` rewrites it. It is found by its first line.
 #[track_caller]
 pub(super) fn hold(seen: &str) {
-    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = WRITING.lock();
     let path = root().join(PAGE);
     let page = fs::read_to_string(&path).unwrap();
     let head = seen.lines().next().unwrap();

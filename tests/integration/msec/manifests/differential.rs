@@ -308,7 +308,7 @@ async fn what_is_sealed_is_what_kubectl_reads_or_the_file_is_refused() {
     let published = PublishedKey::new(key.public().clone(), jiff::Timestamp::now()).to_json().unwrap();
     let published = plugin.folder.file("key.json", published);
     let files = files();
-    let folder = plugin.folder.0.join("files");
+    let folder = plugin.folder.path().join("files");
     fs::create_dir(&folder).unwrap();
     for (name, text) in &files {
         fs::write(folder.join(format!("{name}.yaml")), text).unwrap();
@@ -424,7 +424,7 @@ async fn of_several_documents_kubectl_sees_the_same_sealed_or_the_file_is_refuse
     let key = SealingKey::new(Zeroizing::new([9; 32])).unwrap();
     let published = PublishedKey::new(key.public().clone(), jiff::Timestamp::now()).to_json().unwrap();
     let published = plugin.folder.file("key.json", published);
-    let folder = plugin.folder.0.join("files");
+    let folder = plugin.folder.path().join("files");
     fs::create_dir(&folder).unwrap();
     let folder_name = folder.to_str().unwrap();
     let mut dice = Dice(4);
