@@ -18,6 +18,7 @@ pub(crate) mod problem;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests;
 mod tree;
+mod unread;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -130,7 +131,9 @@ impl<'t> Stream<'t> {
             Problem { place: error.place, rule, field: String::new(), message }
         })?;
         let (parts, mut last) = (characters::parts(text), None);
-        let mut reader = Reader { tree: &tree, aliased: 0, found: Vec::new(), ambiguous: None };
+        // In JSON, kubectl reads every scalar that YAML 1.2 reads.
+        let yaml = (!characters::is_json(text)).then_some(text);
+        let mut reader = Reader { tree: &tree, yaml, aliased: 0, found: Vec::new(), ambiguous: None };
         for document in tree.documents() {
             let node = tree.node(*document);
             let part = parts.get(node.place.line.saturating_sub(1));
@@ -296,6 +299,8 @@ const MERGED: &str = "must not be a merge key: write out what it merges";
 const TAGGED: &str = "must not have a tag: kubectl may read something else there";
 const ITEMS: &str = "must not be a field of this object: kubectl reads an object with items as a list";
 const ONCE: &str = "must be given once";
+const ALIASED: &str = "must not be an alias, as a key: write it out";
+const INFINITE: &str = "must be in quotes: kubectl reads a number there that JSON does not have";
 const NO_TEXT: &str = "must be a quoted string";
 const TEMPLATE: &str = "must not be a template: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, \
                         and write the sealed text here";
@@ -324,6 +329,8 @@ fn kind_of(kind: Option<&str>, group: Option<&str>) -> Option<Kind> {
 /// Finds the objects of a stream, and reads them.
 struct Reader<'s, 't> {
     tree: &'s Tree<'t>,
+    /// The text; `None` where it is JSON.
+    yaml: Option<&'t str>,
     /// Nodes that aliases have repeated so far.
     aliased: usize,
     found: Vec<Object>,
@@ -382,15 +389,22 @@ impl Reader<'_, '_> {
     }
 
     /// Finds what hides from here what kubectl takes an object for: a tag at its keys, or at one of the fields that say
-    /// it.
+    /// it; such a field behind an alias; or such a field given twice, of which kubectl reads the last one.
     fn find_ambiguous(&mut self, root: NodeId) {
-        let tagged = self.tree.entries(root).iter().find_map(|(key, value)| {
-            let says = matches!(self.tree.text(*key), Some("kind" | "apiVersion" | "items"));
-            let value = self.tree.resolve(*value).0.filter(|_| says);
-            [Some(*key), value].into_iter().flatten().find(|id| self.tree.node(*id).tag == Tag::Other)
+        let mut seen = HashSet::new();
+        let found = self.tree.entries(root).iter().find_map(|(key, value)| {
+            let (named, by_alias) = self.tree.resolve(*key);
+            let word = self.tree.text(named?).filter(|word| matches!(*word, "kind" | "apiVersion" | "items"));
+            let value = self.tree.resolve(*value).0.filter(|_| word.is_some());
+            let tagged =
+                [Some(*key), named, value].into_iter().flatten().find(|id| self.tree.node(*id).tag == Tag::Other);
+            tagged
+                .map(|id| (id, TAGGED))
+                .or_else(|| (by_alias && word.is_some()).then_some((*key, ALIASED)))
+                .or_else(|| word.filter(|word| !seen.insert(*word)).map(|_| (*key, ONCE)))
         });
-        if let Some(id) = tagged {
-            self.ambiguous.get_or_insert((self.tree.node(id).place, TAGGED));
+        if let Some((id, message)) = found {
+            self.ambiguous.get_or_insert((self.tree.node(id).place, message));
         }
     }
 
@@ -447,7 +461,13 @@ impl Reader<'_, '_> {
                 if node.tag == Tag::Other && path != VALUE {
                     return report(node.place, Rule::Ambiguous, TAGGED);
                 }
+                if let Some(message) = self.yaml.and_then(|yaml| unread::scalar(yaml, node)) {
+                    return report(node.place, Rule::Ambiguous, message);
+                }
                 let plain = *style == ScalarStyle::Plain && node.tag == Tag::Absent;
+                if plain && path != VALUE && scalar::meaning(text) == Some(Value::Null) && !scalar::is_null(text) {
+                    return report(node.place, Rule::Ambiguous, INFINITE);
+                }
                 plain.then(|| scalar::meaning(text)).flatten().unwrap_or_else(|| Value::from(text.as_ref()))
             }
             Shape::List(items) => {
@@ -476,6 +496,8 @@ impl Reader<'_, '_> {
                         Some((Rule::Ambiguous, TAGGED))
                     } else if tree.is_plain(*key) && scalar::meaning(name).is_some() {
                         Some((Rule::Ambiguous, "must be in quotes: without them, kubectl reads another key"))
+                    } else if let Some(message) = self.yaml.and_then(|yaml| unread::key(yaml, tree.node(*key))) {
+                        Some((Rule::Ambiguous, message))
                     } else if name == MERGE {
                         Some((Rule::Alias, MERGED))
                     } else if map.contains_key(name) {

@@ -110,7 +110,9 @@ fn is_comment(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('#')
 }
 
-fn is_json(text: &str) -> bool {
+/// Whether kubectl reads a text by JSON's rules: it is a stream of JSON values.
+#[must_use]
+pub fn is_json(text: &str) -> bool {
     serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>().all(|value| value.is_ok())
 }
 

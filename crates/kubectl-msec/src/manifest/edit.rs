@@ -50,7 +50,7 @@ fn edits_of<'n>(text: &str, node: &Node<'_>, new: &'n str) -> Option<Vec<(Range<
 }
 
 /// The header of a block scalar: `|` or `>`, and what tells of indentation and line breaks at the end.
-fn header(text: &str, node: &Node<'_>) -> Option<Range<usize>> {
+pub(super) fn header(text: &str, node: &Node<'_>) -> Option<Range<usize>> {
     let mut at = node.before;
     loop {
         let rest = text.get(at..)?;

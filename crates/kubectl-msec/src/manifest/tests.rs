@@ -210,6 +210,13 @@ fn what_kubectl_reads_differently_is_refused_with_its_place() {
         (format!("kind: List\nitems: !!seq\n- {}", secret.replace('\n', "\n  ")), "must not have a tag"),
         ("x: &x {kind: Secret}\nkind: ConfigMap\n<<: *x\n".to_owned(), "f:3:1: must not be a merge key"),
         ("x: &x {kind: Secret}\n<<: [*x]\n".to_owned(), "f:2:1: must not be a merge key"),
+        (format!("{ours}kind: ConfigMap\napiVersion: v1\n"), "f:3:1: must be given once"),
+        (format!("{ours}apiVersion: v1\nkind: ConfigMap\n"), "f:3:1: must be given once"),
+        (format!("kind: ConfigMap\napiVersion: v1\n{ours}"), "f:3:1: must be given once"),
+        (format!("apiVersion: example.com/v1\n{ours}"), "f:3:1: must be given once"),
+        ("kind: ConfigMap\nitems: []\nitems: 1\n".to_owned(), "f:3:1: must be given once"),
+        ("{\"kind\": \"Secret\", \"\\u006bind\": \"ConfigMap\"}".to_owned(), "f:1:20: must be given once"),
+        ("x: &k kind\n*k : Secret\napiVersion: v1\n".to_owned(), "f:2:1: must not be an alias, as a key"),
         (format!("{ours}spec: {{value: x}}\r\r\n"), "must end its lines in LF or CR LF"),
         (format!("{ours}spec:\n  value: |+\n    x\n  "), "f:6:3: must end in a line break"),
     ] {
@@ -227,6 +234,38 @@ fn what_kubectl_reads_differently_is_refused_with_its_place() {
         let stream = Stream::read(&text).unwrap();
         let said: Vec<_> = stream.objects[0].problems.iter().map(|problem| problem.in_file("f")).collect();
         assert!(said.len() == 1 && said[0].contains(says), "{rest:?}: {said:?}");
+    }
+    // What kubectl cannot read.
+    for (rest, says) in [
+        ("metadata: {labels: {a: -.inf}}\n", "f:3:24: metadata.labels.a: must be in quotes: kubectl reads a number"),
+        ("spec: {value: ?x}\n", "f:3:15: spec.value: must be in quotes: between braces"),
+        ("spec: {value: http://x/?q=1}\n", "f:3:15: spec.value: must be in quotes: between braces"),
+        ("metadata: {labels: {:a: x}}\n", "f:3:21: metadata.labels.:a: must be in quotes: between braces"),
+        ("metadata: {labels: {'a\n  b': x}}\n", "f:3:21: metadata.labels.a b: must be on one line with its colon"),
+        ("metadata: {labels: {a\n  : x}}\n", "f:3:21: metadata.labels.a: must be on one line with its colon"),
+        ("spec: {value: \"\\\\ \\/\"}\n", "f:3:15: spec.value: must not have the escape"),
+        ("spec:\n  value: \"\\uD83D\\uDE00\"\n", "f:4:10: spec.value: must not have the escape"),
+        ("spec:\n  value: |\n    \tx\n", "spec.value: must not have a tab in the indentation"),
+        ("spec:\n  value: >-\n\n    a\n  \t\n", "spec.value: must not have a tab in the indentation"),
+        ("spec:\n  value:\n    \tx\n", "f:5:6: spec.value: must not have a tab in the indentation"),
+        ("spec:\n  value: 'x' # c\n\t# d\n", "f:4:10: spec.value: must not have a tab in the indentation"),
+    ] {
+        let text = format!("{ours}{rest}");
+        let stream = Stream::read(&text).unwrap();
+        let said: Vec<_> = stream.objects[0].problems.iter().map(|problem| problem.in_file("f")).collect();
+        assert!(said.len() == 1 && said[0].contains(says), "{rest:?}: {said:?}");
+    }
+    for rest in [
+        "spec: {value: 'a?', name: \"a?:b\"}\n",
+        "spec:\n  value: :a?\n  ? |\n    key\n  : x\n",
+        "spec:\n  value: \"\\\\/ \\\\uD83D \\u00e9\"\n",
+        "spec:\n  value: |2\n    \tx\n",
+        "spec:\n  value: |\n    a\n    \tb\n     \t\n    c\n  name: x\t# c\n\n  # d\n",
+        "spec: {value:\n\t'x',\n\t\n  name: y}\n",
+    ] {
+        let text = format!("{ours}{rest}");
+        let Ok(stream) = Stream::read(&text) else { panic!("{rest:?}") };
+        assert!(stream.objects[0].problems.is_empty(), "{rest:?}: {:?}", stream.objects[0].problems);
     }
     // What both read alike is read.
     for text in [

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle};
 
 /// A node of one tree.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -42,6 +42,8 @@ pub(crate) struct Node<'t> {
     pub(crate) anchored: bool,
     /// Its tag.
     pub(crate) tag: Tag,
+    /// Whether it is between braces or brackets.
+    pub(super) in_flow: bool,
     /// The bytes of it: of a scalar all but properties and, for a block scalar, its header; else its first bytes.
     pub(super) bytes: Range<usize>,
     /// Where what stands before it ends.
@@ -187,6 +189,8 @@ struct Builder<'t> {
     anchors: HashMap<usize, NodeId>,
     /// End of the last event that had an extent.
     end: usize,
+    /// How many open maps and lists have braces or brackets; what is in them has, too.
+    flows: usize,
 }
 
 impl<'t> Builder<'t> {
@@ -207,18 +211,21 @@ impl<'t> Builder<'t> {
             Event::UnresolvedAlias(_) => {
                 self.add(Shape::Alias(None), span, 0, Tag::Absent);
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 let tag = if tag.is_some() { Tag::Other } else { Tag::Absent };
                 let id = self.add(Shape::List(Vec::new()), span, anchor, tag);
                 self.open.push(Open::List(id));
+                self.flows += usize::from(style == StructureStyle::Flow);
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 let tag = if tag.is_some() { Tag::Other } else { Tag::Absent };
                 let id = self.add(Shape::Map(Vec::new()), span, anchor, tag);
                 self.open.push(Open::Map(id, None));
+                self.flows += usize::from(style == StructureStyle::Flow);
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 self.open.pop();
+                self.flows = self.flows.saturating_sub(1);
             }
             _ => {}
         }
@@ -233,6 +240,7 @@ impl<'t> Builder<'t> {
             place: Place { line: span.start.line(), column: span.start.col() + 1 },
             anchored: anchor != 0,
             tag,
+            in_flow: self.flows > 0,
             bytes: span.byte_range().unwrap_or_default(),
             before: self.end.max(tag_end),
         });

@@ -326,10 +326,12 @@ async fn what_is_sealed_is_what_kubectl_reads_or_the_file_is_refused() {
     plugin.run(&["seal", "--public-key", &published, "-f", folder_name]).await.ok();
     let sealed = read_by_kubectl(&plugin, folder_name).await;
 
-    let mut wrong = Vec::new();
+    let (mut wrong, mut unread) = (Vec::new(), Vec::new());
     for (name, text) in files.iter().filter(|(name, _)| !refused.contains(*name)) {
-        // What kubectl refuses, it gives no other meaning.
-        let Some(plain) = plain.get(name) else { continue };
+        let Some(plain) = plain.get(name) else {
+            unread.push(text);
+            continue;
+        };
         let Some(sealed) = sealed.get(name) else {
             wrong.push(format!("kubectl cannot read what was sealed: {text:?}"));
             continue;
@@ -356,8 +358,14 @@ async fn what_is_sealed_is_what_kubectl_reads_or_the_file_is_refused() {
     }
     let (all, accepted) = (files.len(), files.len() - refused.len());
     let read = files.keys().filter(|name| plain.contains_key(*name) && !refused.contains(*name)).count();
-    println!("{all} files; kubectl reads {}, seal {accepted}, both {read}; {} differ", plain.len(), wrong.len());
+    println!(
+        "{all} files; kubectl reads {}, seal {accepted}, both {read}; {} differ, {} are sealed that kubectl cannot read",
+        plain.len(),
+        wrong.len(),
+        unread.len()
+    );
     assert!(wrong.is_empty(), "{} of {all}: {:#?}", wrong.len(), &wrong[..wrong.len().min(40)]);
+    assert!(unread.is_empty(), "kubectl cannot read {}: {:#?}", unread.len(), &unread[..unread.len().min(40)]);
     // Refusing everything would be no reading.
     assert!(read * 3 > plain.len() * 2, "of {} files that kubectl reads, only {read} are sealed", plain.len());
 }
@@ -385,6 +393,21 @@ const DOCUMENTS: &[&str] = &[
     "",
     "# a comment\n",
     "null\n",
+];
+
+/// Documents whose kind is not what it seems: of a field that is given twice, kubectl reads the last one.
+const DISGUISED: &[&str] = &[
+    "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nmetadata: {name: NAME, namespace: shop}\nspec: {name: \
+     NAME, value: v-NAME}\nkind: ConfigMap\napiVersion: v1\n",
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: NAME, namespace: shop}\nspec: {name: NAME, value: v-NAME}\nkind: \
+     ManagedSecret\napiVersion: managedsecrets.dev/v1alpha1\n",
+    "{\"kind\": \"ManagedSecret\", \"apiVersion\": \"managedsecrets.dev/v1alpha1\", \"metadata\": {\"name\": \"NAME\", \
+     \"namespace\": \"shop\"}, \"spec\": {\"name\": \"NAME\", \"value\": \"v-NAME\"}, \"\\u006bind\": \"ConfigMap\", \
+     \"apiVersion\": \"v1\"}\n",
+    "apiVersion: v1\nkind: List\nitems:\n- apiVersion: managedsecrets.dev/v1alpha1\n  kind: ManagedSecret\n  metadata: \
+     {name: NAME, namespace: shop}\n  spec: {name: NAME, value: v-NAME}\nitems: []\n",
+    "x: [&k kind, &v apiVersion]\n*k : ManagedSecret\n*v : managedsecrets.dev/v1alpha1\nmetadata: {name: NAME, namespace: \
+     shop}\nspec: {name: NAME, value: v-NAME}\n",
 ];
 
 /// What may stand between two documents, before the first and behind the last.
@@ -432,7 +455,8 @@ async fn of_several_documents_kubectl_sees_the_same_sealed_or_the_file_is_refuse
         .map(|file| {
             let mut text = if dice.roll(3) == 0 { BETWEEN[dice.roll(BETWEEN.len())] } else { "" }.to_owned();
             for number in 0..=dice.roll(3) {
-                text += &DOCUMENTS[dice.roll(DOCUMENTS.len())].replace("NAME", &format!("f{file:04}-{number}"));
+                let documents = if dice.roll(16) == 0 { DISGUISED } else { DOCUMENTS };
+                text += &documents[dice.roll(documents.len())].replace("NAME", &format!("f{file:04}-{number}"));
                 text += BETWEEN[dice.roll(BETWEEN.len())];
             }
             text
