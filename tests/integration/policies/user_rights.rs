@@ -15,6 +15,13 @@ use crate::integration::installation::{Right, admin, control_plane, dry_run, edi
 
 const VALUE: Right = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("db") };
 
+/// What the built-in role `edit` has on Secrets, as far as it matters here.
+const EDIT: [Right; 5] = [secrets("get"), secrets("create"), secrets("update"), secrets("patch"), secrets("delete")];
+
+const fn secrets(verb: &'static str) -> Right {
+    Right { verb, group: "", resource: "secrets", name: None }
+}
+
 /// Rights, and which of the two sets a case is tried with.
 fn cannot_get(name: &str) -> String {
     format!("cannot get resource \"secrets\" in API group \"\" named \"{name}\"")
@@ -67,7 +74,7 @@ async fn what_needs_a_right_on_create() {
     let get_target = client(vec![Right::get_secret("db")]).await;
     let create = client(vec![Right::CREATE_SECRETS]).await;
     // What an earlier object left there is taken over, with its value.
-    let shape = client(vec![Right::CREATE_SECRETS, Right::get_secret("db")]).await;
+    let shape = client(vec![Right::CREATE_SECRETS, Right::get_secret("db"), Right::patch_secret("db")]).await;
     for (spec, enough, refusal) in [
         (json!({"valueFrom": value_from("upstream")}), &get_source, cannot_get("upstream")),
         (json!({"target": {"name": "mine"}}), &get_target, cannot_get("db")),
@@ -290,25 +297,60 @@ async fn reshaping_without_a_target_needs_create() {
     check_changes(&Scene::new(before).await, Right::CREATE_SECRETS, changes).await;
 }
 
-/// Sealed text opens for its object as often as that is created: deleting it first is no way round.
+/// Sealed text opens for its object as often as that is created, and a target that was retained is taken over: deleting the
+/// object first is no way round.
 #[tokio::test]
-async fn the_looks_of_a_sealed_value_need_get_on_create() {
+async fn the_looks_of_a_target_need_get_and_patch_on_create() {
     let namespace = TestNamespace::create(control_plane().await, "create").await.unwrap();
     let text = well_formed(1);
+    let (get, patch) = (Right::get_secret("db"), Right::patch_secret("db"));
     for (rights, refusal) in [
-        (vec![Right::get_secret("db")], Some(CANNOT_CREATE.to_owned())),
-        (vec![Right::CREATE_SECRETS], Some(cannot_get("db"))),
-        (vec![Right::CREATE_SECRETS, Right::get_secret("db")], None),
+        (vec![get, patch], Some(CANNOT_CREATE.to_owned())),
+        (vec![Right::CREATE_SECRETS, patch], Some(cannot_get("db"))),
+        (vec![Right::CREATE_SECRETS, get], Some(cannot_patch("db"))),
+        (vec![Right::CREATE_SECRETS, get, Right::patch_secret("other")], Some(cannot_patch("db"))),
+        (vec![Right::CREATE_SECRETS, get, patch], None),
+        (EDIT.to_vec(), None),
     ] {
         let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &rights).await, &namespace.name);
         for target in
             [json!({"labels": {"a": "b"}}), json!({"annotations": {"a": "b"}}), json!({"type": "example.com/token"})]
         {
             let case = format!("{target} with {rights:?}");
-            let new = holding(&text, &json!({"target": target}));
-            expect(&case, objects.create(&dry_run(), &new).await, refusal.as_deref());
+            let spec = json!({"target": target});
+            expect(&case, objects.create(&dry_run(), &holding(&text, &spec)).await, refusal.as_deref());
+            expect(&case, objects.create(&dry_run(), &managed_secret(&spec)).await, refusal.as_deref());
+        }
+        // Without a shape, or without a delivery, no Secret that exists is changed.
+        let refusal = refusal.filter(|refusal| refusal == CANNOT_CREATE);
+        let undelivered = json!({"target": {"labels": {"a": "b"}}, "delivery": "None"});
+        expect("undelivered", objects.create(&dry_run(), &managed_secret(&undelivered)).await, refusal.as_deref());
+        expect("plain", objects.create(&dry_run(), &managed_secret(&json!({}))).await, None);
+    }
+}
+
+/// A target with a shape that moves to a Secret, or is delivered there for the first time, gives it that shape.
+#[tokio::test]
+async fn moving_a_target_with_a_shape_needs_patch_on_the_new_one() {
+    let shape = json!({"labels": {"a": "b"}});
+    let moved = json!({"target": {"name": "kept"}});
+    for (before, change) in [
+        (json!({"target": shape}), moved.clone()),
+        (json!({"target": {"name": "kept", "labels": {"a": "b"}}, "delivery": "None"}), json!({"delivery": "Secret"})),
+    ] {
+        let scene = Scene::new(before).await;
+        let others = [Right::get_secret("db"), Right::patch_secret("db"), VALUE];
+        for (right, refusal) in [
+            (Right::patch_secret("other"), Some(cannot_patch("kept"))),
+            (Right::get_secret("kept"), Some(cannot_patch("kept"))),
+            (Right::patch_secret("kept"), None),
+        ] {
+            let objects = scene.objects(&[&others[..], &[right]].concat()).await;
+            expect(&change.to_string(), objects.patch("db", &params(), &merge(&change)).await, refusal.as_deref());
         }
     }
+    // A target without one needs what a move needs.
+    check_changes(&Scene::new(json!({})).await, Right::get_secret("db"), vec![(moved, Some(cannot_get("db")))]).await;
 }
 
 /// The object `db` with this sealed text.
@@ -325,14 +367,11 @@ const CANNOT_GET_VALUE: &str =
 #[tokio::test]
 async fn delivering_text_that_is_kept_needs_get_on_value() {
     let namespace = TestNamespace::create(control_plane().await, "kept").await.unwrap();
-    // All that the built-in role `edit` has on Secrets.
-    let secrets = |verb| Right { verb, group: "", resource: "secrets", name: None };
-    let edit = ["get", "create", "update", "patch", "delete"].map(secrets);
     let objects = async |rights: &[Right]| {
         Api::<ManagedSecret>::namespaced(editor(&namespace.name, rights).await, &namespace.name)
     };
-    let editing = objects(&edit).await;
-    let reading = objects(&[&edit[..], &[VALUE]].concat()).await;
+    let editing = objects(&EDIT).await;
+    let reading = objects(&[&EDIT[..], &[VALUE]].concat()).await;
     for scope in [1, 2, 3] {
         let (deliverable, kept) = (well_formed(scope), well_formed(scope | SEALED_KEPT_BIT));
         for spec in [json!({}), json!({"delivery": "Secret"}), json!({"target": {"name": "mine", "key": "k"}})] {

@@ -10,7 +10,8 @@
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
 //! | `value` that is sealed as kept, with a delivery | `get` on `managedsecrets/value` |
 //! | `target.type`, `labels`, `annotations` of a target that exists | `get` and `patch` on that Secret |
-//! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with `spec.value`, also `get` on the Secret `metadata.name` |
+//! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
+//! | `target.name`, `delivery`, where `target.type`, `labels` or `annotations` are given | `patch` on the Secret that the value is now delivered to |
 //! | `target.adoption` | `create` on Secrets |
 //! | `adoption: IfUnowned` with another target or another source | `get` and `patch` on the Secret to adopt |
 //!
@@ -20,7 +21,9 @@
 //! that name, and another target.
 //!
 //! A label or an annotation can copy the value: replicators act on them. So a change of the target's shape needs what a
-//! move needs, and `patch`, because it changes a Secret that exists.
+//! move needs, and `patch`, because it changes a Secret that exists. A Secret that an earlier object left behind
+//! (`deletionPolicy: Retain`) is taken over, so the same holds for a new target, which may be one. A target without a
+//! shape of its own needs no `patch`: users without permissions on Secrets can create ManagedSecrets.
 //!
 //! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
 //!
@@ -67,6 +70,12 @@ fn variables() -> Vec<(&'static str, String)> {
          || variables.target.?labels.orValue({{}}) != variables.oldTarget.?labels.orValue({{}})\n\
          || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})"
     );
+    let shaped = format!(
+        "variables.delivery != 'None'\n\
+         && (oldObject == null || variables.targetName != variables.oldTargetName || variables.oldDelivery == 'None')\n\
+         && (variables.target.?type.orValue({secret_type}) != {secret_type}\n\
+         || variables.target.?labels.orValue({{}}) != {{}} || variables.target.?annotations.orValue({{}}) != {{}})"
+    );
     let adopts = "variables.delivery == 'Secret' && variables.adoption == 'IfUnowned'\n\
                   && (oldObject == null || variables.moves || variables.oldAdoption != 'IfUnowned'\n\
                   || variables.changesSource && variables.targetInForce != variables.targetName)";
@@ -102,6 +111,7 @@ fn variables() -> Vec<(&'static str, String)> {
         ("moves", moves),
         ("shapes", shapes),
         ("reshapes", reshapes),
+        ("startsShaped", shaped),
         ("adopts", adopts.to_owned()),
         ("deliversKept", delivers_kept),
     ];
@@ -111,7 +121,7 @@ fn variables() -> Vec<(&'static str, String)> {
 fn validations() -> Vec<Validation> {
     const MOVE: &str = "to change where or how a value is delivered (target.name, target.key, target.type, \
                         target.labels, target.annotations, delivery)";
-    const RESHAPE: &str = "to change how a target looks that exists (target.type, target.labels, target.annotations)";
+    const RESHAPE: &str = "to set target.type, target.labels or target.annotations of a Secret that may exist";
     const ADOPT: &str = "to adopt it (target.adoption)";
     let get = |applies: &str, name: &str, purpose: &str, fallback: &'static str| Validation {
         admits: format!("!({applies}) || {}", may("get", name)),
@@ -124,7 +134,7 @@ fn validations() -> Vec<Validation> {
         fallback,
     };
     let moved = "changing where or how a value is delivered needs the permission to get the present target";
-    let reshaped = "changing how a target looks needs the permission to patch it";
+    let reshaped = "setting the type, labels or annotations of a target needs the permission to patch it";
     vec![
         get(
             "variables.readsOtherSource",
@@ -151,6 +161,7 @@ fn validations() -> Vec<Validation> {
             MOVE,
             "choosing how a target looks needs the permission to get it",
         ),
+        patch("variables.startsShaped", "variables.targetName", RESHAPE, reshaped),
         patch("variables.reshapes && variables.hadTarget", "variables.oldTargetName", RESHAPE, reshaped),
         patch("variables.reshapes && variables.targetInForce != ''", "variables.targetInForce", RESHAPE, reshaped),
         Validation {
