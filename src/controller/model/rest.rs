@@ -11,7 +11,7 @@ use managed_secrets_api::{
 use super::{
     oracle::OpenRecord,
     play::NOTE,
-    server::Server,
+    server::{Server, is_labelled},
     store::{Object, Stored},
 };
 use crate::controller::{
@@ -47,6 +47,8 @@ fn records<'s>(server: &'s Server, object: &Object) -> Vec<(&'s Stored, OpenReco
 
 fn served(server: &Server, object: &Object) -> Result<(), String> {
     let mut records = records(server, object);
+    // Where a loss is excused, an older record may be left without its label, and nobody can find it.
+    records.sort_by_key(|(secret, _)| is_labelled(secret));
     let Some((secret, record)) = records.pop() else { return Err("has no record".to_owned()) };
     if !records.is_empty() && !server.oracle.is_excused(&object.uid) {
         return Err("has two records".to_owned());
