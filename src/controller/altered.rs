@@ -14,10 +14,10 @@ use managed_secrets_api::{
 };
 
 use super::{
-    conditions::{READY, Verdict},
+    conditions::READY,
     failure::Failure,
+    plan::{Problem, Verdict},
     view::{LiveSecret, Own},
-    world::Problem,
 };
 
 /// What a write of a Secret means.

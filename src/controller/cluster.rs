@@ -19,8 +19,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    decide::Slot,
     failure::Failure,
+    plan::Slot,
     view::{LiveSecret, SecretView, decode::Lean},
 };
 use crate::controller::view::Own;

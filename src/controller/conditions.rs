@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use managed_secrets_api::{Reason, limits::STATUS_MESSAGE_BYTES_MAX};
 
-use super::world::Problem;
+use super::plan::Verdict;
 
 /// How long an object may wait for another before it counts as stalled: the order within one commit must not matter,
 /// and Flux gives up on the first failure that it sees.
@@ -20,59 +20,6 @@ pub const UNSEEN_RETRY: Duration = Duration::from_secs(300);
 pub use managed_secrets_api::keys::{
     CONDITION_READY as READY, CONDITION_RECONCILING as RECONCILING, CONDITION_STALLED as STALLED,
 };
-
-/// What a pass came to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// Served and up to date; the message says where.
-    Served(String),
-    /// On the way; nothing is wrong.
-    Working(Problem),
-    /// Something passing, such as an API server that does not answer.
-    Transient(Problem),
-    /// Another object may heal it.
-    Pending(Problem),
-    /// A person is needed.
-    Terminal(Problem),
-    /// `spec.suspend` is true.
-    Suspended,
-}
-
-impl Verdict {
-    /// The graver of two; of two alike, one with both messages under the first one's reason.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let rank = |verdict: &Self| match verdict {
-            Self::Served(_) => 0,
-            Self::Working(_) => 1,
-            Self::Transient(_) => 2,
-            Self::Pending(_) => 3,
-            Self::Terminal(_) => 4,
-            Self::Suspended => 5,
-        };
-        let (mut graver, lesser) = if rank(&self) >= rank(&other) { (self, other) } else { (other, self) };
-        if let (Some(graver), Some(lesser)) = (graver.problem_mut(), lesser.problem()) {
-            graver.message = format!("{}; {}", graver.message, lesser.message);
-        }
-        graver
-    }
-
-    /// The problem, where there is one.
-    #[must_use]
-    pub fn problem(&self) -> Option<&Problem> {
-        match self {
-            Self::Served(_) | Self::Suspended => None,
-            Self::Working(p) | Self::Transient(p) | Self::Pending(p) | Self::Terminal(p) => Some(p),
-        }
-    }
-
-    fn problem_mut(&mut self) -> Option<&mut Problem> {
-        match self {
-            Self::Served(_) | Self::Suspended => None,
-            Self::Working(p) | Self::Transient(p) | Self::Pending(p) | Self::Terminal(p) => Some(p),
-        }
-    }
-}
 
 /// The conditions that follow, and after how long they would change by themselves.
 #[must_use]
@@ -159,7 +106,7 @@ fn whole_seconds(now: Timestamp) -> Time {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
+    use super::{super::plan::Problem, *};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use managed_secrets_api::Reason;
 use managed_secrets_client::{CallError, Refusal, RefusalKind};
 
-use super::{conditions::Verdict, world::Problem};
+use super::plan::{Problem, Verdict};
 
 /// Kubernetes' words for a request that gets the same answer however often it is sent (metav1.StatusReason).
 const UNACCEPTABLE: [&str; 5] =

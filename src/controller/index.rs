@@ -2,7 +2,7 @@
 //! wakes only whom it concerns.
 //!
 //! In: events of the watches, and what the API server answered to live reads and to our own writes (so that a pass never
-//! acts on a state older than its own last write). Out: a [`Snapshot`] for a pass; names to wake for an event. Pure: no
+//! acts on a state older than its own last write). Out: a [`Cached`] for a pass; names to wake for an event. Pure: no
 //! client, no lock, and no clock but what is passed in. No value of any Secret ever comes here.
 //!
 //! Two rules keep it right and cheap:
@@ -16,7 +16,7 @@ mod namespace;
 mod rings;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -29,8 +29,8 @@ use self::{
     namespace::{NamespaceIndex, owners, secrets_of},
 };
 use super::{
+    facts::{Cached, SourceSeen},
     view::{Own, SecretView},
-    world::{Peers, SourceSeen},
 };
 
 /// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
@@ -64,21 +64,6 @@ pub enum Holder {
     Secret(String),
 }
 
-/// What one pass starts from.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The ManagedSecret.
-    pub own: Own,
-    /// Labelled Secrets that may concern it.
-    pub secrets: Vec<SecretView>,
-    /// Types of those Secrets by uid, where they are known.
-    pub types: BTreeMap<String, String>,
-    /// The source of `valueFrom`.
-    pub source: SourceSeen,
-    /// What others want.
-    pub peers: Peers,
-}
-
 /// A Secret and how it came here.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -99,7 +84,7 @@ pub struct Index {
 impl Index {
     /// What a pass starts from; `None` where there is no such object.
     #[must_use]
-    pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Snapshot> {
+    pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Cached> {
         let ns = self.namespaces.get(&key.namespace)?;
         let own = ns.objects.get(&key.name)?.clone();
         let concerning = secrets_of(&own);
@@ -121,7 +106,7 @@ impl Index {
                 Some((uid, version)) => SourceSeen::Present { uid: uid.clone(), resource_version: version.clone() },
             },
         };
-        Some(Snapshot { own, secrets, types, source, peers })
+        Some(Cached { own, secrets, types, source, peers })
     }
 
     /// Whether an object's spec is newer than its status says.

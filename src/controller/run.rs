@@ -29,16 +29,16 @@ use uuid::Uuid;
 use super::{
     act::{Actor, End},
     cluster::Cluster,
-    decide::{Finish, Why},
     events::Events,
+    facts::{Cached, Facts, Incoming, Rejected, Settings, Waits},
     failure::Failure,
     index::{Index, Key},
     keys::Keys,
+    plan::{Finish, Why},
     record::Source,
     scopes::{self, Scopes},
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
     view::watched::{Stub, WatchedObject, WatchedSecret},
-    world::{Incoming, Rejected, Settings, World},
 };
 use crate::keyring::{KeyringError, publish, stands};
 
@@ -359,53 +359,54 @@ impl Drop for PassOn<'_> {
 }
 
 impl Operator {
-    async fn pass(&self, key: &Key, snapshot: super::index::Snapshot) -> Next {
+    async fn pass(&self, key: &Key, cached: Cached) -> Next {
         debug!("pass begins");
         let now = Timestamp::now();
         let fresh_id = Uuid::new_v4().to_string();
         let mut keyring = self.keys.get();
-        let mut world = World::new(snapshot.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
-        if world.lacks_a_key()
+        let mut facts = Facts::new(cached.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
+        if facts.lacks_a_key()
             && let Some(newer) = self.keys.newer_than(&keyring).await
         {
             keyring = newer;
-            world = World::new(snapshot, self.settings.clone(), &keyring, now, fresh_id);
+            facts = Facts::new(cached, self.settings.clone(), &keyring, now, fresh_id);
         }
-        world.failures = self.shared.queue.failures(key);
+        facts.snapshot.failures = self.shared.queue.failures(key);
         // After a pass that failed, what is out of step is most likely our own: a write that was carried out although its
         // answer was lost. That pass has had its own delay.
-        if world.failures == 0 {
-            world.repair_wait = self.repairs.wait(key);
-            world.source_wait = self.source_moves.wait(key);
-            world.value_wait = self.new_values.wait(key);
+        if facts.snapshot.failures == 0 {
+            facts.snapshot.waits = Waits {
+                repair: self.repairs.wait(key),
+                source: self.source_moves.wait(key),
+                value: self.new_values.wait(key),
+            };
         }
-        world.rejected = self.rejected.lock().get(key).cloned();
-        world.kept_out = self.kept_out.lock().get(key).cloned();
+        facts.snapshot.rejected = self.rejected.lock().get(key).cloned();
+        facts.written.kept_out = self.kept_out.lock().get(key).cloned();
         let cluster = Cluster::new(self.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
         let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
         let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };
-        let end = actor.pass(&mut world).await;
+        let end = actor.pass(&mut facts).await;
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
-            if world.repaired {
+            if facts.written.repaired {
                 self.repairs.note(key);
             }
-            if matches!(world.record_written, Some((_, Why::SourceMoved))) {
-                self.source_moves.note(key);
-            }
-            if matches!(world.record_written, Some((_, Why::NewValue))) && world.own.spec.value_from.is_some() {
-                self.new_values.note(key);
+            match facts.written.record.as_ref().map(|record| record.why) {
+                Some(Why::SourceMoved) => self.source_moves.note(key),
+                Some(Why::NewValue) if facts.snapshot.own.spec.value_from.is_some() => self.new_values.note(key),
+                _ => {}
             }
         }
-        if let Some(rejected) = world.incoming.as_ref().and_then(Incoming::rejected) {
+        if let Some(rejected) = facts.learned.incoming.as_ref().and_then(Incoming::rejected) {
             self.rejected.lock().insert(key.clone(), rejected);
         }
-        match world.kept_out.take() {
+        match facts.written.kept_out.take() {
             Some(source) => drop(self.kept_out.lock().insert(key.clone(), source)),
             None => drop(self.kept_out.lock().remove(key)),
         }
-        if world.lacks_a_key() && self.keys.newer_than(&keyring).await.is_some() {
+        if facts.lacks_a_key() && self.keys.newer_than(&keyring).await.is_some() {
             return Next::After(Duration::from_millis(50));
         }
         debug!(?end, idle_writes = self.stats.idle_writes.get(), "pass ended");

@@ -6,8 +6,9 @@
 use managed_secrets_api::{Reason, keys::TYPE_RECORD, types::Delivery};
 
 use super::super::{
+    facts::{Facts, Seen},
+    plan::Problem,
     record::{Authenticity, Delivered},
-    world::{Problem, Seen, World},
 };
 
 /// Whose a record is.
@@ -28,8 +29,8 @@ pub(super) enum Claim {
 }
 
 /// Where the spec wants the value delivered, as a record would say it of a Secret of our own.
-pub(super) fn wanted_place(world: &World) -> Delivered {
-    let own = &world.own;
+pub(super) fn wanted_place(facts: &Facts) -> Delivered {
+    let own = &facts.snapshot.own;
     match own.spec.delivery() {
         Delivery::None => Delivered::None,
         Delivery::Secret => {
@@ -39,8 +40,8 @@ pub(super) fn wanted_place(world: &World) -> Delivered {
 }
 
 /// Judges a Secret at a record's place.
-pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
-    let own = &world.own;
+pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
+    let own = &facts.snapshot.own;
     let view = &seen.view;
     // By name, not by uid: a record that was put back from elsewhere is another object in the same place.
     let in_status = own.status.record.as_ref().is_some_and(|record| record.name == view.name);
@@ -104,7 +105,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
         Authenticity::Valid { meta, .. } => meta,
     };
     if meta.owner != own.name {
-        return in_use(if view.owners.is_empty() && !world.peers.living.contains(&meta.uid) {
+        return in_use(if view.owners.is_empty() && !facts.snapshot.peers.living.contains(&meta.uid) {
             format!(
                 "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that ManagedSecret again, or delete the Secret",
                 meta.name, view.name, meta.owner
@@ -140,7 +141,7 @@ pub(super) fn claim(world: &World, seen: &Seen) -> Claim {
     if meta.name != own.spec.name {
         return retained("under another spec.name: apply that name again");
     }
-    if !meta.target.same_place(&wanted_place(world)) {
+    if !meta.target.same_place(&wanted_place(facts)) {
         return retained("with another target: apply its target again to take it over");
     }
     Claim::TakeOver

@@ -14,8 +14,8 @@ use super::{
     rings::delivery,
 };
 use crate::controller::{
+    facts::Peers,
     view::{Own, OwnerRef, SecretView},
-    world::Peers,
 };
 
 /// The longest circle of names that is told as one. The members of a longer one only say whom they wait for: following a
@@ -264,7 +264,7 @@ impl NamespaceIndex {
         });
         let holders = secrets.iter().flat_map(|entry| owners(&entry.view));
         let living = holders.filter_map(|holder| Some(self.objects.get(&holder)?.uid.clone())).collect();
-        Peers { reserved_for, cycle: !self.circle(own).is_empty(), living, ring: self.ring(own), outdated: false }
+        Peers { reserved_for, cycle: !self.circle(own).is_empty(), living, ring: self.ring(own) }
     }
 
     /// Follows the chain "who holds the name that it waits for" from one object. If the chain comes back to it: all that

@@ -2,9 +2,11 @@
 
 mod cache;
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
-use super::*;
+use super::{super::facts::Peers, *};
 
 const NAMESPACE: &str = "ns";
 

@@ -1,4 +1,4 @@
-//! An operator of the model: the real index, world, `decide` and acting, fed by watches that lag as far as a test wants.
+//! An operator of the model: the real index, facts, `decide` and acting, fed by watches that lag as far as a test wants.
 //!
 //! Its queue is filled only by what the index says is to be woken, by what a pass asks for, and by a restart; so an event
 //! that wakes too few shows as a state that never comes to rest rightly.
@@ -19,10 +19,10 @@ use super::{
         act::{Actor, End},
         cluster::Cluster,
         events::Events,
+        facts::{Facts, Settings},
         failure::Failure,
         index::{Index, Key},
         view::{Own, SecretView},
-        world::{Settings, World},
     },
     line::{Line, Plan},
     server::{Change, Server, is_labelled},
@@ -233,9 +233,9 @@ impl Operator {
         let now = Timestamp::from_second(*self.clock.lock()).unwrap();
         let settings = Settings { operator_namespace: "managed-secrets-system".to_owned(), allow_cluster_scope: false };
         let fresh_id = uuid::Uuid::new_v4().to_string();
-        let mut world = World::new(snapshot, settings, &self.keyring, now, fresh_id);
-        world.failures = self.state.lock().failures.get(name).copied().unwrap_or_default();
-        world.source_wait = *self.source_wait.lock();
+        let mut facts = Facts::new(snapshot, settings, &self.keyring, now, fresh_id);
+        facts.snapshot.failures = self.state.lock().failures.get(name).copied().unwrap_or_default();
+        facts.snapshot.waits.source = *self.source_wait.lock();
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
         let wake = |keys: Vec<Key>| self.state.lock().queue.extend(keys.into_iter().map(|key| key.name));
@@ -247,7 +247,7 @@ impl Operator {
             stats: &self.stats,
             wake: &wake,
         };
-        let end = actor.pass(&mut world).await;
+        let end = actor.pass(&mut facts).await;
         let next = self.index.lock().pass_on(&key);
         self.state.lock().queue.extend(next.into_iter().map(|key| key.name));
         if let Some(rest) = line.rest() {
@@ -266,7 +266,7 @@ impl Operator {
                 finish.retry
             }
             // Somebody froze a record: with ever longer waits it would go on for ever.
-            End::Failed(Failure::Invalid(_)) if self.server.lock().has_a_frozen_record() => world.failures < 3,
+            End::Failed(Failure::Invalid(_)) if self.server.lock().has_a_frozen_record() => facts.snapshot.failures < 3,
             End::Failed(_) => true,
         };
         let mut state = self.state.lock();

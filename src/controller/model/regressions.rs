@@ -426,3 +426,41 @@ fn an_answer_that_comes_after_the_deletion_leaves_no_ghost() {
         ]);
     }
 }
+
+/// The answer to its creation was lost, it was renamed, and somebody took the label of the record that no status names.
+#[test]
+fn a_record_that_nobody_can_find_is_not_the_one_in_force() {
+    use super::{
+        line::Fault::DieAfter,
+        steps::{Event::Meddle, Meddle::RemoveRole},
+    };
+    ends_well(&[
+        event(Apply(2, vec![Name(0)])),
+        first(CatchUp),
+        first(Pass { object: 2, late: false, fault: Some((0, DieAfter)), meanwhile: None }),
+        event(Apply(2, vec![Name(2)])),
+        event(Meddle(0, RemoveRole)),
+    ]);
+}
+
+/// The target is the only copy of the value, and somebody has frozen it: that value is right.
+#[test]
+fn a_lost_record_is_rebuilt_from_a_frozen_target() {
+    use super::{play::Play, steps::Event::Meddle};
+    let steps = [
+        event(Apply(0, vec![])),
+        first(Settle),
+        event(Meddle(0, Freeze)),
+        first(Settle),
+        event(Meddle(1, Delete)),
+        first(Settle),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let play = Play::new(false);
+        for step in &steps {
+            play.step(step).await;
+        }
+        assert_eq!(play.server().objects["a"].ready().0, "True", "{}", play.story());
+    });
+}

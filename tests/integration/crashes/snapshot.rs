@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt as _, api::ListParams};
 use managed_secrets::{
     controller::{
+        facts::rfc3339,
         record::Authenticity,
         view::{Own, SecretView},
-        world::rfc3339,
     },
     keyring::KeyringStore,
 };

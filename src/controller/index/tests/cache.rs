@@ -1,5 +1,7 @@
 //! What a pass starts from: old events, own writes, lists; and who is woken, waits, or has a name kept.
 
+use std::collections::BTreeMap;
+
 use managed_secrets_api::keys::{GROUP, KIND, LABEL_ROLE, ROLE_RECORD, VERSION};
 use serde_json::{Value, json};
 

@@ -1,12 +1,12 @@
 //! The target: whose a Secret at its place is, and what has to be done to it.
 //!
-//! In: the [`World`] and the record's id. Out: a [`Delivery`]. Pure. The rule behind every branch: a Secret that is not
+//! In: [`Facts`] and the record's id. Out: a [`Delivery`]. Pure. The rule behind every branch: a Secret that is not
 //! ours is never written and never deleted, and carrying our labels does not make it ours, for people copy Secrets with
 //! labels and owner references.
 
 mod recordless;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use managed_secrets_api::{
     Reason,
@@ -17,30 +17,33 @@ use managed_secrets_crypto::Plaintext;
 
 use self::recordless::Marks;
 use super::{
-    conditions::{READY, Verdict},
-    decide::{Read, Slot, Step, TargetWrite, looked_at},
-    record::Delivered,
-    view::{
-        SecretView,
-        shape::{MetadataText, Shape, TargetMetadata},
+    super::{
+        conditions::READY,
+        facts::{Facts, Known, Seen},
+        plan::{Need, Problem, Read, Slot, TargetWrite, Verdict},
+        record::{Delivered, RecordMeta},
+        view::{
+            SecretView,
+            shape::{MetadataText, Shape, TargetMetadata},
+        },
     },
-    world::{Known, Problem, Seen, World},
+    look::{content, looked_at},
 };
 
 /// What becomes of the target.
 #[derive(Debug)]
-pub struct Delivery {
+pub(super) struct Delivery<'w> {
     /// What the record says about it.
-    pub record: Delivered,
+    pub(super) record: Delivered,
     /// What has to be done.
-    pub action: Action,
+    pub(super) action: Action<'w>,
     /// What of an adopted Secret is not ours to write.
-    pub theirs: Theirs,
+    theirs: Theirs,
 }
 
 /// What an adopted Secret had before, of all that the spec asks for: it is neither written nor taken away.
 #[derive(Debug, Default)]
-pub struct Theirs {
+struct Theirs {
     /// Keys of labels.
     labels: BTreeSet<String>,
     /// Keys of annotations.
@@ -74,27 +77,26 @@ impl Theirs {
 }
 
 /// What of an adopted Secret is not ours. `found` is whether the key of the value was there before.
-fn theirs(world: &World, seen: &Seen, id: &str, found: bool) -> Result<Theirs, Step> {
+fn theirs(facts: &Facts, seen: &Seen, id: &str, found: bool) -> Result<Theirs, Need> {
     let theirs = Theirs { key: found, ..Theirs::default() };
-    if seen.view.shape == Shape::of(&operator_metadata(world, &theirs, id), &world.own.target_metadata) {
+    if seen.view.shape == Shape::of(&operator_metadata(facts, &theirs, id), &facts.snapshot.own.target_metadata) {
         // All of it is ours, as it should be.
         return Ok(theirs);
     }
     if !seen.live {
         // A cache does not keep what others put there.
-        return Err(Step::Read(Read::Secret(seen.view.name.clone())));
+        return Err(Need::secret(&seen.view.name));
     }
-    Ok(theirs.with_metadata(wanted_metadata(world)?, &seen.view))
+    Ok(theirs.with_metadata(wanted_metadata(facts)?, &seen.view))
 }
 
-impl Delivery {
-    fn new(record: Delivered, action: Action) -> Self {
+impl<'w> Delivery<'w> {
+    fn new(record: Delivered, action: Action<'w>) -> Self {
         Self { record, action, theirs: Theirs::default() }
     }
 
     /// What of the spec an adopted Secret cannot follow.
-    #[must_use]
-    pub fn trouble(&self, name: &str) -> Option<Verdict> {
+    pub(super) fn trouble(&self, name: &str) -> Option<Verdict> {
         let (what, field) = self.theirs.other.as_ref()?;
         let message = format!(
             "target Secret {name} was adopted, and its {what} has another value, which the operator does not change: remove it \
@@ -106,13 +108,13 @@ impl Delivery {
 
 /// What has to be done to a target.
 #[derive(Debug)]
-pub enum Action {
+pub(super) enum Action<'w> {
     /// `delivery: None`: there is none.
     Nothing,
-    /// Write it, if it is not in step.
-    Write(Slot),
-    /// Its type is another: delete it, then make it anew.
-    Recreate(Slot),
+    /// Write it, over this Secret if there is one, unless it is in step.
+    Write(Option<&'w Seen>),
+    /// Its type is another: delete it, then make it again.
+    Recreate(&'w Seen),
     /// Nothing may be written at its place.
     Blocked(Verdict),
 }
@@ -127,8 +129,8 @@ enum Relation<'a> {
     Stranger,
 }
 
-fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Delivered>) -> Relation<'a> {
-    let own = &world.own;
+fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Delivered>) -> Relation<'a> {
+    let own = &facts.snapshot.own;
     let view = &seen.view;
     if view.is_dying(&own.name, &own.uid) {
         return Relation::Dying;
@@ -172,17 +174,17 @@ fn relation<'a>(world: &World, seen: &'a Seen, id: &str, recorded: Option<&Deliv
 
 /// Decides about the target. `recorded` is what the record says so far; `value` gives the value that will be delivered,
 /// asked for only where an adoption must compare.
-pub fn decide<'w>(
-    world: &'w World,
+pub(super) fn decide<'w>(
+    facts: &'w Facts,
     id: &str,
     recorded: Option<&Delivered>,
-    value: impl Fn() -> Result<&'w Plaintext, Step>,
-) -> Result<Delivery, Step> {
-    let spec = &world.own.spec;
+    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<Delivery<'w>, Need> {
+    let spec = &facts.snapshot.own.spec;
     if spec.delivery() == Wanted::None {
         return Ok(Delivery::new(Delivered::None, Action::Nothing));
     }
-    let name = spec.target_name(&world.own.name);
+    let name = spec.target_name(&facts.snapshot.own.name);
     let key = spec.target_key();
     let own_place = Delivered::Own { name: name.to_owned(), key: key.to_owned() };
     // What the record says of this Secret, under whichever key: an adoption is not forgotten because the key moves.
@@ -193,50 +195,49 @@ pub fn decide<'w>(
         _ => own_place.clone(),
     };
     let adopted_here = kept != own_place;
-    if let Some(refused) = world.refused.as_ref().filter(|refused| refused.secret == name) {
+    if let Some(refused) = facts.written.refused.as_ref().filter(|refused| refused.secret == name) {
         return Ok(Delivery::new(kept, Action::Blocked(Verdict::Terminal(refused.problem.clone()))));
     }
-    let in_status = world.own.status.target.as_ref().is_some_and(|target| target.name == name);
+    let in_status = facts.snapshot.own.status.target.as_ref().is_some_and(|target| target.name == name);
     let own_by_record = matches!(recorded, Some(Delivered::Own { name: before, .. }) if before == name);
-    let seen = match world.secret(name) {
+    let seen = match facts.secret(name) {
         // An adopted Secret may have lost its label: before the record calls what is here our own, a look tells.
         Known::Unseen if adopted_here || (in_status && !own_by_record) => {
-            return Err(Step::Read(Read::Secret(name.to_owned())));
+            return Err(Need::secret(name));
         }
         Known::Unseen | Known::Absent => {
-            return Ok(Delivery::new(own_place, Action::Write(Slot::Free)));
+            return Ok(Delivery::new(own_place, Action::Write(None)));
         }
         Known::Present(seen) => seen,
     };
     let view = &seen.view;
-    let slot = Slot::over(view);
-    let related = relation(world, seen, id, recorded);
+    let related = relation(facts, seen, id, recorded);
     let kept = match related {
         Relation::Adopted => Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() },
         _ => kept,
     };
     let keep = |action| Delivery::new(kept, action);
     if view.deleting && related != Relation::Dying {
-        looked_at(world, seen, Reason::WaitingForDeletion)?;
+        looked_at(facts, seen, Reason::WaitingForDeletion)?;
         let message = format!("target Secret {name} is being deleted: wait for its finalizers");
         return Ok(keep(Action::Blocked(Verdict::Pending(Problem::new(Reason::WaitingForDeletion, message)))));
     }
-    if related == Relation::Adopted && world.type_of(view).is_none() && !settled(world) {
+    if related == Relation::Adopted && facts.type_of(view).is_none() && !settled(facts) {
         // No apply of ours would tell that an adopted Secret is of another type than spec.target.type.
-        return Err(Step::Read(Read::Secret(name.to_owned())));
+        return Err(Need::secret(name));
     }
-    let other_type = world.type_of(view).is_some_and(|type_| type_ != spec.target_type());
+    let other_type = facts.type_of(view).is_some_and(|type_| type_ != spec.target_type());
     let frozen =
-        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(world, view, key, &value)?;
+        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(facts, view, key, &value)?;
     let adopted = || Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() };
     Ok(match related {
         Relation::Dying => {
-            looked_at(world, seen, Reason::WaitingForDeletion)?;
+            looked_at(facts, seen, Reason::WaitingForDeletion)?;
             let message = format!("target Secret {name} belongs to a deleted ManagedSecret and is being deleted");
             keep(Action::Blocked(Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))))
         }
         Relation::OfAnother(holder) => {
-            looked_at(world, seen, Reason::TargetInUse)?;
+            looked_at(facts, seen, Reason::TargetInUse)?;
             let message = format!(
                 "target Secret {name} is held by ManagedSecret {holder}: choose another spec.target.name here or there{}",
                 if view.owners.is_empty() { COPIED } else { "" }
@@ -244,8 +245,8 @@ pub fn decide<'w>(
             keep(Action::Blocked(Verdict::Pending(Problem::new(Reason::TargetInUse, message))))
         }
         Relation::Ours | Relation::Adopted if frozen => immutable(keep, name),
-        Relation::Ours if other_type => Delivery::new(own_place, Action::Recreate(slot)),
-        Relation::Ours => Delivery::new(own_place, Action::Write(slot)),
+        Relation::Ours if other_type => Delivery::new(own_place, Action::Recreate(seen)),
+        Relation::Ours => Delivery::new(own_place, Action::Write(Some(seen))),
         Relation::Adopted if other_type => {
             let message = format!(
                 "target Secret {name} was adopted and its type is not spec.target.type: set spec.target.type to its type, because the operator never recreates an adopted Secret"
@@ -254,36 +255,38 @@ pub fn decide<'w>(
         }
         Relation::Adopted => {
             let key_is_ours = view.ours.data.contains(key)
-                || world.own.status.target.as_ref().is_some_and(|before| before.uid == view.uid && before.key == key);
+                || facts
+                    .snapshot
+                    .own
+                    .status
+                    .target
+                    .as_ref()
+                    .is_some_and(|before| before.uid == view.uid && before.key == key);
             // Moved to another key of an adopted Secret: that key may be somebody else's.
             let found = view.annotation(ANNO_FOUND_KEY) == Some(key);
-            match if key_is_ours { Ok(found) } else { key_is_free(world, view, key, value)? } {
+            match if key_is_ours { Ok(found) } else { key_is_free(facts, view, key, value)? } {
                 Ok(found) => {
-                    let theirs = theirs(world, seen, id, found)?;
-                    Delivery { record: adopted(), action: Action::Write(slot), theirs }
+                    let theirs = theirs(facts, seen, id, found)?;
+                    Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs }
                 }
                 Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
             }
         }
-        Relation::Stranger => {
-            if spec.adoption() == Adoption::Never {
-                return Ok(keep(Action::Blocked(Verdict::Terminal(not_managed(world, view)))));
-            }
-            if !seen.live {
-                return Err(Step::Read(Read::Secret(name.to_owned())));
-            }
-            match adoptable(world, view, key, value)? {
-                Ok(theirs) => Delivery { record: adopted(), action: Action::Write(slot), theirs },
-                Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
-            }
+        Relation::Stranger if spec.adoption() == Adoption::Never => {
+            keep(Action::Blocked(Verdict::Terminal(not_managed(facts, view))))
         }
+        Relation::Stranger if !seen.live => return Err(Need::secret(name)),
+        Relation::Stranger => match adoptable(facts, view, key, value)? {
+            Ok(theirs) => Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs },
+            Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
+        },
     })
 }
 
 /// Why a Secret that the operator does not manage cannot be the target.
-fn not_managed(world: &World, view: &SecretView) -> Problem {
-    if let Marks::Recordless(id) = recordless::marks(world, view) {
-        return recordless::problem(world, view, id);
+fn not_managed(facts: &Facts, view: &SecretView) -> Problem {
+    if let Marks::Recordless(id) = recordless::marks(facts, view) {
+        return recordless::problem(facts, view, id);
     }
     let message = format!(
         "Secret {} exists and the operator does not manage it{}: choose another spec.target.name, delete the Secret, or set spec.target.adoption: IfUnowned",
@@ -294,29 +297,26 @@ fn not_managed(world: &World, view: &SecretView) -> Problem {
 }
 
 /// Whether status says that this very spec is served.
-fn settled(world: &World) -> bool {
-    let status = &world.own.status;
+fn settled(facts: &Facts) -> bool {
+    let status = &facts.snapshot.own.status;
     let mut conditions = status.conditions.iter().flatten();
-    status.observed_generation == Some(world.own.generation)
+    status.observed_generation == Some(facts.snapshot.own.generation)
         && conditions.any(|condition| condition.type_ == READY && condition.status == "True")
 }
 
-fn immutable(keep: impl FnOnce(Action) -> Delivery, name: &str) -> Delivery {
+fn immutable<'w>(keep: impl FnOnce(Action<'w>) -> Delivery<'w>, name: &str) -> Delivery<'w> {
     let message = format!("target Secret {name} is immutable: delete it, or choose another spec.target.name");
     keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetImmutable, message))))
 }
 
 /// Whether a Secret holds the value already. Immutability freezes the data alone: who need not change it may go on.
 fn holds<'w>(
-    world: &'w World,
+    facts: &'w Facts,
     view: &SecretView,
     key: &str,
-    value: impl Fn() -> Result<&'w Plaintext, Step>,
-) -> Result<bool, Step> {
-    let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
-        return Err(Step::Read(Read::Secret(view.name.clone())));
-    };
-    match content.values.get(key) {
+    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<bool, Need> {
+    match content(facts, view)?.values.get(key) {
         Some(Some(present)) => Ok(present.same_as(value()?)),
         _ => Ok(false),
     }
@@ -325,11 +325,11 @@ fn holds<'w>(
 /// Whether a stranger's Secret may be taken over: nobody controls it, and nothing of it would be overwritten. If so, what
 /// it has already of what the spec asks for.
 fn adoptable<'w>(
-    world: &'w World,
+    facts: &'w Facts,
     view: &SecretView,
     key: &str,
-    value: impl FnOnce() -> Result<&'w Plaintext, Step>,
-) -> Result<Result<Theirs, Problem>, Step> {
+    value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<Result<Theirs, Problem>, Need> {
     let name = &view.name;
     let refuse = |why: &str| {
         Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))))
@@ -337,7 +337,7 @@ fn adoptable<'w>(
     if view.owners.iter().any(|owner| owner.controller) {
         return refuse(&format!("a controller owns it{}", holder_text(view)));
     }
-    let marks = recordless::marks(world, view);
+    let marks = recordless::marks(facts, view);
     if let Marks::Recorded(record) = marks {
         return refuse(&format!(
             "an earlier ManagedSecret of this name delivered it, and record {record} is retained for it"
@@ -348,7 +348,7 @@ fn adoptable<'w>(
             "it has the label managedsecrets.dev/role: remove that label if the Secret is the target of no ManagedSecret",
         );
     }
-    if view.type_.as_deref() != Some(world.own.spec.target_type()) {
+    if view.type_.as_deref() != Some(facts.snapshot.own.spec.target_type()) {
         return refuse("its type is not spec.target.type");
     }
     if view.immutable {
@@ -360,21 +360,22 @@ fn adoptable<'w>(
     // An apply removes what our manager owns and the apply leaves out: another key is a value that may have no other copy,
     // and a type falls back to Opaque, which the API server refuses.
     let other = view.ours.data.iter().find(|ours| *ours != key);
-    let loses_nothing = other.is_none() && (!view.ours.type_ || world.own.spec.target_type() == DEFAULT_TARGET_TYPE);
+    let loses_nothing =
+        other.is_none() && (!view.ours.type_ || facts.snapshot.own.spec.target_type() == DEFAULT_TARGET_TYPE);
     let found = if let Marks::Recordless(id) = marks {
-        let free = if loses_nothing { key_is_free(world, view, key, value)?.ok() } else { None };
-        let Some(found) = free else { return Ok(Err(recordless::problem(world, view, id))) };
+        let free = if loses_nothing { key_is_free(facts, view, key, value)?.ok() } else { None };
+        let Some(found) = free else { return Ok(Err(recordless::problem(facts, view, id))) };
         found
     } else {
         if let Some(other) = other {
             return refuse(&format!("the operator delivered its key {other}, and adoption would remove that key"));
         }
-        match key_is_free(world, view, key, value)? {
+        match key_is_free(facts, view, key, value)? {
             Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         }
     };
-    let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(wanted_metadata(world)?, view);
+    let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(wanted_metadata(facts)?, view);
     if let Some((what, field)) = &theirs.other {
         return refuse(&format!("its {what} has another value: remove it from {field}, or from the Secret"));
     }
@@ -383,15 +384,12 @@ fn adoptable<'w>(
 
 /// Whether a key of somebody's Secret can be ours: it is absent, or already holds the very same value, which is told.
 fn key_is_free<'w>(
-    world: &'w World,
+    facts: &'w Facts,
     view: &SecretView,
     key: &str,
-    value: impl FnOnce() -> Result<&'w Plaintext, Step>,
-) -> Result<Result<bool, Problem>, Step> {
-    let Some(content) = world.content.as_ref().filter(|content| content.uid == view.uid) else {
-        return Err(Step::Read(Read::Secret(view.name.clone())));
-    };
-    match content.values.get(key) {
+    value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<Result<bool, Problem>, Need> {
+    match content(facts, view)?.values.get(key) {
         None => Ok(Ok(false)),
         Some(Some(present)) if present.same_as(value()?) => Ok(Ok(true)),
         Some(_) => {
@@ -418,8 +416,8 @@ fn holder_text(view: &SecretView) -> String {
 }
 
 /// The operator's own labels and annotations of a target.
-fn operator_metadata(world: &World, theirs: &Theirs, id: &str) -> MetadataText {
-    let own = &world.own;
+fn operator_metadata(facts: &Facts, theirs: &Theirs, id: &str) -> MetadataText {
+    let own = &facts.snapshot.own;
     let map =
         |pairs: &[(&str, &str)]| pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
     let mut annotations = vec![(ANNO_OWNER, own.name.as_str())];
@@ -431,37 +429,37 @@ fn operator_metadata(world: &World, theirs: &Theirs, id: &str) -> MetadataText {
 
 /// The labels and annotations that the spec asks for. Long ones are not in the cache: they are read live, together with
 /// the spec that they belong to, and what follows is decided by that spec.
-fn wanted_metadata(world: &World) -> Result<&MetadataText, Step> {
-    world.own.target_metadata.text().ok_or(Step::Read(Read::Spec))
+fn wanted_metadata(facts: &Facts) -> Result<&MetadataText, Need> {
+    facts.snapshot.own.target_metadata.text().ok_or(Need::Read(Read::Spec))
 }
 
 /// The same, but for what an adopted Secret had before.
-fn written_metadata(world: &World, theirs: &Theirs) -> Result<MetadataText, Step> {
-    let mut text = wanted_metadata(world)?.clone();
+fn written_metadata(facts: &Facts, theirs: &Theirs) -> Result<MetadataText, Need> {
+    let mut text = wanted_metadata(facts)?.clone();
     text.labels.retain(|key, _| !theirs.labels.contains(key));
     text.annotations.retain(|key, _| !theirs.annotations.contains(key));
     Ok(text)
 }
 
 /// A target as we mean it, but its value; a digest stands for its labels and annotations.
-pub struct TargetForm {
+pub(super) struct TargetForm {
     /// Name of the Secret.
-    pub name: String,
+    pub(super) name: String,
     key: String,
     /// The type; absent for an adopted Secret, whose type is not ours to own.
-    pub type_: Option<String>,
+    pub(super) type_: Option<String>,
     shape: Shape,
     owner_reference: bool,
 }
 
 /// The target as we mean it: enough to tell whether it has to be written.
-pub fn target_form(world: &World, delivery: &Delivery, id: &str) -> Result<TargetForm, Step> {
-    let (own, theirs) = (&world.own, &delivery.theirs);
-    let operator = operator_metadata(world, theirs, id);
+pub(super) fn target_form(facts: &Facts, delivery: &Delivery<'_>, id: &str) -> Result<TargetForm, Need> {
+    let (own, theirs) = (&facts.snapshot.own, &delivery.theirs);
+    let operator = operator_metadata(facts, theirs, id);
     let shape = if theirs.labels.is_empty() && theirs.annotations.is_empty() {
         Shape::of(&operator, &own.target_metadata)
     } else {
-        Shape::of(&operator, &TargetMetadata::new(written_metadata(world, theirs)?))
+        Shape::of(&operator, &TargetMetadata::new(written_metadata(facts, theirs)?))
     };
     let adopted = matches!(delivery.record, Delivered::Adopted { .. });
     Ok(TargetForm {
@@ -473,35 +471,52 @@ pub fn target_form(world: &World, delivery: &Delivery, id: &str) -> Result<Targe
     })
 }
 
-/// The write of a target: its form, with the text of its labels and annotations.
-pub fn target_write(
-    world: &World,
-    slot: Slot,
-    form: TargetForm,
-    delivery: &Delivery,
-    id: &str,
-) -> Result<TargetWrite, Step> {
-    let MetadataText { mut labels, mut annotations } = written_metadata(world, &delivery.theirs)?;
-    let operator = operator_metadata(world, &delivery.theirs, id);
-    labels.extend(operator.labels);
-    annotations.extend(operator.annotations);
-    let TargetForm { name, key, type_, shape: _, owner_reference } = form;
-    Ok(TargetWrite { slot, name, key, type_, labels, annotations, owner_reference })
-}
+impl TargetForm {
+    /// The write of a target `over` what is there, with the text of its labels and annotations. `value` is that of the
+    /// record that says `meta`.
+    pub(super) fn write(
+        self,
+        facts: &Facts,
+        over: Option<&Seen>,
+        delivery: &Delivery<'_>,
+        meta: &RecordMeta,
+        value: Arc<Plaintext>,
+    ) -> Result<TargetWrite, Need> {
+        let MetadataText { mut labels, mut annotations } = written_metadata(facts, &delivery.theirs)?;
+        let operator = operator_metadata(facts, &delivery.theirs, &meta.id);
+        labels.extend(operator.labels);
+        annotations.extend(operator.annotations);
+        let Self { name, key, type_, shape: _, owner_reference } = self;
+        let view = over.map(|seen| &seen.view);
+        let found_key = view.and_then(SecretView::found_key).filter(|found| *found != key).map(str::to_owned);
+        Ok(TargetWrite {
+            slot: view.map_or(Slot::Free, Slot::over),
+            name,
+            key,
+            value,
+            version: meta.version,
+            type_,
+            labels,
+            annotations,
+            owner_reference,
+            from_cache: over.is_some_and(|seen| !seen.live),
+            found_key,
+            other_manager: view.and_then(|view| view.other_manager.clone()),
+        })
+    }
 
-/// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
-#[must_use]
-pub fn in_shape(view: &SecretView, form: &TargetForm, owner_uid: &str) -> bool {
-    view.shape == form.shape
-        && view.ours.data.len() == 1
-        && view.ours.data.contains(&form.key)
-        && view.ours.type_ == form.type_.is_some()
-        && owners_fit(view, form.owner_reference, owner_uid)
+    /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
+    pub(super) fn is_in_shape(&self, view: &SecretView, owner_uid: &str) -> bool {
+        view.shape == self.shape
+            && view.ours.data.len() == 1
+            && view.ours.data.contains(&self.key)
+            && view.ours.type_ == self.type_.is_some()
+            && owners_fit(view, self.owner_reference, owner_uid)
+    }
 }
 
 /// Whether a Secret has our owner reference exactly where it is wanted.
-#[must_use]
-pub fn owners_fit(view: &SecretView, wanted: bool, owner_uid: &str) -> bool {
+pub(super) fn owners_fit(view: &SecretView, wanted: bool, owner_uid: &str) -> bool {
     let owned = view.ours.owner_uids.contains(owner_uid);
     // An admission policy can take the reference away and leave the bookkeeping.
     if wanted { owned && view.owners.iter().any(|owner| owner.uid == owner_uid) } else { !owned }
@@ -509,20 +524,24 @@ pub fn owners_fit(view: &SecretView, wanted: bool, owner_uid: &str) -> bool {
 
 /// A target that is no longer the one in force.
 #[derive(Debug, PartialEq)]
-pub enum Leftover {
+pub(super) enum Leftover<'w> {
     /// Made by us: delete it.
-    Delete(Slot),
+    Delete(&'w SecretView),
     /// Adopted: give up our key and labels, and nothing else. A key that was there before stays.
-    Release(Slot),
+    Release(&'w SecretView),
 }
 
 /// The first target to remove: the one that status names, or one that is ours by owner reference, away from `place`
 /// (the name in force, if any). `ids` are that of our record and those of records that are about to be removed.
-pub fn leftover(world: &World, ids: &BTreeSet<&str>, place: Option<&str>) -> Result<Option<(String, Leftover)>, Step> {
-    let own = &world.own;
+pub(super) fn leftover<'w>(
+    facts: &'w Facts,
+    ids: &BTreeSet<&str>,
+    place: Option<&str>,
+) -> Result<Option<Leftover<'w>>, Need> {
+    let own = &facts.snapshot.own;
     if let Some(before) = own.status.target.as_ref().filter(|before| Some(before.name.as_str()) != place) {
-        match world.secret(&before.name) {
-            Known::Unseen => return Err(Step::Read(Read::Secret(before.name.clone()))),
+        match facts.secret(&before.name) {
+            Known::Unseen => return Err(Need::secret(&before.name)),
             Known::Present(seen)
                 if seen.view.uid == before.uid
                     && !seen.view.deleting
@@ -531,14 +550,13 @@ pub fn leftover(world: &World, ids: &BTreeSet<&str>, place: Option<&str>) -> Res
                         // What is frozen could not be given up.
                         && (seen.view.ours.data.is_empty() || seen.view.immutable)) =>
             {
-                let slot = Slot::over(&seen.view);
-                let what = if seen.view.ours.type_ { Leftover::Delete(slot) } else { Leftover::Release(slot) };
-                return Ok(Some((before.name.clone(), what)));
+                let view = &seen.view;
+                return Ok(Some(if view.ours.type_ { Leftover::Delete(view) } else { Leftover::Release(view) }));
             }
             Known::Absent | Known::Present(_) => {}
         }
     }
-    let stray = world.all_present().map(|seen| &seen.view).find(|view| {
+    let stray = facts.all_present().map(|seen| &seen.view).find(|view| {
         view.role() == Some(ROLE_TARGET)
             && Some(view.name.as_str()) != place
             && !view.deleting
@@ -547,5 +565,5 @@ pub fn leftover(world: &World, ids: &BTreeSet<&str>, place: Option<&str>) -> Res
             && view.ours.owner_uids.contains(&own.uid)
             && view.ours.type_
     });
-    Ok(stray.map(|view| (view.name.clone(), Leftover::Delete(Slot::over(view)))))
+    Ok(stray.map(Leftover::Delete))
 }

@@ -1,10 +1,12 @@
-//! All that one pass knows: what the caches held when it began, and what it has read and written since.
+//! What a pass knows: what the caches held when it began ([`Snapshot`]), what it has read since ([`Learned`]), and what
+//! its writes came to ([`Written`]). No logic.
 //!
-//! In: snapshots from the index, results of reads and writes. Out: facts for [`decide`](super::decide). A world never
-//! asks anybody: where something is not known it says so, and `decide` names the read that finds out.
+//! In: what the index holds, results of reads and writes. Out: facts for [`decide`](super::decide). Facts never ask:
+//! where something is not known they say so, and `decide` names the read that finds out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,10 +17,9 @@ use managed_secrets_crypto::{Plaintext, keyring::Keyring, mse1::OpenError};
 
 use super::{
     altered::Altered,
-    decide::Why,
-    index::Snapshot,
+    plan::{Contents, Problem, Why},
     record::{Authenticity, RecordMeta, Source},
-    view::{LiveSecret, Own, SecretView},
+    view::{Own, SecretView},
 };
 
 /// What is known of a Secret by its name.
@@ -82,28 +83,12 @@ pub enum SourceSeen {
     },
 }
 
-/// Why something that a user gave cannot be used: reason and message for a condition.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problem {
-    /// The condition's reason.
-    pub reason: Reason,
-    /// The condition's message; never a value or a part of one.
-    pub message: String,
-}
-
-impl Problem {
-    /// A problem with its message.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
-
 /// The value that the spec's source gives now, read in this pass.
 pub struct Incoming {
     /// The source it came from, with its fingerprint.
     pub source: Source,
     /// The value, or why there is none.
-    pub value: Result<Plaintext, Problem>,
+    pub value: Result<Arc<Plaintext>, Problem>,
 }
 
 /// A source that gave no value in an earlier pass. As long as it has not moved it need not be read again.
@@ -126,14 +111,14 @@ impl Incoming {
     }
 }
 
-/// A record's value, opened in this pass.
-pub struct Opened {
-    /// The record's commitment: which ciphertext this is about.
+/// A record that was read live or written in this pass: the leave to write or remove a target.
+pub struct Confirmed {
+    /// Its uid.
+    pub uid: String,
+    /// Its commitment: which ciphertext this is about.
     pub commitment: [u8; 32],
-    /// The MSE1 bytes.
-    pub bytes: Vec<u8>,
-    /// The value, or why the record does not open.
-    pub value: Result<Plaintext, Unopened>,
+    /// What it holds, or why it does not open.
+    pub contents: Result<Contents, Unopened>,
 }
 
 /// Why a record's bytes give no value.
@@ -152,7 +137,7 @@ pub struct Content {
     /// Its uid.
     pub uid: String,
     /// Its values under the keys that may be ours; `None` where the bytes are no valid value.
-    pub values: BTreeMap<String, Option<Plaintext>>,
+    pub values: BTreeMap<String, Option<Arc<Plaintext>>>,
 }
 
 /// A target that is known to hold a version of the value.
@@ -178,8 +163,6 @@ pub struct Peers {
     pub living: BTreeSet<String>,
     /// The ring of values that this object is a member of, by `metadata.name`, beginning with it; empty where there is none.
     pub ring: Vec<String>,
-    /// The ManagedSecret was read live, and its `spec.name` is another than the one that this is about.
-    pub outdated: bool,
 }
 
 /// A write that the API server refused for good in this pass.
@@ -200,8 +183,34 @@ pub struct Settings {
     pub allow_cluster_scope: bool,
 }
 
-/// All that a pass knows.
-pub struct World {
+/// What an index holds for one pass.
+#[derive(Clone, Debug)]
+pub struct Cached {
+    /// The ManagedSecret.
+    pub own: Own,
+    /// Labelled Secrets that may concern it.
+    pub secrets: Vec<SecretView>,
+    /// Types of those Secrets by uid, where they are known.
+    pub types: BTreeMap<String, String>,
+    /// The source of `valueFrom`.
+    pub source: SourceSeen,
+    /// What others want.
+    pub peers: Peers,
+}
+
+/// How long to wait before something is done again that happened less than a minute ago.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
+    /// Before what was put out of step is written again.
+    pub repair: Option<Duration>,
+    /// Before it is recorded again that the source moved with the same value in it.
+    pub source: Option<Duration>,
+    /// Before a new value of the source is followed.
+    pub value: Option<Duration>,
+}
+
+/// The objects as the caches showed them, brought up to date by each answer; and what else a pass begins with.
+pub struct Snapshot {
     /// The time of this pass.
     pub now: Timestamp,
     /// The operator's settings.
@@ -210,56 +219,90 @@ pub struct World {
     pub own: Own,
     /// Secrets of its namespace that may concern it, by name. What is not here is [`Known::Unseen`].
     pub secrets: BTreeMap<String, Known>,
+    /// Types of Secrets by uid, learned from earlier writes and reads.
+    pub types: BTreeMap<String, String>,
     /// The source of `valueFrom`, from the watch.
     pub source: SourceSeen,
     /// What others want.
     pub peers: Peers,
     /// An id to give, should one be needed.
     pub fresh_id: String,
-    /// How long to wait before what was put out of step is written again, when that happened less than a minute ago.
-    pub repair_wait: Option<Duration>,
-    /// How long to wait before it is recorded again that the source moved with the same value in it, when that happened
-    /// less than a minute ago.
-    pub source_wait: Option<Duration>,
-    /// How long to wait before a new value of the source is followed, when the last one came less than a minute ago.
-    pub value_wait: Option<Duration>,
-    /// The source's value, once read.
-    pub incoming: Option<Incoming>,
-    /// A source that is known to give no value.
+    /// What is not done again yet.
+    pub waits: Waits,
+    /// How many passes before this one have failed in a row.
+    pub failures: u32,
+    /// A source that gave no value in an earlier pass.
     pub rejected: Option<Rejected>,
-    /// The record's value, once opened.
-    pub opened: Option<Opened>,
-    /// Uid of the record that was read live or written in this pass: the leave to write or remove a target.
-    pub record_confirmed: Option<String>,
-    /// The resourceVersion of the record as this pass wrote it, and why it did.
-    pub record_written: Option<(String, Why)>,
-    /// Values of a Secret that is not a record, once read: for a lost record, or an adoption.
+}
+
+/// What this pass knows of the ManagedSecret beyond the cache.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Freshness {
+    /// Nothing: it is as the cache showed it.
+    #[default]
+    Cached,
+    /// It was read live, or its status was written.
+    Live,
+    /// It was read live, and its `spec.name` is another than the one that [`Peers`] are about.
+    Renamed,
+    /// It is gone, or is another one now.
+    Gone,
+}
+
+/// What this pass has read.
+#[derive(Default)]
+pub struct Learned {
+    /// How the ManagedSecret is known.
+    pub own: Freshness,
+    /// The source's value.
+    pub incoming: Option<Incoming>,
+    /// The record.
+    pub record: Option<Confirmed>,
+    /// Values of a Secret that is not a record: for a lost record, or an adoption.
     pub content: Option<Content>,
-    /// What the target is known to hold.
+}
+
+/// The record as this pass wrote it.
+pub struct RecordReceipt {
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// Why it was written.
+    pub why: Why,
+}
+
+/// What the writes of this pass came to.
+#[derive(Default)]
+pub struct Written {
+    /// The record's write.
+    pub record: Option<RecordReceipt>,
+    /// What the target is known to hold: by a write of this pass, or because record and target are what status says.
     pub holds: Option<Holds>,
-    /// Types of Secrets by uid, learned from earlier writes and reads.
-    pub types: BTreeMap<String, String>,
     /// A write that was refused for good.
     pub refused: Option<Refused>,
     /// Writes that came back other than they were sent.
     pub altered: Vec<Altered>,
-    /// The source whose value admission control of others kept out of the record in an earlier pass.
+    /// The source whose value admission control of others keeps out of the record: in an earlier pass, until this one has
+    /// written it.
     pub kept_out: Option<Source>,
-    /// Something that had been put out of step was written again in this pass.
+    /// Something that had been put out of step was written again.
     pub repaired: bool,
-    /// How many passes before this one have failed in a row.
-    pub failures: u32,
-    /// The ManagedSecret was seen gone, or is another one now.
-    pub gone: bool,
-    /// The ManagedSecret was read live, or its status written, in this pass.
-    pub own_live: bool,
 }
 
-impl World {
-    /// The world as a pass finds it.
+/// All that a pass knows.
+pub struct Facts {
+    /// From the caches.
+    pub snapshot: Snapshot,
+    /// Read in this pass.
+    pub learned: Learned,
+    /// Written in this pass.
+    pub written: Written,
+}
+
+impl Facts {
+    /// What a pass begins with.
     #[must_use]
-    pub fn new(snapshot: Snapshot, settings: Settings, keyring: &Keyring, now: Timestamp, fresh_id: String) -> Self {
-        let Snapshot { own, secrets, types, source, peers } = snapshot;
+    pub fn new(cached: Cached, settings: Settings, keyring: &Keyring, now: Timestamp, fresh_id: String) -> Self {
+        let Cached { own, secrets, types, source, peers } = cached;
         let secrets: BTreeMap<String, Known> = secrets
             .into_iter()
             .map(|view| {
@@ -267,41 +310,28 @@ impl World {
                 (view.name.clone(), Known::Present(Box::new(Seen { view, authenticity, live: false })))
             })
             .collect();
-        let mut world = Self {
+        let snapshot = Snapshot {
             now,
             settings,
             own,
             secrets,
+            types,
             source,
             peers,
             fresh_id,
-            repair_wait: None,
-            source_wait: None,
-            value_wait: None,
-            incoming: None,
-            rejected: None,
-            opened: None,
-            record_confirmed: None,
-            record_written: None,
-            content: None,
-            holds: None,
-            types,
-            refused: None,
-            altered: Vec::new(),
-            kept_out: None,
-            repaired: false,
+            waits: Waits::default(),
             failures: 0,
-            gone: false,
-            own_live: false,
+            rejected: None,
         };
-        world.holds = world.in_step();
-        world
+        let mut facts = Self { snapshot, learned: Learned::default(), written: Written::default() };
+        facts.written.holds = facts.in_step();
+        facts
     }
 
     /// What the target holds, if record and target are both what status says we last wrote.
     fn in_step(&self) -> Option<Holds> {
-        let record = self.own.status.record.as_ref()?;
-        let target = self.own.status.target.as_ref()?;
+        let record = self.snapshot.own.status.record.as_ref()?;
+        let target = self.snapshot.own.status.target.as_ref()?;
         let seen = self.present(&record.name)?;
         let same_record = seen.view.uid == record.uid && seen.view.resource_version == record.resource_version;
         let delivered = &self.present(&target.name)?.view;
@@ -319,16 +349,16 @@ impl World {
         let sealing = |incoming: &Incoming| {
             incoming.value.as_ref().is_err_and(|problem| problem.reason == Reason::SealedWithUnknownKey)
         };
-        let unopened = |opened: &Opened| matches!(opened.value, Err(Unopened::Crypto(OpenError::SeedUnknown(_))));
+        let unopened = |record: &Confirmed| matches!(record.contents, Err(Unopened::Crypto(OpenError::SeedUnknown(_))));
         self.all_present().any(|seen| matches!(seen.authenticity, Authenticity::SeedUnknown { .. }))
-            || self.incoming.as_ref().is_some_and(sealing)
-            || self.opened.as_ref().is_some_and(unopened)
+            || self.learned.incoming.as_ref().is_some_and(sealing)
+            || self.learned.record.as_ref().is_some_and(unopened)
     }
 
     /// What is known of a Secret.
     #[must_use]
     pub fn secret(&self, name: &str) -> &Known {
-        self.secrets.get(name).unwrap_or(&Known::Unseen)
+        self.snapshot.secrets.get(name).unwrap_or(&Known::Unseen)
     }
 
     /// A Secret that is known to exist.
@@ -342,7 +372,7 @@ impl World {
 
     /// All Secrets that are known to exist.
     pub fn all_present(&self) -> impl Iterator<Item = &Seen> {
-        self.secrets.values().filter_map(|known| match known {
+        self.snapshot.secrets.values().filter_map(|known| match known {
             Known::Present(seen) => Some(&**seen),
             Known::Unseen | Known::Absent => None,
         })
@@ -351,66 +381,33 @@ impl World {
     /// The type of a Secret, where it is known.
     #[must_use]
     pub fn type_of<'a>(&'a self, view: &'a SecretView) -> Option<&'a str> {
-        view.type_.as_deref().or_else(|| self.types.get(&view.uid).map(String::as_str))
+        view.type_.as_deref().or_else(|| self.snapshot.types.get(&view.uid).map(String::as_str))
     }
 
     /// Whether the status says this reason already, of this generation.
     #[must_use]
     pub fn says(&self, reason: Reason) -> bool {
         let ready = |condition: &&Condition| condition.type_ == keys::CONDITION_READY;
-        let ready = self.own.status.conditions.iter().flatten().find(ready);
+        let ready = self.snapshot.own.status.conditions.iter().flatten().find(ready);
         ready.is_some_and(|ready| {
-            ready.reason == reason.as_str() && ready.observed_generation == Some(self.own.generation)
+            ready.reason == reason.as_str() && ready.observed_generation == Some(self.snapshot.own.generation)
         })
-    }
-
-    /// The opened value of a record with this commitment.
-    #[must_use]
-    pub fn opened(&self, commitment: &[u8; 32]) -> Option<&Result<Plaintext, Unopened>> {
-        self.opened.as_ref().filter(|opened| opened.commitment == *commitment).map(|opened| &opened.value)
-    }
-
-    /// Puts in what a live read found. `open` is asked for the value of a record that can be believed.
-    pub fn learn(
-        &mut self,
-        name: &str,
-        live: Option<LiveSecret>,
-        keyring: &Keyring,
-        open: impl FnOnce(&RecordMeta, &[u8; 32], &LiveSecret) -> Result<Plaintext, Unopened>,
-    ) {
-        let Some(live) = live else {
-            self.secrets.insert(name.to_owned(), Known::Absent);
-            return;
-        };
-        let authenticity = Authenticity::for_object(&live.view, &self.own, keyring);
-        if let Authenticity::Valid { meta, commitment } = &authenticity {
-            let bytes = live.data.get(keys::RECORD_DATA_KEY).map(|bytes| bytes.to_vec()).unwrap_or_default();
-            self.opened = Some(Opened { commitment: *commitment, bytes, value: open(meta, commitment, &live) });
-            self.record_confirmed = Some(live.view.uid.clone());
-        } else {
-            let before = self.own.status.target.as_ref().map(|target| target.key.as_str());
-            let values = [Some(self.own.spec.target_key()), before]
-                .into_iter()
-                .flatten()
-                .filter_map(|key| Some((key.to_owned(), Plaintext::new(live.data.get(key)?.clone()).ok())))
-                .collect();
-            self.content = Some(Content { uid: live.view.uid.clone(), values });
-        }
-        self.put(live.view, authenticity);
     }
 
     /// Puts in a Secret as the API server just gave it.
     pub fn put(&mut self, view: SecretView, authenticity: Authenticity) {
         if let Some(type_) = &view.type_ {
-            self.types.insert(view.uid.clone(), type_.clone());
+            self.snapshot.types.insert(view.uid.clone(), type_.clone());
         }
-        self.secrets.insert(view.name.clone(), Known::Present(Box::new(Seen { view, authenticity, live: true })));
+        self.snapshot
+            .secrets
+            .insert(view.name.clone(), Known::Present(Box::new(Seen { view, authenticity, live: true })));
     }
 
     /// The time of this pass, in whole seconds as dates are kept.
     #[must_use]
     pub fn date(&self) -> String {
-        rfc3339(self.now)
+        rfc3339(self.snapshot.now)
     }
 }
 

@@ -1,0 +1,189 @@
+//! Reads: what they find becomes facts.
+
+use managed_secrets_api::{Reason, keys::RECORD_DATA_KEY, types::Alphabet};
+use managed_secrets_crypto::{
+    Plaintext,
+    keyring::{Keyring, SealingKeyStatus},
+    mse1::{self, Place, Record},
+    mss1::{self, Scope, Sealed},
+};
+use std::sync::Arc;
+use tracing::debug;
+
+use super::{
+    super::{
+        facts::{Confirmed, Content, Facts, Freshness, Incoming, Known, SourceSeen, Unopened},
+        failure::Failure,
+        plan::{Contents, Problem, Read},
+        record::{Authenticity, RecordMeta, Source},
+        view::{LiveSecret, Own},
+    },
+    actor::Actor,
+};
+
+impl Actor<'_> {
+    /// Reads, and puts what it finds into the facts.
+    pub(super) async fn read(&self, facts: &mut Facts, read: &Read) -> Result<(), Failure> {
+        match read {
+            Read::Secret(name) => self.read_secret(facts, name).await,
+            Read::Spec => self.read_object(facts).await,
+            Read::Source => self.read_source(facts).await,
+            Read::Generate => generate(facts),
+        }
+    }
+
+    /// Reads a Secret that may be record or target.
+    pub(super) async fn read_secret(&self, facts: &mut Facts, name: &str) -> Result<(), Failure> {
+        let call = self.call(facts, name);
+        let live = self.cluster.secret(name).await?;
+        debug!(secret = name, found = live.is_some(), "read live");
+        let labelled = live.as_ref().map(|live| &live.view).filter(|view| view.is_watched()).cloned();
+        let concerned = call.answered(|index, sent| index.learn(&facts.snapshot.own.namespace, name, labelled, sent));
+        self.wake_others(facts, concerned);
+        learn(facts, name, live, self.keyring);
+        Ok(())
+    }
+
+    /// Reads the ManagedSecret, and opens its sealed text.
+    pub(super) async fn read_object(&self, facts: &mut Facts) -> Result<(), Failure> {
+        let object = self.cluster.object(&facts.snapshot.own.name).await?;
+        let Some(object) = object.filter(|object| object.metadata.uid.as_ref() == Some(&facts.snapshot.own.uid)) else {
+            facts.learned.own = Freshness::Gone;
+            return Ok(());
+        };
+        let sealed = object.spec.value.as_ref().map(|sealed| sealed.0.clone());
+        let own = Own::new(object);
+        // Who else wants the name, is known of the old one.
+        let renamed = own.spec.name != facts.snapshot.own.spec.name;
+        if own.spec.value_from != facts.snapshot.own.spec.value_from {
+            // The watch will tell of the new source; until then nothing is known of it.
+            facts.snapshot.source = SourceSeen::Unsynced;
+        }
+        facts.learned.incoming = match (sealed, own.sealed_sha256.clone()) {
+            (Some(sealed), Some(sha256)) => Some(Incoming {
+                source: Source::Sealed { sha256 },
+                value: unseal(self.keyring, facts.snapshot.settings.allow_cluster_scope, &own, &sealed).map(Arc::new),
+            }),
+            _ => None,
+        };
+        facts.snapshot.own = own;
+        facts.learned.own = if renamed { Freshness::Renamed } else { Freshness::Live };
+        Ok(())
+    }
+
+    async fn read_source(&self, facts: &mut Facts) -> Result<(), Failure> {
+        let Some(from) = facts.snapshot.own.spec.value_from.clone() else { return Ok(()) };
+        let reference = from.secret_key_ref;
+        let live = self.cluster.secret(&reference.name).await?;
+        facts.learned.incoming = Some(source_value(&reference.name, reference.key, live));
+        Ok(())
+    }
+}
+
+/// Puts in what a live read of a Secret found: of a record that can be believed, its contents; of any other, the values
+/// under the keys that may be ours.
+fn learn(facts: &mut Facts, name: &str, live: Option<LiveSecret>, keyring: &Keyring) {
+    let Some(live) = live else {
+        facts.snapshot.secrets.insert(name.to_owned(), Known::Absent);
+        return;
+    };
+    let own = &facts.snapshot.own;
+    let authenticity = Authenticity::for_object(&live.view, own, keyring);
+    if let Authenticity::Valid { meta, commitment } = &authenticity {
+        let contents = open(keyring, own, meta, commitment, &live);
+        facts.learned.record = Some(Confirmed { uid: live.view.uid.clone(), commitment: *commitment, contents });
+    } else {
+        let before = own.status.target.as_ref().map(|target| target.key.as_str());
+        let value = |key: &str| Some(Plaintext::new(live.data.get(key)?.clone()).ok().map(Arc::new));
+        let keys = [Some(own.spec.target_key()), before].into_iter().flatten();
+        let values = keys.filter_map(|key| Some((key.to_owned(), value(key)?))).collect();
+        facts.learned.content = Some(Content { uid: live.view.uid.clone(), values });
+    }
+    facts.put(live.view, authenticity);
+}
+
+/// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.
+fn open(
+    keyring: &Keyring,
+    own: &Own,
+    meta: &RecordMeta,
+    commitment: &[u8; 32],
+    live: &LiveSecret,
+) -> Result<Contents, Unopened> {
+    let bytes = live.data.get(RECORD_DATA_KEY).map(|bytes| bytes.as_slice()).unwrap_or_default();
+    let record = Record::parse(bytes).map_err(Unopened::Crypto)?;
+    let place = Place { namespace: &own.namespace, object: &own.name };
+    let value = mse1::open(&record, &place, |id| keyring.seed(id)).map_err(Unopened::Crypto)?;
+    if record.version() != meta.version {
+        return Err(Unopened::OtherVersion);
+    }
+    if record.uid() != meta.uid || record.commitment() != commitment {
+        return Err(Unopened::Altered);
+    }
+    Ok(Contents { bytes: Arc::new(record), value: Arc::new(value) })
+}
+
+/// Opens sealed text for the object that holds it; the problem names the field, the rule, and who can mend it.
+fn unseal(keyring: &Keyring, allow_cluster_scope: bool, own: &Own, text: &str) -> Result<Plaintext, Problem> {
+    let problem = |reason, message: String| Problem::new(reason, format!("spec.value: {message}"));
+    let sealed = Sealed::parse(text).map_err(|error| problem(Reason::SealedMalformed, error.to_string()))?;
+    sealed
+        .fits(&own.namespace, &own.name)
+        .map_err(|error| problem(Reason::SealedForAnotherPlace, error.to_string()))?;
+    if *sealed.scope() == Scope::Cluster && !allow_cluster_scope {
+        let message = "sealed with cluster scope, which this operator does not allow: seal the value for this object, or run the operator with --allow-cluster-scope";
+        return Err(problem(Reason::SealedScopeNotAllowed, message.to_owned()));
+    }
+    let key = match keyring.sealing_key(sealed.key_id()) {
+        SealingKeyStatus::Usable(key) => key,
+        SealingKeyStatus::Revoked => {
+            let message =
+                format!("sealed with the revoked key {}: seal the value again with the current key", sealed.key_id());
+            return Err(problem(Reason::SealedWithRevokedKey, message));
+        }
+        SealingKeyStatus::Unknown => {
+            let message = format!(
+                "sealed with the key {}, which this cluster does not have: seal the value again with this cluster's key, or restore that keyring",
+                sealed.key_id()
+            );
+            return Err(problem(Reason::SealedWithUnknownKey, message));
+        }
+    };
+    sealed.open(key, &own.namespace, &own.name).map_err(|error| match error {
+        mss1::OpenError::Place(place) => problem(Reason::SealedForAnotherPlace, place.to_string()),
+        mss1::OpenError::Value(rule) => problem(Reason::InvalidValue, format!("the sealed value {rule}")),
+        error => problem(Reason::SealedTampered, error.to_string()),
+    })
+}
+
+/// The value in a source Secret, as it was read.
+fn source_value(name: &str, key: String, live: Option<LiveSecret>) -> Incoming {
+    let Some(mut live) = live else {
+        let message = format!("spec.valueFrom: Secret {name} does not exist");
+        let source = Source::Secret { uid: String::new(), resource_version: String::new(), key };
+        return Incoming { source, value: Err(Problem::new(Reason::SourceNotFound, message)) };
+    };
+    let value = match live.data.remove(&key) {
+        None => {
+            let message = format!("spec.valueFrom: Secret {name} has no key {key}");
+            Err(Problem::new(Reason::SourceKeyNotFound, message))
+        }
+        Some(bytes) => Plaintext::new(bytes).map(Arc::new).map_err(|rule| {
+            Problem::new(
+                Reason::InvalidValue,
+                format!("spec.valueFrom: the value under key {key} of Secret {name} {rule}"),
+            )
+        }),
+    };
+    let source = Source::Secret { uid: live.view.uid, resource_version: live.view.resource_version, key };
+    Incoming { source, value }
+}
+
+fn generate(facts: &mut Facts) -> Result<(), Failure> {
+    let wanted = facts.snapshot.own.spec.generate.clone().unwrap_or_default();
+    let alphabet: Alphabet = wanted.alphabet();
+    let value = Plaintext::generate(wanted.length(), alphabet.characters().as_bytes())
+        .map_err(|error| Failure::Crypto(error.to_string()))?;
+    facts.learned.incoming = Some(Incoming { source: Source::Generate, value: Ok(Arc::new(value)) });
+    Ok(())
+}

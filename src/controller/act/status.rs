@@ -1,0 +1,85 @@
+//! Writes of the status, and what is said of them.
+
+use managed_secrets_api::{ManagedSecretStatus, Reason};
+use tracing::{debug, info, warn};
+
+use super::{
+    super::{
+        conditions::READY,
+        decide,
+        facts::{Facts, Freshness},
+        failure::Failure,
+        plan::{Step, Write},
+        view::Own,
+    },
+    actor::Actor,
+};
+
+impl Actor<'_> {
+    pub(super) async fn write_status(&self, facts: &mut Facts, status: &ManagedSecretStatus) -> Result<(), Failure> {
+        let before = facts.snapshot.own.status.clone();
+        let call = self.call(facts, &facts.snapshot.own.name);
+        let own = match self.cluster.write_status(&facts.snapshot.own, status).await {
+            Ok(own) => own,
+            Err(Failure::Absent) => {
+                facts.learned.own = Freshness::Gone;
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        if own.resource_version == facts.snapshot.own.resource_version {
+            self.stats.idle_writes.increment();
+        }
+        self.say_status(&own, &before);
+        let concerned = call.answered(|index, sent| index.put_described(own.clone(), sent));
+        self.wake_others(facts, concerned);
+        // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
+        // be written again and again.
+        facts.snapshot.own = Own { status: status.clone(), ..own };
+        facts.learned.own = Freshness::Live;
+        Ok(())
+    }
+
+    /// Logs and announces what a status says that the one before did not.
+    fn say_status(&self, own: &Own, before: &ManagedSecretStatus) {
+        let ready = |status: &ManagedSecretStatus| {
+            let conditions = status.conditions.as_deref().unwrap_or_default();
+            conditions
+                .iter()
+                .find(|condition| condition.type_ == READY)
+                .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+        };
+        let Some((status, reason, message)) = ready(&own.status) else { return };
+        info!(ready = status, reason, version = own.status.version, "status written");
+        let Some(reason) = Reason::ALL.iter().copied().find(|known| known.as_str() == reason) else { return };
+        let same_state = ready(before).is_some_and(|(old, cause, _)| old == status && cause == reason.as_str());
+        let new_version = before.version != own.status.version;
+        match (status.as_str(), same_state) {
+            ("True", _) if new_version => {
+                let note = format!("version {}: {message}", own.status.version.unwrap_or_default());
+                self.events.say(own, reason, "NewValue", false, &note);
+            }
+            ("True", false) => {
+                let warning = !matches!(reason, Reason::Served | Reason::Suspended);
+                self.events.say(own, reason, "Serve", warning, &message);
+            }
+            ("False", false) => self.events.say(own, reason, "Reconcile", true, &message),
+            _ => {}
+        }
+    }
+
+    /// Says a failure in the status, where that can be done.
+    pub(super) async fn say_failure(&self, facts: &mut Facts, failure: &Failure) {
+        warn!(%failure, "pass failed");
+        if matches!(failure, Failure::Conflict | Failure::Unavailable { .. }) && facts.snapshot.failures == 0 {
+            // Often over by the next try, and then nobody needs to have read of it.
+            return;
+        }
+        if let Step::Write(write) = decide::failed(facts, &failure.verdict())
+            && let Write::Status(status) = &*write
+            && let Err(second) = self.write_status(facts, status).await
+        {
+            debug!(failure = %second, "the failure was not written to the status");
+        }
+    }
+}

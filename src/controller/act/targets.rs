@@ -1,0 +1,143 @@
+//! Writes and removals of targets, and the removal of records that are left over.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use managed_secrets_api::Reason;
+use managed_secrets_client::Run;
+use serde_json::{Value, json};
+use tracing::info;
+
+use super::{
+    super::{
+        altered::{Altered, Intent, Part},
+        facts::{Facts, Holds, Known, Refused},
+        failure::Failure,
+        plan::{Problem, Slot, TargetWrite, Why},
+        record::Authenticity,
+        view::SecretView,
+    },
+    actor::{Actor, Applied, note_altered, owner_references, stopped},
+};
+
+impl Actor<'_> {
+    pub(super) async fn write_target(&self, facts: &mut Facts, write: &TargetWrite, why: Why) -> Result<(), Failure> {
+        let mut body = json!({
+            "metadata": {
+                "labels": write.labels,
+                "annotations": write.annotations,
+                "ownerReferences": owner_references(&facts.snapshot.own, write.owner_reference),
+            },
+            "data": {write.key.clone(): BASE64_STANDARD.encode(write.value.as_bytes())},
+        });
+        if let Some(type_) = &write.type_ {
+            body["type"] = json!(type_);
+        }
+        let intent = Intent {
+            labels: &write.labels,
+            annotations: &write.annotations,
+            owner: write.owner_reference.then_some(facts.snapshot.own.uid.as_str()),
+            key: &write.key,
+            value: write.value.as_bytes(),
+            type_: write.type_.as_deref(),
+            // While it holds the right value, an immutable target is as good as another.
+            mutable: false,
+        };
+        // The value moves to another key of an adopted Secret, and the key that was there before stays.
+        let slot = match &write.found_key {
+            Some(found) => self.leave(&write.name, &write.slot, found).await?,
+            None => write.slot.clone(),
+        };
+        let call = self.call(facts, &write.name);
+        let (live, changed) = match self.apply(&write.name, &slot, body, &intent, Part::Target).await {
+            Ok(Applied::Stored(live, changed)) => (*live, changed),
+            Ok(Applied::Kept(field)) => {
+                note_altered(facts, Altered { secret: write.name.clone(), part: Part::Target, field });
+                return Ok(());
+            }
+            Err(Failure::Invalid(fields)) => {
+                // The type may be another, or the Secret immutable: a live look tells. What still is refused then, is
+                // refused for good.
+                if write.from_cache {
+                    return self.read_secret(facts, &write.name).await;
+                }
+                let type_ = write.type_.as_deref().unwrap_or("of the Secret");
+                let message = format!(
+                    "target Secret {}: the API server refuses it: the value must be valid for its type {type_} ({fields})",
+                    write.name
+                );
+                let problem = Problem::new(Reason::WriteRefused, message);
+                facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
+                return Ok(());
+            }
+            Err(failure @ Failure::BadRequest(_)) => {
+                let message = format!("target Secret {}: {failure}", write.name);
+                let problem = Problem::new(Reason::WriteRefused, message);
+                facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
+                return Ok(());
+            }
+            Err(failure) => return stopped(facts, &write.name, Part::Target, failure),
+        };
+        let moved = write.slot != Slot::over(&live.view);
+        info!(secret = write.name, ?why, version = write.version, changed = moved, "target written");
+        let altered = changed.map(|field| Altered { secret: write.name.clone(), part: Part::Target, field });
+        if !altered.as_ref().is_some_and(Altered::is_spoiled) {
+            let resource_version = live.view.resource_version.clone();
+            facts.written.holds = Some(Holds { uid: live.view.uid.clone(), resource_version, version: write.version });
+        }
+        if let Some(altered) = altered {
+            note_altered(facts, altered);
+            self.written(facts, call, live.view);
+            return Ok(());
+        }
+        if why == Why::Drift && moved {
+            let who = write.other_manager.as_deref().unwrap_or("another writer");
+            let note =
+                format!("Secret {} was changed, unlabelled or deleted by {who}; the operator restored it", write.name);
+            self.events.say(&facts.snapshot.own, Reason::TargetDriftCorrected, "Repair", true, &note);
+        }
+        // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
+        facts.written.repaired |= why == Why::Drift || !moved;
+        self.written(facts, call, live.view);
+        Ok(())
+    }
+
+    pub(super) async fn release(&self, facts: &mut Facts, adopted: &SecretView) -> Result<(), Failure> {
+        let (name, slot) = (adopted.name.as_str(), Slot::over(adopted));
+        let slot = &match adopted.found_key() {
+            Some(found) => self.leave(name, &slot, found).await?,
+            None => slot,
+        };
+        // An apply of nothing gives up every field that is ours and touches no other.
+        let mut body = json!({"metadata": {}});
+        let apply = async |body: Value| {
+            self.cluster.apply_secret(name, slot, Run::Real, &self.cluster.whole(name, slot, body)).await
+        };
+        let live = match apply(body.clone()).await {
+            // Somebody made it immutable, and our key cannot be taken away any more: it stays, as it is.
+            Err(Failure::Invalid(fields)) => {
+                let Some(frozen) = self.cluster.secret(name).await?.filter(|live| live.view.immutable) else {
+                    return Err(Failure::Invalid(fields));
+                };
+                let ours = frozen.data.iter().filter(|(key, _)| frozen.view.ours.data.contains(*key));
+                body["data"] = ours.map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect();
+                apply(body).await?
+            }
+            released => released?,
+        };
+        self.count(slot, &live.view);
+        info!(secret = name, "adopted target released");
+        let concerned = self.index().remove_secret(&facts.snapshot.own.namespace, &live.view);
+        self.wake_others(facts, concerned);
+        let authenticity = Authenticity::for_object(&live.view, &facts.snapshot.own, self.keyring);
+        facts.put(live.view, authenticity);
+        Ok(())
+    }
+
+    pub(super) async fn delete(&self, facts: &mut Facts, secret: &SecretView, why: Why) -> Result<(), Failure> {
+        self.cluster.delete_secret(&secret.name, &Slot::over(secret)).await?;
+        info!(secret = secret.name, ?why, "Secret deleted");
+        let concerned = self.index().bury(&facts.snapshot.own.namespace, secret);
+        self.wake_others(facts, concerned);
+        facts.snapshot.secrets.insert(secret.name.clone(), Known::Absent);
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! What the status says. Pure.
+
+use managed_secrets_api::{
+    Reason,
+    types::{Delivery as DeliveryKind, RecordRef, TargetRef},
+};
+
+use super::{
+    super::{
+        altered::Part,
+        conditions::{self, UNSEEN_RETRY},
+        facts::{Facts, Seen},
+        plan::{Finish, Step, Verdict, Write},
+        record::Source,
+    },
+    record::Draft,
+    target::Action,
+};
+
+/// Where the value is served.
+pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
+    let spec = &facts.snapshot.own.spec;
+    let mut text = match spec.delivery() {
+        DeliveryKind::Secret => {
+            format!("delivered as key {} of Secret {}", spec.target_key(), spec.target_name(&facts.snapshot.own.name))
+        }
+        DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
+    };
+    if draft.meta.source == Source::Generate {
+        text.push_str("; generated once: a changed length or alphabet applies to the next generated value");
+    }
+    text
+}
+
+/// Writes the status where it differs, and says when to look again.
+pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<String>)>, verdict: &Verdict) -> Step {
+    let own = &facts.snapshot.own;
+    let old = own.status.conditions.as_deref().unwrap_or_default();
+    let (conditions, stalls_in) = conditions::follow(old, own.generation, verdict, facts.snapshot.now);
+    let mut status = own.status.clone();
+    status.observed_generation = Some(own.generation);
+    status.conditions = Some(conditions);
+    if let Some((draft, record, place)) = served {
+        let meta = &draft.meta;
+        status.id = Some(meta.id.clone());
+        status.name = Some(meta.name.clone());
+        status.created_date = Some(meta.created.clone());
+        status.updated_date = Some(meta.updated.clone());
+        status.value_updated_time = Some(meta.value_updated.clone());
+        status.version = i64::try_from(meta.version).ok();
+        status.deletion_policy = Some(meta.deletion_policy);
+        status.record = Some(RecordRef {
+            name: record.view.name.clone(),
+            uid: record.view.uid.clone(),
+            resource_version: record.view.resource_version.clone(),
+        });
+        let holds_other =
+            facts.written.altered.iter().any(|altered| altered.part == Part::Target && altered.is_spoiled());
+        status.target = match &draft.delivery.action {
+            // What is served at the old place is still what status describes, but for a value that has moved since:
+            // without a version, it counts neither as in step nor as a copy of the lost record's value.
+            action if holds_other || matches!(action, Action::Blocked(_)) => status.target.map(|target| {
+                let behind = holds_other || status.version != own.status.version;
+                TargetRef { resource_version: if behind { String::new() } else { target.resource_version }, ..target }
+            }),
+            Action::Nothing | Action::Blocked(_) => None,
+            Action::Write(_) | Action::Recreate(_) => {
+                place.and_then(|name| facts.present(&name)).map(|seen| TargetRef {
+                    name: seen.view.name.clone(),
+                    key: own.spec.target_key().to_owned(),
+                    uid: seen.view.uid.clone(),
+                    resource_version: seen.view.resource_version.clone(),
+                })
+            }
+        };
+    }
+    if status != own.status {
+        return Write::Status(status).into();
+    }
+    let unseen = verdict.problem().is_some_and(|problem| shown_by_no_watch(problem.reason));
+    let after = match (stalls_in, unseen) {
+        (Some(left), true) => Some(left.min(UNSEEN_RETRY)),
+        (Some(left), false) => Some(left),
+        (None, true) => Some(UNSEEN_RETRY),
+        (None, false) => None,
+    };
+    Step::Finish(Finish { after, retry: matches!(verdict, Verdict::Transient(_)) })
+}
+
+/// Reasons whose cause may go away without any event that reaches us.
+fn shown_by_no_watch(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TargetNotOwned
+            | Reason::TargetImmutable
+            | Reason::NameInUse
+            | Reason::TargetInUse
+            | Reason::WaitingForDeletion
+            | Reason::RecordTampered
+            // A record that was restored without its labels, or another Secret in its place.
+            | Reason::RecordLost
+            | Reason::SeedUnknown
+            | Reason::SealedWithUnknownKey
+    )
+}
