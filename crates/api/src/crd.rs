@@ -23,7 +23,7 @@ const COLUMNS: [[&str; 4]; 7] = [
         "Ready",
         "string",
         r#".status.conditions[?(@.type=="Ready")].status"#,
-        "Whether the secret is served and up to date.",
+        "Whether record and delivered Secret are up to date.",
     ],
     ["Reason", "string", r#".status.conditions[?(@.type=="Ready")].reason"#, "Why the secret is ready or not."],
     ["Version", "integer", ".status.version", "Counts the values that the secret has had."],

@@ -48,7 +48,9 @@ pub static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         at: "spec.target.labels",
         field: "",
         cel: format!("self.all(key, self[key].matches(r'{}'))", text::LABEL_VALUE),
-        message: "must have values that are empty or consist of letters, digits and `-._`, with a letter or digit at both ends".to_owned(),
+        message: "must have values that are empty or consist of letters, digits and `-._`, with a letter or digit at \
+                  both ends"
+            .to_owned(),
         reason: FieldReason::Invalid,
         holds: |labels| entries(labels).all(|(_, value)| value.as_str().is_some_and(text::is_label_value)),
     });
@@ -77,7 +79,8 @@ fn object_rules() -> Vec<Rule> {
             at: "",
             field: ".spec.valueFrom.secretKeyRef.name",
             cel: format!(
-                "{undelivered} || !has(self.spec.valueFrom) || self.spec.valueFrom.secretKeyRef.name != ({named} ? self.spec.target.name : self.metadata.name)"
+                "{undelivered} || !has(self.spec.valueFrom) || self.spec.valueFrom.secretKeyRef.name != ({named} ? \
+                 self.spec.target.name : self.metadata.name)"
             ),
             message: "must not be the object's own target".to_owned(),
             reason: FieldReason::Invalid,
@@ -114,10 +117,13 @@ fn spec_rules() -> Vec<Rule> {
         Rule {
             at: "spec",
             field: "",
-            cel: "[has(self.value), has(self.valueFrom), has(self.generate)].filter(given, given).size() == 1".to_owned(),
+            cel: "[has(self.value), has(self.valueFrom), has(self.generate)].filter(given, given).size() == 1"
+                .to_owned(),
             message: "must have exactly one of `value`, `valueFrom` and `generate`".to_owned(),
             reason: FieldReason::Invalid,
-            holds: |spec| ["value", "valueFrom", "generate"].iter().filter(|key| spec.get(**key).is_some()).count() == 1,
+            holds: |spec| {
+                ["value", "valueFrom", "generate"].iter().filter(|key| spec.get(**key).is_some()).count() == 1
+            },
         },
         Rule {
             at: "spec.name",
@@ -132,7 +138,9 @@ fn spec_rules() -> Vec<Rule> {
             at: "spec.value",
             field: "",
             cel: sealed::cel("self"),
-            message: "must be sealed text (`mss1.…`): seal the value with `managed-secrets seal --name NAME --namespace NAMESPACE`, where NAME is the object's metadata.name".to_owned(),
+            message: "must be a sealed value (`mss1.…`): seal the value with `managed-secrets seal --name NAME \
+                      --namespace NAMESPACE`, where NAME is the object's metadata.name"
+                .to_owned(),
             // "Invalid" would have the server print the value.
             reason: FieldReason::Forbidden,
             holds: |value| value.as_str().is_some_and(sealed::is_well_formed),
@@ -147,7 +155,10 @@ fn secret_name_rules(at: &'static str) -> [Rule; 2] {
             at,
             field: "",
             cel: format!("self.matches(r'^{}$')", text::DNS_SUBDOMAIN),
-            message: "must be a Secret's name: lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of each part".to_owned(),
+            message:
+                "must be a Secret's name: lower-case letters, digits, `-` and `.`, with a letter or digit at both \
+                      ends of each part"
+                    .to_owned(),
             reason: FieldReason::Invalid,
             holds: |name| name.as_str().is_some_and(text::is_dns_subdomain),
         },
@@ -242,7 +253,8 @@ fn target_type_rules() -> Vec<Rule> {
         field: "",
         cel: target_type_cel("self"),
         message: format!(
-            "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson` or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `{GROUP}`"
+            "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson` \
+             or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `{GROUP}`"
         ),
         reason: FieldReason::Invalid,
         holds: |type_| {
@@ -258,11 +270,17 @@ fn target_type_rules() -> Vec<Rule> {
             .iter()
             .map(|(name, keys)| {
                 let keys: Vec<_> = keys.iter().map(|key| format!("'{key}'")).collect();
-                format!("(has(self.type) && self.type == '{name}' ? has(self.key) && self.key in [{}] : true)", keys.join(", "))
+                format!(
+                    "(has(self.type) && self.type == '{name}' ? has(self.key) && self.key in [{}] : true)",
+                    keys.join(", ")
+                )
             })
             .collect::<Vec<_>>()
             .join(" && "),
-        message: "must be one that the type asks for: `username` or `password` of `kubernetes.io/basic-auth`, `ssh-privatekey` of `kubernetes.io/ssh-auth`, `.dockerconfigjson` of `kubernetes.io/dockerconfigjson`".to_owned(),
+        message: "must be one that the type requires: `username` or `password` of `kubernetes.io/basic-auth`, \
+                  `ssh-privatekey` of `kubernetes.io/ssh-auth`, `.dockerconfigjson` of \
+                  `kubernetes.io/dockerconfigjson`"
+            .to_owned(),
         reason: FieldReason::Invalid,
         holds: |target| {
             let type_ = target.get("type").and_then(Value::as_str);
@@ -288,9 +306,12 @@ fn metadata_key_rules(at: &'static str) -> [Rule; 2] {
             // The expression bounds the part behind the slash, `indexOf` the part before it.
             cel: format!(
                 "self.all(key, key.matches(r'^({}/)?{}$') && key.indexOf('/') <= {SECRET_NAME_MAX})",
-                text::DNS_SUBDOMAIN, text::METADATA_KEY_NAME
+                text::DNS_SUBDOMAIN,
+                text::METADATA_KEY_NAME
             ),
-            message: "must have keys of at most 63 letters, digits and `-._`, with a letter or digit at both ends, behind an optional lower-case domain and `/`".to_owned(),
+            message: "must have keys of at most 63 letters, digits and `-._`, with a letter or digit at both ends, \
+                      after an optional lower-case domain and `/`"
+                .to_owned(),
             reason: FieldReason::Invalid,
             holds: |map| entries(map).all(|(key, _)| text::is_metadata_key(key)),
         },
@@ -301,7 +322,10 @@ fn metadata_key_rules(at: &'static str) -> [Rule; 2] {
                 let prefixes = RESERVED_DOMAINS.map(|domain| format!("!key.startsWith('{domain}/')"));
                 format!("self.all(key, key != '{RESERVED_KEY}' && {})", prefixes.join(" && "))
             },
-            message: format!("must not have the key `value`, nor keys that begin with `kubernetes.io/`, `kubectl.kubernetes.io/` or `{GROUP}/`"),
+            message: format!(
+                "must not have the key `value`, nor keys that begin with `kubernetes.io/`, \
+                              `kubectl.kubernetes.io/` or `{GROUP}/`"
+            ),
             reason: FieldReason::Invalid,
             holds: |map| {
                 entries(map).all(|(key, _)| {

@@ -43,14 +43,14 @@ pub struct ManagedSecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = DESCRIPTION_MAX))]
     pub description: Option<String>,
-    /// The value, as sealed text (`mss1.…`). Exactly one of `value`, `valueFrom` and `generate` is required.
+    /// The sealed value (`mss1.…`). Exactly one of `value`, `valueFrom` and `generate` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::sealed_value")]
     pub value: Option<SealedValue>,
     /// Takes the value from a key of a Secret in the same namespace, and follows its changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<ValueFrom>,
-    /// Has the operator make a random value, once.
+    /// Lets the operator generate a random value, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<Generate>,
     /// Whether the value is delivered.
@@ -67,7 +67,7 @@ pub struct ManagedSecretSpec {
     pub suspend: Option<bool>,
 }
 
-/// `spec.value` as stored: sealed text. Its `Debug` shows nothing, for a value that slipped in as plaintext.
+/// `spec.value` as stored: a sealed value. Its `Debug` shows nothing, for a value that slipped in as plaintext.
 #[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct SealedValue(pub String);
@@ -89,7 +89,7 @@ pub struct ValueFrom {
 /// A key of a Secret in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct SecretKeyRef {
-    /// Name of the Secret. Not this object's own target, nor a name that begins with `msec-`.
+    /// Name of the Secret. It must not be this object's own target, and must not begin with `msec-`.
     #[schemars(length(min = 1, max = SECRET_NAME_MAX))]
     pub name: String,
     /// Key of its data.
@@ -174,10 +174,10 @@ pub enum Adoption {
 }
 
 /// What happens to record and target when the ManagedSecret is deleted: `Delete` (when absent) or `Retain`. A change is
-/// in force when `status.deletionPolicy` shows it.
+/// effective once `status.deletionPolicy` shows it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum DeletionPolicy {
-    /// Kubernetes collects both.
+    /// Kubernetes deletes both.
     #[default]
     Delete,
     /// Both stay.
@@ -192,7 +192,7 @@ pub struct ManagedSecretStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = STATUS_TEXT_MAX))]
     pub id: Option<String>,
-    /// The name in force: the old one while a rename waits.
+    /// The current name: the old one while a rename waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = NAME_MAX))]
     pub name: Option<String>,

@@ -5,9 +5,10 @@
 //!                                                                 └──────▶ header + YAML ──▶ file, folder or pipe
 //! ```
 //!
-//! Read in this order, so that each later part covers the ones before: a record is at least as new as its object, and the
-//! keyring has every seed that a record names. Delivered Secrets are left out: they hold values in clear, and the operator
-//! delivers them again from the records. So a backup without the key-encryption key holds no value that can be read.
+//! Read in this order, so that each later part covers the ones before: a record is at least as new as its object, and
+//! the keyring has every seed that a record names. Delivered Secrets are left out: they hold values in clear, and the
+//! operator delivers them again from the records. So a backup without the key-encryption key holds no value that can be
+//! read.
 
 mod files;
 mod notes;
@@ -37,7 +38,7 @@ Examples:
   # One namespace, encrypted on its way
   kubectl msec backup -n shop | age -r age1… > shop.yaml.age
 
-Delivered Secrets are not in a backup. They hold values in clear, and are delivered again from the records.";
+Delivered Secrets are not in a backup. They hold plaintext values, and the operator delivers them again from the records.";
 
 /// Arguments of `backup`.
 #[derive(Args, Clone, Debug)]
@@ -51,11 +52,12 @@ pub struct BackupArgs {
     #[arg(long)]
     pub keys: bool,
 
-    /// Add the keyring and the key-encryption key: whoever holds that and the records holds every value
+    /// Add the keyring and the key-encryption key: a person who has that key and the records has every value
     #[arg(long)]
     pub with_kek: bool,
 
-    /// Write to this file, or into this folder (records, keyring and key-encryption key each in a file of its own); standard output when absent
+    /// Write to this file, or into this folder (records, keyring and key-encryption key each in a file of its own);
+    /// standard output when absent
     #[arg(short, long, value_name = "FILE|DIR")]
     pub out: Option<PathBuf>,
 
@@ -97,8 +99,8 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
 }
 
 /// Said whenever a key-encryption key is written.
-const KEK_WARNING: &str = "warning: THIS BACKUP HOLDS THE KEY-ENCRYPTION KEY. Whoever holds it and the records holds every \
-    value. Keep it apart from them, encrypted";
+const KEK_WARNING: &str = "warning: THIS BACKUP HOLDS THE KEY-ENCRYPTION KEY. A person who has it and the records has \
+                           every value. Keep it apart from them, encrypted";
 
 /// What each file begins with: what the backup holds, and what it lacks.
 fn header(archive: &Archive, args: &BackupArgs, namespace: &str, notes: &[String]) -> Vec<String> {

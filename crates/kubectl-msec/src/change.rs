@@ -1,5 +1,5 @@
-//! What commands that change something share: dry runs, the source of a value, the rules before a cluster is asked, and
-//! the words for what was done.
+//! What the commands that change something share: dry runs, the source of a value, the checks before a request, and the
+//! text that reports the result.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::output::{reference, without_managed_fields};
 
-/// Field manager of every write of this program, as `kubectl create` has one of its own.
+/// Field manager of every write of this program; `kubectl create` has its own, too.
 pub(super) const FIELD_MANAGER: &str = "kubectl-msec";
 
 /// Whether anything is changed.
@@ -33,7 +33,7 @@ pub enum DryRun {
 }
 
 impl DryRun {
-    /// What kubectl puts behind what it says was done.
+    /// The suffix that kubectl appends to its report of a change.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::None => "",
@@ -65,19 +65,19 @@ pub struct GenerateArgs {
     pub alphabet: Option<Alphabet>,
 }
 
-/// A number of characters; the API's rules say which there may be.
+/// A number of characters; the API's rules limit it.
 fn characters(text: &str) -> Result<i32, String> {
     text.parse().map_err(|_| "must be a number of characters; write the name before --generate".to_owned())
 }
 
 impl GenerateArgs {
-    /// What the flags ask for, if they do.
+    /// The generated source that the flags ask for, if any.
     pub(super) fn wanted(&self) -> Option<Generate> {
         self.generate.map(|length| Generate { length, alphabet: self.alphabet })
     }
 }
 
-/// A choice of the API's by its name there; an error lists them all.
+/// Parses a choice by its name in the API; an error lists all choices.
 pub(super) fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(text.into_deserializer()).map_err(|error: Unknown| {
         // What was given stands before the choices; clap says it already.
@@ -86,12 +86,12 @@ pub(super) fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     })
 }
 
-/// Reads a value: of a file, else of standard input, which asks without echo where it is a terminal.
+/// Reads a value from a file, or from standard input. On a terminal, it asks without echo.
 pub(super) fn read_value(file: Option<&PathBuf>) -> Result<Plaintext, CliError> {
     file.map_or_else(value::from_standard_input, |file| value::from_file(file))
 }
 
-/// The value as sealed text for one object with this delivery, and no other.
+/// Seals the value for one object with this delivery.
 pub(super) fn seal_for(
     key: &PublishedKey,
     namespace: &str,
@@ -103,7 +103,7 @@ pub(super) fn seal_for(
     sealed(key, &scope, handling(delivery), value).map(SealedValue)
 }
 
-/// Checks a spec by the API server's own rules, before anything is asked or sent.
+/// Checks a spec against the API server's own rules, before the first request.
 pub(super) fn check(object: &str, spec: &ManagedSecretSpec) -> Result<(), CliError> {
     let violations = validate_spec(object, spec);
     if violations.is_empty() {
@@ -112,21 +112,21 @@ pub(super) fn check(object: &str, spec: &ManagedSecretSpec) -> Result<(), CliErr
     Err(CliError::Usage(violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
-/// What kubectl says of a change: `managedsecret.managedsecrets.dev/db created`.
+/// The line that kubectl prints for a change: `managedsecret.managedsecrets.dev/db created`.
 pub(super) fn said(object: &str, done: &str, dry_run: DryRun) -> Lines {
     Lines::from_iter([format_args!("{} {done}{}", reference(object), dry_run.suffix())])
 }
 
-/// The object as it is shown. Its value is sealed text.
+/// The object as the command shows it. Its value is sealed.
 pub(super) fn as_json(object: &ManagedSecret) -> Result<Value, CliError> {
-    // The error is of our own making, but may quote the object.
+    // The error comes from serde, and may quote the object.
     let json = serde_json::to_value(object);
     let mut json = json.map_err(|_| CliError::Failed("the object cannot be shown as JSON".to_owned()))?;
     without_managed_fields(&mut json);
     Ok(json)
 }
 
-/// The JSON merge patch (RFC 7396) that makes one value of another; an empty object where they are the same.
+/// The JSON merge patch (RFC 7396) that turns one value into the other; an empty object if they are equal.
 pub(super) fn merge_patch(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
     let mut patch = Map::new();

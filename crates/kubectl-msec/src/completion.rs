@@ -26,7 +26,7 @@ use super::{Cli, ClusterArgs, block_on};
 pub(super) const PROGRAM: &str = "kubectl_complete-msec";
 /// How long completion waits for a cluster.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many objects are offered at most: a shell shows no more in a useful way.
+/// Limit on the objects that completion offers: a shell cannot usefully show more.
 const MOST: u32 = 500;
 
 /// Directives of cobra's, by which kubectl tells the shell what to do with the candidates.
@@ -38,7 +38,7 @@ enum Directive {
     NoFiles = 4,
 }
 
-/// Which cluster the words so far mean: the library's completers are given the current word alone.
+/// The cluster that the words so far name: the library passes only the current word to completers.
 static CLUSTER: OnceLock<ClusterArgs> = OnceLock::new();
 
 /// Whether the program was called to complete.
@@ -46,7 +46,7 @@ pub(super) fn is_asked_for(program: Option<&OsString>) -> bool {
     program.and_then(|program| Path::new(program).file_name()).is_some_and(|name| name == PROGRAM)
 }
 
-/// Prints what may stand in the place of the last word.
+/// Prints the candidates for the last word.
 pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
     let (candidates, directive) = candidates(words);
     // A name of a kubeconfig that a terminal would obey, or that would forge a line, is not offered.
@@ -65,7 +65,7 @@ pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
 
 fn candidates(mut words: Vec<OsString>) -> (Vec<CompletionCandidate>, Directive) {
     let mut command = Cli::command();
-    // Words that are not complete are no valid command line: what is not understood is passed over.
+    // Incomplete words are not a valid command line: words that do not parse are skipped.
     let known = command
         .clone()
         .ignore_errors(true)
@@ -93,7 +93,7 @@ pub(super) fn secrets() -> ArgValueCompleter {
         let mut found = Vec::new();
         for object in listed.unwrap_or_default() {
             let help = object.spec.description.as_deref().unwrap_or_default();
-            // What is no single line, or an escape sequence, must not reach a terminal.
+            // Several lines, or an escape sequence, must not reach a terminal.
             let help = say::visible(help);
             let name = object.spec.name;
             if name.starts_with(&*current) {
@@ -137,7 +137,7 @@ pub(super) fn users() -> ArgValueCandidates {
     ArgValueCandidates::new(|| entries(Kubeconfig::users))
 }
 
-/// Names in the kubeconfig that the words mean; none if it cannot be read.
+/// Names in the kubeconfig that the words name; none if it cannot be read.
 fn entries(names: fn(&Kubeconfig) -> Vec<String>) -> Vec<CompletionCandidate> {
     let file = CLUSTER.get().and_then(|cluster| cluster.kubeconfig.as_deref());
     let read = Location::of(file).read().ok().flatten().unwrap_or_default();
@@ -149,7 +149,7 @@ pub(super) fn reasons() -> ArgValueCandidates {
     ArgValueCandidates::new(|| Reason::ALL.iter().map(|reason| CompletionCandidate::new(reason.as_str())).collect())
 }
 
-/// Asks the cluster that the words mean; nothing, where it says nothing in time.
+/// Asks the cluster that the words name; returns nothing if it does not answer in time.
 fn ask<T>(question: impl AsyncFnOnce(Session) -> Option<T>) -> Option<T> {
     let cluster = CLUSTER.get().cloned().unwrap_or_default().without_interaction();
     let answer = block_on(async {

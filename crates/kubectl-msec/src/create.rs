@@ -4,8 +4,8 @@
 //! NAME, flags ─▶ spec ─▶ rules (offline) ─▶ is the name free? ─▶ value, sealed here ─▶ create ─▶ wait until ready
 //! ```
 //!
-//! The command asks for the value last, so that the user does not type it in vain. That the name is free is asked
-//! beforehand as a courtesy: what decides between two who create it at once is the operator, and the wait says so.
+//! The command asks for the value last, so that the user does not type it in vain. The command checks first whether the
+//! name is free, as a courtesy: if two users create it at once, the operator decides, and the wait reports it.
 
 use std::path::PathBuf;
 
@@ -103,7 +103,7 @@ pub struct CreateArgs {
 }
 
 impl CreateArgs {
-    /// The spec, without a value that is still to be read.
+    /// The spec, without the value, which is read later.
     fn spec(&self) -> ManagedSecretSpec {
         let target = Target {
             name: self.target_name.clone(),
@@ -176,7 +176,7 @@ fn identity(object: &ManagedSecret) -> String {
     format!("id {}, version {}", status.id.unwrap_or_default(), status.version.unwrap_or_default())
 }
 
-/// Checks everything but the value, and says how the object is called.
+/// Checks everything but the value, and returns the name of the object.
 fn rules(args: &CreateArgs, spec: &ManagedSecretSpec) -> Result<String, CliError> {
     let stand_in = ManagedSecretSpec { generate: spec.generate.clone().or(Some(Generate::default())), ..spec.clone() };
     if let Some(name) = &args.object_name {
@@ -184,7 +184,7 @@ fn rules(args: &CreateArgs, spec: &ManagedSecretSpec) -> Result<String, CliError
         return Ok(name.clone());
     }
     let derived = object_name(&args.name);
-    // A name that breaks its rule is worth saying before what follows from it; any object name will do for that.
+    // Report a name that breaks its rule before its consequences; the check works with any object name.
     change::check(derived.as_deref().unwrap_or("object"), &stand_in)?;
     derived.ok_or_else(|| {
         CliError::Usage(format!(
@@ -195,7 +195,7 @@ fn rules(args: &CreateArgs, spec: &ManagedSecretSpec) -> Result<String, CliError
     })
 }
 
-/// The object name that a NAME gives, if it gives one.
+/// The object name derived from a NAME, if one can be derived.
 fn object_name(name: &str) -> Option<String> {
     let derived = name.to_ascii_lowercase().replace('_', "-");
     // The rules of the smallest spec: what they find wrong is the object's name, which its target has, too.
@@ -207,7 +207,7 @@ fn object_name(name: &str) -> Option<String> {
     validate_spec(&derived, &least).is_empty().then_some(derived)
 }
 
-/// Refuses a NAME or an object that there is already.
+/// Refuses a NAME or an object that already exists.
 async fn free(session: &Session, name: &str, object_name: &str) -> Result<(), CliError> {
     let holders = lookup::all(session, &Called::Name(name.to_owned())).await?;
     if let Some(holders) = lookup::holders(&holders) {

@@ -1,8 +1,9 @@
-//! `kubectl msec delete`: deletes the object, and says what goes and what stays.
+//! `kubectl msec delete`: deletes the object, and says what is deleted and what stays.
 //!
 //! ```text
 //! lookup ─▶ what uses the Secret, which policy is effective ─▶ doubts? ask, or --yes ─▶ delete what was looked at
 //! ```
+//!
 //! The effective policy (`status.deletionPolicy`) decides what stays, not the policy in the spec, which may not be
 //! effective yet.
 
@@ -21,7 +22,7 @@ use super::session::{ClusterArgs, Session};
 use super::users;
 use super::wait::{self, WaitArgs};
 
-/// How often a deletion is tried that a write of the operator's came before.
+/// How often a deletion is tried if the operator writes to the object first.
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
@@ -105,7 +106,7 @@ async fn doubts(session: &Session, object: &ManagedSecret) -> Vec<String> {
     doubts
 }
 
-/// What goes and what stays, a line each.
+/// What is deleted and what stays, a line each.
 fn fate(object: &ManagedSecret) -> Vec<String> {
     let status = object.status.clone().unwrap_or_default();
     let Some(record) = status.record else {
@@ -142,10 +143,11 @@ fn confirm(name: &str, fate: &[String]) -> Result<(), CliError> {
     if say::ask(format_args!("Delete msec/{name}?"))? { Ok(()) } else { refused("the answer was no") }
 }
 
-/// Deletes the object that was looked at, as it was then. The uid alone is not enough: the user confirmed the effective
-/// policy and the Secret that is deleted, and both can change. The resourceVersion alone would fail at each status
-/// write. So both are preconditions, and after a conflict the command tries again if nothing changed that the user was
-/// told.
+/// Deletes the object as the command read it, and no later state of it.
+///
+/// The uid alone is not enough: the user confirmed the effective policy and the Secret that is deleted, and both can
+/// change. The resourceVersion alone would fail at each status write. So both are preconditions, and after a conflict
+/// the command tries again if nothing changed that the user was told.
 async fn send(session: &Session, object: &ManagedSecret, dry_run: bool) -> Result<(), CliError> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let permission = Permission::to_objects("delete").named(name).within(&session.namespace);

@@ -1,8 +1,8 @@
-//! The value that a ManagedSecret delivers, for those who may read it, and only while it is certain which one it is.
+//! The value that a ManagedSecret delivers, if the user may read it and it is certain which value it is.
 //!
-//! A value that is about to be sealed again, or compared, must be that of the object's present spec. So it is read only
-//! where the operator is in step with the spec, and from the very Secret, in the very version, that status names: what
-//! anybody else has written there since is not it.
+//! A value that is resealed or compared must be that of the object's current spec. So the command reads it only if the
+//! operator has applied the current spec, and only from the Secret, uid and version that status names: a later write by
+//! another program is not the value.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::session;
 
-/// The value, or why it cannot be told, in words that follow the object's name.
+/// The value, or why it is unknown, in words that follow the object's name.
 pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Result<Plaintext, String>, CliError> {
     let namespace = object.namespace().unwrap_or_default();
     if object.spec.delivery() == Delivery::None {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Each part beside the object needs a permission of its own: a part that may not be read is shown as unknown, with the
-//! permission that it takes, and the rest is told all the same. Never a value: not even the target Secret is asked for.
+//! permission that it needs, and the other parts are shown. It never shows a value: it does not even read the target
+//! Secret.
 
 use clap::Args;
 use jiff::Timestamp;
@@ -53,19 +54,19 @@ pub struct DescribeArgs {
 /// A part that may be unknown; the text says why.
 type Part<T> = Result<T, String>;
 
-/// Everything that is told, read at one time.
+/// Everything that the command shows, read at one time.
 struct Facts {
     object: ManagedSecret,
     namespace: String,
-    /// The id of the present public key; none where it is of no interest.
+    /// The id of the current public key; none if it is not relevant.
     key: Option<Part<KeyId>>,
-    /// Who uses the target; none where there is no target.
+    /// What uses the target; none if there is no target.
     users: Option<Users>,
     events: Part<Vec<Event>>,
     now: Timestamp,
 }
 
-/// Tells all about one secret.
+/// Describes one secret.
 pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Result<(), CliError> {
     let session = Session::open(cluster)?;
     let object = lookup::one(&session, &args.secret).await?;

@@ -1,4 +1,4 @@
-//! `kubectl msec diff`: what manifests would change on the cluster, in words, never a value.
+//! `kubectl msec diff`: describes what manifests would change on the cluster, never a value.
 //!
 //! ```text
 //! files ─▶ streams ─▶ rules (as validate) ─▶ each object: the live one ─▶ words (pure) ─▶ lines
@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A plain value of a file never leaves the process: it is compared here, in constant time, with the value that the
-//! live object delivers. Sealed text cannot be opened here, so whether other text is another value is not told.
+//! live object delivers. The plugin cannot open a sealed value, so it does not know whether another sealed value holds
+//! another value.
 
 mod words;
 
@@ -49,7 +50,7 @@ pub struct DiffArgs {
     pub files: FileArgs,
 }
 
-/// Says in words what manifests would change on the cluster.
+/// Describes what manifests would change on the cluster.
 pub(super) fn diff(cluster: &ClusterArgs, args: &DiffArgs) -> Result<(), CliError> {
     // 1 is for differences alone.
     match block_on(differences(cluster, args)) {
@@ -98,7 +99,7 @@ async fn differences(cluster: &ClusterArgs, args: &DiffArgs) -> Result<bool, Cli
 }
 
 enum Differences {
-    /// There is no such object.
+    /// The object does not exist.
     New,
     /// What changes.
     Of(Vec<String>),
@@ -131,7 +132,7 @@ async fn of_object_lines(
     Ok(Differences::Of(lines))
 }
 
-/// What becomes of the value.
+/// What happens to the value.
 async fn value(client: &Client, stream: &Stream<'_>, object: &Object, live: &ManagedSecret) -> Result<Value, CliError> {
     let stored = live.spec.value.as_ref().map(|value| value.0.as_str());
     Ok(match stream.held(object) {

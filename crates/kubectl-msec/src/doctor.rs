@@ -31,7 +31,7 @@ Examples:
   kubectl msec doctor --operator-namespace team-a-secrets
   kubectl msec doctor -o json | jq '.findings[] | select(.level == \"problem\")'
 
-Exit code 0 without problems, 1 with some. What you may not read is \"unknown\", and no problem.";
+Exit code 0 without problems, 1 with some. What you may not read is \"unknown\", which is not a problem.";
 
 /// Arguments of `doctor`.
 #[derive(Args, Clone, Debug)]

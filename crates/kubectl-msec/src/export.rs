@@ -1,11 +1,10 @@
 //! `kubectl msec export`: manifests that can be committed, from what is on the cluster.
 //!
-//! In: the objects as the API server has them. Out: a YAML stream, sorted by name, of what a person would have written:
-//! kind, name, namespace, labels, annotations and spec. Read as they are, not as this program knows them, so that a
-//! field of a newer version is not lost. A live value is sealed text; anything else is not printed, whatever the
-//! cluster says.
+//! In: the objects as the API server has them. Out: a YAML stream, sorted by name, of what a user would have written:
+//! kind, name, namespace, labels, annotations and spec. The objects are read untyped, so that a field of a newer
+//! version is not lost. A live value is sealed; anything else is not printed, whatever the cluster says.
 //!
-//! The namespace stays: strict sealed text is bound to it, so a manifest without it would invite a use that fails.
+//! The namespace stays: a value sealed with strict scope is bound to it, and fails elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +89,7 @@ async fn list(session: &Session, everywhere: bool, params: &ListParams) -> Resul
     Ok(list.items)
 }
 
-/// The objects that are named, each once however often and in whichever way it is.
+/// The named objects, each once, even if it is named several times.
 async fn named(session: &Session, secrets: &[String]) -> Result<Vec<DynamicObject>, CliError> {
     let mut names = BTreeSet::new();
     for secret in secrets {
@@ -108,7 +107,7 @@ async fn named(session: &Session, secrets: &[String]) -> Result<Vec<DynamicObjec
     Ok(objects)
 }
 
-/// What a person would have written of an object.
+/// The part of an object that a user would have written.
 fn manifest(object: &DynamicObject) -> Result<Value, CliError> {
     let spec = object.data.get("spec").cloned().unwrap_or_default();
     // The CRD's rule allows nothing else; but the user who commits this relies on it.

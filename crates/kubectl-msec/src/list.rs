@@ -1,8 +1,8 @@
 //! `kubectl msec get` and `list`: everything about secrets but their values.
 //!
-//! The columns are the CRD's own printer columns: the API server makes the table (`as=Table`), so there is one place
-//! that knows them, and what is shown is what `kubectl get msec` shows. One request, whatever the format: with a table
-//! the server is asked to put each object beside its row, so that rows can be sorted by any field.
+//! The columns are the CRD's own printer columns: the API server makes the table (`as=Table`), so they are defined
+//! once, and the output is that of `kubectl get msec`. One request, whatever the format: with a table the server is
+//! asked to put each object beside its row, so that rows can be sorted by any field.
 
 use std::cmp::Ordering;
 use std::str::FromStr;
@@ -122,7 +122,7 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
             let mut tables = Vec::new();
             for answer in answers(&session, &called, args, Some(&TABLE)).await? {
                 let table = serde_json::from_value::<ServerTable>(answer);
-                // The error would quote what it could not read.
+                // The error would quote the input.
                 tables.push(table.map_err(|_| CliError::Failed("the server's table cannot be read".to_owned()))?);
             }
             let table = arrange(tables, wide, args.all_namespaces, args.sort_by.as_ref());

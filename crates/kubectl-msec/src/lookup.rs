@@ -1,7 +1,8 @@
-//! From what a user calls a secret to its object, in one request; in two where it looks like an id.
+//! Finds the object of a secret by what the user calls it: one request, or two if the text looks like an id.
 //!
-//! `spec.name` and `status.id` are selectable fields, so that neither needs a list of the namespace. What looks like an
-//! id may be the name of another secret: it is asked for as both, at the same time, and refused where it is both.
+//! `spec.name` and `status.id` are selectable fields, so that neither needs a list of the namespace. A text that looks
+//! like an id may be the name of another secret: the command looks for both at the same time, and refuses a text that
+//! is both.
 
 use futures::future::try_join_all;
 use kube::api::ListParams;
@@ -27,7 +28,7 @@ pub(super) enum Called {
 }
 
 impl Called {
-    /// Reads NAME, ID or msec/OBJECT; nothing that cannot be one is asked for.
+    /// Parses NAME, ID or msec/OBJECT, and refuses anything else without a request.
     pub(super) fn parse(text: &str) -> Result<Self, CliError> {
         if let Some((kind, object)) = text.split_once('/') {
             let plain = kind.split('.').next().unwrap_or_default().to_lowercase();
@@ -47,7 +48,7 @@ impl Called {
         Ok(if looks_like_an_id(text) { Self::Id(text.to_owned()) } else { Self::Name(text.to_owned()) })
     }
 
-    /// The field selectors that find it: what any of them finds is called so.
+    /// The field selectors that find it, each in a request of its own.
     pub(super) fn selectors(&self) -> Vec<String> {
         match self {
             Self::Name(name) => vec![selector("spec.name", name)],
@@ -94,7 +95,7 @@ fn selector(field: &str, value: &str) -> String {
 
 /// Every object of the namespace that is called so: several, if some wait for a name that another holds.
 ///
-/// Fails if it is the id of one secret and the name of another: neither can be what is meant for certain.
+/// Fails if the text is the id of one secret and the name of another: it is ambiguous.
 pub(super) async fn all(session: &Session, called: &Called) -> Result<Vec<ManagedSecret>, CliError> {
     let list = async |selector: String| {
         let permission = Permission::to_objects("list").within(&session.namespace);
@@ -129,7 +130,7 @@ pub(super) fn unambiguous<'a>(
     }
 }
 
-/// The one object that is meant: of several with one name, the one that holds it.
+/// The one object that the text names: of several with one name, the one that holds the name.
 pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret, CliError> {
     let called = Called::parse(called)?;
     let mut found = all(session, &called).await?;
@@ -149,8 +150,8 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
     }
 }
 
-/// Whose secret it would be, where an object was called by a name that it only wants: `status.name` is the name in
-/// force, and the wanted one may be another's, such as that of a retained record.
+/// A note for an object that was named by a name that it only waits for: `status.name` is the current name, and another
+/// secret, such as a retained record, may hold the wanted one.
 pub(super) fn only_wanted(called: &str, object: &ManagedSecret) -> Option<String> {
     let status = object.status.as_ref()?;
     let in_force = status.name.as_deref().filter(|name| *name != object.spec.name)?;
@@ -159,7 +160,7 @@ pub(super) fn only_wanted(called: &str, object: &ManagedSecret) -> Option<String
     by_name.then(|| format!("msec/{object_name} waits for the name {called} and is still called {in_force}"))
 }
 
-/// Says on standard error where an object was called by a name that it only wants.
+/// Says on standard error that an object was named by a name that it only waits for.
 pub(super) fn note_if_only_wanted(called: &str, object: &ManagedSecret) {
     if let Some(other) = only_wanted(called, object) {
         say::tell(format_args!("note: {other}"));

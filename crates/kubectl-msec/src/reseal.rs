@@ -1,9 +1,9 @@
-//! `kubectl msec reseal`: the sealed text of manifests, sealed again for the key that is current.
+//! `kubectl msec reseal`: seals the values of manifests again, for the current key.
 //!
-//! Sealed text cannot be opened here. But the value is on the cluster: where the live object has the very text of the
-//! file, and is in step, its Secret holds the value that the text was sealed from. That is read, by who may, and sealed
-//! again for the same scope, and kept if it was; it is neither shown nor stored. Applied, the new text is no new value:
-//! the operator compares what both open to.
+//! The plugin cannot open a sealed value. But the cluster has the value: if the live object has the same sealed value
+//! as the file, and the operator has applied it, then its Secret holds the plaintext. The command reads it, if the user
+//! may, and seals it again for the same scope and handling; it neither shows nor stores it. The resealed value is not a
+//! new value: the operator compares what both open to.
 
 use std::collections::HashMap;
 
@@ -46,14 +46,14 @@ pub struct ResealArgs {
     pub key: KeyArgs,
 }
 
-/// What became of one value.
+/// What happened to one value.
 enum Outcome {
     Resealed(NodeId, String),
     Current,
     Skipped(String),
 }
 
-/// Seals the values of manifests again, for the present key.
+/// Seals the values of manifests again, for the current key.
 pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), CliError> {
     if args.files.files.is_empty() {
         return Err(CliError::Usage("-f is missing; name the manifests to reseal".to_owned()));
@@ -114,7 +114,7 @@ fn prefixed(file: &str, error: CliError) -> CliError {
     }
 }
 
-/// What becomes of an object's value; `None` where it has none.
+/// What happens to an object's value; `None` if it has none.
 async fn outcome(
     client: &Client,
     key: &PublishedKey,

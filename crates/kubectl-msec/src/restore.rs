@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Guarantees: nothing that exists is overwritten or deleted. What is there as the backup has it is left, what is there
-//! otherwise is a conflict that is told, and everything else goes on. So a restore that was interrupted is run again, and
-//! a second run writes nothing.
+//! otherwise is a conflict that is told, and everything else goes on. So a restore that was interrupted is run again,
+//! and a second run writes nothing.
 //!
-//! What `wait` believes: a status speaks of this restore only if it names the record and the target that stand. One that is
-//! older than this restore says nothing about the operator, whose Deployment is looked at then.
+//! What `wait` believes: a status speaks of this restore only if it names the record and the target that stand. One
+//! that is older than this restore says nothing about the operator, whose Deployment is looked at then.
 //!
 //! A record carries no owner, so the operator takes it over for the ManagedSecret of its name: that is why records come
 //! first. A ManagedSecret whose record could not be restored is not created: it would become a new secret.
@@ -42,20 +42,20 @@ use super::wait;
 
 const EXAMPLES: &str = "\
 Examples:
-  # What would be done; the second asks the cluster's own admission as well
+  # Show what restore would do; the second also asks the cluster's admission
   kubectl msec restore backup.yaml --dry-run=client
   kubectl msec restore backup.yaml --dry-run=server
 
-  # Into a new cluster, before the operator is installed: there is nobody to wait for yet
+  # Into a new cluster, before the operator is installed: do not wait for it
   kubectl msec restore backup/ --create-namespaces --wait=false
 
-  # Where the operator has keys of its own, the backup's are confirmed by the fingerprint that `backup` printed
+  # Where the operator has keys of its own: confirm the backup's keys by the fingerprint that `backup` printed
   kubectl msec restore backup/ --yes --accept-keyring 3f1b…
 
-  # Once more when the operator runs: writes nothing, and compares ids, dates and versions with the backup
+  # Again when the operator runs: write nothing, and compare ids, dates and versions with the backup
   kubectl msec restore backup/ --yes
 
-Nothing that exists is overwritten or deleted. Where the admission policies are in force, only restorers may do this:
+Nothing that exists is overwritten or deleted. Where the admission policies are installed, only restorers may do this:
 managed-secrets manifests --restorer USER.";
 
 /// Arguments of `restore`.
@@ -74,8 +74,8 @@ pub struct RestoreArgs {
     #[arg(short, long)]
     pub yes: bool,
 
-    /// Restore the keyring with this SHA-256 fingerprint, and no other; may be given several times. A keyring that joins
-    /// the operator's own is restored only so, or when you confirm it on a terminal
+    /// Restore the keyring with this SHA-256 fingerprint, and no other; may be given several times. A keyring that
+    /// joins the operator's own is restored only so, or when you confirm it on a terminal
     #[arg(long = "accept-keyring", value_name = "SHA256", value_delimiter = ',')]
     pub accepted_keyrings: Vec<Fingerprint>,
 
@@ -102,12 +102,12 @@ pub struct RestoreArgs {
 pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result<(), CliError> {
     let archive = read(&args.files)?;
     if archive.len() == 0 {
-        return Err(CliError::Usage("there is nothing to restore in these files".to_owned()));
+        return Err(CliError::Usage("no object to restore found in these files".to_owned()));
     }
     let dry_run = args.dry_run.dry_run;
     let asks = dry_run == DryRun::None && !args.yes;
     if asks && (!say::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
-        return Err(CliError::Usage("a restore is confirmed on a terminal, or with --yes".to_owned()));
+        return Err(CliError::Usage("confirm the restore on a terminal, or with --yes".to_owned()));
     }
     let whither = cluster.connection()?.server_with_path();
     let session = Session::open(cluster)?;
@@ -116,7 +116,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     let standing = standing::of(&session, &archive, &own).await?;
     if !standing.missing_namespaces.is_empty() && !args.create_namespaces {
         return Err(CliError::Failed(format!(
-            "the cluster has no namespaces {}: create them, or say --create-namespaces",
+            "namespaces not found: {}; create them, or use --create-namespaces",
             standing.missing_namespaces.join(", ")
         )));
     }

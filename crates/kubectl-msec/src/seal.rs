@@ -1,14 +1,14 @@
 //! `kubectl msec seal`: one value, every plain value of manifests in place, or Secrets as ManagedSecrets.
 //!
 //! ```text
-//! one value:      standard input, or a prompt ────────────▶ sealed text on standard output
+//! one value:      standard input, or a prompt ────────────▶ sealed value on standard output
 //! -f:             files ─▶ streams ─▶ jobs ─▶ sealed ─────▶ the same files, or standard output
 //! --from-secret:  file ─▶ Secrets ─▶ ManagedSecrets ──────▶ standard output
 //! ```
 //!
 //! With `-f`, all is read, checked and sealed before the first file is written: where anything is wrong, no file is.
-//! The namespace is the manifest's, or `--namespace`, and never a kubeconfig's: sealed text in Git must not depend on
-//! where the user's kubectl pointed. With `--public-key`, the command asks no cluster.
+//! The namespace is the manifest's, or `--namespace`, and never a kubeconfig's: a sealed value in Git must not depend
+//! on where the user's kubectl pointed. With `--public-key`, the command asks no cluster.
 
 mod from_secret;
 mod names;

@@ -3,6 +3,7 @@
 //! ```text
 //! lookup (spec.name or status.id) ─▶ status.target ─▶ Secret ─▶ is it that one? ─▶ its key ─▶ standard output
 //! ```
+//!
 //! Two requests. The command prints the current value, from the Secret that status names by its uid. A Secret that
 //! replaced it is not accepted, whatever labels it has. If a newer value is wanted but not delivered, a note says so.
 

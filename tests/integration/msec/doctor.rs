@@ -175,7 +175,7 @@ async fn what_the_caller_may_not_read_is_unknown_and_no_problem() {
     let crd = "needs `kubectl auth can-i get \
      customresourcedefinitions.apiextensions.k8s.io/managedsecrets.managedsecrets.dev -A`";
     assert!(says("resource", "unknown", crd), "{findings:#?}");
-    assert!(says("secrets", "ok", "all 1 are served"), "{findings:#?}");
+    assert!(says("secrets", "ok", "all 1 are delivered"), "{findings:#?}");
     let create =
         format!("`kubectl auth can-i create managedsecrets.managedsecrets.dev -n {}` says no", clinic.site.namespace);
     assert!(says("your rights", "note", &create), "{findings:#?}");

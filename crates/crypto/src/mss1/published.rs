@@ -13,6 +13,7 @@ pub const SUITE_NAME: &str = "mss1/X-Wing/HKDF-SHA256/AES-256-GCM";
 const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A sealing public key, and while which dates values should be sealed for it.
+///
 /// The dates are advice for sealing: values sealed with the key open after `notAfter` too.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PublishedKey {

@@ -53,7 +53,7 @@ impl Intake {
         }
         if kind != "Secret" || version != "v1" {
             return Err(format!(
-                "{named} is no part of a backup: ManagedSecrets of {GROUP}/{VERSION} are, and our Secrets"
+                "{named} is not part of a backup: ManagedSecrets of {GROUP}/{VERSION} are, and the operator's Secrets"
             ));
         }
         // The error would quote what it found.
@@ -80,7 +80,9 @@ impl Intake {
                 self.targets += 1;
                 return Ok(());
             }
-            _ => return Err(format!("{named} is no part of a backup: it is no record, keyring or key-encryption key")),
+            _ => {
+                return Err(format!("{named} is not part of a backup: it is no record, keyring or key-encryption key"));
+            }
         };
         if is_new(&mut self.secrets, place(&secret.metadata), &secret, named)? {
             all.push(secret);
@@ -107,6 +109,6 @@ fn is_new<T: Clone + PartialEq>(
             Ok(true)
         }
         Some(seen) if seen == object => Ok(false),
-        Some(_) => Err(format!("{named} is there twice, with different content")),
+        Some(_) => Err(format!("{named} appears twice with different content")),
     }
 }

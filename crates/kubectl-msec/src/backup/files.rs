@@ -1,7 +1,7 @@
 //! Where a backup is written: standard output, one file, or a folder with a file for each kind of thing to keep apart.
 //!
-//! Files are for their owner alone (mode 0600), and take their name only when they are whole: what was there before stays
-//! until then. A link stays one: what it points to is replaced. What is no file, such as a pipe, is written into.
+//! Files are for their owner alone (mode 0600), and take their name only when they are whole: what was there before
+//! stays until then. A link stays one: what it points to is replaced. What is no file, such as a pipe, is written into.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -76,8 +76,7 @@ fn holds_nothing_else(folder: &Path, names: &[&str]) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::Failed(format!(
-        "the folder {} holds {}, which is no part of this backup and would be restored with it: move it away, or name \
-         another folder",
+        "the folder {} holds {}, which is not part of this backup and would be restored with it; move it away, or name another folder",
         folder.display(),
         others.join(", ")
     )))
@@ -92,7 +91,7 @@ fn write_to(path: &Path, archive: &Archive, text: &str) -> Result<(), CliError> 
         // A device would no longer be one if a file took its name.
         Ok(_) => write_into(path, archive, text),
         Err(_) if path.is_symlink() => {
-            Err(CliError::Failed(format!("cannot write {}: it is a link that leads nowhere", path.display())))
+            Err(CliError::Failed(format!("cannot write {}: it is a broken symbolic link", path.display())))
         }
         Err(_) => replace(path, text),
     }
@@ -189,7 +188,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&real).unwrap(), "# one\n");
 
         symlink("missing", &nowhere).unwrap();
-        assert!(write(&nowhere).unwrap_err().to_string().contains("leads nowhere"));
+        assert!(write(&nowhere).unwrap_err().to_string().contains("broken symbolic link"));
         assert_eq!(names(&folder), ["link", "nowhere", "pipe", "real"]);
     }
 

@@ -22,10 +22,13 @@ pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) 
         // After a crash in a rename there are two, of which one fits.
         let differs: Option<Vec<_>> = its.iter().map(|record| object.fits(record).err()).collect();
         match differs.as_deref() {
-            Some([]) => notes.push(format!("ManagedSecret {namespace}/{name} has no record: restored, it is a new secret")),
+            Some([]) => notes.push(format!(
+                "ManagedSecret {namespace}/{name} has no record: restored, it is a new \
+                                            secret"
+            )),
             Some([what, ..]) => notes.push(format!(
-                "ManagedSecret {namespace}/{name} waits for a change of {what} that its record does not show yet: restored, \
-                 it cannot take its record over; let the change finish, and back up again"
+                "ManagedSecret {namespace}/{name} waits for a change of {what} that its record does not show yet: \
+                 restored, it cannot take its record over; let the change finish, and back up again"
             )),
             None => {}
         }
@@ -43,9 +46,13 @@ pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) 
         let called = format!("Secret {namespace}/{name} has the labels of a delivered Secret");
         notes.push(match stray {
             Stray::Recordless => format!(
-                "{called}, and no record in this backup delivers into it: its value is not in it, and may have no other copy"
+                "{called}, but no record of this backup is delivered into it: the backup lacks its value, which may \
+                 have no other copy"
             ),
-            Stray::CopyOf((namespace, name)) => format!("{called}, and is a copy of {namespace}/{name}: it is not in it"),
+            Stray::CopyOf((namespace, name)) => format!(
+                "{called}, and is a copy of {namespace}/{name}: it is not in \
+                                                         it"
+            ),
             Stray::Collected => {
                 format!("{called}, and its owner is not in its namespace: it is not in it, and Kubernetes deletes it")
             }
@@ -58,7 +65,8 @@ pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) 
     notes
 }
 
-const NO_KEYS: &str = "the keyring is not in it (--keys): no record can be read without it, in this cluster or another";
+const NO_KEYS: &str =
+    "the backup has no keyring (--keys): no record can be read without it, in this cluster or another";
 
 /// What a key is for, in words.
 pub(super) fn purpose(purpose: Purpose) -> &'static str {
@@ -72,7 +80,9 @@ fn about_keys(archive: &Archive) -> Vec<String> {
     let mut notes = Vec::new();
     let keyrings = archive.stored_keyrings();
     if keyrings.is_empty() {
-        notes.push("there is no keyring in the operator's namespace: has the operator ever run there?".to_owned());
+        notes.push(
+            "keyring not found in the operator's namespace; name its namespace with --operator-namespace".to_owned(),
+        );
     } else if keyrings.len() < archive.keyrings.len() {
         notes.push("a Secret of the keyrings' type holds no keyring".to_owned());
     }
@@ -80,7 +90,7 @@ fn about_keys(archive: &Archive) -> Vec<String> {
     for ((namespace, name), record) in archive.record_infos() {
         let seed = record.seed.to_string();
         if !keyrings.is_empty() && !known.contains(seed.as_str()) {
-            notes.push(format!("record {namespace}/{name} was made under seed {seed}, which the keyring lacks"));
+            notes.push(format!("record {namespace}/{name} was encrypted under seed {seed}, which the keyring lacks"));
         }
     }
     let held: BTreeSet<_> = archive.keks.iter().filter_map(kek_id).collect();

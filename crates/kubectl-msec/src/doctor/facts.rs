@@ -335,7 +335,7 @@ async fn authorities(client: &Client, own: &str) -> Read<Option<Vec<Timestamp>>>
             match content {
                 Some(Ok(found)) => Read::Known(Some(found.authorities.into_iter().map(|it| it.created).collect())),
                 _ => Read::Unknown(format!(
-                    "Secret {own}/{WEBHOOK_SECRET} holds something else than the operator writes"
+                    "Secret {own}/{WEBHOOK_SECRET} holds something that the operator does not write"
                 )),
             }
         }

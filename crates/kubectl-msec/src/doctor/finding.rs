@@ -73,7 +73,7 @@ impl<T> Read<T> {
         match self {
             Self::Known(value) => Ok(value),
             Self::Unknown(why) => {
-                Err(Finding { level: Level::Unknown, check, what: format!("cannot be told: {why}"), todo: None })
+                Err(Finding { level: Level::Unknown, check, what: format!("cannot be checked: {why}"), todo: None })
             }
         }
     }

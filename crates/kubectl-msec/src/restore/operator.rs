@@ -32,7 +32,7 @@ pub(super) async fn look(session: &Session, own: &str) -> Operator {
     let deployments = Api::<Deployment>::namespaced(session.client.clone(), own);
     let deployment = match deployments.get_opt(OPERATOR_NAME).await {
         Ok(Some(deployment)) => deployment,
-        Ok(None) => return Operator::Unknown(format!("there is no Deployment {own}/{OPERATOR_NAME}")),
+        Ok(None) => return Operator::Unknown(format!("the Deployment {own}/{OPERATOR_NAME} is missing")),
         Err(error) => {
             let permission = Permission::to("get", "deployments.apps").named(OPERATOR_NAME).within(own);
             return Operator::Unknown(permission.explain("cannot read its Deployment", &error).to_string());
@@ -53,7 +53,8 @@ impl Operator {
         const AGAIN: &str = "The same command, again, waits and writes nothing";
         match self {
             Self::Unavailable { why, check } => format!(
-                "{unready} restored, but not delivered yet: the operator is not available: {why}; check `{check}`. {AGAIN}"
+                "{unready} restored, but not delivered yet: the operator is not available: {why}; check `{check}`. \
+                 {AGAIN}"
             ),
             Self::Unknown(why) => format!(
                 "{unready} restored, but not delivered yet. Whether the operator runs is unknown: {why}. {AGAIN}"

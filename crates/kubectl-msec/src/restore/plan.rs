@@ -96,8 +96,8 @@ impl Plan {
     }
 }
 
-/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have dates
-/// in the future.
+/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have
+/// dates in the future.
 pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
@@ -123,7 +123,7 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
     let seeds: BTreeSet<_> = keyrings.iter().chain(&restored).flat_map(|it| it.ids().map(str::to_owned)).collect();
     if standing.keyrings.is_none() {
         plan.notes
-            .push(format!("whether {own} has the keys of these records is not known: you may not list its Secrets"));
+            .push(format!("it is unknown whether {own} has the keys of these records: you may not list its Secrets"));
     }
     let mut of_owner = BTreeMap::<Place, (RecordInfo, bool)>::new();
     let infos = archive.record_infos();
@@ -176,9 +176,9 @@ fn check_wrapping(
         for (provider, id) in keyring.wrapped_by() {
             if provider == Provider::LOCAL && !keks.contains(id) {
                 return Err(format!(
-                    "the keyring {} is encrypted by the key-encryption key {id}, which is neither in these files nor in \
-                     {own}: with it, the operator would not start. Nothing was written; add the backup that was made \
-                     --with-kek",
+                    "the keyring {} is encrypted by the key-encryption key {id}, which is neither in these files nor \
+                     in {own}: with it, the operator would not start. Nothing was written; add the backup that was \
+                     made --with-kek",
                     keyring.name
                 ));
             }
@@ -193,8 +193,8 @@ fn check_wrapping(
     }
     for id in new {
         plan.warnings.push(format!(
-            "the keyring is encrypted by a KEK file with the id {id}: the operator does not start without --kek-file, and \
-             that very file"
+            "the keyring is encrypted by a KEK file with the id {id}: the operator does not start without --kek-file, \
+             and that very file"
         ));
     }
     Ok(())
@@ -225,11 +225,11 @@ pub(super) fn beside(stored: &StoredKeyring) -> String {
 fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, seed_known: bool, own: &str) -> Verdict {
     match standing {
         None if !seed_known => Verdict::Conflict(format!(
-            "was made under seed {}, which neither these files nor {own} have: add the keyring's backup",
+            "was encrypted under seed {}, which neither these files nor {own} have: add the keyring's backup",
             backup.seed
         )),
         None => Verdict::Create,
-        Some(None) => Verdict::Conflict("stands there without what a record must have".to_owned()),
+        Some(None) => Verdict::Conflict("exists but lacks what a record must have".to_owned()),
         Some(Some(here)) if here.id == backup.id && here.owner == backup.owner => {
             Verdict::There(if here.version == backup.version {
                 String::new()
@@ -238,8 +238,8 @@ fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, se
             })
         }
         Some(Some(here)) => Verdict::Conflict(format!(
-            "its name {} is held by the secret {} of ManagedSecret {}, created {}: it was made before the restore. To have \
-             the backup's, delete that ManagedSecret, and a record that stays, and restore again",
+            "its name {} is held by the secret {} of ManagedSecret {}, created {}: it was created before the restore. \
+             To restore the backup's, delete that ManagedSecret, and a record that stays, and restore again",
             here.name, here.id, here.owner, here.created
         )),
     }
@@ -248,9 +248,9 @@ fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, se
 fn object_verdict(backup: &Object, standing: Option<&Object>, record_fits: Option<bool>) -> Verdict {
     match (standing, record_fits) {
         (Some(here), _) if here.spec == backup.spec => Verdict::There(String::new()),
-        (Some(_), _) => Verdict::Conflict("is there with another spec, and is left as it is".to_owned()),
+        (Some(_), _) => Verdict::Conflict("exists with another spec, and stays unchanged".to_owned()),
         (None, Some(false)) => {
-            Verdict::Conflict("its record was not restored, without which it would be a new secret".to_owned())
+            Verdict::Conflict("its record was not restored, and without it, it would be a new secret".to_owned())
         }
         (None, _) => Verdict::Create,
     }

@@ -1,7 +1,7 @@
 //! Which keyrings a restore adds, and whether they may be.
 //!
-//! A backup is as trustworthy as the place that it was kept in. A keyring that joins the operator's own can open what is
-//! encrypted under its keys, so records that its maker wrote are believed from then on. It is therefore named by its
+//! A backup is as trustworthy as the place that it was kept in. A keyring that joins the operator's own can open what
+//! is encrypted under its keys, so records that its maker wrote are believed from then on. It is therefore named by its
 //! fingerprint, and a person confirms it. What no honest backup holds is refused whatever a person says. Pure, but for
 //! the question that [`confirm`](super::confirm) asks.
 
@@ -23,8 +23,8 @@ pub(super) struct NewKeyring {
     pub(super) fingerprint: String,
     /// Ids of its keys.
     ids: Vec<String>,
-    /// It stands beside the operator's own keyring, in the cluster or in the backup. It is confirmed by its fingerprint;
-    /// for another, `--yes` is enough.
+    /// It stands beside the operator's own keyring, in the cluster or in the backup. It is confirmed by its
+    /// fingerprint; for another, `--yes` is enough.
     is_foreign: bool,
 }
 
@@ -52,17 +52,18 @@ impl NewKeyring {
 
 /// Why a keyring is confirmed.
 const REASON: &str =
-    "it has keys that this cluster does not know, and their maker can write records that the operator believes";
+    "it has keys that this cluster does not know; a person who has them can write records that the operator accepts";
 
 /// Refuses a keyring whose keys have dates that no honest key has: later than `now`, by more than clocks differ, or no
-/// date at all. The newest key of the operator's own keyring is used for new values, so a date decides what is used, for
-/// as long as the date is ahead. `namespace` is the operator's.
+/// date at all. The newest key of the operator's own keyring is used for new values, so a date decides what is used,
+/// for as long as the date is ahead. `namespace` is the operator's.
 pub(super) fn check_dates(stored: &StoredKeyring, namespace: &str, now: Timestamp) -> Result<(), String> {
     let Some((entry, problem)) = stored.implausible(now).next() else { return Ok(()) };
     Err(format!(
         "keyring Secret {namespace}/{} of the backup is not restored: the creation date \"{}\" of its key {} \
-         {problem}. Nothing was written. If the clock of this machine is wrong, correct it; otherwise use a backup that you trust, or, where the \
-         date comes from a wrong clock, see \"A key with a date in the future\" in docs/operations.md",
+         {problem}. Nothing was written. If the clock of this machine is wrong, correct it; otherwise use a backup \
+         that you trust, or, where the date comes from a wrong clock, see \"A key with a date in the future\" in \
+         docs/operations.md",
         stored.name, entry.created, entry.id
     ))
 }
@@ -111,7 +112,8 @@ pub(super) fn refusal(unconfirmed: &[&NewKeyring]) -> CliError {
     let why: Vec<_> = unconfirmed.iter().map(|it| format!("keyring {}: {}", it.name, REASON)).collect();
     let flags: Vec<_> = unconfirmed.iter().map(|it| format!("--accept-keyring {}", it.fingerprint)).collect();
     CliError::Usage(format!(
-        "{}. Nothing was written. Compare the fingerprint with the one that `kubectl msec backup` printed, and confirm it: {}",
+        "{}. Nothing was written. Compare the fingerprint with the one that `kubectl msec backup` printed, and confirm \
+         it: {}",
         why.join("; "),
         flags.join(" ")
     ))

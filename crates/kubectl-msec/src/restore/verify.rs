@@ -1,7 +1,7 @@
 //! After a restore: waits until what was restored is delivered, and compares it with the backup.
 //!
-//! What is compared is what the operator reports once it has opened the record: id, dates and version. The value needs no
-//! look: it is authenticated with the version that it belongs to.
+//! What is compared is what the operator reports once it has opened the record: id, dates and version. The value needs
+//! no look: it is authenticated with the version that it belongs to.
 //!
 //! A status is believed only where it names the record and the target Secret that stand: one that was there before this
 //! restore may speak of others. Where every status is that old, none shows that the operator runs.
@@ -189,7 +189,7 @@ fn report(states: &BTreeMap<&Place, State>, expected: &Expected, waited: &BTreeS
                 same_before += usize::from(!is_fresh);
                 continue;
             }
-            State::MovedOn(what) => format!("has moved on since the backup: {what}"),
+            State::MovedOn(what) => format!("has changed since the backup: {what}"),
             State::Paused => "is suspended: nothing is delivered until spec.suspend is false".to_owned(),
             State::Waiting(why) => {
                 found.waiting += 1;

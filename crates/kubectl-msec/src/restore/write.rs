@@ -1,7 +1,7 @@
 //! The writes of a restore: each creates, or is refused because something of the name exists.
 //!
-//! Secrets are written as the operator writes them, by a server-side apply that only creates and with the operator's field
-//! manager: so each field of theirs is the operator's own, as in the cluster that the backup is of.
+//! Secrets are written as the operator writes them, by a server-side apply that only creates and with the operator's
+//! field manager: so each field of theirs is the operator's own, as in the cluster that the backup is of.
 
 use std::collections::BTreeSet;
 
@@ -81,7 +81,7 @@ fn told(what: &str, came_of_it: &str, dry_run: DryRun) -> Result<(), CliError> {
 /// A restore that ends early says that it can go on.
 fn stopped(error: CliError, done: usize, all: usize) -> CliError {
     let more =
-        format!("{done} of {all} objects were looked after; what was created stays, and the same command goes on");
+        format!("{done} of {all} objects were processed; created objects stay; run the same command to continue");
     match error {
         CliError::Failed(text) => CliError::Failed(format!("{text} ({more})")),
         CliError::Unreachable(text) => CliError::Unreachable(format!("{text} ({more})")),
@@ -106,7 +106,7 @@ impl Writer<'_> {
         match item {
             Item::Object(object, _) => {
                 if lost.contains(&object.place()) {
-                    let why = "its record was not restored, without which it would be a new secret";
+                    let why = "its record was not restored, and without it, it would be a new secret";
                     return Err(Trouble::Conflict(why.to_owned()));
                 }
                 let mut sent: DynamicObject = serde_json::from_value(object.manifest())
@@ -131,7 +131,7 @@ impl Writer<'_> {
         match self.create_secret(secret, namespace).await? {
             Created::Yes(_) => Ok(Verdict::Create),
             Created::Exists if self.stands(secret, namespace).await? => Ok(there()),
-            Created::Exists => Err(Trouble::Conflict("a Secret of this name exists, and is left as it is".to_owned())),
+            Created::Exists => Err(Trouble::Conflict("a Secret of this name exists, and stays unchanged".to_owned())),
         }
     }
 
@@ -140,8 +140,7 @@ impl Writer<'_> {
         let api = SecretApi::namespaced(self.session.client.clone(), namespace);
         let (name, type_) = (secret.metadata.name.as_deref().unwrap_or_default(), secret.type_.as_deref());
         let permission = Permission::to("list", "secrets").within(namespace);
-        let fatal =
-            |error| Trouble::Fatal(permission.explain_call("cannot read what stands in a Secret's place", &error));
+        let fatal = |error| Trouble::Fatal(permission.explain_call("cannot read the existing Secret", &error));
         if type_ == Some(TYPE_KEYRING) {
             let here = api.get(name).await.map_err(fatal)?;
             let same = |here: SecretObject| {
@@ -196,7 +195,7 @@ impl Writer<'_> {
         let said = permission.explain("refused", &error);
         match &error {
             kube::Error::Api(status) if status.code == 409 => {
-                Err(Trouble::Conflict("it was created by somebody meanwhile: run restore again".to_owned()))
+                Err(Trouble::Conflict("it was created during the restore: run restore again".to_owned()))
             }
             kube::Error::Api(status) if status.message.contains(" cannot create resource ") => {
                 Err(Trouble::Fatal(said))

@@ -150,7 +150,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     holds_no_value(&plugin.folder.read("kek/managed-secrets.yaml"), &before);
-    assert!(plugin.folder.read("kek/kek.yaml").contains("Whoever holds it and the records holds every"));
+    assert!(plugin.folder.read("kek/kek.yaml").contains("A person who has it and the records has every"));
     operator.stop().await;
 
     let plane = other_cluster().await;
@@ -268,7 +268,7 @@ async fn a_new_cluster_gets_the_keys_before_its_operator_starts() {
     there.served("kept").await;
     let later = restorer.restore(&[&plugin.file_path("backup"), "--yes"]).await;
     assert!(
-        later.err.contains("1 of") && later.out.contains("kept: not restored: is there with another spec"),
+        later.err.contains("1 of") && later.out.contains("kept: not restored: exists with another spec"),
         "{later:?}"
     );
     operator.stop().await;

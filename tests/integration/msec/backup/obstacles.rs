@@ -83,7 +83,7 @@ async fn who_is_no_restorer_or_lacks_a_right_is_told_so() {
     for says in [
         format!("policy {}", keys::POLICY_PROTECTED_SECRETS),
         format!("managed-secrets manifests --restorer {whoami} | kubectl apply -f -"),
-        "the same command goes on".to_owned(),
+        "run the same command to continue".to_owned(),
     ] {
         assert!(refused.err.contains(&says), "{says}: {refused:?}");
     }
@@ -117,7 +117,7 @@ async fn an_interrupted_restore_goes_on_where_it_was() {
     let ended = restorer.restore_trusted_as(&backup, &who).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     let says = format!("kubectl auth can-i create managedsecrets.managedsecrets.dev -n {}", site.namespace);
-    assert!(ended.err.contains(&says) && ended.err.contains("the same command goes on"), "{ended:?}");
+    assert!(ended.err.contains(&says) && ended.err.contains("run the same command to continue"), "{ended:?}");
     assert!(there.record("ONE").await.is_some() && there.objects().get_opt("one").await.unwrap().is_none());
 
     let operator = serve(plane, &there).await;
@@ -140,8 +140,8 @@ async fn wrong_files_are_refused_whole_and_never_quoted() {
     for (content, says) in [
         ("a: [canary-value", "invalid YAML at line 1"),
         ("just text", "must have metadata.name and metadata.namespace"),
-        (foreign, "Secret y/x is no part of a backup"),
-        ("# only comments\n", "nothing to restore"),
+        (foreign, "Secret y/x is not part of a backup"),
+        ("# only comments\n", "no object to restore"),
     ] {
         let file = plugin.folder.file("wrong.yaml", content);
         let ran = plugin.run(&["restore", &file, "--yes"]).await;

@@ -51,8 +51,8 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     clinic.finds("problem", "keyring", "there is no keyring").await;
     clinic.finds("problem", "sealing key", "publishes no key").await;
     clinic.finds("problem", "webhooks", "has no CA bundle").await;
-    clinic.finds("problem", "endpoints", "nothing is ready behind the Service").await;
-    clinic.finds("warning", "certificates", "there is no Secret").await;
+    clinic.finds("problem", "endpoints", "no endpoint is ready behind the Service").await;
+    clinic.finds("warning", "certificates", "with a certificate authority is missing").await;
     clinic.finds("ok", "policies", "").await;
 
     // A namespace that is served and does not exist, then without the RoleBinding.
@@ -60,12 +60,12 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     let arguments = "/spec/template/spec/containers/0/args/-";
     let add = json!([{"op": "add", "path": arguments, "value": "--namespace=left-out"}]).to_string();
     clinic.kubectl(&[&["patch", "--type=json", "-p", &add][..], &deployment[..]].concat(), "").await;
-    clinic.finds("problem", "namespaces", "left-out is not served: it does not exist").await;
+    clinic.finds("problem", "namespaces", "left-out is not watched: it does not exist").await;
     clinic.kubectl(&["create", "namespace", "left-out"], "").await;
     clinic.finds("problem", "namespaces", "RoleBinding managed-secrets").await;
     let bind = ["create", "rolebinding", keys::OPERATOR_NAME, "--clusterrole=view", "-n", "left-out"];
     clinic.kubectl(&[&bind[..], &["--group=left-out"][..]].concat(), "").await;
-    clinic.finds("ok", "namespaces", "served: left-out").await;
+    clinic.finds("ok", "namespaces", "watched: left-out").await;
 
     // The CRD: a rule less, a property more, gone.
     let name = "managedsecrets.managedsecrets.dev";
@@ -123,9 +123,9 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
         json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--webhook-listen=off"}])
             .to_string();
     clinic.kubectl(&[&["patch", "--type=json", "-p", &off], deployment.as_slice()].concat(), "").await;
-    clinic.finds("note", "webhooks", "switched off").await;
+    clinic.finds("note", "webhooks", "the webhooks are off").await;
     clinic.kubectl(&[&["delete"], deployment.as_slice()].concat(), "").await;
-    clinic.finds("warning", "operator", "there is no Deployment").await;
+    clinic.finds("warning", "operator", "the Deployment").await;
 
     // The webhooks' configurations, and one that is called before.
     let early = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
@@ -135,7 +135,7 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
         "rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["*"]}],
     }]});
     clinic.kubectl(&["create", "-f", "-"], &early.to_string()).await;
-    clinic.finds("warning", "webhooks", "0-early is called before ours").await;
+    clinic.finds("warning", "webhooks", "0-early is called before the operator").await;
     clinic.kubectl(&["delete", "mutatingwebhookconfiguration", "0-early"], "").await;
     let url = json!([{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://127.0.0.1:1/secret-path"}}]);
     clinic
@@ -144,13 +144,13 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
             "",
         )
         .await;
-    clinic.finds("note", "endpoints", "reached by a URL").await;
+    clinic.finds("note", "endpoints", "have a URL").await;
     assert!(!clinic.plugin.run(&["doctor"]).await.out.contains("secret-path"));
     let none = json!([{"op": "replace", "path": "/webhooks", "value": []}]).to_string();
     clinic
         .kubectl(&["patch", "validatingwebhookconfiguration", keys::WARN_CONFIGURATION, "--type=json", "-p", &none], "")
         .await;
-    clinic.finds("warning", "webhooks", "does not hold our webhook").await;
+    clinic.finds("warning", "webhooks", "does not hold the operator's webhook").await;
     clinic.kubectl(&["delete", "mutatingwebhookconfiguration", keys::SEAL_CONFIGURATION], "").await;
     clinic.finds("problem", "webhooks", "0-managed-secrets-seal is missing").await;
     clinic.plane.stop().await.unwrap();
@@ -161,10 +161,10 @@ async fn what_is_wrong_with_keys_and_secrets_is_found() {
     let (clinic, operator) = Clinic::healthy().await;
     let (own, site) = (clinic.own().await, &clinic.site);
     site.apply("taken", json!({"name": "DB", "generate": {}})).await;
-    clinic.finds("warning", "secrets", "not served (yet): NameInUse: 1").await;
+    clinic.finds("warning", "secrets", "not delivered (yet): NameInUse: 1").await;
     let sealed = site.seal("elsewhere", "canary").await;
     site.apply("misplaced", json!({"name": "MISPLACED", "value": sealed})).await;
-    clinic.finds("problem", "secrets", "stuck until somebody acts: SealedForAnotherPlace: 1").await;
+    clinic.finds("problem", "secrets", "stuck until you act: SealedForAnotherPlace: 1").await;
     site.apply("kept", json!({"name": "KEPT", "generate": {}, "deletionPolicy": "Retain"})).await;
     site.served("kept").await;
     site.delete("kept").await;
@@ -226,7 +226,7 @@ async fn what_is_wrong_with_keys_and_secrets_is_found() {
     clinic.put_back(&kek).await;
     let keyring = clinic.take(keys::KEYRING_NAME).await;
     clinic.finds("problem", "keyring", "there is no keyring").await;
-    clinic.finds("problem", "records", "were made under a seed that the keyring lacks").await;
+    clinic.finds("problem", "records", "were encrypted under a seed that the keyring lacks").await;
     clinic.finds("problem", "sealing key", "which the keyring does not have").await;
     clinic.put_back(&keyring).await;
     let wrong = json!({"metadata": {"name": "wrong"}, "type": keys::TYPE_KEYRING, "stringData": {"x": "y"}});

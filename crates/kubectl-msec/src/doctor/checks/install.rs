@@ -25,7 +25,7 @@ pub(super) fn server(check: &'static str, facts: &Facts) -> Result<Vec<Finding>,
         Finding::ok(check, what)
     } else {
         let (oldest, newest) = (KUBERNETES_MINORS.start(), KUBERNETES_MINORS.end());
-        let todo = format!("this version is tested with Kubernetes 1.{oldest} to 1.{newest}: use one of these");
+        let todo = format!("use Kubernetes 1.{oldest} to 1.{newest}, which this version is tested with");
         Finding::new(Level::Warning, check, format!("{what} is not supported"), todo)
     }])
 }
@@ -55,7 +55,7 @@ pub(super) fn crd(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Fi
     if !differing.is_empty() {
         let shown: Vec<_> = differing.iter().take(3).map(String::as_str).collect();
         let more = if differing.len() > shown.len() {
-            format!(" and {} more places", differing.len() - shown.len())
+            format!(" and {} more fields", differing.len() - shown.len())
         } else {
             String::new()
         };
@@ -63,7 +63,7 @@ pub(super) fn crd(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Fi
             Level::Problem,
             check,
             format!(
-                "the CustomResourceDefinition is not that of version {}: it differs at {}{more}",
+                "the CustomResourceDefinition differs from that of version {} at {}{more}",
                 env!("CARGO_PKG_VERSION"),
                 shown.join(", ")
             ),
@@ -119,16 +119,17 @@ pub(super) fn operator(check: &'static str, facts: &Facts) -> Result<Vec<Finding
         return Ok(vec![Finding::new(
             Level::Warning,
             check,
-            format!("there is no Deployment {own}/{OPERATOR_NAME}"),
-            format!("{APPLY}; --operator-namespace names another place; an operator outside the cluster needs none"),
+            format!("the Deployment {own}/{OPERATOR_NAME} is missing"),
+            format!(
+                "{APPLY}; name another namespace with --operator-namespace; an operator outside the cluster needs \
+                     no Deployment"
+            ),
         )]);
     };
     let mut findings = Vec::new();
     let replicas @ Replicas { wanted, available } = Replicas::of(deployment);
-    let logs = format!(
-        "{} ends with the reason, if it starts at all; kubectl -n {own} describe pods tells why not",
-        logs_of(own)
-    );
+    let logs =
+        format!("{} shows why it stopped; kubectl -n {own} describe pods shows why it does not start", logs_of(own));
     if let Some(problem) = replicas.problem() {
         let todo = if wanted == 0 { scale_up_of(own) } else { logs };
         findings.push(Finding::new(Level::Problem, check, problem, todo));
@@ -166,20 +167,21 @@ pub(super) fn namespaces(check: &'static str, facts: &Facts) -> Result<Vec<Findi
         let namespace = &it.namespace;
         let (what, todo) = if it.exists {
             let what = format!(
-                "namespace {namespace} is not served: RoleBinding {OPERATOR_NAME}, which gives the operator its permissions, is \
-                 missing there"
+                "namespace {namespace} is not watched: RoleBinding {OPERATOR_NAME}, which gives the operator its \
+                 permissions, is missing there"
             );
             (what, APPLY.to_owned())
         } else {
-            let what = format!("namespace {namespace} is not served: it does not exist");
-            (what, format!("kubectl create namespace {namespace}, then {APPLY}; or take it out of these options"))
+            let what = format!("namespace {namespace} is not watched: it does not exist");
+            (what, format!("kubectl create namespace {namespace}, then {APPLY}; or remove it from these options"))
         };
         Finding::new(Level::Problem, check, what, todo)
     });
     let mut findings: Vec<Finding> = missing.collect();
     if findings.is_empty() {
         let names: Vec<&str> = served.iter().map(|it| it.namespace.as_str()).collect();
-        let what = if names.is_empty() { "all are served".to_owned() } else { format!("served: {}", names.join(", ")) };
+        let what =
+            if names.is_empty() { "all are watched".to_owned() } else { format!("watched: {}", names.join(", ")) };
         findings.push(Finding::ok(check, what));
     }
     Ok(findings)
@@ -216,14 +218,14 @@ pub(super) fn policies(check: &'static str, facts: &Facts) -> Result<Vec<Finding
         });
         if !denies || !fails_closed {
             let what = format!(
-                "{name} is there, and refuses nothing: {}",
+                "{name} exists but refuses nothing: {}",
                 if denies { "its failurePolicy is not Fail" } else { "no binding denies" }
             );
             findings.push(Finding::new(Level::Problem, check, what, APPLY));
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("all {} are in force", POLICIES.len())));
+        findings.push(Finding::ok(check, format!("all {} are effective", POLICIES.len())));
     }
     Ok(findings)
 }
@@ -234,7 +236,7 @@ pub(super) fn audit(check: &'static str, _facts: &Facts) -> Result<Vec<Finding>,
     Ok(vec![Finding::new(
         Level::Note,
         check,
-        "whether the API server logs plain values cannot be seen from here",
+        "this program cannot see whether the API server logs plain values",
         format!(
             "check by hand that its audit policy has, before any broader rule: {{level: Metadata, resources: [{{group: \
              {GROUP}}}, {{group: \"\", resources: [secrets]}}]}}"

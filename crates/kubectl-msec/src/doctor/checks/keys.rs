@@ -56,14 +56,14 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             Level::Problem,
             check,
             what,
-            "the operator makes one at its first start; if records exist, restore it: kubectl msec restore BACKUP",
+            "the operator creates it at its first start; if records exist, restore it: kubectl msec restore BACKUP",
         )]);
     }
     let mut findings = Vec::new();
     for (name, keyring) in keyrings {
         if keyring.is_none() {
             let what =
-                format!("Secret {own}/{name} has the keyrings' type and holds none: the operator does not start");
+                format!("Secret {own}/{name} has the type of keyrings but holds none: the operator does not start");
             findings.push(Finding::new(
                 Level::Problem,
                 check,
@@ -74,7 +74,7 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     }
     let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
     if !stored.is_empty() && newest(&stored, Purpose::Record, facts.now).is_none() {
-        let what = "no key for records is active: nothing can be encrypted";
+        let what = "no key for records is active: the operator cannot encrypt";
         findings.push(Finding::new(Level::Problem, check, what, "restore the keyring: kubectl msec restore BACKUP"));
     }
     let ahead: BTreeSet<_> = stored.iter().flat_map(|it| it.ahead_of(facts.now)).map(|it| it.id.as_str()).collect();
@@ -84,7 +84,7 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             Level::Warning,
             check,
             format!("keys have a creation date in the future: {}", ids.join(", ")),
-            "check the clocks; these keys open, and are not used for new values if another key can be",
+            "check the clocks; these keys open values, and the operator prefers other keys for new values",
         ));
     }
     let wrapped: BTreeSet<_> = stored.iter().flat_map(|it| it.wrapped_by()).collect();
@@ -139,7 +139,7 @@ fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) 
 /// The published key: there, the keyring's newest, and to be used still.
 pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let place = format!("ConfigMap {}/{PUBLIC_KEY_CONFIGMAP}", facts.own);
-    let repaired = "the operator publishes it, and puts it right, while it runs: does it run?";
+    let repaired = "the operator publishes and corrects it while it runs: check that it runs";
     let found = facts.public_key.known(check)?.as_ref();
     let Some(document) = found.and_then(|it| it.data.as_ref()).and_then(|it| it.get(PUBLIC_KEY_DATA_KEY)) else {
         return Ok(vec![Finding::new(Level::Problem, check, format!("{place} publishes no key"), repaired)]);
@@ -169,7 +169,7 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
                     Level::Problem,
                     check,
                     format!("{place} publishes the key {id}, which the keyring does not have"),
-                    "restore the keyring: kubectl msec restore BACKUP. Until then what is sealed does not open",
+                    "restore the keyring: kubectl msec restore BACKUP. Until then, values sealed for it do not open",
                 )),
             }
         }
@@ -180,7 +180,7 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
             Level::Warning,
             check,
             format!("the published key was to be replaced by {}", published.not_after),
-            "what is sealed with it still opens; a new one is not made by this version by itself",
+            "values sealed with it still open; this version does not create a new key by itself",
         ));
     }
     if findings.is_empty() {

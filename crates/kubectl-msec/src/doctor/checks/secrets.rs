@@ -37,14 +37,14 @@ pub(super) fn objects(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             let todo =
                 format!("kubectl msec explain {reason}; kubectl msec describe msec/OBJECT -n NAMESPACE tells more");
             if passing {
-                Finding::new(Level::Warning, check, format!("not served (yet): {what}"), todo)
+                Finding::new(Level::Warning, check, format!("not delivered (yet): {what}"), todo)
             } else {
-                Finding::new(Level::Problem, check, format!("stuck until somebody acts: {what}"), todo)
+                Finding::new(Level::Problem, check, format!("stuck until you act: {what}"), todo)
             }
         })
         .collect();
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("all {} are served", objects.len())));
+        findings.push(Finding::ok(check, format!("all {} are delivered", objects.len())));
     }
     Ok(findings)
 }
@@ -110,8 +110,8 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         (
             Level::Problem,
             unread,
-            "were made under a seed that the keyring lacks",
-            "restore that keyring beside the present one: kubectl msec restore BACKUP",
+            "were encrypted under a seed that the keyring lacks",
+            "restore that keyring beside the current one: kubectl msec restore BACKUP",
         ),
         (
             Level::Problem,
@@ -123,7 +123,7 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             Level::Warning,
             orphans,
             "have no ManagedSecret, and hold their names",
-            "apply their ManagedSecrets (kubectl msec restore does both); or remove them if nobody needs the values",
+            "apply their ManagedSecrets (kubectl msec restore does both); or remove them if the values are not needed",
         ),
         (
             Level::Note,
@@ -160,7 +160,8 @@ pub(super) fn targets(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         (
             Level::Warning,
             recordless,
-            "have the labels of a delivered Secret, and their record is missing: each may hold the only copy of its value",
+            "have the labels of a delivered Secret, and their record is missing: each may hold the only copy of its \
+             value",
             "do not delete them: restore the records (kubectl msec restore BACKUP), or take the values over as \
              docs/operations.md says (A target without its record)",
         ),
@@ -198,7 +199,7 @@ pub(super) fn rights(check: &'static str, facts: &Facts) -> Result<Vec<Finding>,
     });
     let mut findings: Vec<_> = lacking.collect();
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("every command is yours in the namespace {}", facts.namespace)));
+        findings.push(Finding::ok(check, format!("you may run every command in the namespace {}", facts.namespace)));
     }
     Ok(findings)
 }

@@ -12,13 +12,13 @@ use super::is_named;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Level};
 
-const APPLY: &str = "managed-secrets manifests | kubectl apply -f -, with the installation's options; the operator fills in \
-    the rest. Until then plain values are refused, and nothing else";
+const APPLY: &str = "managed-secrets manifests | kubectl apply -f -, with the installation's options; the operator \
+                     fills in the rest. Until then plain values are refused, and nothing else";
 
 /// Both configurations, and those that see plain values before ours.
 pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     if is_off(facts) {
-        let what = "switched off (--webhook-listen=off): plain values are refused";
+        let what = "the webhooks are off (--webhook-listen=off): the cluster refuses plain values";
         return Ok(vec![Finding::new(
             Level::Note,
             check,
@@ -48,8 +48,11 @@ pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<F
                 findings.push(Finding::new(
                     Level::Warning,
                     check,
-                    format!("the MutatingWebhookConfiguration {name} is called before ours, and sees plain values"),
-                    "rename it, or limit its rules, so that it does not; or seal values before they are applied",
+                    format!(
+                        "the MutatingWebhookConfiguration {name} is called before the operator's, and sees plain \
+                             values"
+                    ),
+                    "rename it or limit its rules, or seal values before you apply them",
                 ));
             }
         }
@@ -67,7 +70,7 @@ fn is_sealing(name: &str) -> bool {
 }
 
 const MISSING: &str = "is missing";
-const EMPTY: &str = "does not hold our webhook";
+const EMPTY: &str = "does not hold the operator's webhook";
 
 /// One of ours: how its webhook is reached, or why it is not.
 fn configuration(
@@ -82,7 +85,7 @@ fn configuration(
             level,
             check,
             format!("the configuration {name} has no CA bundle: the API server skips the webhook"),
-            "the operator fills it in within a minute of its start: does it run, and does its log say why not?",
+            "the operator fills it in within a minute of its start: check that it runs, and read its log",
         )),
         Ok(_) => None,
     }
@@ -121,8 +124,9 @@ pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Findin
         return Ok(vec![Finding::new(
             Level::Note,
             check,
-            "the webhooks are reached by a URL, which cannot be tried from here",
-            "kubectl apply --dry-run=server of a ManagedSecret with a plain value shows whether it is sealed",
+            "the webhooks have a URL, which this program cannot check",
+            "run kubectl apply --dry-run=server with a ManagedSecret that has a plain value, and see whether it is \
+             sealed",
         )]);
     }
     let slices = facts.endpoints.known(check)?;
@@ -133,11 +137,8 @@ pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Findin
         Finding::ok(check, format!("{ready} ready behind the Service {}/{OPERATOR_NAME}", facts.own))
     } else {
         let what =
-            format!("nothing is ready behind the Service {}/{OPERATOR_NAME}: plain values are refused", facts.own);
-        let todo = format!(
-            "see that the Service is there, and the operator's pods: kubectl -n {} get service,pods",
-            facts.own
-        );
+            format!("no endpoint is ready behind the Service {}/{OPERATOR_NAME}: plain values are refused", facts.own);
+        let todo = format!("check the Service and the operator's pods: kubectl -n {} get service,pods", facts.own);
         Finding::new(Level::Problem, check, what, todo)
     }])
 }
@@ -153,23 +154,23 @@ pub(super) fn certificates(check: &'static str, facts: &Facts) -> Result<Vec<Fin
             Level::Note,
             check,
             what,
-            "whoever makes them renews them: look there for their dates",
+            "the tool that creates them renews them: check their dates there",
         )]);
     }
     let created = facts.authorities.known(check)?;
     let Some(newest) = created.iter().flatten().max() else {
-        let what = format!("there is no Secret {}/{WEBHOOK_SECRET} with a certificate authority", facts.own);
+        let what = format!("the Secret {}/{WEBHOOK_SECRET} with a certificate authority is missing", facts.own);
         return Ok(vec![Finding::new(
             Level::Warning,
             check,
             what,
-            "the operator makes one when it starts: does it run?",
+            "the operator creates it at its start: check that it runs",
         )]);
     };
     let life = SignedDuration::from_hours(24 * i64::from(AUTHORITY_DAYS));
     let (ends, renewed) = (*newest + life, *newest + life * 2 / 3);
     // A day of grace: the operator looks now and then.
-    let todo = "the operator renews it while it runs: does it run, and does its log say why it is not renewed?";
+    let todo = "the operator renews it while it runs: check that it runs, and read its log";
     Ok(vec![if ends <= facts.now {
         Finding::new(Level::Problem, check, format!("the certificate authority was valid until {ends}"), todo)
     } else if renewed + SignedDuration::from_hours(24) <= facts.now {
