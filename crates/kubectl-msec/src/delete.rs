@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_in_force_decides_what_is_said() {
+    fn the_effective_policy_decides_what_is_said() {
         let place = |uid: &str| json!({"name": "msec-x", "key": "value", "uid": uid, "resourceVersion": "1"});
         let status = |policy: &str| json!({"name": "OLD", "deletionPolicy": policy, "record": place("r")});
         let retained = fate(&object(&status("Retain")));
@@ -205,7 +205,7 @@ mod tests {
             "{retained:?}"
         );
         assert!(fate(&object(&status("Delete")))[0].contains("deletes the record msec-x"));
-        assert!(fate(&object(&json!({})))[0].contains("no record"));
+        assert!(fate(&object(&json!({})))[0].contains("its record is unknown"));
     }
 
     #[test]

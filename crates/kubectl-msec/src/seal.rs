@@ -321,7 +321,7 @@ mod tests {
             ("{{ .Values.hunter2 }}", "must not be a template"),
             ("[hunter2]", "must be a quoted string"),
             ("!vault hunter2", "without a tag"),
-            ("mss1.hunter2", "sealed text"),
+            ("mss1.hunter2", "sealed value"),
             (&"hunter2".repeat(600), "at most 3500"),
         ] {
             let text = manifest(value);

@@ -224,9 +224,9 @@ fn what_kubectl_reads_differently_is_refused_with_its_place() {
         assert!(problem.in_file("f").contains(says), "{text:?}: {}", problem.in_file("f"));
     }
     for (rest, says) in [
-        ("metadata:\n  labels:\n    on: x\n", "f:5:5: metadata.labels.on: must be in quotes, as a key"),
-        ("metadata:\n  labels: {1.10: x}\n", "metadata.labels.1.10: must be in quotes, as a key"),
-        ("metadata:\n  labels: {0x1F: x}\n", "metadata.labels.0x1F: must be in quotes, as a key"),
+        ("metadata:\n  labels:\n    on: x\n", "f:5:5: metadata.labels.on: must be in quotes: without them"),
+        ("metadata:\n  labels: {1.10: x}\n", "metadata.labels.1.10: must be in quotes: without them"),
+        ("metadata:\n  labels: {0x1F: x}\n", "metadata.labels.0x1F: must be in quotes: without them"),
         ("metadata:\n  labels: {!!binary YQ==: x}\n", "must not have a tag"),
         ("metadata:\n  labels: {a: !!int '1'}\n", "metadata.labels.a: must not have a tag"),
     ] {

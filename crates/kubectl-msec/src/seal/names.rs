@@ -168,7 +168,7 @@ mod tests {
             (object("shop", "d", "D", "ta"), "the Secret ta"),
         ] {
             let clash = taken.claim(&other, None, "two").unwrap();
-            assert!(clash.starts_with(&format!("one and two both give {what}:")), "{clash}");
+            assert!(clash.starts_with(&format!("one and two both give {what};")), "{clash}");
         }
         let kept =
             json!({"metadata": {"name": "e"}, "spec": {"name": "E", "delivery": "None", "target": {"name": "ta"}}});

@@ -57,7 +57,7 @@ fn names_are_told_apart_and_what_is_not_read_is_never_a_problem() {
         let findings = check.findings(&blind());
         let known = check.name == "audit log";
         assert!(findings.iter().all(|it| (it.level == Level::Unknown) != known), "{findings:?}");
-        assert!(findings.iter().all(|it| known || it.what == "cannot be told: needs `x`"), "{findings:?}");
+        assert!(findings.iter().all(|it| known || it.what == "cannot be checked: needs `x`"), "{findings:?}");
         assert_eq!(findings.len(), 1);
     }
 }
