@@ -72,7 +72,7 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
         ),
         (good.replace("namespace: shop", "namespace: test"), &[], "sealed for shop/good, used in test/good"),
         (good.replace("  namespace: shop\n", ""), &["-n", "test"], "sealed for shop/good, used in test/good"),
-        (good.replace(sealed, &sealed[..900]), &[], "x.yaml:8:10: error: spec.value: sealed text"),
+        (good.replace(sealed, &sealed[..900]), &[], "x.yaml:8:10: error: spec.value: sealed value"),
         (good.clone(), &["--public-key", "other.json"], "spec.value: must be sealed for the given public key"),
         (good.replace("v1alpha1", "v1"), &[], "x.yaml:2:1: error: apiVersion: must be managedsecrets.dev/v1alpha1"),
         (
