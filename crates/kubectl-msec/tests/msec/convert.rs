@@ -65,7 +65,7 @@ fn secrets_become_managed_secrets_that_deliver_the_same() {
     );
     assert!(
         ran.err.contains(
-            "Secret shop/login has several keys: pods that mount it must mount the Secret login-username, too"
+            "Secret shop/login has several keys: pods that mount it must also mount the Secret login-username"
         )
     );
     assert!(!ran.out.contains("only-an-example"));

@@ -113,7 +113,7 @@ async fn a_name_in_use_is_refused_at_once_and_by_whom_is_said() {
     let taken = plugin.run_with(&["create", "TAKEN"], b"hunter2").await;
     assert_eq!(taken.error(1), "the name TAKEN is in use by msec/holder, msec/waiter");
     let object = plugin.run_with(&["create", "HOLDER"], b"hunter2").await;
-    assert!(object.error(1).contains("msec/holder already, which is called TAKEN"), "{object:?}");
+    assert!(object.error(1).contains("msec/holder already exists and is called TAKEN"), "{object:?}");
     assert_eq!(objects(&site).await, ["holder", "waiter"]);
 
     // Made while the value was being typed.

@@ -51,7 +51,7 @@ async fn who_may_not_read_it_is_told_which_right_it_takes() {
     assert!(refused.error(1).contains(&right), "{refused:?}");
     let inner = plugin.run(&["value", "INNER"]).await;
     let error = inner.error(1);
-    assert!(error.contains("set spec.delivery: Secret, which takes the right"), "{error}");
+    assert!(error.contains("set spec.delivery: Secret, which needs the permission"), "{error}");
     let right = format!(
         "`kubectl auth can-i get managedsecrets.managedsecrets.dev/inner --subresource value -n {}`",
         site.namespace
@@ -107,7 +107,10 @@ async fn a_value_that_is_about_to_change_is_printed_with_a_note() {
     site.intrude("others", json!({"stringData": {"value": "theirs"}})).await;
     let ran = plugin.run(&["value", "OTHERS"]).await;
     assert_eq!(ran.ok(), "theirs");
-    assert!(ran.err.starts_with("note: the Secret others was written after the operator's last write"), "{ran:?}");
+    assert!(
+        ran.err.starts_with("note: the Secret others was written after the last write that status shows"),
+        "{ran:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
