@@ -146,3 +146,235 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
     }
     Claim::TakeOver
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use managed_secrets_api::types::DeletionPolicy;
+    use managed_secrets_crypto::SeedId;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::super::{
+            facts::{Learned, Peers, Settings, Snapshot, SourceSeen, Waits, Written},
+            record::{RecordMeta, Source},
+            view::{Own, OwnerRef, SecretView},
+        },
+        *,
+    };
+
+    /// The ManagedSecret `db`, with `spec.name` `DB`, the uid `uid-db` and this status.
+    fn facts(status: &Value) -> Facts {
+        let object = json!({
+            "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": "db", "namespace": "shop", "uid": "uid-db"},
+            "spec": {"name": "DB", "generate": {}},
+            "status": status,
+        });
+        let snapshot = Snapshot {
+            now: Timestamp::UNIX_EPOCH,
+            settings: Settings { operator_namespace: "operator".to_owned(), allow_cluster_scope: false },
+            own: Own::new(serde_json::from_value(object).unwrap()),
+            secrets: BTreeMap::new(),
+            types: BTreeMap::new(),
+            source: SourceSeen::NotWanted,
+            peers: Peers::default(),
+            fresh_id: String::new(),
+            waits: Waits::default(),
+            failures: 0,
+            rejected: None,
+        };
+        Facts { snapshot, learned: Learned::default(), written: Written::default() }
+    }
+
+    /// The record of `db`, changed.
+    fn valid(change: impl FnOnce(&mut RecordMeta)) -> Authenticity {
+        let mut meta = RecordMeta {
+            id: "id-1".to_owned(),
+            owner: "db".to_owned(),
+            uid: "uid-db".to_owned(),
+            name: "DB".to_owned(),
+            description: String::new(),
+            created: String::new(),
+            updated: String::new(),
+            value_updated: String::new(),
+            version: 1,
+            generation: 1,
+            deletion_policy: DeletionPolicy::Retain,
+            source: Source::Generate,
+            target: Delivered::Own { name: "db".to_owned(), key: "value".to_owned() },
+        };
+        change(&mut meta);
+        Authenticity::Valid { meta: Box::new(meta), commitment: [0; 32] }
+    }
+
+    fn forged(claimed_uid: Option<&str>) -> Authenticity {
+        Authenticity::Forged { claimed_uid: claimed_uid.map(str::to_owned) }
+    }
+
+    fn unknown_seed(claimed_uid: &str) -> Authenticity {
+        Authenticity::SeedUnknown { seed: SeedId([0; 8]), claimed_uid: claimed_uid.to_owned() }
+    }
+
+    fn owned_by(name: &str, uid: &str) -> SecretView {
+        let owner = OwnerRef { is_managed_secret: true, name: name.to_owned(), uid: uid.to_owned(), controller: false };
+        SecretView { owners: vec![owner], ..SecretView::default() }
+    }
+
+    fn of_type(type_: &str) -> SecretView {
+        SecretView { type_: Some(type_.to_owned()), ..SecretView::default() }
+    }
+
+    #[test]
+    #[allow(clippy::too_many_lines, reason = "a row for each rule")]
+    fn each_rule_of_who_owns_a_record() {
+        let nothing = || json!({});
+        let has_id = |id: &str| json!({"id": id});
+        let names_it = || json!({"record": {"name": "msec-db", "uid": "uid-record", "resourceVersion": "1"}});
+        let plain = SecretView::default;
+        let earlier = |meta: &mut RecordMeta| meta.uid = "uid-earlier".to_owned();
+        let (in_use, tampered) = (Reason::NameInUse, Reason::RecordTampered);
+        let rows: Vec<(&str, Value, Authenticity, SecretView, &str, Option<Reason>)> = vec![
+            ("ours: authentic, with our uid", nothing(), valid(|_| {}), owned_by("db", "uid-db"), "Ours", None),
+            ("ours: retained ones have no owner reference", has_id("id-1"), valid(|_| {}), plain(), "Ours", None),
+            ("status has another id", has_id("id-2"), valid(|_| {}), plain(), "Refused", Some(tampered)),
+            ("restored: our id, an earlier uid, no owner", has_id("id-1"), valid(earlier), plain(), "Restored", None),
+            ("taken over: our name and target, no owner", nothing(), valid(earlier), plain(), "TakeOver", None),
+            (
+                "taken over: it was delivered into an adopted Secret at the same place",
+                nothing(),
+                valid(|meta| {
+                    earlier(meta);
+                    let (uid, name, key) = ("uid-secret".to_owned(), "db".to_owned(), "value".to_owned());
+                    meta.target = Delivered::Adopted { uid, name, key };
+                }),
+                plain(),
+                "TakeOver",
+                None,
+            ),
+            (
+                "not taken over: another target",
+                nothing(),
+                valid(|meta| {
+                    earlier(meta);
+                    meta.target = Delivered::Own { name: "elsewhere".to_owned(), key: "value".to_owned() };
+                }),
+                plain(),
+                "Foreign",
+                Some(in_use),
+            ),
+            (
+                "not taken over: another spec.name",
+                nothing(),
+                valid(|meta| {
+                    earlier(meta);
+                    meta.name = "OTHER".to_owned();
+                }),
+                plain(),
+                "Foreign",
+                Some(in_use),
+            ),
+            ("not taken over: we have an id", has_id("id-2"), valid(earlier), plain(), "Foreign", Some(in_use)),
+            (
+                "dying: its owner has our name and another uid",
+                nothing(),
+                valid(earlier),
+                owned_by("db", "uid-earlier"),
+                "Dying",
+                None,
+            ),
+            (
+                "another uid than its owner's",
+                nothing(),
+                valid(earlier),
+                owned_by("x", "uid-x"),
+                "Refused",
+                Some(tampered),
+            ),
+            (
+                "another ManagedSecret's",
+                nothing(),
+                valid(|meta| meta.owner = "other".to_owned()),
+                plain(),
+                "Foreign",
+                Some(in_use),
+            ),
+            ("ours, not authentic", nothing(), forged(Some("uid-db")), plain(), "Refused", Some(tampered)),
+            (
+                "in status, and another's",
+                names_it(),
+                forged(Some("uid-x")),
+                plain(),
+                "Refused",
+                Some(Reason::RecordMoved),
+            ),
+            ("in status, without metadata", names_it(), forged(None), plain(), "Refused", Some(tampered)),
+            ("not authentic, and not ours", nothing(), forged(Some("uid-x")), plain(), "Foreign", Some(in_use)),
+            (
+                "ours, under an unknown seed",
+                nothing(),
+                unknown_seed("uid-db"),
+                plain(),
+                "Refused",
+                Some(Reason::SeedUnknown),
+            ),
+            (
+                "in status, under an unknown seed",
+                names_it(),
+                unknown_seed("uid-x"),
+                plain(),
+                "Refused",
+                Some(Reason::SeedUnknown),
+            ),
+            (
+                "another's, under an unknown seed",
+                nothing(),
+                unknown_seed("uid-x"),
+                plain(),
+                "Foreign",
+                Some(Reason::SeedUnknown),
+            ),
+            ("no record", nothing(), Authenticity::NotARecord, plain(), "Foreign", Some(in_use)),
+            (
+                "in status, of a record's type, no metadata",
+                names_it(),
+                Authenticity::NotARecord,
+                of_type(TYPE_RECORD),
+                "Refused",
+                Some(tampered),
+            ),
+            (
+                "in status, no record, of another type",
+                names_it(),
+                Authenticity::NotARecord,
+                of_type("Opaque"),
+                "Foreign",
+                Some(in_use),
+            ),
+            ("a copy of another type", nothing(), valid(|_| {}), of_type("Opaque"), "Foreign", Some(tampered)),
+            (
+                "in status, a copy of another type",
+                names_it(),
+                valid(|_| {}),
+                of_type("Opaque"),
+                "Refused",
+                Some(tampered),
+            ),
+        ];
+        for (rule, status, authenticity, view, expected, reason) in rows {
+            let seen = Seen { view: SecretView { name: "msec-db".to_owned(), ..view }, authenticity, live: false };
+            let (kind, problem) = match claim(&facts(&status), &seen) {
+                Claim::Ours => ("Ours", None),
+                Claim::Restored => ("Restored", None),
+                Claim::TakeOver => ("TakeOver", None),
+                Claim::Dying => ("Dying", None),
+                Claim::Foreign(problem) => ("Foreign", Some(problem.reason)),
+                Claim::Refused(problem) => ("Refused", Some(problem.reason)),
+            };
+            assert_eq!((kind, problem), (expected, reason), "{rule}");
+        }
+    }
+}
