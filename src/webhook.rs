@@ -52,7 +52,7 @@ pub struct Options {
     pub stats: Arc<Stats>,
 }
 
-/// How often the webhooks were called, since the process began. Tests and metrics read it, nothing decides by it.
+/// How often the webhooks were called, since the process began: for tests now, and for metrics. Nothing decides by it.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Calls of the sealing webhook.

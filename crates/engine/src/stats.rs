@@ -1,4 +1,5 @@
-//! What the engine counts. Plain atomics: tests and metrics read them, nothing decides by them.
+//! What the engine counts. Plain atomics, and nothing decides by them. Tests read all of them, and a debug line reads
+//! the idle writes; they are what metrics of reconciles, watches and writes export.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
