@@ -1,4 +1,5 @@
-//! The contract users see: the resource, its names and limits, its rules and condition reasons.
+//! The contract users see: the resource, its names and limits, its rules and condition reasons; and the metadata of
+//! records, which the operator and `kubectl msec` both read.
 //!
 //! Knows serde and schemars, no client and no clock. Everything else in the tree draws limits, label keys, reasons and
 //! defaults from here; a third party imports this room to talk to us.
@@ -9,6 +10,7 @@ pub mod keys;
 pub mod limits;
 pub mod names;
 pub mod reason;
+pub mod record;
 pub mod rules;
 mod schema;
 pub mod types;

@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use managed_secrets_api::ManagedSecretSpec;
-use managed_secrets_api::types::SealedValue;
+use managed_secrets_api::keys::ANNO_MAC;
+use managed_secrets_api::record::{Delivered, RecordMeta, Source, StoredRecord};
+use managed_secrets_api::types::{DeletionPolicy, SealedValue};
 use managed_secrets_api::validate::validate_spec;
 use managed_secrets_crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
-use managed_secrets_crypto::mac::{self, MacInput};
 use managed_secrets_crypto::mse1::{self, Place};
 use managed_secrets_crypto::mss1::{self, Handling, Scope, Sealed};
 use managed_secrets_crypto::{Kek, Keyring, Plaintext};
@@ -89,34 +90,33 @@ fn the_api_accepts(text: &str) -> bool {
     validate_spec("db", &ManagedSecretSpec { name: "DB".to_owned(), value, ..ManagedSecretSpec::default() }).is_empty()
 }
 
-fn metadata() -> MacInput<'static> {
-    MacInput {
-        namespace: "prod",
-        object: "db",
-        uid: UID,
-        id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11",
-        name: "DB_PASSWORD",
-        description: "the one with ümlauts",
-        created: "2026-11-23T08:00:00Z",
-        updated: "2026-11-23T09:00:00Z",
-        value_updated: "2026-11-23T08:30:00Z",
-        version: "9",
-        generation: "12",
-        deletion_policy: "Retain",
-        source: "valueFrom:uid:12:key",
-        target: "none",
+fn metadata() -> RecordMeta {
+    RecordMeta {
+        owner: "db".to_owned(),
+        uid: UID.to_owned(),
+        id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".to_owned(),
+        name: "DB_PASSWORD".to_owned(),
+        description: "the one with ümlauts".to_owned(),
+        created: "2026-11-23T08:00:00Z".to_owned(),
+        updated: "2026-11-23T09:00:00Z".to_owned(),
+        value_updated: "2026-11-23T08:30:00Z".to_owned(),
+        version: 9,
+        generation: 12,
+        deletion_policy: DeletionPolicy::Retain,
+        source: Source::Secret { uid: "uid".to_owned(), resource_version: "12".to_owned(), key: "key".to_owned() },
+        target: Delivered::None,
     }
 }
 
-/// What [`FROZEN_MAC`] covers.
-fn frozen_metadata() -> MacInput<'static> {
-    MacInput {
-        description: "",
-        version: "7",
-        generation: "9",
-        deletion_policy: "Delete",
-        source: "generate",
-        target: "own:db:value",
+/// What [`FROZEN_MAC`] covers, in the namespace `prod`.
+fn frozen_metadata() -> RecordMeta {
+    RecordMeta {
+        description: String::new(),
+        version: 7,
+        generation: 9,
+        deletion_policy: DeletionPolicy::Delete,
+        source: Source::Generate,
+        target: Delivered::Own { name: "db".to_owned(), key: "value".to_owned() },
         ..metadata()
     }
 }
@@ -125,13 +125,14 @@ fn frozen_record() -> String {
     include_str!("vectors/mse1.hex").split_whitespace().collect()
 }
 
-fn mac_job(input: &MacInput<'_>, commitment: &[u8; 32], mac: &str) -> Value {
+/// The texts that the Go program checks a MAC over: what `docs/formats.md` says about each field, written out.
+fn mac_job(meta: &RecordMeta, source: &str, target: &str, commitment: &[u8; 32], mac: &str) -> Value {
     json!({
-        "namespace": input.namespace, "name": input.object, "uid": input.uid, "id": input.id, "secretName": input.name,
-        "description": input.description, "created": input.created, "updated": input.updated,
-        "valueUpdated": input.value_updated, "version": input.version, "generation": input.generation,
-        "deletionPolicy": input.deletion_policy, "source": input.source, "target": input.target,
-        "commitment": BASE64_STANDARD.encode(commitment), "mac": mac,
+        "namespace": "prod", "name": meta.owner, "uid": meta.uid, "id": meta.id, "secretName": meta.name,
+        "description": meta.description, "created": meta.created, "updated": meta.updated,
+        "valueUpdated": meta.value_updated, "version": meta.version.to_string(),
+        "generation": meta.generation.to_string(), "deletionPolicy": format!("{:?}", meta.deletion_policy),
+        "source": source, "target": target, "commitment": BASE64_STANDARD.encode(commitment), "mac": mac,
     })
 }
 
@@ -159,12 +160,12 @@ fn go_opens_what_we_make_from_keyring_and_kek_alone() {
         expected.push(digest(value.as_bytes()));
     }
     let record = mse1::seal(seed, &place, UID, 9, &value("x")).unwrap();
-    let mac = mac::sign(seed, &metadata(), record.commitment()).unwrap();
-    let forged = MacInput { target: "own:db:value", ..metadata() };
+    let mac = metadata().annotations("prod", seed, record.commitment()).unwrap()[ANNO_MAC].clone();
+    let mac_job = |target| mac_job(&metadata(), "valueFrom:uid:12:key", target, record.commitment(), &mac);
 
     let found = ask_go(&json!({
         "kek": hex::encode(kek.as_bytes()), "keyring": document, "records": records, "sealed": sealed,
-        "macs": [mac_job(&metadata(), record.commitment(), &mac), mac_job(&forged, record.commitment(), &mac)],
+        "macs": [mac_job("none"), mac_job("own:db:value")],
     }));
     for (index, digest) in expected.iter().enumerate() {
         assert_eq!(found["records"][index], json!({"sha256": digest, "uid": UID, "version": 9 + index}), "{index}");
@@ -182,7 +183,7 @@ fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
     let found = ask_go(&json!({
         "kek": FROZEN_KEK, "keyring": serde_json::from_str::<Value>(FROZEN_KEYRING).unwrap(),
         "records": [{"namespace": "prod", "name": "db", "bytes": record}, {"namespace": "prod", "name": "db2", "bytes": record}],
-        "macs": [mac_job(&frozen_metadata(), &commitment, FROZEN_MAC)],
+        "macs": [mac_job(&frozen_metadata(), "generate", "own:db:value", &commitment, FROZEN_MAC)],
         "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}, {"namespace": "prod", "name": "db", "text": kept}],
     }));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}, {"error": "wrap"}]));
@@ -204,7 +205,12 @@ fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
     let record = mse1::Record::parse(&hex::decode(frozen_record()).unwrap()).unwrap();
     let place = Place { namespace: "prod", object: "db" };
     assert!(mse1::open(&record, &place, |id| keyring.seed(id)).unwrap().same_as_bytes(b"hunter2"));
-    mac::verify(|id| keyring.seed(id), &frozen_metadata(), record.commitment(), FROZEN_MAC).unwrap();
+    let (meta, seed) = (frozen_metadata(), keyring.active_seed().unwrap());
+    let annotations = meta.annotations("prod", seed, record.commitment()).unwrap();
+    assert_eq!(annotations[ANNO_MAC], FROZEN_MAC);
+    let stored = StoredRecord::parse(&meta.object_name(), &meta.labels(), &annotations).unwrap();
+    assert_eq!(stored.meta, meta);
+    stored.verify("prod", |id| keyring.seed(id)).unwrap();
     for (text, handling) in [
         (include_str!("vectors/mss1.txt"), Handling::Deliverable),
         (include_str!("vectors/mss1-kept.txt"), Handling::Kept),

@@ -11,13 +11,15 @@ mod intake;
 mod keyring;
 mod marked;
 mod object;
-mod record;
+#[cfg(test)]
+pub(super) mod testing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_api::keys::KIND;
+use managed_secrets_api::record::StoredRecord;
 use managed_secrets_cli::{CliError, yaml};
 use managed_secrets_client::{Manifest, SecretObject};
 use serde::Serialize;
@@ -27,7 +29,6 @@ pub(super) use self::intake::Intake;
 pub(super) use self::keyring::{StoredKeyring, kek_id, kek_of};
 pub(super) use self::marked::{Stray, strays};
 pub(super) use self::object::Object;
-pub(super) use self::record::RecordInfo;
 
 /// The objects of a backup.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,10 +103,10 @@ impl Archive {
         self.keyrings.iter().filter_map(StoredKeyring::of).collect()
     }
 
-    /// The records' own account of themselves, by place.
-    pub(super) fn record_infos(&self) -> BTreeMap<Place, RecordInfo> {
-        let infos = self.records.iter().map(|record| (place(&record.metadata), RecordInfo::of(&record.metadata)));
-        infos.filter_map(|(place, info)| Some((place, info?))).collect()
+    /// What the records say about their secrets, by place. Records whose metadata is incomplete are left out.
+    pub(super) fn stored_records(&self) -> BTreeMap<Place, StoredRecord> {
+        let stored = self.records.iter().map(|record| (place(&record.metadata), StoredRecord::of(&record.metadata)));
+        stored.filter_map(|(place, record)| Some((place, record?))).collect()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Writes of the backing record.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use managed_secrets_api::{
     Reason,
-    keys::{ANNO_COMMITMENT, ANNO_MAC, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, TYPE_RECORD},
+    keys::{RECORD_DATA_KEY, TYPE_RECORD},
 };
 use managed_secrets_crypto::{
-    Seed, mac,
+    Seed,
     mse1::{self, Place},
 };
 use serde_json::json;
@@ -30,17 +30,11 @@ impl Actor<'_> {
         let sealed = &contents.bytes;
         let commitment = *sealed.commitment();
         let seed = self.active_seed()?;
-        let mac = write
+        let annotations = write
             .meta
-            .with_mac_input(&facts.snapshot.own.namespace, |input| mac::sign(seed, input, &commitment))
+            .annotations(&facts.snapshot.own.namespace, seed, &commitment)
             .map_err(|error| Failure::Crypto(error.to_string()))?;
-        let mut annotations = write.meta.annotations();
-        annotations.insert(ANNO_COMMITMENT.to_owned(), mac::commitment_text(&commitment));
-        annotations.insert(ANNO_MAC.to_owned(), mac);
-        let labels = BTreeMap::from(
-            [(LABEL_ROLE, ROLE_RECORD), (LABEL_ID, &write.meta.id)]
-                .map(|(key, text)| (key.to_owned(), text.to_owned())),
-        );
+        let labels = write.meta.labels();
         let body = json!({
             "metadata": {
                 "labels": labels,

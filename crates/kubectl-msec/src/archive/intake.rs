@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use managed_secrets_api::keys::{GROUP, KIND, LABEL_ROLE, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD, VERSION};
+use managed_secrets_api::record::StoredRecord;
 use managed_secrets_cli::names;
 use managed_secrets_cli::yaml;
 use managed_secrets_client::SecretObject;
 use serde_json::Value;
 
-use super::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, place, stripped};
+use super::{Archive, Object, Place, StoredKeyring, kek_id, place, stripped};
 
 /// What files held, one after the other.
 #[derive(Debug, Default)]
@@ -65,7 +66,7 @@ impl Intake {
         let role = secret.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ROLE)).map(String::as_str);
         let all = match secret.type_.as_deref() {
             Some(TYPE_RECORD) => {
-                RecordInfo::of(&secret.metadata).ok_or_else(|| format!("{named} is not a record of its name"))?;
+                StoredRecord::of(&secret.metadata).ok_or_else(|| format!("{named} is not a record of its name"))?;
                 &mut self.archive.records
             }
             Some(TYPE_KEYRING) => {

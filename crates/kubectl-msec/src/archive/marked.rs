@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_api::keys::{GROUP, KIND, LABEL_ID};
+use managed_secrets_api::record::{RecordMeta, StoredRecord};
 
-use super::{Place, RecordInfo, place};
+use super::{Place, place};
 
 /// Why a Secret that looks delivered is not what a record delivers.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -25,10 +26,10 @@ pub(crate) enum Stray {
 /// Which of `targets` (Secrets that look delivered) no record delivers into, each with why. `records` are those of the
 /// same namespaces, or of all.
 pub(crate) fn strays(targets: &[ObjectMeta], records: &[ObjectMeta]) -> Vec<(Place, Stray)> {
-    let mut by_id = BTreeMap::<String, Vec<(String, RecordInfo)>>::new();
+    let mut by_id = BTreeMap::<String, Vec<(String, RecordMeta)>>::new();
     for record in records {
-        if let Some(info) = RecordInfo::of(record) {
-            by_id.entry(info.id.clone()).or_default().push((place(record).0, info));
+        if let Some(StoredRecord { meta, .. }) = StoredRecord::of(record) {
+            by_id.entry(meta.id.clone()).or_default().push((place(record).0, meta));
         }
     }
     let mut strays = Vec::new();
@@ -36,8 +37,10 @@ pub(crate) fn strays(targets: &[ObjectMeta], records: &[ObjectMeta]) -> Vec<(Pla
         let here = place(target);
         let id = target.labels.as_ref().and_then(|labels| labels.get(LABEL_ID));
         let known = id.and_then(|id| by_id.get(id)).map(Vec::as_slice).unwrap_or_default();
-        let delivers = |(namespace, info): &(String, RecordInfo)| {
-            info.delivered().is_some_and(|(name, _)| (namespace.as_str(), name) == (here.0.as_str(), here.1.as_str()))
+        let delivers = |(namespace, meta): &(String, RecordMeta)| {
+            meta.target
+                .place()
+                .is_some_and(|(name, _)| (namespace.as_str(), name) == (here.0.as_str(), here.1.as_str()))
         };
         if known.iter().any(delivers) {
             continue;
@@ -51,8 +54,8 @@ pub(crate) fn strays(targets: &[ObjectMeta], records: &[ObjectMeta]) -> Vec<(Pla
         let stray = match known.first() {
             _ if is_owned && is_here => continue,
             _ if is_owned => Stray::Collected,
-            Some((namespace, info)) => {
-                let name = info.delivered().map_or_else(|| info.owner.clone(), |(name, _)| name.to_owned());
+            Some((namespace, meta)) => {
+                let name = meta.target.place().map_or_else(|| meta.owner.clone(), |(name, _)| name.to_owned());
                 Stray::CopyOf((namespace.clone(), name))
             }
             None => Stray::Recordless,
@@ -66,25 +69,18 @@ pub(crate) fn strays(targets: &[ObjectMeta], records: &[ObjectMeta]) -> Vec<(Pla
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use managed_secrets_api::keys::*;
-    use managed_secrets_api::names::record_name;
+    use managed_secrets_api::record::Delivered;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::archive::testing::{self, adopted, own};
 
     fn metadata(value: Value) -> ObjectMeta {
         serde_json::from_value(value).unwrap()
     }
 
-    fn record(namespace: &str, id: &str, target: &str) -> ObjectMeta {
-        metadata(json!({
-            "name": record_name("DB"), "namespace": namespace, "labels": {LABEL_ID: id},
-            "annotations": {
-                ANNO_NAME: "DB", ANNO_OWNER: "db", ANNO_UID: "u", ANNO_CREATED: "2026-11-23T08:00:00Z",
-                ANNO_UPDATED: "2026-11-23T09:00:00Z", ANNO_VALUE_UPDATED: "2026-11-23T08:30:00Z", ANNO_VERSION: "1",
-                ANNO_DELETION_POLICY: "Delete", ANNO_TARGET: target,
-                ANNO_MAC: "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==",
-            },
-        }))
+    fn record(namespace: &str, id: &str, target: Delivered) -> ObjectMeta {
+        testing::metadata(namespace, &RecordMeta { id: id.to_owned(), target, ..testing::meta() })
     }
 
     fn target(namespace: &str, name: &str, id: &str) -> ObjectMeta {
@@ -99,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_copy_and_a_target_without_record_are_told_apart() {
-        let records = [record("shop", "1", "own:db:value"), record("prod", "2", "adopted:uid:theirs:password")];
+        let records =
+            [record("shop", "1", own("db", "value")), record("prod", "2", adopted("uid", "theirs", "password"))];
         let at = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
         for (target, expected) in [
             (target("shop", "db", "1"), None),

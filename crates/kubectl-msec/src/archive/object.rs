@@ -4,10 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use managed_secrets_api::ManagedSecretSpec;
 use managed_secrets_api::keys::{GROUP, KIND, VERSION};
+use managed_secrets_api::record::RecordMeta;
 use managed_secrets_api::types::Delivery;
 use serde_json::{Value, json};
 
-use super::{Place, RecordInfo, kept, place};
+use super::{Place, kept, place};
 
 /// Metadata and spec.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,13 +47,13 @@ impl Object {
     /// Whether a restored operator hands it this record, which names it as owner; else what differs.
     ///
     /// A record is taken over by namespace, `metadata.name`, `spec.name` and the place of the target.
-    pub(crate) fn fits(&self, record: &RecordInfo) -> Result<(), &'static str> {
+    pub(crate) fn fits(&self, record: &RecordMeta) -> Result<(), &'static str> {
         let (_, name) = self.place();
         let Some(spec) = self.typed() else { return Err("its spec") };
         if record.name != spec.name {
             return Err("spec.name");
         }
         let wanted = (spec.delivery() == Delivery::Secret).then(|| (spec.target_name(&name), spec.target_key()));
-        if record.delivered() == wanted { Ok(()) } else { Err("its target") }
+        if record.target.place() == wanted { Ok(()) } else { Err("its target") }
     }
 }

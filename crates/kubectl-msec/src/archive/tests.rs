@@ -1,38 +1,23 @@
-use std::collections::BTreeMap;
-
 use managed_secrets_api::keys::*;
-use managed_secrets_api::names::record_name;
+use managed_secrets_api::record::{Delivered, RecordMeta};
 use managed_secrets_client::SecretBytes;
 use serde_json::json;
 
+use super::testing::{adopted, meta, own};
 use super::*;
 
-/// A record as the operator writes it, as far as metadata goes.
-fn record(namespace: &str, owner: &str, name: &str, target: &str) -> Value {
-    // The mac of the frozen vector in crypto::mac: any will do.
-    let mac = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
-    let annotations: BTreeMap<&str, &str> = [
-        (ANNO_NAME, name),
-        (ANNO_OWNER, owner),
-        (ANNO_UID, "u"),
-        (ANNO_CREATED, "2026-11-23T08:00:00Z"),
-        (ANNO_UPDATED, "2026-11-23T08:00:00Z"),
-        (ANNO_VALUE_UPDATED, "2026-11-23T08:00:00Z"),
-        (ANNO_VERSION, "3"),
-        (ANNO_DELETION_POLICY, "Delete"),
-        (ANNO_TARGET, target),
-        (ANNO_MAC, mac),
-    ]
-    .into();
-    json!({
+/// A record of `meta` as a server has it.
+fn record(meta: &RecordMeta) -> Value {
+    let mut record = json!({
         "apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD, "data": {"value": "TVNFMQ=="},
-        "metadata": {
-            "name": record_name(name), "namespace": namespace, "annotations": annotations, "uid": "x",
-            "labels": {LABEL_ROLE: ROLE_RECORD, LABEL_ID: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11"}, "resourceVersion": "7",
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}],
-            "managedFields": [{"manager": "m"}], "creationTimestamp": "2026-11-23T08:00:00Z",
-        },
-    })
+        "metadata": testing::metadata("shop", meta),
+    });
+    let of_the_server = json!({
+        "uid": "x", "resourceVersion": "7", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}],
+        "managedFields": [{"manager": "m"}], "creationTimestamp": "2026-11-23T08:00:00Z",
+    });
+    record["metadata"].as_object_mut().unwrap().extend(of_the_server.as_object().unwrap().clone());
+    record
 }
 
 fn object(name: &str, spec: &Value) -> Value {
@@ -46,7 +31,7 @@ fn object(name: &str, spec: &Value) -> Value {
 fn what_a_server_sets_is_left_out_and_a_stream_reads_back() {
     let mut intake = Intake::default();
     let list = json!({"kind": "List", "apiVersion": "v1", "items": [
-        record("shop", "db", "DB", "own:db:value"), object("db", &json!({"name": "DB", "generate": {}, "newer": [1]})),
+        record(&meta()), object("db", &json!({"name": "DB", "generate": {}, "newer": [1]})),
     ]});
     intake.add(&list.to_string()).unwrap();
     let archive = intake.archive;
@@ -75,7 +60,7 @@ fn nothing_else_is_accepted_and_nothing_is_quoted() {
     assert_eq!((intake.targets, intake.archive.len()), (1, 0));
     let mut foreign = target;
     foreign["metadata"]["labels"] = Value::Null;
-    let mut misnamed = record("shop", "db", "DB", "none");
+    let mut misnamed = record(&meta());
     misnamed["metadata"]["name"] = json!("msec-other");
     let mut bytes = foreign.clone();
     bytes["data"]["value"] = json!("hunter2!");
@@ -88,7 +73,7 @@ fn nothing_else_is_accepted_and_nothing_is_quoted() {
         let error = intake.add(&wrong.to_string()).unwrap_err();
         assert!(!error.contains("hunter") && !error.contains("aHVu"), "{error}");
     }
-    let one = record("shop", "db", "DB", "none");
+    let one = record(&meta());
     intake.add(&one.to_string()).unwrap();
     let mut other = one;
     other["data"]["value"] = json!("TVNFMg==");
@@ -98,17 +83,14 @@ fn nothing_else_is_accepted_and_nothing_is_quoted() {
 #[test]
 fn a_record_is_taken_over_by_name_and_place() {
     let of = |spec: Value| Object::parse(object("db", &spec)).unwrap();
-    let info = |target: &str| {
-        let record: SecretObject = serde_json::from_value(record("shop", "db", "DB", target)).unwrap();
-        RecordInfo::of(&record.metadata).unwrap()
-    };
+    let to = |target| RecordMeta { target, ..meta() };
     let plain = of(json!({"name": "DB", "generate": {}}));
-    assert_eq!(plain.fits(&info("own:db:value")), Ok(()));
-    assert_eq!(plain.fits(&info("adopted:some-uid:db:value")), Ok(()));
-    assert_eq!(plain.fits(&info("own:db:key")), Err("its target"));
-    assert_eq!(plain.fits(&info("none")), Err("its target"));
-    assert_eq!(of(json!({"name": "DB", "generate": {}, "delivery": "None"})).fits(&info("none")), Ok(()));
-    assert_eq!(of(json!({"name": "NEW", "generate": {}})).fits(&info("own:db:value")), Err("spec.name"));
+    assert_eq!(plain.fits(&to(own("db", "value"))), Ok(()));
+    assert_eq!(plain.fits(&to(adopted("some-uid", "db", "value"))), Ok(()));
+    assert_eq!(plain.fits(&to(own("db", "key"))), Err("its target"));
+    assert_eq!(plain.fits(&to(Delivered::None)), Err("its target"));
+    assert_eq!(of(json!({"name": "DB", "generate": {}, "delivery": "None"})).fits(&to(Delivered::None)), Ok(()));
+    assert_eq!(of(json!({"name": "NEW", "generate": {}})).fits(&to(own("db", "value"))), Err("spec.name"));
 }
 
 #[test]

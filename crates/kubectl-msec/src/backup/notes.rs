@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use managed_secrets_api::record::RecordMeta;
 use managed_secrets_crypto::keyring::Purpose;
 use managed_secrets_crypto::provider::Provider;
 
-use crate::archive::{Archive, Place, RecordInfo, StoredKeyring, Stray, kek_id, strays};
+use crate::archive::{Archive, Place, StoredKeyring, Stray, kek_id, strays};
 
 /// Every note about a backup; `with_keys` if the keyring was asked for, `targets` are the Secrets that look delivered.
 pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) -> Vec<String> {
     let mut notes = if with_keys { about_keys(archive) } else { vec![NO_KEYS.to_owned()] };
-    let records = archive.record_infos();
-    let mut of_owner = BTreeMap::<Place, Vec<&RecordInfo>>::new();
+    let records = archive.stored_records();
+    let mut of_owner = BTreeMap::<Place, Vec<&RecordMeta>>::new();
     for ((namespace, _), record) in &records {
-        of_owner.entry((namespace.clone(), record.owner.clone())).or_default().push(record);
+        of_owner.entry((namespace.clone(), record.meta.owner.clone())).or_default().push(&record.meta);
     }
     for object in &archive.objects {
         let (namespace, name) = object.place();
@@ -87,7 +88,7 @@ fn about_keys(archive: &Archive) -> Vec<String> {
         notes.push("a Secret of the keyrings' type holds no keyring".to_owned());
     }
     let known: BTreeSet<_> = keyrings.iter().flat_map(StoredKeyring::ids).collect();
-    for ((namespace, name), record) in archive.record_infos() {
+    for ((namespace, name), record) in archive.stored_records() {
         let seed = record.seed.to_string();
         if !keyrings.is_empty() && !known.contains(seed.as_str()) {
             notes.push(format!("record {namespace}/{name} was encrypted under seed {seed}, which the keyring lacks"));

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use managed_secrets_api::keys::KEYRING_NAME;
+use managed_secrets_api::record::{RecordMeta, StoredRecord};
 use managed_secrets_client::SecretObject;
 use managed_secrets_crypto::provider::Provider;
 
 use super::standing::Standing;
 use super::trust::{self, NewKeyring};
-use crate::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, kek_id, kek_of, place};
+use crate::archive::{Archive, Object, Place, StoredKeyring, kek_id, kek_of, place};
 
 /// One object of the backup.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +20,9 @@ pub(super) enum Item {
     /// A keyring.
     Keyring(SecretObject),
     /// A record, and what it says of itself.
-    Record(SecretObject, RecordInfo),
+    Record(SecretObject, StoredRecord),
     /// A ManagedSecret, and what its record says.
-    Object(Object, Option<RecordInfo>),
+    Object(Object, Option<RecordMeta>),
 }
 
 /// What is done, or was.
@@ -125,25 +126,25 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
         plan.notes
             .push(format!("it is unknown whether {own} has the keys of these records: you may not list its Secrets"));
     }
-    let mut of_owner = BTreeMap::<Place, (RecordInfo, bool)>::new();
-    let infos = archive.record_infos();
-    for record in archive.records {
-        let at = place(&record.metadata);
+    let mut of_owner = BTreeMap::<Place, (RecordMeta, bool)>::new();
+    let mut stored = archive.stored_records();
+    for secret in archive.records {
+        let at = place(&secret.metadata);
         // An intake accepts no other.
-        let Some(info) = infos.get(&at).cloned() else { continue };
-        let known = standing.keyrings.is_none() || seeds.contains(&info.seed.to_string());
-        let verdict = record_verdict(&info, standing.records.get(&at), known, own);
+        let Some(record) = stored.remove(&at) else { continue };
+        let known = standing.keyrings.is_none() || seeds.contains(&record.seed.to_string());
+        let verdict = record_verdict(&record, standing.records.get(&at), known, own);
         let fits = matches!(verdict, Verdict::Create | Verdict::There(_));
         of_owner
-            .entry((at.0, info.owner.clone()))
+            .entry((at.0, record.meta.owner.clone()))
             .and_modify(|(newest, all_fit)| {
                 *all_fit &= fits;
-                if info.version > newest.version {
-                    *newest = info.clone();
+                if record.meta.version > newest.version {
+                    *newest = record.meta.clone();
                 }
             })
-            .or_insert_with(|| (info.clone(), fits));
-        plan.steps.push(Step { item: Item::Record(record, info), verdict });
+            .or_insert_with(|| (record.meta.clone(), fits));
+        plan.steps.push(Step { item: Item::Record(secret, record), verdict });
     }
     for object in archive.objects {
         let record = of_owner.get(&object.place()).cloned();
@@ -222,11 +223,16 @@ pub(super) fn beside(stored: &StoredKeyring) -> String {
     format!("{KEYRING_NAME}-restored-{digits}")
 }
 
-fn record_verdict(backup: &RecordInfo, standing: Option<&Option<RecordInfo>>, seed_known: bool, own: &str) -> Verdict {
-    match standing {
+fn record_verdict(
+    backup: &StoredRecord,
+    standing: Option<&Option<StoredRecord>>,
+    seed_known: bool,
+    own: &str,
+) -> Verdict {
+    let StoredRecord { meta: backup, seed, .. } = backup;
+    match standing.map(|it| it.as_ref().map(|here| &here.meta)) {
         None if !seed_known => Verdict::Conflict(format!(
-            "was encrypted under seed {}, which neither these files nor {own} have: add the keyring's backup",
-            backup.seed
+            "was encrypted under seed {seed}, which neither these files nor {own} have: add the keyring's backup"
         )),
         None => Verdict::Create,
         Some(None) => Verdict::Conflict("exists but lacks what a record must have".to_owned()),

@@ -6,11 +6,12 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use managed_secrets_api::keys::{KEK_PREFIX, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD};
+use managed_secrets_api::record::StoredRecord;
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{CallError, RefusalKind, SecretApi};
 
-use crate::archive::{Archive, Object, Place, RecordInfo, StoredKeyring, place};
+use crate::archive::{Archive, Object, Place, StoredKeyring, place};
 use crate::backup::read;
 use crate::session::Session;
 
@@ -22,7 +23,7 @@ pub(super) struct Standing {
     /// ManagedSecrets in the backup's namespaces.
     pub(super) objects: BTreeMap<Place, Object>,
     /// Records there; none where one lacks what a record must have.
-    pub(super) records: BTreeMap<Place, Option<RecordInfo>>,
+    pub(super) records: BTreeMap<Place, Option<StoredRecord>>,
     /// Keyrings of the operator; none where they may not be read.
     pub(super) keyrings: Option<Vec<StoredKeyring>>,
     /// Ids of its local key-encryption keys. Their names say them: the keys themselves are never read.
@@ -53,7 +54,7 @@ pub(super) async fn of(session: &Session, archive: &Archive, own: &str) -> Resul
         let found = metadata(session, namespace, TYPE_RECORD).await;
         let permission = Permission::to("list", "secrets").within(namespace);
         for record in found.map_err(|error| permission.explain_call("cannot list records", &error))? {
-            standing.records.insert(place(&record), RecordInfo::of(&record));
+            standing.records.insert(place(&record), StoredRecord::of(&record));
         }
     }
     keys(session, archive, own, &mut standing).await?;

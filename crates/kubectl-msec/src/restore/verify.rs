@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use managed_secrets_api::keys::{CONDITION_READY, LABEL_ROLE};
+use managed_secrets_api::record::RecordMeta;
 use managed_secrets_api::{ManagedSecret, Reason};
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::permission::Permission;
@@ -18,7 +19,7 @@ use managed_secrets_client::{CallError, RefusalKind, SecretApi};
 
 use super::operator::Operator;
 use super::plan::{Item, Step, Verdict};
-use crate::archive::{Place, RecordInfo, place};
+use crate::archive::{Place, place};
 use crate::backup::read;
 use crate::progress::Progress;
 use crate::session::Session;
@@ -31,7 +32,7 @@ pub(super) type Expected = BTreeMap<Place, Wanted>;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wanted {
     /// What its record said in the backup.
-    record: Option<RecordInfo>,
+    record: Option<RecordMeta>,
     /// Whether this restore created the ManagedSecret: then its whole status is newer than the restore.
     created: bool,
 }
@@ -91,7 +92,7 @@ pub(super) fn expected(steps: &[Step]) -> Expected {
         .iter()
         .filter(|step| matches!(step.verdict, Verdict::Conflict(_)))
         .filter_map(|step| match &step.item {
-            Item::Record(_, info) => Some((step.item.place().0, info.owner.clone())),
+            Item::Record(_, record) => Some((step.item.place().0, record.meta.owner.clone())),
             _ => None,
         })
         .collect();
@@ -235,7 +236,7 @@ fn state(object: Option<&ManagedSecret>, wanted: &Wanted, secrets: Option<&BTree
         }
     }
     let Some(record) = &wanted.record else { return State::Same };
-    let version = status.version.unwrap_or_default();
+    let version = status.version.and_then(|version| u64::try_from(version).ok()).unwrap_or_default();
     let rows = [
         ("id", status.id, &record.id),
         ("createdDate", status.created_date, &record.created),
@@ -262,22 +263,10 @@ fn state(object: Option<&ManagedSecret>, wanted: &Wanted, secrets: Option<&BTree
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use managed_secrets_api::keys::*;
-    use managed_secrets_api::names::record_name;
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn record() -> RecordInfo {
-        let annotations = json!({
-            ANNO_NAME: "DB", ANNO_OWNER: "db", ANNO_UID: "u", ANNO_CREATED: "2026-11-23T08:00:00Z",
-            ANNO_UPDATED: "2026-11-23T09:00:00Z", ANNO_VALUE_UPDATED: "2026-11-23T08:30:00Z", ANNO_VERSION: "3",
-            ANNO_DELETION_POLICY: "Delete", ANNO_TARGET: "none",
-            ANNO_MAC: "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==",
-        });
-        let metadata = json!({"name": record_name("DB"), "annotations": annotations, "labels": {LABEL_ID: "the-id"}});
-        RecordInfo::of(&serde_json::from_value(metadata).unwrap()).unwrap()
-    }
+    use crate::archive::testing::meta;
 
     fn object(ready: &Value, change: &Value) -> ManagedSecret {
         let mut object = json!({
@@ -299,7 +288,7 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn wanted(record: Option<RecordInfo>) -> Wanted {
+    fn wanted(record: Option<RecordMeta>) -> Wanted {
         Wanted { record, created: true }
     }
 
@@ -311,9 +300,8 @@ mod tests {
     fn a_restored_secret_is_told_from_another_and_from_a_newer_one() {
         let served = json!(["True", "Served"]);
         let secrets = standing(&["record-uid", "target-uid"]);
-        let of = |ready: &Value, change: &Value| {
-            state(Some(&object(ready, change)), &wanted(Some(record())), Some(&secrets))
-        };
+        let of =
+            |ready: &Value, change: &Value| state(Some(&object(ready, change)), &wanted(Some(meta())), Some(&secrets));
         assert_eq!(of(&served, &json!({})), State::Same);
         assert_eq!(of(&json!(["True", "Suspended"]), &json!({})), State::Paused);
         assert_eq!(of(&json!(["False", "SeedUnknown"]), &json!({})), State::Waiting("SeedUnknown: m".to_owned()));
@@ -335,7 +323,7 @@ mod tests {
     #[test]
     fn a_status_that_names_another_record_or_target_than_stands_is_not_believed() {
         let served = object(&json!(["True", "Served"]), &json!({}));
-        let of = |uids: &[&str]| state(Some(&served), &wanted(Some(record())), Some(&standing(uids)));
+        let of = |uids: &[&str]| state(Some(&served), &wanted(Some(meta())), Some(&standing(uids)));
         let waits = |state: State, says: &str| {
             assert!(matches!(&state, State::Waiting(why) if why.contains(says)), "{state:?}");
         };

@@ -12,12 +12,13 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, POLICIES, TYPE_KEYRING, TYPE_RECORD};
+use managed_secrets_api::record::StoredRecord;
 use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use managed_secrets_client::{CallError, Created, RefusalKind, SecretApi, SecretObject};
 
 use super::plan::{Item, Step, Verdict, beside};
-use crate::archive::{RecordInfo, StoredKeyring};
+use crate::archive::StoredKeyring;
 use crate::change::DryRun;
 use crate::progress::Progress;
 use crate::session::Session;
@@ -60,8 +61,8 @@ pub(super) async fn all(
                 Err(Trouble::Fatal(error)) => return Err(stopped(error, done.len(), all)),
             };
         }
-        if let (Item::Record(_, info), Verdict::Conflict(_)) = (&step.item, &step.verdict) {
-            lost.insert((step.item.place().0, info.owner.clone()));
+        if let (Item::Record(_, record), Verdict::Conflict(_)) = (&step.item, &step.verdict) {
+            lost.insert((step.item.place().0, record.meta.owner.clone()));
         }
         match &step.verdict {
             Verdict::Create => told(&step.item.called(), "created", dry_run)?,
@@ -151,7 +152,7 @@ impl Writer<'_> {
         // By metadata: a key-encryption key is what its name says, and a record what its annotations say.
         let selector = format!("metadata.name={name},type={}", type_.unwrap_or_default());
         let here = api.list_metadata(&selector).await.map_err(fatal)?.into_iter().next();
-        let of = |metadata: &ObjectMeta| RecordInfo::of(metadata).map(|info| (info.id, info.owner));
+        let of = |metadata: &ObjectMeta| StoredRecord::of(metadata).map(|it| (it.meta.id, it.meta.owner));
         Ok(here.is_some_and(|here| type_ != Some(TYPE_RECORD) || of(&here) == of(&secret.metadata)))
     }
 

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use managed_secrets_api::keys::{CONDITION_READY, CONDITION_STALLED};
+use managed_secrets_api::record::StoredRecord;
+use managed_secrets_api::types::DeletionPolicy;
 use managed_secrets_api::{ManagedSecret, Reason};
 
 use super::super::facts::Facts;
 use super::super::finding::{Finding, Level, Read};
-use crate::archive::{RecordInfo, StoredKeyring, Stray, place, strays};
+use crate::archive::{StoredKeyring, Stray, place, strays};
 
 /// An object that is new is not stuck yet.
 const NEW: SignedDuration = SignedDuration::from_mins(2);
@@ -89,21 +91,21 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     let (mut unread, mut broken, mut retained, mut orphans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for metadata in records {
         let (namespace, name) = place(metadata);
-        let Some(info) = RecordInfo::of(metadata) else {
+        let Some(StoredRecord { meta, seed, .. }) = StoredRecord::of(metadata) else {
             broken.push(format!("{namespace}/{name}"));
             continue;
         };
-        let called = format!("{namespace}/{} of {}", info.name, info.owner);
-        if seeds.as_ref().is_some_and(|seeds| !seeds.contains(&info.seed.to_string())) {
+        let called = format!("{namespace}/{} of {}", meta.name, meta.owner);
+        if seeds.as_ref().is_some_and(|seeds| !seeds.contains(&seed.to_string())) {
             unread.push(called.clone());
         }
-        let owned = owners.as_ref().is_none_or(|owners| owners.contains(&(namespace, info.owner.clone())));
+        let owned = owners.as_ref().is_none_or(|owners| owners.contains(&(namespace, meta.owner.clone())));
         // With an owner that is gone, Kubernetes is about to collect it.
         let collected = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
-        match (owned || collected, info.deletion_policy.as_str()) {
+        match (owned || collected, meta.deletion_policy) {
             (true, _) => {}
-            (false, "Retain") => retained.push(called),
-            (false, _) => orphans.push(called),
+            (false, DeletionPolicy::Retain) => retained.push(called),
+            (false, DeletionPolicy::Delete) => orphans.push(called),
         }
     }
     let all = [

@@ -4,27 +4,23 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::archive::Intake;
+use crate::archive::testing::{self, SEED};
 
 const OWN: &str = "system";
-const SEED: &str = "a365ef1c79e11b4e";
 
-fn record(id: &str, owner: &str, version: &str) -> Value {
+fn meta(id: &str, owner: &str, version: u64) -> RecordMeta {
+    RecordMeta { id: id.to_owned(), owner: owner.to_owned(), version, ..testing::meta() }
+}
+
+fn record(id: &str, owner: &str, version: u64) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD, "data": {"value": "TVNFMQ=="},
-        "metadata": {
-            "name": record_name("DB"), "namespace": "shop", "labels": {LABEL_ID: id},
-            "annotations": {
-                ANNO_NAME: "DB", ANNO_OWNER: owner, ANNO_UID: "u", ANNO_CREATED: "2026-11-23T08:00:00Z",
-                ANNO_UPDATED: "2026-11-23T09:00:00Z", ANNO_VALUE_UPDATED: "2026-11-23T08:30:00Z", ANNO_VERSION: version,
-                ANNO_DELETION_POLICY: "Delete", ANNO_TARGET: "own:db:value",
-                ANNO_MAC: "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==",
-            },
-        },
+        "metadata": testing::metadata("shop", &meta(id, owner, version)),
     })
 }
 
-fn info(id: &str, owner: &str, version: &str) -> RecordInfo {
-    RecordInfo::of(&serde_json::from_value(record(id, owner, version)["metadata"].clone()).unwrap()).unwrap()
+fn stored_record(id: &str, owner: &str, version: u64) -> StoredRecord {
+    StoredRecord::of(&testing::metadata("shop", &meta(id, owner, version))).unwrap()
 }
 
 fn object(spec: &Value) -> Value {
@@ -89,15 +85,15 @@ fn at(name: &str) -> Place {
 #[test]
 fn what_is_missing_is_created_and_what_is_there_is_left() {
     let spec = json!({"name": "DB", "generate": {}});
-    let backup = || archive(&[object(&spec), record("the-id", "db", "3")]);
+    let backup = || archive(&[object(&spec), record("the-id", "db", 3)]);
     assert_eq!(verdicts(backup(), &cluster()), [Verdict::Create, Verdict::Create]);
     let mut standing = cluster();
-    standing.records.insert(at(&record_name("DB")), Some(info("the-id", "db", "3")));
+    standing.records.insert(at(&record_name("DB")), Some(stored_record("the-id", "db", 3)));
     assert_eq!(verdicts(backup(), &standing), [there(), Verdict::Create]);
     standing.objects.insert(at("db"), Object::parse(object(&spec)).unwrap());
     assert_eq!(verdicts(backup(), &standing), [there(), there()]);
     // It lived on after the first restore.
-    standing.records.insert(at(&record_name("DB")), Some(info("the-id", "db", "4")));
+    standing.records.insert(at(&record_name("DB")), Some(stored_record("the-id", "db", 4)));
     let moved = verdicts(backup(), &standing);
     assert!(matches!(&moved[0], Verdict::There(note) if note.contains("version 4")), "{moved:?}");
     let other = json!({"name": "DB", "generate": {}, "description": "x"});
@@ -107,9 +103,9 @@ fn what_is_missing_is_created_and_what_is_there_is_left() {
 
 #[test]
 fn an_object_whose_record_is_not_restored_is_not_created() {
-    let backup = || archive(&[object(&json!({"name": "DB", "generate": {}})), record("the-id", "db", "3")]);
+    let backup = || archive(&[object(&json!({"name": "DB", "generate": {}})), record("the-id", "db", 3)]);
     let mut standing = cluster();
-    standing.records.insert(at(&record_name("DB")), Some(info("fresh", "db", "1")));
+    standing.records.insert(at(&record_name("DB")), Some(stored_record("fresh", "db", 1)));
     let taken = verdicts(backup(), &standing);
     assert!(matches!(&taken[0], Verdict::Conflict(why) if why.contains("the secret fresh")), "{taken:?}");
     assert!(matches!(&taken[1], Verdict::Conflict(why) if why.contains("its record was not restored")), "{taken:?}");
