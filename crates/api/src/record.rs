@@ -9,6 +9,7 @@
 //! other programs.
 
 mod place;
+mod take_over;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use managed_secrets_crypto::mac::{self, MacError};
 use managed_secrets_crypto::{FieldTooLong, Seed, SeedId};
 
 pub use self::place::{Delivered, Source};
+pub use self::take_over::Misfit;
 use crate::types::DeletionPolicy;
 use crate::{keys, names};
 
@@ -235,7 +237,7 @@ mod tests {
     const NAMESPACE: &str = "prod";
     const COMMITMENT: [u8; 32] = [7; 32];
 
-    fn meta() -> RecordMeta {
+    pub(super) fn meta() -> RecordMeta {
         RecordMeta {
             id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".into(),
             owner: "db".into(),

@@ -314,13 +314,16 @@ fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
     }
 }
 
-/// Of the active keys the newest that is not later than `latest`, and only if all are later, the newest of all; of two
-/// of one second, the one with the greater id, so that all replicas agree.
 fn active<I: Copy + Ord, K>(keys: &BTreeMap<I, Held<K>>, latest: Timestamp) -> Option<I> {
-    keys.iter()
-        .filter(|(_, key)| key.state == State::Active)
-        .max_by_key(|(id, key)| (key.created <= latest, key.created, **id))
-        .map(|(id, _)| *id)
+    newest_active(keys.iter().map(|(id, key)| (*id, key.state, key.created)), latest)
+}
+
+/// Of the active keys the newest that is not later than `latest`, and only if all are later, the newest of all; of two of
+/// one second, the one with the greater id, so that all replicas agree.
+fn newest_active<I: Copy + Ord>(keys: impl Iterator<Item = (I, State, Timestamp)>, latest: Timestamp) -> Option<I> {
+    keys.filter(|(_, state, _)| *state == State::Active)
+        .max_by_key(|(id, _, created)| (*created <= latest, *created, *id))
+        .map(|(id, ..)| id)
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 //! A record is ours if its metadata is authentic and was made for our uid; or, without owner references, for our name
 //! with our id; or by take-over. Everything else is somebody else's, or forged, and is never written.
 
-use managed_secrets_api::{Reason, keys::TYPE_RECORD, types::Delivery};
+use managed_secrets_api::{Reason, keys::TYPE_RECORD, record::Misfit};
 
 use super::super::{
     facts::{Facts, Seen},
     plan::Problem,
-    record::{Authenticity, Delivered},
+    record::Authenticity,
 };
 
 /// Whose a record is.
@@ -26,17 +26,6 @@ pub(super) enum Claim {
     Foreign(Problem),
     /// It claims to be ours and is not authentic.
     Refused(Problem),
-}
-
-/// Where the spec wants the value delivered, as a record would say it of a Secret of our own.
-pub(super) fn wanted_place(facts: &Facts) -> Delivered {
-    let own = &facts.snapshot.own;
-    match own.spec.delivery() {
-        Delivery::None => Delivered::None,
-        Delivery::Secret => {
-            Delivered::Own { name: own.spec.target_name(&own.name).to_owned(), key: own.spec.target_key().to_owned() }
-        }
-    }
 }
 
 /// Judges a Secret at a record's place.
@@ -104,7 +93,8 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
         }
         Authenticity::Valid { meta, .. } => meta,
     };
-    if meta.owner != own.name {
+    let fits = meta.fits(&own.name, &own.spec);
+    if fits == Err(Misfit::Owner) {
         return in_use(if view.owners.is_empty() && !facts.snapshot.peers.living.contains(&meta.uid) {
             format!(
                 "the name {} is held by Secret {}, retained from ManagedSecret {}: apply that ManagedSecret again, or delete the Secret",
@@ -138,13 +128,11 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
     if own.status.id.is_some() {
         return retained("with another id: rename this ManagedSecret");
     }
-    if meta.name != own.spec.name {
-        return retained("under another spec.name: apply that name again");
+    match fits {
+        Ok(()) => Claim::TakeOver,
+        Err(Misfit::Target) => retained("with another target: apply its target again to take it over"),
+        Err(Misfit::Name | Misfit::Owner) => retained("under another spec.name: apply that name again"),
     }
-    if !meta.target.same_place(&wanted_place(facts)) {
-        return retained("with another target: apply its target again to take it over");
-    }
-    Claim::TakeOver
 }
 
 #[cfg(test)]

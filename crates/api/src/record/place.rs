@@ -102,8 +102,7 @@ impl Delivered {
 
     /// Whether both name the same place; an adopted Secret and one that the operator
     /// created are the same place under one name.
-    #[must_use]
-    pub fn same_place(&self, other: &Self) -> bool {
+    pub(super) fn same_place(&self, other: &Self) -> bool {
         self.place() == other.place()
     }
 

@@ -39,6 +39,32 @@ pub struct Entry {
     pub wrapped: Wrapped,
 }
 
+impl Document {
+    /// Id of the key that an operator uses for new values at the time `now`, if this is its own document: what
+    /// [`Keyring::as_of`](super::Keyring::as_of) chooses, read without a KEK. An entry without a date does not open, and is
+    /// passed over.
+    #[must_use]
+    pub fn active_key(&self, purpose: Purpose, now: Timestamp) -> Option<&str> {
+        let of_purpose = self.entries.iter().filter(|entry| entry.purpose == purpose);
+        let keys = of_purpose.filter_map(|entry| Some((entry.id.as_str(), entry.state, entry.created_at()?)));
+        super::newest_active(keys, super::latest(now))
+    }
+}
+
+impl Entry {
+    /// The creation date; `None` if it is not a date.
+    #[must_use]
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.created.parse().ok()
+    }
+
+    /// Whether the key was created later than `now`, by more than [`MAX_CLOCK_SKEW`](super::MAX_CLOCK_SKEW).
+    #[must_use]
+    pub fn is_ahead_of(&self, now: Timestamp) -> bool {
+        self.created_at().is_some_and(|created| created > super::latest(now))
+    }
+}
+
 /// A seed under a KEK.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,6 +159,6 @@ impl<'a> Envelope<'a> {
         if self.created != entry.created.as_bytes() {
             return Err("the creation date");
         }
-        entry.created.parse().map_err(|_| "the creation date")
+        entry.created_at().ok_or("the creation date")
     }
 }

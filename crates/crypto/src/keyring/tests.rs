@@ -197,6 +197,28 @@ fn a_key_of_the_future_opens_and_is_not_used() {
 }
 
 #[test]
+fn an_unopened_document_names_the_key_that_the_operator_uses() {
+    let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+    let dates = ["2026-01-01T00:00:00Z", "2026-06-01T00:05:00Z", "2026-06-01T00:05:01Z", "2026-06-01T09:00:00+09:00"];
+    let states = [State::Active, State::Pending, State::OpenOnly, State::Revoked];
+    for (first, second) in dates.iter().flat_map(|first| dates.iter().map(move |second| (first, second))) {
+        for state in states {
+            let document = document(vec![
+                entry(Purpose::Record, 1, first, State::Active),
+                entry(Purpose::Record, 2, second, state),
+                entry(Purpose::Sealing, 3, first, state),
+                entry(Purpose::Sealing, 4, second, State::Active),
+            ]);
+            let keyring = open(std::slice::from_ref(&document)).unwrap().as_of(now);
+            let seed = document.active_key(Purpose::Record, now);
+            assert_eq!(seed, Some(active_id(&keyring).to_string().as_str()), "{first} {second} {state:?}");
+            let sealing = document.active_key(Purpose::Sealing, now).map(str::to_owned);
+            assert_eq!(sealing, published(&keyring).map(|id| id.to_string()), "{first} {second} {state:?}");
+        }
+    }
+}
+
+#[test]
 fn sealing_keys_open_unless_revoked() {
     let sealing = |byte, created, state| entry(Purpose::Sealing, byte, created, state);
     let keyring = open(&[document(vec![

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use managed_secrets_api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, TYPE_KEK};
 use managed_secrets_client::SecretObject;
 use managed_secrets_crypto::Kek;
-use managed_secrets_crypto::keyring::{Document, Entry, FORMAT, MAX_CLOCK_SKEW};
+use managed_secrets_crypto::keyring::{Document, Entry, FORMAT};
 use sha2::{Digest as _, Sha256};
 
 /// One keyring Secret.
@@ -38,13 +38,12 @@ impl StoredKeyring {
 
     /// Keys with a creation date that is later than `now`, by more than clocks differ.
     pub(crate) fn ahead_of(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
-        let latest = now.checked_add(MAX_CLOCK_SKEW).unwrap_or(Timestamp::MAX);
-        self.document.entries.iter().filter(move |it| it.created.parse::<Timestamp>().is_ok_and(|date| date > latest))
+        self.document.entries.iter().filter(move |entry| entry.is_ahead_of(now))
     }
 
     /// The same, and keys without a date, which the operator would refuse; with what is wrong.
     pub(crate) fn implausible(&self, now: Timestamp) -> impl Iterator<Item = (&Entry, &'static str)> {
-        let dateless = self.document.entries.iter().filter(|it| it.created.parse::<Timestamp>().is_err());
+        let dateless = self.document.entries.iter().filter(|entry| entry.created_at().is_none());
         let ahead = self.ahead_of(now).map(|entry| (entry, "is in the future"));
         ahead.chain(dateless.map(|entry| (entry, "is not a date")))
     }

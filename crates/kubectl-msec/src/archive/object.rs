@@ -5,7 +5,6 @@ use kube::core::DynamicObject;
 use managed_secrets_api::ManagedSecretSpec;
 use managed_secrets_api::keys::{GROUP, KIND, VERSION};
 use managed_secrets_api::record::RecordMeta;
-use managed_secrets_api::types::Delivery;
 use serde_json::{Value, json};
 
 use super::{Place, kept, place};
@@ -44,16 +43,15 @@ impl Object {
         serde_json::from_value(self.spec.clone()).ok()
     }
 
-    /// Whether a restored operator hands it this record, which names it as owner; else what differs.
-    ///
-    /// A record is taken over by namespace, `metadata.name`, `spec.name` and the place of the target.
-    pub(crate) fn fits(&self, record: &RecordMeta) -> Result<(), &'static str> {
-        let (_, name) = self.place();
-        let Some(spec) = self.typed() else { return Err("its spec") };
-        if record.name != spec.name {
-            return Err("spec.name");
-        }
-        let wanted = (spec.delivery() == Delivery::Secret).then(|| (spec.target_name(&name), spec.target_key()));
-        if record.target.place() == wanted { Ok(()) } else { Err("its target") }
+    /// Whether a restored operator hands this record to it; else the field that differs.
+    pub(crate) fn fits(&self, record: &RecordMeta) -> Result<(), String> {
+        let Some(spec) = self.typed() else { return Err("its spec".to_owned()) };
+        record.fits(&self.place().1, &spec).map_err(|misfit| misfit.to_string())
+    }
+
+    /// What keeps it from taking over any of these records; `None` if it takes one over, or there is none.
+    pub(crate) fn misfit<'a>(&self, records: impl IntoIterator<Item = &'a RecordMeta>) -> Option<String> {
+        let misfits = records.into_iter().map(|record| self.fits(record).err()).collect::<Option<Vec<_>>>()?;
+        misfits.into_iter().next()
     }
 }

@@ -87,10 +87,10 @@ fn a_record_is_taken_over_by_name_and_place() {
     let plain = of(json!({"name": "DB", "generate": {}}));
     assert_eq!(plain.fits(&to(own("db", "value"))), Ok(()));
     assert_eq!(plain.fits(&to(adopted("some-uid", "db", "value"))), Ok(()));
-    assert_eq!(plain.fits(&to(own("db", "key"))), Err("its target"));
-    assert_eq!(plain.fits(&to(Delivered::None)), Err("its target"));
+    assert_eq!(plain.fits(&to(own("db", "key"))), Err("its target".to_owned()));
+    assert_eq!(plain.fits(&to(Delivered::None)), Err("its target".to_owned()));
     assert_eq!(of(json!({"name": "DB", "generate": {}, "delivery": "None"})).fits(&to(Delivered::None)), Ok(()));
-    assert_eq!(of(json!({"name": "NEW", "generate": {}})).fits(&to(own("db", "value"))), Err("spec.name"));
+    assert_eq!(of(json!({"name": "NEW", "generate": {}})).fits(&to(own("db", "value"))), Err("spec.name".to_owned()));
 }
 
 #[test]

@@ -20,18 +20,14 @@ pub(super) fn notes(archive: &Archive, with_keys: bool, targets: &[ObjectMeta]) 
     for object in &archive.objects {
         let (namespace, name) = object.place();
         let its = of_owner.remove(&object.place()).unwrap_or_default();
-        // After a crash in a rename there are two, of which one fits.
-        let differs: Option<Vec<_>> = its.iter().map(|record| object.fits(record).err()).collect();
-        match differs.as_deref() {
-            Some([]) => notes.push(format!(
-                "ManagedSecret {namespace}/{name} has no record: restored, it is a new \
-                                            secret"
-            )),
-            Some([what, ..]) => notes.push(format!(
-                "ManagedSecret {namespace}/{name} waits for a change of {what} that its record does not show yet: \
-                 restored, it cannot take its record over; let the change finish, and back up again"
-            )),
-            None => {}
+        if its.is_empty() {
+            notes.push(format!("ManagedSecret {namespace}/{name} has no record: restored, it is a new secret"));
+        } else if let Some(what) = object.misfit(its) {
+            // After a crash in a rename there are two, of which one fits.
+            notes.push(format!(
+                "ManagedSecret {namespace}/{name} waits for a change of {what} that its record does not show yet: restored, \
+                 it cannot take its record over; let the change finish, and back up again"
+            ));
         }
     }
     for ((namespace, owner), retained) in of_owner {

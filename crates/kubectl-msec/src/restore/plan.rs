@@ -97,8 +97,23 @@ impl Plan {
     }
 }
 
-/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have
-/// dates in the future.
+/// The records that name one ManagedSecret as their owner.
+#[derive(Default)]
+struct Recorded {
+    records: Vec<RecordMeta>,
+    /// One of them is not restored.
+    is_lost: bool,
+}
+
+impl Recorded {
+    /// The record with the highest version; of two with the same, the first.
+    fn newest(self) -> Option<RecordMeta> {
+        self.records.into_iter().rev().max_by_key(|record| record.version)
+    }
+}
+
+/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have dates
+/// in the future.
 pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
@@ -126,7 +141,7 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
         plan.notes
             .push(format!("it is unknown whether {own} has the keys of these records: you may not list its Secrets"));
     }
-    let mut of_owner = BTreeMap::<Place, (RecordMeta, bool)>::new();
+    let mut of_owner = BTreeMap::<Place, Recorded>::new();
     let mut stored = archive.stored_records();
     for secret in archive.records {
         let at = place(&secret.metadata);
@@ -135,26 +150,30 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
         let known = standing.keyrings.is_none() || seeds.contains(&record.seed.to_string());
         let verdict = record_verdict(&record, standing.records.get(&at), known, own);
         let fits = matches!(verdict, Verdict::Create | Verdict::There(_));
-        of_owner
-            .entry((at.0, record.meta.owner.clone()))
-            .and_modify(|(newest, all_fit)| {
-                *all_fit &= fits;
-                if record.meta.version > newest.version {
-                    *newest = record.meta.clone();
-                }
-            })
-            .or_insert_with(|| (record.meta.clone(), fits));
+        let of_owner = of_owner.entry((at.0, record.meta.owner.clone())).or_default();
+        of_owner.is_lost |= !fits;
+        of_owner.records.push(record.meta.clone());
         plan.steps.push(Step { item: Item::Record(secret, record), verdict });
     }
     for object in archive.objects {
-        let record = of_owner.get(&object.place()).cloned();
-        let verdict = object_verdict(&object, standing.objects.get(&object.place()), record.as_ref().map(|it| it.1));
-        if record.is_none() && verdict == Verdict::Create {
-            let (namespace, name) = object.place();
-            plan.notes
-                .push(format!("ManagedSecret {namespace}/{name} comes without a record: it becomes a new secret"));
+        let (namespace, name) = object.place();
+        let recorded = of_owner.remove(&object.place());
+        let fits = recorded.as_ref().map(|recorded| !recorded.is_lost);
+        let verdict = object_verdict(&object, standing.objects.get(&object.place()), fits);
+        if verdict == Verdict::Create {
+            match &recorded {
+                None => plan
+                    .notes
+                    .push(format!("ManagedSecret {namespace}/{name} comes without a record: it becomes a new secret")),
+                Some(recorded) => plan.notes.extend(object.misfit(&recorded.records).map(|what| {
+                    format!(
+                        "ManagedSecret {namespace}/{name} differs from its record in {what}, and cannot take it over: \
+                         restore it as the record has it, and change it then"
+                    )
+                })),
+            }
         }
-        plan.steps.push(Step { item: Item::Object(object, record.map(|it| it.0)), verdict });
+        plan.steps.push(Step { item: Item::Object(object, recorded.and_then(Recorded::newest)), verdict });
     }
     Ok(plan)
 }

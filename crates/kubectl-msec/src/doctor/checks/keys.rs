@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use managed_secrets_api::keys::{KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
-use managed_secrets_crypto::keyring::{Entry, Purpose, State};
+use managed_secrets_crypto::keyring::Purpose;
 use managed_secrets_crypto::mss1::PublishedKey;
 use managed_secrets_crypto::provider::Provider;
 
@@ -73,7 +73,7 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         }
     }
     let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
-    if !stored.is_empty() && newest(&stored, Purpose::Record, facts.now).is_none() {
+    if !stored.is_empty() && active(&stored, Purpose::Record, facts.now).is_none() {
         let what = "no key for records is active: the operator cannot encrypt";
         findings.push(Finding::new(Level::Problem, check, what, "restore the keyring: kubectl msec restore BACKUP"));
     }
@@ -125,15 +125,9 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// The key that the operator uses for new values: see [`Keyring`](managed_secrets_crypto::keyring::Keyring). Dates
-/// compare as text: all are in UTC, to the second.
-fn newest<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) -> Option<&'a Entry> {
-    let own = keyrings.iter().find(|it| it.name == KEYRING_NAME)?;
-    let ahead: BTreeSet<_> = own.ahead_of(now).map(|it| it.id.as_str()).collect();
-    let entries = own.document.entries.iter();
-    entries
-        .filter(|it| it.purpose == purpose && it.state == State::Active)
-        .max_by_key(|it| (!ahead.contains(it.id.as_str()), it.created.as_str(), it.id.as_str()))
+/// Id of the key that the operator uses for new values.
+fn active<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) -> Option<&'a str> {
+    keyrings.iter().find(|it| it.name == KEYRING_NAME)?.document.active_key(purpose, now)
 }
 
 /// The published key: there, the keyring's newest, and to be used still.
@@ -157,12 +151,12 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
     match facts.keyrings.known(check) {
         Ok(keyrings) => {
             let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
-            match newest(&stored, Purpose::Sealing, facts.now) {
-                Some(newest) if newest.id == id => {}
-                Some(newest) => findings.push(Finding::new(
+            match active(&stored, Purpose::Sealing, facts.now) {
+                Some(active) if active == id => {}
+                Some(active) => findings.push(Finding::new(
                     Level::Problem,
                     check,
-                    format!("{place} publishes the key {id}, and the keyring's newest is {}", newest.id),
+                    format!("{place} publishes the key {id}, and the keyring's newest is {active}"),
                     repaired,
                 )),
                 None => findings.push(Finding::new(

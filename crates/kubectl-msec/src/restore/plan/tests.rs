@@ -102,6 +102,28 @@ fn what_is_missing_is_created_and_what_is_there_is_left() {
 }
 
 #[test]
+fn an_object_that_cannot_take_its_record_over_is_told_of() {
+    let notes = |specs: &Value, records: &[Value]| {
+        let objects: Vec<_> = std::iter::once(object(specs)).chain(records.iter().cloned()).collect();
+        plan(archive(&objects), &cluster(), OWN, Timestamp::now()).unwrap().notes
+    };
+    let of_name = |name: &str| {
+        let meta = RecordMeta { name: name.to_owned(), ..meta("the-id", "db", 3) };
+        let metadata = testing::metadata("shop", &meta);
+        json!({"apiVersion": "v1", "kind": "Secret", "type": TYPE_RECORD, "data": {"value": "TVNFMQ=="}, "metadata": metadata})
+    };
+    let renamed = json!({"name": "NEW", "generate": {}});
+    assert_eq!(notes(&json!({"name": "DB", "generate": {}}), &[of_name("DB")]), [""; 0]);
+    let said = notes(&renamed, &[of_name("DB")]);
+    assert!(said[0].contains("shop/db") && said[0].contains("spec.name"), "{said:?}");
+    let moved = json!({"name": "DB", "generate": {}, "target": {"name": "app"}});
+    let said = notes(&moved, &[of_name("DB")]);
+    assert!(said[0].contains("its target"), "{said:?}");
+    // After a crash in a rename there are two records, of which one fits.
+    assert_eq!(notes(&renamed, &[of_name("DB"), of_name("NEW")]), [""; 0]);
+}
+
+#[test]
 fn an_object_whose_record_is_not_restored_is_not_created() {
     let backup = || archive(&[object(&json!({"name": "DB", "generate": {}})), record("the-id", "db", 3)]);
     let mut standing = cluster();
