@@ -1,21 +1,17 @@
 //! The calls of a reconcile, one function each: what is sent, and what is kept of the answer.
 //!
-//! Everything goes through [`managed_secrets_client::call`], which logs no body: the client's own decoding does where it fails.
+//! Everything goes through [`ObjectApi`], which logs no body: kube's own decoding does where it fails.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Client, Resource as _,
-    api::{DeleteParams, GetParams, Preconditions},
-    core::Request,
-};
+use kube::Client;
 use managed_secrets_api::{
     ManagedSecret, ManagedSecretStatus,
     keys::{GROUP, KIND, VERSION},
 };
-use managed_secrets_client::{self, CREATE_ONLY, Run, SecretBytes};
-use serde::{Deserialize, de::DeserializeOwned};
+use managed_secrets_client::{CREATE_ONLY, CallError, ObjectApi, Run, SecretBytes};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -28,7 +24,8 @@ use crate::controller::view::Own;
 /// Calls in one namespace.
 #[derive(Clone)]
 pub struct Cluster {
-    client: Client,
+    secrets: ObjectApi,
+    objects: ObjectApi,
     namespace: String,
 }
 
@@ -51,71 +48,46 @@ impl From<SecretAnswer> for LiveSecret {
     }
 }
 
-/// The answer to a deletion: the object or a status, and in any case of some kind. What has none did not come from an API
-/// server, and says nothing about the Secret.
-#[derive(Deserialize)]
-struct Deleted {
-    #[serde(rename = "kind")]
-    _kind: String,
+/// What to do with an error of a call. `doing` says what was tried, in the words of RBAC.
+fn failed(doing: &'static str) -> impl FnOnce(CallError) -> Failure {
+    move |error| Failure::of(error, doing)
 }
 
 impl Cluster {
     /// Calls in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { client, namespace: namespace.to_owned() }
+        Self {
+            secrets: ObjectApi::namespaced::<Secret>(client.clone(), namespace),
+            objects: ObjectApi::namespaced::<ManagedSecret>(client, namespace),
+            namespace: namespace.to_owned(),
+        }
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        request: Result<http::Request<Vec<u8>>, impl Sized>,
-        doing: &str,
-    ) -> Result<T, Failure> {
-        let request = request.map_err(|_| Failure::Invalid("the request".to_owned()))?;
-        managed_secrets_client::call(&self.client, request).await.map_err(|error| Failure::of(error, doing))
-    }
-
-    fn secrets(&self) -> Request {
-        Request::new(Secret::url_path(&(), Some(&self.namespace)))
-    }
-
-    fn objects(&self) -> Request {
-        Request::new(ManagedSecret::url_path(&(), Some(&self.namespace)))
-    }
-
-    /// Reads a Secret with its data; `None` where there is none.
+    /// Reads a Secret with its data; `None` if it is not found.
     pub async fn secret(&self, name: &str) -> Result<Option<LiveSecret>, Failure> {
-        let read = self.call::<SecretAnswer>(self.secrets().get(name, &GetParams::default()), "get secrets").await;
-        match read {
-            Ok(object) => Ok(Some(object.into())),
-            Err(Failure::Absent) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+        let read = self.secrets.get::<SecretAnswer>(name).await.map_err(failed("get secrets"))?;
+        Ok(read.map(LiveSecret::from))
     }
 
-    /// Reads the ManagedSecret with its sealed text; `None` where there is none.
+    /// Reads the ManagedSecret with its sealed value; `None` if it is not found.
     pub async fn object(&self, name: &str) -> Result<Option<ManagedSecret>, Failure> {
-        let read = self.call::<Lean>(self.objects().get(name, &GetParams::default()), "get managedsecrets").await;
-        match read {
-            Ok(object) => Ok(Some(object.into())),
-            Err(Failure::Absent) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+        let read = self.objects.get::<Lean>(name).await.map_err(failed("get managedsecrets"))?;
+        Ok(read.map(ManagedSecret::from))
     }
 
     /// Applies a whole Secret, or asks what that would store. `body` comes from [`Cluster::whole`], for the same Secret and
     /// the same `slot`.
     pub async fn apply_secret(&self, name: &str, slot: &Slot, run: Run, body: &Value) -> Result<LiveSecret, Failure> {
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let request = managed_secrets_client::apply(&self.secrets(), name, run, body);
-        let written: SecretAnswer = self.call(request, doing).await?;
+        let written: SecretAnswer = self.secrets.apply(name, run, body).await.map_err(failed(doing))?;
         Ok(written.into())
     }
 
     /// Has what stands in `body`, of an adopted Secret, stay there when this operator gives it up.
     pub async fn leave_in_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
-        let request = managed_secrets_client::apply_left(&self.secrets(), name, &self.whole(name, slot, body));
-        let written: SecretAnswer = self.call(request, "patch secrets").await?;
+        let body = self.whole(name, slot, body);
+        let written: SecretAnswer = self.secrets.apply_left(name, &body).await.map_err(failed("patch secrets"))?;
         Ok(written.into())
     }
 
@@ -143,12 +115,8 @@ impl Cluster {
             // Nothing is deleted without knowing what.
             return Err(Failure::Conflict);
         };
-        let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match self.call::<Deleted>(self.secrets().delete(name, &params), "delete secrets").await {
-            Ok(_) | Err(Failure::Absent) => Ok(()),
-            Err(failure) => Err(failure),
-        }
+        self.secrets.delete(name, uid, resource_version).await.map_err(failed("delete secrets"))?;
+        Ok(())
     }
 
     /// Writes the status of the object at this version: on `/status` a wrong uid is ignored, so the version it is.
@@ -159,8 +127,8 @@ impl Cluster {
             "metadata": {"name": own.name, "namespace": self.namespace, "resourceVersion": own.resource_version},
             "status": status,
         });
-        let request = managed_secrets_client::apply_status(&self.objects(), &own.name, &body);
-        let object: Lean = self.call(request, "patch managedsecrets/status").await?;
+        let written = self.objects.apply_status::<Lean>(&own.name, &body).await;
+        let object = written.map_err(failed("patch managedsecrets/status"))?;
         Ok(Own::new(object.into()))
     }
 }

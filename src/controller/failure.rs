@@ -65,7 +65,7 @@ impl Failure {
             // Texts of lower layers name hosts and ports: enough for a log line, too much for a status.
             CallError::Unreachable(_) => unavailable("no answer"),
             CallError::Malformed => unavailable("the answer cannot be read"),
-            CallError::Request(what) => Self::Invalid(what),
+            CallError::Request(_) => Self::Invalid("the request".to_owned()),
         }
     }
 

@@ -2,11 +2,8 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
-use kube::Resource as _;
-use kube::api::GetParams;
-use kube::core::Request;
 use managed_secrets_api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
-use managed_secrets_client::{CallError, Run, apply, call};
+use managed_secrets_client::{CallError, ObjectApi, Run};
 use managed_secrets_crypto::Keyring;
 
 use crate::keyring::KeyringError;
@@ -16,13 +13,9 @@ use crate::keyring::KeyringError;
 /// With no active sealing key there is nothing to publish, and what stands is right.
 pub async fn stands(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
     let Some(json) = document(keyring)? else { return Ok(true) };
-    let request = Request::new(ConfigMap::url_path(&(), Some(namespace)));
-    let get = request.get(PUBLIC_KEY_CONFIGMAP, &GetParams::default()).map_err(CallError::request);
-    let read = "read the published sealing key";
-    match call::<ConfigMap>(client, get.map_err(failed(read))?).await {
-        Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(false),
-        standing => Ok(says(&standing.map_err(failed(read))?, &json)),
-    }
+    let published = maps(client, namespace).get(PUBLIC_KEY_CONFIGMAP).await;
+    let published = published.map_err(failed("read the published sealing key"))?;
+    Ok(published.is_some_and(|published| says(&published, &json)))
 }
 
 /// Makes the `ConfigMap` in `namespace` say the keyring's current public key, whatever it said; whether it had to be
@@ -32,20 +25,22 @@ pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Res
         return Ok(false);
     }
     let Some(json) = document(keyring)? else { return Ok(false) };
-    let request = Request::new(ConfigMap::url_path(&(), Some(namespace)));
     let object = serde_json::json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": PUBLIC_KEY_CONFIGMAP},
         "data": {PUBLIC_KEY_DATA_KEY: json},
     });
-    let write = "publish the sealing key";
-    let patch = apply(&request, PUBLIC_KEY_CONFIGMAP, Run::Real, &object);
-    call::<ConfigMap>(client, patch.map_err(failed(write))?).await.map_err(failed(write))?;
+    let written = maps(client, namespace).apply::<ConfigMap>(PUBLIC_KEY_CONFIGMAP, Run::Real, &object).await;
+    written.map_err(failed("publish the sealing key"))?;
     if let Some(published) = keyring.current_public_key() {
         tracing::info!(namespace, configmap = PUBLIC_KEY_CONFIGMAP, key = %published.key.key_id(), "published the sealing key");
     }
     Ok(true)
+}
+
+fn maps(client: &Client, namespace: &str) -> ObjectApi {
+    ObjectApi::namespaced::<ConfigMap>(client.clone(), namespace)
 }
 
 /// What there is to publish, if anything.

@@ -27,7 +27,7 @@ pub enum Run {
 }
 
 /// A forced apply of a whole object by our field manager. `body` has `apiVersion`, `kind` and `metadata.name`.
-pub fn apply(
+pub(super) fn apply(
     request: &Request,
     name: &str,
     run: Run,
@@ -39,13 +39,21 @@ pub fn apply(
 }
 
 /// A forced apply of what is left in an adopted Secret, by a field manager of its own: it stays when ours gives it up.
-pub fn apply_left(request: &Request, name: &str, body: &impl Serialize) -> Result<http::Request<Vec<u8>>, CallError> {
+pub(super) fn apply_left(
+    request: &Request,
+    name: &str,
+    body: &impl Serialize,
+) -> Result<http::Request<Vec<u8>>, CallError> {
     let built = request.patch(name, &PatchParams::apply(FIELD_MANAGER_LEFT).force(), &patch(body));
     escaped(built.map_err(CallError::request)?)
 }
 
 /// A forced apply of an object's status by our field manager.
-pub fn apply_status(request: &Request, name: &str, body: &impl Serialize) -> Result<http::Request<Vec<u8>>, CallError> {
+pub(super) fn apply_status(
+    request: &Request,
+    name: &str,
+    body: &impl Serialize,
+) -> Result<http::Request<Vec<u8>>, CallError> {
     let built = request.patch_subresource("status", name, &params(), &patch(body));
     escaped(built.map_err(CallError::request)?)
 }

@@ -8,34 +8,30 @@
 mod apply;
 mod error;
 mod object;
+mod objects;
 
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::Resource as _;
-use kube::api::{DeleteParams, GetParams, ListParams, Preconditions};
-use kube::core::Request;
+use kube::api::ListParams;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub use self::apply::{Run, apply, apply_left, apply_status};
+pub use self::apply::Run;
 pub use self::error::{CallError, Refusal, RefusalKind};
 pub use self::object::Manifest;
 pub use self::object::{SecretBytes, SecretObject};
+use self::objects::Content;
+pub use self::objects::ObjectApi;
 
 /// A resourceVersion that no live object has: an apply that carries it creates (201) or is refused (409), and never
 /// overwrites. Undocumented; an integration test pins it on every supported server.
 pub const CREATE_ONLY: &str = "1";
-/// Items of one page of a list.
-const PAGE: u32 = 500;
 
 /// The Secrets of one namespace, or of all.
 #[derive(Clone)]
-pub struct SecretApi {
-    client: Client,
-    url: String,
-}
+pub struct SecretApi(ObjectApi);
 
 /// What became of a create-only write.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,20 +40,6 @@ pub enum Created {
     Yes(Box<ObjectMeta>),
     /// An object of this name exists; it was not touched.
     Exists,
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    #[serde(default)]
-    metadata: ListMeta,
-    /// An empty list of metadata comes as `null`.
-    items: Option<Vec<T>>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(rename = "continue", default)]
-    next: Option<String>,
 }
 
 /// An object of which only metadata is decoded.
@@ -70,22 +52,18 @@ impl SecretApi {
     /// The Secrets of one namespace.
     #[must_use]
     pub fn namespaced(client: Client, namespace: &str) -> Self {
-        Self { client, url: Secret::url_path(&(), Some(namespace)) }
+        Self(ObjectApi::namespaced::<Secret>(client, namespace))
     }
 
     /// The Secrets of all namespaces: to list only.
     #[must_use]
     pub fn all(client: Client) -> Self {
-        Self { client, url: Secret::url_path(&(), None) }
+        Self(ObjectApi::all::<Secret>(client))
     }
 
-    /// One Secret, read live; `None` if there is none.
+    /// One Secret, read live; `None` if it is not found.
     pub async fn get(&self, name: &str) -> Result<Option<SecretObject>, CallError> {
-        let request = self.request().get(name, &GetParams::default()).map_err(CallError::request)?;
-        match call(&self.client, request).await {
-            Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(None),
-            result => result.map(Some),
-        }
+        self.0.get(name).await
     }
 
     /// All Secrets that a field selector selects, read live.
@@ -94,55 +72,30 @@ impl SecretApi {
     }
 
     /// The same; `seen` is told after each page how many there are so far.
-    pub async fn pages(
-        &self,
-        field_selector: &str,
-        mut seen: impl FnMut(usize),
-    ) -> Result<Vec<SecretObject>, CallError> {
-        let mut found = Vec::new();
-        let mut params = ListParams::default().fields(field_selector).limit(PAGE);
-        loop {
-            let request = self.request().list(&params).map_err(CallError::request)?;
-            let page: List<SecretObject> = call(&self.client, request).await?;
-            found.extend(page.items.into_iter().flatten());
-            seen(found.len());
-            match page.metadata.next {
-                Some(next) if !next.is_empty() => params = params.continue_token(&next),
-                _ => return Ok(found),
-            }
-        }
+    pub async fn pages(&self, field_selector: &str, seen: impl FnMut(usize)) -> Result<Vec<SecretObject>, CallError> {
+        self.0.list(ListParams::default().fields(field_selector), Content::Whole, seen).await
     }
 
     /// Metadata of all Secrets that a field selector selects: their data is never sent.
     pub async fn list_metadata(&self, field_selector: &str) -> Result<Vec<ObjectMeta>, CallError> {
-        self.pages_of_metadata(ListParams::default().fields(field_selector)).await
+        self.metadata(ListParams::default().fields(field_selector)).await
     }
 
     /// Metadata of all Secrets that a label selector selects.
     pub async fn list_labelled(&self, label_selector: &str) -> Result<Vec<ObjectMeta>, CallError> {
-        self.pages_of_metadata(ListParams::default().labels(label_selector)).await
+        self.metadata(ListParams::default().labels(label_selector)).await
     }
 
-    async fn pages_of_metadata(&self, params: ListParams) -> Result<Vec<ObjectMeta>, CallError> {
-        let mut found = Vec::new();
-        let mut params = params.limit(PAGE);
-        loop {
-            let request = self.request().list_metadata(&params).map_err(CallError::request)?;
-            let page: List<MetadataOnly> = call(&self.client, request).await?;
-            found.extend(page.items.into_iter().flatten().map(|item| item.metadata));
-            match page.metadata.next {
-                Some(next) if !next.is_empty() => params = params.continue_token(&next),
-                _ => return Ok(found),
-            }
-        }
+    async fn metadata(&self, params: ListParams) -> Result<Vec<ObjectMeta>, CallError> {
+        let found = self.0.list::<MetadataOnly>(params, Content::Metadata, |_| ()).await?;
+        Ok(found.into_iter().map(|object| object.metadata).collect())
     }
 
     /// Metadata of some Secret that a field selector selects, if there is one.
     pub async fn any(&self, field_selector: &str) -> Result<Option<ObjectMeta>, CallError> {
         let params = ListParams::default().fields(field_selector).limit(1);
-        let request = self.request().list_metadata(&params).map_err(CallError::request)?;
-        let page: List<MetadataOnly> = call(&self.client, request).await?;
-        Ok(page.items.into_iter().flatten().next().map(|item| item.metadata))
+        let (items, _) = self.0.page::<MetadataOnly>(&params, Content::Metadata).await?;
+        Ok(items.into_iter().next().map(|object| object.metadata))
     }
 
     /// Writes the whole object by a forced server-side apply; its new metadata. A uid and a resourceVersion in its
@@ -153,8 +106,8 @@ impl SecretApi {
 
     async fn patch(&self, object: &SecretObject, run: Run) -> Result<ObjectMeta, CallError> {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let request = apply(&self.request(), name, run, &Manifest::from(object))?;
-        call::<MetadataOnly>(&self.client, request).await.map(|object| object.metadata)
+        let written: MetadataOnly = self.0.apply(name, run, &Manifest::from(object)).await?;
+        Ok(written.metadata)
     }
 
     /// Writes the object if none of its name exists.
@@ -177,21 +130,9 @@ impl SecretApi {
         }
     }
 
-    /// Deletes exactly this object; `false` if it was already deleted.
+    /// Deletes exactly this object at this version; `false` if it is not found.
     pub async fn delete(&self, name: &str, uid: &str, resource_version: &str) -> Result<bool, CallError> {
-        let preconditions =
-            Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_owned()) };
-        let params = DeleteParams::default().preconditions(preconditions);
-        let request = self.request().delete(name, &params).map_err(CallError::request)?;
-        match call::<serde::de::IgnoredAny>(&self.client, request).await {
-            Ok(_) => Ok(true),
-            Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn request(&self) -> Request {
-        Request::new(&self.url)
+        self.0.delete(name, uid, resource_version).await
     }
 }
 
