@@ -166,7 +166,7 @@ impl RecordMeta {
 
 /// The metadata of a Secret under a record's name, read and not yet authenticated.
 ///
-/// Everybody who may write Secrets can have written it: reports may show it, and the operator acts on it only after
+/// Any user who may write Secrets can have written it: reports may show it, and the operator acts on it only after
 /// [`verify`](Self::verify).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredRecord {

@@ -41,8 +41,8 @@ impl Delivered {
 
 impl RecordMeta {
     /// Whether the ManagedSecret called `object`, in the record's namespace and with no id yet, may take over this record,
-    /// which no living object owns. `metadata.name`, `spec.name` and the location of the target must be the same: whoever
-    /// may create such an object may already read the value there.
+    /// which no living object owns. `metadata.name`, `spec.name` and the location of the target must be the same: so a take-over
+    /// delivers the value to no other location than before.
     ///
     /// # Errors
     /// The first field that differs.

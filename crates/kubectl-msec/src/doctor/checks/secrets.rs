@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use managed_secrets_api::keys::{CONDITION_READY, CONDITION_STALLED};
-use managed_secrets_api::record::StoredRecord;
+use managed_secrets_api::record::{RecordMeta, StoredRecord};
 use managed_secrets_api::types::DeletionPolicy;
 use managed_secrets_api::{ManagedSecret, Reason};
 
@@ -82,10 +82,10 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             None
         }
     };
-    let owners: Option<BTreeSet<_>> = match (facts.objects.known(check), &facts.crd) {
-        (Ok(objects), _) => Some(objects.iter().map(|it| place(&it.metadata)).collect()),
+    let owners: Option<BTreeMap<_, _>> = match (facts.objects.known(check), &facts.crd) {
+        (Ok(objects), _) => Some(objects.iter().map(|it| (place(&it.metadata), it)).collect()),
         // Without the resource there is no ManagedSecret.
-        (Err(_), Read::Known(None)) => Some(BTreeSet::new()),
+        (Err(_), Read::Known(None)) => Some(BTreeMap::new()),
         (Err(_), _) => None,
     };
     let (mut unread, mut broken, mut retained, mut orphans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -99,7 +99,9 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         if seeds.as_ref().is_some_and(|seeds| !seeds.contains(&seed.to_string())) {
             unread.push(called.clone());
         }
-        let owned = owners.as_ref().is_none_or(|owners| owners.contains(&(namespace, meta.owner.clone())));
+        let owned = owners.as_ref().is_none_or(|owners| {
+            owners.get(&(namespace, meta.owner.clone())).is_some_and(|object| is_record_of(object, &meta))
+        });
         // With an owner that is gone, Kubernetes is about to collect it.
         let collected = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
         match (owned || collected, meta.deletion_policy) {
@@ -144,6 +146,14 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             .push(Finding::ok(check, format!("all {} belong to a ManagedSecret and have their seed", records.len())));
     }
     Ok(findings)
+}
+
+/// Whether a record that names this object as its owner is the object's own, or one that the object may take over.
+fn is_record_of(object: &ManagedSecret, meta: &RecordMeta) -> bool {
+    match object.status.as_ref().and_then(|status| status.id.as_ref()) {
+        Some(id) => *id == meta.id,
+        None => meta.fits(object.metadata.name.as_deref().unwrap_or_default(), &object.spec).is_ok(),
+    }
 }
 
 /// Secrets that look delivered, and are not what a record delivers.

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::{GROUP, POLICIES, SEAL_CONFIGURATION};
+use managed_secrets_api::record::RecordMeta;
+use managed_secrets_api::types::DeletionPolicy;
 use serde_json::json;
 
 use super::super::{
@@ -12,6 +14,7 @@ use super::super::{
     finding::{Level, Read},
 };
 use super::*;
+use crate::archive::testing;
 
 fn unknown<T>() -> Read<T> {
     Read::Unknown("needs `x`".to_owned())
@@ -97,6 +100,40 @@ fn an_object_that_nobody_looks_at_is_stuck_after_a_while() {
     };
     assert_eq!(levels("secrets", &made(5)), [Level::Warning]);
     assert_eq!(levels("secrets", &made(500)), [Level::Problem]);
+}
+
+#[test]
+fn a_record_is_retained_if_its_owner_is_another_secret_by_now() {
+    let kept = RecordMeta { deletion_policy: DeletionPolicy::Retain, ..testing::meta() };
+    let lost = testing::meta();
+    let object = |name: &str, id: Option<&str>| -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "spec": {"name": name, "generate": {}},
+            "metadata": {"name": "db", "namespace": "shop"}, "status": {"id": id},
+        }))
+        .unwrap()
+    };
+    for (case, object, of_kept, of_lost) in [
+        ("its own", object("DB", Some("the-id")), Level::Ok, Level::Ok),
+        ("its own, in a rename", object("NEW", Some("the-id")), Level::Ok, Level::Ok),
+        ("taken over soon", object("DB", None), Level::Ok, Level::Ok),
+        ("another secret", object("DB", Some("other")), Level::Note, Level::Warning),
+        ("cannot be taken over", object("NEW", None), Level::Note, Level::Warning),
+    ] {
+        for (meta, level) in [(&kept, of_kept), (&lost, of_lost)] {
+            let facts = Facts {
+                keyrings: Read::Known(Vec::new()),
+                objects: Read::Known(vec![object.clone()]),
+                records: Read::Known(vec![testing::metadata("shop", meta)]),
+                ..blind()
+            };
+            let findings = levels("records", &facts);
+            // The seed is unknown, which is another finding.
+            let others: Vec<_> = findings.into_iter().filter(|it| *it != Level::Problem).collect();
+            let expected = if level == Level::Ok { vec![] } else { vec![level] };
+            assert_eq!(others, expected, "{case}");
+        }
+    }
 }
 
 #[test]
