@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     changes::{may, mounts, place},
-    user_with,
+    golden, user_with,
 };
 use crate::integration::{
     objects::{id, sealed, status},
@@ -66,6 +66,10 @@ async fn all_that_is_known_is_told_in_words() {
     assert_eq!(part(&text, "Used by"), ["pod/web (volume credentials)"]);
     assert!(part(&text, "Events").iter().any(|event| event.contains("Normal  Served: ")), "{text}");
     assert!(!text.contains("What to do") && !text.contains("hunter2"), "{text}");
+    let record = status(&object).record.unwrap().name;
+    let facts =
+        [(record, "RECORD"), (id(&object), "ID"), (key.to_string(), "KEY"), (site.namespace.clone(), "NAMESPACE")];
+    golden::matches("describe-healthy", &text, &facts);
     operator.stop().await;
 }
 
@@ -77,6 +81,11 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     let text = sealed(&other, &site.strict("foreign"), "hunter2");
     site.apply("foreign", json!({"name": "FOREIGN", "value": text})).await;
     site.reports("foreign", "False", "SealedWithUnknownKey").await;
+    poll("the event", PATIENCE, || async {
+        Ok((!site.events("foreign", "SealedWithUnknownKey").await.is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
     let text = plugin.run(&["describe", "FOREIGN"]).await.ok();
     let present = public_key(&site.client).await.key_id();
     assert!(
@@ -89,6 +98,12 @@ async fn what_to_do_is_told_if_it_is_not_served() {
     assert_eq!(advice[1], format!("kubectl msec update msec/foreign -n {} --value-stdin", site.namespace));
     assert!(part(&text, "Conditions").iter().any(|line| line.starts_with("Stalled is True")), "{text}");
     assert_eq!(part(&text, "Used by"), ["nothing: there is no Secret"]);
+    let facts = [
+        (other.key_id().to_string(), "OTHER_KEY"),
+        (present.to_string(), "KEY"),
+        (site.namespace.clone(), "NAMESPACE"),
+    ];
+    golden::matches("describe-problem", &text, &facts);
 
     // The advice helps.
     plugin.run_with(&["update", "msec/foreign", "--value-stdin"], b"hunter2").await.ok();

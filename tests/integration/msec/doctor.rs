@@ -19,7 +19,7 @@ use managed_secrets_api::keys;
 use serde_json::{Value, json};
 use testkit::{ControlPlane, Operator, poll};
 
-use super::{Plugin, user_with};
+use super::{Plugin, golden, user_with};
 use crate::integration::{
     installation::{OPERATOR_NAMESPACE, install, options},
     objects::Site,
@@ -91,6 +91,12 @@ impl Clinic {
         assert_eq!(["ok", "unknown"].contains(&level), found["do"].is_null(), "{found}");
     }
 
+    /// Compares what `doctor` prints with the file that holds it.
+    fn compare(&self, name: &str, text: &str) {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        golden::matches(name, text, &[(self.site.namespace.clone(), "NAMESPACE"), (version, "VERSION")]);
+    }
+
     async fn kubectl(&self, arguments: &[&str], input: &str) {
         let ran = self.plugin.kubectl(arguments, input.as_bytes()).await;
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -136,6 +142,7 @@ async fn a_healthy_installation_has_no_problem() {
         out.is_ascii() && out.contains("ok       resource: managedsecrets.managedsecrets.dev is established"),
         "{out}"
     );
+    clinic.compare("doctor-healthy", &out);
     // The secret path of the webhooks, and the keys, are in what was read, and never in what is said.
     let seal = clinic
         .plugin

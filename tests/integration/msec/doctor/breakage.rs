@@ -54,6 +54,7 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     clinic.finds("problem", "endpoints", "no endpoint is ready behind the Service").await;
     clinic.finds("warning", "certificates", "with a certificate authority is missing").await;
     clinic.finds("ok", "policies", "").await;
+    clinic.compare("doctor-problem", &clinic.plugin.run(&["doctor"]).await.out);
 
     // A namespace that is served and does not exist, then without the RoleBinding.
     let deployment = ["deployment", keys::OPERATOR_NAME, own[0], own[1]];
