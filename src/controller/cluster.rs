@@ -66,7 +66,8 @@ impl Cluster {
 
     /// Reads a Secret with its data; `None` if it is not found.
     pub async fn secret(&self, name: &str) -> Result<Option<LiveSecret>, Failure> {
-        let read = self.secrets.get::<SecretAnswer>(name).await.map_err(failed("get secrets"))?;
+        let read = self.secrets.get::<SecretAnswer>(name).await;
+        let read = read.map_err(failed("get secrets")).map_err(|failure| failure.about(name))?;
         Ok(read.map(LiveSecret::from))
     }
 
@@ -80,7 +81,8 @@ impl Cluster {
     /// the same `slot`.
     pub async fn apply_secret(&self, name: &str, slot: &Slot, run: Run, body: &Value) -> Result<LiveSecret, Failure> {
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let written: SecretAnswer = self.secrets.apply(name, run, body).await.map_err(failed(doing))?;
+        let written = self.secrets.apply(name, run, body).await.map_err(failed(doing));
+        let written: SecretAnswer = written.map_err(|failure| failure.about(name))?;
         Ok(written.into())
     }
 

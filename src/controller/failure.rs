@@ -98,6 +98,17 @@ impl Failure {
         }
     }
 
+    /// Names the Secret that the call was about, where the server did not answer: it may be the reason.
+    #[must_use]
+    pub fn about(self, secret: &str) -> Self {
+        match self {
+            Self::Unavailable { what, retry_after } => {
+                Self::Unavailable { what: format!("{what} to a request for Secret {secret}"), retry_after }
+            }
+            failure => failure,
+        }
+    }
+
     /// What a pass that ends with this failure says.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::core::{Core, Depth, Grouped, Next, Priority};
+pub use self::core::{Core, Depth, Grouped, Next, Priority, Workers};
 use super::backoff::Jitter;
 
 /// A queue of keys, shared by all that add to it and the one [`run`](super::run::run) that works it off.
@@ -56,12 +56,12 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
     /// The next key, as soon as one is due. It is in flight until [`Queue::finish`]. Cancel safe: a key is handed out
     /// only with the return. For one waiter at a time: of two, one could sleep through a change.
     ///
-    /// No key of a group is handed out that has `share` keys in flight already.
-    pub async fn next(&self, share: usize) -> K {
+    /// A key is handed out only if there is a worker for its group.
+    pub async fn next(&self, workers: Workers) -> K {
         loop {
             let due = {
                 let mut core = self.core();
-                if let Some(key) = core.pop(Instant::now().into_std(), share) {
+                if let Some(key) = core.pop(Instant::now().into_std(), workers) {
                     return key;
                 }
                 core.next_due()
@@ -108,7 +108,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
     use crate::testing::within;
+
+    const WORKERS: Workers = Workers { all: 8, reserved: 2 };
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_wakes_for_what_comes_and_for_what_falls_due() {
@@ -116,11 +119,11 @@ mod tests {
         let [now, earlier, late] = [1, 2, 3];
         for key in [late, earlier] {
             queue.add(key, Priority::Fresh);
-            assert_eq!(within(queue.next(1)).await, key);
+            assert_eq!(within(queue.next(WORKERS)).await, key);
         }
         let waiter = tokio::spawn({
             let queue = queue.clone();
-            async move { (queue.next(1).await, queue.next(1).await, queue.next(1).await) }
+            async move { (queue.next(WORKERS).await, queue.next(WORKERS).await, queue.next(WORKERS).await) }
         });
         let began = Instant::now();
         queue.finish(&late, Next::After(Duration::from_secs(60)));
@@ -135,10 +138,10 @@ mod tests {
     async fn a_waiter_wakes_for_what_comes_back() {
         let queue = Queue::new();
         queue.add(1, Priority::Fresh);
-        assert_eq!(within(queue.next(1)).await, 1);
+        assert_eq!(within(queue.next(WORKERS)).await, 1);
         let waiter = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.next(1).await }
+            async move { queue.next(WORKERS).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         queue.finish(&1, Next::After(Duration::from_secs(1)));

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 pub use super::queue::Next;
 use super::{
-    queue::{Grouped, Queue},
+    queue::{Grouped, Queue, Workers},
     stats::Stats,
 };
 
@@ -45,11 +45,11 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reconciles of one group at the same time. A quarter of the workers, and at least one of two, is left to the others:
-    /// a group whose reconciles take long must not hold all workers.
-    fn share(self) -> usize {
-        let left = (self.workers / 4).max(1);
-        self.workers.saturating_sub(left).max(1)
+    /// A quarter of the workers, and at least one, is kept for groups that have none: groups whose reconciles take long must
+    /// not hold all workers, be it one group or several.
+    fn limits(self) -> Workers {
+        let all = self.workers.max(1);
+        Workers { all, reserved: (all / 4).max(1) }
     }
 }
 
@@ -67,7 +67,7 @@ pub async fn run<R: Reconciler>(
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = flights.tasks.join_next_with_id() => flights.land(&ended),
-            key = queue.next(options.share()), if flights.tasks.len() < options.workers.max(1) => {
+            key = queue.next(options.limits()), if flights.tasks.len() < options.workers.max(1) => {
                 flights.start(&reconciler, key, options.deadline);
             }
         }
@@ -284,9 +284,22 @@ mod tests {
         }
         sleep(seconds(3)).await;
         assert_eq!(it.finished(), 4, "as fast as if there were no others");
-        let shares: Vec<usize> =
-            [1, 2, 3, 4, 8, 64].map(|workers| Options { workers, ..Options::default() }.share()).into();
-        assert_eq!(shares, [1, 1, 2, 3, 6, 48]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn groups_that_hang_leave_workers_to_the_others() {
+        // Up to 100, each key is a group of its own; above, all are of one. Those above 50 hang.
+        let it = start(|key, _| (if key > 50 { seconds(50) } else { seconds(1) }, Some(Next::Done)));
+        for key in (101..200).chain([60]) {
+            it.queue.add(key, Priority::Fresh);
+        }
+        sleep(seconds(1)).await;
+        assert_eq!(it.reconciler.side_by_side.load(Ordering::SeqCst), 6, "two workers are left, for other groups");
+        for key in 1..5 {
+            it.queue.add(key, Priority::Resync);
+        }
+        sleep(seconds(5)).await;
+        assert_eq!(it.finished(), 4);
     }
 
     #[tokio::test(start_paused = true)]

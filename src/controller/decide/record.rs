@@ -134,6 +134,8 @@ enum Place<'w> {
 fn place<'w>(facts: &'w Facts, name: &str) -> Result<Place<'w>, Need> {
     let object = record_name(name);
     Ok(match facts.secret(&object) {
+        // As for a target: a look is cheaper than another create that fails.
+        Known::Unseen if facts.says(Reason::ApiUnavailable) => return Err(Need::secret(&object)),
         Known::Unseen | Known::Absent => match &facts.snapshot.peers.reserved_for {
             Some(peer) if name == facts.snapshot.own.spec.name => Place::Taken(Verdict::Pending(Problem::new(
                 Reason::NameInUse,

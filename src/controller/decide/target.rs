@@ -205,6 +205,11 @@ pub(super) fn decide<'w>(
         Known::Unseen if adopted_here || (in_status && !own_by_record) => {
             return Err(Need::secret(name));
         }
+        // A create over a large Secret that the caches do not show takes the API server long, and fails. Once the status says
+        // so, and as long as it says what the look found, a look is cheaper than another try.
+        Known::Unseen if facts.says(Reason::ApiUnavailable) || facts.says(Reason::TargetNotOwned) => {
+            return Err(Need::secret(name));
+        }
         Known::Unseen | Known::Absent => {
             return Ok(Delivery::new(own_place, Action::Write(None)));
         }

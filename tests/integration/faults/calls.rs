@@ -139,3 +139,24 @@ async fn retry_after_is_obeyed() {
     }))
     .await;
 }
+
+#[tokio::test]
+async fn a_create_that_failed_is_followed_by_a_look_and_not_by_another_try() {
+    let site = Site::new("hidden").await;
+    // Without a label of ours, so no cache shows it; the server takes too long for a create over it, as for a very large one.
+    site.foreign_secret("hidden", &[("token", "theirs")]).await;
+    let tap = Tap::new(|_, request| {
+        let is_create = request.method() == "PATCH" && request.uri().path().ends_with("/secrets/hidden");
+        if is_create { refusal(504, "Timeout", None) } else { Fault::Pass }
+    });
+    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+    site.apply("object", json!({"name": "HIDDEN", "generate": {}, "target": {"name": "hidden"}})).await;
+    site.reports("object", "False", "TargetNotOwned").await;
+    let seen = tap.seen();
+    let on_target = seen.iter().filter(|seen| seen.path.split('?').next().is_some_and(|it| it.ends_with("/hidden")));
+    let methods: Vec<_> = on_target.map(|seen| seen.method.as_str()).collect();
+    let look = methods.iter().position(|method| *method == "GET").unwrap();
+    assert!(look > 0 && methods[look..].iter().all(|method| *method == "GET"), "{methods:?}");
+    operator.stop().await;
+    assert_eq!(site.value("hidden", "token").await.as_deref(), Some("theirs"));
+}

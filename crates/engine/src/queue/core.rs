@@ -7,7 +7,8 @@
 //! * neither priority waits for ever while the other is full;
 //! * between two keys of one group and priority, every other group gets at most one key of that priority: however much a group
 //!   has waiting, no other waits longer for it than for a single key;
-//! * no group has more keys in flight than its share.
+//! * the last free workers are for groups that have no key in flight: however many groups hang, a group waits for none of
+//!   them while one is left.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -66,6 +67,15 @@ impl Turn {
     fn merge(self, other: Option<Self>) -> Self {
         other.map_or(self, |other| Self { due: self.due.min(other.due), priority: self.priority.max(other.priority) })
     }
+}
+
+/// How many keys may be in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// In all.
+    pub all: usize,
+    /// Of these, so many are kept for groups that have no key in flight.
+    pub reserved: usize,
 }
 
 /// A key that belongs to a group, such as the namespace of an object. Groups take turns, so that none holds up another.
@@ -217,10 +227,14 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         self.wait(key, merged, failures);
     }
 
-    /// Hands out the key whose turn it is at `now`, if there is one: of no group that has `share` keys in flight already.
-    /// It is in flight until [`Core::finish`].
-    pub fn pop(&mut self, now: Instant, share: usize) -> Option<K> {
+    /// Hands out the key whose turn it is at `now`, if there is one and a worker for it. It is in flight until
+    /// [`Core::finish`].
+    pub fn pop(&mut self, now: Instant, workers: Workers) -> Option<K> {
         self.promote(now);
+        let free = workers.all.saturating_sub(self.in_flight.values().sum());
+        if free == 0 {
+            return None;
+        }
         let resync_first = self.since_resync + 1 >= RESYNC_TURN;
         let order =
             if resync_first { [Priority::Resync, Priority::Fresh] } else { [Priority::Fresh, Priority::Resync] };
@@ -229,7 +243,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
                 Priority::Fresh => &mut self.fresh,
                 Priority::Resync => &mut self.resync,
             };
-            let key = due.take(|group| self.in_flight.get(group).is_none_or(|running| *running < share))?;
+            let key = due.take(|group| free > workers.reserved || !self.in_flight.contains_key(group))?;
             Some((priority, key))
         })?;
         self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync.saturating_add(1) };
@@ -268,7 +282,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     }
 
     /// When the next of the keys is due that were not due at the last [`Core::pop`]; it may lie in the past. Those that
-    /// were, and were not handed out, wait for a [`Core::finish`] in their group. `None` when nothing waits for a time.
+    /// were, and were not handed out, wait for a [`Core::finish`]. `None` when nothing waits for a time.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         self.later.first_key_value().map(|(place, _)| place.due)

@@ -6,8 +6,8 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A share that is never used up.
-const ALL: usize = usize::MAX;
+/// More workers than any test needs.
+const ALL: Workers = Workers { all: usize::MAX, reserved: 0 };
 
 fn drain<K: Clone + Eq + Grouped + Hash>(core: &mut Core<K>, now: Instant) -> Vec<K> {
     std::iter::from_fn(|| core.pop(now, ALL)).collect()
@@ -52,18 +52,24 @@ fn an_edit_goes_ahead_of_the_resyncs_of_all_groups() {
 }
 
 #[test]
-fn a_group_has_no_more_in_flight_than_its_share() {
+fn the_last_worker_is_for_a_group_that_has_none() {
+    const THREE: Workers = Workers { all: 3, reserved: 1 };
     let (mut core, now) = (Core::new(), Instant::now());
     for number in 0..9 {
         core.add(Of(1, number), Priority::Fresh, now);
     }
-    assert_eq!([core.pop(now, 2), core.pop(now, 2), core.pop(now, 2)], [Some(Of(1, 0)), Some(Of(1, 1)), None]);
+    assert_eq!(
+        [core.pop(now, THREE), core.pop(now, THREE), core.pop(now, THREE)],
+        [Some(Of(1, 0)), Some(Of(1, 1)), None]
+    );
     assert_eq!(core.next_due(), None, "it waits for no time, but for a key to be finished");
     core.add(Of(2, 0), Priority::Resync, now);
-    assert_eq!(core.pop(now, 2), Some(Of(2, 0)), "the others have theirs");
+    assert_eq!(core.pop(now, THREE), Some(Of(2, 0)));
     core.finish(&Of(1, 1), Next::Done, now, Jitter::NONE);
-    assert_eq!([core.pop(now, 2), core.pop(now, 2)], [Some(Of(1, 2)), None]);
-    assert_eq!(core.depth(), Depth { waiting: 6, in_flight: 3 });
+    assert_eq!(core.pop(now, THREE), None, "one is free, and it is the last one");
+    core.finish(&Of(2, 0), Next::Done, now, Jitter::NONE);
+    assert_eq!([core.pop(now, THREE), core.pop(now, THREE)], [Some(Of(1, 2)), None]);
+    assert_eq!(core.depth(), Depth { waiting: 6, in_flight: 2 });
 }
 
 #[test]
@@ -157,8 +163,7 @@ enum Step {
 }
 
 const KEYS: usize = 9;
-/// Keys of one group that may be in flight.
-const SHARE: usize = 2;
+const WORKERS: Workers = Workers { all: 4, reserved: 1 };
 
 /// Three groups of three.
 fn key(number: usize) -> Of {
@@ -236,15 +241,20 @@ impl Model {
         (0..KEYS).filter(|number| key(*number).0 == group && self.keys[*number].in_flight).count()
     }
 
+    fn free(&self) -> usize {
+        WORKERS.all - self.keys.iter().filter(|key| key.in_flight).count()
+    }
+
     /// The priorities in which a group has a key that may be handed out.
     fn ready(&self, group: u32, now: Instant) -> Vec<Priority> {
         let mut priorities: Vec<Priority> =
             (0..KEYS).filter(|number| key(*number).0 == group).filter_map(|n| self.keys[n].due(now)).collect();
-        priorities.retain(|_| self.in_flight(group) < SHARE);
+        let free = self.free();
+        priorities.retain(|_| free > WORKERS.reserved || (free > 0 && self.in_flight(group) == 0));
         priorities
     }
 
-    /// Forgets who was passed over where nothing of the group waits any more, or its share is used up.
+    /// Forgets who was passed over where nothing of the group waits any more, or none of it may be handed out.
     fn rest(&mut self, now: Instant) {
         for group in 0..3 {
             let ready = self.ready(group, now);
@@ -257,7 +267,10 @@ impl Model {
         let Some(priority) = self.keys[number].due(now) else {
             return Err(TestCaseError::fail("twice in flight, not asked for, or not yet"));
         };
-        prop_assert!(self.in_flight(group) < SHARE, "more than its share");
+        prop_assert!(
+            self.free() > WORKERS.reserved || (self.free() > 0 && self.in_flight(group) == 0),
+            "no worker is left for this group"
+        );
         let ready: Vec<Vec<Priority>> = (0..3).map(|group| self.ready(group, now)).collect();
         for other in 0..3 {
             let waits = other != group && ready[other as usize].contains(&priority);
@@ -297,7 +310,7 @@ proptest! {
                     core.add(key(number), priority, due);
                     model.keys[number].want(Turn { due, priority });
                 }
-                Step::Pop => match core.pop(now, SHARE) {
+                Step::Pop => match core.pop(now, WORKERS) {
                     Some(popped) => {
                         let number = (0..KEYS).find(|number| key(*number) == popped).unwrap();
                         model.handed_out(number, now)?;
