@@ -1,13 +1,13 @@
-//! Who holds the key-encryption key, and how the keyring is loaded, first made, and its public half published.
+//! Loads the keyring, creates the first one, and publishes its public key.
 //!
 //! ```text
 //!  Provider (local: a Secret; file: --kek-file) ──KEK──┐
 //!  Secrets of type managedsecrets.dev/keyring ─────────┴─▶ KeyringStore ──▶ crypto::Keyring ──▶ `ConfigMap` (public key)
 //! ```
 //!
-//! This room talks to the API server, in the operator's own namespace (and asks the served ones whether records exist).
-//! It creates what is missing at the very first start and never replaces anything: without a KEK or a keyring that
-//! should be there, it says what is missing and how to restore it.
+//! This module calls the API server for the operator's own namespace, and asks in the managed namespaces whether records
+//! exist. It creates missing keys only at the very first start and never replaces one: if an expected KEK or keyring is
+//! missing, the error names it and says how to restore it.
 
 mod error;
 mod publish;

@@ -1,9 +1,9 @@
-//! Logs: human or JSON lines on standard error, from which no value can leak.
+//! Writes logs to standard error, as human-readable or JSON lines that never contain a value.
 //!
-//! Two filters stand one behind the other: the user's, and a ceiling that he cannot raise. Our own code never logs a
-//! value at any level. Other crates do: kube-client logs a whole response body at WARN when it cannot be decoded, and
-//! HTTP and TLS crates log frames at TRACE. So other crates are heard from WARN up, and kube-client at ERROR only. For
-//! the same reason `RUST_LOG` is not read.
+//! There are two filters in a row: the user's, and a ceiling that the user cannot raise. The operator's own code never logs
+//! a value at any level. Other crates do: kube-client logs a whole response body at WARN when it cannot decode it, and HTTP
+//! and TLS crates log frames at TRACE. So other crates may log from WARN, and kube-client only at ERROR. For the same
+//! reason the operator does not read `RUST_LOG`.
 
 use std::ffi::OsString;
 use std::fmt::Result as FmtResult;
@@ -34,8 +34,8 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// The format that arguments of `run` or the environment ask for. The arguments need not be right: what is wrong with
-    /// them is said in this format.
+    /// Returns the format that the arguments of `run` or the environment ask for. The arguments may be invalid: their errors
+    /// are printed in this format.
     pub(super) fn asked_for(arguments: &[OsString]) -> Self {
         let words: Vec<&str> = arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
         if words.get(1) != Some(&"run") {
@@ -50,7 +50,7 @@ impl LogFormat {
     }
 }
 
-/// The line of an error that ends the process, for programs that read JSON. No filter keeps it back.
+/// Returns the JSON line of an error that ends the process. No filter removes it.
 pub(super) fn fatal_line(error: &CliError) -> String {
     let mut line = Map::new();
     line.insert("message".to_owned(), json!(error.to_string()));
@@ -59,14 +59,14 @@ pub(super) fn fatal_line(error: &CliError) -> String {
     Value::Object(line).to_string()
 }
 
-/// Sends the process's logs to standard error. To be called once; a second call is an error.
+/// Sends the process's logs to standard error. Call it once; a second call is an error.
 pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), CliError> {
     subscriber(format, filter, std::io::stderr, std::io::stderr().is_terminal())?
         .try_init()
         .map_err(|error| CliError::failed("cannot start logging", &error))
 }
 
-/// What the user's filter is cut down to.
+/// Returns the highest levels that the user's filter can choose.
 fn ceiling() -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN)
@@ -96,10 +96,10 @@ where
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter)))
 }
 
-/// One JSON object a line: the event's fields, and under `span` those of all spans around it.
+/// Formats an event as one JSON object per line: the event's fields, and under `span` those of all spans around it.
 ///
-/// The formatter that tracing-subscriber brings writes the name of a span beside its fields, so that a span with a field
-/// `name` (ours: the object's) has that key twice, and most readers see the last one only.
+/// The formatter of tracing-subscriber writes the name of a span beside its fields. So a span with a field `name` (here the
+/// object's) would have that key twice, and most readers see only the last one.
 struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine

@@ -1,4 +1,4 @@
-//! Plaintext in a manifest is sealed before it is stored.
+//! Seals the plaintext in a manifest before the API server stores it.
 //!
 //! ```text
 //!  API server ──TLS──▶ server ──▶ http ──▶ review ──▶ seal (pure) ──▶ JSON patch
@@ -7,14 +7,14 @@
 //!      └──────────── certificates ──▶ the leaf that `server` serves
 //! ```
 //!
-//! Two webhooks. The first replaces a plaintext `spec.value`, and its copy in kubectl's annotation, by sealed text; the
-//! second only ever warns. Neither has a side effect, so dry runs work; both may be down: the CRD's own rule refuses what
-//! was not sealed, and the API server skips what cannot be reached.
+//! There are two webhooks. The first replaces a plaintext `spec.value`, and its copy in kubectl's annotation, with a sealed
+//! value. The second only warns. Neither has a side effect, so dry runs work. Both may be down: the CRD's own rule refuses
+//! a plaintext value, and the API server skips a webhook that it cannot reach.
 //!
-//! The sealing webhook must not tell anyone whether a guess is the stored value. Stored text is opened only for a caller
-//! who may read the value anyway; for all others it is not touched, so neither answers nor response times depend on it.
+//! The sealing webhook must not tell a caller whether a guess equals the stored value. It opens the stored value only for a
+//! caller who may read that value; for other callers neither answers nor response times depend on it.
 //!
-//! What comes in here was written by others, and may be plaintext: nothing of a body is ever logged, echoed or kept.
+//! A request body comes from users and may contain plaintext: this module never logs, repeats or stores any of it.
 
 pub mod access;
 pub mod certificates;
@@ -38,17 +38,17 @@ use self::{
     server::{Limits, Port},
 };
 
-/// How the webhooks are served.
+/// Options of the webhooks.
 pub struct Options {
-    /// Where the API server reaches us; bound already, so that a port that is taken is an error of the start.
+    /// The port for the API server. It is already bound, so a port that is in use is an error at the start.
     pub port: Port,
-    /// Certificates, and how the API server is told of them.
+    /// Options of the certificates and the webhook configurations.
     pub certificates: certificates::Options,
-    /// What a connection may cost.
+    /// Limits of connections and requests.
     pub limits: Limits,
-    /// Keep stored text of cluster scope.
+    /// Whether a stored value of cluster scope may be kept.
     pub allow_cluster_scope: bool,
-    /// What the webhooks count.
+    /// Counters of the webhooks.
     pub stats: Arc<Stats>,
 }
 
@@ -61,21 +61,21 @@ pub struct Stats {
     pub warn: Counter,
 }
 
-/// What the webhooks ask of the rest of the operator.
+/// What the webhooks need from the rest of the operator.
 pub trait Operator: Send + Sync + 'static {
-    /// The keyring as it was last read.
+    /// Returns the keyring as last read.
     fn keyring(&self) -> Arc<Keyring>;
 
-    /// Reads the keyring again, unless that was done a moment ago: another replica may have added a key.
+    /// Reads the keyring again, unless it was just read: another replica may have added a key.
     fn look_again(&self) -> BoxFuture<'_, ()>;
 
-    /// What holds the name `name`, or wants it too, other than `object`; as `ManagedSecret "db"`.
+    /// Returns another object than `object` that holds or wants the name `name`, written as `ManagedSecret "db"`.
     fn holder_of_name(&self, namespace: &str, name: &str, object: &str) -> Option<String>;
 
-    /// What a delivered Secret belongs to, other than `object`; likewise.
+    /// Returns another object than `object` that a delivered Secret belongs to, written in the same way.
     fn holder_of_target(&self, namespace: &str, secret: &str, object: &str) -> Option<String>;
 
-    /// Whether a Secret that a value may be taken from is known not to exist.
+    /// Whether the source Secret is known not to exist.
     fn lacks_source(&self, namespace: &str, secret: &str) -> bool;
 }
 

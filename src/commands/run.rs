@@ -1,4 +1,4 @@
-//! `managed-secrets run`: from arguments to a running operator.
+//! Runs the command `managed-secrets run`.
 
 use std::{error::Error, future::pending, io, path::Path, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::{
     run::{self, Options},
 };
 
-/// Where Kubernetes mounts the name of the pod's namespace, beside the service account's token.
+/// File with the name of the pod's namespace, which Kubernetes mounts beside the service account's token.
 const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// The longest that the API server may be silent before it is asked again.
+/// How long the operator waits for an answer of the API server before it asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the operator until it is told to stop.
@@ -70,7 +70,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
         let shutdown = CancellationToken::new();
         let working = CancellationToken::new();
-        // A task of its own: whatever it is stuck in, signals are obeyed.
+        // A separate task, so that signals work whatever this one waits for.
         let work = tokio::spawn(operate(options, plan, shutdown.clone(), working.clone()));
         let told = async {
             shutdown.cancelled().await;
@@ -80,12 +80,12 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         };
         tokio::select! {
             ended = work => ended.unwrap_or_else(|error| Err(CliError::failed("the operator ended", &error))),
-            // Nothing has begun that would have to be finished.
+            // The work has not started, so there is nothing to finish.
             () = told => Ok(()),
             () = signals.run(shutdown.clone()) => Ok(()),
         }
     });
-    // Not dropped: that would wait for a look-up of a name in the DNS, which nothing ends.
+    // Not dropped: that would wait for a DNS lookup, which cannot be cancelled.
     runtime.shutdown_background();
     ended?;
     info!("stopped");
@@ -116,18 +116,18 @@ async fn operate(
     ended.map_err(|error| CliError::failed("the operator ended", &error))
 }
 
-/// Waits until the API server answers as one. What waiting cannot heal is an error: credentials that cannot be used, and
-/// a certificate that the configuration does not trust, for the configuration is read once.
+/// Waits until the API server answers. A problem that waiting cannot solve is an error: unusable credentials, or a
+/// certificate that the configuration does not trust, because the configuration is read once.
 async fn reachable(connection: &Connection) -> Result<(), CliError> {
     let mut config = connection.config().clone();
     (config.connect_timeout, config.read_timeout) = (Some(PATIENCE), Some(PATIENCE));
-    // The waits between tries are ours, and so is what is told of them.
+    // This function itself waits between tries, and logs them.
     config.default_retry = false;
     let context = format!("cannot reach the cluster at {}", connection.server());
     let mut waiting = Waiting::new(format!("the API server at {}", connection.server()));
     let client = connection.client_of(config).map_err(|error| CliError::from_kube(&context, &error))?;
     loop {
-        // The client's own lines about an error would make two of one.
+        // The client would log the same error again.
         let asked = client.apiserver_version().with_subscriber(NoSubscriber::default());
         let why = match timeout(PATIENCE * 2, asked).await {
             Ok(Ok(_)) => break,
@@ -141,8 +141,8 @@ async fn reachable(connection: &Connection) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether a call that failed in this way may go well later, with the same configuration. That holds for refused
-/// credentials too: tokens are read again from their file, and an API server that has just started knows no roles yet.
+/// Whether a call that failed in this way may succeed later with the same configuration. This includes refused credentials:
+/// the client reads tokens again from their file, and an API server that has just started knows no roles yet.
 fn may_pass(error: &kube::Error) -> bool {
     match error {
         kube::Error::Auth(_) | kube::Error::InferConfig(_) | kube::Error::InferKubeconfig(_) => false,
@@ -154,7 +154,7 @@ fn may_pass(error: &kube::Error) -> bool {
     }
 }
 
-/// What caused an error. An `io::Error` hides the error that it was made from, and shows only that one's cause.
+/// Returns the cause of an error. An `io::Error` hides the error that it wraps, and shows only the cause of that error.
 fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),
@@ -162,7 +162,7 @@ fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
     }
 }
 
-/// The namespace that is asked for, else the pod's own, else the default.
+/// Returns the given namespace, or else the pod's own, or else the default.
 fn operator_namespace(asked_for: Option<String>, pod_namespace: &Path) -> String {
     asked_for
         .or_else(|| std::fs::read_to_string(pod_namespace).ok().map(|text| text.trim().to_owned()))

@@ -1,30 +1,30 @@
-//! Why there is no keyring, in words that say what to restore.
+//! Errors of the keyring. Each message says what to restore.
 
 use managed_secrets_api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK, TYPE_KEYRING};
 use managed_secrets_client::CallError;
 use managed_secrets_crypto::RandomError;
 use managed_secrets_crypto::keyring::{KekError, OpenError};
 
-/// Why there is no keyring. [`KeyringError::is_retryable`] tells trouble that passes from what needs a person.
+/// Why there is no keyring. [`KeyringError::is_retryable`] separates transient errors from those that need an administrator.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The API server did not do what was asked.
+    /// A request to the API server failed.
     #[error("could not {what}: {source}")]
     Api {
-        /// What was tried.
+        /// The action that failed.
         what: &'static str,
-        /// What came of it.
+        /// The cause.
         source: CallError,
     },
-    /// Others kept writing at the same time.
-    #[error("the keyring was being made by others at the same time")]
+    /// Other replicas kept writing at the same time.
+    #[error("other replicas were creating the keyring at the same time; will retry")]
     Contended,
     /// The operating system gave no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// A keyring Secret holds no document.
+    /// A keyring Secret has no valid document.
     #[error(
-        "Secret {namespace}/{name} is no keyring: its data key {KEYRING_DATA_KEY} must hold an MSK1 document; \
+        "Secret {namespace}/{name} is not a keyring: its data key {KEYRING_DATA_KEY} must hold an MSK1 document; \
          restore the Secret from a backup"
     )]
     Document {
@@ -33,20 +33,20 @@ pub enum KeyringError {
         /// Name of the Secret.
         name: String,
     },
-    /// The keyring's name is taken by something else.
+    /// Another Secret has the keyring's name.
     #[error(
-        "Secret {namespace}/{KEYRING_NAME} exists and is not of type {TYPE_KEYRING}; nothing was changed: \
-         remove it if it is not yours, or restore the keyring from a backup"
+        "Secret {namespace}/{KEYRING_NAME} exists and is not of type {TYPE_KEYRING}, so the operator did not change it; \
+         delete it if you do not need it, or restore the keyring from a backup"
     )]
     NameTaken {
         /// The operator's namespace.
         namespace: String,
     },
-    /// A local KEK is gone.
+    /// A local KEK does not exist.
     #[error(
-        "the keyring in namespace {namespace} is wrapped by a key-encryption key that is missing: \
-         restore Secret {namespace}/{KEK_PREFIX}{key_id} from a backup. Without it no value can be read; \
-         nothing was changed, and no new keyring is made while this one stands"
+        "the keyring in namespace {namespace} is encrypted with a key-encryption key that is missing; \
+         restore Secret {namespace}/{KEK_PREFIX}{key_id} from a backup. Without it the operator can read no value. The \
+         operator changed nothing, and creates no new keyring while this one exists"
     )]
     KekMissing {
         /// The operator's namespace.
@@ -56,8 +56,9 @@ pub enum KeyringError {
     },
     /// A local KEK is not what its name says.
     #[error(
-        "Secret {namespace}/{name} is not the key-encryption key of its name: it must have type {TYPE_KEK} and \
-         under {KEK_DATA_KEY} the 32 bytes whose SHA-256 begins with the id in its name; restore it from a backup"
+        "Secret {namespace}/{name} is not the key-encryption key that its name says: it must have type {TYPE_KEK}, and \
+         its data key {KEK_DATA_KEY} must hold 32 bytes whose SHA-256 begins with the id in its name; restore it from a \
+         backup"
     )]
     KekWrong {
         /// The operator's namespace.
@@ -65,25 +66,28 @@ pub enum KeyringError {
         /// Name of the Secret.
         name: String,
     },
-    /// The keyring needs a KEK file and there is none.
-    #[error("the keyring is wrapped by a KEK file with the id {key_id}: start the operator with --kek-file")]
+    /// The keyring needs a KEK file and none was given.
+    #[error("the keyring is encrypted with a KEK file with the id {key_id}; start the operator with --kek-file")]
     FileMissing {
         /// Id of the KEK.
         key_id: String,
     },
     /// The KEK file holds another KEK.
     #[error(
-        "the keyring is wrapped by a KEK file with the id {key_id}, and --kek-file holds the one with the id {given}: \
-         mount the file that the keyring was made with"
+        "the keyring is encrypted with a KEK file with the id {key_id}, and --kek-file has the id {given}; mount the file \
+         that the keyring was created with"
     )]
     FileWrong {
-        /// Id of the KEK that is needed.
+        /// Id of the KEK that the keyring needs.
         key_id: String,
-        /// Id of the KEK that is there.
+        /// Id of the KEK that was given.
         given: String,
     },
     /// A provider that this version does not know.
-    #[error("the keyring is wrapped by the provider \"{provider}\", which this version of the operator does not have")]
+    #[error(
+        "the keyring is encrypted by the provider \"{provider}\", which this version of the operator does not support; \
+         start a version that supports it"
+    )]
     UnknownProvider {
         /// Its name.
         provider: String,
@@ -91,7 +95,7 @@ pub enum KeyringError {
     /// The documents do not make a keyring.
     #[error("{0}; restore the keyring's Secrets from a backup")]
     Open(#[from] OpenError<KekError>),
-    /// There is no keyring (and [`KeyringStore::load`] makes none).
+    /// There is no keyring (and [`KeyringStore::load`] creates none).
     #[error("namespace {namespace} has no keyring: restore Secret {namespace}/{KEYRING_NAME} from a backup")]
     Missing {
         /// The operator's namespace.
@@ -100,9 +104,10 @@ pub enum KeyringError {
     /// Records exist that only a lost keyring opens.
     #[error(
         "record {record} exists, and namespace {namespace} has no keyring: restore Secret {namespace}/{KEYRING_NAME} and its \
-         {KEK_PREFIX}… Secrets from a backup (kubectl msec restore BACKUP). A new keyring could not read what is stored, so \
-         none was made. If these keys are lost for good, start the operator once with --allow-new-keyring: it makes new \
-         keys and deletes nothing, and records that it cannot read keep their names until you delete them"
+         {KEK_PREFIX}… Secrets from a backup (kubectl msec restore BACKUP). The operator created no new keyring, because a \
+         new one could not read the stored records. If these keys are permanently lost, start the operator once with \
+         --allow-new-keyring: it creates new keys and deletes nothing, and records that it cannot read keep their names \
+         until you delete them"
     )]
     RecordsWithoutKeyring {
         /// `namespace/name` of one of the records.
@@ -110,22 +115,22 @@ pub enum KeyringError {
         /// The operator's namespace.
         namespace: String,
     },
-    /// Records may exist where the operator may not look, and there is no keyring.
+    /// There is no keyring, and the operator may not check whether records exist.
     #[error(
-        "there is no keyring, and whether records exist that a lost one opens is not known for {namespaces}: permission \
+        "keyring not found, and the operator cannot check whether {namespaces} has records of a lost keyring: permission \
          denied to list Secrets; check that the namespace exists, and that its RoleBinding gives the operator its permissions"
     )]
     Unreadable {
         /// The namespaces.
         namespaces: String,
     },
-    /// Making a key failed in a way that randomness does not explain.
-    #[error("no key could be made: {0}")]
+    /// A key could not be created, for another reason than missing randomness.
+    #[error("could not create a key: {0}")]
     Generate(String),
 }
 
 impl KeyringError {
-    /// Whether trying again can help without a person's doing.
+    /// Whether a retry can help without an administrator's action.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Api { .. } | Self::Contended | Self::Random(_) | Self::Unreadable { .. })

@@ -1,4 +1,4 @@
-//! The `ConfigMap` that publishes the sealing public key.
+//! Publishes the sealing public key in a `ConfigMap`.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -8,9 +8,9 @@ use managed_secrets_crypto::Keyring;
 
 use crate::keyring::KeyringError;
 
-/// Whether the `ConfigMap` in `namespace` says the keyring's current public key.
+/// Whether the `ConfigMap` in `namespace` has the keyring's current public key.
 ///
-/// With no active sealing key there is nothing to publish, and what stands is right.
+/// Without an active sealing key there is nothing to publish, so it returns true.
 pub async fn stands(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
     let Some(json) = document(keyring)? else { return Ok(true) };
     let published = maps(client, namespace).get(PUBLIC_KEY_CONFIGMAP).await;
@@ -18,7 +18,7 @@ pub async fn stands(client: &Client, namespace: &str, keyring: &Keyring) -> Resu
     Ok(published.is_some_and(|published| says(&published, &json)))
 }
 
-/// Makes the `ConfigMap` in `namespace` say the keyring's current public key, whatever it said; whether it had to be
+/// Writes the keyring's current public key into the `ConfigMap` in `namespace`, if it differs. Returns whether it was
 /// written. Call it at the start, after each reload, and whenever the `ConfigMap` changes.
 pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
     if stands(client, namespace, keyring).await? {

@@ -1,8 +1,8 @@
-//! The keyring in the cluster: read, and made once.
+//! Reads the keyring from the cluster and creates it once.
 //!
-//! Guarantees: no Secret is ever overwritten or deleted here. Writes are create-only, KEK first, keyring second, and
-//! after each write everything is read again; so of two replicas that start together one wins and both end with the same
-//! keyring. (The loser's KEK may stay behind, unused: deleting a KEK is never worth the risk.)
+//! Guarantees: this module never overwrites or deletes a Secret. Writes are create-only, KEK first, keyring second, and
+//! after each write it reads everything again. So if two replicas start together, one wins and both end with the same
+//! keyring. (The KEK of the other may remain unused: deleting a KEK is never worth the risk.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,37 +20,37 @@ use parking_lot::Mutex;
 
 use crate::keyring::KeyringError;
 
-/// Rounds of "write, lose, read again" before giving up for now.
+/// Limit of rounds of "write, lose, read again" before the store returns an error.
 const ROUNDS: usize = 5;
 
-/// Where the keyring is kept, and who unwraps it.
+/// Reads and creates the keyring.
 pub struct KeyringStore {
     client: Client,
     namespace: String,
     provider: Provider,
     over_records: OverRecords,
-    /// What was told of the keyring, so that it is told once.
+    /// Warnings about the keyring that were logged, so that each one is logged once.
     told: Mutex<BTreeSet<String>>,
 }
 
-/// Whether a keyring may be made although there are records that it does not open.
+/// Whether the store may create a keyring although records exist that it does not open.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OverRecords {
-    /// No: the keyring that opens them is to be restored.
+    /// No: the administrator must restore the keyring that opens them.
     #[default]
     Refuse,
-    /// Yes: an administrator says that it is lost for good. The records are left as they are.
+    /// Yes: an administrator says that the old keyring is permanently lost. The records do not change.
     Allow,
 }
 
-/// What to do about served namespaces whose Secrets the operator may not list, when a keyring is missing. They may hold
+/// What to do, if the keyring is missing, about managed namespaces whose Secrets the operator may not list. They may have
 /// records that a lost keyring opens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unreadable {
-    /// Make no keyring.
+    /// Create no keyring.
     Refuse,
-    /// Make one if another namespace can be read, so that one missing `RoleBinding` does not stop all others. No value is
-    /// lost by that: records name their key, so those under a lost one are left as they are, and open when it is restored.
+    /// Create one if another namespace can be read, so that one missing `RoleBinding` does not stop all namespaces. This
+    /// loses no value: records name their key, so records of a lost key do not change, and open when the key is restored.
     PassOver,
 }
 
@@ -61,27 +61,27 @@ struct Keks<'a> {
 }
 
 impl KeyringStore {
-    /// The keyring of the operator that runs in `namespace`.
+    /// Creates the store for the operator in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, provider: Provider) -> Self {
         let over_records = OverRecords::Refuse;
         Self { client, namespace: namespace.to_owned(), provider, over_records, told: Mutex::default() }
     }
 
-    /// The same, which makes a missing keyring over records or does not.
+    /// Sets whether the store may create a keyring although records exist.
     #[must_use]
     pub fn making(self, over_records: OverRecords) -> Self {
         Self { over_records, ..self }
     }
 
-    /// Reads and opens the keyring, live; makes nothing. For one fresh look when a record names an unknown seed.
+    /// Reads and opens the keyring from the API server; creates nothing. Used when a record names an unknown seed.
     pub async fn load(&self) -> Result<Keyring, KeyringError> {
         self.find(Timestamp::now()).await?.ok_or_else(|| KeyringError::Missing { namespace: self.namespace.clone() })
     }
 
     /// Reads and opens the keyring. If the operator has none of its own, and no namespace of `served` (empty: all) has a
-    /// record that one was made for, makes KEK and keyring. A keyring that joined does not count as its own: nothing new
-    /// is encrypted under it.
+    /// record, it creates KEK and keyring. A restored keyring of another operator does not count as its own: the operator
+    /// encrypts nothing new with it.
     pub async fn load_or_create(
         &self,
         now: Timestamp,
@@ -100,7 +100,7 @@ impl KeyringStore {
         Err(KeyringError::Contended)
     }
 
-    /// The operator's own keyring with those that joined it, opened and merged; `None` if it has none of its own.
+    /// Returns the operator's own keyring merged with the joined ones; `None` if it has none of its own.
     async fn find(&self, now: Timestamp) -> Result<Option<Keyring>, KeyringError> {
         let stored = self.list(TYPE_KEYRING, "read the keyring").await?;
         let is_own = |secret: &SecretObject| secret.metadata.name.as_deref() == Some(KEYRING_NAME);
@@ -114,14 +114,14 @@ impl KeyringStore {
             Part { document, origin }
         });
         let keyring = Keyring::open(parts, |wrapped| {
-            // `keks_of` found every KEK that is named, or we would not be here.
+            // `keks_of` has found every KEK that the documents name.
             keks.get(wrapped).ok_or(KekError::Refused)?.unwrap(&wrapped.ciphertext)
         })?;
         self.tell(&keyring, now, &stored, &documents);
         Ok(Some(keyring.as_of(now)))
     }
 
-    /// Tells once what is wrong with keys, and in which Secrets they are.
+    /// Logs once each problem with keys, and the Secrets that hold them.
     fn tell(&self, keyring: &Keyring, now: Timestamp, stored: &[SecretObject], documents: &[Document]) {
         let secrets_of = |id: &str| {
             let holds = |document: &Document| document.entries.iter().any(|entry| entry.id == id);
@@ -134,8 +134,8 @@ impl KeyringStore {
                     namespace = %self.namespace,
                     secret = secrets_of(&id),
                     key = id,
-                    "a key has a creation date in the future: it opens, and is not used for new values if another key can \
-                     be; check the clocks, and where this keyring comes from"
+                    "a key has a creation date in the future, so the operator uses it for new values only if it has no \
+                     other key; check the clocks, and where this keyring comes from"
                 );
             }
         }
@@ -145,8 +145,8 @@ impl KeyringStore {
                     namespace = %self.namespace,
                     secret = secrets_of(id),
                     key = id,
-                    "a restored keyring calls a key of the operator's own keyring revoked: that is ignored; if the key must \
-                     be revoked, say so in {KEYRING_NAME}"
+                    "a restored keyring revokes a key of the operator's own keyring, so the operator ignores that; to revoke \
+                     the key, revoke it in {KEYRING_NAME}"
                 );
             }
         }
@@ -164,7 +164,7 @@ impl KeyringStore {
         })
     }
 
-    /// Every KEK that the documents name. Seeds wrapped by a provider that is no longer the chosen one still open.
+    /// Returns every KEK that the documents name. Seeds of another provider than the current one still open.
     async fn keks_of(&self, documents: &[Document]) -> Result<Keks<'_>, KeyringError> {
         let file = match &self.provider {
             Provider::File(kek) => Some(kek),
@@ -190,7 +190,7 @@ impl KeyringStore {
         Ok(keks)
     }
 
-    /// The local KEK with this id, read live.
+    /// Reads the local KEK with this id from the API server.
     async fn local_kek(&self, key_id: &str) -> Result<Kek, KeyringError> {
         let name = format!("{KEK_PREFIX}{key_id}");
         let found = self.secrets().get(&name).await.map_err(failed("read the key-encryption key"))?;
@@ -207,7 +207,7 @@ impl KeyringStore {
             served.iter().map(|namespace| (namespace.as_str(), of(namespace))).collect()
         };
         let (looked_for, mut denied) = (apis.len(), Vec::new());
-        // By type, which policy protects: a label alone is anyone's to set or to remove, and makes no record.
+        // Selected by type, which a policy protects. A label is not enough: every user can set or remove it.
         let selector = format!("type={TYPE_RECORD}");
         for (place, api) in apis {
             match api.any(&selector).await {
@@ -231,13 +231,13 @@ impl KeyringStore {
         }
         tracing::warn!(
             namespaces,
-            "there is no keyring, and the operator may not list Secrets in these namespaces: going on without them. A \
-             record there that a lost keyring opens stays as it is, and says SeedUnknown until that keyring is restored"
+            "keyring not found, and the operator may not list Secrets in these namespaces; continuing without them. Records \
+             of a lost keyring there do not change, and their objects report SeedUnknown until you restore that keyring"
         );
         Ok(())
     }
 
-    /// One try to make the keyring. Whether it was ours or another's that was made, the caller reads what is there.
+    /// Tries once to create the keyring. Another replica may win, so the caller reads the keyring afterwards.
     async fn create(&self, now: Timestamp) -> Result<(), KeyringError> {
         let document = match &self.provider {
             Provider::File(kek) => generate(now, Provider::FILE, kek)?,
@@ -254,16 +254,16 @@ impl KeyringStore {
             Created::Yes(_) => tracing::info!(
                 namespace = %self.namespace,
                 secret = KEYRING_NAME,
-                "made a new keyring: back this Secret up together with its key-encryption key"
+                "created a new keyring; back up this Secret together with its key-encryption key"
             ),
             Created::Exists => self.refuse_if_name_is_taken().await?,
         }
         Ok(())
     }
 
-    /// The local KEK to wrap new seeds by: one that stands alone (an earlier start got no further), else a new one,
-    /// stored before anything is wrapped by it. Beside a keyring that joined, the KEK that stands came with that one, and
-    /// others may know it.
+    /// Returns the local KEK that encrypts new seeds: an existing KEK without a keyring (an earlier start ended early), or
+    /// else a new one, which is stored before it encrypts anything. If a joined keyring exists, an existing KEK came with
+    /// it and others may know it, so it is not used.
     async fn stored_local_kek(&self) -> Result<Kek, KeyringError> {
         if self.list(TYPE_KEYRING, "read the keyring").await?.is_empty() {
             let stored = self.list(TYPE_KEK, "read the key-encryption keys").await?;
@@ -284,16 +284,16 @@ impl KeyringStore {
                 tracing::info!(
                     namespace = %self.namespace,
                     secret = name,
-                    "made a new key-encryption key: back this Secret up"
+                    "created a new key-encryption key; back up this Secret"
                 );
                 Ok(kek)
             }
-            // Another object has the name of 32 random bytes: not by chance.
+            // Another object has a name that follows from 32 random bytes: this is no coincidence.
             Created::Exists => Err(KeyringError::KekWrong { namespace: self.namespace.clone(), name }),
         }
     }
 
-    /// After a refused create: another replica's keyring is fine, anything else holds the name for ever.
+    /// Checks the Secret after a refused create: a keyring of another replica is fine, another type is an error.
     async fn refuse_if_name_is_taken(&self) -> Result<(), KeyringError> {
         match self.secrets().get(KEYRING_NAME).await.map_err(failed("read the keyring"))? {
             Some(secret) if secret.type_.as_deref() != Some(TYPE_KEYRING) => {

@@ -1,7 +1,8 @@
-//! Whether a caller may read a stored value.
+//! Checks whether a caller may read a stored value.
 //!
-//! In: who asks, and the right that shows it. Out: the API server's verdict (LocalSubjectAccessReview), remembered for
-//! a short while. No answer in time is a no: then a value is sealed afresh, and nothing is learned.
+//! In: the caller, and the permission that reading needs. Out: the API server's verdict (LocalSubjectAccessReview), cached
+//! for a short time. No answer in time counts as a denial: then the webhook encrypts the value again, and the caller learns
+//! nothing.
 
 use std::{
     collections::HashMap,
@@ -15,17 +16,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{review::UserInfo, seal::Right};
+use super::{review::UserInfo, seal::Permission};
 
-/// How long a verdict counts.
-const REMEMBERED: Duration = Duration::from_secs(30);
-/// Verdicts that are remembered at once.
-const MOST: usize = 1024;
-/// How long the API server has to answer: less than it gives us (5 s). Not much less, for without an answer an unchanged
-/// value becomes a new generation.
+/// How long a verdict is cached.
+const CACHED_FOR: Duration = Duration::from_secs(30);
+/// Limit of cached verdicts.
+const MAX_VERDICTS: usize = 1024;
+/// How long the API server may take to answer: less than the webhook's own timeout (5 s), but not much less, because
+/// without an answer an unchanged value becomes a new generation.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Asks the API server, and remembers.
+/// Asks the API server and caches its verdicts.
 pub struct Access {
     client: Client,
     verdicts: Mutex<Verdicts>,
@@ -36,26 +37,26 @@ pub struct Access {
 struct Question {
     user: UserInfo,
     namespace: String,
-    right: Right,
+    permission: Permission,
 }
 
-/// SHA-256 of what is asked: users can have long lists of groups.
+/// SHA-256 of a question: users can have long lists of groups.
 type Digest = [u8; 32];
 
-/// What was answered, and when.
+/// The verdicts, and when they were given.
 #[derive(Default)]
 struct Verdicts(HashMap<Digest, (bool, Instant)>);
 
 impl Access {
-    /// Asks by this client, which must be allowed to create LocalSubjectAccessReviews.
+    /// Uses this client, which needs permission to create LocalSubjectAccessReviews.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, verdicts: Mutex::default() }
     }
 
-    /// Whether `user` has `right` in `namespace`.
-    pub async fn has(&self, user: &UserInfo, namespace: &str, right: &Right) -> bool {
-        let question = Question { user: user.clone(), namespace: namespace.to_owned(), right: right.clone() };
+    /// Whether `user` has `permission` in `namespace`.
+    pub async fn has(&self, user: &UserInfo, namespace: &str, permission: &Permission) -> bool {
+        let question = Question { user: user.clone(), namespace: namespace.to_owned(), permission: permission.clone() };
         let review = question.review();
         let Some(digest) = digest(&review) else { return false };
         if let Some(known) = self.verdicts().get(&digest, Instant::now()) {
@@ -70,11 +71,11 @@ impl Access {
                 allowed
             }
             Ok(Err(error)) => {
-                warn!(namespace, %error, "a caller's rights are not known: the value is sealed afresh");
+                warn!(namespace, %error, "could not check a caller's permission; encrypting the value again");
                 false
             }
             Err(_) => {
-                warn!(namespace, "a caller's rights are not known in time: the value is sealed afresh");
+                warn!(namespace, "could not check a caller's permission in time; encrypting the value again");
                 false
             }
         }
@@ -87,8 +88,8 @@ impl Access {
 
 impl Question {
     fn review(&self) -> LocalSubjectAccessReview {
-        let Self { user, namespace, right } = self;
-        let (group, resource, subresource, name) = right.parts();
+        let Self { user, namespace, permission } = self;
+        let (group, resource, subresource, name) = permission.parts();
         LocalSubjectAccessReview {
             metadata: kube::api::ObjectMeta { namespace: Some(namespace.clone()), ..kube::api::ObjectMeta::default() },
             spec: SubjectAccessReviewSpec {
@@ -112,7 +113,7 @@ impl Question {
     }
 }
 
-/// The whole question, as it is sent.
+/// Returns the digest of the whole review.
 fn digest(review: &LocalSubjectAccessReview) -> Option<Digest> {
     serde_json::to_vec(review).ok().map(|json| Sha256::digest(json).into())
 }
@@ -120,15 +121,15 @@ fn digest(review: &LocalSubjectAccessReview) -> Option<Digest> {
 impl Verdicts {
     fn get(&self, question: &Digest, now: Instant) -> Option<bool> {
         let (allowed, at) = self.0.get(question)?;
-        (now.duration_since(*at) < REMEMBERED).then_some(*allowed)
+        (now.duration_since(*at) < CACHED_FOR).then_some(*allowed)
     }
 
     fn put(&mut self, question: Digest, allowed: bool, now: Instant) {
-        if self.0.len() >= MOST {
-            self.0.retain(|_, (_, at)| now.duration_since(*at) < REMEMBERED);
+        if self.0.len() >= MAX_VERDICTS {
+            self.0.retain(|_, (_, at)| now.duration_since(*at) < CACHED_FOR);
         }
-        if self.0.len() >= MOST {
-            // So many callers in so short a time: begin anew rather than grow.
+        if self.0.len() >= MAX_VERDICTS {
+            // Too many callers in a short time: start again rather than grow.
             self.0.clear();
         }
         self.0.insert(question, (allowed, now));
@@ -140,21 +141,23 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    fn question(user: &str, right: Right) -> Question {
+    fn question(user: &str, permission: Permission) -> Question {
         let user = UserInfo { username: user.to_owned(), ..UserInfo::default() };
-        Question { user, namespace: "shop".to_owned(), right }
+        Question { user, namespace: "shop".to_owned(), permission }
     }
 
     #[test]
-    fn verdicts_are_remembered_for_a_while_and_for_one_question() {
+    fn a_verdict_is_cached_for_a_time_and_for_one_question() {
         let mut verdicts = Verdicts::default();
         let now = Instant::now();
         let of = |question: &Question| digest(&question.review()).unwrap();
-        let asked = question("ann", Right::Secret("db".to_owned()));
+        let asked = question("ann", Permission::Secret("db".to_owned()));
         verdicts.put(of(&asked), true, now);
         assert_eq!(verdicts.get(&of(&asked), now + Duration::from_secs(29)), Some(true));
         assert_eq!(verdicts.get(&of(&asked), now + Duration::from_secs(30)), None);
-        for other in [question("bob", Right::Secret("db".to_owned())), question("ann", Right::Value("db".to_owned()))] {
+        for other in
+            [question("bob", Permission::Secret("db".to_owned())), question("ann", Permission::Value("db".to_owned()))]
+        {
             assert_eq!(verdicts.get(&of(&other), now), None);
         }
         let mut grouped = asked.clone();
@@ -168,19 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_remembered() {
+    fn the_number_of_cached_verdicts_is_limited() {
         let mut verdicts = Verdicts::default();
         let now = Instant::now();
-        for number in 0..3 * MOST {
-            let question = question(&number.to_string(), Right::Value("db".to_owned()));
+        for number in 0..3 * MAX_VERDICTS {
+            let question = question(&number.to_string(), Permission::Value("db".to_owned()));
             verdicts.put(digest(&question.review()).unwrap(), true, now);
-            assert!(verdicts.0.len() <= MOST);
+            assert!(verdicts.0.len() <= MAX_VERDICTS);
         }
     }
 
     #[test]
-    fn the_review_asks_for_the_right_as_the_caller() {
-        let review = question("ann", Right::Value("db".to_owned())).review();
+    fn the_review_names_the_caller_and_the_permission() {
+        let review = question("ann", Permission::Value("db".to_owned())).review();
         let attributes = review.spec.resource_attributes.unwrap();
         assert_eq!(review.spec.user.as_deref(), Some("ann"));
         assert_eq!(attributes.group.as_deref(), Some("managedsecrets.dev"));

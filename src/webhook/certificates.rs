@@ -1,12 +1,12 @@
-//! The certificate that the webhooks are served with, and the secret path they are served on.
+//! Manages the certificate of the webhooks and their secret path.
 //!
-//! In: the operator's own authorities, kept in a Secret, or a folder that somebody else fills; the time. Out: what
-//! [`server`](super::server) serves ([`Served`]), and `clientConfig` in the webhook configurations.
+//! In: the operator's own authorities, stored in a Secret, or a folder that another program fills; the time. Out: the
+//! certificate and paths that [`server`](super::server) uses ([`Served`]), and `clientConfig` in the webhook configurations.
 //!
-//! One task does it all, in rounds: read the stored authorities, make or forget one if its time has come, tell the API
-//! server, and only then, when it has taken note, serve a certificate of the new one. It sleeps until the next date, or until someone edits the
-//! Secret or a configuration; so an operator at rest asks nothing. All replicas do the same: each write carries the
-//! resourceVersion it was decided on, and who loses reads again.
+//! One task works in rounds: it reads the stored authorities, creates or removes one when it is time, updates the webhook
+//! configurations, and only then, when the API server knows the new authority, serves a certificate of it. It sleeps until
+//! the next date, or until the Secret or a configuration changes, so an idle operator sends no requests. All replicas do the
+//! same. Each write carries the resourceVersion that it was decided on; a replica whose write is refused reads again.
 
 pub mod authority;
 pub mod folder;
@@ -56,48 +56,48 @@ use self::{
     retained::RetainedBundles,
 };
 
-/// Between rounds that failed.
+/// The delay between rounds that failed.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(30) };
-/// Rounds are at least this far apart, however often someone edits.
+/// The shortest time between two rounds, however often the objects change.
 const BREATHER: Duration = Duration::from_millis(200);
-/// The longest sleep: wall clocks can jump.
+/// The longest sleep, because wall clocks can jump.
 const LOOK: Duration = Duration::from_secs(3600);
-/// How often a mounted folder is looked at. Kubernetes itself takes a minute to fill it.
+/// How often the rotator reads a mounted folder. Kubernetes itself takes a minute to update it.
 const FOLDER_LOOK: Duration = Duration::from_secs(5);
-/// How long API servers have to take note of a bundle before anything is served that only it trusts. They watch the
-/// configurations, so it is a matter of milliseconds, unless one is busy.
+/// How long API servers have to learn a bundle before the operator serves a certificate that only this bundle trusts. They
+/// watch the configurations, so it takes milliseconds unless an API server is busy.
 pub const TAKE_NOTE: Duration = Duration::from_secs(5);
 
-/// Certificates, and how the API server is told of them.
+/// Options of the certificates and the webhook configurations.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The operator's own namespace.
     pub operator_namespace: String,
-    /// Who makes the certificate.
+    /// Where the certificate comes from.
     pub source: Source,
-    /// How the API server reaches us.
+    /// How the API server reaches the webhooks.
     pub reached: Reached,
-    /// The MutatingWebhookConfiguration.
+    /// Name of the MutatingWebhookConfiguration.
     pub seal_configuration: String,
-    /// The ValidatingWebhookConfiguration.
+    /// Name of the ValidatingWebhookConfiguration.
     pub warn_configuration: String,
     /// How long authorities, certificates and paths last.
     pub lifetimes: Lifetimes,
 }
 
-/// Who makes the certificate.
+/// Where the certificate comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// We do.
+    /// The operator issues it.
     Own,
-    /// Somebody else, who puts it into this folder.
+    /// Another program puts it into this folder.
     Folder(PathBuf),
 }
 
-/// How the API server reaches us.
+/// How the API server reaches the webhooks.
 #[derive(Clone, Debug)]
 pub enum Reached {
-    /// By a Service in front of our pods.
+    /// By a Service for the operator's pods.
     Service {
         /// Its name.
         name: String,
@@ -114,7 +114,7 @@ pub enum Reached {
 }
 
 impl Reached {
-    /// The names that the API server expects in our certificate.
+    /// Returns the names that the API server expects in the certificate.
     fn names(&self) -> Vec<String> {
         match self {
             Self::Service { name, namespace } => vec![format!("{name}.{namespace}.svc")],
@@ -122,7 +122,7 @@ impl Reached {
         }
     }
 
-    /// `clientConfig` of a webhook, without `caBundle`.
+    /// Returns `clientConfig` of a webhook, without `caBundle`.
     fn client_config(&self, path: &str) -> Value {
         match self {
             Self::Service { name, namespace } => {
@@ -133,7 +133,7 @@ impl Reached {
     }
 }
 
-/// What is served now.
+/// The current certificate and secret paths.
 #[derive(Default)]
 pub struct Served {
     paths: RwLock<Vec<String>>,
@@ -141,14 +141,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// Whether this is a secret path. How long that takes does not tell how much of a guess is right.
+    /// Whether this is a secret path. The comparison takes constant time, so its duration tells nothing about a guess.
     #[must_use]
     pub fn knows(&self, path: &str) -> bool {
         let paths = self.paths.read();
         paths.iter().fold(false, |known, secret| known | bool::from(secret.as_bytes().ct_eq(path.as_bytes())))
     }
 
-    /// The certificate that is served, DER; none before the first round.
+    /// Returns the current certificate (DER); `None` before the first round.
     #[must_use]
     pub fn certificate(&self) -> Option<Vec<u8>> {
         let certified = self.certificate.borrow();
@@ -157,7 +157,7 @@ impl Served {
 
     /// Waits until there is a certificate.
     pub async fn certified(&self) {
-        // An error means that the sender is dropped, and it is ours.
+        // An error would mean that the sender was dropped, but `self` owns it.
         let _ = self.certificate.subscribe().wait_for(Option::is_some).await;
     }
 
@@ -187,63 +187,64 @@ impl ResolvesServerCert for Served {
 #[derive(Debug, thiserror::Error)]
 pub enum RoundError {
     /// The Secret with the authorities could not be read or written.
-    #[error("the Secret of the webhooks: {0}")]
+    #[error("Secret \"{WEBHOOK_SECRET}\" of the webhooks: {0}")]
     Secret(CallError),
-    /// A Secret of somebody else's stands in its place.
+    /// The operator did not create the Secret of this name.
     #[error(
-        "the Secret \"{WEBHOOK_SECRET}\" of the operator's namespace is none of ours: delete it to have it made anew"
+        "Secret \"{WEBHOOK_SECRET}\" in the operator's namespace was not created by this operator; delete it and the \
+         operator creates a new one"
     )]
-    Foreign,
+    NotManaged,
     /// A webhook configuration could not be read or written.
-    #[error("the webhook configuration {name}: {source}")]
+    #[error("webhook configuration {name}: {source}")]
     Configuration {
         /// Its name.
         name: String,
         /// Why.
         source: CallError,
     },
-    /// No authority or certificate could be made.
+    /// The authority or certificate could not be created.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     /// The folder holds no usable certificate.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The certificate cannot be served.
-    #[error("the certificate cannot be served: {0}")]
+    /// The TLS library does not accept the certificate.
+    #[error("the webhook certificate cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
-/// Keeps certificates, paths and configurations as they should be.
+/// Keeps certificates, paths and webhook configurations current.
 pub struct Rotator {
     client: Client,
     options: Options,
     served: Arc<Served>,
-    /// The certificate served now.
+    /// The current certificate.
     leaf: Option<Serving>,
-    /// The bundle of a folder that the API server was told of, and when: what comes with it is served a moment later.
+    /// The bundle of a folder that was written to the configurations, and when. Its certificate is served shortly after.
     told: Option<(String, Instant)>,
-    /// What each configuration trusts besides.
+    /// The other certificates that each configuration trusts.
     retained: [RetainedBundles; 2],
 }
 
-/// Facts about the certificate that is served.
+/// Facts about the current certificate.
 struct Serving {
-    /// The path of the authority that issued it, or the bundle of the folder it is from.
+    /// The path of the authority that issued it, or the bundle of the folder that it comes from.
     of: String,
     renew: Option<Timestamp>,
-    /// Of what the folder held.
+    /// Fingerprint of the folder's content.
     fingerprint: folder::Fingerprint,
 }
 
 impl Rotator {
-    /// Nothing is served until the first round of [`Rotator::keep`].
+    /// Creates a rotator. It serves no certificate until the first round of [`Rotator::keep`].
     #[must_use]
     pub fn new(client: Client, options: Options, served: Arc<Served>) -> Self {
-        debug_assert!(options.lifetimes.are_sound(), "authorities that run out before what they issued");
+        debug_assert!(options.lifetimes.are_sound(), "an authority expires before the certificates that it issued");
         Self { client, options, served, leaf: None, told: None, retained: Default::default() }
     }
 
-    /// Watches what others could edit. Returns what rings when they do.
+    /// Watches the objects that others can change. Returns a notification of changes.
     #[must_use]
     pub fn watch(&self, watcher: &Watcher) -> Arc<Notify> {
         let moved = Arc::new(Notify::new());
@@ -259,7 +260,7 @@ impl Rotator {
         moved
     }
 
-    /// Works until `shutdown`.
+    /// Runs rounds until `shutdown`.
     pub async fn keep(mut self, moved: Arc<Notify>, shutdown: CancellationToken) {
         let mut retries = Retries::new(RETRY);
         loop {
@@ -270,7 +271,7 @@ impl Rotator {
                     next
                 }
                 Err(error) => {
-                    warn!(%error, "the webhooks are not as they should be: trying again");
+                    warn!(%error, "could not update the webhooks; will retry");
                     retries.failed()
                 }
             };
@@ -288,7 +289,7 @@ impl Rotator {
         }
     }
 
-    /// One round at this time, which is what [`keep`](Self::keep) repeats; how long until the next, unless someone rings.
+    /// Runs one round, which [`keep`](Self::keep) repeats. Returns the time until the next round, unless an object changes.
     pub async fn round(&mut self, now: Timestamp) -> Result<Duration, RoundError> {
         let document = self.document(now).await?;
         self.served.set_paths(&document);
@@ -302,11 +303,11 @@ impl Rotator {
         let lives = self.options.lifetimes;
         let bundle = document.bundle();
         let path = document.path(now, lives).to_owned();
-        // Before anything of a new authority is served.
+        // This must happen before a certificate of a new authority is served.
         let injected = self.inject(&path, |_, _| Some(bundle.clone())).await;
         let fits = |leaf: &Serving| leaf.of == path && leaf.renew.is_some_and(|renew| renew > now);
-        // A server that nobody trusts yet is better than none, and another certificate of an authority that is trusted
-        // already needs nobody to be told.
+        // A server that no API server trusts yet is better than no server. A new certificate of an authority that is
+        // already trusted needs no change of the configurations.
         let is_known = self.leaf.as_ref().is_none_or(|leaf| leaf.of == path);
         if !self.leaf.as_ref().is_some_and(fits) && (injected.is_ok() || is_known) {
             let leaf = document.issue(&self.options.reached.names(), now, lives)?;
@@ -314,7 +315,7 @@ impl Rotator {
             self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key)?);
             self.leaf =
                 Some(Serving { of: path, renew: Some(leaf.renew), fingerprint: folder::Fingerprint::default() });
-            info!(renew = %leaf.renew, "serving a new webhook certificate");
+            info!(renew = %leaf.renew, "issued a new webhook certificate");
         }
         injected?;
         let dates = document.next(now, lives).into_iter().chain(self.leaf.as_ref().and_then(|leaf| leaf.renew));
@@ -322,13 +323,13 @@ impl Rotator {
         Ok(next.clamp(BREATHER, LOOK))
     }
 
-    /// Waits until the folder holds something else than is served.
+    /// Waits until the folder's content differs from the current certificate.
     async fn folder_changed(&self) {
         let Source::Folder(folder) = &self.options.source else { return std::future::pending().await };
         loop {
             sleep(FOLDER_LOOK).await;
             let served = self.leaf.as_ref().map(|leaf| leaf.fingerprint);
-            // One that cannot be read is judged, and reported, by a round.
+            // A round reports a folder that cannot be read.
             if folder::read(folder).ok().map(|content| content.fingerprint) != served {
                 return;
             }
@@ -343,7 +344,7 @@ impl Rotator {
         let injected =
             self.inject(secret, |retained, present| Some(retained.join(bundle?, present, now, lives.overlap)));
         let injected = injected.await;
-        // As with an authority of our own. Where the folder does not say whom to trust, nobody is told by us.
+        // As with the operator's own authority. If the folder has no bundle, the operator writes none.
         let is_known = self.leaf.as_ref().is_none_or(|leaf| found.bundle.as_ref().is_none_or(|it| *it == leaf.of));
         if !is_known {
             if injected.is_err() {
@@ -357,7 +358,7 @@ impl Rotator {
         self.told = None;
         if self.leaf.as_ref().is_none_or(|leaf| leaf.fingerprint != found.fingerprint) {
             self.served.set_certificate(found.certified);
-            info!("serving another webhook certificate of the folder");
+            info!("loaded a new webhook certificate from the folder");
         }
         let of = found.bundle.or_else(|| self.leaf.take().map(|leaf| leaf.of)).unwrap_or_default();
         self.leaf = Some(Serving { of, renew: None, fingerprint: found.fingerprint });
@@ -367,7 +368,7 @@ impl Rotator {
         Ok(next.map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default()).clamp(BREATHER, LOOK))
     }
 
-    /// When the API server was first told of this bundle of the folder.
+    /// Returns when this bundle of the folder was first written to the configurations.
     fn told_since(&mut self, bundle: Option<&str>) -> Instant {
         let bundle = bundle.unwrap_or_default();
         match &self.told {
@@ -376,7 +377,7 @@ impl Rotator {
         }
     }
 
-    /// Tells the API server; both configurations are tried, and the first trouble is returned.
+    /// Updates both configurations, even if the first update fails. Returns the first error.
     async fn inject(
         &mut self,
         path: &str,
@@ -394,13 +395,13 @@ impl Rotator {
         done
     }
 
-    /// The stored authorities, made or changed if it is time to.
+    /// Returns the stored authorities. Creates or renews them if it is time.
     async fn document(&self, now: Timestamp) -> Result<Document, RoundError> {
         let secrets = SecretApi::namespaced(self.client.clone(), &self.options.operator_namespace);
         loop {
             let stored = secrets.get(WEBHOOK_SECRET).await.map_err(RoundError::Secret)?;
             if stored.as_ref().is_some_and(|secret| secret.type_.as_deref() != Some(TYPE_WEBHOOK)) {
-                return Err(RoundError::Foreign);
+                return Err(RoundError::NotManaged);
             }
             let content = stored.as_ref().and_then(|secret| secret.data.get(WEBHOOK_DATA_KEY));
             let present = content.and_then(|content| Document::parse(content.as_slice()));
@@ -415,10 +416,10 @@ impl Rotator {
             };
             match written {
                 Ok(true) => {
-                    info!(secret = WEBHOOK_SECRET, "the webhooks' certificate authorities were renewed");
+                    info!(secret = WEBHOOK_SECRET, "renewed the webhooks' certificate authorities");
                     return Ok(wanted);
                 }
-                // Another replica was faster: its authorities are as good.
+                // Another replica was faster: use its authorities.
                 Ok(false) => {}
                 Err(CallError::Refused(refusal)) if refusal.is_conflict() => {}
                 Err(error) => return Err(RoundError::Secret(error)),
@@ -429,7 +430,7 @@ impl Rotator {
 }
 
 fn secret(document: &Document, stored: Option<ObjectMeta>) -> Result<SecretObject, RoundError> {
-    let content = serde_json::to_vec(document).map_err(|_| RoundError::Foreign)?;
+    let content = serde_json::to_vec(document).map_err(|_| RoundError::NotManaged)?;
     let (uid, resource_version) = stored.map_or((None, None), |stored| (stored.uid, stored.resource_version));
     Ok(SecretObject {
         metadata: ObjectMeta { name: Some(WEBHOOK_SECRET.to_owned()), uid, resource_version, ..ObjectMeta::default() },
@@ -439,7 +440,7 @@ fn secret(document: &Document, stored: Option<ObjectMeta>) -> Result<SecretObjec
     })
 }
 
-/// Rings for any event.
+/// Notifies about every event.
 struct Trigger(Arc<Notify>);
 
 impl<K> Sink<K> for Trigger {

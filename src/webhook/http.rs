@@ -1,8 +1,8 @@
-//! From an HTTP request to an answer: who may speak at all, what a request may cost, and which webhook it is for.
+//! Handles an HTTP request: checks the secret path, limits the cost, and routes to a webhook.
 //!
-//! In: requests of one connection. Out: an AdmissionReview, or a status with one plain sentence. Nothing of the request
-//! is repeated. Whoever does not know a secret path gets 404, whatever he sends, before any of his body is read: so he
-//! cannot put his own `oldObject` before us to have guesses compared.
+//! In: requests of one connection. Out: an AdmissionReview, or a status with one sentence. The answer repeats nothing of
+//! the request. A caller that does not know a secret path gets 404 before its body is read, whatever it sends: so it cannot
+//! send its own `oldObject` and have guesses compared.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -31,7 +31,7 @@ use super::{
     access::Access,
     certificates::Served,
     review::{Answer, Malformed, Request},
-    seal::{Findings, Right},
+    seal::{Findings, Permission},
     server::Limits,
     warn,
 };
@@ -41,26 +41,26 @@ pub const SEAL: &str = "seal";
 /// Last segment of the warning webhook's path.
 pub const WARN: &str = "warn";
 
-/// What both webhooks work with.
+/// What both webhooks share.
 pub struct Webhooks {
     /// The secret paths.
     pub served: Arc<Served>,
-    /// Who may read what.
+    /// Checks who may read a value.
     pub access: Access,
     /// Keys and cache.
     pub operator: Arc<dyn Operator>,
-    /// Stored text of cluster scope may be kept.
+    /// Whether a stored value of cluster scope may be kept.
     pub allow_cluster_scope: bool,
     /// Counts calls.
     pub stats: Arc<Stats>,
 }
 
-/// Set once a connection has named a secret path: only such a one may stay.
+/// Set once a connection has named a secret path: other connections are closed.
 #[derive(Clone, Debug, Default)]
 pub struct Proven(Arc<AtomicBool>);
 
 impl Proven {
-    /// Whether it has.
+    /// Whether the connection has named a secret path.
     #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -73,7 +73,7 @@ struct Gate {
     at_once: Semaphore,
 }
 
-/// The routes. Each request needs a [`Proven`] among its extensions.
+/// Returns the routes. Each request needs a [`Proven`] in its extensions.
 pub fn router(webhooks: Arc<Webhooks>, limits: Limits) -> Router {
     let at_once = Semaphore::new(limits.requests);
     let gate = Arc::new(Gate { webhooks: Arc::clone(&webhooks), limits, at_once });
@@ -83,12 +83,12 @@ pub fn router(webhooks: Arc<Webhooks>, limits: Limits) -> Router {
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .fallback(|| async { StatusCode::NOT_FOUND })
         .with_state(webhooks)
-        // The gate has read it already, within its own limit.
+        // `admit` has already read the body, within its own limit.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(gate, admit))
 }
 
-/// The path first, then everything that can be said without the body, then the body, within its limits.
+/// Checks the path, then everything that does not need the body, then reads the body within its limits.
 async fn admit(
     State(gate): State<Arc<Gate>>,
     Extension(proven): Extension<Proven>,
@@ -103,7 +103,7 @@ async fn admit(
     let handled = AssertUnwindSafe(gate.handle(request, next)).catch_unwind();
     match timeout(gate.limits.request, handled).await {
         Ok(Ok(response)) => response,
-        // Where it panicked is in the log; see `engine::run::log_panics`.
+        // The log says where it panicked; see `engine::run::log_panics`.
         Ok(Err(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "the request was not handled\n").into_response(),
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
     }
@@ -111,7 +111,7 @@ async fn admit(
 
 impl Gate {
     async fn handle(&self, request: HttpRequest, next: Next) -> Response {
-        // Bodies and what is made of them take memory: only so many at once.
+        // Bodies and the objects decoded from them need memory, so the number of requests at once is limited.
         let Ok(_permit) = self.at_once.acquire().await else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
@@ -145,20 +145,20 @@ fn respond(answer: Result<Vec<u8>, Malformed>) -> Response {
     match answer {
         Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
         Err(malformed) => {
-            warn!(%malformed, "the API server sent what is no review");
+            warn!(%malformed, "the API server sent an invalid review");
             (StatusCode::BAD_REQUEST, format!("{malformed}\n")).into_response()
         }
     }
 }
 
 impl Webhooks {
-    /// The sealing webhook: a body, and the body of its answer.
+    /// Runs the sealing webhook: takes a request body and returns a response body.
     pub async fn answer_seal(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
         let request = Request::decode(body)?;
         Ok(self.seal(&request).await.encode(&request))
     }
 
-    /// The warning webhook, likewise.
+    /// Runs the warning webhook, likewise.
     pub async fn answer_warn(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
         let request = Request::decode(body)?;
         Ok(self.warn(&request).await.encode(&request))
@@ -175,19 +175,19 @@ impl Webhooks {
         if findings.lacks_a_key(&self.operator.keyring()) {
             self.operator.look_again().await;
         }
-        let may_read = match findings.right() {
-            Some(right) => self.access.has(&request.user_info, &request.namespace, right).await,
+        let may_read = match findings.permission() {
+            Some(permission) => self.access.has(&request.user_info, &request.namespace, permission).await,
             None => false,
         };
         let remark = findings.remark();
         match findings.seal(&self.operator.keyring(), may_read) {
             Ok(outcome) => {
-                let warnings = outcome.unread.iter().map(sealed_afresh).chain(remark).collect();
+                let warnings = outcome.unread.iter().map(reencrypted).chain(remark).collect();
                 let replace = outcome.unmoved(&request.object, request.stored()).replace;
                 Answer { replace, warnings, refusal: None }
             }
             Err(failure) => {
-                warn!(%failure, "a value was not sealed");
+                warn!(%failure, "could not seal a value");
                 refuse(failure.into())
             }
         }
@@ -196,10 +196,10 @@ impl Webhooks {
     async fn warn(&self, request: &Request) -> Answer {
         let Request { namespace, object, .. } = request;
         let source_is_missing = match warn::source(object) {
-            // Whether a Secret exists is for those to know who may read it. That is asked first, and of everybody: what
-            // is asked only about Secrets that don't exist, tells by its time which ones do.
+            // Only a caller who may read a Secret may know whether it exists. The permission is checked first and for
+            // every caller: if it were checked only for missing Secrets, the response time would tell which ones exist.
             Some(source) => {
-                self.access.has(&request.user_info, namespace, &Right::Secret(source.to_owned())).await
+                self.access.has(&request.user_info, namespace, &Permission::Secret(source.to_owned())).await
                     && self.operator.lacks_source(namespace, source)
             }
             None => false,
@@ -210,13 +210,16 @@ impl Webhooks {
     }
 }
 
-/// Says the same whatever the value is: that it was not compared is no news about it.
-fn sealed_afresh(right: &Right) -> String {
-    let what = match right {
-        Right::Secret(name) => format!("secrets {name:?}"),
-        Right::Value(name) => format!("managedsecrets/value {name:?}"),
+/// Returns the warning that a value was not compared. It is the same for every value, so it tells nothing about the value.
+fn reencrypted(permission: &Permission) -> String {
+    let what = match permission {
+        Permission::Secret(name) => format!("secret {name:?}"),
+        Permission::Value(name) => format!("managedsecrets/value {name:?}"),
     };
-    format!("spec.value: sealed anew, also if it is unchanged, since you may not get {what}; better apply sealed text")
+    format!(
+        "spec.value: re-encrypted: you may not read {what}, so the values could not be compared; apply a sealed value \
+         instead"
+    )
 }
 
 #[cfg(test)]

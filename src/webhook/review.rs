@@ -1,7 +1,7 @@
-//! AdmissionReview v1, as far as we read it and write it.
+//! Decodes AdmissionReview v1 requests and encodes the answers.
 //!
-//! In: a body of bounded size. Out: a [`Request`]; and back, an answer as bytes. What does not decode is described by
-//! the rule it breaks: a decoder's own message can quote what it read.
+//! In: a body of bounded size. Out: a [`Request`]; and back, an answer as bytes. An error names the rule that the body
+//! breaks, because a decoder's own message can quote the body.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
-/// Lists, objects and members of a body. A review of two full objects, with all that the API server notes of their
-/// managers, has some hundred. Each one costs two bytes of a body and up to 0.7 kB of memory.
+/// Limit of lists, objects and members in a body. A review of two full objects with their `managedFields` has some hundred.
+/// Each one costs two bytes of the body and up to 0.7 kB of memory.
 const MAX_PARTS: usize = 20_000;
 
-/// Why a body is not for us.
+/// Why a body is not a valid request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Malformed {
-    /// It does not decode.
+    /// It cannot be decoded.
     #[error("the body must be an AdmissionReview in JSON")]
     Json,
-    /// It would take much more memory than its length.
+    /// It would need much more memory than its length.
     #[error("the review must have at most {MAX_PARTS} lists, objects and members")]
     TooMany,
-    /// It is something else, or of another version.
+    /// It is another kind, or another version.
     #[error("the body must be of apiVersion {API_VERSION} and kind {KIND}")]
     Version,
-    /// It asks about another resource.
+    /// It is about another resource.
     #[error("the request must be about managedsecrets.{group}/{version}", group = keys::GROUP, version = keys::VERSION)]
     Resource,
 }
@@ -42,27 +42,27 @@ struct Head {
     request: Option<Value>,
 }
 
-/// What the API server asks. Shows nothing of its objects in `Debug`, for it has none.
+/// A request of the API server. It has no `Debug`, so its objects cannot be printed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
-    /// Names the question; the answer repeats it.
+    /// Id of the request; the answer repeats it.
     pub uid: String,
-    /// What it is about.
+    /// The resource that the request is about.
     pub resource: Resource,
-    /// A part of it, such as `status`.
+    /// A subresource, such as `status`.
     #[serde(default)]
     pub sub_resource: Option<String>,
     /// The object's namespace.
     #[serde(default)]
     pub namespace: String,
-    /// Who asks.
+    /// The user who sent the request.
     #[serde(default)]
     pub user_info: UserInfo,
     /// The object as it would be stored.
     #[serde(default)]
     pub object: Value,
-    /// The object as it is stored; null on create.
+    /// The stored object; null on create.
     #[serde(default)]
     pub old_object: Value,
 }
@@ -78,19 +78,19 @@ pub struct Resource {
     pub resource: String,
 }
 
-/// Who asks, as the API server authenticated it.
+/// The user who sent the request, as the API server authenticated them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(default)]
 pub struct UserInfo {
     /// Name.
     #[serde(rename(serialize = "user"))]
     pub username: String,
-    /// Uid, where there is one.
+    /// Uid, if there is one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// Groups.
     pub groups: Vec<String>,
-    /// Whatever else the authenticator knows.
+    /// Other attributes from the authenticator.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
@@ -120,8 +120,8 @@ impl Request {
     }
 }
 
-/// Lists, objects, and commas between what is in them. Before anything is decoded: a value may be of any shape here, for
-/// the API server checks it after us.
+/// Counts the lists, objects and commas of a body. It runs before anything is decoded: a value can have any shape here,
+/// because the API server validates it after the webhook.
 fn parts(body: &[u8]) -> usize {
     let (mut parts, mut in_text, mut is_escaped) = (0, false, false);
     for byte in body {
@@ -136,19 +136,19 @@ fn parts(body: &[u8]) -> usize {
     parts
 }
 
-/// What is answered.
+/// The answer to a request.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// The rule that refuses; absent admits.
+    /// The rule that refuses the request; `None` admits it.
     pub refusal: Option<Violation>,
-    /// JSON pointers and what to put there. Never a `test` operation: the audit log shows patches.
+    /// JSON pointers and the new values. There is never a `test` operation, because the audit log shows patches.
     pub replace: Vec<(&'static str, Value)>,
     /// Sentences for the user.
     pub warnings: Vec<String>,
 }
 
 impl Answer {
-    /// The body of the answer to this request.
+    /// Encodes the answer to this request as a response body.
     #[must_use]
     pub fn encode(&self, request: &Request) -> Vec<u8> {
         let mut response = json!({"uid": request.uid, "allowed": self.refusal.is_none()});
@@ -168,10 +168,10 @@ impl Answer {
     }
 }
 
-/// A refusal as the API server gives its own: reason `Invalid`, with the object and the fields as `details`.
+/// Returns a refusal in the form that the API server uses: reason `Invalid`, with the object and the fields as `details`.
 ///
-/// kubectl goes by both. After any other reason, client-side `kubectl apply` prints the whole patch that it sent, value
-/// included; without `details` it does so too (kubectl 1.36, `AddSourceToErr` in pkg/cmd/apply and `checkErr` in
+/// kubectl depends on both. After any other reason, or without `details`, client-side `kubectl apply` prints the whole
+/// patch that it sent, including the value (kubectl 1.36, `AddSourceToErr` in pkg/cmd/apply and `checkErr` in
 /// pkg/cmd/util).
 fn status(violation: &Violation, request: &Request) -> Value {
     let name = request.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();

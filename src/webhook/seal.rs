@@ -1,10 +1,12 @@
-//! The sealing of one request: what is in clear, what it becomes. Pure.
+//! Seals the plaintext of one request. Pure.
 //!
-//! In: the object as it would be stored and as it is, then the keyring and whether the caller may read the value. Out:
-//! what to replace, or why the request is refused. In between, [`Findings::right`] says which right has to be asked for.
+//! In: the object as it would be stored and as it is stored, then the keyring and whether the caller may read the value.
+//! Out: what to replace, or why the request is refused. In between, [`Findings::permission`] says which permission the
+//! webhook must check.
 //!
-//! An unchanged plaintext keeps the stored sealed text, so that applying a manifest again changes nothing. That is a
-//! comparison with a secret, so it is made only for callers who may read it: for others the stored text is not opened.
+//! An unchanged plaintext keeps the stored sealed value, so applying a manifest again changes nothing. This compares the
+//! plaintext with a secret, so the webhook does it only for callers who may read that secret: for other callers it does
+//! not open the stored sealed value.
 
 mod span;
 mod unmoved;
@@ -28,7 +30,7 @@ const VALUE_FIELD: &str = "spec.value";
 /// JSON pointer to kubectl's copy of the manifest.
 const COPY: &str = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
 
-/// Why a request is refused. The texts say the rule, never what was given.
+/// Why a request is refused. The texts say the rule and never repeat the input.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// A number, a boolean, a list or an object.
@@ -37,13 +39,13 @@ pub enum Refusal {
     /// Not within the limits of a value.
     #[error("{0}")]
     Value(ValueError),
-    /// It begins as sealed text does, and is none.
+    /// It begins as a sealed value does, but is not one.
     #[error(
         "{0}; seal the value again with `managed-secrets seal`, which also seals a value that begins with \
          \"{SEALED_PREFIX}\" itself"
     )]
     Malformed(FormatError),
-    /// `generateName`: there is nothing to bind the sealed text to.
+    /// `generateName`: there is no name to bind the sealed value to.
     #[error(
         "must be set, because the value is sealed for one object; with generateName, seal it with \
          `managed-secrets seal --scope namespace`"
@@ -65,70 +67,70 @@ impl From<Refusal> for Violation {
     }
 }
 
-/// Why nothing was sealed although the request is valid.
+/// Why a valid request was not sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The keyring has no active sealing key.
-    #[error("the operator has no active sealing key")]
+    #[error("the operator has no active sealing key; check the operator's log")]
     NoKey,
     /// The cipher refused.
-    #[error("the value was not sealed: {0}")]
+    #[error("the value could not be sealed: {0}")]
     Seal(#[from] SealError),
 }
 
 impl From<Failure> for Violation {
-    /// As for what is valid and not allowed at the moment. An internal error (500) would be more exact, but after one,
-    /// `kubectl apply` prints the patch that it sent, value included.
+    /// The violation says that a valid value is forbidden at the moment. An internal error (500) would be more exact, but
+    /// after a 500 `kubectl apply` prints the patch that it sent, including the value.
     fn from(failure: Failure) -> Self {
         Self { path: VALUE_FIELD.to_owned(), message: failure.to_string(), reason: FieldReason::Forbidden }
     }
 }
 
-/// A right that shows who may read the stored value.
+/// A permission that a caller needs to read the stored value.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Right {
-    /// `get` on the Secret of this name, which the value is delivered to.
+pub enum Permission {
+    /// `get` on the Secret of this name: the value is delivered to it.
     Secret(String),
     /// `get` on `managedsecrets/value` of the ManagedSecret of this name: its value is not delivered.
     Value(String),
 }
 
-/// What one request holds in clear.
+/// The plaintext in one request.
 pub struct Findings {
     namespace: String,
     name: String,
-    /// What a value is sealed as: as the object's own `spec.delivery` has it.
+    /// How the value is sealed: it follows the object's `spec.delivery`.
     handling: Handling,
     value: Option<Plaintext>,
     copy: Option<Copy>,
     stored: Option<Stored>,
 }
 
-/// kubectl's copy of the manifest, and where in it values stand in clear.
+/// kubectl's copy of the manifest, and the locations of plaintext values in it.
 struct Copy {
     text: String,
-    /// In the order of the text. A repeated key counts with its last value; the others have no plaintext here, and are
-    /// emptied: to seal each of them would let a small body ask for much work and a large answer.
+    /// In the order of the text. Of a repeated key, the last value counts; the others have no plaintext here and are
+    /// emptied: if each were sealed, a small body could cause much work and a large answer.
     values: Vec<(Range<usize>, Option<Plaintext>)>,
 }
 
-/// Sealed text that is stored now, and belongs where it is.
+/// The sealed value that is stored now and was sealed for this object.
 struct Stored {
     text: String,
     sealed: Sealed,
-    right: Right,
+    permission: Permission,
 }
 
 /// What the request becomes.
 pub struct Outcome {
-    /// JSON pointers and what to put there.
+    /// JSON pointers and the new values.
     pub replace: Vec<(&'static str, Value)>,
-    /// A stored value was there to compare with, but the caller may not read it.
-    pub unread: Option<Right>,
+    /// A stored value exists, but the caller may not read it, so it was not compared.
+    pub unread: Option<Permission>,
 }
 
 impl Findings {
-    /// Looks for plaintext in `object`. `None`: there is none.
+    /// Finds the plaintext in `object`. Returns `None` if it has no plaintext.
     pub fn of(
         namespace: &str,
         object: &Value,
@@ -155,33 +157,33 @@ impl Findings {
         Ok(Some(Self { namespace: namespace.to_owned(), name: name.to_owned(), handling, value, copy, stored }))
     }
 
-    /// What about the value is seldom meant, for a warning; see [`Plaintext::remark`].
+    /// Returns a warning about a property of the value that users rarely intend; see [`Plaintext::remark`].
     #[must_use]
     pub fn remark(&self) -> Option<String> {
         self.value.as_ref()?.remark().map(|remark| format!("spec.value: {remark}"))
     }
 
-    /// The right that decides whether stored text may be kept; `None` where there is none to keep.
+    /// Returns the permission that decides whether the stored sealed value may be kept; `None` if none is stored.
     #[must_use]
-    pub fn right(&self) -> Option<&Right> {
-        self.stored.as_ref().map(|stored| &stored.right)
+    pub fn permission(&self) -> Option<&Permission> {
+        self.stored.as_ref().map(|stored| &stored.permission)
     }
 
-    /// Whether the stored text was sealed for a key that this keyring lacks: it may be of another replica's making.
+    /// Whether the stored value was sealed with a key that this keyring lacks. Another replica may have created that key.
     #[must_use]
     pub fn lacks_a_key(&self, keyring: &Keyring) -> bool {
         let status = self.stored.as_ref().map(|stored| keyring.sealing_key(stored.sealed.key_id()));
         matches!(status, Some(SealingKeyStatus::Unknown))
     }
 
-    /// Seals what is in clear. Whether the stored text may be kept is for `may_read` to say.
+    /// Seals the plaintext. `may_read` says whether the stored sealed value may be compared and kept.
     pub fn seal(self, keyring: &Keyring, may_read: bool) -> Result<Outcome, Failure> {
         let Self { namespace, name, handling, value, copy, stored } = self;
         let key = keyring.current_public_key().ok_or(Failure::NoKey)?.key;
-        let unread = stored.as_ref().filter(|_| !may_read).map(|stored| stored.right.clone());
-        // Opened for those who may read it, and for nobody else: what is not computed cannot be measured.
-        // Nor is text kept that was sealed for another delivery: text that may be delivered would undo `delivery: None`
-        // as soon as the object is created again. A copy alone follows the text that stays in the object.
+        let unread = stored.as_ref().filter(|_| !may_read).map(|stored| stored.permission.clone());
+        // The stored value is opened only for callers who may read it: what is not computed cannot be measured.
+        // A value that was sealed for another delivery is not kept either: a deliverable value would undo `delivery: None`
+        // as soon as the object is created again. A copy alone follows the sealed value that stays in the object.
         let stored = stored.filter(|stored| may_read && (stored.sealed.handling() == handling || value.is_none()));
         let opened = stored.as_ref().and_then(|stored| stored.open(keyring, &namespace, &name));
         let mut done: Vec<(&Plaintext, String)> = Vec::new();
@@ -212,7 +214,7 @@ impl Findings {
 }
 
 impl Outcome {
-    /// Completes it for a write that changes nothing, so that nothing is written.
+    /// Adds the stored `managedFields` if the write changes nothing, so that the API server writes nothing.
     #[must_use]
     pub fn unmoved(mut self, object: &Value, stored: Option<&Value>) -> Self {
         let managed = stored.and_then(|stored| unmoved::managed_fields(object, stored, &self.replace));
@@ -222,18 +224,18 @@ impl Outcome {
 }
 
 impl Copy {
-    /// `None`: nothing in it is in clear, or it is no JSON (a policy refuses what looks like plaintext there).
+    /// Returns `None` if it has no plaintext or is not JSON. (A policy refuses a copy that looks like plaintext.)
     fn of(text: &str) -> Result<Option<Self>, Refusal> {
         let mut values: Vec<(Range<usize>, Option<Plaintext>)> = Vec::new();
         for range in span::find(text, &["spec", "value"]).unwrap_or_default() {
             let part = &text[range.clone()];
-            // Only text is decoded: what else it is, its first byte says, and in memory it could be many times as large.
+            // Only strings are decoded: the first byte tells the other types, which can be many times larger in memory.
             let value: Value = match part.as_bytes().first() {
                 Some(b'"') => serde_json::from_str(part).unwrap_or_default(),
                 Some(b'n') => Value::Null,
                 _ => return Err(Refusal::NotAString),
             };
-            // What begins as sealed text does was judged where it was a value.
+            // A text with the prefix of a sealed value was already checked as the value of an object.
             if value.as_str().is_some_and(|text| text.starts_with(SEALED_PREFIX)) {
                 continue;
             }
@@ -257,11 +259,11 @@ impl Stored {
             return None;
         }
         let target = object.pointer("/spec/target/name").and_then(Value::as_str).unwrap_or(name);
-        let right = match delivery(object) {
-            Delivery::None => Right::Value(name.to_owned()),
-            Delivery::Secret => Right::Secret(target.to_owned()),
+        let permission = match delivery(object) {
+            Delivery::None => Permission::Value(name.to_owned()),
+            Delivery::Secret => Permission::Secret(target.to_owned()),
         };
-        Some(Self { text: text.to_owned(), sealed, right })
+        Some(Self { text: text.to_owned(), sealed, permission })
     }
 
     fn open(&self, keyring: &Keyring, namespace: &str, name: &str) -> Option<Plaintext> {
@@ -272,8 +274,8 @@ impl Stored {
     }
 }
 
-impl Right {
-    /// API group, resource, subresource and name.
+impl Permission {
+    /// Returns API group, resource, subresource and name.
     #[must_use]
     pub fn parts(&self) -> (&'static str, &'static str, &'static str, &str) {
         match self {
@@ -283,13 +285,13 @@ impl Right {
     }
 }
 
-/// Whether an object's value is delivered. What is no delivery is refused by the CRD.
+/// Returns whether the object's value is delivered. The CRD refuses an invalid `spec.delivery`.
 pub(super) fn delivery(object: &Value) -> Delivery {
     let given = object.pointer("/spec/delivery").map(Delivery::deserialize);
     given.and_then(Result::ok).unwrap_or_default()
 }
 
-/// The plaintext that a field holds; `None` where it is absent, null or sealed text.
+/// Returns the plaintext of a field; `None` if the field is absent, null or a sealed value.
 fn plaintext(value: &Value) -> Result<Option<Plaintext>, Refusal> {
     match value {
         Value::Null => Ok(None),

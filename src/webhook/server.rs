@@ -1,19 +1,19 @@
-//! Connections: TLS, and what each of them may cost.
+//! Serves TLS connections and limits what each one may cost.
 //!
-//! In: a port and the certificate of the moment. Out: requests for the router. HTTP/1.1 only: the API server speaks it to
-//! webhooks (kubernetes/kubernetes#75791), and a connection is one request at a time.
+//! In: a port and the current certificate. Out: requests for the router. HTTP/1.1 only: the API server uses it for
+//! webhooks (kubernetes/kubernetes#75791), and a connection carries one request at a time.
 //!
-//! A replica is replaced without a lost request. The port is opened when there is a certificate, so a probe of the port
-//! tells whether requests would be answered. A server that is told to stop goes on for a while, because API servers and
-//! proxies learn later that it leaves: it takes new connections, and ends each one after its next answer.
+//! A replica can be replaced without a lost request. The port opens when there is a certificate, so a probe of the port
+//! tells whether the server answers requests. After the signal to stop, the server continues for a time, because API servers
+//! and proxies learn of its end later: it accepts new connections, and closes each one after its next answer.
 //!
 //! | | limit |
 //! |---|---|
-//! | connections at once | further ones wait in the kernel's queue |
-//! | handshake, and the first request on a secret path | a few seconds, or the connection ends; but for a number of them that may be used later |
-//! | a connection that has named a secret path | may idle longer than the API server's own 90 s, so that it is never us who close one in use |
-//! | a request, its body and its answer | bounded each; see [`Limits`] |
-//! | an answer that is not taken | the connection ends |
+//! | connections at once | others wait in the kernel's queue |
+//! | handshake, and the first request on a secret path | a few seconds, or the connection ends; a limited number may stay for later use |
+//! | a connection that has named a secret path | may idle longer than the API server's own 90 s, so that the server never closes a connection in use |
+//! | a request, its body and its answer | each is limited; see [`Limits`] |
+//! | an answer that the client does not read | the connection ends |
 
 use std::{
     io,
@@ -46,26 +46,26 @@ use tracing::{debug, error, info, warn};
 
 use super::{certificates::Served, http::Proven};
 
-/// What connections and requests may cost.
+/// Limits of connections and requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
-    /// Connections that may stay as long as others though they have not named a secret path yet. The API server makes some
-    /// that it uses later or never, and a request on one that ends in this moment is lost.
+    /// Connections that may stay although they have not named a secret path yet. The API server opens some connections that
+    /// it uses later or never, and a request is lost if its connection ends at that moment.
     pub spare: usize,
-    /// Requests in work at once; each may hold its body and what is made of it.
+    /// Requests processed at once; each may hold its body and the objects decoded from it.
     pub requests: usize,
-    /// Bytes of a body. A review holds two objects, and the API server takes no more than 256 KiB of annotations, which
-    /// are the only part of ours that can be large; in JSON they can be twice as long.
+    /// Bytes of a body. A review holds two objects. The API server accepts at most 256 KiB of annotations, the only part of
+    /// a ManagedSecret that can be large; in JSON they can be twice as long.
     pub body: usize,
-    /// For the handshake, and then for the first request on a secret path.
+    /// Time for the handshake, and then for the first request on a secret path.
     pub handshake: Duration,
-    /// From the head of a request to its answer; the API server waits 5 s.
+    /// Time from the head of a request to its answer; the API server waits 5 s.
     pub request: Duration,
-    /// Between requests of a connection.
+    /// Time between requests of a connection.
     pub idle: Duration,
-    /// From the signal to stop until no more connections are taken.
+    /// Time from the signal to stop until the server accepts no more connections.
     pub drain: Duration,
 }
 
@@ -74,8 +74,8 @@ impl Default for Limits {
         Self {
             connections: 256,
             spare: 64,
-            // A sealing takes a millisecond or two. A request in work can take ten times its body, and all of them
-            // must fit into the pod beside what the operator knows.
+            // Sealing takes a millisecond or two. A request can need ten times the memory of its body, and all requests
+            // must fit into the pod's memory beside the operator's caches.
             requests: 4,
             body: 1536 * 1024,
             handshake: Duration::from_secs(5),
@@ -86,29 +86,29 @@ impl Default for Limits {
     }
 }
 
-/// After a failed accept, which is a lack of something (file descriptors) that only time gives back.
+/// The delay after a failed accept: a resource (such as file descriptors) is used up, and only time frees it.
 const BREATHER: Duration = Duration::from_millis(200);
-/// How long connections have to finish what they began when no more are taken.
+/// How long open connections may take to finish their requests.
 const FINISH: Duration = Duration::from_secs(10);
-/// Connections that the system completes before they are accepted; what std has.
+/// Connections that the system completes before they are accepted; the value that std uses.
 const BACKLOG: u32 = 128;
 
-/// Seconds of [`Limits::drain`] when nothing else is said: kube-proxy and the API server usually learn within one or two
-/// that an endpoint leaves.
+/// Default of [`Limits::drain`] in seconds: kube-proxy and the API server usually learn within one or two seconds that an
+/// endpoint ends.
 pub const DRAIN_SECONDS: u16 = 5;
 
-/// A port that is ours. Connections to it are refused until [`serve`] opens it.
+/// A reserved port. The system refuses connections to it until [`serve`] opens it.
 #[derive(Debug)]
 pub struct Port(TcpSocket);
 
 impl Port {
-    /// Takes the port. An IPv6 address that is unspecified (`[::]`) stands for IPv4, too, and for IPv4 alone on a machine
-    /// that has no IPv6. Must be called in a runtime.
+    /// Reserves the port. The unspecified IPv6 address (`[::]`) includes IPv4, and means IPv4 only on a machine without
+    /// IPv6. Must be called in a runtime.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         bind_with(address, socket).map(Self)
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
@@ -125,7 +125,7 @@ fn bind_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>)
     })
 }
 
-/// The address to take instead where the error says that the machine has no IPv6.
+/// Returns the IPv4 address to use instead, if the error says that the machine has no IPv6.
 fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
     let lacks = matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
     let is_any = address.is_ipv6() && address.ip().is_unspecified();
@@ -134,25 +134,25 @@ fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
 
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-    // Of a process that has just ended, connections may be left.
+    // Connections of a process that has just ended may remain.
     socket.set_reuseaddr(true)?;
     if address.is_ipv6() {
-        // The system's default can be changed (net.ipv6.bindv6only).
+        // An administrator can change the system's default (net.ipv6.bindv6only).
         set_ipv6_v6only(&socket, false)?;
     }
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// Serves from the first certificate until `shutdown` and a while longer, then lets requests in work end.
+/// Serves from the first certificate until `shutdown` and the drain time, then waits for the open requests.
 pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limits, shutdown: CancellationToken) {
     if shutdown.run_until_cancelled(served.certified()).await.is_none() {
         return;
     }
     let (listener, config) = match (port.open(), tls(served)) {
         (Ok(listener), Ok(config)) => (listener, config),
-        (Err(error), _) => return error!(%error, "the webhooks cannot listen"),
-        (_, Err(error)) => return error!(%error, "the webhooks have no TLS"),
+        (Err(error), _) => return error!(%error, "the webhooks cannot listen on their port"),
+        (_, Err(error)) => return error!(%error, "the webhooks cannot configure TLS"),
     };
     let end = CancellationToken::new();
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -176,17 +176,20 @@ pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limi
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "a connection was not accepted");
+                    warn!(%error, "could not accept a connection");
                     sleep(BREATHER).await;
                 }
             }
-            // Ended ones are forgotten, also those that panicked.
+            // Remove ended connections, including those that panicked.
             while connections.try_join_next().is_some() {}
         }
     };
     let leaving = async {
         shutdown.cancelled().await;
-        info!(seconds = limits.drain.as_secs(), "serving the webhooks until those who call them know another replica");
+        info!(
+            seconds = limits.drain.as_secs(),
+            "shutting down; still serving the webhooks while API servers move to another replica"
+        );
         sleep(limits.drain).await;
     };
     tokio::select! {
@@ -212,22 +215,22 @@ struct Connection {
     acceptor: TlsAcceptor,
     router: Router,
     limits: Limits,
-    /// Places for those that name no path in time.
+    /// Permits for connections that name no path in time.
     spare: Arc<Semaphore>,
 }
 
 impl Connection {
-    /// Serves until `end`, and from `leaving` on for one more answer at most.
+    /// Serves until `end`. After `leaving` it gives at most one more answer.
     async fn serve(self, stream: TcpStream, leaving: CancellationToken, end: CancellationToken) {
         let Self { acceptor, router, limits, spare } = self;
         let _ = stream.set_nodelay(true);
-        // Whoever asks and takes no answer, or is gone: the system notices, and ends the connection.
+        // The system ends the connection if the client does not read the answer, or has disappeared.
         #[cfg(target_os = "linux")]
         let _ = set_tcp_user_timeout(&stream, u32::try_from(limits.request.as_millis()).unwrap_or(u32::MAX));
         let stream = match timeout(limits.handshake, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return debug!(%error, "a handshake failed"),
-            Err(_) => return debug!("a handshake took too long"),
+            Ok(Err(error)) => return debug!(%error, "handshake failed"),
+            Err(_) => return debug!("handshake took too long"),
         };
         let proven = Proven::default();
         let router = axum::Extension(proven.clone()).layer(router).map_request(axum_body);
@@ -245,20 +248,19 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = unproven(&proven, limits, &spare) => return debug!("a connection named no path in time"),
+            () = unproven(&proven, limits, &spare) => return debug!("closed a connection that named no secret path in time"),
             () = end.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
         if let Err(error) = ended {
-            debug!(%error, "a connection broke");
+            debug!(%error, "connection failed");
         }
     }
 }
 
-/// Ends when a connection should have named a secret path and has not. Looked at then and not before: whoever has is known
-/// by then.
+/// Ends when a connection has not named a secret path in time. It checks only at that time.
 async fn unproven(proven: &Proven, limits: Limits, spare: &Semaphore) {
     sleep(limits.handshake).await;
     if !proven.get()

@@ -1,7 +1,8 @@
-//! Warnings about an object that will not be served as it is. Pure.
+//! Warnings about an object whose value the operator cannot deliver. Pure.
 //!
-//! In: the object, and what the operator's cache knows of its neighbours. Out: sentences that kubectl and GitOps tools
-//! print. Nothing is refused: objects of one commit may come in any order, and a taken name may be free a moment later.
+//! In: the object, and what the operator's cache knows of the other objects in the namespace. Out: sentences that kubectl
+//! and GitOps tools print. The webhook refuses nothing here: objects of one commit may come in any order, and a name that
+//! is in use may become free a moment later.
 
 use managed_secrets_api::types::Delivery;
 use managed_secrets_crypto::mss1::{Handling, Scope, Sealed};
@@ -9,8 +10,8 @@ use serde_json::Value;
 
 use super::Operator;
 
-/// What is to be said of `object` in `namespace`. `source_is_missing` is whether the Secret of `spec.valueFrom` is known
-/// not to exist, and the caller may know it.
+/// Returns the warnings about `object` in `namespace`. `source_is_missing` says that the Secret of `spec.valueFrom` does
+/// not exist, and that the caller may know it.
 #[must_use]
 pub fn warnings(
     namespace: &str,
@@ -25,26 +26,30 @@ pub fn warnings(
     if let Some((wanted, holder)) =
         text("/spec/name").and_then(|wanted| Some((wanted, operator.holder_of_name(namespace, wanted, name)?)))
     {
-        warnings.push(format!("spec.name: the name {wanted} is in use by the {holder}"));
+        warnings.push(format!("spec.name: the name {wanted} is in use by the {holder}; choose another name"));
     }
     let target = text("/spec/target/name").unwrap_or(name);
     if text("/spec/delivery") != Some("None")
         && let Some(holder) = operator.holder_of_target(namespace, target, name)
     {
-        warnings.push(format!("spec.target: the Secret {target:?} belongs to the {holder}"));
+        warnings
+            .push(format!("spec.target: the Secret {target:?} belongs to the {holder}; choose another target.name"));
     }
     if source_is_missing && let Some(source) = source(object) {
-        warnings.push(format!("spec.valueFrom: there is no Secret {source:?}"));
+        warnings.push(format!("spec.valueFrom: Secret {source:?} not found; create it"));
     }
     if let Some(Ok(sealed)) = text("/spec/value").map(Sealed::parse) {
         if let Err(wrong) = sealed.fits(namespace, name) {
             warnings.push(format!("spec.value: {wrong}"));
         } else if *sealed.scope() == Scope::Cluster && !allow_cluster_scope {
-            warnings.push("spec.value: sealed with cluster scope, which this operator does not allow".to_owned());
+            warnings.push(
+                "spec.value: sealed with cluster scope, which this operator does not allow; seal it for this object"
+                    .to_owned(),
+            );
         }
         if super::seal::delivery(object) == Delivery::None && sealed.handling() == Handling::Deliverable {
             let text = "spec.value: sealed for delivery, so a user who may delete and create this object can have it \
-                        delivered: seal it with --no-delivery";
+                        delivered; seal it with --no-delivery";
             warnings.push(text.to_owned());
         }
     }
@@ -71,33 +76,43 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_has_its_warning() {
+    fn each_problem_has_a_warning() {
         let keyring = keyring(&[document(1)]);
         let from = json!({"name": "DB", "valueFrom": {"secretKeyRef": {"name": "up", "key": "k"}}});
         let misplaced = json!({"name": "DB", "value": sealed(&keyring, &strict("other"), "x")});
         let anywhere = json!({"name": "DB", "value": sealed(&keyring, &Scope::Cluster, "x")});
         for (spec, held, missing, expected) in [
-            (json!({"name": "DB"}), "DB", false, "spec.name: the name DB is in use by the ManagedSecret \"other\""),
+            (
+                json!({"name": "DB"}),
+                "DB",
+                false,
+                "spec.name: the name DB is in use by the ManagedSecret \"other\"; choose another name",
+            ),
             (
                 json!({"name": "DB"}),
                 "db",
                 false,
-                "spec.target: the Secret \"db\" belongs to the ManagedSecret \"other\"",
+                "spec.target: the Secret \"db\" belongs to the ManagedSecret \"other\"; choose another target.name",
             ),
             (
                 json!({"name": "DB", "target": {"name": "t"}}),
                 "t",
                 false,
-                "spec.target: the Secret \"t\" belongs to the ManagedSecret \"other\"",
+                "spec.target: the Secret \"t\" belongs to the ManagedSecret \"other\"; choose another target.name",
             ),
-            (from, "", true, "spec.valueFrom: there is no Secret \"up\""),
+            (from, "", true, "spec.valueFrom: Secret \"up\" not found; create it"),
             (misplaced, "", false, "spec.value: sealed for shop/other, used in shop/db"),
-            (anywhere, "", false, "spec.value: sealed with cluster scope, which this operator does not allow"),
+            (
+                anywhere,
+                "",
+                false,
+                "spec.value: sealed with cluster scope, which this operator does not allow; seal it for this object",
+            ),
             (
                 json!({"name": "DB", "delivery": "None", "value": sealed(&keyring, &strict("db"), "x")}),
                 "",
                 false,
-                "spec.value: sealed for delivery, so a user who may delete and create this object can have it delivered: \
+                "spec.value: sealed for delivery, so a user who may delete and create this object can have it delivered; \
                  seal it with --no-delivery",
             ),
         ] {
@@ -106,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_be_served_has_none() {
+    fn an_object_whose_value_can_be_delivered_has_no_warning() {
         let keyring = keyring(&[document(1)]);
         let fine = json!({"name": "DB", "value": sealed(&keyring, &strict("db"), "x")});
         assert_eq!(said(fine, &["OTHER", "other"], false), [""; 0]);

@@ -291,7 +291,7 @@ async fn with_a_kek_file_no_kek_is_stored() {
     assert!(said.contains("start the operator with --kek-file"), "{said}");
     let said = operator.refused(Provider::File(Kek::new(&[0xff; 32]).unwrap())).await;
     let id = Kek::new(&[0xfe; 32]).unwrap().key_id().to_string();
-    assert!(said.contains(&id) && said.contains("mount the file that the keyring was made with"), "{said}");
+    assert!(said.contains(&id) && said.contains("mount the file that the keyring was created with"), "{said}");
 }
 
 #[tokio::test]

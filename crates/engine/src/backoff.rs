@@ -1,4 +1,4 @@
-//! How long to wait after the n-th failure in a row. Pure: the random factor is passed in.
+//! Computes how long to wait after the n-th failure in a row. Pure: the caller passes the random factor.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ impl Backoff {
     /// The delay after `failures` failures in a row; the first failure is 1.
     #[must_use]
     pub fn delay(self, failures: u32, jitter: Jitter) -> Duration {
-        // 2^31 times anything sensible is above every cap; the bound only keeps the shift defined.
+        // 2^31 times any useful base is above every cap; the limit only keeps the shift defined.
         let doublings = failures.saturating_sub(1).min(31);
         self.base.saturating_mul(1 << doublings).min(self.cap).mul_f64(jitter.0)
     }
 }
 
-/// A random factor between 0.8 and 1.2, so that what failed together does not come back together.
+/// A random factor between 0.8 and 1.2, so that tasks that failed together do not retry together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Jitter(f64);
 
@@ -36,7 +36,8 @@ impl Jitter {
         Self::at(rand::random_range(0.0..=1.0))
     }
 
-    /// `least`, and up to two fifths more: for a time that somebody asked for, and may ask many others for as well.
+    /// Returns `least` plus up to two fifths: for a delay that a server asked for, because it asks many clients for the same
+    /// delay.
     #[must_use]
     pub fn lengthen(self, least: Duration) -> Duration {
         least.mul_f64(self.0 + Self::SPREAD)

@@ -1,6 +1,6 @@
-//! The two clients, and a tap on what they send.
+//! The two clients, and a tap that sees their requests.
 //!
-//! Watches are silent for minutes and must not be cut for it; calls must never be. One client can't serve both:
+//! A watch may be silent for minutes; a call may not. One client cannot have both limits:
 //!
 //! | | watch | call |
 //! |---|---|---|
@@ -34,47 +34,47 @@ use tower::{
     timeout::TimeoutLayer,
 };
 
-/// Who we are, to the API server's audit log and metrics.
+/// The name of this client in the API server's audit log and metrics.
 const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// The clients of one process.
 #[derive(Clone)]
 pub struct Clients {
-    /// For lists and watches, by way of [`Watcher`](super::watch::Watcher) only: it has no deadline of its own.
+    /// For lists and watches, only through [`Watcher`](super::watch::Watcher): this client has no deadline.
     pub watch: Client,
     /// For everything else.
     pub call: Client,
 }
 
-/// The clients can't be built.
+/// Why the clients cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// What the configuration names (certificates, a proxy, credentials) can't be used.
-    #[error("the client configuration can't be used")]
+    /// The configuration has unusable certificates, credentials, or an unusable proxy.
+    #[error("the client configuration cannot be used")]
     Config(#[source] Box<kube::Error>),
     /// The retry delays of [`Options`] contradict each other.
-    #[error("the delays between retries can't be used")]
+    #[error("the delays between retries are invalid")]
     Retry(#[source] InvalidBackoff),
 }
 
-/// Makes a client of a configuration: kube's own way, unless credentials come from elsewhere.
+/// Creates a client from a configuration: as kube does, unless the credentials come from another source.
 pub type Connector = Arc<dyn Fn(Config) -> kube::Result<Client> + Send + Sync>;
 
-/// How the clients behave. The default is what production runs with.
+/// How the clients behave. Production uses the default.
 #[derive(Clone)]
 pub struct Options {
-    /// Makes each client.
+    /// Creates each client.
     pub connector: Connector,
-    /// The longest that making a connection may take.
+    /// The longest time for a connection.
     pub connect: Duration,
-    /// The longest that a call may take until its answer begins, retries and the waits between them included.
+    /// The longest time until the answer to a call starts, including retries and the waits between them.
     pub call: Duration,
-    /// The longest silence within the answer to a call, and the longest that sending may be stuck.
+    /// The longest silence within the answer to a call, and the longest time without progress while sending.
     pub read: Duration,
     /// How often a call is sent again.
     pub retries: u32,
-    /// The shortest and the longest delay before a call is sent again. A server that asks for a longer one with
-    /// `Retry-After` is obeyed by not retrying: the caller gets its answer, and its queue can wait without blocking.
+    /// The shortest and the longest delay before a call is sent again. If a server asks for a longer one with `Retry-After`,
+    /// the client does not retry: the caller gets the answer, and its queue can wait without blocking.
     pub retry_delay: (Duration, Duration),
     /// Sees every exchange of the watch client.
     pub watch_tap: Option<Arc<dyn Tap>>,
@@ -106,7 +106,7 @@ impl Clients {
         config.headers.push((header::USER_AGENT, agent));
         config.connect_timeout = Some(options.connect);
         config.write_timeout = Some(options.read);
-        // kube's own retries go on for minutes: 15 times, and as long as any `Retry-After` says.
+        // kube's own retries continue for minutes: 15 times, and as long as any `Retry-After` says.
         config.default_retry = false;
         let namespace = config.default_namespace.clone();
 
@@ -127,13 +127,13 @@ impl Clients {
     }
 }
 
-/// What the server answers. A tap may hand on another one, with a body of its own making.
+/// An answer of the server. A tap may return another one, with its own body.
 pub type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// Stands between a client and the wire.
 ///
-/// It may send the request or not, before or after whatever it waits for, and hand on the answer or not. The
-/// simplest one, which changes nothing, is `Box::pin(async move { wire.send(request).await })`.
+/// It may send the request or not, wait before or after, and return the answer or another one. The simplest tap, which
+/// changes nothing, is `Box::pin(async move { wire.send(request).await })`.
 pub trait Tap: Send + Sync + 'static {
     /// Answers `request`, usually by sending it.
     fn exchange(&self, request: Request<Body>, wire: Wire) -> BoxFuture<'static, Result<Answer, BoxError>>;
@@ -148,7 +148,7 @@ impl Wire {
         connector(config).map(Self).map_err(|error| ClientError::Config(Box::new(error)))
     }
 
-    /// Sends `request`, and returns when the head of the answer is there.
+    /// Sends `request`, and returns when the head of the answer has arrived.
     pub async fn send(self, request: Request<Body>) -> Result<Answer, BoxError> {
         let answer = self.0.send(request).await?;
         Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
@@ -180,8 +180,8 @@ impl Service<Request<Body>> for Tapped {
     }
 }
 
-/// kube's retry policy, except that it gives the answer back when the server asks for more time than `longest`: kube
-/// would wait as long as the server says, and whoever asked would have to wait with it.
+/// kube's retry policy, except that it returns the answer if the server asks for more time than `longest`: kube would wait
+/// as long as the server says, and the caller would have to wait too.
 #[derive(Clone)]
 struct Patient {
     policy: RetryPolicy,
@@ -205,7 +205,7 @@ impl Policy<Request<Body>, Answer, BoxError> for Patient {
     }
 }
 
-/// What `Retry-After` says in its form of seconds, the one that the API server uses.
+/// Parses `Retry-After` in seconds, the form that the API server uses.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -291,7 +291,7 @@ mod tests {
         assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(31), "{took:?}");
     }
 
-    /// Reads the head of one request, and begins an answer that says it is longer than what comes.
+    /// Reads the head of one request, and starts an answer that is shorter than it says.
     async fn begin_to_answer(listener: TcpListener) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
@@ -308,13 +308,13 @@ mod tests {
     async fn over_the_wire_it_says_who_it_is_and_gives_up_a_stalled_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
-        config.headers.push((header::USER_AGENT, HeaderValue::from_static("somebody else")));
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static("another client")));
         let options = Options { read: Duration::from_millis(100), ..Options::default() };
         let clients = Clients::new(&config, &options).unwrap();
         let server = tokio::spawn(begin_to_answer(listener));
         let api = Api::<ConfigMap>::namespaced(clients.call, "n");
         let answer = timeout(Duration::from_secs(20), api.get("a")).await.expect("given up");
-        assert!(answer.is_err(), "half an answer is none");
+        assert!(answer.is_err(), "an incomplete answer is an error");
         let head = server.await.unwrap();
         let agents: Vec<_> = head.lines().filter(|line| line.starts_with("user-agent: ")).collect();
         assert_eq!(agents, [format!("user-agent: {AGENT}")]);

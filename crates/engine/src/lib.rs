@@ -1,8 +1,8 @@
 //! The controller engine: watches, queue, workers, clients, supervision.
 //!
-//! Knows Kubernetes' API machinery and nothing of secrets: it could serve another operator unchanged. It is assembled
-//! from the stable parts of kube (`Client`, `watcher`) instead of kube's `Controller`, which puts one backoff over
-//! all its watches, ends with a panic of one reconcile, and has neither a deadline nor a backoff per object.
+//! It knows the API machinery of Kubernetes and nothing about secrets: another operator could use it unchanged. It uses the
+//! stable parts of kube (`Client`, `watcher`) instead of kube's `Controller`, which has one backoff for all its watches,
+//! ends when one reconcile panics, and has neither a deadline nor a backoff per object.
 //!
 //! ```text
 //!   API server
@@ -16,15 +16,15 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`client`] | two clients, one for watches and one for calls, and a [`client::Tap`] on what goes over the wire |
-//! | [`watch`] | one supervised task a watch, its own backoff, recovery from everything a server can do |
-//! | [`queue`] | which key is worked on next |
-//! | [`run`] | the workers: a deadline and a fence against panics round every reconcile |
+//! | [`client`] | two clients, one for watches and one for calls, and a [`client::Tap`] that sees each request |
+//! | [`watch`] | one supervised task per watch, with its own backoff, that recovers from every failure of the server |
+//! | [`queue`] | chooses the next key |
+//! | [`run`] | the workers: every reconcile has a deadline and cannot end the process by a panic |
 //! | [`supervise`] | tasks that must not end |
 //! | [`shutdown`] | signals to one token |
 //! | [`backoff`] | how long to wait after the n-th failure |
 //! | [`rounds`] | work that is done again whenever there is news, paced, and repeated until it goes well |
-//! | [`waiting`] | what to say while something is not there yet, and how rarely |
+//! | [`waiting`] | logs why the process waits, without repetition |
 //! | [`stats`] | counters of all of the above |
 
 pub mod backoff;

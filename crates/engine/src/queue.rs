@@ -1,4 +1,4 @@
-//! The work queue: which key is worked on next.
+//! The work queue: chooses the next key.
 //!
 //! [`core::Core`] holds the rules; [`Queue`] adds the clock, the lock and the waiting. Clones share one queue. Nothing
 //! here blocks: the lock is held for a few map operations only.
@@ -16,7 +16,7 @@ use tokio::{
 pub use self::core::{Core, Depth, Grouped, Next, Priority, Workers};
 use super::backoff::Jitter;
 
-/// A queue of keys, shared by all that add to it and the one [`run`](super::run::run) that works it off.
+/// A queue of keys, shared by all tasks that add keys and the one [`run`](super::run::run) that takes them.
 #[derive(Debug)]
 pub struct Queue<K: Grouped> {
     inner: Arc<Inner<K>>,
@@ -53,8 +53,8 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
         self.inner.changed.notify_one();
     }
 
-    /// The next key, as soon as one is due. It is in flight until [`Queue::finish`]. Cancel safe: a key is handed out
-    /// only with the return. For one waiter at a time: of two, one could sleep through a change.
+    /// Waits until a key is due, and returns it. The key is in flight until [`Queue::finish`]. Cancel safe: a key is taken
+    /// only when the function returns. Only one task at a time may wait here: of two, one could miss a change.
     ///
     /// A key is handed out only if there is a worker for its group.
     pub async fn next(&self, workers: Workers) -> K {
@@ -66,7 +66,7 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
                 }
                 core.next_due()
             };
-            // `notify_one` leaves a permit when nobody waits yet: a change between the lock and here is not missed.
+            // `notify_one` stores a permit if no task waits yet, so a change since the lock was released is not missed.
             let changed = self.inner.changed.notified();
             match due {
                 None => changed.await,
@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
         }
     }
 
-    /// Takes `key` back after its run.
+    /// Ends the run of `key`.
     pub fn finish(&self, key: &K, next: Next) {
         self.core().finish(key, next, Instant::now().into_std(), Jitter::random());
         self.inner.changed.notify_one();
@@ -90,7 +90,7 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
         self.core().failures(key)
     }
 
-    /// How many keys wait and run.
+    /// Returns how many keys wait and run.
     #[must_use]
     pub fn depth(&self) -> Depth {
         self.core().depth()

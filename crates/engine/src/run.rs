@@ -1,7 +1,7 @@
-//! The workers: take keys from the queue, reconcile them side by side, and put back what comes next.
+//! The workers take keys from the queue, reconcile them in parallel, and schedule the next run.
 //!
-//! Each reconcile is a task of its own with a deadline. A panic in one is counted, logged and retried with the key's
-//! backoff; it ends neither the workers nor the process.
+//! Each reconcile is a separate task with a deadline. A panic in one is counted, logged and retried with the key's backoff;
+//! it ends neither the workers nor the process.
 
 use std::{collections::HashMap, fmt::Debug, future::Future, hash::Hash, sync::Arc, time::Duration};
 
@@ -18,12 +18,12 @@ use super::{
     stats::Stats,
 };
 
-/// What does the work.
+/// Reconciles keys.
 pub trait Reconciler: Send + Sync + 'static {
-    /// What is reconciled: a kind and a name, never an object. Logged when a reconcile panics or takes too long.
+    /// The key of an object: a kind and a name, never an object. It is logged when a reconcile panics or takes too long.
     type Key: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static;
 
-    /// Brings what `key` names in order. Runs for one key never overlap. Dropped at the deadline, at any await.
+    /// Reconciles the object that `key` names. Runs for one key never overlap. It is dropped at the deadline, at any await.
     fn reconcile(&self, key: Self::Key) -> impl Future<Output = Next> + Send;
 }
 
@@ -34,7 +34,7 @@ pub struct Options {
     pub workers: usize,
     /// The longest a reconcile may take.
     pub deadline: Duration,
-    /// How long reconciles in flight may go on after the shutdown began.
+    /// How long reconciles in flight may continue after the shutdown started.
     pub drain: Duration,
 }
 
@@ -72,14 +72,14 @@ pub async fn run<R: Reconciler>(
             }
         }
     }
-    info!(in_flight = flights.tasks.len(), "no new work: finishing what is in flight");
+    info!(in_flight = flights.tasks.len(), "no new work; finishing the reconciles in flight");
     let drained = async {
         while let Some(ended) = flights.tasks.join_next_with_id().await {
             flights.land(&ended);
         }
     };
     if timeout(options.drain, drained).await.is_err() {
-        // The next process finds them unfinished and goes on: every step can be repeated.
+        // The next process continues them: every step can be repeated.
         warn!(abandoned = flights.tasks.len(), "reconciles did not finish in time");
     }
 }
@@ -110,10 +110,10 @@ impl<K: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static
             Ok((_, Ok(next))) => *next,
             Ok((_, Err(Elapsed { .. }))) => {
                 self.stats.deadlines.increment();
-                warn!(?key, "reconcile exceeded its deadline and was dropped");
+                warn!(?key, "reconcile exceeded its deadline; dropped it");
                 Next::Retry { after: None }
             }
-            // Its task is the fence: what panicked is gone with it. The payload may hold data and is not looked at.
+            // The task contains the panic. The payload may hold data and is not read.
             Err(_) => {
                 self.stats.panics.increment();
                 error!(?key, "reconcile panicked");
@@ -128,7 +128,7 @@ impl<K: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static
     }
 }
 
-/// From now on, a panic anywhere in the process is logged with its place in the source, and WITHOUT its message: the
+/// From now on, a panic anywhere in the process is logged with its location in the source, and WITHOUT its message: the
 /// message of an index out of range or of a failed conversion shows data.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|info| {

@@ -1,5 +1,5 @@
-//! From signals to one token: the first SIGTERM or SIGINT cancels it, and everything that holds it finishes what it
-//! has begun; a second signal ends the process at once.
+//! Turns signals into one cancelled token: after the first SIGTERM or SIGINT, all tasks with the token finish their work; a
+//! second signal ends the process at once.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The exit code after a second signal: what a shell reports for a process ended by SIGINT.
+/// The exit code after a second signal: the code that a shell reports for a process ended by SIGINT.
 pub const IMPATIENT: i32 = 130;
 
-/// The signals that end us, caught from its making on.
+/// Catches the signals that end the process, from its creation.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -18,7 +18,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGTERM and SIGINT. Fails where the runtime has no signal driver or the system refuses.
+    /// Catches SIGTERM and SIGINT. Fails if the runtime has no signal driver or the system refuses.
     pub fn catch() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -27,10 +27,10 @@ impl Signals {
     /// the process; race it against the work, as in `select! { result = work => …, () = signals.run(token) => … }`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let name = self.next().await;
-        info!(signal = name, "shutting down: finishing what is in flight");
+        info!(signal = name, "shutting down; finishing the reconciles in flight");
         shutdown.cancel();
         let name = self.next().await;
-        warn!(signal = name, "second signal: exiting at once");
+        warn!(signal = name, "second signal; exiting at once");
         std::process::exit(IMPATIENT)
     }
 

@@ -35,12 +35,12 @@ pub struct Stats {
     pub idle_writes: Counter,
     /// Errors of watches: failed lists, failed starts, errors in the stream.
     pub watch_errors: Counter,
-    /// Streams of watches that were cut as they began.
+    /// Streams of watches that were cut just after their start.
     pub watch_cuts: Counter,
-    /// Lists a watch began anew after its first one was done.
+    /// Lists that a watch started after its first one was complete.
     pub relists: Counter,
-    /// Pages of lists that were too large, and were asked for again with fewer objects.
+    /// Pages of lists that were too large, and were requested again with fewer objects.
     pub pages_split: Counter,
-    /// Watches built anew because they could not be started from where they were.
+    /// Watches that were recreated because they could not resume from their position.
     pub watch_rebuilds: Counter,
 }

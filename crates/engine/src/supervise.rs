@@ -1,6 +1,6 @@
-//! Tasks that must not end. Every task of the engine is spawned here and none is detached: when one ends before it was
-//! told to, or panics, [`Supervisor::run`] returns an error that names it, and the process ends. A restart is the
-//! repair; a process that looks alive while a part of it is dead is what this prevents.
+//! Supervises tasks that must not end. Every task of the engine is spawned here and none is detached: if one ends before
+//! the shutdown, or panics, [`Supervisor::run`] returns an error that names it, and the process ends. The restart repairs
+//! it. So a process never runs with a dead part.
 
 use std::{
     collections::HashMap,
@@ -18,16 +18,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Why the process can not go on.
+/// Why the process cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// A task returned, though nobody had told it to stop.
-    #[error("the task {0} ended, though it must not")]
+    /// A task returned before the shutdown.
+    #[error("the task {0} ended unexpectedly")]
     Ended(String),
-    /// A task panicked. Where is in the log (see [`log_panics`](super::run::log_panics)).
+    /// A task panicked. The log says where (see [`log_panics`](super::run::log_panics)).
     #[error("the task {0} panicked")]
     Panicked(String),
-    /// Tasks did not stop within the time they were given after they were told to.
+    /// Tasks did not stop within the grace time after the shutdown started.
     #[error("tasks did not stop in time: {}", .0.join(", "))]
     Stuck(Vec<String>),
 }
@@ -38,7 +38,7 @@ pub struct Supervisor {
     spawner: Spawner,
 }
 
-/// Gives the supervisor a task, at any time and from anywhere, also from within a supervised task.
+/// Gives tasks to the supervisor, at any time, also from a supervised task.
 #[derive(Debug, Clone)]
 pub struct Spawner {
     inner: Arc<Inner>,
@@ -63,7 +63,7 @@ struct Task {
 }
 
 impl Spawner {
-    /// Starts `task` at once, in no span but its own. It may end only after `stop` was cancelled, and is expected to.
+    /// Starts `task` at once, outside of any other span. It must end after `stop` is cancelled, and not before.
     pub fn spawn<F>(&self, name: impl Into<String>, stop: CancellationToken, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -83,13 +83,13 @@ impl Default for Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor without tasks.
+    /// Creates a supervisor without tasks.
     #[must_use]
     pub fn new() -> Self {
         Self { spawner: Spawner { inner: Arc::default() } }
     }
 
-    /// What starts tasks here.
+    /// Returns a handle that starts tasks.
     #[must_use]
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
@@ -97,7 +97,7 @@ impl Supervisor {
 
     /// Watches over the tasks until `shutdown` is cancelled and all of them have ended, for which they have `grace`.
     ///
-    /// Returns a [`Failure`] at once when a task panics or ends untold; the caller then ends the process.
+    /// Returns a [`Failure`] at once if a task panics or ends before the shutdown; the caller then ends the process.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), Failure> {
         let inner = &self.spawner.inner;
         let watched = async {
@@ -131,7 +131,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // Tasks may hold a spawner, and with it the set that holds them: without this they would outlive us.
+        // Tasks may hold a spawner, and so the set that holds them: without this they would live longer than the supervisor.
         self.spawner.inner.tasks().set.abort_all();
     }
 }
@@ -143,7 +143,7 @@ impl Inner {
 }
 
 impl Tasks {
-    /// The next task that ended: `Ok` if it was told to. `None` when there are no tasks.
+    /// Returns the next task that ended: `Ok` if it ended by the shutdown. `None` if there are no tasks.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Failure>>> {
         self.set.poll_join_next_with_id(cx).map(|ended| ended.map(|ended| self.judge(&ended)))
     }

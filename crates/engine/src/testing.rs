@@ -1,4 +1,4 @@
-//! A scripted API server for unit tests. It is a [`Tap`] that answers everything itself, so time can be paused.
+//! A scripted API server for unit tests. It is a [`Tap`] that answers every request itself, so time can be paused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{
@@ -25,22 +25,22 @@ use tower::BoxError;
 
 use super::client::{Answer, Clients, Options, Tap, Wire};
 
-/// More requests than any test means to make. A storm would go on for ever in one paused moment: here it is left
-/// waiting, and the test sees how many requests there were.
+/// More requests than any test intends. An endless loop of requests would never let paused time advance: after this many,
+/// requests wait, and the test sees how many there were.
 const STORM: usize = 10_000;
 
 /// A line of a stream, or how it breaks.
 pub(super) type Line = Result<Value, BoxError>;
 
-/// What is answered to one request.
+/// The answer to one request.
 pub(super) enum Reply {
     /// Status, headers, body.
     Whole(u16, Vec<(&'static str, &'static str)>, Value),
     /// The lines that come through the channel, until it closes.
     Stream(UnboundedReceiver<Line>),
-    /// A list that begins and never goes on.
+    /// A list that starts and never continues.
     Stalled,
-    /// Nothing, ever.
+    /// No answer.
     Hang,
     /// The connection fails.
     Refused,
@@ -59,7 +59,7 @@ impl Seen {
     }
 }
 
-/// The script, and what was asked so far. When the script is over, `rest` answers.
+/// The script, and the requests so far. After the script, `rest` answers.
 pub(super) struct Server {
     script: Mutex<VecDeque<Reply>>,
     rest: Box<dyn Fn(&Seen) -> Reply + Send + Sync>,
@@ -176,7 +176,7 @@ pub(super) fn short(lines: impl IntoIterator<Item = Line>) -> Reply {
     reply
 }
 
-/// A watch on which nothing ever comes.
+/// A watch without events.
 pub(super) fn silent() -> Reply {
     let (lines, reply) = open();
     // It must outlive the test, which is what forgetting the only sender says.
@@ -184,7 +184,7 @@ pub(super) fn silent() -> Reply {
     reply
 }
 
-/// What comes of `future` within an hour, which with paused time is no wait but a test that fails instead of hanging.
+/// Returns the output of `future` within an hour. With paused time this takes no time: a test fails instead of hanging.
 pub(super) async fn within<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(3600), future).await.expect("an end within an hour")
 }

@@ -1,4 +1,4 @@
-//! Waiting for something outside this process that is not there yet: told at once, then rarely.
+//! Logs what the process waits for: at once, then rarely.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tracing::{info, warn};
 
 use super::backoff::{Backoff, Retries};
 
-/// How often the same reason is told again.
+/// How often the same reason is logged again.
 const AGAIN: Duration = Duration::from_secs(300);
-/// Between tries.
+/// The delay between tries.
 const TRIES: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
-/// How many reasons are remembered: with more of them in turns, the oldest is told again.
+/// How many reasons are remembered: with more of them, the oldest is logged again.
 const REASONS: usize = 8;
 
-/// A wait, with what was told of it.
+/// A wait, with the reasons that were logged.
 #[derive(Debug)]
 pub struct Waiting {
     what: String,
@@ -23,13 +23,13 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// A wait for `what`, in words that follow "waiting for".
+    /// Creates a wait for `what`, in words that follow "waiting for".
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), tries: Retries::new(TRIES), told: Vec::new() }
     }
 
-    /// Tells why the wait goes on, unless this reason was told in the last five minutes. Returns whether it was told.
+    /// Logs why the wait continues, unless this reason was logged in the last five minutes. Returns whether it was logged.
     pub fn because(&mut self, why: &str) -> bool {
         self.told.retain(|(_, at)| at.elapsed() < AGAIN);
         if self.told.iter().any(|(told, _)| told == why) {
@@ -43,13 +43,13 @@ impl Waiting {
         true
     }
 
-    /// Tells why a try failed, and waits until the next one is due.
+    /// Logs why a try failed, and waits until the next one is due.
     pub async fn pause(&mut self, why: &str) {
         self.because(why);
         sleep(self.tries.failed()).await;
     }
 
-    /// What was waited for is there; that is told where the wait was.
+    /// Ends the wait, and logs that if the wait was logged.
     pub fn over(self) {
         if !self.told.is_empty() {
             info!("no longer waiting for {}", self.what);

@@ -1,17 +1,17 @@
-//! Watches: one supervised task each, which hands what it sees to a [`Sink`] and never gives up.
+//! Watches: one supervised task each, which passes its events to a [`Sink`] and never gives up.
 //!
-//! Built on kube's `watcher`, which lists, watches, resumes, and lists again when the server says 410. What is added:
+//! Built on kube's `watcher`, which lists, watches, resumes, and lists again when the server says 410. This module adds:
 //!
-//! * a backoff of its own for each watch (800 ms to 30 s, with jitter, and not before a `Retry-After`), so that one
-//!   that fails holds up no other;
-//! * a limit to how fast a stream that is cut again and again is resumed: kube resumes at once (see the module `pulse`);
+//! * a separate backoff for each watch (800 ms to 30 s, with jitter, and not before a `Retry-After`), so that a watch that
+//!   fails delays no other;
+//! * a limit to how fast a stream is resumed that is cut repeatedly: kube resumes at once (see the module `pulse`);
 //! * pages of lists that are bounded in bytes (see the module `pages`);
 //! * a deadline for each list, each start and, through the watch timeout, each silence;
-//! * a new list when a watch can't be resumed from where it was, also where the server does not say so: after a restore
-//!   of etcd (see the module `revision`).
+//! * a new list if a watch cannot resume from its position, also if the server does not say so: after a restore of etcd (see
+//!   the module `revision`).
 //!
-//! Errors are absorbed: counted, and logged by class, status and transport error. Never by the server's text, which can
-//! repeat what an object holds.
+//! Errors are counted, and logged by class, status and transport error, but never with the server's text, which can repeat
+//! the content of an object.
 
 mod pages;
 mod pulse;
@@ -52,38 +52,37 @@ use super::{
     supervise::Spawner,
 };
 
-/// Takes what a watch sees. Its methods must not block: they are called on the watch's task.
+/// Receives the events of a watch. Its methods must not block: the watch's task calls them.
 ///
-/// A panic in one ends the process (see [`supervise`](super::supervise)): after it, nobody knows what was kept.
+/// A panic in one ends the process (see [`supervise`](super::supervise)), because its state is unknown afterwards.
 pub trait Sink<K>: Send + Sync + 'static {
-    /// A list begins. It may also begin again before it was done: what was gathered for it so far is void.
+    /// A list starts. It may also start again before it is complete: then discard its objects so far.
     fn init(&self);
     /// An object of the list.
     fn init_apply(&self, object: K);
-    /// The list is complete: what was known before and was not in it is gone.
+    /// The list is complete: known objects that were not in it are deleted.
     fn init_done(&self);
-    /// An object was made or changed.
+    /// An object was created or changed.
     fn apply(&self, object: K);
     /// An object was deleted; this is its last state.
     fn delete(&self, object: K);
 }
 
-/// The times that watches keep. The default is what production runs with.
+/// The deadlines and delays of watches. Production uses the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// After this long the server ends a watch, and we resume it; whole seconds. Five seconds more without a byte, and
-    /// the connection counts as dead. Below 240 s, after which some load balancers drop an idle connection silently.
+    /// After this time the server ends a watch, and the client resumes it; whole seconds. After five more seconds without a
+    /// byte the connection counts as dead. Below 240 s, after which some load balancers drop an idle connection silently.
     pub watch: Duration,
-    /// The longest that the answer to a list or to the start of a watch may take to begin, and the longest silence
-    /// within a list.
+    /// The longest time until the answer to a list or to the start of a watch starts, and the longest silence within a list.
     pub answer: Duration,
-    /// Between failures in a row.
+    /// The delay between failures in a row.
     pub backoff: Backoff,
-    /// A watch that has been well for this long has no failures behind it.
+    /// After this long without a failure, the earlier failures of a watch do not count any more.
     pub healthy: Duration,
-    /// A stream that ends earlier than this was cut, and counts as a failure.
+    /// A stream that ends earlier than this counts as cut, and as a failure.
     pub cut: Duration,
-    /// The longest `Retry-After` that is obeyed.
+    /// The longest `Retry-After` that a watch follows.
     pub retry_after: Duration,
     /// Refused starts in a row after which a watch begins again with a list.
     pub starts: u32,
@@ -108,22 +107,22 @@ impl Default for Timing {
 pub struct Watcher {
     /// The client made for watches, [`Clients::watch`](super::client::Clients::watch).
     pub client: Client,
-    /// What the watches' tasks are given to.
+    /// Starts the tasks of the watches.
     pub spawner: Spawner,
-    /// Where they count.
+    /// Their counters.
     pub stats: Arc<Stats>,
-    /// Their times.
+    /// Their deadlines and delays.
     pub timing: Timing,
     /// Stops all of them.
     pub shutdown: CancellationToken,
-    /// What they share.
+    /// Their shared state.
     pub common: Arc<Common>,
 }
 
-/// What all watches of a process share.
+/// The shared state of all watches of a process.
 #[derive(Debug)]
 pub struct Common {
-    /// Leaves to read a page of a list.
+    /// Permits to read a page of a list.
     turns: Arc<Semaphore>,
     /// The revisions that they have seen.
     revisions: Revisions,
@@ -136,10 +135,10 @@ impl Default for Common {
 }
 
 impl Watcher {
-    /// Starts a watch of what `scope` and `select` choose, and hands what it sees to `sink`.
+    /// Starts a watch of the objects that `scope` and `select` choose, and passes its events to `sink`.
     ///
-    /// `scope` makes the `Api` from the client it is given, and from no other: `|client| Api::all(client)`. With
-    /// `PartialObjectMeta<K>` only metadata is asked for. The timeout in `select` is overruled by [`Timing::watch`].
+    /// `scope` must create the `Api` from the client that it is given: `|client| Api::all(client)`. With
+    /// `PartialObjectMeta<K>` the watch requests only metadata. [`Timing::watch`] replaces the timeout in `select`.
     pub fn watch<K, S>(
         &self,
         name: impl Into<String>,
@@ -182,8 +181,8 @@ impl Watcher {
         WatchHandle { ready: is_ready, stop }
     }
 
-    /// Starts to notice that etcd was restored, for all watches: each that has seen more than there is lists again. Call
-    /// it once.
+    /// Starts to detect a restore of etcd, for all watches: each watch that has seen a later revision than the present one
+    /// lists again. Call it once.
     ///
     /// It costs a list of one object's metadata for each watched resource every half minute.
     pub fn notice_restores(&self) {
@@ -196,31 +195,31 @@ impl Watcher {
     }
 }
 
-/// A watch, as others see it. Dropping it leaves the watch running.
+/// A handle of a watch. Dropping it does not stop the watch.
 #[derive(Debug, Clone)]
 pub struct WatchHandle {
     ready: watch::Receiver<bool>,
     stop: CancellationToken,
 }
 
-/// The watch ended before its first list was done.
+/// The watch ended before its first list was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the watch was stopped before it was ready")]
 pub struct Stopped;
 
 impl WatchHandle {
-    /// Waits until the first list is done, and the sink knows everything there is.
+    /// Waits until the first list is complete, and the sink knows all objects.
     pub async fn ready(&self) -> Result<(), Stopped> {
         self.ready.clone().wait_for(|ready| *ready).await.map(drop).map_err(|_| Stopped)
     }
 
-    /// Stops the watch. A call of its sink that has begun may still go on; no other begins.
+    /// Stops the watch. A running call of its sink may still finish; no other starts.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 }
 
-/// What one watch's task holds.
+/// The state of one watch's task.
 struct Task<K, S: ?Sized> {
     api: Api<K>,
     config: watcher::Config,
@@ -231,13 +230,13 @@ struct Task<K, S: ?Sized> {
     ready: watch::Sender<bool>,
 }
 
-/// Why kube's watcher is thrown away for a new one.
+/// Why kube's watcher is replaced by a new one.
 enum Rebuild {
-    /// It could not be started from where it was, several times in a row.
+    /// It could not resume from its position, several times in a row.
     Starts,
     /// A list made no progress.
     Hang,
-    /// The server has gone back behind what it has seen.
+    /// The server's revision is lower than one that the watch has seen.
     Restored,
 }
 
@@ -252,26 +251,26 @@ where
             let why = self.follow(&mut trouble).await;
             self.stats.watch_rebuilds.increment();
             match why {
-                Rebuild::Starts => warn!("the watch can't be resumed: listing again"),
-                // It took its time already: no further wait.
+                Rebuild::Starts => warn!("the watch cannot be resumed; listing again"),
+                // It has already waited: no further delay.
                 Rebuild::Hang => {
                     self.stats.watch_errors.increment();
-                    warn!("the list makes no progress: listing again");
+                    warn!("the list makes no progress; listing again");
                 }
-                // What was found is in the log already.
+                // The reason is already in the log.
                 Rebuild::Restored => {}
             }
         }
     }
 
-    /// Follows one watcher of kube's, which recovers by itself from most errors if it is left alone for a while.
+    /// Follows one watcher of kube, which recovers from most errors by itself after a delay.
     async fn follow(&mut self, trouble: &mut Trouble) -> Rebuild {
         let mut events = pin!(watcher::watcher(self.api.clone(), self.config.clone()));
         let mut listing = true;
         let mut failed_starts = 0;
         loop {
-            // A page of a list has the deadlines of `pulse`; this is a second line for what those can't see. Once the
-            // list is done, silence is normal, and ended by the watch timeout.
+            // A page of a list has the deadlines of `pulse`; this deadline is for stalls that `pulse` cannot see. After the
+            // list, silence is normal, and the watch timeout ends it.
             let event = if listing {
                 match timeout(self.timing.answer * 4, events.next()).await {
                     Ok(event) => event,
@@ -284,7 +283,7 @@ where
                     event = events.next() => event,
                 }
             };
-            // kube decodes a page as a whole, and then hands it on object by object.
+            // kube decodes a page as a whole, and then returns it object by object.
             self.pulse.decoded();
             match event {
                 Some(Ok(event)) => {
@@ -301,10 +300,10 @@ where
                     warn!(error = %Described(&error), ?delay, "the watch failed");
                     sleep(delay).await;
                     if let Error::WatchStartFailed(error) = &error {
-                        // kube lists again when a stream says 410, but starts from the same version for ever when
-                        // it is refused otherwise.
+                        // kube lists again when a stream says 410, but after other refusals it starts from the same version
+                        // without end.
                         match refusal(error) {
-                            // 404: the resource was deleted, and its next life has a history of its own.
+                            // 404: the resource was deleted; if it is created again, it has another history.
                             Some(404 | 410) => return Rebuild::Starts,
                             Some(_) => failed_starts += 1,
                             None => {}
@@ -344,13 +343,13 @@ where
     }
 }
 
-/// The failures of one watch in a row. Successes between them don't count, only time does: a list that works and a
-/// watch that fails, in turns, would otherwise go round at full speed.
+/// The failures of one watch in a row. A success does not end the row, only time does: otherwise a list that works and a
+/// watch that fails would alternate at full speed.
 #[derive(Debug)]
 struct Trouble {
     timing: Timing,
     failures: u32,
-    /// When the delay after the last failure was over.
+    /// When the delay after the last failure ended.
     over: Option<Instant>,
 }
 
@@ -359,7 +358,7 @@ impl Trouble {
         Self { timing, failures: 0, over: None }
     }
 
-    /// How long to wait after one more failure, in which the server may have asked for some time.
+    /// Returns how long to wait after one more failure. The server may have asked for a delay.
     fn failed(&mut self, retry_after: Option<Duration>) -> Duration {
         let now = Instant::now();
         if self.over.is_some_and(|over| now.saturating_duration_since(over) >= self.timing.healthy) {
@@ -367,7 +366,7 @@ impl Trouble {
         }
         self.failures = self.failures.saturating_add(1);
         let delay = self.timing.backoff.delay(self.failures, Jitter::random());
-        // Jitter also on what the server asks for, and only upwards: it says the same to everyone.
+        // The server's delay gets jitter too, and only upwards: the server sends the same delay to all clients.
         let asked = retry_after.unwrap_or_default().min(self.timing.retry_after);
         let delay = delay.max(Jitter::random().lengthen(asked));
         self.over = now.checked_add(delay);
@@ -375,8 +374,8 @@ impl Trouble {
     }
 }
 
-/// The status by which the server refused to start a watch. A connection that failed or a server that is busy is no
-/// refusal: our place in the history is still good, and a list would cost it more.
+/// Returns the status with which the server refused to start a watch. A failed connection or a busy server is no refusal:
+/// the position in the history is still valid, and a list would cost the server more.
 fn refusal(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) if ![429, 503, 504].contains(&status.code) => Some(status.code),
@@ -384,8 +383,8 @@ fn refusal(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// An error of a watch without anything that came out of an object: the server's message and the decoder's can
-/// repeat values.
+/// Describes an error of a watch without the content of objects: the messages of the server and of the decoder can repeat
+/// values.
 struct Described<'a>(&'a Error);
 
 impl Display for Described<'_> {
@@ -401,9 +400,9 @@ impl Display for Described<'_> {
         };
         write!(f, "{what}: ")?;
         match error {
-            // Of a list or watch, never of one object.
+            // The status of a list or watch, never of one object.
             kube::Error::Api(status) if status.code == 404 => f.write_str(
-                "404: the API server does not have this resource; is its CustomResourceDefinition installed?",
+                "404: the API server does not have this resource; check that its CustomResourceDefinition is installed",
             ),
             kube::Error::Api(status) => write!(f, "{} {}", status.code, status.reason),
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => f.write_str("the answer can't be decoded"),

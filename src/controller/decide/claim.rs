@@ -141,7 +141,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
-    use managed_secrets_api::types::DeletionPolicy;
+    use managed_secrets_api::{record::Delivered, types::DeletionPolicy};
     use managed_secrets_crypto::SeedId;
     use serde_json::{Value, json};
 

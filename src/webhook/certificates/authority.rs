@@ -1,15 +1,15 @@
-//! Certificate authorities and the certificates they issue, and when which is used. Pure but for randomness.
+//! Certificate authorities, the certificates that they issue, and when each one is used. Pure, except for randomness.
 //!
 //! ```text
-//!  first    ├────────── issues ──────────┼─ overlap ─┼─ its last certificate runs out ─┤ forgotten
+//!  first    ├────────── issues ──────────┼─ overlap ─┼─ its last certificate expires ──┤ removed
 //!  second                                ├─ known ───┼────────── issues ───────── …
 //!                                     2/3 of the first's life
 //! ```
 //!
-//! A new authority is made known ([`Document::bundle`], [`Document::paths`]) some time before it issues, and an old one
-//! stays known until nothing that it issued is valid. So at every moment the API server trusts what any replica serves,
-//! and every replica answers on the path that the API server calls. All of it follows from the dates in the document,
-//! so replicas agree without talking to each other, as long as their clocks differ by less than the overlap.
+//! The operator publishes a new authority ([`Document::bundle`], [`Document::paths`]) some time before the authority issues
+//! certificates. An old authority stays published until no certificate of it is valid. So the API server always trusts the
+//! certificate of every replica, and every replica answers on the path that the API server calls. All of this follows from
+//! the dates in the document, so replicas agree without communication if their clocks differ by less than the overlap.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// What a stored document says it is.
+/// The format name in a stored document.
 const FORMAT: &str = "MSW1";
 /// Random bytes of a secret path.
 const PATH_BYTES: usize = 32;
-/// Certificates are valid from this long before they are made: clocks differ.
+/// Certificates are valid from this long before their creation, because clocks differ.
 const EARLIER: Duration = Duration::from_secs(3600);
 
-/// How long things last. The default is what production runs with.
+/// How long authorities and certificates last. Production uses the default.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
     /// A certificate authority, its certificate and its path.
@@ -40,8 +40,9 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// Whether an authority is valid until nothing that it issued is in use: the next one is made after two thirds of its
-    /// life, is known for one overlap before it issues, and takes a lagging replica's last certificate one more.
+    /// Whether every authority is valid until none of its certificates is in use. The next authority is created after two
+    /// thirds of the lifetime, and is published for one overlap before it issues. A lagging replica's last certificate needs
+    /// one more overlap.
     #[must_use]
     pub fn are_sound(&self) -> bool {
         self.authority / 3 >= self.overlap * 2 + self.leaf
@@ -55,17 +56,17 @@ impl Default for Lifetimes {
     }
 }
 
-/// Why nothing was made or issued.
+/// Why no authority or certificate was created.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The certificate library refused.
-    #[error("a certificate was not made: {0}")]
+    #[error("could not create a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     /// The operating system gave no randomness.
-    #[error("no randomness: {0}")]
+    #[error("could not read random bytes from the operating system: {0}")]
     Random(#[from] getrandom::Error),
-    /// There is no authority.
-    #[error("there is no certificate authority")]
+    /// No authority exists.
+    #[error("certificate authority not found")]
     None,
 }
 
@@ -94,26 +95,26 @@ pub struct Leaf {
     pub certificate: Vec<u8>,
     /// DER (PKCS #8) of its key.
     pub key: Zeroizing<Vec<u8>>,
-    /// When a new one should take its place.
+    /// When a new certificate should replace it.
     pub renew: Timestamp,
 }
 
 impl Document {
-    /// Reads a stored document; `None` where it is none of ours, or empty.
+    /// Parses a stored document. Returns `None` if it has another format, or no authority.
     #[must_use]
     pub fn parse(json: &[u8]) -> Option<Self> {
         let document: Self = serde_json::from_slice(json).ok()?;
         (document.format == FORMAT && !document.authorities.is_empty()).then_some(document)
     }
 
-    /// What should be stored now instead of `present`; `None` where nothing has to change.
+    /// Returns the document that must replace `present` now; `None` if nothing has to change.
     pub fn due(present: Option<&Self>, now: Timestamp, lives: Lifetimes) -> Result<Option<Self>, AuthorityError> {
         let mut authorities = present.map(|document| document.authorities.clone()).unwrap_or_default();
         let before = authorities.len();
-        // What has run out (the operator was off for long, or an old etcd is back), or is of a clock that was wrong, issues
-        // nothing that anybody trusts: it is no reason to wait.
+        // An authority that has expired (the operator was off for a long time, or etcd was restored), or that has a wrong
+        // date, issues no trusted certificate: the new authority need not wait for it.
         authorities.retain(|authority| authority.is_of(now, lives));
-        // An authority is over when what follows it has issued for longer than a certificate lives.
+        // An authority is removed when its successor has issued for longer than the lifetime of a certificate.
         while let [_, second, ..] = authorities.as_slice()
             && second.is_alone_from(lives) <= now
         {
@@ -128,7 +129,7 @@ impl Document {
         Ok(changed.then(|| Self { format: FORMAT.to_owned(), authorities }))
     }
 
-    /// When [`Document::due`] has to be asked next, or another authority issues.
+    /// Returns when [`Document::due`] must be called next, or when another authority starts to issue.
     #[must_use]
     pub fn next(&self, now: Timestamp, lives: Lifetimes) -> Option<Timestamp> {
         let starts = self.authorities.iter().map(|authority| authority.issues_from(lives));
@@ -137,24 +138,24 @@ impl Document {
         starts.chain(ends).chain(renewal).filter(|at| *at > now).min()
     }
 
-    /// The authority that issues now: the newest that has been known for long enough, else the oldest.
+    /// Returns the authority that issues now: the newest that was published long enough ago, or else the oldest.
     fn issuer(&self, now: Timestamp, lives: Lifetimes) -> Option<&Authority> {
         let known = self.authorities.iter().rfind(|authority| authority.issues_from(lives) <= now);
         known.or(self.authorities.first())
     }
 
-    /// The path to be called now.
+    /// Returns the path that the API server must call now.
     #[must_use]
     pub fn path(&self, now: Timestamp, lives: Lifetimes) -> &str {
         self.issuer(now, lives).map(|authority| authority.path.as_str()).unwrap_or_default()
     }
 
-    /// Every path that may be called.
+    /// Returns every path that the API server may call.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.authorities.iter().map(|authority| authority.path.as_str())
     }
 
-    /// The certificates to trust, in PEM.
+    /// Returns the certificates to trust, in PEM.
     #[must_use]
     pub fn bundle(&self) -> String {
         self.authorities.iter().map(|authority| authority.certificate.as_str()).collect()
@@ -175,22 +176,22 @@ impl Authority {
         Ok(Self { created: now, certificate: certificate.pem(), key: key.serialize_pem(), path: hex::encode(path) })
     }
 
-    /// Whether what it issues now can be valid.
+    /// Whether a certificate that it issues now is valid.
     fn is_of(&self, now: Timestamp, lives: Lifetimes) -> bool {
         self.created <= later(now, EARLIER) && later(self.created, lives.authority) > now
     }
 
-    /// When it has been known for long enough.
+    /// Returns when it was published long enough ago to issue.
     fn issues_from(&self, lives: Lifetimes) -> Timestamp {
         later(self.created, lives.overlap)
     }
 
-    /// When nothing that its predecessor issued is valid any more.
+    /// Returns when no certificate of its predecessor is valid any more.
     fn is_alone_from(&self, lives: Lifetimes) -> Timestamp {
         later(self.issues_from(lives), lives.leaf + lives.overlap)
     }
 
-    /// When the next one should be made.
+    /// Returns when the next authority should be created.
     fn renewed_at(&self, lives: Lifetimes) -> Timestamp {
         later(self.created, lives.authority * 2 / 3)
     }
@@ -209,7 +210,8 @@ impl Authority {
     }
 }
 
-/// What an authority's certificate says, which is a function of its date: so an issuer can be made again from the key.
+/// Returns the content of an authority's certificate. It depends only on the date, so the key is enough to create the issuer
+/// again.
 fn params(created: Timestamp, lives: Lifetimes) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, format!("managed-secrets webhook authority {created}"));
@@ -221,11 +223,11 @@ fn params(created: Timestamp, lives: Lifetimes) -> CertificateParams {
 
 /// Makes a certificate valid from (a little before) `from`.
 fn limit(params: &mut CertificateParams, from: Timestamp, life: Duration) {
-    // The library's type of a date is not ours to name.
+    // `rcgen` does not export the type of its dates.
     let date =
         |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.try_into().unwrap_or_default());
     params.not_before = date(from.saturating_sub(EARLIER).unwrap_or(Timestamp::MIN).as_second());
-    // Certificates know whole seconds: rounded up, so that none ends before what is said of it.
+    // Certificates have whole seconds: rounded up, so that no certificate ends before its stated end.
     let end = later(from, life);
     params.not_after = date(end.as_second() + i64::from(end.subsec_nanosecond() > 0));
 }

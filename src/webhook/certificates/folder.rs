@@ -1,4 +1,4 @@
-//! A certificate that somebody else makes, in a mounted folder: the keys of a Secret of type `kubernetes.io/tls`.
+//! Reads a certificate that another program writes into a mounted folder: the keys of a Secret of type `kubernetes.io/tls`.
 
 use std::{
     io,
@@ -12,14 +12,14 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// The chain, as cert-manager and `kubectl create secret tls` call it.
+/// File of the chain, named as cert-manager and `kubectl create secret tls` name it.
 const CERTIFICATE: &str = "tls.crt";
-/// Its key.
+/// File of its key.
 const KEY: &str = "tls.key";
-/// The certificates to trust; may be absent, when somebody else puts them into the configurations.
+/// File of the certificates to trust. It may be absent if another program writes them into the configurations.
 const BUNDLE: &str = "ca.crt";
 
-/// Why a folder has no certificate for us.
+/// Why a folder has no usable certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// A file cannot be read.
@@ -30,11 +30,11 @@ pub enum FolderError {
         /// Why.
         source: io::Error,
     },
-    /// A file holds something else.
-    #[error("{0} must hold PEM")]
+    /// A file has another format.
+    #[error("{0} is invalid: it must be PEM")]
     Pem(PathBuf),
-    /// Certificate and key don't belong together, or are of a kind that cannot be used.
-    #[error("the certificate in {path} cannot be served: {source}")]
+    /// Certificate and key do not match, or the TLS library does not support them.
+    #[error("the certificate in {path} cannot be used: {source}")]
     Unusable {
         /// The folder.
         path: PathBuf,

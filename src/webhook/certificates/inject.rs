@@ -1,7 +1,7 @@
-//! What the API server is told of us: `clientConfig` of both webhook configurations.
+//! Writes `clientConfig` of both webhook configurations.
 //!
-//! In: the certificates to trust and the path to call. Out: one JSON patch for each configuration that says something
-//! else, with its resourceVersion as precondition. Everything else in the configurations is the administrator's.
+//! In: the certificates to trust and the path to call. Out: one JSON patch for each configuration that differs, with its
+//! resourceVersion as precondition. The administrator owns everything else in the configurations.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
@@ -29,7 +29,7 @@ pub struct Registration {
     segment: &'static str,
 }
 
-/// As much of a configuration as decides something.
+/// The parts of a configuration that the operator reads.
 #[derive(Deserialize)]
 struct Configuration {
     metadata: Metadata,
@@ -66,9 +66,9 @@ impl Registration {
         Self { url, configuration, webhook: WARN_WEBHOOK, segment: WARN }
     }
 
-    /// Makes the configuration say where we are, and whom to trust: `trust` is given the bundle that it has, and says the
-    /// one that it should have; `None` where whoever brings the certificate brings the bundle too. One that does not
-    /// exist, or lacks our webhook, is left alone: someone has switched it off.
+    /// Writes the operator's address and the bundle to trust into the configuration. `trust` takes the present bundle and
+    /// returns the wanted one; `None` if the source of the certificate also writes the bundle. A configuration that does not
+    /// exist, or does not have the webhook, is not changed: an administrator has turned it off.
     pub async fn inject(
         &self,
         client: &Client,
@@ -87,11 +87,11 @@ impl Registration {
         let operations = Patch::<()>::Json(serde_json::from_value(operations).map_err(|_| CallError::Malformed)?);
         let write = request.patch(&self.configuration, &params, &operations).map_err(CallError::request)?;
         call::<serde::de::IgnoredAny>(client, write).await?;
-        info!(configuration = self.configuration, "the API server was told where the webhook is");
+        info!(configuration = self.configuration, "updated the webhook configuration");
         Ok(())
     }
 
-    /// JSON patch operations; `None` where all is well.
+    /// Returns JSON patch operations; `None` if nothing has to change.
     fn operations(
         &self,
         found: &Configuration,

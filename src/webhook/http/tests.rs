@@ -145,7 +145,7 @@ async fn plaintext_is_sealed_and_the_right_is_asked_for_only_where_it_matters() 
     let wrong = object("db", json!({"value": "guess"}));
     let guessed = reviewed(&router, &path, &review("ann", &wrong, &stored)).await;
     assert_eq!(guessed["warnings"], fresh["warnings"], "a right guess and a wrong one look the same");
-    assert!(fresh["warnings"][0].as_str().unwrap().contains("you may not get secrets \"db\""));
+    assert!(fresh["warnings"][0].as_str().unwrap().contains("you may not read secret \"db\""));
     assert_eq!(asked.load(SeqCst), 2, "once for each user");
 }
 
@@ -255,7 +255,7 @@ async fn a_key_that_another_replica_made_is_looked_for() {
 }
 
 #[tokio::test]
-async fn without_an_answer_about_rights_a_value_is_sealed_afresh() {
+async fn without_an_answer_about_permissions_a_value_is_encrypted_again() {
     let document = document(1);
     let keys = keyring(std::slice::from_ref(&document));
     let stored = object("db", json!({"value": sealed(&keys, &strict("db"), CANARY)}));

@@ -1,21 +1,21 @@
-//! Where in a JSON text the values at a path stand, so that one of them can be replaced and every other byte stays.
+//! Finds the values at a path in a JSON text, so that a caller can replace one of them and keep every other byte.
 
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
 
-/// The byte ranges of every value at `path` (keys of objects), those of repeated keys included; `None` where the text is
-/// no JSON.
+/// Returns the byte ranges of every value at `path` (keys of objects), including repeated keys; `None` if the text is not
+/// JSON.
 #[must_use]
 pub(super) fn find(text: &str, path: &[&str]) -> Option<Vec<Range<usize>>> {
-    // Also bounds how deep the scanner goes: serde_json stops at 128 levels.
+    // This also limits the depth of the scanner: serde_json stops at 128 levels.
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let mut scanner = Scanner { text, at: 0, found: Vec::new() };
     scanner.value(Some(path))?;
     Some(scanner.found)
 }
 
-/// Walks a text that is known to be JSON.
+/// Walks through a text that is valid JSON.
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -23,7 +23,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// One value; `path` is what is left of the path, absent beside it.
+    /// Scans one value. `path` is the rest of the path; `None` outside of it.
     fn value(&mut self, path: Option<&[&str]>) -> Option<()> {
         let start = self.skip_space()?;
         match self.byte()? {

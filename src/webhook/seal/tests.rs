@@ -100,7 +100,7 @@ fn unchanged_plaintext_keeps_the_stored_text_for_those_who_may_read_it() {
     let fresh = sealing(&keyring, &plain(), Some(&stored), false);
     assert_ne!(replaced(&fresh, VALUE), text);
     assert_eq!(opened(&keyring, &replaced(&fresh, VALUE), "db"), PLAIN);
-    assert_eq!(fresh.unread, Some(Right::Secret("db".to_owned())));
+    assert_eq!(fresh.unread, Some(Permission::Secret("db".to_owned())));
 
     let mut changed = plain();
     changed["spec"]["value"] = json!("hunter3");
@@ -219,19 +219,20 @@ fn stored_text_that_does_not_belong_here_is_not_kept() {
 fn the_right_that_counts_is_that_of_the_stored_object() {
     let keyring = keyring(&[document(1)]);
     let text = sealed(&keyring, &strict("db"), PLAIN);
-    let right = |stored: Value, object: &Value| find(object, Some(&stored)).unwrap().unwrap().right().cloned();
+    let permission =
+        |stored: Value, object: &Value| find(object, Some(&stored)).unwrap().unwrap().permission().cloned();
     let moved = object("db", json!({"value": PLAIN, "target": {"name": "mine"}, "delivery": "None"}));
     for wanted in [&plain(), &moved] {
-        assert_eq!(right(object("db", json!({"value": text})), wanted), Some(Right::Secret("db".to_owned())));
+        assert_eq!(permission(object("db", json!({"value": text})), wanted), Some(Permission::Secret("db".to_owned())));
         assert_eq!(
-            right(object("db", json!({"value": text, "target": {"name": "t"}})), wanted),
-            Some(Right::Secret("t".to_owned()))
+            permission(object("db", json!({"value": text, "target": {"name": "t"}})), wanted),
+            Some(Permission::Secret("t".to_owned()))
         );
         assert_eq!(
-            right(object("db", json!({"value": text, "target": {"name": "t"}, "delivery": "None"})), wanted),
-            Some(Right::Value("db".to_owned()))
+            permission(object("db", json!({"value": text, "target": {"name": "t"}, "delivery": "None"})), wanted),
+            Some(Permission::Value("db".to_owned()))
         );
-        assert_eq!(right(object("db", json!({"generate": {}})), wanted), None);
+        assert_eq!(permission(object("db", json!({"generate": {}})), wanted), None);
     }
 }
 

@@ -1,20 +1,20 @@
-//! An apply that changes nothing must write nothing.
+//! Keeps the stored `managedFields` if an apply changes nothing, so that the API server writes nothing.
 //!
-//! The API server sees plaintext come in where sealed text stands, notes that the caller changed the field, now, and only
-//! then asks us; after us, nothing has changed but that note. It ignores a note that differs in its date alone, but a
-//! later date also moves an entry behind others, and then it writes the object (kube-apiserver 1.36, `managedFields`
-//! sorted by operation and date). So where nothing else has changed, and the entries are the same in another order, we
-//! give it back the ones that stand.
+//! The API server sees plaintext where a sealed value is stored, records in `managedFields` that the caller changed the
+//! field now, and then calls the webhook. After the webhook only that entry differs. The API server ignores an entry that
+//! differs only in its date. But a later date also moves the entry behind others, and then the API server writes the
+//! object (kube-apiserver 1.36, which sorts `managedFields` by operation and date). So if nothing else has changed, and the
+//! entries are the same in another order, the webhook returns the stored entries.
 
 use serde_json::Value;
 
-/// JSON pointer to the notes of who manages what.
+/// JSON pointer to the entries that say who manages which field.
 pub(super) const MANAGED_FIELDS: &str = "/metadata/managedFields";
-/// What users and controllers write, besides status.
+/// The parts that users and controllers write, besides status.
 const CONTENT: [&str; 5] =
     ["/spec", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences", "/metadata/finalizers"];
 
-/// The stored `managedFields`, if all that `object` would change (after `replace`) is their order and dates.
+/// Returns the stored `managedFields` if `object` (after `replace`) changes only their order and dates.
 pub(super) fn managed_fields(object: &Value, stored: &Value, replace: &[(&'static str, Value)]) -> Option<Value> {
     let (present, before) = (object.pointer(MANAGED_FIELDS)?, stored.pointer(MANAGED_FIELDS)?);
     if present == before || undated(present)? != undated(before)? {
@@ -31,8 +31,7 @@ pub(super) fn managed_fields(object: &Value, stored: &Value, replace: &[(&'stati
     CONTENT.iter().all(is_same).then(|| before.clone())
 }
 
-/// Whether a part of the object, with what replaces parts of it, is what is stored. Not by way of a copy: an object can
-/// be large.
+/// Whether a part of the object equals the stored one, after the replacements. It makes no copy: an object can be large.
 fn is_same(present: &Value, before: &Value, at: &str, replace: &[(&'static str, Value)]) -> bool {
     if let Some((_, value)) = replace.iter().find(|(pointer, _)| *pointer == at) {
         return value == before;
@@ -50,7 +49,7 @@ fn is_same(present: &Value, before: &Value, at: &str, replace: &[(&'static str, 
     }
 }
 
-/// The entries without their dates, in an order of their own.
+/// Returns the entries without their dates, sorted.
 fn undated(entries: &Value) -> Option<Vec<String>> {
     let undated = |entry: &Value| {
         let mut entry = entry.clone();
@@ -115,7 +114,7 @@ mod tests {
         let replace = [("/spec/value", json!("sealed")), ("/metadata/annotations/a~1b~0c", json!("sealed"))];
         assert!(managed_fields(again_copy, stored_copy, &replace).is_some());
         assert_eq!(managed_fields(again_copy, stored_copy, &replace[..1]), None, "a copy that stays in clear");
-        let sealed_afresh = managed_fields(&again, &stored, &[("/spec/value", json!("other"))]);
-        assert_eq!(sealed_afresh, None, "the value");
+        let with_another_value = managed_fields(&again, &stored, &[("/spec/value", json!("other"))]);
+        assert_eq!(with_another_value, None, "the value");
     }
 }

@@ -171,9 +171,11 @@ async fn the_worst_bodies_on_every_connection_fit_into_the_pod() {
     // A quarter is for what it knows of objects; here there are none.
     assert!(peak() < limit / 4 * 3, "{seen:#?} of {limit}");
     // And it goes on.
-    poll("the webhook to be called", PATIENCE, || async { Ok(operator.log()?.contains("no review").then_some(())) })
-        .await
-        .unwrap();
+    poll("the webhook to be called", PATIENCE, || async {
+        Ok(operator.log()?.contains("invalid review").then_some(()))
+    })
+    .await
+    .unwrap();
     premises.called().await;
     assert_eq!(operator.stop().await.unwrap(), 0);
 }

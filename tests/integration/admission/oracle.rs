@@ -251,7 +251,7 @@ async fn without_the_right_every_guess_is_answered_alike_and_nothing_moves() {
                 }
                 assert_eq!(right.seen.code, 200, "{way:?}: {:?}", right.seen);
                 let warned =
-                    right.seen.headers.iter().any(|(name, text)| name == "warning" && text.contains("sealed anew"));
+                    right.seen.headers.iter().any(|(name, text)| name == "warning" && text.contains("re-encrypted"));
                 assert!(warned, "{way:?}: {:?}", right.seen.headers);
                 assert!(right.value != sealed(object) && wrong.value != sealed(object), "{way:?}");
                 let generation = right.seen.body["metadata"]["generation"].as_i64();

@@ -80,7 +80,7 @@ async fn warnings_tell_what_will_wait_and_refuse_nothing() {
     assert!(taken.contains("the name DB is in use by the ManagedSecret \"db\""), "{taken}");
     assert!(taken.contains("the Secret \"delivered\" belongs to the ManagedSecret \"db\""), "{taken}");
     let missing = create("missing", json!({"name": "MISSING", "valueFrom": from("nowhere")})).await;
-    assert!(missing.contains("there is no Secret \"nowhere\""), "{missing}");
+    assert!(missing.contains("Secret \"nowhere\" not found"), "{missing}");
     let sealed = premises.site.get("db").await.spec.value.unwrap().0;
     let misplaced = create("misplaced", json!({"name": "MISPLACED", "value": sealed})).await;
     let expected = format!("sealed for {0}/db, used in {0}/misplaced", premises.site.namespace);

@@ -72,7 +72,7 @@ async fn everything_goes_on_when_the_resource_is_back() {
         assert!(ran.code != 0 && ran.err.contains(NOT_INSTALLED), "{command:?}: {ran:?}");
     }
     poll("the operator to notice", PATIENCE, || async {
-        Ok(operator.log()?.contains("is its CustomResourceDefinition installed?").then_some(()))
+        Ok(operator.log()?.contains("check that its CustomResourceDefinition is installed").then_some(()))
     })
     .await
     .unwrap();

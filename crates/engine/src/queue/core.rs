@@ -1,4 +1,4 @@
-//! The rules of the queue, without a clock, a lock or a task: every operation is told what time it is.
+//! The rules of the queue, without a clock, a lock or a task: the caller passes the time to every operation.
 //!
 //! Keys belong to groups (see [`Grouped`]), and groups take turns. Guarantees, held by the property tests below:
 //! * a key is in flight at most once;
@@ -21,19 +21,19 @@ use crate::backoff::{Backoff, Jitter};
 
 /// After a failure: 100 ms, doubled up to five minutes, until a success.
 const FAILURES: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(300) };
-/// Every so many keys handed out, the priority of resyncs goes first.
+/// After this many keys, one key of the priority of resyncs goes first.
 const RESYNC_TURN: u32 = 8;
 
 /// How urgent a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Work that no user waits for: a periodic check, a retry, everything that is found in step at start.
+    /// Work that no user waits for: a periodic check, a retry, every object that is up to date at start.
     Resync,
-    /// A user made or changed something just now, and waits.
+    /// A user has just created or changed an object, and waits.
     Fresh,
 }
 
-/// How a reconcile ended, and with it when its key runs next.
+/// How a reconcile ended, and so when its key runs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Success: not before the key is added again.
@@ -42,12 +42,12 @@ pub enum Next {
     After(Duration),
     /// Failure: again after the key's growing backoff, and not before `after` (a server's `Retry-After`).
     Retry {
-        /// The least time to wait.
+        /// The shortest time to wait.
         after: Option<Duration>,
     },
 }
 
-/// What waits, and what runs.
+/// The number of waiting and running keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Depth {
     /// Keys waiting, due or not.
@@ -63,7 +63,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// Both wishes in one: as early and as urgent as either.
+    /// Combines two requests: as early and as urgent as either of them.
     fn merge(self, other: Option<Self>) -> Self {
         other.map_or(self, |other| Self { due: self.due.min(other.due), priority: self.priority.max(other.priority) })
     }
@@ -87,7 +87,7 @@ pub trait Grouped {
     fn group(&self) -> &Self::Group;
 }
 
-/// A place in the order of a group. The ticket keeps keys of the same instant in the order they came.
+/// A position in the order of a group. The ticket keeps keys of the same instant in the order in which they were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     due: Instant,
@@ -138,7 +138,7 @@ impl<K: Grouped> DueKeys<K> {
         self.groups.insert(group, BTreeMap::from([(place, key)]));
     }
 
-    /// Takes a key out of turn. A group that is empty then keeps its place in the order of turns until it is its turn.
+    /// Removes a key out of turn. A group that is then empty keeps its position in the order until its turn comes.
     fn remove(&mut self, key: &K, place: Place) {
         if let Some(keys) = self.groups.get_mut(key.group()) {
             keys.remove(&place);
@@ -147,7 +147,7 @@ impl<K: Grouped> DueKeys<K> {
 
     /// The first key of the first group that may have one. That group is the last one then.
     fn take(&mut self, may: impl Fn(&K::Group) -> bool) -> Option<K> {
-        // Groups that may not have one keep their place: as many as there are workers at most, so this is no search.
+        // Groups that may not run a key keep their position. There are at most as many as workers, so this is fast.
         let mut next = 0;
         loop {
             if !may(self.turns.get(next)?) {
@@ -204,7 +204,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         Self::default()
     }
 
-    /// Asks for a run of `key` at `due`. Of several wishes for one key the earliest time and the more urgent priority count.
+    /// Asks for a run of `key` at `due`. Of several requests for one key, the earliest time and the higher priority count.
     pub fn add(&mut self, key: K, priority: Priority, due: Instant) {
         let turn = Turn { due, priority };
         let (place, before, failures) = match self.entries.get_mut(&key) {
@@ -219,7 +219,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         };
         let merged = turn.merge(Some(before));
         if merged == before {
-            return; // it keeps its place in the order of arrival
+            return; // it keeps its position in the order of arrival
         }
         if self.later.remove(&place).is_none() {
             self.priority(before.priority).remove(&key, place);
@@ -253,8 +253,8 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         Some(key)
     }
 
-    /// Takes `key` back, and schedules what `next` and the wishes that came meanwhile ask for. A key that is not in
-    /// flight is left alone.
+    /// Ends the run of `key`, and schedules the run that `next` and the requests during the run ask for. A key that is not in
+    /// flight is not changed.
     pub fn finish(&mut self, key: &K, next: Next, now: Instant, jitter: Jitter) {
         let Some(Entry { state: State::InFlight { .. }, .. }) = self.entries.get(key) else { return };
         let Some((key, Entry { state: State::InFlight { again }, failures })) = self.entries.remove_entry(key) else {
@@ -274,7 +274,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
                 (Some(FAILURES.delay(failures, jitter).max(after.unwrap_or_default())), failures)
             }
         };
-        // A delay beyond what the clock can hold means never.
+        // A delay that the clock cannot represent means never.
         let wish = wish.and_then(|delay| Some(Turn { due: now.checked_add(delay)?, priority: Priority::Resync }));
         if let Some(turn) = wish.map(|turn| turn.merge(again)).or(again) {
             self.wait(key, turn, failures);
@@ -294,7 +294,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         self.entries.get(key).map_or(0, |entry| entry.failures)
     }
 
-    /// How many keys wait and run.
+    /// Returns how many keys wait and run.
     #[must_use]
     pub fn depth(&self) -> Depth {
         let in_flight = self.in_flight.values().sum();
@@ -315,7 +315,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         self.entries.insert(key, Entry { state: State::Later { priority, place }, failures });
     }
 
-    /// Puts into their priorities what has become due.
+    /// Moves the keys that have become due into their priorities.
     fn promote(&mut self, now: Instant) {
         while let Some(first) = self.later.first_entry().filter(|first| first.key().due <= now) {
             let key = first.remove();

@@ -1,22 +1,22 @@
-//! Bounds what a list holds in memory at once, whatever the size of its objects.
+//! Limits the memory of a list, independently of the size of its objects.
 //!
-//! kube asks for pages of so many objects, and decodes a page as a whole. Users choose how large an object is, so a page of
-//! 250 can be hundreds of megabytes. Here a page that has more than [`MOST_BYTES`] is dropped, and
-//! asked for again with fewer objects; a page of one object always passes. Pages become larger again when they are small.
-//! kube does not notice: a continue token is good for pages of any size.
+//! kube requests pages of a fixed number of objects, and decodes a page as a whole. Users choose how large an object is, so
+//! a page of 250 can be hundreds of megabytes. This module drops a page of more than [`MAX_BYTES`] and requests it again
+//! with fewer objects; a page of one object always passes. Pages become larger again when they are small. kube does not
+//! notice: a continue token is valid for pages of any size.
 //!
-//! Few pages are read at the same time in the whole process ([`AT_ONCE`]): each watch lists by itself, and there is one
-//! for each namespace that has sources.
+//! The whole process reads few pages at the same time ([`AT_ONCE`]): each watch lists separately, and there is one for each
+//! namespace that has sources.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use http::Uri;
 
-/// Most bytes of a page of more than one object.
-pub(super) const MOST_BYTES: usize = 4 << 20;
+/// Limit of bytes of a page with more than one object.
+pub(super) const MAX_BYTES: usize = 4 << 20;
 /// Pages that are read and decoded at the same time.
 pub(super) const AT_ONCE: usize = 3;
-/// A page that is too large is asked for again with so many times fewer objects.
+/// A page that is too large is requested again with this factor fewer objects.
 const FEWER: u32 = 4;
 
 /// How many objects the next page of one watch may have.
@@ -30,7 +30,7 @@ impl Default for Pages {
 }
 
 impl Pages {
-    /// The number of objects to ask for where kube asks for `wanted`.
+    /// Returns the number of objects to request if kube requests `wanted`.
     pub(super) fn limit(&self, wanted: u32) -> u32 {
         self.0.load(Relaxed).clamp(1, wanted)
     }
@@ -40,20 +40,20 @@ impl Pages {
         self.0.store((limit / FEWER).max(1), Relaxed);
     }
 
-    /// A page of at most `limit` objects had so many bytes.
+    /// A page of at most `limit` objects had this many bytes.
     pub(super) fn read(&self, limit: u32, bytes: usize) {
-        if bytes <= MOST_BYTES / 4 {
+        if bytes <= MAX_BYTES / 4 {
             self.0.store(limit.saturating_mul(2), Relaxed);
         }
     }
 }
 
-/// A parameter of a request, as it stands in its query.
+/// A parameter of a request, as written in its query.
 pub(super) fn parameter<'u>(uri: &'u Uri, name: &str) -> Option<&'u str> {
     uri.query()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The same request with another limit; `None` where that would be no URI.
+/// Returns the same request with another limit; `None` if that is not a valid URI.
 pub(super) fn with_limit(uri: &Uri, limit: u32) -> Option<Uri> {
     let pair = |pair: &str| if pair.starts_with("limit=") { format!("limit={limit}") } else { pair.to_owned() };
     let query: Vec<String> = uri.query()?.split('&').map(pair).collect();
@@ -79,10 +79,10 @@ mod tests {
             limits.push(limit);
         }
         assert_eq!(limits, [62, 15, 3, 1]);
-        pages.read(1, MOST_BYTES);
+        pages.read(1, MAX_BYTES);
         assert_eq!(pages.limit(250), 1, "they are still large");
         for expected in [2, 4, 8] {
-            pages.read(pages.limit(250), MOST_BYTES / 4);
+            pages.read(pages.limit(250), MAX_BYTES / 4);
             assert_eq!(pages.limit(250), expected);
         }
         for _ in 0..40 {

@@ -1,12 +1,12 @@
-//! The pulse of one watch: a layer under kube's `watcher`, which swallows bookmarks and resumes quietly.
+//! The pulse of one watch: a layer below kube's `watcher`, which hides bookmarks and resumes silently.
 //!
-//! * Puts a deadline on the beginning of each answer, and on silences within a list. A watch may be silent; its end is
-//!   the watch timeout's business.
-//! * Reads each page of a list by itself, and keeps it small (see the module `pages`).
-//! * Notes the revision that a watch begins at, and has the present one looked at after a break (see `revision`).
-//! * Notes `Retry-After`, which kube keeps only where the body repeats it.
-//! * Slows down what comes after a stream that was cut early: kube resumes a stream that just ends at once and without
-//!   end, so a proxy that cuts each stream as it begins would be asked hundreds of times a second.
+//! * Sets a deadline for the start of each answer, and for silences within a list. A watch may be silent; the watch timeout
+//!   ends it.
+//! * Reads each page of a list itself, and keeps it small (see the module `pages`).
+//! * Records the revision that a watch starts at, and asks for the present one after a break (see `revision`).
+//! * Records `Retry-After`, which kube keeps only if the body repeats it.
+//! * Delays the request after a stream that was cut early: kube resumes an ended stream at once and without limit, so a
+//!   proxy that cuts each stream at its start would get hundreds of requests a second.
 
 use std::{
     pin::{Pin, pin},
@@ -32,12 +32,12 @@ use tracing::{debug, warn};
 
 use super::{
     Common, Timing,
-    pages::{MOST_BYTES, Pages, parameter, with_limit},
+    pages::{MAX_BYTES, Pages, parameter, with_limit},
     revision::Seen,
 };
 use crate::{backoff::Jitter, client::retry_after, stats::Stats};
 
-/// What was heard on one watch, shared by the layer, the watch's task and its handle.
+/// The state of one watch, shared by the layer, the watch's task and its handle.
 #[derive(Debug)]
 pub(super) struct Pulse {
     timing: Timing,
@@ -51,11 +51,11 @@ pub(super) struct Pulse {
 
 #[derive(Debug)]
 struct State {
-    /// What the last answer asked for.
+    /// The delay that the last answer asked for.
     retry_after: Option<Duration>,
     /// Streams in a row that were cut early.
     cuts: u32,
-    /// A stream broke or could not begin, and none has begun since.
+    /// A stream broke or could not start, and none has started since.
     broken: bool,
     /// Held from when a page is read until its objects are decoded.
     turn: Option<OwnedSemaphorePermit>,
@@ -67,28 +67,28 @@ impl Pulse {
         Self { timing, stats, common, pages: Pages::default(), seen: Arc::default(), state: Mutex::new(nothing) }
     }
 
-    /// What was last read is decoded: another watch may read a page.
+    /// The last page is decoded: another watch may read a page.
     pub(super) fn decoded(&self) {
         self.state().turn = None;
     }
 
-    /// The `Retry-After` of the last answer, once.
+    /// Takes the `Retry-After` of the last answer.
     pub(super) fn take_retry_after(&self) -> Option<Duration> {
         self.state().retry_after.take()
     }
 
-    /// Waits before a stream is begun, if the ones before it were cut.
+    /// Waits before a stream starts, if the streams before it were cut.
     async fn pause(&self) {
         let cuts = self.state().cuts;
         if cuts > 0 {
             let delay = self.timing.backoff.delay(cuts, Jitter::random());
-            warn!(cuts, ?delay, "the stream was cut as it began: waiting before the next one");
+            warn!(cuts, ?delay, "the stream was cut at its start; waiting before the next one");
             sleep(delay).await;
         }
     }
 
     fn stream_ended(&self, lasted: Duration) {
-        // A watch timeout as short as in tests is no cut.
+        // The short watch timeouts of tests do not count as a cut.
         let cut = lasted < self.timing.cut.min(self.timing.watch / 2);
         if cut {
             self.stats.watch_cuts.increment();
@@ -99,7 +99,7 @@ impl Pulse {
         state.broken |= lasted < self.timing.watch.saturating_sub(Duration::from_secs(1));
     }
 
-    /// A stream begins, or does not. After a break the server may be another one, with other data.
+    /// A stream starts, or does not. After a break the server may be another one, with other data.
     fn stream_begins(&self, begins: bool) {
         let mut state = self.state();
         if std::mem::replace(&mut state.broken, !begins) && begins {
@@ -113,12 +113,12 @@ impl Pulse {
     }
 }
 
-/// The deadline of an answer passed.
+/// The deadline for an answer passed.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing was heard from the server for {0:?}")]
+#[error("the server sent nothing for {0:?}")]
 struct Silence(Duration);
 
-/// A client that keeps a pulse.
+/// A client that records the pulse.
 #[derive(Clone)]
 pub(super) struct Monitored {
     client: Client,
@@ -137,7 +137,7 @@ impl Service<Request<Body>> for Monitored {
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(())) // the client waits for itself
+        Poll::Ready(Ok(())) // the client itself waits
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
@@ -152,7 +152,7 @@ impl Service<Request<Body>> for Monitored {
             if watch {
                 pulse.pause().await;
                 if let Some(version) = parameter(request.uri(), "resourceVersion") {
-                    // Where it is resumed: also what bookmarks have told, which kube swallows.
+                    // The position at which it resumes, which includes the bookmarks that kube hides.
                     pulse.seen.note(version);
                 }
             }
@@ -196,10 +196,10 @@ impl Pulse {
             if !answer.status().is_success() {
                 return Ok(answer.map(|body| self.monitor(body, self.error())));
             }
-            // Only now: a server that does not answer holds up no other watch.
+            // Only now: a server that does not answer delays no other watch.
             let turn = Arc::clone(&self.common.turns).acquire_owned().await?;
             let (head, body) = answer.into_parts();
-            let most = if limit > 1 { MOST_BYTES } else { usize::MAX };
+            let most = if limit > 1 { MAX_BYTES } else { usize::MAX };
             if let Some(bytes) = gather(self.monitor(body, self.list()), most).await? {
                 self.pages.read(limit, bytes.len());
                 self.state().turn = Some(turn);
@@ -208,7 +208,7 @@ impl Pulse {
             }
             self.pages.shrink(limit);
             self.stats.pages_split.increment();
-            debug!(limit, "a page of the list is too large: asking for fewer objects");
+            debug!(limit, "a page of the list is too large; requesting fewer objects");
         }
     }
 
@@ -249,7 +249,7 @@ fn is_watch(request: &Request<Body>) -> bool {
 }
 
 pin_project! {
-    /// A body that keeps a pulse.
+    /// A body that records the pulse.
     pub(super) struct MonitoredBody<B> {
         #[pin]
         body: B,
@@ -294,7 +294,7 @@ where
         let kind = &mut this.monitor.kind;
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
             if let Some(Ok(_)) = frame {
-                // The deadline of an error is for the whole of it.
+                // The deadline of an error covers its whole body.
                 if let Kind::List { limit, deadline } = kind {
                     deadline.as_mut().reset(Instant::now() + *limit);
                 }

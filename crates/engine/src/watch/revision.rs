@@ -1,15 +1,15 @@
-//! Notices that the API server went back in time, which no watch shows.
+//! Detects that the API server went back in time, which no watch shows.
 //!
-//! When etcd is restored from a backup, the revision of its data is lower than before. A watch that is resumed from a
-//! revision in the future is accepted and silent: its events are those after a revision that comes much later, or never.
-//! So each watch notes the highest revision that it has seen, and one task a process asks for the present one: by a list
-//! of one object, which is consistent (its resourceVersion is at least the newest at the time of the request, also from an
-//! API server whose cache lags: it waits until the cache has caught up). An answer below what a watch had seen before the
-//! question means another history, and that watch lists again.
+//! When etcd is restored from a backup, the revision of its data is lower than before. The server accepts a watch from a
+//! revision in the future, and sends no events until that revision comes, which may be never. So each watch records the
+//! highest revision that it has seen, and one task per process asks for the present one with a list of one object. That
+//! list is consistent: its resourceVersion is at least the newest at the time of the request, also from an API server whose
+//! cache lags, because the server waits until the cache has caught up. An answer below the revision that a watch had seen
+//! before the question means another history, and that watch lists again.
 //!
-//! Asked is every half minute, and at once after a watch was cut: an API server is stopped for a restore, and on a busy
-//! cluster the restored revision soon grows beyond the old one. Revisions are compared within one resource only, for the
-//! API server can keep resources in several etcds.
+//! The task asks every half minute, and at once after a watch was cut: a restore stops the API server, and on a busy cluster
+//! the restored revision soon grows beyond the old one. Revisions are compared only within one resource, because the API
+//! server can keep resources in several etcds.
 
 use std::{
     collections::BTreeMap,
@@ -32,15 +32,15 @@ use tracing::{debug, warn};
 
 use crate::backoff::Jitter;
 
-/// What stands before a namespace in a path.
+/// The text before a namespace in a path.
 const NAMESPACES: &str = "/namespaces/";
 /// Lists that are tried to answer one question: a namespace may be missing, or the permission to list in it.
 const TRIES: usize = 3;
-/// Between two questions, when nothing happens.
+/// The time between two questions, if nothing happens.
 const EVERY: Duration = Duration::from_secs(30);
-/// Before a question without an answer is asked again.
+/// The delay before a question without an answer is repeated.
 const AGAIN: Duration = Duration::from_secs(5);
-/// The least time between two questions.
+/// The shortest time between two questions.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// The highest revision that one watch has seen since its last list began.
@@ -51,26 +51,26 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Notes a revision. Versions are comparable numbers since Kubernetes 1.35, and were before, undocumented; what is
-    /// no number is not noted.
+    /// Records a revision. Versions are comparable numbers since Kubernetes 1.35, and were so before, undocumented. A version
+    /// that is not a number is ignored.
     pub(super) fn note(&self, version: &str) {
         if let Ok(version) = version.parse() {
             self.highest.fetch_max(version, SeqCst);
         }
     }
 
-    /// A list begins: what was seen before counts no more.
+    /// A list starts: the revisions before it do not count any more.
     pub(super) fn forget(&self) {
         self.highest.store(0, SeqCst);
     }
 
-    /// Waits until it is known that the server has gone back behind what was seen.
+    /// Waits until the server's revision is lower than one that the watch has seen.
     pub(super) async fn restored(&self) {
         self.restored.notified().await;
     }
 }
 
-/// Every watch of a process, with what it has seen.
+/// Every watch of a process, with the revision that it has seen.
 #[derive(Debug, Default)]
 pub(super) struct Revisions {
     watches: Mutex<Vec<Registered>>,
@@ -99,13 +99,13 @@ impl Registered {
     }
 }
 
-/// What is asked of one resource.
+/// The question about one resource.
 #[derive(Default)]
 struct Question {
     /// Lists that would answer it. Those of watches that work come first, and of these those of one namespace: they cost
     /// the server less than one of all.
     lists: Vec<(String, ListParams)>,
-    /// What each watch had seen when the question was put together, and so before it is asked.
+    /// The revision that each watch had seen when the question was created, which is before it is sent.
     before: Vec<(Arc<Seen>, u64)>,
 }
 
@@ -121,12 +121,12 @@ impl Revisions {
         self.watches().push(Registered { path: path.to_owned(), params, seen: Arc::downgrade(seen) });
     }
 
-    /// Something happened that could be a restore.
+    /// Reports an event that could be a restore.
     pub(super) fn ask(&self) {
         self.asked.notify_one();
     }
 
-    /// Asks for the present revisions, again and again.
+    /// Asks for the present revisions in a loop.
     ///
     /// A question must be answered within `limit`.
     pub(super) async fn follow(&self, client: Client, limit: Duration) {
@@ -141,8 +141,8 @@ impl Revisions {
                 if let Some(now) = question.answer(&client, limit).await {
                     question.compare(&resource, now);
                 } else {
-                    // The watches tell of a server that does not answer.
-                    debug!(resource, "the present revision is not known");
+                    // The watches log a server that does not answer.
+                    debug!(resource, "could not read the present revision");
                     wait = AGAIN;
                 }
             }
@@ -184,7 +184,7 @@ impl Question {
 
     fn compare(&self, resource: &str, now: u64) {
         for (seen, before) in &self.before {
-            // One that has begun to list since then has forgotten what it had seen, and needs no other list.
+            // A watch that has started a list since then needs no other list.
             if *before > now && seen.highest.load(SeqCst) >= *before {
                 warn!(
                     resource,
@@ -198,7 +198,7 @@ impl Question {
     }
 }
 
-/// The present revision, by a list of at most one object's metadata.
+/// Returns the present revision, from a list of at most one object's metadata.
 async fn revision(client: &Client, path: &str, params: &ListParams) -> Option<u64> {
     #[derive(Deserialize)]
     struct List {

@@ -19,7 +19,7 @@ impl<Q> Default for WatchSet<Q> {
 }
 
 impl<Q: Eq + Hash> WatchSet<Q> {
-    /// The watch of `key`, started by `start` unless it runs already. `start` must not use this set.
+    /// Returns the watch of `key`, and starts it with `start` unless it already runs. `start` must not use this set.
     pub fn ensure(&self, key: Q, start: impl FnOnce() -> WatchHandle) -> WatchHandle {
         self.watches().entry(key).or_insert_with(start).clone()
     }

@@ -194,7 +194,7 @@ async fn pages_that_are_too_large_are_asked_for_again_with_fewer_objects() {
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_is_too_large_for_any_page_is_read_by_itself() {
-    let it = Scene::with(heavy(2, pages::MOST_BYTES + 1), Notes::default());
+    let it = Scene::with(heavy(2, pages::MAX_BYTES + 1), Notes::default());
     it.ready().await;
     assert_eq!(it.said(), ["init", "listed n0@1", "listed n1@1", "done"]);
 }
@@ -438,7 +438,7 @@ async fn watches_come_and_go() {
     set.retain(|namespace| *namespace == "b");
     assert!(a.stop.is_cancelled() && !b.stop.is_cancelled());
     let [a, _] = ["a", "b"].map(ensure);
-    assert_eq!(started.get(), 3, "what was stopped begins anew, and nothing else");
+    assert_eq!(started.get(), 3, "a stopped watch starts again, and no other");
     assert!(!a.stop.is_cancelled());
 }
 
