@@ -91,8 +91,8 @@ fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<
     })?;
     if secret.metadata.uid.as_deref() != Some(&target.uid) {
         return Err(CliError::Failed(format!(
-            "the Secret {name} is not the delivered one (its uid differs), so its content is not the value of this \
-             secret"
+            "the Secret {name} is not the delivered one (its uid differs), so its content is not this secret's \
+             value"
         )));
     }
     // Each value is wiped on its way out, not this one alone.

@@ -134,7 +134,7 @@ async fn what_may_not_be_read_is_unknown_with_the_right_that_it_takes() {
     let limited = plugin.impersonating(&user);
     let ran = limited.run(&["describe", "DB", "--operator-namespace", "default"]).await;
     let text = ran.ok();
-    let no = |what: &str, namespace: &str| format!("`kubectl auth can-i {what} -n {namespace}` says no");
+    let no = |what: &str, namespace: &str| format!("check `kubectl auth can-i {what} -n {namespace}`");
     let users = part(&text, "Used by");
     let check = format!("permission denied: check `kubectl auth can-i list pods -n {}`", site.namespace);
     assert!(users.len() == 1 && users[0].starts_with("unknown: pods, ") && users[0].contains(&check), "{text}");

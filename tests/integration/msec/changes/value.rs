@@ -47,7 +47,7 @@ async fn who_may_not_read_it_is_told_which_right_it_takes() {
     let user = user_with(&site, &[may(&["list"])]).await;
     let limited = plugin.impersonating(&user);
     let refused = limited.run(&["value", "DB"]).await;
-    let right = format!("`kubectl auth can-i get secrets/login -n {}` says no", site.namespace);
+    let right = format!("check `kubectl auth can-i get secrets/login -n {}`", site.namespace);
     assert!(refused.error(1).contains(&right), "{refused:?}");
     let inner = plugin.run(&["value", "INNER"]).await;
     let error = inner.error(1);
@@ -147,7 +147,7 @@ async fn a_name_that_is_only_wanted_gives_nobodys_value_and_deletes_nothing() {
     assert!(by_object.code == 0 && by_object.err.is_empty(), "{by_object:?}");
 
     let refused = plugin.run(&["delete", "KEPT"]).await;
-    assert!(refused.code == 1 && refused.err.starts_with(&format!("warning: {other}, ")), "{refused:?}");
+    assert!(refused.code == 1 && refused.err.starts_with(&format!("warning: {other}; ")), "{refused:?}");
     assert_eq!(objects(&site).await, ["db"]);
     // The object itself is meant by its own name: there is nothing to ask.
     plugin.run(&["delete", "msec/db"]).await.ok();
