@@ -2,22 +2,19 @@
 //!
 //! Everything goes through [`ObjectApi`], which logs no body: kube's own decoding does where it fails.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use managed_secrets_api::{
     ManagedSecret, ManagedSecretStatus,
     keys::{GROUP, KIND, VERSION},
 };
-use managed_secrets_client::{CREATE_ONLY, CallError, ObjectApi, Run, SecretBytes};
-use serde::Deserialize;
+use managed_secrets_client::{CREATE_ONLY, CallError, ObjectApi, Run};
 use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
     plan::Slot,
-    view::{LiveSecret, SecretView, decode::Lean},
+    view::{LiveSecret, decode::Lean},
 };
 use crate::controller::view::Own;
 
@@ -27,25 +24,6 @@ pub struct Cluster {
     secrets: ObjectApi,
     objects: ObjectApi,
     namespace: String,
-}
-
-/// A Secret as it is decoded: its metadata reduced on the way.
-#[derive(Deserialize)]
-struct SecretAnswer {
-    metadata: SecretView,
-    #[serde(rename = "type", default)]
-    type_: Option<String>,
-    #[serde(default)]
-    immutable: Option<bool>,
-    #[serde(default)]
-    data: BTreeMap<String, SecretBytes>,
-}
-
-impl From<SecretAnswer> for LiveSecret {
-    fn from(answer: SecretAnswer) -> Self {
-        let view = SecretView { type_: answer.type_, immutable: answer.immutable.unwrap_or(false), ..answer.metadata };
-        Self { view, data: answer.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect() }
-    }
 }
 
 /// What to do with an error of a call. `doing` says what was tried, in the words of RBAC.
@@ -64,11 +42,10 @@ impl Cluster {
         }
     }
 
-    /// Reads a Secret with its data; `None` if it is not found.
-    pub async fn secret(&self, name: &str) -> Result<Option<LiveSecret>, Failure> {
-        let read = self.secrets.get::<SecretAnswer>(name).await;
-        let read = read.map_err(failed("get secrets")).map_err(|failure| failure.about(name))?;
-        Ok(read.map(LiveSecret::from))
+    /// Reads a Secret with its data under `keys`; `None` if it is not found.
+    pub async fn secret(&self, name: &str, keys: &[&str]) -> Result<Option<LiveSecret>, Failure> {
+        let read = self.secrets.get_with(name, |answer| LiveSecret::read(answer, keys)).await;
+        read.map_err(failed("get secrets")).map_err(|failure| failure.about(name))
     }
 
     /// Reads the ManagedSecret with its sealed value; `None` if it is not found.
@@ -81,16 +58,17 @@ impl Cluster {
     /// the same `slot`.
     pub async fn apply_secret(&self, name: &str, slot: &Slot, run: Run, body: &Value) -> Result<LiveSecret, Failure> {
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
-        let written = self.secrets.apply(name, run, body).await.map_err(failed(doing));
-        let written: SecretAnswer = written.map_err(|failure| failure.about(name))?;
-        Ok(written.into())
+        let keys = data_keys(body);
+        let written = self.secrets.apply_with(name, run, body, |answer| LiveSecret::read(answer, &keys)).await;
+        written.map_err(failed(doing)).map_err(|failure| failure.about(name))
     }
 
     /// Has what stands in `body`, of an adopted Secret, stay there when this operator gives it up.
     pub async fn leave_in_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
         let body = self.whole(name, slot, body);
-        let written: SecretAnswer = self.secrets.apply_left(name, &body).await.map_err(failed("patch secrets"))?;
-        Ok(written.into())
+        let keys = data_keys(&body);
+        let written = self.secrets.apply_left(name, &body, |answer| LiveSecret::read(answer, &keys)).await;
+        written.map_err(failed("patch secrets"))
     }
 
     /// The body of an apply: `body` with kind, name, namespace and the preconditions of `slot`.
@@ -133,4 +111,9 @@ impl Cluster {
         let object = written.map_err(failed("patch managedsecrets/status"))?;
         Ok(Own::new(object.into()))
     }
+}
+
+/// The keys of the data that an apply writes.
+fn data_keys(body: &Value) -> Vec<&str> {
+    body["data"].as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
 }

@@ -5,9 +5,11 @@
 //! not looked at, is in [`decode`]; as what watches decode them, in [`watched`]; digests of labels and annotations, in
 //! [`shape`].
 //!
-//! A view that was read live is whole. A cache keeps what [`Own::kept`] and [`SecretView::kept`] leave: users choose the
+//! A view that was read live lacks nothing that decides: of what others may put there in any number, it has a bounded part,
+//! and says so ([`bounded`]). A cache keeps what [`Own::kept`] and [`SecretView::kept`] leave: users choose the
 //! objects of one namespace, and one memory holds those of all namespaces, so no field is kept without a small bound.
 
+pub mod bounded;
 pub mod decode;
 pub mod shape;
 pub mod watched;
@@ -25,17 +27,21 @@ use managed_secrets_api::{
     types::Target,
     validate_spec,
 };
+use serde::{Deserialize, de::DeserializeSeed as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use self::shape::{MetadataText, Shape, TargetMetadata};
+use self::{
+    bounded::Data,
+    shape::{MetadataText, Shape, TargetMetadata},
+};
 
 /// Most names in a set of [`OwnedFields`]: more than a spec can ask for and the operator adds.
 pub const OWNED_MAX: usize = TARGET_METADATA_MAX + 16;
 /// Bytes of the operator's annotations that a cache keeps of one Secret. The largest record has less than half of it;
 /// what has more was not written by the operator, and nothing that it lacks is believed.
 const ANNOTATIONS_KEPT_BYTES: usize = 8 * 1024;
-/// Owner references that a cache keeps of one Secret.
+/// Owner references that a view holds of one Secret.
 const OWNERS_KEPT_MAX: usize = 16;
 /// Owned keys besides the operator's own that a cache keeps of one Secret.
 const OTHERS_KEPT_MAX: usize = 2;
@@ -179,7 +185,8 @@ pub struct OwnedFields {
 
 /// A Secret (record, target or one that the operator does not manage) as the reconciler knows it.
 ///
-/// Read live, it has every label, annotation and owner reference. A cache keeps what [`SecretView::kept`] leaves.
+/// Read live, it has every label and annotation of the operator's and [`OTHERS_MAX`](bounded::OTHERS_MAX) others, and the
+/// owner references that decide something. A cache keeps what [`SecretView::kept`] leaves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretView {
     /// `metadata.name`.
@@ -194,6 +201,10 @@ pub struct SecretView {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// It was read live, and has more labels than `labels` holds.
+    pub labels_left_out: bool,
+    /// It was read live, and has more annotations than `annotations` holds.
+    pub annotations_left_out: bool,
     /// Owner references.
     pub owners: Vec<OwnerRef>,
     /// What our field manager owns of it.
@@ -219,12 +230,7 @@ impl SecretView {
             room = left.unwrap_or(room);
             left.is_some()
         });
-        self.owners.sort_by_key(|owner| !(owner.is_managed_secret || owner.controller));
-        self.owners.truncate(OWNERS_KEPT_MAX);
-        for owner in &mut self.owners {
-            clip(&mut owner.name, SECRET_NAME_MAX);
-            clip(&mut owner.uid, UID_MAX);
-        }
+        (self.labels_left_out, self.annotations_left_out) = (false, false);
         clip_some(&mut self.other_manager, MANAGER_MAX);
         // Kubernetes does not bound the type of a Secret.
         clip_some(&mut self.type_, SECRET_TYPE_MAX);
@@ -273,13 +279,34 @@ impl SecretView {
     }
 }
 
-/// A Secret read live, with its data. The bytes are wiped when it is dropped.
+/// A Secret read live, with the data that was asked for. The bytes are wiped when it is dropped.
 #[derive(Default)]
 pub struct LiveSecret {
     /// All but the data.
     pub view: SecretView,
-    /// The data by key.
+    /// The data by key: under the keys that were asked for, and those that our field manager owns.
     pub data: BTreeMap<String, Zeroizing<Vec<u8>>>,
+}
+
+impl LiveSecret {
+    /// Decodes an answer of the API server, with the data under these keys. There may be any number of others.
+    pub fn read(answer: &[u8], keys: &[&str]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: SecretView,
+            #[serde(rename = "type", default)]
+            type_: Option<String>,
+            #[serde(default)]
+            immutable: Option<bool>,
+        }
+        let Object { metadata, mut type_, immutable } = serde_json::from_slice(answer)?;
+        // Kubernetes does not bound the type of a Secret.
+        clip_some(&mut type_, SECRET_TYPE_MAX);
+        let view = SecretView { type_, immutable: immutable.unwrap_or(false), ..metadata };
+        let wanted = |key: &str| keys.contains(&key) || view.ours.data.contains(key);
+        let data = Data(wanted).deserialize(&mut serde_json::Deserializer::from_slice(answer))?;
+        Ok(Self { view, data })
+    }
 }
 
 /// Keeps these keys, and [`OTHERS_KEPT_MAX`] others: that there is more than one is all that is asked of them.

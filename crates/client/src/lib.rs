@@ -5,12 +5,12 @@
 //! [`kube::Client::send`], which logs neither, and answers are decoded and judged by this module. Of a refusal, only
 //! code, reason, causes and field paths survive.
 
+mod answer;
 mod apply;
 mod error;
 mod object;
 mod objects;
 
-use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -18,6 +18,7 @@ use kube::api::ListParams;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::answer::Answer;
 pub use self::apply::Run;
 pub use self::error::{CallError, Refusal, RefusalKind};
 pub use self::object::Manifest;
@@ -138,12 +139,21 @@ impl SecretApi {
 
 /// Sends a request and decodes the answer. Neither of them is logged, whatever happens.
 pub async fn call<T: DeserializeOwned>(client: &Client, request: http::Request<Vec<u8>>) -> Result<T, CallError> {
+    call_with(client, request, |body| serde_json::from_slice(body)).await
+}
+
+/// The same with another way to decode the answer. Large answers are read and decoded a few at a time.
+pub async fn call_with<T>(
+    client: &Client,
+    request: http::Request<Vec<u8>>,
+    decode: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+) -> Result<T, CallError> {
     let response = client.send(request.map(kube::client::Body::from)).await.map_err(CallError::transport)?;
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map_err(CallError::transport)?.to_bytes();
+    let answer = Answer::read(body).await?;
     if head.status.is_success() {
-        serde_json::from_slice(&body).map_err(|_| CallError::Malformed)
+        decode(answer.bytes()).map_err(|_| CallError::Malformed)
     } else {
-        Err(CallError::Refused(Refusal::read(head.status, &head.headers, &body)))
+        Err(CallError::Refused(Refusal::read(head.status, &head.headers, answer.bytes())))
     }
 }

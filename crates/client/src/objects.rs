@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::apply::{self, Run};
-use super::{CallError, call};
+use super::{CallError, call, call_with};
 
 /// Items of one page of a list.
 const PAGE: u32 = 500;
@@ -72,8 +72,17 @@ impl ObjectApi {
 
     /// One object, read live; `None` if it is not found.
     pub async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, CallError> {
+        self.get_with(name, |answer| serde_json::from_slice(answer)).await
+    }
+
+    /// The same, decoded by `decode`.
+    pub async fn get_with<T>(
+        &self,
+        name: &str,
+        decode: impl FnOnce(&[u8]) -> serde_json::Result<T> + Send,
+    ) -> Result<Option<T>, CallError> {
         let request = self.request().get(name, &GetParams::default()).map_err(CallError::request)?;
-        match call(&self.client, request).await {
+        match call_with(&self.client, request, decode).await {
             Err(CallError::Refused(refusal)) if refusal.is_not_found() => Ok(None),
             result => result.map(Some),
         }
@@ -120,16 +129,28 @@ impl ObjectApi {
         run: Run,
         body: &(impl Serialize + Sync),
     ) -> Result<T, CallError> {
-        call(&self.client, apply::apply(&self.request(), name, run, body)?).await
+        self.apply_with(name, run, body, |answer| serde_json::from_slice(answer)).await
+    }
+
+    /// The same, its answer decoded by `decode`.
+    pub async fn apply_with<T>(
+        &self,
+        name: &str,
+        run: Run,
+        body: &(impl Serialize + Sync),
+        decode: impl FnOnce(&[u8]) -> serde_json::Result<T> + Send,
+    ) -> Result<T, CallError> {
+        call_with(&self.client, apply::apply(&self.request(), name, run, body)?, decode).await
     }
 
     /// Applies what is left in an adopted Secret, by a field manager of its own: it stays when ours gives it up.
-    pub async fn apply_left<T: DeserializeOwned>(
+    pub async fn apply_left<T>(
         &self,
         name: &str,
         body: &(impl Serialize + Sync),
+        decode: impl FnOnce(&[u8]) -> serde_json::Result<T> + Send,
     ) -> Result<T, CallError> {
-        call(&self.client, apply::apply_left(&self.request(), name, body)?).await
+        call_with(&self.client, apply::apply_left(&self.request(), name, body)?, decode).await
     }
 
     /// Writes the status by a forced server-side apply of our field manager. The API server ignores a uid here; a

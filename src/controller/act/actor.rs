@@ -81,7 +81,7 @@ impl Actor<'_> {
     /// Has another field manager own a key of an adopted Secret, so that the value under it stays when ours gives it up;
     /// the Secret as it is then.
     pub(super) async fn leave(&self, name: &str, slot: &Slot, key: &str) -> Result<Slot, Failure> {
-        let live = self.cluster.secret(name).await?.filter(|live| Slot::over(&live.view) == *slot);
+        let live = self.cluster.secret(name, &[key]).await?.filter(|live| Slot::over(&live.view) == *slot);
         let live = live.ok_or(Failure::Conflict)?;
         let Some(bytes) = live.data.get(key) else { return Ok(slot.clone()) };
         let body = json!({"metadata": {}, "data": {key: BASE64_STANDARD.encode(bytes)}});
@@ -91,7 +91,7 @@ impl Actor<'_> {
 
     pub(super) fn written(&self, facts: &mut Facts, call: Call<'_>, view: SecretView) {
         let put = |index: &mut Index, sent: &Sent| {
-            index.put_written(&facts.snapshot.own.namespace, view.clone(), sent, Instant::now())
+            index.put_written(&facts.snapshot.own.namespace, view.clone().kept(), sent, Instant::now())
         };
         let concerned = call.answered(put);
         self.wake_others(facts, concerned);

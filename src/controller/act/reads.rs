@@ -16,7 +16,7 @@ use super::{
         failure::Failure,
         plan::{Contents, Problem, Read},
         record::{Authenticity, RecordMeta, Source},
-        view::{LiveSecret, Own},
+        view::{LiveSecret, Own, SecretView},
     },
     actor::Actor,
 };
@@ -35,9 +35,11 @@ impl Actor<'_> {
     /// Reads a Secret that may be record or target.
     pub(super) async fn read_secret(&self, facts: &mut Facts, name: &str) -> Result<(), Failure> {
         let call = self.call(facts, name);
-        let live = self.cluster.secret(name).await?;
+        let keys: Vec<&str> = value_keys(&facts.snapshot.own).chain([RECORD_DATA_KEY]).collect();
+        let live = self.cluster.secret(name, &keys).await?;
         debug!(secret = name, found = live.is_some(), "read live");
-        let labelled = live.as_ref().map(|live| &live.view).filter(|view| view.is_watched()).cloned();
+        let labelled =
+            live.as_ref().map(|live| &live.view).filter(|view| view.is_watched()).cloned().map(SecretView::kept);
         let concerned = call.answered(|index, sent| index.learn(&facts.snapshot.own.namespace, name, labelled, sent));
         self.wake_others(facts, concerned);
         learn(facts, name, live, self.keyring);
@@ -74,7 +76,7 @@ impl Actor<'_> {
     async fn read_source(&self, facts: &mut Facts) -> Result<(), Failure> {
         let Some(from) = facts.snapshot.own.spec.value_from.clone() else { return Ok(()) };
         let reference = from.secret_key_ref;
-        let live = self.cluster.secret(&reference.name).await?;
+        let live = self.cluster.secret(&reference.name, &[&reference.key]).await?;
         facts.learned.incoming = Some(source_value(&reference.name, reference.key, live));
         Ok(())
     }
@@ -93,13 +95,17 @@ fn learn(facts: &mut Facts, name: &str, live: Option<LiveSecret>, keyring: &Keyr
         let contents = open(keyring, own, meta, commitment, &live);
         facts.learned.record = Some(Confirmed { uid: live.view.uid.clone(), commitment: *commitment, contents });
     } else {
-        let before = own.status.target.as_ref().map(|target| target.key.as_str());
         let value = |key: &str| Some(Plaintext::new(live.data.get(key)?.clone()).ok().map(Arc::new));
-        let keys = [Some(own.spec.target_key()), before].into_iter().flatten();
-        let values = keys.filter_map(|key| Some((key.to_owned(), value(key)?))).collect();
+        let values = value_keys(own).filter_map(|key| Some((key.to_owned(), value(key)?))).collect();
         facts.learned.content = Some(Content { uid: live.view.uid.clone(), values });
     }
     facts.put(live.view, authenticity);
+}
+
+/// The keys of a target that can hold the value: now, and as status names it.
+fn value_keys(own: &Own) -> impl Iterator<Item = &str> {
+    let before = own.status.target.as_ref().map(|target| target.key.as_str());
+    [Some(own.spec.target_key()), before].into_iter().flatten()
 }
 
 /// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.

@@ -114,7 +114,7 @@ impl Actor<'_> {
         let live = match apply(body.clone()).await {
             // Somebody made it immutable, and our key cannot be taken away any more: it stays, as it is.
             Err(Failure::Invalid(fields)) => {
-                let Some(frozen) = self.cluster.secret(name).await?.filter(|live| live.view.immutable) else {
+                let Some(frozen) = self.cluster.secret(name, &[]).await?.filter(|live| live.view.immutable) else {
                     return Err(Failure::Invalid(fields));
                 };
                 let ours = frozen.data.iter().filter(|(key, _)| frozen.view.ours.data.contains(*key));

@@ -5,6 +5,7 @@
 //! labels and owner references.
 
 mod recordless;
+mod theirs;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,7 +16,7 @@ use managed_secrets_api::{
 };
 use managed_secrets_crypto::Plaintext;
 
-use self::recordless::Marks;
+use self::{recordless::Marks, theirs::Theirs};
 use super::{
     super::{
         conditions::READY,
@@ -41,41 +42,6 @@ pub(super) struct Delivery<'w> {
     theirs: Theirs,
 }
 
-/// What an adopted Secret had before, of all that the spec asks for: it is neither written nor taken away.
-#[derive(Debug, Default)]
-struct Theirs {
-    /// Keys of labels.
-    labels: BTreeSet<String>,
-    /// Keys of annotations.
-    annotations: BTreeSet<String>,
-    /// The first of them whose value is not the one that the spec asks for: what it is, and its field of the spec.
-    other: Option<(String, &'static str)>,
-    /// The key of the value. It is written, but stays when the target moves.
-    key: bool,
-}
-
-impl Theirs {
-    /// With the labels and annotations of a Secret that was read live, of those that the spec asks for. What our manager
-    /// owns of it is ours, whoever else owns it.
-    fn with_metadata(mut self, wanted: &MetadataText, view: &SecretView) -> Self {
-        for (key, text) in wanted.labels.iter().filter(|(key, _)| !view.ours.labels.contains(*key)) {
-            let Some(live) = view.labels.get(key) else { continue };
-            if live != text {
-                self.other.get_or_insert((format!("label {key}"), "spec.target.labels"));
-            }
-            self.labels.insert(key.clone());
-        }
-        for (key, text) in wanted.annotations.iter().filter(|(key, _)| !view.ours.annotations.contains(*key)) {
-            let Some(live) = view.annotations.get(key) else { continue };
-            if live != text {
-                self.other.get_or_insert((format!("annotation {key}"), "spec.target.annotations"));
-            }
-            self.annotations.insert(key.clone());
-        }
-        self
-    }
-}
-
 /// What of an adopted Secret is not ours. `found` is whether the key of the value was there before.
 fn theirs(facts: &Facts, seen: &Seen, id: &str, found: bool) -> Result<Theirs, Need> {
     let theirs = Theirs { key: found, ..Theirs::default() };
@@ -97,11 +63,8 @@ impl<'w> Delivery<'w> {
 
     /// What of the spec an adopted Secret cannot follow.
     pub(super) fn trouble(&self, name: &str) -> Option<Verdict> {
-        let (what, field) = self.theirs.other.as_ref()?;
-        let message = format!(
-            "target Secret {name} was adopted, and its {what} has another value, which the operator does not change: remove it \
-             from {field}, or from the Secret"
-        );
+        let problem = self.theirs.other.as_ref()?.problem(", which the operator does not change");
+        let message = format!("target Secret {name} was adopted, and {problem}");
         Some(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message)))
     }
 }
@@ -381,8 +344,8 @@ fn adoptable<'w>(
         }
     };
     let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(wanted_metadata(facts)?, view);
-    if let Some((what, field)) = &theirs.other {
-        return refuse(&format!("its {what} has another value: remove it from {field}, or from the Secret"));
+    if let Some(unlike) = &theirs.other {
+        return refuse(&unlike.problem(""));
     }
     Ok(Ok(theirs))
 }

@@ -4,12 +4,12 @@
 //! choose, and as a tree in memory they take ten times their text. So what is skipped here is never built: of
 //! `managedFields` only names that our field manager owns, of a ManagedSecret's metadata nothing but its identity.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeSet, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use managed_secrets_api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus,
-    keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT, GROUP, KIND},
+    keys::{ANNOTATIONS, FIELD_MANAGER, FIELD_MANAGER_LEFT, GROUP, KIND, LABELS},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -17,7 +17,11 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{OWNED_MAX, OwnedFields, OwnerRef, SecretView, shape::Shape};
+use super::{
+    OWNED_MAX, OwnedFields, OwnerRef, SecretView,
+    bounded::{Owners, Texts},
+    shape::Shape,
+};
 
 /// What identifies an object, and at which version it is.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,15 +88,15 @@ pub(super) struct Metadata {
     uid: String,
     resource_version: String,
     deletion_timestamp: Option<IgnoredAny>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<Owner>>,
+    labels: Texts,
+    annotations: Texts,
+    owner_references: Owners,
     managed_fields: Managers,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Owner {
+pub(super) struct Owner {
     api_version: String,
     kind: String,
     name: String,
@@ -129,8 +133,8 @@ impl From<Owner> for OwnerRef {
 impl From<Metadata> for SecretView {
     fn from(metadata: Metadata) -> Self {
         let Managers { ours, other, .. } = metadata.managed_fields;
-        let labels = metadata.labels.unwrap_or_default();
-        let annotations = metadata.annotations.unwrap_or_default();
+        let (labels, labels_left_out) = metadata.labels.bounded(&LABELS, &ours.labels);
+        let (annotations, annotations_left_out) = metadata.annotations.bounded(&ANNOTATIONS, &ours.annotations);
         Self {
             name: metadata.name,
             uid: metadata.uid,
@@ -139,7 +143,9 @@ impl From<Metadata> for SecretView {
             shape: Shape::of_owned(&labels, &ours.labels, &annotations, &ours.annotations),
             labels,
             annotations,
-            owners: metadata.owner_references.unwrap_or_default().into_iter().map(OwnerRef::from).collect(),
+            labels_left_out,
+            annotations_left_out,
+            owners: metadata.owner_references.0,
             ours,
             other_manager: other,
             type_: None,
@@ -188,10 +194,19 @@ impl Managers {
         } else if entry.operation.as_deref() == Some("Apply") {
             let OwnedFields { labels, annotations, data, owner_uids, type_ } = entry.fields_v1;
             self.ours.type_ |= type_;
-            self.ours.labels.extend(labels);
-            self.ours.annotations.extend(annotations);
-            self.ours.data.extend(data);
-            self.ours.owner_uids.extend(owner_uids);
+            extend(&mut self.ours.labels, labels);
+            extend(&mut self.ours.annotations, annotations);
+            extend(&mut self.ours.data, data);
+            extend(&mut self.ours.owner_uids, owner_uids);
+        }
+    }
+}
+
+/// Adds names up to [`OWNED_MAX`]: there can be any number of entries of one manager.
+fn extend(names: &mut BTreeSet<String>, more: BTreeSet<String>) {
+    for name in more {
+        if names.len() < OWNED_MAX {
+            names.insert(name);
         }
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource as _, ResourceExt as _};
 use managed_secrets_api::{
-    keys::{ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_NAME, ANNO_OWNER, FIELD_MANAGER, ROLE_TARGET},
+    keys::{ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_NAME, ANNO_OWNER, FIELD_MANAGER, KIND, ROLE_TARGET},
     limits::{ANNOTATIONS_BYTES_MAX, METADATA_KEY_NAME_MAX},
 };
 use serde_json::{Value, json};
@@ -112,6 +112,63 @@ fn a_cache_keeps_little_of_any_secret() {
     assert_eq!(view.clone().kept(), view, "what was kept is kept");
     assert_eq!(view.role(), Some(ROLE_TARGET));
     assert!(view.ours.data.len() > 1 && !view.ours.labels.is_empty(), "that there is more is known");
+}
+
+/// What decides is found behind any number of labels, annotations, owners and field managers of others.
+#[test]
+fn a_live_view_is_bounded_and_has_all_that_decides() {
+    let many = |count: usize, last: &str, text: &str| -> serde_json::Map<String, Value> {
+        (0..count).map(|n| (format!("a{n}"), json!("x"))).chain([(last.to_owned(), json!(text))]).collect()
+    };
+    let mut crowded = metadata();
+    crowded["labels"] = many(20_000, LABEL_ROLE, ROLE_TARGET).into();
+    crowded["labels"]["wanted"] = json!("1");
+    crowded["annotations"] = many(20_000, "mine", "y").into();
+    crowded["annotations"][ANNO_OWNER] = json!("db");
+    let owner = |n: usize, kind: &str| json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": kind, "name": "n".repeat(2000), "uid": format!("u{n}")});
+    let owners = (0..4000).map(|n| owner(n, "Other")).chain([owner(4000, KIND)]);
+    crowded["ownerReferences"] = owners.collect();
+    let managers = (0..300).map(|n| {
+        let fields: serde_json::Map<String, Value> = (0..50).map(|m| (format!("f:a{n}-{m}"), json!({}))).collect();
+        json!({"manager": FIELD_MANAGER, "operation": "Apply", "subresource": format!("s{n}"),
+            "fieldsV1": {"f:data": fields, "f:metadata": {"f:labels": fields}}})
+    });
+    crowded["managedFields"].as_array_mut().unwrap().extend(managers);
+    let view = decoded(crowded);
+    assert!(size(&view) < 64 * 1024, "{} bytes", size(&view));
+    assert!(view.labels_left_out && view.annotations_left_out);
+    assert_eq!(
+        (view.role(), view.annotation(ANNO_OWNER), view.annotation("mine")),
+        (Some(ROLE_TARGET), Some("db"), Some("y"))
+    );
+    assert!(view.owners.iter().any(|owner| owner.uid == "u4000" && owner.is_managed_secret));
+    assert!(!view.kept().labels_left_out, "a cache holds none of others anyway");
+
+    let few = decoded(metadata());
+    assert!(!few.labels_left_out && !few.annotations_left_out);
+    assert_eq!((few.labels.len(), few.annotations.len()), (2, 3));
+}
+
+#[test]
+fn a_live_read_has_the_data_that_was_asked_for_and_that_the_operator_owns() {
+    // In an order that the API server does not use.
+    let mut data: serde_json::Map<String, Value> = (0..20_000).map(|n| (format!("k{n}"), json!(""))).collect();
+    data.insert("asked".to_owned(), json!("YQ=="));
+    data.insert("value".to_owned(), json!("Yg=="));
+    data.insert("empty".to_owned(), json!(null));
+    let object =
+        json!({"data": data, "metadata": metadata(), "type": "x".repeat(100_000), "immutable": true}).to_string();
+    let live = LiveSecret::read(object.as_bytes(), &["asked", "empty", "missing"]).unwrap();
+    let found: Vec<(&str, &[u8])> = live.data.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice())).collect();
+    assert_eq!(found, [("asked", b"a".as_slice()), ("empty", b""), ("value", b"b")]);
+    assert!(live.view.immutable && live.view.type_.is_some_and(|type_| type_.len() < 1000));
+
+    for data in [json!(null), json!({})] {
+        let object = json!({"metadata": metadata(), "data": data}).to_string();
+        assert!(LiveSecret::read(object.as_bytes(), &["asked"]).unwrap().data.is_empty());
+    }
+    let object = json!({"metadata": metadata(), "data": {"asked": "no base64!"}}).to_string();
+    assert!(LiveSecret::read(object.as_bytes(), &["asked"]).is_err());
 }
 
 #[test]
