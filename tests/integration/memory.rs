@@ -226,8 +226,8 @@ fn dense_keys() -> impl Iterator<Item = String> {
     (0..150_000_usize).map(move |n| [n / count / count, n / count, n].map(|n| letters[n % count]).iter().collect())
 }
 
-/// A Secret with these labels that a ManagedSecret may adopt, with dense labels or dense keys of its data. Its `managedFields` are
-/// given up, which makes room for more.
+/// A Secret with these labels that a ManagedSecret may adopt, and with dense labels or dense keys of its data. Its
+/// `managedFields` are given up, which makes room for more.
 async fn dense_secret(site: &Site, name: &str, dense: &str, labels: Value) {
     let small = json!({"metadata": {"name": name, "labels": labels}, "type": "Opaque"});
     site.secrets().create(&PostParams::default(), &object(small)).await.unwrap();
