@@ -32,7 +32,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use self::{
-    bounded::Data,
+    bounded::{Data, LeftOut},
     shape::{MetadataText, Shape, TargetMetadata},
 };
 
@@ -201,10 +201,8 @@ pub struct SecretView {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// It was read live, and has more labels than `labels` holds.
-    pub labels_left_out: bool,
-    /// It was read live, and has more annotations than `annotations` holds.
-    pub annotations_left_out: bool,
+    /// What the object has more of than a live view holds; a cache does not keep it.
+    pub left_out: LeftOut,
     /// Owner references.
     pub owners: Vec<OwnerRef>,
     /// What our field manager owns of it.
@@ -230,7 +228,7 @@ impl SecretView {
             room = left.unwrap_or(room);
             left.is_some()
         });
-        (self.labels_left_out, self.annotations_left_out) = (false, false);
+        self.left_out = LeftOut::default();
         clip_some(&mut self.other_manager, MANAGER_MAX);
         // Kubernetes does not bound the type of a Secret.
         clip_some(&mut self.type_, SECRET_TYPE_MAX);

@@ -29,6 +29,7 @@ pub(super) enum Claim {
 }
 
 /// Judges a Secret at a record's place.
+#[allow(clippy::too_many_lines, reason = "one arm for each rule, in their order")]
 pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
     let own = &facts.snapshot.own;
     let view = &seen.view;
@@ -216,6 +217,9 @@ mod tests {
         SecretView { type_: Some(type_.to_owned()), ..SecretView::default() }
     }
 
+    /// The rule, the status, what the record proves, how it looks, the claim, and the reason where it is a problem.
+    type Row = (&'static str, Value, Authenticity, SecretView, &'static str, Option<Reason>);
+
     #[test]
     #[allow(clippy::too_many_lines, reason = "a row for each rule")]
     fn each_rule_of_who_owns_a_record() {
@@ -225,7 +229,7 @@ mod tests {
         let plain = SecretView::default;
         let earlier = |meta: &mut RecordMeta| meta.uid = "uid-earlier".to_owned();
         let (in_use, tampered) = (Reason::NameInUse, Reason::RecordTampered);
-        let rows: Vec<(&str, Value, Authenticity, SecretView, &str, Option<Reason>)> = vec![
+        let rows: Vec<Row> = vec![
             ("ours: authentic, with our uid", nothing(), valid(|_| {}), owned_by("db", "uid-db"), "Ours", None),
             ("ours: retained ones have no owner reference", has_id("id-1"), valid(|_| {}), plain(), "Ours", None),
             ("status has another id", has_id("id-2"), valid(|_| {}), plain(), "Refused", Some(tampered)),

@@ -22,6 +22,15 @@ use super::{OWNERS_KEPT_MAX, OwnerRef, SECRET_NAME_MAX, UID_MAX, clip, decode::O
 /// bounds the text of each label, and of all annotations together.
 pub const OTHERS_MAX: usize = 256;
 
+/// Whether a view lacks labels or annotations that the object has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LeftOut {
+    /// It has more labels.
+    pub labels: bool,
+    /// It has more annotations.
+    pub annotations: bool,
+}
+
 /// All entries of a map of texts, in one piece.
 #[derive(Default)]
 pub(super) struct Texts {

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     OWNED_MAX, OwnedFields, OwnerRef, SecretView,
-    bounded::{Owners, Texts},
+    bounded::{LeftOut, Owners, Texts},
     shape::Shape,
 };
 
@@ -143,8 +143,7 @@ impl From<Metadata> for SecretView {
             shape: Shape::of_owned(&labels, &ours.labels, &annotations, &ours.annotations),
             labels,
             annotations,
-            labels_left_out,
-            annotations_left_out,
+            left_out: LeftOut { labels: labels_left_out, annotations: annotations_left_out },
             owners: metadata.owner_references.0,
             ours,
             other_manager: other,

@@ -136,16 +136,16 @@ fn a_live_view_is_bounded_and_has_all_that_decides() {
     crowded["managedFields"].as_array_mut().unwrap().extend(managers);
     let view = decoded(crowded);
     assert!(size(&view) < 64 * 1024, "{} bytes", size(&view));
-    assert!(view.labels_left_out && view.annotations_left_out);
+    assert_eq!(view.left_out, LeftOut { labels: true, annotations: true });
     assert_eq!(
         (view.role(), view.annotation(ANNO_OWNER), view.annotation("mine")),
         (Some(ROLE_TARGET), Some("db"), Some("y"))
     );
     assert!(view.owners.iter().any(|owner| owner.uid == "u4000" && owner.is_managed_secret));
-    assert!(!view.kept().labels_left_out, "a cache holds none of others anyway");
+    assert_eq!(view.kept().left_out, LeftOut::default(), "a cache holds none of others anyway");
 
     let few = decoded(metadata());
-    assert!(!few.labels_left_out && !few.annotations_left_out);
+    assert_eq!(few.left_out, LeftOut::default());
     assert_eq!((few.labels.len(), few.annotations.len()), (2, 3));
 }
 

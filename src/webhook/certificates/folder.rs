@@ -157,14 +157,14 @@ mod tests {
         folder.write(CERTIFICATE, &certificate);
         assert!(folder.why_not().contains(KEY));
         folder.write(KEY, "hunter2");
-        assert!(folder.why_not().contains("must hold PEM") && !folder.why_not().contains("hunter2"));
+        assert!(folder.why_not().contains("must be PEM") && !folder.why_not().contains("hunter2"));
         folder.write(KEY, &pair().1);
-        assert!(folder.why_not().contains("cannot be served"), "a key of another certificate");
+        assert!(folder.why_not().contains("cannot be used"), "a key of another certificate");
         folder.write(KEY, &key);
         folder.write(BUNDLE, "hunter2");
         assert!(folder.why_not().contains(BUNDLE) && !folder.why_not().contains("hunter2"));
         folder.write(BUNDLE, "");
         folder.write(CERTIFICATE, "");
-        assert!(folder.why_not().contains("cannot be served"));
+        assert!(folder.why_not().contains("cannot be used"));
     }
 }

@@ -29,7 +29,7 @@ impl Theirs {
             field: "spec.target.labels",
             live: &view.labels,
             ours: &view.ours.labels,
-            left_out: view.labels_left_out,
+            left_out: view.left_out.labels,
         };
         labels.compare(&wanted.labels, &mut self.labels, &mut self.other);
         let annotations = Compared {
@@ -37,7 +37,7 @@ impl Theirs {
             field: "spec.target.annotations",
             live: &view.annotations,
             ours: &view.ours.annotations,
-            left_out: view.annotations_left_out,
+            left_out: view.left_out.annotations,
         };
         annotations.compare(&wanted.annotations, &mut self.annotations, &mut self.other);
         self
@@ -102,7 +102,7 @@ impl Unlike {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
+    use super::{super::super::super::view::bounded::LeftOut, *};
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()
@@ -116,7 +116,7 @@ mod tests {
         let whole = Theirs::default().with_metadata(&wanted, &view);
         assert!(whole.other.is_none() && whole.labels.iter().eq(["same"]) && whole.annotations.is_empty());
 
-        view.labels_left_out = true;
+        view.left_out.labels = true;
         let crowded = Theirs::default().with_metadata(&wanted, &view);
         assert!(crowded.labels.iter().eq(["same", "unseen"]) && crowded.annotations.is_empty());
         let problem = crowded.other.unwrap().problem("");
@@ -127,7 +127,7 @@ mod tests {
         view.ours.labels.insert("unseen".to_owned());
         let ours = Theirs::default().with_metadata(&wanted, &view);
         assert!(ours.other.is_none() && ours.labels.iter().eq(["same"]), "what the operator owns is always shown");
-        view.annotations_left_out = true;
+        view.left_out.annotations = true;
         let problem = Theirs::default().with_metadata(&wanted, &view).other.unwrap().problem("");
         assert!(problem.contains("too many to look for annotation note"), "{problem}");
     }
@@ -135,7 +135,11 @@ mod tests {
     #[test]
     fn a_value_that_differs_is_named_before_what_is_not_shown() {
         let wanted = MetadataText { labels: map(&[("a", "1")]), annotations: BTreeMap::new() };
-        let view = SecretView { labels: map(&[("a", "x")]), labels_left_out: true, ..SecretView::default() };
+        let view = SecretView {
+            labels: map(&[("a", "x")]),
+            left_out: LeftOut { labels: true, annotations: false },
+            ..SecretView::default()
+        };
         let problem = Theirs::default().with_metadata(&wanted, &view).other.unwrap().problem(", so");
         assert_eq!(problem, "its label a has another value, so: remove it from spec.target.labels, or from the Secret");
     }

@@ -70,7 +70,7 @@ fn variables() -> Vec<(&'static str, String)> {
          || variables.target.?labels.orValue({{}}) != variables.oldTarget.?labels.orValue({{}})\n\
          || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})"
     );
-    let shaped = format!(
+    let comes_with_a_shape = format!(
         "variables.delivery != 'None'\n\
          && (oldObject == null || variables.targetName != variables.oldTargetName || variables.oldDelivery == 'None')\n\
          && (variables.target.?type.orValue({secret_type}) != {secret_type}\n\
@@ -111,7 +111,7 @@ fn variables() -> Vec<(&'static str, String)> {
         ("moves", moves),
         ("shapes", shapes),
         ("reshapes", reshapes),
-        ("startsShaped", shaped),
+        ("startsShaped", comes_with_a_shape),
         ("adopts", adopts.to_owned()),
         ("deliversKept", delivers_kept),
     ];
