@@ -151,7 +151,7 @@ async fn a_keyring_without_its_kek_is_not_replaced() {
     let other = [(KEK_DATA_KEY.to_owned(), ByteString(vec![7; 32]))].into();
     operator.create(&name, TYPE_KEK, other).await;
     let said = operator.refused(Provider::Local).await;
-    assert!(said.contains(&format!("{name} is not the key-encryption key of its name")), "{said}");
+    assert!(said.contains(&format!("{name} is not the key-encryption key that its name says")), "{said}");
 
     operator.delete(&name).await;
     operator.restore(kek, &name).await;
@@ -367,7 +367,7 @@ async fn a_joined_keyring_decides_nothing_about_the_operators_keys_and_that_is_t
     }
     drop(guard);
     let log = log.text();
-    for (key, says) in [(&own_sealing, "revoked: that is ignored"), (&ahead, "a creation date in the future")] {
+    for (key, says) in [(&own_sealing, "so the operator ignores that"), (&ahead, "a creation date in the future")] {
         let told: Vec<_> = log.lines().filter(|line| line.contains(key.as_str()) && line.contains(says)).collect();
         assert!(told.len() == 1 && told[0].contains("restored-keyring"), "{log}");
     }
