@@ -274,6 +274,13 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
                 (Some(FAILURES.delay(failures, jitter).max(after.unwrap_or_default())), failures)
             }
         };
+        // An event that came during the run waits as long as the server asked for, too.
+        let again = match next {
+            Next::Retry { after: Some(after) } => {
+                again.and_then(|turn| Some(Turn { due: turn.due.max(now.checked_add(after)?), ..turn }))
+            }
+            _ => again,
+        };
         // A delay that the clock cannot represent means never.
         let wish = wish.and_then(|delay| Some(Turn { due: now.checked_add(delay)?, priority: Priority::Resync }));
         if let Some(turn) = wish.map(|turn| turn.merge(again)).or(again) {

@@ -202,6 +202,9 @@ impl Expected {
 
     fn finish(&mut self, next: Next, now: Instant) {
         self.in_flight = false;
+        if let (Next::Retry { after: Some(after) }, Some(turn)) = (next, &mut self.turn) {
+            turn.due = turn.due.max(now + after);
+        }
         let own = match next {
             Next::Done => None,
             Next::After(delay) => Some(delay),
