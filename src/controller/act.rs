@@ -45,8 +45,8 @@ impl Actor<'_> {
                 Step::Finish(finish) => return End::Finished(finish),
                 Step::Read(read) => self.read(facts, &read).await,
                 Step::Write(write) => match self.write(facts, &write).await {
-                    // Somebody is changing it right now: their next change is not answered at full speed either. The
-                    // event of this one brings the next pass.
+                    // Another client is changing the Secret now, so the operator slows down its answers to that client. The
+                    // event of this change starts the next pass.
                     Err(Failure::Conflict) if write.is_repair() => {
                         facts.written.repaired = true;
                         return End::Finished(Finish { after: Some(Duration::ZERO), retry: false });
@@ -79,8 +79,8 @@ impl Actor<'_> {
 
     /// After a refused precondition: what is there now?
     ///
-    /// Whoever was here before may have moved the record too: it has to be read again before anything is written by it.
-    /// But a refused create-only write of a target tells of nobody's haste: that Secret may have stood there for long.
+    /// The client that changed the Secret may have moved the record too, so the record is read again before the next write.
+    /// A refused create-only write of a target is different: that Secret may have existed for a long time.
     async fn look_again(&self, facts: &mut Facts, write: &Write) -> Result<(), Failure> {
         if !matches!(write, Write::Target(target, _) if target.slot == Slot::Free) {
             facts.learned.record = None;

@@ -81,7 +81,7 @@ impl Cluster {
         match slot {
             Slot::Free => body["metadata"]["resourceVersion"] = json!(CREATE_ONLY),
             Slot::Over { uid, resource_version } => {
-                // Both: an apply with a stale version alone would create a deleted object anew.
+                // Both: an apply with a stale version alone would recreate a deleted object.
                 body["metadata"]["uid"] = json!(uid);
                 body["metadata"]["resourceVersion"] = json!(resource_version);
             }

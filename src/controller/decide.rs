@@ -126,7 +126,7 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
                 altered.extend(draft.base.map(|base| Altered::unowned_record(&base.view.name)));
             }
             (_, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
-            // Whoever touches the source all the time is not followed at full speed; the target does not wait for that.
+            // A source that changes all the time is not followed at full speed. The target does not wait for that.
             (Why::SourceMoved, _, Some(wait)) if draft.base.is_some() => later = Some(wait),
             _ => return Ok(Write::Record(record, draft.why).into()),
         }
@@ -202,7 +202,7 @@ fn target_pending(facts: &Facts, draft: &Draft<'_>, target: &TargetForm) -> Opti
     let own = &facts.snapshot.own;
     let observed = own.status.observed_generation == Some(own.generation);
     let served_before = own.status.target.as_ref().is_some_and(|before| before.name == target.name);
-    // In step but for the target itself: whoever changed it, it was not a change of the spec.
+    // Only the target differs, so the change did not come from the spec.
     let drifted = observed && served_before && facts.written.record.is_none();
     let because = facts.written.record.as_ref().map_or(draft.why, |record| record.why);
     let Some(seen) = facts.present(&target.name) else {

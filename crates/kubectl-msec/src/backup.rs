@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Read in this order, so that each later part covers the ones before: a record is at least as new as its object, and
-//! the keyring has every seed that a record names. Delivered Secrets are left out: they hold values in clear, and the
+//! the keyring has every seed that a record names. Delivered Secrets are left out: they hold plaintext values, and the
 //! operator delivers them again from the records. So a backup without the key-encryption key holds no value that can be
 //! read.
 

@@ -109,7 +109,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if asks && (!say::can_ask() || args.files.iter().any(|file| file == Path::new("-"))) {
         return Err(CliError::Usage("confirm the restore on a terminal, or with --yes".to_owned()));
     }
-    let whither = cluster.connection()?.server_with_path();
+    let destination = cluster.connection()?.server_with_path();
     let session = Session::open(cluster)?;
     let archive = in_namespace_of_keys(archive, args.operator_namespace.as_deref());
     let own = namespace_of_keys(&archive, args.operator_namespace.as_deref());
@@ -130,7 +130,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     if dry_run == DryRun::None {
         confirm_keyrings(&plan.new_keyrings, &args.accepted_keyrings, asks)?;
     }
-    if asks && plan.creates() > 0 && !say::ask(format_args!("Create {} in {whither}?", plan.summary()))? {
+    if asks && plan.creates() > 0 && !say::ask(format_args!("Create {} in {destination}?", plan.summary()))? {
         return Err(CliError::Failed("nothing was written".to_owned()));
     }
     let steps = write::all(&session, plan.steps, &standing.missing_namespaces, dry_run, &own).await?;

@@ -72,7 +72,7 @@ impl Actor<'_> {
     pub(super) async fn say_failure(&self, facts: &mut Facts, failure: &Failure) {
         warn!(%failure, "pass failed");
         if matches!(failure, Failure::Conflict | Failure::Unavailable { .. }) && facts.snapshot.failures == 0 {
-            // Often over by the next try, and then nobody needs to have read of it.
+            // Such a failure is often over by the next try, so the first one is not reported.
             return;
         }
         if let Step::Write(write) = decide::failed(facts, &failure.verdict())

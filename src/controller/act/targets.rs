@@ -94,7 +94,7 @@ impl Actor<'_> {
                 format!("Secret {} was changed, unlabelled or deleted by {who}; the operator restored it", write.name);
             self.events.say(&facts.snapshot.own, Reason::TargetDriftCorrected, "Repair", true, &note);
         }
-        // Also where nothing moved: whoever edits what is not ours of it in a loop is not followed at full speed.
+        // Also if nothing moved: a client that edits fields of others in a loop is not followed at full speed.
         facts.written.repaired |= why == Why::Drift || !moved;
         self.written(facts, call, live.view);
         Ok(())
@@ -112,7 +112,7 @@ impl Actor<'_> {
             self.cluster.apply_secret(name, slot, Run::Real, &self.cluster.whole(name, slot, body)).await
         };
         let live = match apply(body.clone()).await {
-            // Somebody made it immutable, and our key cannot be taken away any more: it stays, as it is.
+            // Another client made the Secret immutable, so the operator cannot remove its key. The Secret stays as it is.
             Err(Failure::Invalid(fields)) => {
                 let Some(frozen) = self.cluster.secret(name, &[]).await?.filter(|live| live.view.immutable) else {
                     return Err(Failure::Invalid(fields));

@@ -107,7 +107,7 @@ fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// The refusal where nobody can be asked.
+/// The refusal if no terminal can ask the user to confirm.
 pub(super) fn refusal(unconfirmed: &[&NewKeyring]) -> CliError {
     let why: Vec<_> = unconfirmed.iter().map(|it| format!("keyring {}: {}", it.name, REASON)).collect();
     let flags: Vec<_> = unconfirmed.iter().map(|it| format!("--accept-keyring {}", it.fingerprint)).collect();
