@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use super::manifest::files::{FileArgs, Replacement, Source};
 use super::manifest::{Held, Kind, NodeId, Object, Problem, Rule, Stream};
 use super::session::{ClusterArgs, Session};
+use super::validate;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -209,6 +210,7 @@ fn jobs(stream: &Stream<'_>, namespace: Option<&str>, scope: SealScope) -> Resul
     for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
         problems.extend(object.problems.iter().cloned());
         problems.extend(stream.copies(object));
+        problems.extend(validate::unknown(stream, object));
         match stream.held(object) {
             Ok(Held::Plain { text, node }) => match job(stream, object, namespace, scope, text, node) {
                 Ok(job) => jobs.push(job),

@@ -267,9 +267,7 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     let mut problems: Vec<_> = object.problems.iter().take(MOST).cloned().collect();
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
     problems.extend(metadata(stream, object));
-    let unknown = unknown_fields(&object.json);
-    problems
-        .extend(unknown.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is not a field of the API")));
+    problems.extend(unknown(stream, object));
     problems.extend(stream.copies(object));
     let held = match stream.held(object) {
         Ok(Held::Nothing) => None,
@@ -293,6 +291,15 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
         }
     }
     problems
+}
+
+/// Fields that the API does not have, and a `spec` that is no map. A value may be in one of them, where nothing looks for it.
+pub(super) fn unknown(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
+    let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
+    let fields = unknown_fields(&object.json);
+    let unknown = fields.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is not a field of the API"));
+    let spec = object.json.get("spec").filter(|spec| !spec.is_object() && !spec.is_null());
+    unknown.chain(spec.map(|_| problem(Rule::Field, "spec", "must be a map"))).collect()
 }
 
 const VALUE: &str = "spec.value";

@@ -21,6 +21,8 @@ use crate::backoff::{Backoff, Jitter};
 
 /// After a failure: 100 ms, doubled up to five minutes, until a success.
 const FAILURES: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(300) };
+/// The longest that a key waits because the server asked for it.
+const LONGEST_PAUSE: Duration = FAILURES.cap;
 /// After this many keys, one key of the priority of resyncs goes first.
 const RESYNC_TURN: u32 = 8;
 
@@ -40,7 +42,8 @@ pub enum Next {
     Done,
     /// Success: again after this time, or earlier if the key is added.
     After(Duration),
-    /// Failure: again after the key's growing backoff, and not before `after` (a server's `Retry-After`).
+    /// Failure: again after the key's growing backoff, and not before `after` (a server's `Retry-After`), even if the key is
+    /// added again. No key waits longer than five minutes because a server asks for it.
     Retry {
         /// The shortest time to wait.
         after: Option<Duration>,
@@ -66,6 +69,10 @@ impl Turn {
     /// Combines two requests: as early and as urgent as either of them.
     fn merge(self, other: Option<Self>) -> Self {
         other.map_or(self, |other| Self { due: self.due.min(other.due), priority: self.priority.max(other.priority) })
+    }
+
+    fn not_before(self, time: Option<Instant>) -> Self {
+        Self { due: time.map_or(self.due, |time| self.due.max(time)), ..self }
     }
 }
 
@@ -106,11 +113,19 @@ enum State {
     },
 }
 
+/// What a key's failures leave behind until it succeeds.
+#[derive(Debug, Clone, Copy, Default)]
+struct History {
+    /// Failures in a row.
+    failures: u32,
+    /// The server asked for no request before this time.
+    not_before: Option<Instant>,
+}
+
 #[derive(Debug)]
 struct Entry {
     state: State,
-    /// Failures in a row.
-    failures: u32,
+    history: History,
 }
 
 /// Due keys of one urgency, by group.
@@ -207,24 +222,24 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     /// Asks for a run of `key` at `due`. Of several requests for one key, the earliest time and the higher priority count.
     pub fn add(&mut self, key: K, priority: Priority, due: Instant) {
         let turn = Turn { due, priority };
-        let (place, before, failures) = match self.entries.get_mut(&key) {
-            None => return self.wait(key, turn, 0),
+        let (place, before, history) = match self.entries.get_mut(&key) {
+            None => return self.wait(key, turn, History::default()),
             Some(Entry { state: State::InFlight { again }, .. }) => {
                 *again = Some(turn.merge(*again));
                 return;
             }
-            Some(Entry { state: State::Later { priority, place } | State::Due { priority, place }, failures }) => {
-                (*place, Turn { due: place.due, priority: *priority }, *failures)
+            Some(Entry { state: State::Later { priority, place } | State::Due { priority, place }, history }) => {
+                (*place, Turn { due: place.due, priority: *priority }, *history)
             }
         };
-        let merged = turn.merge(Some(before));
+        let merged = turn.merge(Some(before)).not_before(history.not_before);
         if merged == before {
             return; // it keeps its position in the order of arrival
         }
         if self.later.remove(&place).is_none() {
             self.priority(before.priority).remove(&key, place);
         }
-        self.wait(key, merged, failures);
+        self.wait(key, merged, history);
     }
 
     /// Hands out the key whose turn it is at `now`, if there is one and a worker for it. It is in flight until
@@ -257,7 +272,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     /// flight is not changed.
     pub fn finish(&mut self, key: &K, next: Next, now: Instant, jitter: Jitter) {
         let Some(Entry { state: State::InFlight { .. }, .. }) = self.entries.get(key) else { return };
-        let Some((key, Entry { state: State::InFlight { again }, failures })) = self.entries.remove_entry(key) else {
+        let Some((key, Entry { state: State::InFlight { again }, history })) = self.entries.remove_entry(key) else {
             return;
         };
         if let Some(running) = self.in_flight.get_mut(key.group()) {
@@ -266,25 +281,19 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
                 self.in_flight.remove(key.group());
             }
         }
-        let (wish, failures) = match next {
-            Next::Done => (None, 0),
-            Next::After(delay) => (Some(delay), 0),
+        let (wish, history) = match next {
+            Next::Done => (None, History::default()),
+            Next::After(delay) => (Some(delay), History::default()),
             Next::Retry { after } => {
-                let failures = failures.saturating_add(1);
-                (Some(FAILURES.delay(failures, jitter).max(after.unwrap_or_default())), failures)
+                let failures = history.failures.saturating_add(1);
+                let not_before = after.and_then(|after| now.checked_add(after.min(LONGEST_PAUSE)));
+                (Some(FAILURES.delay(failures, jitter)), History { failures, not_before })
             }
-        };
-        // An event that came during the run waits as long as the server asked for, too.
-        let again = match next {
-            Next::Retry { after: Some(after) } => {
-                again.and_then(|turn| Some(Turn { due: turn.due.max(now.checked_add(after)?), ..turn }))
-            }
-            _ => again,
         };
         // A delay that the clock cannot represent means never.
         let wish = wish.and_then(|delay| Some(Turn { due: now.checked_add(delay)?, priority: Priority::Resync }));
         if let Some(turn) = wish.map(|turn| turn.merge(again)).or(again) {
-            self.wait(key, turn, failures);
+            self.wait(key, turn.not_before(history.not_before), history);
         }
     }
 
@@ -298,7 +307,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     /// Failures in a row of `key`.
     #[must_use]
     pub fn failures(&self, key: &K) -> u32 {
-        self.entries.get(key).map_or(0, |entry| entry.failures)
+        self.entries.get(key).map_or(0, |entry| entry.history.failures)
     }
 
     /// Returns how many keys wait and run.
@@ -315,11 +324,11 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         }
     }
 
-    fn wait(&mut self, key: K, Turn { due, priority }: Turn, failures: u32) {
+    fn wait(&mut self, key: K, Turn { due, priority }: Turn, history: History) {
         self.tickets += 1;
         let place = Place { due, ticket: self.tickets };
         self.later.insert(place, key.clone());
-        self.entries.insert(key, Entry { state: State::Later { priority, place }, failures });
+        self.entries.insert(key, Entry { state: State::Later { priority, place }, history });
     }
 
     /// Moves the keys that have become due into their priorities.

@@ -328,3 +328,26 @@ fn json_stays_json() {
     assert_eq!(after.replace(sealed, &format!("{CANARY}\\u00e9\\/\\n")), text);
     assert!(Sealed::parse(sealed).is_ok());
 }
+
+/// A value in a field that the API does not have would stay plain, and go to Git.
+#[test]
+fn a_value_in_a_wrong_field_is_refused_with_its_place_and_the_file_stays() {
+    let folder = Folder::new();
+    for (rest, says) in [
+        ("spec: {name: A, vaule: CANARY}", "spec.vaule: is not a field"),
+        ("spec: {Value: CANARY}", "spec.Value: is not a field"),
+        ("Spec: {value: CANARY}", "Spec: is not a field"),
+        ("value: CANARY", "value: is not a field"),
+        ("spec: {generate: {value: CANARY}}", "spec.generate.value: is not a field"),
+        ("spec: [{value: CANARY}]", "spec: must be a map"),
+        ("spec: |\n  value: CANARY", "spec: must be a map"),
+    ] {
+        let head =
+            "apiVersion: managedsecrets.dev/v1alpha1\nkind: ManagedSecret\nmetadata: {name: db, namespace: shop}\n";
+        let text = format!("{head}{}\n", rest.replace("CANARY", CANARY));
+        folder.write("wrong.yaml", &text);
+        let ran = folder.seal(&["-f", "wrong.yaml"], "");
+        assert!(ran.error(2).contains(says), "{rest}: {ran:?}");
+        assert!(!ran.err.contains(CANARY) && folder.read("wrong.yaml") == text, "{rest}");
+    }
+}

@@ -143,6 +143,11 @@ fn a_retry_waits_at_least_as_long_as_asked() {
     core.pop(now, ALL);
     core.finish(&1, Next::Retry { after: Some(7 * SECOND) }, now, Jitter::NONE);
     assert_eq!(core.next_due(), Some(now + 7 * SECOND));
+    core.add(1, Priority::Fresh, now + SECOND);
+    assert_eq!(core.next_due(), Some(now + 7 * SECOND), "an event does not shorten what the server asked for");
+    core.pop(now + 7 * SECOND, ALL);
+    core.finish(&1, Next::Retry { after: Some(Duration::MAX) }, now, Jitter::NONE);
+    assert_eq!(core.next_due(), Some(now + LONGEST_PAUSE));
 }
 
 #[test]
@@ -193,24 +198,30 @@ struct Expected {
     turn: Option<Turn>,
     in_flight: bool,
     failures: u32,
+    not_before: Option<Instant>,
 }
 
 impl Expected {
     fn want(&mut self, turn: Turn) {
-        self.turn = Some(turn.merge(self.turn));
+        let turn = turn.merge(self.turn);
+        self.turn = Some(Turn { due: self.not_before.map_or(turn.due, |time| turn.due.max(time)), ..turn });
     }
 
     fn finish(&mut self, next: Next, now: Instant) {
         self.in_flight = false;
-        if let (Next::Retry { after: Some(after) }, Some(turn)) = (next, &mut self.turn) {
-            turn.due = turn.due.max(now + after);
+        self.not_before = match next {
+            Next::Retry { after } => after.map(|after| now + after),
+            Next::Done | Next::After(_) => None,
+        };
+        if let Some(turn) = self.turn {
+            self.want(turn);
         }
         let own = match next {
             Next::Done => None,
             Next::After(delay) => Some(delay),
-            Next::Retry { after } => {
+            Next::Retry { .. } => {
                 self.failures += 1;
-                Some(FAILURES.delay(self.failures, Jitter::NONE).max(after.unwrap_or_default()))
+                Some(FAILURES.delay(self.failures, Jitter::NONE))
             }
         };
         if !matches!(next, Next::Retry { .. }) {
@@ -292,7 +303,7 @@ impl Model {
             prop_assert!(self.since_resync + 1 >= RESYNC_TURN, "a resync went ahead of what is fresh, out of its turn");
         }
         self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync + 1 };
-        self.keys[number] = Expected { turn: None, in_flight: true, ..self.keys[number] };
+        self.keys[number] = Expected { turn: None, in_flight: true, not_before: None, ..self.keys[number] };
         Ok(())
     }
 }
