@@ -1,13 +1,18 @@
-//! The two clients, and a tap that sees their requests.
+//! The clients, and a tap that sees their requests.
 //!
-//! A watch may be silent for minutes; a call may not. One client cannot have both limits:
+//! A watch may be silent for minutes; a call may not; a request for the Lease must not be repeated. One client cannot have
+//! all these limits:
 //!
-//! | | watch | call |
-//! |---|---|---|
-//! | connect | 10 s | 10 s |
-//! | answer | by [`watch`](super::watch), for each list and watch | 30 s with all retries |
-//! | silence in an answer | likewise | 20 s |
-//! | retries | by the watch's own backoff | at most 3, for 429, 503 and 504, after `Retry-After` where given |
+//! | | watch | call, lead | lease |
+//! |---|---|---|---|
+//! | connect | 10 s | 10 s | 10 s |
+//! | answer | by [`watch`](super::watch), for each list and watch | 30 s with all retries | by [`lease`](super::lease) |
+//! | silence in an answer | likewise | 20 s | likewise |
+//! | retries | by the watch's own backoff | at most 3, for 429, 503 and 504, after `Retry-After` where given | none |
+//!
+//! [`Clients::lead`] is [`Clients::call`] with a guard: a request that changes something is sent by the leader only. The
+//! guard asks at each attempt, immediately before it is sent, and gives it up when the leadership ends, for example while it
+//! waits for a connection.
 //!
 //! A [`Tap`] sits inside the retries, so it sees each attempt: tests count, delay, refuse, hang and cut there.
 
@@ -34,6 +39,10 @@ use tower::{
     timeout::TimeoutLayer,
 };
 
+use super::lease::Leadership;
+#[cfg(any(doc, test))]
+use super::lease::NotLeading;
+
 /// The name of this client in the API server's audit log and metrics.
 const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
@@ -42,8 +51,12 @@ const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION
 pub struct Clients {
     /// For lists and watches, only through [`Watcher`](super::watch::Watcher): this client has no deadline.
     pub watch: Client,
-    /// For everything else.
+    /// For everything else that every replica may do.
     pub call: Client,
+    /// For what only the leader may do. Its requests that change something fail with [`NotLeading`] in other replicas.
+    pub lead: Client,
+    /// For the Lease of the leader election.
+    pub lease: Client,
 }
 
 /// Why the clients cannot be created.
@@ -78,8 +91,15 @@ pub struct Options {
     pub retry_delay: (Duration, Duration),
     /// Sees every exchange of the watch client.
     pub watch_tap: Option<Arc<dyn Tap>>,
-    /// Sees every exchange of the call client.
+    /// Sees every exchange of the clients for calls, [`Clients::call`] and [`Clients::lead`].
     pub call_tap: Option<Arc<dyn Tap>>,
+    /// Sees every exchange of the client for the Lease.
+    pub lease_tap: Option<Arc<dyn Tap>>,
+    /// The name of this replica, which is added to the name of the client in the API server's audit log. Characters that a
+    /// header cannot have leave it out.
+    pub replica: Option<String>,
+    /// When [`Clients::lead`] may change something.
+    pub leadership: Leadership,
 }
 
 impl Default for Options {
@@ -93,6 +113,9 @@ impl Default for Options {
             retry_delay: (Duration::from_millis(50), Duration::from_secs(5)),
             watch_tap: None,
             call_tap: None,
+            lease_tap: None,
+            replica: None,
+            leadership: Leadership::always(),
         }
     }
 }
@@ -101,7 +124,8 @@ impl Clients {
     /// Clients for the API server that `config` names. Must be called within a tokio runtime.
     pub fn new(config: &Config, options: &Options) -> Result<Self, ClientError> {
         let mut config = config.clone();
-        let agent = HeaderValue::from_static(AGENT);
+        let named = options.replica.as_ref().map(|replica| HeaderValue::try_from(format!("{AGENT} ({replica})")));
+        let agent = named.and_then(Result::ok).unwrap_or(HeaderValue::from_static(AGENT));
         config.headers.retain(|(name, _)| name != header::USER_AGENT);
         config.headers.push((header::USER_AGENT, agent));
         config.connect_timeout = Some(options.connect);
@@ -109,6 +133,7 @@ impl Clients {
         // kube's own retries continue for minutes: 15 times, and as long as any `Retry-After` says.
         config.default_retry = false;
         let namespace = config.default_namespace.clone();
+        let client = |wire, tap: &Option<Arc<dyn Tap>>| Tapped { tap: tap.clone(), wire };
 
         let mut calls = config.clone();
         calls.read_timeout = Some(options.read);
@@ -116,14 +141,21 @@ impl Clients {
         calls.reset_reader_on_write = true;
         let (shortest, longest) = options.retry_delay;
         let policy = RetryPolicy::new(shortest, longest, options.retries, true).map_err(ClientError::Retry)?;
-        let call = tower::ServiceBuilder::new()
-            .layer(TimeoutLayer::new(options.call))
-            .layer(RetryLayer::new(Patient { policy, longest }))
-            .service(Tapped { tap: options.call_tap.clone(), wire: Wire::new(calls, &options.connector)? });
+        let limited = |wire| {
+            let service = tower::ServiceBuilder::new()
+                .layer(TimeoutLayer::new(options.call))
+                .layer(RetryLayer::new(Patient { policy: policy.clone(), longest }))
+                .service(client(wire, &options.call_tap));
+            Client::new(service, namespace.clone())
+        };
+        let wire = Wire::new(calls, &options.connector)?;
+        let (call, lead) = (limited(wire.clone()), limited(wire.guarded(options.leadership.clone())));
 
+        // Its connections are its own, so a busy client does not delay it.
+        let lease = client(Wire::new(config.clone(), &options.connector)?, &options.lease_tap);
         config.read_timeout = None;
-        let watch = Tapped { tap: options.watch_tap.clone(), wire: Wire::new(config, &options.connector)? };
-        Ok(Self { watch: Client::new(watch, namespace.clone()), call: Client::new(call, namespace) })
+        let watch = client(Wire::new(config, &options.connector)?, &options.watch_tap);
+        Ok(Self { watch: Client::new(watch, namespace.clone()), call, lead, lease: Client::new(lease, namespace) })
     }
 }
 
@@ -139,19 +171,33 @@ pub trait Tap: Send + Sync + 'static {
     fn exchange(&self, request: Request<Body>, wire: Wire) -> BoxFuture<'static, Result<Answer, BoxError>>;
 }
 
-/// The way to the server: authentication, TLS, the connection pool.
+/// The way to the server: authentication, TLS, the connection pool, and the guard of what only the leader may do.
 #[derive(Clone)]
-pub struct Wire(Client);
+pub struct Wire {
+    client: Client,
+    guard: Option<Leadership>,
+}
 
 impl Wire {
     fn new(config: Config, connector: &Connector) -> Result<Self, ClientError> {
-        connector(config).map(Self).map_err(|error| ClientError::Config(Box::new(error)))
+        let client = connector(config).map_err(|error| ClientError::Config(Box::new(error)))?;
+        Ok(Self { client, guard: None })
+    }
+
+    /// The same connections, on which only the leader may change something.
+    fn guarded(self, leadership: Leadership) -> Self {
+        Self { guard: Some(leadership), ..self }
     }
 
     /// Sends `request`, and returns when the head of the answer has arrived.
     pub async fn send(self, request: Request<Body>) -> Result<Answer, BoxError> {
-        let answer = self.0.send(request).await?;
-        Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+        let changes = !request.method().is_safe();
+        let sending = self.client.send(request);
+        let answer = match self.guard {
+            Some(leadership) if changes => leadership.within(sending).await?,
+            _ => sending.await,
+        };
+        Ok(answer?.map(|body| body.map_err(BoxError::from).boxed_unsync()))
     }
 }
 
@@ -344,6 +390,102 @@ mod tests {
             assert_eq!(requests.load(Ordering::SeqCst), expected);
         }
         server.abort();
+    }
+
+    /// Answers every request with this code. Returns how many there were.
+    async fn answering(code: u16) -> (Config, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]).await;
+                let body = config_map("a", "1").to_string();
+                let head = format!("HTTP/1.1 {code} It\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all((head + &body).as_bytes()).await;
+            }
+        });
+        (config, requests)
+    }
+
+    async fn delete(client: &Client) -> Result<(), kube::Error> {
+        let api = Api::<ConfigMap>::namespaced(client.clone(), "n");
+        let params = kube::api::DeleteParams::default();
+        timeout(Duration::from_secs(20), api.delete("a", &params)).await.expect("an end").map(drop)
+    }
+
+    fn is_not_leading(error: &kube::Error) -> bool {
+        let first: &dyn std::error::Error = error;
+        std::iter::successors(Some(first), |error| error.source()).any(<dyn std::error::Error>::is::<NotLeading>)
+    }
+
+    #[tokio::test]
+    async fn only_the_leader_changes_something_and_every_replica_reads() {
+        let (config, requests) = answering(200).await;
+        let (term, leadership) = Leadership::elected();
+        let clients = Clients::new(&config, &Options { leadership, ..Options::default() }).unwrap();
+        let error = delete(&clients.lead).await.unwrap_err();
+        assert!(is_not_leading(&error), "{error:?}");
+        assert_eq!(requests.load(Ordering::SeqCst), 0);
+        Api::<ConfigMap>::namespaced(clients.lead.clone(), "n").get("a").await.unwrap();
+        delete(&clients.call).await.unwrap();
+        term.begin(Instant::now() + Duration::from_secs(100));
+        delete(&clients.lead).await.unwrap();
+        assert_eq!(requests.load(Ordering::SeqCst), 3);
+        // As after a pause of the process: no task has told the term that it is over.
+        term.begin(Instant::now() - Duration::from_millis(1));
+        assert!(is_not_leading(&delete(&clients.lead).await.unwrap_err()));
+        assert_eq!(requests.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_call_is_not_sent_again_after_the_leadership_ended() {
+        let (config, requests) = answering(503).await;
+        let (term, leadership) = Leadership::elected();
+        let retry_delay = (Duration::from_millis(300), Duration::from_millis(600));
+        let options = Options { retry_delay, leadership, ..Options::default() };
+        let clients = Clients::new(&config, &options).unwrap();
+        term.begin(Instant::now() + Duration::from_secs(100));
+        let ends = async {
+            while requests.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            term.end();
+        };
+        let (refused, ()) = tokio::join!(delete(&clients.lead), ends);
+        assert!(is_not_leading(&refused.unwrap_err()));
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_a_connection_ends_with_the_leadership() {
+        // It accepts connections and never begins TLS.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("https://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let (term, leadership) = Leadership::elected();
+        let clients = Clients::new(&config, &Options { leadership, ..Options::default() }).unwrap();
+        let began = Instant::now();
+        term.begin(began + Duration::from_millis(100));
+        assert!(is_not_leading(&delete(&clients.lead).await.unwrap_err()));
+        assert!(began.elapsed() < Options::default().connect);
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_tells_the_replicas_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let read = Duration::from_millis(100);
+        let options = Options { replica: Some("pod-1_2".to_owned()), read, ..Options::default() };
+        let clients = Clients::new(&config, &options).unwrap();
+        let server = tokio::spawn(begin_to_answer(listener));
+        let api = Api::<ConfigMap>::namespaced(clients.call, "n");
+        assert!(timeout(Duration::from_secs(20), api.get("a")).await.expect("given up").is_err());
+        assert!(server.await.unwrap().contains(&format!("user-agent: {AGENT} (pod-1_2)\r\n")));
+        let unusable = Options { replica: Some("a\nb".to_owned()), ..Options::default() };
+        assert!(Clients::new(&config, &unusable).is_ok());
     }
 
     #[test]

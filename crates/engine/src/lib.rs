@@ -20,6 +20,7 @@
 //! | [`watch`] | one supervised task per watch, with its own backoff, that recovers from every failure of the server |
 //! | [`queue`] | chooses the next key |
 //! | [`run`] | the workers: every reconcile has a deadline and cannot end the process by a panic |
+//! | [`lease`] | leader election: one replica at a time changes the cluster |
 //! | [`supervise`] | tasks that must not end |
 //! | [`shutdown`] | signals to one token |
 //! | [`backoff`] | how long to wait after the n-th failure |
@@ -29,6 +30,7 @@
 
 pub mod backoff;
 pub mod client;
+pub mod lease;
 pub mod queue;
 pub mod rounds;
 pub mod run;
