@@ -9,9 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use managed_secrets_api::{
-    Reason,
+    ManagedSecretStatus, Reason,
     keys::{LABEL_ROLE, POLICY_OPERATOR_WRITES},
 };
+
+use serde_json::Value;
 
 use super::{
     conditions::READY,
@@ -129,6 +131,39 @@ fn differs(
     changed.map(|(key, _)| format!("{path}[{key}]"))
 }
 
+/// The first field of a status that the answer to its write has otherwise.
+#[must_use]
+pub fn field_of_status(sent: &ManagedSecretStatus, stored: &ManagedSecretStatus) -> Option<String> {
+    let json = |status: &ManagedSecretStatus| serde_json::to_value(status).unwrap_or_default();
+    unlike("status", &json(sent), &json(stored))
+}
+
+/// The path of the first value that differs. Conditions are told apart by their type.
+fn unlike(path: &str, sent: &Value, stored: &Value) -> Option<String> {
+    match (sent, stored) {
+        (Value::Object(sent), Value::Object(stored)) => {
+            let field = |key: &String| (format!("{path}.{key}"), sent.get(key), stored.get(key));
+            first_unlike(sent.keys().chain(stored.keys()).map(field))
+        }
+        (Value::Array(sent), Value::Array(stored)) => {
+            let item = |type_: &Value| {
+                let find = |list: &[Value]| list.iter().find(|item| item["type"] == *type_).cloned();
+                (format!("{path}[{}]", type_.as_str().unwrap_or_default()), find(sent), find(stored))
+            };
+            let items: Vec<_> = sent.iter().chain(stored).map(|condition| item(&condition["type"])).collect();
+            first_unlike(items.iter().map(|(path, sent, stored)| (path.clone(), sent.as_ref(), stored.as_ref())))
+        }
+        _ => (sent != stored).then(|| path.to_owned()),
+    }
+}
+
+fn first_unlike<'a>(mut pairs: impl Iterator<Item = (String, Option<&'a Value>, Option<&'a Value>)>) -> Option<String> {
+    pairs.find_map(|(path, sent, stored)| match (sent, stored) {
+        (Some(sent), Some(stored)) => unlike(&path, sent, stored),
+        _ => Some(path),
+    })
+}
+
 /// A write of this pass that came back other than it was sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Altered {
@@ -190,4 +225,45 @@ pub fn is_known(own: &Own) -> bool {
             && condition.reason == Reason::AlteredByAdmission.as_str()
             && condition.observed_generation == Some(own.generation)
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_the_field_of_a_status_that_was_changed() {
+        let ready = |status: &str| {
+            let time = "2026-01-01T00:00:00Z";
+            json!({"type": "Ready", "status": status, "reason": "R", "message": "", "lastTransitionTime": time})
+        };
+        let sent =
+            json!({"id": "1", "version": 1, "target": {"name": "db", "key": "value"}, "conditions": [ready("True")]});
+        let changed = |path: &str, value: Value| {
+            let mut stored = sent.clone();
+            *stored.pointer_mut(path).unwrap() = value;
+            let read = |status: &Value| serde_json::from_value(status.clone()).unwrap();
+            field_of_status(&read(&sent), &read(&stored))
+        };
+        let mut stalled = ready("True");
+        stalled["type"] = json!("Stalled");
+        let cases = [
+            ("/version", json!(1), None),
+            ("/version", json!(2), Some("status.version")),
+            ("/id", Value::Null, Some("status.id")),
+            ("/target", Value::Null, Some("status.target")),
+            ("/target/key", json!("other"), Some("status.target.key")),
+            ("/conditions", json!([]), Some("status.conditions[Ready]")),
+            ("/conditions/0", ready("False"), Some("status.conditions[Ready].status")),
+            ("/conditions", json!([stalled.clone(), ready("True")]), Some("status.conditions[Stalled]")),
+        ];
+        for (path, value, field) in cases {
+            assert_eq!(changed(path, value.clone()).as_deref(), field, "{path} {value}");
+        }
+        let (one, other) = (json!([ready("True"), stalled]), json!([stalled, ready("True")]));
+        assert_eq!(unlike("", &one, &other), None, "the order of conditions means nothing");
+    }
 }

@@ -20,7 +20,7 @@ use managed_secrets_api::Reason;
 use self::{
     look::confirmed,
     record::Draft,
-    status::{report, served_text},
+    status::{Report, report, say, served_text},
     target::{Action, Leftover, TargetForm},
 };
 use super::{
@@ -44,7 +44,7 @@ pub fn decide(facts: &Facts) -> Step {
         Ok(step) => step,
         Err(Need::Read(read)) => Step::Read(read),
         Err(Need::Retry) => Step::Finish(Finish::RETRY),
-        Err(Need::Report(verdict)) => report(facts, None, &verdict),
+        Err(Need::Report(verdict)) => say(facts, &verdict),
     }
 }
 
@@ -54,7 +54,7 @@ pub fn failed(facts: &Facts, verdict: &Verdict) -> Step {
     if facts.learned.own == Freshness::Gone || facts.snapshot.own.deleting {
         return Step::Finish(Finish::DONE);
     }
-    report(facts, None, verdict)
+    say(facts, verdict)
 }
 
 fn next(facts: &Facts) -> Result<Step, Need> {
@@ -68,13 +68,13 @@ fn next(facts: &Facts) -> Result<Step, Need> {
     if own.namespace == facts.snapshot.settings.operator_namespace {
         let message =
             "the operator manages no ManagedSecret in its own namespace, where its keys live: use another namespace";
-        return Ok(report(facts, None, &Verdict::Terminal(Problem::new(Reason::NamespaceNotServed, message))));
+        return Ok(say(facts, &Verdict::Terminal(Problem::new(Reason::NamespaceNotServed, message))));
     }
     if own.spec.suspended() {
-        return Ok(report(facts, None, &Verdict::Suspended));
+        return Ok(say(facts, &Verdict::Suspended));
     }
     if let Some(violation) = &own.violation {
-        return Ok(report(facts, None, &Verdict::Terminal(Problem::new(Reason::InvalidSpec, violation.to_string()))));
+        return Ok(say(facts, &Verdict::Terminal(Problem::new(Reason::InvalidSpec, violation.to_string()))));
     }
     let of_record = |altered: &&Altered| altered.part != Part::Target;
     if let Some(altered) = facts.written.altered.iter().filter(of_record).find(|altered| altered.is_spoiled()) {
@@ -83,10 +83,10 @@ fn next(facts: &Facts) -> Result<Step, Need> {
         {
             return Ok(Write::Delete(seen.view.clone(), Why::Altered).into());
         }
-        return Ok(again(report(facts, None, &altered.verdict())));
+        return Ok(again(say(facts, &altered.verdict())));
     }
     match record::draft(facts)? {
-        record::Outcome::Stuck(verdict) => Ok(report(facts, None, &verdict)),
+        record::Outcome::Stuck(verdict) => Ok(say(facts, &verdict)),
         record::Outcome::Draft(draft) => carry_out(facts, &draft),
     }
 }
@@ -183,12 +183,12 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
     for trouble in altered.chain(draft.troubles.iter().cloned()).chain(unlike) {
         verdict = verdict.and(trouble);
     }
-    let step = report(facts, Some((draft, record, place)), &verdict);
-    if let (Step::Finish(_), Some(other)) = (&step, draft.others.iter().find(|other| !other.view.deleting)) {
+    let report = report(facts, Some((draft, record, place)), &verdict);
+    if let (Report::Current(_), Some(other)) = (&report, draft.others.iter().find(|other| !other.view.deleting)) {
         confirmed(facts, record)?;
         return Ok(Write::Delete(other.view.clone(), Why::Leftover).into());
     }
-    Ok(match step {
+    Ok(match Step::from(report) {
         step if !facts.written.altered.is_empty() => again(step),
         Step::Finish(Finish { after, retry }) => {
             Step::Finish(Finish { after: [after, later].into_iter().flatten().min(), retry })

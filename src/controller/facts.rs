@@ -207,6 +207,8 @@ pub struct Waits {
     pub source: Option<Duration>,
     /// Before a new value of the source is followed.
     pub value: Option<Duration>,
+    /// Before a status is written, after one that admission control of others changed on its way.
+    pub status: Option<Duration>,
 }
 
 /// The objects as the caches showed them, brought up to date by each answer; and what else a pass begins with.
@@ -286,6 +288,8 @@ pub struct Written {
     pub kept_out: Option<Source>,
     /// Something that had been put out of step was written again.
     pub repaired: bool,
+    /// The API server stored another status than was written.
+    pub status_altered: bool,
 }
 
 /// All that a pass knows.

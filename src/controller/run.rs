@@ -52,6 +52,8 @@ const AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::fr
 /// How long the second, third, … new value in a row of one source waits. Most sources move seldom; but a ring that leaves
 /// the namespace, or two programs that copy from each other, move without end.
 const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+/// How long the second, third, … status in a row waits that admission control of others changes.
+const STATUS: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 /// Between tries to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
 /// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
@@ -120,6 +122,7 @@ pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Ke
         repairs: Pace::new(AGAIN),
         source_moves: Pace::new(AGAIN),
         new_values: Pace::new(VALUES),
+        altered_status: Pace::new(STATUS),
         rejected: Mutex::default(),
         kept_out: Mutex::default(),
         stats: Arc::clone(&watcher.stats),
@@ -315,6 +318,8 @@ struct Operator {
     source_moves: Pace,
     /// Of sources that give new values.
     new_values: Pace,
+    /// Of statuses that admission control of others changes.
+    altered_status: Pace,
     rejected: Mutex<HashMap<Key, Rejected>>,
     /// Sources whose values admission control of others keeps out of the records.
     kept_out: Mutex<HashMap<Key, Source>>,
@@ -329,6 +334,7 @@ impl Reconciler for Operator {
             self.repairs.forget(&key);
             self.source_moves.forget(&key);
             self.new_values.forget(&key);
+            self.altered_status.forget(&key);
             self.rejected.lock().remove(&key);
             self.kept_out.lock().remove(&key);
             return Next::Done;
@@ -379,6 +385,7 @@ impl Operator {
                 repair: self.repairs.wait(key),
                 source: self.source_moves.wait(key),
                 value: self.new_values.wait(key),
+                status: self.altered_status.wait(key),
             };
         }
         facts.snapshot.rejected = self.rejected.lock().get(key).cloned();
@@ -392,6 +399,9 @@ impl Operator {
         if matches!(end, End::Finished(_)) {
             if facts.written.repaired {
                 self.repairs.note(key);
+            }
+            if facts.written.status_altered {
+                self.altered_status.note(key);
             }
             match facts.written.record.as_ref().map(|record| record.why) {
                 Some(Why::SourceMoved) => self.source_moves.note(key),

@@ -19,6 +19,8 @@ use super::{
     operator::{PATIENCE, Running, Setup, Tap},
 };
 
+mod status;
+
 /// A Secret that every policy here applies to.
 const PROBE: &str = "probe";
 /// A label that every policy here adds, so that its effect can be waited for.
@@ -37,36 +39,43 @@ impl<'a> Policy<'a> {
         let policy = Self { site, name };
         let mark = format!("JSONPatch{{op: \"add\", path: \"/metadata/labels/{MARK}\", value: \"yes\"}}");
         let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"]});
+        let names = format!("object.metadata.name in ['{secret}', '{PROBE}']");
+        policy.create(&rule, &names, &format!("[{mark}, JSONPatch{{{operation}}}]")).await;
+        policy.until(true).await;
+        policy
+    }
+
+    /// Creates it and its binding: what of the namespace fits `rule` and `condition` is changed by `patch`.
+    async fn create(&self, rule: &Value, condition: &str, patch: &str) {
         let create = async |kind: &str, spec: Value| {
-            let (api, resource) = api(&site.client, kind);
+            let (api, resource) = api(&self.site.client, kind);
             let object = json!({
-                "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": policy.name}, "spec": spec,
+                "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": self.name}, "spec": spec,
             });
             api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
         };
         let spec = json!({
             "matchConstraints": {"resourceRules": [rule]},
-            "matchConditions": [
-                {"name": "one", "expression": format!("object.metadata.name in ['{secret}', '{PROBE}']")},
-            ],
+            "matchConditions": [{"name": "one", "expression": condition}],
             "failurePolicy": "Fail",
             "reinvocationPolicy": "Never",
-            "mutations": [
-                {"patchType": "JSONPatch", "jsonPatch": {"expression": format!("[{mark}, JSONPatch{{{operation}}}]")}},
-            ],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
         });
         create("MutatingAdmissionPolicy", spec).await;
-        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": site.namespace}});
-        let binding = json!({"policyName": policy.name, "matchResources": {"namespaceSelector": selector}});
+        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": self.site.namespace}});
+        let binding = json!({"policyName": self.name, "matchResources": {"namespaceSelector": selector}});
         create("MutatingAdmissionPolicyBinding", binding).await;
-        policy.until(true).await;
-        policy
     }
 
-    async fn lift(self) {
+    /// Deletes it and its binding, which the API server notices later.
+    async fn delete(&self) {
         for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"] {
             api(&self.site.client, kind).0.delete(&self.name, &DeleteParams::default()).await.unwrap();
         }
+    }
+
+    async fn lift(self) {
+        self.delete().await;
         self.until(false).await;
     }
 

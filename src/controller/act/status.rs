@@ -5,6 +5,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     super::{
+        altered,
         conditions::READY,
         decide,
         facts::{Facts, Freshness},
@@ -30,7 +31,12 @@ impl Actor<'_> {
         if own.resource_version == facts.snapshot.own.resource_version {
             self.stats.idle_writes.increment();
         }
-        self.say_status(&own, &before);
+        let altered = altered::field_of_status(status, &own.clone().kept().status);
+        self.say_status(&Own { status: status.clone(), ..own.clone() }, &before);
+        if let Some(field) = altered {
+            self.say_altered(&own, &field);
+            facts.written.status_altered = true;
+        }
         let concerned = call.answered(|index, sent| index.put_described(own.clone(), sent));
         self.wake_others(facts, concerned);
         // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
@@ -38,6 +44,16 @@ impl Actor<'_> {
         facts.snapshot.own = Own { status: status.clone(), ..own };
         facts.learned.own = Freshness::Live;
         Ok(())
+    }
+
+    /// Logs and announces that the API server stored another status than the operator wrote: the status itself cannot say it.
+    fn say_altered(&self, own: &Own, field: &str) {
+        warn!(field, "an admission policy or webhook changes the status that the operator writes");
+        let note = format!(
+            "an admission policy or webhook changes {field} of this ManagedSecret, or the CRD is older than the operator: the \
+             status may be wrong; exclude managedsecrets/status from the policy or webhook"
+        );
+        self.events.say(own, Reason::AlteredByAdmission, "WriteStatus", true, &note);
     }
 
     /// Logs and announces what a status says that the one before did not.

@@ -1,7 +1,9 @@
 //! What the status says. Pure.
 
+use std::time::Duration;
+
 use managed_secrets_api::{
-    Reason,
+    ManagedSecretStatus, Reason,
     types::{Delivery as DeliveryKind, RecordRef, TargetRef},
 };
 
@@ -32,8 +34,33 @@ pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
     text
 }
 
-/// Writes the status where it differs, and says when to look again.
-pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<String>)>, verdict: &Verdict) -> Step {
+/// What becomes of a status.
+pub(super) enum Report {
+    /// It says something else: it is written.
+    Write(Box<ManagedSecretStatus>),
+    /// The same, but not yet: admission control of others changes each status that is written.
+    Held(Duration),
+    /// It says so already; when to look again.
+    Current(Finish),
+}
+
+impl From<Report> for Step {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Write(status) => Write::Status(*status).into(),
+            Report::Held(wait) => Self::Finish(Finish::after(wait)),
+            Report::Current(finish) => Self::Finish(finish),
+        }
+    }
+}
+
+/// The step that has the status say how a pass ended that delivers nothing.
+pub(super) fn say(facts: &Facts, verdict: &Verdict) -> Step {
+    report(facts, None, verdict).into()
+}
+
+/// Says what becomes of the status. `served` is the record that it describes, and where its target is.
+pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<String>)>, verdict: &Verdict) -> Report {
     let own = &facts.snapshot.own;
     let old = own.status.conditions.as_deref().unwrap_or_default();
     let (conditions, stalls_in) = conditions::follow(old, own.generation, verdict, facts.snapshot.now);
@@ -75,7 +102,7 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
         };
     }
     if status != own.status {
-        return Write::Status(status).into();
+        return facts.snapshot.waits.status.map_or_else(|| Report::Write(Box::new(status)), Report::Held);
     }
     let unseen = verdict.problem().is_some_and(|problem| shown_by_no_watch(problem.reason));
     let after = match (stalls_in, unseen) {
@@ -84,7 +111,9 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
         (None, true) => Some(UNSEEN_RETRY),
         (None, false) => None,
     };
-    Step::Finish(Finish { after, retry: matches!(verdict, Verdict::Transient(_)) })
+    // The next pass sees what is stored, and asks how long to wait.
+    let after = if facts.written.status_altered { Some(Duration::ZERO) } else { after };
+    Report::Current(Finish { after, retry: matches!(verdict, Verdict::Transient(_)) })
 }
 
 /// Reasons whose cause may go away without any event that reaches us.
