@@ -45,13 +45,16 @@ async fn a_target_restored_without_its_record_is_kept_and_taken_over() {
     for says in [
         &format!("the id {before}, and its record is missing"),
         "the only copy",
+        "delete this ManagedSecret, which deletes its own value",
         "kubectl msec restore BACKUP",
         "--value-stdin",
         "spec.target.adoption: IfUnowned",
     ] {
         assert!(said.contains(says), "{says}: {said}");
     }
-    assert!(!said.contains("delete the Secret") && !said.contains("remove the Secret"), "{said}");
+    let condition = "If you know, and still have the value there, delete the Secret";
+    assert!(said.contains(condition), "{said}");
+    assert!(!said.replace(condition, "").contains("delete the Secret"), "only on that condition: {said}");
     assert_eq!(there.secret("db").await.as_ref(), Some(&restored));
 
     // Adoption alone overwrites nothing: the new record holds another value.
@@ -69,6 +72,54 @@ async fn a_target_restored_without_its_record_is_kept_and_taken_over() {
     let secret = there.secret("db").await.unwrap();
     assert_eq!((secret.uid(), secret.data.clone()), (restored.uid(), restored.data.clone()));
     assert_eq!(secret.labels()[keys::LABEL_ID], id(&there.get("db").await));
+    operator.stop().await;
+}
+
+/// The same advice to an object that delivers elsewhere, or is given its value, must not cost a value either.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_a_missing_record_costs_no_value() {
+    let (site, there) = (Site::new("advice").await, Site::new("advised").await);
+    let setup = Setup::of(&site.namespace);
+    let operator = Setup { namespaces: vec![site.namespace.clone(), there.namespace.clone()], ..setup }.start().await;
+    site.source("upstream", "v").await;
+    there.source("upstream", "v").await;
+    let target = |spec: &Value, target: Value| {
+        let mut spec = spec.clone();
+        spec["target"] = target;
+        spec
+    };
+    let followed = json!({"name": "FOLLOWED", "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "key"}}});
+    site.apply("followed", followed.clone()).await;
+    site.apply("moves", generated("MOVES")).await;
+    for name in ["followed", "moves"] {
+        site.served(name).await;
+        copy(&site.secret(name).await.unwrap(), &there, name).await;
+    }
+    let said = async |name: &str| message(&there.reports(name, "False", "TargetNotOwned").await);
+
+    // It delivers a generated value elsewhere: to delete it, or to replace its value, would cost that one.
+    there.apply("moves", target(&generated("MOVES"), json!({"name": "elsewhere"}))).await;
+    there.served("moves").await;
+    let own = there.value("elsewhere", "value").await;
+    there.apply("moves", generated("MOVES")).await;
+    let text = said("moves").await;
+    assert!(text.contains("choose another spec.target.name"), "{text}");
+    assert!(!text.contains("delete this ManagedSecret") && !text.contains("--value-stdin"), "{text}");
+    assert_eq!(there.value("elsewhere", "value").await, own);
+
+    // It follows the same source: adoption compares the two, and overwrites nothing.
+    there.apply("followed", followed.clone()).await;
+    let text = said("followed").await;
+    let adopt = "If it holds the value of spec.valueFrom, set spec.target.adoption: IfUnowned";
+    assert!(text.contains(adopt) && text.contains("still have the value there, delete the Secret"), "{text}");
+    let adopting = target(&followed, json!({"adoption": "IfUnowned"}));
+    there.source("upstream", "other").await;
+    there.apply("followed", adopting).await;
+    let text = said("followed").await;
+    assert!(!text.contains(adopt) && text.contains("its record is missing"), "{text}");
+    assert_eq!(there.value("followed", "value").await.as_deref(), Some("v"));
+    there.source("upstream", "v").await;
+    there.served("followed").await;
     operator.stop().await;
 }
 

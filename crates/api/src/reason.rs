@@ -113,7 +113,7 @@ reasons! {
     WaitingForDeletion,
     /// The target exists and the operator does not manage it, so the operator does not change it; the message names its
     /// holder. Choose another `target.name`, delete the Secret, or set `target.adoption: IfUnowned`. If the message says
-    /// that a record is missing, keep the Secret: it may hold the only copy of its value. Or the target was adopted, and
+    /// that a record is missing, keep the Secret unless you know where its value comes from: it may hold the only copy. Or the target was adopted, and
     /// the spec asks for a change that the operator does not make in an adopted Secret; the message names it.
     TargetNotOwned,
     /// Another ManagedSecret holds the target; the message says which. Choose another `target.name`.
@@ -133,7 +133,8 @@ reasons! {
     /// An admission policy or webhook that is not the operator's changes what the operator writes; the message names the
     /// Secret and the field. Exclude Secrets with the label `managedsecrets.dev/role` from it, or write in the spec what it
     /// wants. The delivered value stays: the operator does not make a write that would damage a record or the value of a
-    /// target. It retries with growing delays, at least every six minutes.
+    /// target. It retries with growing delays, at least every six minutes. If the status itself is changed, only an event
+    /// and the log say so, and the operator writes it again with delays of up to a minute.
     AlteredByAdmission,
     /// The API server failed or could not be reached. The operator retries.
     ApiUnavailable,
