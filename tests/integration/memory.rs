@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use managed_secrets::install::manifests::{self, Options, PolicySwitch};
 use managed_secrets_api::{
@@ -67,11 +67,11 @@ async fn all_at_once<F: Future>(calls: impl Iterator<Item = F>) {
     stream::iter(calls).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
 }
 
-/// A client of a user who has these roles in the tenant's namespace, and nothing else.
-async fn editor(control_plane: &ControlPlane, roles: &[&str]) -> Client {
+/// A client of a user who has these roles in these namespaces, and nothing else.
+async fn editor(control_plane: &ControlPlane, namespaces: &[&str], roles: &[&str]) -> Client {
     let admin = control_plane.access().admin_client().await.unwrap();
-    let bindings = Api::<RoleBinding>::namespaced(admin, TENANT);
-    for role in roles {
+    for (namespace, role) in namespaces.iter().flat_map(|namespace| roles.iter().map(move |role| (namespace, role))) {
+        let bindings = Api::<RoleBinding>::namespaced(admin.clone(), namespace);
         let binding = json!({
             "metadata": {"name": format!("editor-{role}")},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
@@ -116,7 +116,7 @@ async fn no_tenant_fills_the_memory_of_the_operator() {
     tenant.served("followed").await;
     seen.push(("before", peak(&operator)));
 
-    let objects = Api::<ManagedSecret>::namespaced(editor(&control_plane, &[EDITOR]).await, TENANT);
+    let objects = Api::<ManagedSecret>::namespaced(editor(&control_plane, &[TENANT], &[EDITOR]).await, TENANT);
     poll("the editor's rights", PATIENCE, || async {
         Ok(objects.create(&PostParams::default(), &heavy_object(0)).await.is_ok().then_some(()))
     })
@@ -184,7 +184,7 @@ async fn no_tenant_fills_the_memory_with_what_specs_ask_for_on_targets() {
     };
     let operator = start().await.unwrap();
     let mut seen = vec![("before", peak(&operator))];
-    let objects = Api::<ManagedSecret>::namespaced(editor(&control_plane, &[EDITOR, "edit"]).await, TENANT);
+    let objects = Api::<ManagedSecret>::namespaced(editor(&control_plane, &[TENANT], &[EDITOR, "edit"]).await, TENANT);
     poll("the editor's rights", PATIENCE, || async {
         Ok(objects.create(&PostParams::default(), &object(0)).await.is_ok().then_some(()))
     })
@@ -215,6 +215,77 @@ async fn no_tenant_fills_the_memory_with_what_specs_ask_for_on_targets() {
     seen.push(("at the next start", peak(&operator)));
     println!("{count} objects: {seen:#?} of {}", limit());
     assert!(seen.iter().all(|(_, peak)| *peak < limit() / 4 * 3), "{seen:#?} of {}", limit());
+    assert_eq!(operator.stop().await.unwrap(), 0);
+    control_plane.stop().await.unwrap();
+}
+
+/// As many distinct keys of three letters as one Secret can have.
+fn dense_keys() -> impl Iterator<Item = String> {
+    let letters = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect::<Vec<char>>();
+    let count = letters.len();
+    (0..150_000_usize).map(move |n| [n / count / count, n / count, n].map(|n| letters[n % count]).iter().collect())
+}
+
+/// A Secret with the label of targets and a dense map at this place. Its `managedFields` are given up, which makes room for
+/// more.
+async fn dense_secret(site: &Site, name: &str, place: &str) {
+    let labels = json!({LABEL_ROLE: ROLE_TARGET});
+    let small = json!({"metadata": {"name": name, "labels": labels}, "type": "Opaque"});
+    site.secrets().create(&PostParams::default(), &object(small)).await.unwrap();
+    let mut large = json!({
+        "metadata": {"name": name, "labels": labels, "managedFields": [{}]}, "type": "Opaque", "data": {},
+    });
+    let map = large.pointer_mut(place).unwrap().as_object_mut().unwrap();
+    map.extend(dense_keys().map(|key| (key, json!(""))));
+    site.secrets().replace(name, &PostParams::default(), &object(large)).await.unwrap();
+}
+
+/// Secrets as dense as they can be, which ManagedSecrets of two namespaces ask to adopt: every pass reads one live. The label
+/// of targets shows them to a watch as well, and spares the API server a write for each pass, which takes it many seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tenant_fills_the_memory_with_secrets_to_adopt() {
+    const EACH: usize = 8;
+    let namespaces = [TENANT, "other"];
+    let control_plane = installation::install(&installation::options(), &namespaces).await.unwrap();
+    let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, OPERATOR_NAME).await.unwrap();
+    let client = editor(&control_plane, &namespaces, &[EDITOR, "edit"]).await;
+    let sites = namespaces.map(|namespace| Site { namespace: namespace.to_owned(), client: client.clone() });
+    let operator = Operator::start(&control_plane, PROGRAM, &kubeconfig, &[]).await.unwrap();
+    for site in &sites {
+        poll("the editor's rights", PATIENCE, || async {
+            let (secrets, objects) = (site.secrets(), site.objects());
+            let both = (secrets.list(&ListParams::default()).await, objects.list(&ListParams::default()).await);
+            Ok((both.0.is_ok() && both.1.is_ok()).then_some(()))
+        })
+        .await
+        .unwrap();
+        site.apply("small", json!({"name": "SMALL", "generate": {}})).await;
+        site.served("small").await;
+    }
+    let mut seen = vec![("before", peak(&operator))];
+    let all = || sites.iter().flat_map(|site| (0..EACH).map(move |n| (site, n, format!("dense-{n}"))));
+    all_at_once(all().map(|(site, n, name)| async move {
+        dense_secret(site, &name, if n.is_multiple_of(2) { "/metadata/labels" } else { "/data" }).await;
+    }))
+    .await;
+    seen.push(("with all Secrets", peak(&operator)));
+    for round in 0..3 {
+        all_at_once(all().map(|(site, n, name)| async move {
+            let spec = json!({
+                "name": format!("DENSE_{n}"), "description": format!("round {round}"), "generate": {},
+                "target": {"name": name, "adoption": "IfUnowned"},
+            });
+            site.apply(&name, spec).await;
+        }))
+        .await;
+        for (site, _, name) in all() {
+            site.reports(&name, "False", "TargetNotOwned").await;
+        }
+        seen.push(("after a round of passes", peak(&operator)));
+    }
+    println!("{seen:#?} of {}", limit());
+    let (before, after) = (seen[0].1, seen[seen.len() - 1].1);
+    assert!(after - before < limit() / 4, "{seen:#?} of {}", limit());
     assert_eq!(operator.stop().await.unwrap(), 0);
     control_plane.stop().await.unwrap();
 }
