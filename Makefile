@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: bench-fairness help build install demo test test-versions fuzz simulate session startup generate lint fmt deny clean-cache
+.PHONY: bench-fairness help build install image image-twice e2e demo test test-versions fuzz simulate session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,15 @@ install: build ## both programs into PREFIX/bin (~/.local), with the plugin's co
 	install -d "$(PREFIX)/bin"
 	install target/release/managed-secrets target/release/kubectl-msec "$(PREFIX)/bin"
 	ln -sf kubectl-msec "$(PREFIX)/bin/kubectl_complete-msec"
+
+image: ## the operator's image, as an archive in target/image; needs no container builder
+	hack/image.sh
+
+image-twice: ## the image from two folders; fails if the digests differ
+	hack/image/twice.sh
+
+e2e: ## what is shipped, on a cluster of two real nodes; ROUNDS of restarts and drains (1); needs root and packages, which it names
+	hack/e2e.sh
 
 demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it running
 	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --workspace --bins --example controlplane)

@@ -4,7 +4,8 @@
 #   hack/tools.sh [--while-stdin] PROGRAM…
 #
 # Programs: etcd, kube-apiserver, kube-controller-manager, kubectl (of the Kubernetes version in K8S: 1.34, 1.36 when
-# unset, or 1.37), jq, helm-3, helm-4, appliers; or a set: control-plane, all.
+# unset, or 1.37), kube-scheduler, kubelet, kube-proxy (of 1.36), jq, helm-3, helm-4, appliers; or a set: control-plane,
+# node, all. The set "all" is what `make test` needs, and does not contain "node".
 #
 # Each is built once with Go from the module that pins it (tests/controlplane, tests/gitops) into a cache outside the tree,
 # keyed by version: MANAGED_SECRETS_CACHE, else managed-secrets below the user's cache folder. A lock for each program
@@ -61,6 +62,11 @@ describe() { # PROGRAM
             # Without these flags the programs report v0.0.0.
             local major=${version%%.*} minor=${version#*.} variable=k8s.io/component-base/version.git
             flags+=" -X ${variable}Version=v$version -X ${variable}Major=$major -X ${variable}Minor=${minor%%.*}"
+            ;;
+        kube-scheduler | kubelet | kube-proxy)
+            [[ ${K8S:-1.36} == 1.36 ]] || fail "K8S is \"$K8S\"; a node can be built of 1.36 only"
+            describe kubectl
+            name=$1 package=k8s.io/kubernetes/cmd/$1
             ;;
         jq)
             module=controlplane/jq package=github.com/itchyny/gojq/cmd/gojq
@@ -151,6 +157,7 @@ fi
 for program in "$@"; do
     case $program in
         control-plane) set -- etcd kube-apiserver kube-controller-manager kubectl ;;
+        node) set -- kube-scheduler kubelet kube-proxy ;;
         all) set -- etcd kube-apiserver kube-controller-manager kubectl jq helm-3 helm-4 appliers ;;
         *) set -- "$program" ;;
     esac

@@ -1,0 +1,138 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# The checks of hack/e2e.sh, which sources this file. Each ends with the first command that fails, and may set $detail.
+
+system=managed-secrets-system
+replicas() { kubectl --namespace $system get deployment managed-secrets --output "jsonpath={.status.readyReplicas}"; }
+operator_pods() { kubectl --namespace $system get pods --selector app.kubernetes.io/name=managed-secrets --output "$1"; }
+
+install_operator() {
+    kubectl apply --filename "$root/crds" >/dev/null
+    kubectl apply --filename "$root/deploy/manifests.yaml" >/dev/null
+    kubectl --namespace $system rollout status deployment/managed-secrets --timeout=120s >/dev/null
+    detail="$(replicas) ready, on $(operator_pods "jsonpath={.items[*].spec.nodeName}")"
+}
+
+reader() { kubectl --namespace shop "$@"; }
+# All values that the program has seen, in one line.
+seen() { reader logs --selector app=reader --tail -1 | tr '\n' ' '; }
+has_seen() { [[ $(seen) == "$1 " ]]; }
+reader_pod() { reader get pods --selector app=reader --output "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].restartCount}"; }
+target() { reader get secret reader --output "jsonpath={.metadata.uid} {.data.value}"; }
+id() { reader get managedsecret reader --output "jsonpath={.status.id}"; }
+sealing_key() { kubectl --namespace $system get configmap managed-secrets-sealing-key --output "jsonpath={.data}"; }
+
+# Directly after "rolled out", without a second try: a replica that is ready seals.
+seal_first_value() {
+    kubectl create namespace shop >/dev/null
+    reader apply --filename "$root/hack/e2e/reader.yaml" >/dev/null
+    [[ $(reader get managedsecret reader --output "jsonpath={.spec.value}") == mss1.* ]]
+}
+
+read_value() {
+    reader rollout status deployment/reader --timeout=60s >/dev/null
+    until_true 30 has_seen "first-value"
+    pod=$(reader_pod)
+}
+
+read_new_value() {
+    reader patch managedsecret reader --type merge --patch '{"spec": {"value": "second-value"}}' >/dev/null
+    until_true 90 has_seen "first-value second-value"
+}
+
+rename() {
+    local before
+    before=$(target)
+    reader patch managedsecret reader --type merge --patch '{"spec": {"name": "RENAMED"}}' >/dev/null
+    reader wait managedsecret/reader --for "jsonpath={.status.name}=RENAMED" --timeout=30s >/dev/null
+    [[ $(target) == "$before" && $(reader_pod) == "$pod" ]]
+    has_seen "first-value second-value"
+}
+
+# The kubelet reads mounted Secrets every five seconds. The file must have had one value for two of these periods after the
+# Secret returned.
+delete_target() {
+    local before began
+    before=$(target)
+    reader delete secret reader >/dev/null
+    began=$(milliseconds)
+    is_back() { local now; now=$(target 2>/dev/null) && [[ ${now#* } == "${before#* }" && $now != "$before" ]]; }
+    until_true 30 is_back
+    detail="back after $(seconds "$began")"
+    has_no_change_for 12
+    [[ $(reader_pod) == "$pod" ]]
+}
+has_no_change_for() { # SECONDS
+    local deadline=$((SECONDS + $1))
+    while ((SECONDS < deadline)); do
+        has_seen "first-value second-value" || return 1
+        sleep 0.5
+    done
+}
+
+run_example() {
+    reader apply --filename "$root/examples/pod.yaml" >/dev/null
+    reader wait pod/reader --for "jsonpath={.status.phase}=Succeeded" --timeout=60s >/dev/null
+}
+
+# All replicas ready, and no pod of an earlier one left.
+is_settled() {
+    local wanted
+    wanted=$(kubectl --namespace $system get deployment managed-secrets --output "jsonpath={.spec.replicas}")
+    [[ $(replicas) == "$wanted" && $(operator_pods name | wc -l) == "$wanted" ]]
+}
+
+# Runs a command while plain values are applied. Fails if one of them is refused or lost. The command is called as a
+# condition: it must return its failures.
+under_applies() { # COMMAND…
+    local applies input status=0
+    mkfifo "$RUN/input"
+    in_cluster "$applies_program" --namespace applies <"$RUN/input" >"$RUN/applies" 2>&1 &
+    applies=$!
+    exec {input}>"$RUN/input"
+    "$@" || status=1
+    # Values must still be sealed when the last connections have ended.
+    until_true 120 is_settled || status=1
+    exec {input}>&-
+    wait $applies || status=1
+    rm "$RUN/input"
+    detail=$(<"$RUN/applies")
+    return $status
+}
+
+restart() {
+    kubectl --namespace $system rollout restart deployment/managed-secrets >/dev/null || return 1
+    kubectl --namespace $system rollout status deployment/managed-secrets --timeout=180s >/dev/null
+}
+
+drain() { # NODE
+    kubectl drain "$1" --ignore-daemonsets --delete-emptydir-data --force --timeout=180s >/dev/null 2>&1 || return 1
+    until_true 120 is_settled || return 1
+    kubectl uncordon "$1" >/dev/null
+}
+
+uninstall() {
+    # As docs/operations.md describes it.
+    kubectl delete managedsecrets --all --all-namespaces >/dev/null
+    owned() { kubectl get secrets --all-namespaces --selector managedsecrets.dev/role --output "jsonpath={.items[*].metadata.ownerReferences[*].name}"; }
+    are_deleted() { [[ -z $(owned) ]]; }
+    until_true 60 are_deleted
+    kubectl delete --filename "$root/crds" >/dev/null
+    "$program" manifests --without-operator-namespace >"$RUN/manifests.yaml"
+    kubectl delete --ignore-not-found --filename "$RUN/manifests.yaml" >/dev/null
+    # The pod goes on, and the kubelet delivers the same value to a new one.
+    reader rollout restart deployment/reader >/dev/null
+    reader rollout status deployment/reader --timeout=60s >/dev/null
+    has_one_pod() { [[ $(reader get pods --selector app=reader --output name | wc -l) == 1 ]]; }
+    until_true 30 has_one_pod
+    until_true 30 has_seen "second-value"
+}
+
+reinstall() {
+    install_operator
+    [[ $(sealing_key) == "$key_before" ]]
+    sed 's/first-value/second-value/; s/name: READER/name: RENAMED/' hack/e2e/reader.yaml >"$RUN/reader.yaml"
+    reader apply --filename "$RUN/reader.yaml" >/dev/null
+    reader wait managedsecret/reader --for condition=Ready --timeout=60s >/dev/null
+    [[ $(id) == "$id_before" ]]
+    detail="id and sealing key are the same"
+}
