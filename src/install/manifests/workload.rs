@@ -36,6 +36,11 @@ pub(super) fn service_account(options: &Options) -> Value {
 /// webhooks' drain comes on top.
 const GRACE_SECONDS: u16 = 30;
 
+/// Seconds for which a replica must be ready before it counts as available: kube-proxy and the API server usually learn of
+/// a new endpoint within one or two seconds. "Successfully rolled out" then means that plain values are sealed, and an old
+/// replica stops only when they reach the new one.
+const MIN_READY_SECONDS: u16 = 3;
+
 /// One operator. While it is replaced, the new one answers webhooks before the old one stops, so no plain value is
 /// refused. For that moment both work: every write carries the resourceVersion that it was decided on, so the one that
 /// is out of date finds out. Without webhooks there is nothing to bridge, and the old one ends first.
@@ -46,6 +51,7 @@ pub(super) fn deployment(options: &Options) -> Value {
         "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
         "spec": {
             "replicas": 1,
+            "minReadySeconds": MIN_READY_SECONDS,
             "strategy": strategy(options),
             "selector": {"matchLabels": labels()},
             "template": {
