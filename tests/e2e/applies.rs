@@ -38,7 +38,10 @@ const ANSWER: Duration = Duration::from_secs(30);
 const SEALED: &str = "mss1.";
 
 #[derive(Parser)]
-#[command(name = "applies", about = "Applies plain values until standard input ends, and counts what is refused or lost")]
+#[command(
+    name = "applies",
+    about = "Applies plain values until standard input ends, and counts what is refused or lost"
+)]
 struct Arguments {
     /// The namespace, which exists.
     #[arg(long, default_value = "applies")]
@@ -95,14 +98,23 @@ async fn run(arguments: Arguments) -> Result<bool, kube::Error> {
     let arrivals = join_all(outcomes.iter().map(|outcome| arrives(&secrets, outcome))).await;
     let lost = arrivals.iter().filter(|arrived| !**arrived).count();
     let longest = outcomes.iter().map(|outcome| outcome.longest).max().unwrap_or_default();
-    println!("{} applies, {} refused, {lost} lost, longest answer {longest:.1?}", accepted + refused.len(), refused.len());
+    println!(
+        "{} applies, {} refused, {lost} lost, longest answer {longest:.1?}",
+        accepted + refused.len(),
+        refused.len()
+    );
     for (reason, (count, first, last)) in kinds(&refused) {
         println!("  {count} from {first:.1} s to {last:.1} s: {reason}");
     }
     Ok(accepted > 0 && refused.is_empty() && lost == 0)
 }
 
-async fn apply_until(objects: Api<ManagedSecret>, object: String, pause: Duration, mut stopped: watch::Receiver<bool>) -> Outcome {
+async fn apply_until(
+    objects: Api<ManagedSecret>,
+    object: String,
+    pause: Duration,
+    mut stopped: watch::Receiver<bool>,
+) -> Outcome {
     let began = Instant::now();
     let mut outcome = Outcome { object, last: None, accepted: 0, refused: Vec::new(), longest: Duration::ZERO };
     let mut number = 0;
