@@ -25,11 +25,13 @@
 //! | [`shutdown`] | signals to one token |
 //! | [`backoff`] | how long to wait after the n-th failure |
 //! | [`rounds`] | work that is done again whenever there is news, paced, and repeated until it goes well |
+//! | [`health`] | named checks, and what they say together |
 //! | [`waiting`] | logs why the process waits, without repetition |
 //! | [`stats`] | counters of all of the above |
 
 pub mod backoff;
 pub mod client;
+pub mod health;
 pub mod lease;
 pub mod queue;
 pub mod rounds;

@@ -4,6 +4,7 @@
 //! here blocks: the lock is held for a few map operations only.
 
 pub mod core;
+mod progress;
 
 use std::{hash::Hash, sync::Arc};
 
@@ -13,7 +14,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::core::{Core, Depth, Grouped, Next, Priority, Workers};
+pub use self::{
+    core::{Core, Depth, Grouped, Next, Priority, Workers},
+    progress::{DueAge, Progress},
+};
 use super::backoff::Jitter;
 
 /// A queue of keys, shared by all tasks that add keys and the one [`run`](super::run::run) that takes them.
@@ -94,6 +98,17 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
     #[must_use]
     pub fn depth(&self) -> Depth {
         self.core().depth()
+    }
+
+    /// The workers begin: from now on, [`Progress`] counts the time since a key was taken.
+    pub fn begin(&self) {
+        self.core().begin(Instant::now().into_std());
+    }
+
+    /// Returns how the work goes.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.core().progress(Instant::now().into_std())
     }
 
     fn core(&self) -> MutexGuard<'_, Core<K>> {

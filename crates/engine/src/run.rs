@@ -61,6 +61,7 @@ pub async fn run<R: Reconciler>(
     options: Options,
     shutdown: CancellationToken,
 ) {
+    queue.begin();
     let mut flights = Flights { queue: &queue, stats: &stats, tasks: JoinSet::new(), keys: HashMap::new() };
     loop {
         tokio::select! {

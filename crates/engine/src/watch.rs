@@ -13,6 +13,7 @@
 //! Errors are counted, and logged by class, status and transport error, but never with the server's text, which can repeat
 //! the content of an object.
 
+mod contact;
 mod pages;
 mod pulse;
 mod revision;
@@ -41,11 +42,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-pub use self::set::WatchSet;
 use self::{
+    contact::Contacts,
     pulse::{Monitored, Pulse},
     revision::Revisions,
 };
+pub use self::{contact::WatchState, set::WatchSet};
 use super::{
     backoff::{Backoff, Jitter},
     stats::Stats,
@@ -126,11 +128,25 @@ pub struct Common {
     turns: Arc<Semaphore>,
     /// The revisions that they have seen.
     revisions: Revisions,
+    /// When they last heard from the server.
+    contacts: Contacts,
+}
+
+impl Common {
+    /// Returns how each watch is.
+    #[must_use]
+    pub fn states(&self) -> Vec<WatchState> {
+        self.contacts.states()
+    }
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(pages::AT_ONCE)), revisions: Revisions::default() }
+        Self {
+            turns: Arc::new(Semaphore::new(pages::AT_ONCE)),
+            revisions: Revisions::default(),
+            contacts: Contacts::default(),
+        }
     }
 }
 
@@ -151,7 +167,7 @@ impl Watcher {
         S: Sink<K> + ?Sized,
     {
         let name = name.into();
-        let pulse = Arc::new(Pulse::new(self.timing, Arc::clone(&self.stats), Arc::clone(&self.common)));
+        let pulse = Arc::new(Pulse::new(name.clone(), self.timing, Arc::clone(&self.stats), Arc::clone(&self.common)));
         let namespace = self.client.default_namespace().to_owned();
         let api = scope(Client::new(Monitored::new(self.client.clone(), Arc::clone(&pulse)), namespace));
         self.common.revisions.register(api.resource_url(), &select, &pulse.seen);
@@ -256,6 +272,7 @@ where
                 Rebuild::Hang => {
                     self.stats.watch_errors.increment();
                     warn!("the list makes no progress; listing again");
+                    self.pulse.contact.failed("the list makes no progress".to_owned());
                 }
                 // The reason is already in the log.
                 Rebuild::Restored => {}
@@ -297,7 +314,9 @@ where
                 Some(Err(error)) => {
                     self.stats.watch_errors.increment();
                     let delay = trouble.failed(self.pulse.take_retry_after());
-                    warn!(error = %Described(&error), ?delay, "the watch failed");
+                    let described = Described(&error).to_string();
+                    warn!(error = described, ?delay, "the watch failed");
+                    self.pulse.contact.failed(described);
                     sleep(delay).await;
                     if let Error::WatchStartFailed(error) = &error {
                         // kube lists again when a stream says 410, but after other refusals it starts from the same version

@@ -11,12 +11,13 @@
 //!   them while one is left.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt::Debug,
     hash::Hash,
     time::{Duration, Instant},
 };
 
+use super::progress::{DueAge, Progress};
 use crate::backoff::{Backoff, Jitter};
 
 /// After a failure: 100 ms, doubled up to five minutes, until a success.
@@ -108,6 +109,8 @@ enum State {
     /// Due: in its priority, in the order of its group.
     Due { priority: Priority, place: Place },
     InFlight {
+        /// When it was handed out.
+        taken: Place,
         /// The turn asked for since it was handed out.
         again: Option<Turn>,
     },
@@ -160,6 +163,15 @@ impl<K: Grouped> DueKeys<K> {
         }
     }
 
+    /// When the oldest key became due.
+    fn oldest(&self) -> Option<Instant> {
+        self.groups.values().filter_map(|keys| keys.first_key_value()).map(|(place, _)| place.due).min()
+    }
+
+    fn len(&self) -> usize {
+        self.groups.values().map(BTreeMap::len).sum()
+    }
+
     /// The first key of the first group that may have one. That group is the last one then.
     fn take(&mut self, may: impl Fn(&K::Group) -> bool) -> Option<K> {
         // Groups that may not run a key keep their position. There are at most as many as workers, so this is fast.
@@ -193,6 +205,10 @@ pub struct Core<K: Grouped> {
     resync: DueKeys<K>,
     /// Keys in flight, by group; no group without any.
     in_flight: HashMap<K::Group, usize>,
+    /// When each key in flight was handed out.
+    taken: BTreeSet<Place>,
+    /// When a key was last handed out, or the workers began.
+    last_taken: Option<Instant>,
     tickets: u64,
     /// Keys handed out since the priority of resyncs last had one.
     since_resync: u32,
@@ -206,6 +222,8 @@ impl<K: Grouped> Default for Core<K> {
             fresh: DueKeys::default(),
             resync: DueKeys::default(),
             in_flight: HashMap::new(),
+            taken: BTreeSet::new(),
+            last_taken: None,
             tickets: 0,
             since_resync: 0,
         }
@@ -224,7 +242,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         let turn = Turn { due, priority };
         let (place, before, history) = match self.entries.get_mut(&key) {
             None => return self.wait(key, turn, History::default()),
-            Some(Entry { state: State::InFlight { again }, .. }) => {
+            Some(Entry { state: State::InFlight { again, .. }, .. }) => {
                 *again = Some(turn.merge(*again));
                 return;
             }
@@ -263,8 +281,12 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         })?;
         self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync.saturating_add(1) };
         *self.in_flight.entry(key.group().clone()).or_default() += 1;
+        self.tickets += 1;
+        let taken = Place { due: now, ticket: self.tickets };
         let entry = self.entries.get_mut(&key)?;
-        entry.state = State::InFlight { again: None };
+        entry.state = State::InFlight { taken, again: None };
+        self.taken.insert(taken);
+        self.last_taken = Some(now);
         Some(key)
     }
 
@@ -272,9 +294,11 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     /// flight is not changed.
     pub fn finish(&mut self, key: &K, next: Next, now: Instant, jitter: Jitter) {
         let Some(Entry { state: State::InFlight { .. }, .. }) = self.entries.get(key) else { return };
-        let Some((key, Entry { state: State::InFlight { again }, history })) = self.entries.remove_entry(key) else {
+        let Some((key, Entry { state: State::InFlight { taken, again }, history })) = self.entries.remove_entry(key)
+        else {
             return;
         };
+        self.taken.remove(&taken);
         if let Some(running) = self.in_flight.get_mut(key.group()) {
             *running -= 1;
             if *running == 0 {
@@ -315,6 +339,25 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
     pub fn depth(&self) -> Depth {
         let in_flight = self.in_flight.values().sum();
         Depth { waiting: self.entries.len() - in_flight, in_flight }
+    }
+
+    /// The workers begin: from now on, due keys should be taken.
+    pub fn begin(&mut self, now: Instant) {
+        self.last_taken = Some(now);
+    }
+
+    /// Returns how the work goes at `now`.
+    pub fn progress(&mut self, now: Instant) -> Progress {
+        self.promote(now);
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let oldest = |due: &DueKeys<K>| due.oldest().map(since);
+        let of = |priority, due: &DueKeys<K>| DueAge { priority, keys: due.len(), oldest: oldest(due) };
+        Progress {
+            due: [of(Priority::Fresh, &self.fresh), of(Priority::Resync, &self.resync)],
+            depth: self.depth(),
+            oldest_in_flight: self.taken.first().map(|taken| since(taken.due)),
+            since_taken: self.last_taken.map(since),
+        }
     }
 
     fn priority(&mut self, priority: Priority) -> &mut DueKeys<K> {

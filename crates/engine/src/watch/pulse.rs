@@ -5,6 +5,7 @@
 //! * Reads each page of a list itself, and keeps it small (see the module `pages`).
 //! * Records the revision that a watch starts at, and asks for the present one after a break (see `revision`).
 //! * Records `Retry-After`, which kube keeps only if the body repeats it.
+//! * Records when the server last sent something (see `contact`).
 //! * Delays the request after a stream that was cut early: kube resumes an ended stream at once and without limit, so a
 //!   proxy that cuts each stream at its start would get hundreds of requests a second.
 
@@ -32,6 +33,7 @@ use tracing::{debug, warn};
 
 use super::{
     Common, Timing,
+    contact::Contact,
     pages::{MAX_BYTES, Pages, parameter, with_limit},
     revision::Seen,
 };
@@ -46,6 +48,8 @@ pub(super) struct Pulse {
     pages: Pages,
     /// The highest revision that was seen.
     pub(super) seen: Arc<Seen>,
+    /// When the server last sent something.
+    pub(super) contact: Arc<Contact>,
     state: Mutex<State>,
 }
 
@@ -62,9 +66,19 @@ struct State {
 }
 
 impl Pulse {
-    pub(super) fn new(timing: Timing, stats: Arc<Stats>, common: Arc<Common>) -> Self {
+    pub(super) fn new(name: String, timing: Timing, stats: Arc<Stats>, common: Arc<Common>) -> Self {
         let nothing = State { retry_after: None, cuts: 0, broken: false, turn: None };
-        Self { timing, stats, common, pages: Pages::default(), seen: Arc::default(), state: Mutex::new(nothing) }
+        let contact = Arc::new(Contact::new(name));
+        common.contacts.register(&contact);
+        Self {
+            timing,
+            stats,
+            common,
+            pages: Pages::default(),
+            seen: Arc::default(),
+            contact,
+            state: Mutex::new(nothing),
+        }
     }
 
     /// The last page is decoded: another watch may read a page.
@@ -101,6 +115,9 @@ impl Pulse {
 
     /// A stream starts, or does not. After a break the server may be another one, with other data.
     fn stream_begins(&self, begins: bool) {
+        if begins {
+            self.contact.follows();
+        }
         let mut state = self.state();
         if std::mem::replace(&mut state.broken, !begins) && begins {
             self.common.revisions.ask();
@@ -175,7 +192,12 @@ impl Pulse {
     /// Sends a request, and waits until the answer begins.
     async fn send(&self, client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let limit = self.timing.answer;
-        let answer = timeout(limit, client.send(request)).await.map_err(|_| Silence(limit))??;
+        let answer = timeout(limit, client.send(request)).await.map_err(|_| Silence(limit))?;
+        match answer {
+            Ok(_) => self.contact.answered(),
+            Err(_) => self.contact.tried(),
+        }
+        let answer = answer?;
         self.state().retry_after = retry_after(answer.headers());
         Ok(answer)
     }
@@ -293,6 +315,10 @@ where
         let this = self.project();
         let kind = &mut this.monitor.kind;
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
+            match frame {
+                Some(Err(_)) => this.monitor.pulse.contact.tried(),
+                Some(Ok(_)) | None => this.monitor.pulse.contact.answered(),
+            }
             if let Some(Ok(_)) = frame {
                 // The deadline of an error covers its whole body.
                 if let Kind::List { limit, deadline } = kind {

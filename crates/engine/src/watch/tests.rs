@@ -121,6 +121,24 @@ fn say(lines: &UnboundedSender<Line>, kind: &str, name: &str, version: &str) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_hangs_is_told_from_one_that_waits_and_one_that_fails() {
+    const LIMIT: Duration = seconds(600);
+    let state = |it: &Scene| it.watcher.common.states().pop().unwrap();
+    let quiet = Scene::of([]);
+    let refused = Scene::with(Server::new([list(&[])], |_| Reply::Refused), Notes::default());
+    let forbidden = Scene::with(Server::new([list(&[])], |_| failing(403)), Notes::default());
+    let hung = Scene::with(Server::new([list(&[])], |_| Reply::Hang), Notes::default());
+    sleep(seconds(1800)).await;
+    let state_of = [&quiet, &refused, &forbidden, &hung].map(state);
+    let [quiet, refused, forbidden, hung] = &state_of;
+    assert_eq!(quiet.name, "config maps");
+    assert_eq!((quiet.trouble.as_deref(), refused.unanswered > LIMIT), (None, true));
+    assert!(refused.inactive < LIMIT, "it fails, and tries again: {refused:?}");
+    assert!(forbidden.unanswered < LIMIT && forbidden.trouble.as_ref().unwrap().contains("403"), "{forbidden:?}");
+    assert!(hung.inactive > LIMIT && hung.trouble.is_some(), "{hung:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_then_what_happens() {
     let (lines, watch) = open();
     let it = Scene::of([list(&["a", "b"]), watch]);

@@ -52,6 +52,31 @@ fn an_edit_goes_ahead_of_the_resyncs_of_all_groups() {
 }
 
 #[test]
+fn progress_tells_the_age_of_what_waits_and_of_what_runs() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    assert_eq!(core.progress(now).since_taken, None, "the workers have not begun");
+    core.begin(now);
+    core.add(Of(1, 1), Priority::Fresh, now);
+    core.add(Of(1, 2), Priority::Fresh, now + SECOND);
+    core.add(Of(2, 1), Priority::Resync, now + SECOND * 2);
+    core.add(Of(2, 2), Priority::Resync, now + SECOND * 100);
+    let due = |core: &mut Core<Of>, at| core.progress(at).due.map(|due| (due.keys, due.oldest));
+    // No worker has looked since they became due.
+    assert_eq!(due(&mut core, now + SECOND * 5), [(2, Some(SECOND * 5)), (1, Some(SECOND * 3))]);
+    assert_eq!(core.progress(now + SECOND * 5).since_taken, Some(SECOND * 5));
+    assert_eq!(core.pop(now + SECOND * 5, ALL), Some(Of(1, 1)));
+    assert_eq!(core.pop(now + SECOND * 6, ALL), Some(Of(1, 2)));
+    let progress = core.progress(now + SECOND * 7);
+    assert_eq!((progress.oldest_in_flight, progress.since_taken), (Some(SECOND * 2), Some(SECOND)));
+    core.finish(&Of(1, 1), Next::Done, now + SECOND * 7, Jitter::NONE);
+    assert_eq!(core.progress(now + SECOND * 7).oldest_in_flight, Some(SECOND));
+    core.finish(&Of(1, 2), Next::Done, now + SECOND * 7, Jitter::NONE);
+    assert_eq!(core.progress(now + SECOND * 7).oldest_in_flight, None);
+    assert!(core.taken.is_empty());
+    assert_eq!(due(&mut core, now + SECOND * 7), [(0, None), (1, Some(SECOND * 5))]);
+}
+
+#[test]
 fn the_last_worker_is_for_a_group_that_has_none() {
     const THREE: Workers = Workers { all: 3, reserved: 1 };
     let (mut core, now) = (Core::new(), Instant::now());
