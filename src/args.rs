@@ -123,6 +123,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
     pub webhook_cert_dir: Option<PathBuf>,
 
+    /// Address of the port for probes (/livez, /readyz and /startupz), or off; the Deployment sets it
+    #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_ADMIN_LISTEN", default_value = "off")]
+    pub admin_listen: Listen,
+
     /// How many objects the operator works on at once
     #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]
     pub workers: NonZeroUsize,
@@ -139,7 +143,7 @@ pub struct RunArgs {
 /// Where the webhooks are served when no flag says: on every address of the machine, IPv6 and IPv4.
 const DEFAULT_LISTEN: &str = "[::]:8443";
 
-/// Where the webhooks are served; `None` is `off`.
+/// Where a port is served; `None` is `off`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listen(pub Option<SocketAddr>);
 

@@ -20,6 +20,7 @@ pub mod decide;
 pub mod events;
 pub mod facts;
 pub mod failure;
+mod health;
 pub mod index;
 pub mod keys;
 #[cfg(test)]

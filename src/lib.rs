@@ -17,6 +17,7 @@
 //! | [`controller`] | observe → decide (pure) → act → status |
 //! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
 //! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
+//! | [`admin`] | the port for kubelets: health |
 //! | [`install`] | what a cluster installs: the CRD, manifests, permissions and policies |
 //! | [`run`] | the composition root: builds all of these, starts them and waits |
 //! | [`args`], [`main`] | the command line |
@@ -27,12 +28,14 @@
 // What people read goes through `cli::say`, which makes every character of text that others wrote visible.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod admin;
 pub mod args;
 mod commands;
 pub mod controller;
 pub mod install;
 pub mod keyring;
 mod logging;
+pub mod port;
 pub mod run;
 pub mod webhook;
 

@@ -3,7 +3,7 @@
 //!
 //! In: a client configuration and options. Out: nothing, until the operator is told to stop or cannot continue. Order of
 //! a start: the keyring (created at the first start), the CRD, the controller, the webhooks. What does not exist yet is
-//! waited for, and logged once, then rarely.
+//! waited for, and logged once, then rarely; [`Health`] says it too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +14,7 @@ use managed_secrets_api::{ManagedSecret, keys::KIND};
 use managed_secrets_crypto::{Keyring, provider::Provider};
 use managed_secrets_engine::{
     client::{self, ClientError, Clients},
+    health::{Health, Probe, Verdict},
     stats::Stats,
     supervise::{self, Supervisor},
     waiting::Waiting,
@@ -50,6 +51,8 @@ pub struct Options {
     pub timing: Timing,
     /// What the engine counts.
     pub stats: Arc<Stats>,
+    /// Where the parts report their health.
+    pub health: Arc<Health>,
 }
 
 /// Why the operator ended without a signal to stop.
@@ -68,12 +71,16 @@ pub enum RunError {
 
 /// Runs until `shutdown` is cancelled and the work in flight is done.
 pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
-    let Options { controller, webhooks, provider, over_records, clients, timing, stats } = options;
+    let Options { controller, webhooks, provider, over_records, clients, timing, stats, health } = options;
+    let stopping = shutdown.clone();
+    health.check("shutdown", &[Probe::Ready], move || leaving(&stopping));
+    health.starting("waiting for the keyring");
     let clients = Clients::new(config, &clients)?;
     let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
-    let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces)).await;
+    let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, &health)).await;
     let Some(keyring) = opened.transpose()? else { return Ok(()) };
     let keys = Arc::new(Keys::new(store, keyring));
+    health.starting("waiting for the ManagedSecret resource");
     if shutdown.run_until_cancelled(wait_for_crd(&clients.call, &controller.namespaces)).await.is_none() {
         return Ok(());
     }
@@ -86,25 +93,36 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         shutdown: shutdown.clone(),
         common: Arc::default(),
     };
-    let shared = controller::run::start(controller, &clients.call, &watcher, &keys);
+    let shared = controller::run::start(controller, &clients.call, &watcher, &keys, &health);
     let mut grace = GRACE;
     if let Some(webhooks) = webhooks {
         grace += webhooks.limits.drain;
-        webhook::start(webhooks, &clients.call, &watcher, Arc::new(Known { keys, shared }));
+        webhook::start(webhooks, &clients.call, &watcher, Arc::new(Known { keys, shared }), &health);
     }
     watcher.notice_restores();
+    // The checks of the parts are registered.
+    health.started();
     Ok(supervisor.run(shutdown, grace).await?)
+}
+
+/// While the process ends, no new request should come: the webhooks still answer those that do.
+fn leaving(shutdown: &CancellationToken) -> Verdict {
+    if shutdown.is_cancelled() { Verdict::Failed("the operator is shutting down".to_owned()) } else { Verdict::Good }
 }
 
 /// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while for
 /// permissions that are being granted.
-async fn open_keyring(store: &KeyringStore, namespaces: &[String]) -> Result<Keyring, KeyringError> {
+async fn open_keyring(store: &KeyringStore, namespaces: &[String], health: &Health) -> Result<Keyring, KeyringError> {
     let mut waiting = Waiting::new("the keyring");
     let began = tokio::time::Instant::now();
     loop {
         let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
         match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
-            Err(error) if error.is_retryable() => waiting.pause(&error.to_string()).await,
+            Err(error) if error.is_retryable() => {
+                let why = error.to_string();
+                health.starting(format!("waiting for the keyring: {why}"));
+                waiting.pause(&why).await;
+            }
             done => {
                 waiting.over();
                 return done;

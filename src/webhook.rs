@@ -27,16 +27,22 @@ pub mod warn;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use kube::Client;
 use managed_secrets_crypto::Keyring;
-use managed_secrets_engine::{stats::Counter, watch::Watcher};
+use managed_secrets_engine::{
+    health::{Health, Probe},
+    stats::Counter,
+    watch::Watcher,
+};
 
 use self::{
     access::Access,
     certificates::{Rotator, Served},
     http::Webhooks,
-    server::{Limits, Port},
+    server::Limits,
 };
+use crate::port::Port;
 
 /// Options of the webhooks.
 pub struct Options {
@@ -80,9 +86,11 @@ pub trait Operator: Send + Sync + 'static {
 }
 
 /// Starts the webhooks as tasks of the watcher's supervisor; they end with its `shutdown`.
-pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc<dyn Operator>) {
+pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc<dyn Operator>, health: &Health) {
     let Options { port, certificates, limits, allow_cluster_scope, stats } = options;
     let served = Arc::new(Served::default());
+    let certified = Arc::clone(&served);
+    health.check("webhook certificate", &[Probe::Ready], move || certified.verdict(Timestamp::now()));
     let rotator = Rotator::new(client.clone(), certificates, Arc::clone(&served));
     let moved = rotator.watch(watcher);
     let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);

@@ -19,6 +19,7 @@ mod integration {
     mod facts;
     mod faults;
     mod harness;
+    mod health;
     mod installation;
     mod keyring;
     mod lifecycle;

@@ -1,6 +1,6 @@
 //! Runs the command `managed-secrets run`.
 
-use std::{error::Error, future::pending, io, path::Path, sync::Arc, time::Duration};
+use std::{error::Error, future::pending, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
 use managed_secrets_cli::names;
@@ -11,6 +11,7 @@ use managed_secrets_cli::{
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_engine::{
     client,
+    health::Health,
     run::{self as workers, log_panics},
     shutdown::Signals,
     waiting::Waiting,
@@ -22,10 +23,12 @@ use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use super::webhooks::Plan;
 use crate::{
+    admin,
     args::RunArgs,
     controller,
     keyring::OverRecords,
     logging,
+    port::Port,
     run::{self, Options},
 };
 
@@ -48,6 +51,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         names::namespace(namespace).map_err(|rule| CliError::Usage(format!("{namespace:?}: {rule}")))?;
     }
     let plan = Plan::of(&args, &own_namespace)?;
+    let admin_address = args.admin_listen.0;
     let options = Options {
         controller: controller::run::Options {
             namespaces: args.namespaces,
@@ -61,6 +65,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         clients: client::Options::default(),
         timing: Timing::default(),
         stats: Arc::default(),
+        health: Arc::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -70,6 +75,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
         let shutdown = CancellationToken::new();
         let working = CancellationToken::new();
+        // First and to the end, so that probes learn why the operator is not ready.
+        let admin = serve_admin(admin_address, &options.health)?;
         // A separate task, so that signals work whatever this one waits for.
         let work = tokio::spawn(operate(options, plan, shutdown.clone(), working.clone()));
         let told = async {
@@ -83,6 +90,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
             // The work has not started, so there is nothing to finish.
             () = told => Ok(()),
             () = signals.run(shutdown.clone()) => Ok(()),
+            error = admin => Err(error),
         }
     });
     // Not dropped: that would wait for a DNS lookup, which cannot be cancelled.
@@ -90,6 +98,30 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     ended?;
     info!("stopped");
     Ok(())
+}
+
+/// Serves the port for probes, if there is one. The future ends only if that fails.
+fn serve_admin(
+    address: Option<SocketAddr>,
+    health: &Arc<Health>,
+) -> Result<impl Future<Output = CliError> + use<>, CliError> {
+    let failed = |address| format!("cannot serve probes on {address}");
+    let server = match address {
+        None => None,
+        Some(address) => {
+            let listener = Port::bind(address).and_then(Port::open);
+            let listener = listener.map_err(|error| CliError::failed(&failed(address), &error))?;
+            // A task of its own, so that it answers whatever the others do.
+            Some((address, tokio::spawn(admin::serve(listener, admin::router(Arc::clone(health))))))
+        }
+    };
+    Ok(async move {
+        let Some((address, server)) = server else { return pending().await };
+        match server.await {
+            Ok(never) => match never {},
+            Err(error) => CliError::failed(&failed(address), &error),
+        }
+    })
 }
 
 /// Waits for the API server, then runs the operator; cancels `working` between the two.
@@ -107,7 +139,7 @@ async fn operate(
         server = %connection.server(),
         "starting"
     );
-    reachable(&connection).await?;
+    reachable(&connection, &options.health).await?;
     options.webhooks = plan.map(Plan::bind).transpose()?;
     let config = connection.config().clone();
     options.clients.connector = Arc::new(move |config| connection.client_of(config));
@@ -118,7 +150,7 @@ async fn operate(
 
 /// Waits until the API server answers. A problem that waiting cannot solve is an error: unusable credentials, or a
 /// certificate that the configuration does not trust, because the configuration is read once.
-async fn reachable(connection: &Connection) -> Result<(), CliError> {
+async fn reachable(connection: &Connection, health: &Health) -> Result<(), CliError> {
     let mut config = connection.config().clone();
     (config.connect_timeout, config.read_timeout) = (Some(PATIENCE), Some(PATIENCE));
     // This function itself waits between tries, and logs them.
@@ -135,6 +167,7 @@ async fn reachable(connection: &Connection) -> Result<(), CliError> {
             Ok(Err(error)) => CliError::from_kube("no answer", &error).to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
+        health.starting(format!("waiting for the API server at {}: {why}", connection.server()));
         waiting.pause(&why).await;
     }
     waiting.over();

@@ -10,10 +10,11 @@ use managed_secrets_cli::CliError;
 
 use crate::{
     args::RunArgs,
+    port::Port,
     webhook::{
         Options,
         certificates::{self, Reached, Source, authority::Lifetimes},
-        server::{Limits, Port},
+        server::Limits,
     },
 };
 

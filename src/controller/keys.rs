@@ -10,11 +10,12 @@ use std::{
 };
 
 use managed_secrets_crypto::Keyring;
+use managed_secrets_engine::health::Verdict;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
-use crate::keyring::KeyringStore;
+use crate::keyring::{KeyringError, KeyringStore};
 
 /// The keyring is not read again sooner than this, however many objects lack a key.
 const LEAST_WAIT: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub struct Keys {
     /// The last try to read it. Held while it is read, so that whoever asks meanwhile waits for what that finds.
     last: Mutex<Option<Try>>,
     renewed: Notify,
+    /// Why the last try failed.
+    trouble: RwLock<Option<KeyringError>>,
 }
 
 /// A try to read the keyring.
@@ -39,13 +42,30 @@ impl Keys {
     /// Starts with a keyring that was read from `store`.
     #[must_use]
     pub fn new(store: KeyringStore, keyring: Keyring) -> Self {
-        Self { store, keyring: RwLock::new(Arc::new(keyring)), last: Mutex::new(None), renewed: Notify::new() }
+        Self {
+            store,
+            keyring: RwLock::new(Arc::new(keyring)),
+            last: Mutex::new(None),
+            renewed: Notify::new(),
+            trouble: RwLock::default(),
+        }
     }
 
     /// The keyring as it was last read.
     #[must_use]
     pub fn get(&self) -> Arc<Keyring> {
         Arc::clone(&self.keyring.read())
+    }
+
+    /// Whether values may be sealed with the keyring in use. One that was lost opens what it opened, but what is sealed with
+    /// it could not be opened after a restart.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match &*self.trouble.read() {
+            None => Verdict::Good,
+            Some(error) if error.is_retryable() => Verdict::Degraded(format!("not read again: {error}")),
+            Some(error) => Verdict::Failed(error.to_string()),
+        }
     }
 
     /// Waits until the keyring has been read again. For one waiter.
@@ -84,6 +104,7 @@ impl Keys {
         match loaded {
             Ok(keyring) => {
                 *self.keyring.write() = Arc::new(keyring);
+                *self.trouble.write() = None;
                 self.renewed.notify_one();
                 info!("reloaded the keyring");
                 true
@@ -91,6 +112,7 @@ impl Keys {
             Err(error) => {
                 // What opens still opens: the keyring in use stays.
                 warn!(%error, "could not reload the keyring; the current one stays in use");
+                *self.trouble.write() = Some(error);
                 false
             }
         }
@@ -211,10 +233,12 @@ mod tests {
         let found = five(&server, &keys).await;
         assert_eq!(server.asked.load(SeqCst), 1, "what waited for it does not fail once more");
         assert!(found.iter().all(|(newer, keyring)| !*newer && Arc::ptr_eq(keyring, &known)), "what opens still opens");
+        assert!(matches!(keys.verdict(), Verdict::Degraded(why) if why.contains("read the keyring")));
         // The next one tries, at once.
         *server.code.lock().unwrap() = StatusCode::OK;
         server.answers.add_permits(1);
         assert!(keys.look_again().await);
         assert_eq!(server.asked.load(SeqCst), 2);
+        assert_eq!(keys.verdict(), Verdict::Good);
     }
 }

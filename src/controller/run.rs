@@ -15,6 +15,7 @@ use kube::{Api, Client, runtime::watcher};
 use managed_secrets_api::keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING};
 use managed_secrets_engine::{
     backoff::{Backoff, Jitter},
+    health::Health,
     queue::{Priority, Queue},
     rounds::Rounds,
     run::{self, Next, Reconciler},
@@ -32,6 +33,7 @@ use super::{
     events::Events,
     facts::{Cached, Facts, Incoming, Rejected, Settings, Waits},
     failure::Failure,
+    health,
     index::{Index, Key},
     keys::Keys,
     plan::{Finish, Why},
@@ -78,13 +80,14 @@ pub struct Options {
 
 /// Starts the controller as tasks of the watcher's supervisor; they end with its `shutdown`. Returns the caches, which
 /// the watches fill from now on.
-pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Keys>) -> Arc<Shared> {
+pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Keys>, health: &Health) -> Arc<Shared> {
     let shared = Arc::new(Shared {
         index: Mutex::new(Index::default()),
         queue: Queue::new(),
         sources_moved: Notify::new(),
         scopes: Scopes::new(&options.namespaces),
     });
+    health::register(health, watcher, &shared, keys, options.workers.deadline);
     let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);
     for (scope, watches) in start_watches(watcher, &shared, &options.namespaces) {
         let of = scope.as_ref().map(|namespace| format!(" of {namespace}")).unwrap_or_default();

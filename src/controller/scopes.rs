@@ -26,14 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Scopes {
     /// `None` is every namespace.
     unfilled: Mutex<BTreeSet<Option<String>>>,
+    /// How many there were at the start.
+    all: usize,
 }
 
 impl Scopes {
     /// Scopes of which nothing is listed yet: these namespaces, or, if there are none, all.
     #[must_use]
     pub fn new(namespaces: &[String]) -> Self {
-        let all: BTreeSet<Option<String>> = namespaces.iter().cloned().map(Some).collect();
-        Self { unfilled: Mutex::new(if all.is_empty() { BTreeSet::from([None]) } else { all }) }
+        let mut scopes: BTreeSet<Option<String>> = namespaces.iter().cloned().map(Some).collect();
+        if scopes.is_empty() {
+            scopes.insert(None);
+        }
+        Self { all: scopes.len(), unfilled: Mutex::new(scopes) }
     }
 
     /// Whether the stores of this namespace are filled.
@@ -49,7 +54,13 @@ impl Scopes {
         self.unfilled().iter().cloned().collect()
     }
 
-    fn filled(&self, scope: Option<&str>) {
+    /// Whether the stores of at least one namespace are filled.
+    #[must_use]
+    pub fn is_any_filled(&self) -> bool {
+        self.unfilled().len() < self.all
+    }
+
+    pub(super) fn filled(&self, scope: Option<&str>) {
         self.unfilled().remove(&scope.map(str::to_owned));
     }
 

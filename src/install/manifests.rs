@@ -254,12 +254,22 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_has_time_to_drain_and_is_ready_when_it_serves() {
+    fn a_pod_has_time_to_drain_and_is_probed_with_and_without_webhooks() {
         let (with, without) = (pod(&Options::default()), pod(&Options { webhooks: false, ..Options::default() }));
         let grace = |pod: &Value| pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         assert_eq!(grace(&with), grace(&without) + u64::from(crate::webhook::server::DRAIN_SECONDS));
-        assert_eq!(with["containers"][0]["readinessProbe"]["tcpSocket"]["port"], "webhooks");
-        assert!(without["containers"][0].get("readinessProbe").is_none(), "it would never be ready");
+        for pod in [&with, &without] {
+            let container = &pod["containers"][0];
+            let ports = container["ports"].as_array().unwrap();
+            let port = ports.iter().find(|port| port["name"] == "admin").unwrap()["containerPort"].as_u64().unwrap();
+            let argument = format!("--admin-listen=[::]:{port}");
+            assert!(container["args"].as_array().unwrap().iter().any(|given| *given == argument));
+            for (probe, path) in
+                [("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+            {
+                assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}));
+            }
+        }
     }
 
     #[test]

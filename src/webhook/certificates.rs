@@ -32,6 +32,7 @@ use managed_secrets_api::keys::{TYPE_WEBHOOK, WEBHOOK_DATA_KEY, WEBHOOK_SECRET};
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_engine::{
     backoff::{Backoff, Retries},
+    health::Verdict,
     watch::{Sink, Watcher},
 };
 use parking_lot::RwLock;
@@ -138,6 +139,8 @@ impl Reached {
 pub struct Served {
     paths: RwLock<Vec<String>>,
     certificate: watch::Sender<Option<Arc<CertifiedKey>>>,
+    /// Why the last round failed.
+    trouble: RwLock<Option<String>>,
 }
 
 impl Served {
@@ -153,6 +156,30 @@ impl Served {
     pub fn certificate(&self) -> Option<Vec<u8>> {
         let certified = self.certificate.borrow();
         certified.as_ref().and_then(|certified| certified.end_entity_cert().ok()).map(|der| der.to_vec())
+    }
+
+    /// Returns when the current certificate expires; `None` if there is none, or if its dates cannot be read.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        let der = self.certificate()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+        Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+    }
+
+    /// Whether API servers can call the webhooks at `now`: there is a certificate, and it has not expired.
+    #[must_use]
+    pub fn verdict(&self, now: Timestamp) -> Verdict {
+        let trouble = self.trouble.read();
+        if self.certificate.borrow().is_none() {
+            let why = trouble.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+            return Verdict::Failed(format!("there is no certificate yet{why}"));
+        }
+        match (self.expires(), &*trouble) {
+            (Some(expires), _) if expires <= now => Verdict::Failed(format!("the certificate expired at {expires}")),
+            (_, Some(why)) => Verdict::Degraded(why.clone()),
+            (None, None) => Verdict::Degraded("the dates of the certificate cannot be read".to_owned()),
+            (Some(_), None) => Verdict::Good,
+        }
     }
 
     /// Waits until there is a certificate.
@@ -268,10 +295,12 @@ impl Rotator {
             let wait = match done {
                 Ok(next) => {
                     retries.succeeded();
+                    *self.served.trouble.write() = None;
                     next
                 }
                 Err(error) => {
                     warn!(%error, "could not update the webhooks; will retry");
+                    *self.served.trouble.write() = Some(error.to_string());
                     retries.failed()
                 }
             };

@@ -15,12 +15,7 @@
 //! | a request, its body and its answer | each is limited; see [`Limits`] |
 //! | an answer that the client does not read | the connection ends |
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use http::{HeaderValue, header::CONNECTION};
@@ -31,10 +26,9 @@ use hyper_util::{
 };
 #[cfg(target_os = "linux")]
 use rustix::net::sockopt::set_tcp_user_timeout;
-use rustix::{io::Errno, net::sockopt::set_ipv6_v6only};
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpStream,
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -45,6 +39,7 @@ use tower::{Layer as _, ServiceExt as _};
 use tracing::{debug, error, info, warn};
 
 use super::{certificates::Served, http::Proven};
+use crate::port::Port;
 
 /// Limits of connections and requests.
 #[derive(Clone, Copy, Debug)]
@@ -90,59 +85,10 @@ impl Default for Limits {
 const BREATHER: Duration = Duration::from_millis(200);
 /// How long open connections may take to finish their requests.
 const FINISH: Duration = Duration::from_secs(10);
-/// Connections that the system completes before they are accepted; the value that std uses.
-const BACKLOG: u32 = 128;
 
 /// Default of [`Limits::drain`] in seconds: kube-proxy and the API server usually learn within one or two seconds that an
 /// endpoint ends.
 pub const DRAIN_SECONDS: u16 = 5;
-
-/// A reserved port. The system refuses connections to it until [`serve`] opens it.
-#[derive(Debug)]
-pub struct Port(TcpSocket);
-
-impl Port {
-    /// Reserves the port. The unspecified IPv6 address (`[::]`) includes IPv4, and means IPv4 only on a machine without
-    /// IPv6. Must be called in a runtime.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        bind_with(address, socket).map(Self)
-    }
-
-    /// Returns its address.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    fn open(self) -> io::Result<TcpListener> {
-        self.0.listen(BACKLOG)
-    }
-}
-
-fn bind_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
-    bind(address).or_else(|error| match without_ipv6(address, &error) {
-        Some(ipv4) => bind(ipv4),
-        None => Err(error),
-    })
-}
-
-/// Returns the IPv4 address to use instead, if the error says that the machine has no IPv6.
-fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
-    let lacks = matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
-    let is_any = address.is_ipv6() && address.ip().is_unspecified();
-    (lacks && is_any).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
-}
-
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-    // Connections of a process that has just ended may remain.
-    socket.set_reuseaddr(true)?;
-    if address.is_ipv6() {
-        // An administrator can change the system's default (net.ipv6.bindv6only).
-        set_ipv6_v6only(&socket, false)?;
-    }
-    socket.bind(address)?;
-    Ok(socket)
-}
 
 /// Serves from the first certificate until `shutdown` and the drain time, then waits for the open requests.
 pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limits, shutdown: CancellationToken) {

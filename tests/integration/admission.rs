@@ -25,10 +25,11 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{Api, Client, Config, api::PostParams};
 use managed_secrets::{
     install::manifests,
+    port::Port,
     webhook::{
         self,
         certificates::{self, Reached, Source, authority::Lifetimes},
-        server::{Limits, Port},
+        server::Limits,
     },
 };
 use managed_secrets_api::{ManagedSecret, crd, keys, names::cluster_object_name};

@@ -16,6 +16,8 @@ mod calls;
 mod outage;
 mod watches;
 
+pub(super) use self::watches::FAST;
+
 /// A fault that can be turned on and off, for the requests that it is meant for.
 pub(super) struct Switch {
     pub(super) tap: Arc<Tap>,
@@ -40,7 +42,8 @@ impl Switch {
         self.tap.cut_streams();
     }
 
-    fn off(&self) {
+    /// From now on, requests pass.
+    pub(super) fn off(&self) {
         *self.fault.lock().unwrap() = None;
     }
 

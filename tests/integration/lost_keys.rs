@@ -57,13 +57,13 @@ impl Keys {
         list.items.iter().map(kube::ResourceExt::name_any).collect()
     }
 
-    async fn take(&self, name: &str) -> Secret {
+    pub(super) async fn take(&self, name: &str) -> Secret {
         let secret = self.site.secret(name).await.unwrap();
         self.site.secrets().delete(name, &DeleteParams::default()).await.unwrap();
         secret
     }
 
-    async fn restore(&self, secret: &Secret, name: &str) {
+    pub(super) async fn restore(&self, secret: &Secret, name: &str) {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         let secret = Secret { metadata, ..secret.clone() };
         self.site.secrets().create(&PostParams::default(), &secret).await.unwrap();

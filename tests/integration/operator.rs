@@ -28,6 +28,7 @@ use managed_secrets_api::keys;
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_engine::{
     client::{self, Answer, Tap as EngineTap, Wire},
+    health::Health,
     run,
     stats::Stats,
     watch::Timing,
@@ -268,6 +269,8 @@ pub(crate) struct Setup {
     pub(crate) allow_cluster_scope: bool,
     /// Workers.
     pub(crate) workers: usize,
+    /// The longest that a reconcile may take.
+    pub(crate) deadline: Duration,
     /// The clients' times; the taps come from above.
     pub(crate) clients: client::Options,
     /// The webhooks; none unless a test asks for them.
@@ -286,6 +289,7 @@ impl Setup {
             over_records: OverRecords::Refuse,
             allow_cluster_scope: false,
             workers: 4,
+            deadline: run::Options::default().deadline,
             clients: client::Options::default(),
             webhooks: None,
         }
@@ -312,12 +316,13 @@ impl Setup {
     pub(crate) fn start_with(self, config: Config) -> Running {
         let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
         let stats = Arc::<Stats>::default();
+        let health = Arc::<Health>::default();
         let options = Options {
             controller: controller::run::Options {
                 namespaces: self.namespaces,
                 operator_namespace: self.operator_namespace,
                 allow_cluster_scope: self.allow_cluster_scope,
-                workers: run::Options { workers: self.workers, ..run::Options::default() },
+                workers: run::Options { workers: self.workers, deadline: self.deadline, ..run::Options::default() },
             },
             webhooks: self.webhooks,
             provider: Provider::Local,
@@ -329,11 +334,12 @@ impl Setup {
             },
             timing: self.timing,
             stats: Arc::clone(&stats),
+            health: Arc::clone(&health),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { managed_secrets::run::run(&config, options, stop).await });
-        Running { task, shutdown, stats }
+        Running { task, shutdown, stats, health }
     }
 }
 
@@ -342,9 +348,15 @@ pub(crate) struct Running {
     task: JoinHandle<Result<(), RunError>>,
     shutdown: CancellationToken,
     stats: Arc<Stats>,
+    health: Arc<Health>,
 }
 
 impl Running {
+    /// Its health.
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
     /// Its counters.
     pub(crate) fn stats(&self) -> &Stats {
         &self.stats

@@ -14,6 +14,7 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{Api, api::DeleteParams};
 use managed_secrets::install::manifests::{self, Options};
 use managed_secrets_api::{keys, names::record_name};
+use managed_secrets_engine::health::Probe;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::{self, Operator, control_plane::quiet_address, poll};
@@ -39,7 +40,7 @@ fn generated(name: &str) -> Value {
 }
 
 /// The operator's kubeconfig with another server.
-async fn kubeconfig_by(server: &str) -> PathBuf {
+pub(super) async fn kubeconfig_by(server: &str) -> PathBuf {
     let access = installation::control_plane().await.access();
     let path = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
     let url = access.config().await.unwrap().cluster_url.to_string();
@@ -242,6 +243,14 @@ async fn a_namespace_without_its_role_binding_holds_up_no_other() {
     bound.served("second").await;
     assert_eq!(status(&other.get("db").await).observed_generation, None);
     assert!(other.secret(&record_name("DB")).await.is_none());
+    // The webhooks of the other namespaces need this operator, so it is ready, and says what is missing.
+    let report = operator.health().report(Probe::Ready);
+    let text = report.text(false);
+    assert!(
+        report.passes() && text.contains("namespace unbound") && text.contains("managedsecrets of unbound: "),
+        "{text}"
+    );
+    assert!(text.contains("403") && !text.contains("namespace bound"), "{text}");
     // Its permissions come back: it is served without a restart.
     install().await;
     other.served("db").await;

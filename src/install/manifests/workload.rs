@@ -4,7 +4,7 @@ use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
 use super::{Options, labels, metadata};
-use crate::webhook::server::DRAIN_SECONDS;
+use crate::{admin, webhook::server::DRAIN_SECONDS};
 
 /// User and group of the operator's process: "nonroot" of the distroless images.
 const NONROOT: u32 = 65532;
@@ -14,6 +14,15 @@ const MEMORY: &str = "256Mi";
 
 /// The port of the webhooks in the container; the default of `run --webhook-listen`.
 const WEBHOOK_PORT: u16 = 8443;
+/// The port for probes in the container.
+const ADMIN_PORT: u16 = 8080;
+/// How often the kubelet asks whether the operator has started, and whether it is ready; in seconds.
+const SOON: u16 = 2;
+/// How often the kubelet asks whether the operator works; in seconds.
+const NOW_AND_THEN: u16 = 10;
+/// How long a start may wait for the API server, the CRD and permissions until the kubelet restarts the container; in
+/// seconds. A restart seldom helps then, so this is long.
+const MAX_START: u16 = 900;
 
 /// The operator's namespace, under the strictest pod security standard.
 pub(super) fn namespace(options: &Options) -> Value {
@@ -104,16 +113,30 @@ fn container(options: &Options) -> Value {
         },
         "resources": {"requests": {"cpu": "50m", "memory": MEMORY}, "limits": {"memory": MEMORY}},
     });
+    let mut ports = vec![json!({"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"})];
     if options.webhooks {
-        container["ports"] = json!([{"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}]);
-        // The port is opened when the webhooks can answer.
-        container["readinessProbe"] = json!({"tcpSocket": {"port": "webhooks"}, "periodSeconds": 2});
+        ports.push(json!({"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}));
+    }
+    container["ports"] = json!(ports);
+    for (name, path, period, failures) in [
+        ("startupProbe", admin::STARTED, SOON, MAX_START / SOON),
+        ("livenessProbe", admin::LIVE, NOW_AND_THEN, 3),
+        ("readinessProbe", admin::READY, SOON, 2),
+    ] {
+        container[name] = json!({
+            "httpGet": {"path": path, "port": "admin"},
+            "periodSeconds": period,
+            // On a node that is short of CPU, an answer may take longer than the second that Kubernetes waits otherwise.
+            "timeoutSeconds": 5,
+            "failureThreshold": failures,
+        });
     }
     container
 }
 
 fn arguments(options: &Options) -> Vec<String> {
-    let mut arguments = vec!["run".to_owned(), "--log-format=json".to_owned()];
+    let mut arguments =
+        vec!["run".to_owned(), "--log-format=json".to_owned(), format!("--admin-listen=[::]:{ADMIN_PORT}")];
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     if !options.webhooks {

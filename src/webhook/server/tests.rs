@@ -1,4 +1,4 @@
-use std::{cell::Cell, net::TcpListener as StdListener, time::Instant};
+use std::{io, net::SocketAddr, time::Instant};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _};
 use serde_json::json;
@@ -213,35 +213,6 @@ async fn told_to_stop_it_serves_on_and_sends_its_callers_elsewhere() {
     closed(&mut idle).await;
     timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_address_of_the_machine_is_served_whichever_it_has() {
-    let port = Port::bind("[::]:0".parse().unwrap()).unwrap();
-    let at = port.address().unwrap().port();
-    let _listener = port.open().unwrap();
-    TcpStream::connect((Ipv4Addr::LOCALHOST, at)).await.unwrap();
-    if StdListener::bind("[::1]:0").is_ok() {
-        TcpStream::connect(("::1", at)).await.unwrap();
-    }
-}
-
-#[test]
-fn without_ipv6_every_address_is_every_ipv4_address() {
-    let tried = |address: &str, errno: Errno| {
-        let tries = Cell::new(0);
-        let bound = bind_with(address.parse().unwrap(), |address| {
-            tries.set(tries.get() + 1);
-            if address.is_ipv4() { Ok(address.to_string()) } else { Err(errno.into()) }
-        });
-        (bound.ok(), tries.get())
-    };
-    for errno in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
-        assert_eq!(tried("[::]:8443", errno), (Some("0.0.0.0:8443".to_owned()), 2));
-        assert_eq!(tried("[::1]:8443", errno), (None, 1), "an address that was asked for");
-    }
-    assert_eq!(tried("[::]:8443", Errno::ADDRINUSE), (None, 1));
-    assert_eq!(tried("0.0.0.0:8443", Errno::ADDRINUSE), (Some("0.0.0.0:8443".to_owned()), 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

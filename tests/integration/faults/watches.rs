@@ -21,7 +21,7 @@ use crate::integration::{
 };
 
 /// As in production, but in seconds instead of minutes.
-const TIMING: Timing = Timing {
+pub(in crate::integration) const FAST: Timing = Timing {
     watch: Duration::from_secs(2),
     answer: Duration::from_secs(1),
     backoff: Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(2) },
@@ -42,7 +42,7 @@ fn watches(path: &str) -> bool {
 }
 
 fn setup(site: &Site, switch: &Switch) -> Setup {
-    Setup { timing: TIMING, ..Setup::of(&site.namespace).watches(&switch.tap) }
+    Setup { timing: FAST, ..Setup::of(&site.namespace).watches(&switch.tap) }
 }
 
 fn generated(name: &str) -> serde_json::Value {
@@ -66,7 +66,7 @@ fn no_storm(switch: &Switch, began: Instant, least: Duration) {
         // The first may follow at once: it was not refused yet. The list after a watch that is gone may, too.
         let refused = seen.iter().filter(|seen| seen.code != 200).skip(1).collect::<Vec<_>>();
         for (failures, pair) in (1..).zip(refused.windows(2)) {
-            let delay = TIMING.backoff.delay(failures, Jitter::at(0.0)).max(least);
+            let delay = FAST.backoff.delay(failures, Jitter::at(0.0)).max(least);
             let waited = pair[1].at - pair[0].at;
             assert!(waited >= delay, "{asker}: only {waited:?} after failure {failures}, not {delay:?}");
         }

@@ -1,0 +1,178 @@
+//! The port for kubelets: `/livez`, `/readyz` and `/startupz`.
+//!
+//! In: a port and the [`Health`] that the parts of the operator report to. Out: answers over HTTP, without TLS and without
+//! authentication, as kubelets ask. The answers name namespaces, watches and errors, and never an object or a value.
+//!
+//! The port opens before everything else and stays open to the end of the process, so a probe learns why the operator is not
+//! ready yet, and that it is about to end.
+//!
+//! A kubelet restarts a container whose probe gets no answer, so other clients must not be able to hold up its requests:
+//! each connection carries one request and ends after a few seconds, and when there are too many, the oldest one ends.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{Router, extract::State, routing::get};
+use http::{StatusCode, Uri, header};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use managed_secrets_engine::health::{Health, Probe};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// Time from a connection to the end of its answer. A request takes about a millisecond.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The delay after a failed accept: a resource (such as file descriptors) is used up, and only time frees it.
+const BREATHER: Duration = Duration::from_millis(200);
+
+/// The path that says whether the process works.
+pub const LIVE: &str = "/livez";
+/// The path that says whether the process may receive requests.
+pub const READY: &str = "/readyz";
+/// The path that says whether the process has started.
+pub const STARTED: &str = "/startupz";
+
+/// Returns the routes.
+pub fn router(health: Arc<Health>) -> Router {
+    let probe =
+        |probe| get(move |State(health): State<Arc<Health>>, uri: Uri| async move { answer(&health, probe, &uri) });
+    Router::new()
+        .route(LIVE, probe(Probe::Live))
+        .route(READY, probe(Probe::Ready))
+        .route(STARTED, probe(Probe::Started))
+        .with_state(health)
+}
+
+type Text = (StatusCode, [(header::HeaderName, &'static str); 2], String);
+
+fn answer(health: &Health, probe: Probe, uri: &Uri) -> Text {
+    let report = health.report(probe);
+    let status = if report.passes() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let text = report.text(is_verbose(uri));
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
+}
+
+/// Whether the query has `verbose`, with any value, as in Kubernetes.
+fn is_verbose(uri: &Uri) -> bool {
+    let names = uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    names.into_iter().any(|name| name == "verbose")
+}
+
+/// Serves until it is dropped.
+pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
+    let mut connections = JoinSet::new();
+    let mut open = VecDeque::<AbortHandle>::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(connections.spawn(connection(stream, router.clone())));
+            }
+            Err(error) => {
+                warn!(%error, "could not accept a connection");
+                sleep(BREATHER).await;
+            }
+        }
+        // Remove ended connections, including those that panicked.
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let router = router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .keep_alive(false)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match timeout(PATIENCE, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection failed"),
+        Err(_) => debug!("connection took too long"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::net::SocketAddr;
+
+    use managed_secrets_engine::health::Verdict;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    async fn start(health: &Arc<Health>) -> (SocketAddr, JoinHandle<Infallible>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, tokio::spawn(serve(listener, router(Arc::clone(health)))))
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn each_path_answers_for_its_probe_and_says_why() {
+        let health = Arc::new(Health::default());
+        let (address, server) = start(&health).await;
+        assert!(ask(address, LIVE).await.starts_with("HTTP/1.1 200"));
+        for path in [READY, STARTED] {
+            let answer = ask(address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the process is starting"), "{answer}");
+        }
+        health.started();
+        health.check("watches", &[Probe::Live], || Verdict::Failed("secrets: silent".to_owned()));
+        assert!(ask(address, READY).await.ends_with("\r\n\r\nok\n"));
+        assert!(ask(address, "/readyz?verbose").await.ends_with("\r\n\r\nthe check passed\n"));
+        let answer = ask(address, LIVE).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("[-] watches: secrets: silent"), "{answer}");
+        assert!(ask(address, "/").await.starts_with("HTTP/1.1 404"));
+        server.abort();
+    }
+
+    #[test]
+    fn verbose_is_a_name_in_the_query() {
+        for (uri, verbose) in
+            [("/livez", false), ("/livez?verbose", true), ("/livez?a=b&verbose=1", true), ("/livez?unverbose", false)]
+        {
+            assert_eq!(is_verbose(&uri.parse().unwrap()), verbose, "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_that_ask_nothing_hold_up_no_probe() {
+        let (address, server) = start(&Arc::default()).await;
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS * 2 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let asked = timeout(PATIENCE / 2, ask(address, LIVE)).await;
+        assert!(asked.unwrap().starts_with("HTTP/1.1 200"));
+        let ended = timeout(PATIENCE / 2, idle[0].read(&mut [0])).await;
+        assert!(matches!(ended.unwrap(), Ok(0) | Err(_)), "the oldest ends");
+        server.abort();
+    }
+}
