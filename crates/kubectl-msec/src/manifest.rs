@@ -13,6 +13,7 @@
 
 pub(crate) mod edit;
 pub(crate) mod files;
+mod nested;
 pub(crate) mod problem;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
@@ -34,6 +35,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use self::edit::Unproven;
+pub(crate) use self::nested::Nested;
 pub(crate) use self::problem::{Problem, Rule};
 pub(crate) use self::tree::NodeId;
 use self::tree::{Place, Shape, Tag, Tree};
@@ -161,6 +163,16 @@ impl<'t> Stream<'t> {
     /// What the object's `spec.value` holds.
     pub(crate) fn held(&self, object: &Object) -> Result<Held<'_>, Problem> {
         let Some((spec, value, aliased)) = self.value_of(object) else { return Ok(Held::Nothing) };
+        self.held_at(spec, value, aliased)
+    }
+
+    /// Finds manifests that the commands do not read as objects: inside other objects, and inside texts.
+    pub(crate) fn nested(&self) -> Nested {
+        nested::find(self)
+    }
+
+    /// What a `value` in a `spec` holds; `aliased` says whether the spec is written somewhere else.
+    fn held_at(&self, spec: NodeId, value: NodeId, aliased: bool) -> Result<Held<'_>, Problem> {
         let problem = |rule, message: &str| Problem {
             place: self.tree.node(value).place,
             rule,

@@ -20,7 +20,7 @@ use managed_secrets_crypto::mss1::PublishedKey;
 
 use super::delivered;
 use super::manifest::files::{FileArgs, Replacement};
-use super::manifest::{Held, Kind, NodeId, Object, Stream};
+use super::manifest::{Held, Kind, NodeId, Object, Rule, Stream};
 use super::seal::{read, rewritten};
 use super::session::{ClusterArgs, Session};
 
@@ -68,6 +68,10 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
         let (mut said, mut replacements, mut skipped) = (Lines::new(), Vec::new(), 0);
         for source in &sources {
             let Some(stream) = read(source)? else { continue };
+            for (called, why) in nested(&stream, &key) {
+                skipped += 1;
+                said.line(format_args!("{}: skipped {called}: {why}", source.name));
+            }
             let mut replaced = HashMap::new();
             for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
                 let namespace = object.namespace().unwrap_or(&session.namespace);
@@ -106,6 +110,18 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
         }
     })
 }
+
+/// Values inside other objects and inside texts that would need to be resealed: what is called how, and why it is not.
+fn nested(stream: &Stream<'_>, key: &PublishedKey) -> Vec<(String, String)> {
+    let nested = stream.nested();
+    let old = nested.sealed.into_iter().filter(|inside| inside.sealed.key_id() != key.key.key_id());
+    let problems = old.map(|inside| inside.problem(Rule::OtherKey, INSIDE.to_owned())).chain(nested.problems);
+    problems.map(|problem| (format!("{}:{}", problem.place.line, problem.place.column), problem.to_string())).collect()
+}
+
+/// Why a sealed value is not resealed that is not an object's own.
+const INSIDE: &str =
+    "is the value of a ManagedSecret inside another object or a text: seal the value again with `kubectl msec seal`";
 
 fn prefixed(file: &str, error: CliError) -> CliError {
     match error {

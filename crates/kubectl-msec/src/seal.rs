@@ -139,6 +139,9 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
     let mut work = Vec::new();
     for source in &sources {
         let Some(stream) = read(source)? else { continue };
+        for note in stream.nested().notes {
+            say::tell(format_args!("note: {}", note.in_file(&source.name)));
+        }
         let mut jobs =
             jobs(&stream, cluster.namespace(), args.scope).map_err(|problems| refusal(&source.name, &problems))?;
         if args.handling.no_delivery {
@@ -206,7 +209,8 @@ pub(super) fn rewritten(
 
 /// What is to seal in a stream, or everything that keeps it from being sealed.
 fn jobs(stream: &Stream<'_>, namespace: Option<&str>, scope: SealScope) -> Result<Vec<Job>, Vec<Problem>> {
-    let (mut jobs, mut problems) = (Vec::new(), Vec::new());
+    // What is sealed in place is an object's own value. A plain value elsewhere would stay in the file.
+    let (mut jobs, mut problems) = (Vec::new(), stream.nested().problems);
     for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
         problems.extend(object.problems.iter().cloned());
         problems.extend(stream.copies(object));

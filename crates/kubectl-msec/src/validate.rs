@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! files ─▶ streams ─┬─▶ each object: shape, rules, unknown fields, what spec.value holds, annotations ─┐
+//!                   ├─▶ manifests inside other objects and texts: plain values ────────────────────────┤
 //!                   └─▶ all objects: names, targets and objects that are given twice ──────────────────┴─▶ findings
 //! ```
 //!
@@ -26,7 +27,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::manifest::files::{FileArgs, Source};
-use super::manifest::{Held, Kind, Object, Problem, Rule, Stream};
+use super::manifest::{Held, Kind, Nested, Object, Problem, Rule, Stream};
 use super::session::ClusterArgs;
 
 const EXAMPLES: &str = "\
@@ -139,6 +140,11 @@ impl<'a> Wanted<'a> {
     pub(super) fn with_plaintext(namespace: &'a str) -> Self {
         Self { namespace: Some(namespace), allow_plaintext: true, ..Self::default() }
     }
+
+    /// Whether a value is sealed for one of the keys that are named.
+    fn has_key_of(&self, sealed: &Sealed) -> bool {
+        self.keys.iter().any(|key| key.key.key_id() == sealed.key_id())
+    }
 }
 
 /// Checks manifests without a cluster.
@@ -217,16 +223,17 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> (Vec<Finding>, Vec<String>)
     let words = if wanted.no_secrets { &[GROUP, KIND, "Secret"][..] } else { &[GROUP, KIND] };
     for source in sources {
         let mut problems = match source.stream() {
-            Ok(stream) => stream
-                .objects
-                .iter()
-                .flat_map(|object| {
-                    let mut problems = of_object(&stream, object, wanted);
+            Ok(stream) => {
+                let nested = stream.nested();
+                remarks.extend(nested.notes.iter().map(|note| note.in_file(&source.name)));
+                let mut problems = of_nested(nested, wanted);
+                for object in &stream.objects {
+                    problems.extend(of_object(&stream, object, wanted));
                     problems.extend(given.twice(source, &stream, object, wanted));
                     remarks.extend(remark(&stream, object, wanted).map(|remark| remark.in_file(&source.name)));
-                    problems
-                })
-                .collect(),
+                }
+                problems
+            }
             Err(_) if source.is_foreign(words) => Vec::new(),
             Err(problem) => vec![problem],
         };
@@ -251,6 +258,17 @@ pub(super) fn of_object(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_
         Kind::ManagedSecret => of_managed_secret(stream, object, wanted),
         Kind::Secret => of_secret(stream, object, wanted),
     }
+}
+
+/// What is wrong with manifests inside other objects and inside texts. Plain values are findings there even where a
+/// webhook would seal them: the API server stores the other object as it is.
+fn of_nested(nested: Nested, wanted: &Wanted<'_>) -> Vec<Problem> {
+    let mut problems = nested.problems;
+    problems.extend(nested.secrets.into_iter().filter(|_| wanted.no_secrets));
+    let others = nested.sealed.iter().filter(|inside| !wanted.keys.is_empty() && !wanted.has_key_of(&inside.sealed));
+    problems.extend(others.map(|inside| inside.problem(Rule::OtherKey, other_key(&inside.sealed))));
+    problems.truncate(MOST);
+    problems
 }
 
 fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
@@ -356,14 +374,14 @@ fn sealed_text(object: &Object, sealed: &Sealed, wanted: &Wanted<'_>) -> Vec<(Ru
             format!("must be used in the object or namespace that it is sealed for: it is {place}"),
         ));
     }
-    if !wanted.keys.is_empty() && !wanted.keys.iter().any(|key| key.key.key_id() == sealed.key_id()) {
-        let text = format!(
-            "must be sealed for the given public key, not for {}: `kubectl msec reseal -f FILE`",
-            sealed.key_id()
-        );
-        broken.push((Rule::OtherKey, text));
+    if !wanted.keys.is_empty() && !wanted.has_key_of(sealed) {
+        broken.push((Rule::OtherKey, format!("{}: `kubectl msec reseal -f FILE`", other_key(sealed))));
     }
     broken
+}
+
+fn other_key(sealed: &Sealed) -> String {
+    format!("must be sealed for the given public key, not for {}", sealed.key_id())
 }
 
 /// What all the files have given so far: each thing with the place that gave it.

@@ -7,6 +7,8 @@ mod convert;
 mod hook;
 #[path = "msec/names.rs"]
 mod names;
+#[path = "msec/nested.rs"]
+mod nested;
 #[path = "msec/prompt.rs"]
 mod prompt;
 #[path = "msec/remarks.rs"]

@@ -43,6 +43,7 @@ rules! {
                          as strings.";
     Plaintext = "plaintext", "A value must be sealed.";
     PlaintextCopy = "plaintext-copy", "An annotation must not hold a plain value, or a packed copy of the manifest.";
+    Nested = "nested", "A ManagedSecret inside another object or inside a text must not hold a plain value.";
     PlainSecret = "plain-secret", "A Secret must not hold data: everyone who can read the file can read the data.";
     WrongPlace = "wrong-place", "A sealed value must be used in the object or namespace that it is sealed for.";
     OtherKey = "other-key", "A value must be sealed for the given public key.";

@@ -13,6 +13,13 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle}
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct NodeId(usize);
 
+impl NodeId {
+    /// The number of the node, in the order of the text.
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// Where something stands, for people: both count from 1.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {

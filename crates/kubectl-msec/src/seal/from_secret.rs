@@ -44,7 +44,8 @@ pub(super) fn convert(cluster: &ClusterArgs, args: &SealArgs, file: &Path) -> Re
     let stream = source.stream().map_err(|problem| refusal(&source.name, &[problem]))?;
     let mut names = args.names.as_deref().map(Names::read).transpose()?.unwrap_or_default();
     let namespace = cluster.namespace();
-    let (mut drafts, mut problems, mut taken) = (Vec::new(), Vec::new(), Taken::default());
+    // A Secret inside another object is not converted, and must not be taken for converted.
+    let (mut drafts, mut problems, mut taken) = (Vec::new(), stream.nested().secrets, Taken::default());
     for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
         taken.claim(&object.json, namespace, &format!("ManagedSecret {}", object.called(namespace)));
     }
