@@ -15,6 +15,7 @@
 // What people read goes through `say`, which makes every character of text that others wrote visible.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod arguments;
 pub mod connect;
 pub mod error;
 mod hardening;
@@ -43,10 +44,17 @@ pub fn parse<C, I, T>(arguments: I) -> Result<Option<C>, CliError>
 where
     C: Parser,
     I: IntoIterator<Item = T>,
-    T: Into<OsString> + Clone,
+    T: Into<OsString>,
 {
     hardening::harden_process()?;
-    match C::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let command = arguments::command::<C>();
+    if let Some(problem) = arguments::missing_value(&command, &arguments) {
+        return Err(CliError::Usage(problem));
+    }
+    let matches = command.clone().try_get_matches_from(arguments);
+    match matches.and_then(|matches| C::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone())))
+    {
         Ok(cli) => Ok(Some(cli)),
         Err(error) if !error.use_stderr() => {
             error.print().map_err(|error| CliError::failed("cannot print", &error))?;

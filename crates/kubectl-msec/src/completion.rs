@@ -8,26 +8,30 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::FromArgMatches as _;
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate, complete};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
 use managed_secrets_api::Reason;
 use managed_secrets_cli::connect::{Kubeconfig, Location};
-use managed_secrets_cli::{CliError, say};
+use managed_secrets_cli::{CliError, arguments, say};
 
 use super::session::Session;
 use super::{Cli, ClusterArgs, block_on};
 
 /// Name under which this program completes.
 pub(super) const PROGRAM: &str = "kubectl_complete-msec";
-/// How long completion waits for a cluster.
+/// When completion stops waiting for a cluster, counted from its start.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// When completion ends without an answer: a read of a file can block for ever, if the kubeconfig is a pipe for example.
+/// Later than [`PATIENCE`], so that a credential plugin is ended first.
+const PATIENCE_IN_ALL: Duration = Duration::from_millis(2500);
 /// Limit on the objects that completion offers: a shell cannot usefully show more.
-const MOST: u32 = 500;
+const OBJECTS_MAX: u32 = 500;
 
 /// Directives of cobra's, by which kubectl tells the shell what to do with the candidates.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,6 +45,9 @@ enum Directive {
 /// The cluster that the words so far name: the library passes only the current word to completers.
 static CLUSTER: OnceLock<ClusterArgs> = OnceLock::new();
 
+/// When the process began to complete.
+static BEGAN: OnceLock<Instant> = OnceLock::new();
+
 /// Whether the program was called to complete.
 pub(super) fn is_asked_for(program: Option<&OsString>) -> bool {
     program.and_then(|program| Path::new(program).file_name()).is_some_and(|name| name == PROGRAM)
@@ -48,7 +55,11 @@ pub(super) fn is_asked_for(program: Option<&OsString>) -> bool {
 
 /// Prints the candidates for the last word.
 pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
-    let (candidates, directive) = candidates(words);
+    BEGAN.get_or_init(Instant::now);
+    let (found, answer) = mpsc::channel();
+    // Not waited for: the process ends with this function, whatever still blocks.
+    thread::spawn(move || found.send(candidates(words)));
+    let (candidates, directive) = answer.recv_timeout(PATIENCE_IN_ALL).unwrap_or((Vec::new(), Directive::Files));
     // A name of a kubeconfig that a terminal would obey, or that would forge a line, is not offered.
     let is_plain = |candidate: &&CompletionCandidate| {
         let value = candidate.get_value().to_string_lossy();
@@ -64,7 +75,7 @@ pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
 }
 
 fn candidates(mut words: Vec<OsString>) -> (Vec<CompletionCandidate>, Directive) {
-    let mut command = Cli::command();
+    let mut command = arguments::command::<Cli>();
     // Incomplete words are not a valid command line: words that do not parse are skipped.
     let known = command
         .clone()
@@ -87,7 +98,7 @@ pub(super) fn secrets() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let current = current.to_string_lossy();
         let listed = ask(async |session: Session| {
-            let objects = session.objects().list(&ListParams::default().limit(MOST)).await.ok()?;
+            let objects = session.objects().list(&ListParams::default().limit(OBJECTS_MAX)).await.ok()?;
             Some(objects.items)
         });
         let mut found = Vec::new();
@@ -115,7 +126,7 @@ pub(super) fn namespaces() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let names = ask(async |session: Session| {
             let namespaces = Api::<Namespace>::all(session.client);
-            let listed = namespaces.list_metadata(&ListParams::default().limit(MOST)).await.ok()?;
+            let listed = namespaces.list_metadata(&ListParams::default().limit(OBJECTS_MAX)).await.ok()?;
             Some(listed.items.into_iter().filter_map(|it| it.metadata.name).collect::<Vec<_>>())
         });
         names.unwrap_or_default().into_iter().map(CompletionCandidate::new).collect()
@@ -155,7 +166,8 @@ fn ask<T>(question: impl AsyncFnOnce(Session) -> Option<T>) -> Option<T> {
     let answer = block_on(async {
         // Credentials may take a program or a call of their own.
         let answer = async { question(Session::open(&cluster).ok()?).await };
-        Ok(tokio::time::timeout(PATIENCE, answer).await.ok().flatten())
+        let left = PATIENCE.saturating_sub(BEGAN.get_or_init(Instant::now).elapsed());
+        Ok(tokio::time::timeout(left, answer).await.ok().flatten())
     });
     answer.ok().flatten()
 }

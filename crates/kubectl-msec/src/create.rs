@@ -50,11 +50,11 @@ pub struct CreateArgs {
     pub name: String,
 
     /// What it is for
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
 
     /// Read the value from this file, byte for byte; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "generate", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", conflicts_with = "generate")]
     pub from_file: Option<PathBuf>,
 
     /// Have it generated.
@@ -74,7 +74,7 @@ pub struct CreateArgs {
     pub target_name: Option<String>,
 
     /// Key of its data; value when absent
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    #[arg(long, value_name = "KEY")]
     pub target_key: Option<String>,
 
     /// Its type; Opaque when absent

@@ -152,13 +152,50 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use clap::CommandFactory;
+    use clap::builder::OsStringValueParser;
+    use clap::{Arg, Command};
+    use managed_secrets_cli::arguments;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        arguments::command::<Cli>().debug_assert();
+    }
+
+    /// A command with all its options, each of which takes any text, whatever else is required.
+    fn with_texts(mut command: Command) -> Command {
+        command.build();
+        let any = |arg: Arg| {
+            let takes_next = arguments::takes_next(&arg);
+            if takes_next { arg.value_parser(OsStringValueParser::new()).required(false) } else { arg }
+        };
+        command.mut_args(any).ignore_errors(true)
+    }
+
+    #[test]
+    fn every_option_takes_a_value_that_begins_with_a_dash_as_kubectl_does() {
+        let mut options = 0;
+        for command in arguments::command::<Cli>().get_subcommands() {
+            let mut root = arguments::command::<Cli>();
+            root.build();
+            let built = root.find_subcommand(command.get_name()).unwrap().clone();
+            for option in built.get_arguments().filter(|arg| arguments::takes_next(arg)) {
+                let long = format!("--{}", option.get_long().unwrap());
+                let short = option.get_short().map(|letter| format!("-{letter}"));
+                for name in std::iter::once(long).chain(short) {
+                    for value in ["-abc", "-1", "--abc", "-", "--"] {
+                        let words = [command.get_name(), &*name, value];
+                        let matches = with_texts(built.clone()).try_get_matches_from(words).unwrap();
+                        let taken = matches.get_raw(option.get_id().as_str()).into_iter().flatten();
+                        assert_eq!(taken.collect::<Vec<_>>(), [value], "{words:?}");
+                    }
+                }
+                options += 1;
+            }
+        }
+        assert!(options > 100, "options that take values: {options}");
     }
 }

@@ -57,11 +57,11 @@ pub struct UpdateArgs {
     pub secret: String,
 
     /// What it is for; '' for nothing
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
 
     /// Rename it
-    #[arg(long = "name", value_name = "NEW", allow_hyphen_values = true)]
+    #[arg(long = "name", value_name = "NEW")]
     pub new_name: Option<String>,
 
     /// Read a new value from standard input, byte for byte; on a terminal, ask for it without showing it
@@ -69,7 +69,7 @@ pub struct UpdateArgs {
     pub value_stdin: bool,
 
     /// Read a new value from this file, byte for byte; - is standard input
-    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE")]
     pub from_file: Option<PathBuf>,
 
     /// Have it generated.

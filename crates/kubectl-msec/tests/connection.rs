@@ -3,8 +3,12 @@
 //! needed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "connection/completion.rs"]
+mod completion;
 #[path = "connection/corpus.rs"]
 mod corpus;
+#[path = "connection/dashes.rs"]
+mod dashes;
 #[path = "connection/kubeconfigs.rs"]
 mod kubeconfigs;
 #[path = "connection/logins.rs"]

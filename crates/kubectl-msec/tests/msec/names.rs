@@ -50,3 +50,27 @@ fn a_backup_with_a_name_that_would_be_another_path_is_refused() {
         }
     }
 }
+
+#[test]
+fn an_option_without_its_value_does_not_swallow_another_option() {
+    let folder = Folder::new();
+    for (words, option, other) in [
+        (&["update", "DB", "--description", "--value-stdin"][..], "--description", "--value-stdin"),
+        (&["update", "DB", "--description", "--from-file=k4n4ry-in-clear"], "--description", "--from-file"),
+        (&["create", "DB", "--token", "-n", "shop"], "--token", "--namespace"),
+        (&["seal", "-n", "-f", "x.yaml"], "--namespace", "--filename"),
+        (&["validate", "-Rf", "--no-secrets"], "--filename", "--no-secrets"),
+    ] {
+        let ran = folder.run_with(words, super::CANARY);
+        let says = format!("{option} needs a value, and {other} is another option; a value may follow {option}=");
+        assert_eq!(ran.error(2), says, "{words:?}");
+    }
+    // Written with `=`, it is a value, and the error is another one.
+    let ran = folder.run(&["update", "DB", "--description=--value-stdin"]);
+    assert!(!ran.err.contains("needs a value"), "{ran:?}");
+    // An unknown word is a value, as for kubectl.
+    let ran = folder.run(&["seal", "--public-key", "key.json", "-n", "shop", "-f", "-x.yaml"]);
+    assert!(ran.error(2).starts_with("-x.yaml: "), "{ran:?}");
+    folder.write("-x.yaml", &super::manifest("x", super::CANARY));
+    folder.run(&["seal", "--public-key", "key.json", "-f", "-x.yaml"]).ok();
+}
