@@ -13,6 +13,7 @@ use std::{
 use super::operator::{Fault, Seen, Tap};
 
 mod calls;
+mod late;
 mod outage;
 mod watches;
 

@@ -61,6 +61,8 @@ pub(crate) enum Fault {
     Hang,
     /// The head of a good answer, and then nothing.
     Silence,
+    /// The request is sent and answered, and the answer arrives once this is cancelled.
+    Late(CancellationToken),
     /// The connection breaks before the request is sent.
     Cut,
     /// The request is sent and carried out, and the connection breaks before the answer.
@@ -223,6 +225,12 @@ impl EngineTap for Shared {
                     let type_ = if body.starts_with('<') { "text/html" } else { "application/json" };
                     let body = Full::new(Bytes::from(body)).map_err(BoxError::from).boxed_unsync();
                     Ok(answer.header("Content-Type", type_).body(body)?)
+                }
+                Fault::Late(until) => {
+                    let answer = wire.send(request).await?;
+                    tap.seen.lock().unwrap()[entry].code = answer.status().as_u16();
+                    until.cancelled().await;
+                    Ok(answer)
                 }
                 Fault::Hang => std::future::pending().await,
                 Fault::Silence => Ok(Response::new(StreamBody::new(stream::pending()).boxed_unsync())),
