@@ -6,12 +6,14 @@
 //!
 //! Starts a control plane of its own and the operator, as it was built beside this one. In one namespace, many objects want
 //! one name, and many follow one source. Prints what an edit of the name's holder costs, and how long an edit in another
-//! namespace waits while the source changes.
+//! namespace waits while the source changes. Then two namespaces hang: a webhook that never answers holds up every write of
+//! a Secret there. Prints how long an edit in a third namespace takes beside them.
 
 #![allow(clippy::disallowed_methods, reason = "it applies as other clients do")]
 
 use std::{
     fs,
+    net::TcpListener,
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -19,7 +21,10 @@ use std::{
 
 use clap::Parser;
 use futures::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    core::v1::{Namespace, Secret},
+};
 use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -32,6 +37,9 @@ use testkit::{ControlPlane, Error, Operator, Options, Result, error::Context, po
 const PATIENCE: Duration = Duration::from_secs(900);
 const CROWD: &str = "crowd";
 const QUIET: &str = "quiet";
+const HANGING: [&str; 2] = ["hanging-1", "hanging-2"];
+/// Objects of each namespace that hangs: more than the operator has workers.
+const HANGING_OBJECTS: usize = 50;
 
 #[derive(Parser)]
 #[command(name = "fairness", about = "Measures what one namespace costs the others")]
@@ -55,7 +63,7 @@ async fn main() -> ExitCode {
 async fn run(count: usize) -> Result<()> {
     let control_plane = ControlPlane::start_own(&Options { manifests: crds()?, ..Options::default() }).await?;
     let client = control_plane.access().admin_client().await?;
-    for name in [CROWD, QUIET, keys::DEFAULT_OPERATOR_NAMESPACE] {
+    for name in [CROWD, QUIET, keys::DEFAULT_OPERATOR_NAMESPACE].into_iter().chain(HANGING) {
         let namespace: Namespace = object(json!({"metadata": {"name": name}}))?;
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
     }
@@ -99,8 +107,52 @@ async fn run(count: usize) -> Result<()> {
     let (took, used) = (began.elapsed(), cpu(&operator)?.saturating_sub(before));
     println!("a new value for {count} followers: {took:.1?}, {used:.1?} of CPU");
     println!("an edit in another namespace: {alone:.1?} alone; beside that, one after the other: {beside:.1?}");
+    beside_what_hangs(&client, &quiet).await?;
     operator.stop().await?;
     Ok(())
+}
+
+/// Two namespaces hang while a third one is edited.
+async fn beside_what_hangs(client: &Client, quiet: &Space) -> Result<()> {
+    let mut alone = Vec::new();
+    for n in 10..15 {
+        alone.push(quiet.edit("db", "DB", n).await?);
+    }
+    // It accepts connections, as the kernel does for it, and never says anything.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).context("listen on", Path::new("127.0.0.1"))?;
+    let port = silent.local_addr().context("find the port of", Path::new("127.0.0.1"))?.port();
+    let webhook: MutatingWebhookConfiguration = object(json!({
+        "metadata": {"name": "silent"},
+        "webhooks": [{
+            "name": "silent.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 30,
+            "clientConfig": {"url": format!("https://127.0.0.1:{port}/")},
+            "namespaceSelector": {"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": HANGING},
+            ]},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["secrets"]}],
+        }],
+    }))?;
+    Api::all(client.clone()).create(&PostParams::default(), &webhook).await?;
+    let spaces = HANGING.map(|namespace| Space { client: client.clone(), namespace });
+    for space in &spaces {
+        space.until_silent().await?;
+        space.apply_all(HANGING_OBJECTS, "hangs", |n| generated(&format!("HANGS_{n}"))).await?;
+    }
+    let mut beside = Vec::new();
+    for n in 20..30 {
+        beside.push(quiet.edit("db", "DB", n).await?);
+    }
+    let mut done = 0;
+    for space in &spaces {
+        done += space.objects().list(&ListParams::default()).await?.items.iter().filter(|it| is_delivered(it)).count();
+    }
+    println!("{} objects of two namespaces hang; {done} of them were delivered", HANGING.len() * HANGING_OBJECTS);
+    println!("an edit in a third namespace: {alone:.1?} alone; beside them: {beside:.1?}");
+    Ok(())
+}
+
+fn is_delivered(object: &ManagedSecret) -> bool {
+    object.status.as_ref().is_some_and(|status| status.target.is_some())
 }
 
 fn object<K: serde::de::DeserializeOwned>(json: Value) -> Result<K> {
@@ -167,6 +219,18 @@ impl Space {
         })
         .await?;
         Ok(began.elapsed())
+    }
+
+    /// Waits until the API server asks the silent webhook about writes of Secrets here.
+    async fn until_silent(&self) -> Result<()> {
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), self.namespace);
+        let probe = object(secret("probe"))?;
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        poll("the silent webhook", PATIENCE, || async {
+            let answered = tokio::time::timeout(Duration::from_secs(2), secrets.create(&dry, &probe)).await;
+            Ok(answered.is_err().then_some(()))
+        })
+        .await
     }
 
     async fn until_ready(&self, name: &str) -> Result<()> {
