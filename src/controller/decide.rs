@@ -36,6 +36,12 @@ mod record;
 mod source;
 mod status;
 mod target;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests;
 
 /// Names the next step.
 #[must_use]

@@ -139,83 +139,16 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use jiff::Timestamp;
-    use managed_secrets_api::{record::Delivered, types::DeletionPolicy};
-    use managed_secrets_crypto::SeedId;
+    use managed_secrets_api::record::Delivered;
     use serde_json::{Value, json};
 
     use super::{
-        super::super::{
-            facts::{Learned, Peers, Settings, Snapshot, SourceSeen, Waits, Written},
-            record::{RecordMeta, Source},
-            view::{Own, OwnerRef, SecretView},
+        super::{
+            super::{record::RecordMeta, view::SecretView},
+            testing::{adopted, facts, forged, of_type, owned_by, unknown_seed, valid},
         },
         *,
     };
-
-    /// The ManagedSecret `db`, with `spec.name` `DB`, the uid `uid-db` and this status.
-    fn facts(status: &Value) -> Facts {
-        let object = json!({
-            "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
-            "metadata": {"name": "db", "namespace": "shop", "uid": "uid-db"},
-            "spec": {"name": "DB", "generate": {}},
-            "status": status,
-        });
-        let snapshot = Snapshot {
-            now: Timestamp::UNIX_EPOCH,
-            settings: Settings { operator_namespace: "operator".to_owned(), allow_cluster_scope: false },
-            own: Own::new(serde_json::from_value(object).unwrap()),
-            secrets: BTreeMap::new(),
-            types: BTreeMap::new(),
-            source: SourceSeen::NotWanted,
-            peers: Peers::default(),
-            fresh_id: String::new(),
-            waits: Waits::default(),
-            failures: 0,
-            rejected: None,
-        };
-        Facts { snapshot, learned: Learned::default(), written: Written::default() }
-    }
-
-    /// The record of `db`, changed.
-    fn valid(change: impl FnOnce(&mut RecordMeta)) -> Authenticity {
-        let mut meta = RecordMeta {
-            id: "id-1".to_owned(),
-            owner: "db".to_owned(),
-            uid: "uid-db".to_owned(),
-            name: "DB".to_owned(),
-            description: String::new(),
-            created: String::new(),
-            updated: String::new(),
-            value_updated: String::new(),
-            version: 1,
-            generation: 1,
-            deletion_policy: DeletionPolicy::Retain,
-            source: Source::Generate,
-            target: Delivered::Own { name: "db".to_owned(), key: "value".to_owned() },
-        };
-        change(&mut meta);
-        Authenticity::Valid { meta: Box::new(meta), commitment: [0; 32] }
-    }
-
-    fn forged(claimed_uid: Option<&str>) -> Authenticity {
-        Authenticity::Forged { claimed_uid: claimed_uid.map(str::to_owned) }
-    }
-
-    fn unknown_seed(claimed_uid: &str) -> Authenticity {
-        Authenticity::SeedUnknown { seed: SeedId([0; 8]), claimed_uid: claimed_uid.to_owned() }
-    }
-
-    fn owned_by(name: &str, uid: &str) -> SecretView {
-        let owner = OwnerRef { is_managed_secret: true, name: name.to_owned(), uid: uid.to_owned(), controller: false };
-        SecretView { owners: vec![owner], ..SecretView::default() }
-    }
-
-    fn of_type(type_: &str) -> SecretView {
-        SecretView { type_: Some(type_.to_owned()), ..SecretView::default() }
-    }
 
     /// The rule, the status, what the record proves, how it looks, the claim, and the reason where it is a problem.
     type Row = (&'static str, Value, Authenticity, SecretView, &'static str, Option<Reason>);
@@ -240,8 +173,7 @@ mod tests {
                 nothing(),
                 valid(|meta| {
                     earlier(meta);
-                    let (uid, name, key) = ("uid-secret".to_owned(), "db".to_owned(), "value".to_owned());
-                    meta.target = Delivered::Adopted { uid, name, key };
+                    meta.target = adopted("uid-secret");
                 }),
                 plain(),
                 "TakeOver",

@@ -5,6 +5,9 @@
 //! labels and owner references.
 
 mod recordless;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
 mod theirs;
 
 use std::{collections::BTreeSet, sync::Arc};
