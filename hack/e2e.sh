@@ -34,6 +34,11 @@ cni_folder() {
     return 1
 }
 is_static() { ! readelf --program-headers "$1" 2>/dev/null | grep -q INTERP; }
+can_create_cgroups() {
+    local folder=/sys/fs/cgroup
+    [[ -d $folder/memory ]] && folder=$folder/memory
+    mkdir "$folder/managed-secrets-e2e.$$" 2>/dev/null && rmdir "$folder/managed-secrets-e2e.$$"
+}
 in_namespaces() { unshare --net --mount --propagation private --pid --fork --kill-child --mount-proc "$@"; }
 
 # The first mode of kube-proxy that works here.
@@ -68,8 +73,14 @@ missing() {
     fi
     if ((EUID != 0)); then
         absent+=("root")
-    elif ! command -v unshare >/dev/null || ! in_namespaces true 2>/dev/null; then
+    elif ((${#packages[@]} > 0)); then
+        : # The rest needs these programs.
+    elif ! in_namespaces true 2>/dev/null; then
         absent+=("the permission to create namespaces for networks, mounts and processes")
+    else
+        can_create_cgroups || absent+=("the permission to create cgroups")
+        in_namespaces ip link add e2e type bridge 2>/dev/null || absent+=("a kernel with bridges (the module bridge)")
+        in_namespaces ip link add e2e type veth 2>/dev/null || absent+=("a kernel with virtual cables (the module veth)")
     fi
     ((${#absent[@]} > 0)) || return 0
     printf '%s\n' "${absent[@]}"
