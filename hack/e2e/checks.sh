@@ -104,10 +104,12 @@ restart() {
     kubectl --namespace $system rollout status deployment/managed-secrets --timeout=180s >/dev/null
 }
 
-drain() { # NODE
-    kubectl drain "$1" --ignore-daemonsets --delete-emptydir-data --force --timeout=180s >/dev/null 2>&1 || return 1
+drain() {
+    local node
+    node=$(operator_pods "jsonpath={.items[0].spec.nodeName}") || return 1
+    kubectl drain "$node" --ignore-daemonsets --delete-emptydir-data --force --timeout=180s >/dev/null 2>&1 || return 1
     until_true 120 is_settled || return 1
-    kubectl uncordon "$1" >/dev/null
+    kubectl uncordon "$node" >/dev/null
 }
 
 uninstall() {
