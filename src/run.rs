@@ -105,9 +105,14 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     Ok(supervisor.run(shutdown, grace).await?)
 }
 
-/// While the process ends, no new request should come: the webhooks still answer those that do.
+/// A replica that shuts down stays ready, because its webhooks still answer. Kubernetes sends requests to other replicas as
+/// soon as a pod is to end. If there are none, kube-proxy sends them to replicas that end and are ready (KEP-1669).
 fn leaving(shutdown: &CancellationToken) -> Verdict {
-    if shutdown.is_cancelled() { Verdict::Failed("the operator is shutting down".to_owned()) } else { Verdict::Good }
+    if shutdown.is_cancelled() {
+        Verdict::Degraded("the operator is shutting down; its webhooks still answer for some seconds".to_owned())
+    } else {
+        Verdict::Good
+    }
 }
 
 /// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while for
