@@ -23,9 +23,9 @@ use super::{
 };
 
 /// Steps after which a pass gives up: more than any real one takes, so a circle in `decide` ends here.
-const MOST_STEPS: usize = 48;
+const MAX_STEPS: usize = 48;
 /// Refused preconditions after which a pass gives up and comes back later.
-const MOST_CONFLICTS: usize = 6;
+const MAX_CONFLICTS: usize = 6;
 
 /// How a pass ended.
 #[derive(Debug, Eq, PartialEq)]
@@ -40,7 +40,7 @@ impl Actor<'_> {
     /// Runs a pass to its end.
     pub async fn pass(&self, facts: &mut Facts) -> End {
         let mut conflicts = 0;
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_STEPS {
             let done = match decide::decide(facts) {
                 Step::Finish(finish) => return End::Finished(finish),
                 Step::Read(read) => self.read(facts, &read).await,
@@ -51,7 +51,7 @@ impl Actor<'_> {
                         facts.written.repaired = true;
                         return End::Finished(Finish { after: Some(Duration::ZERO), retry: false });
                     }
-                    Err(Failure::Conflict) if conflicts < MOST_CONFLICTS => {
+                    Err(Failure::Conflict) if conflicts < MAX_CONFLICTS => {
                         conflicts += 1;
                         self.look_again(facts, &write).await
                     }
@@ -63,7 +63,7 @@ impl Actor<'_> {
                 return End::Failed(failure);
             }
         }
-        warn!("gave up after {MOST_STEPS} steps; will retry");
+        warn!("gave up after {MAX_STEPS} steps; will retry");
         End::Finished(Finish { after: None, retry: true })
     }
 

@@ -14,7 +14,7 @@ use super::plan::Verdict;
 /// How long an object may wait for another before it counts as stalled: the order within one commit must not matter,
 /// and Flux gives up on the first failure that it sees.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// How often something is tried again that no watch shows: a stranger's Secret at our place.
+/// How often something is tried again that no watch shows, such as a Secret in the target's place that the operator does not manage.
 pub const UNSEEN_RETRY: Duration = Duration::from_secs(300);
 
 pub use managed_secrets_api::keys::{
@@ -72,7 +72,7 @@ pub fn follow(
                 find(STALLED).filter(of_this_generation).is_some_and(|before| before.reason == p.reason.as_str());
             let mut reconciling = make(RECONCILING, "True", p.reason, &p.message);
             if !find(RECONCILING).is_some_and(|before| of_this_generation(&before)) {
-                // Counted anew for each generation, although the status stays `True`.
+                // Counted from zero for each generation, although the status stays `True`.
                 reconciling.last_transition_time = whole_seconds(now);
             }
             let waited = now.duration_since(reconciling.last_transition_time.0);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_stalls_after_two_minutes_and_anew_for_each_generation() {
+    fn waiting_stalls_after_two_minutes_of_each_generation() {
         let (first, left) = follow(&[], 1, &waiting(), at(0));
         assert_eq!(types(&first), [(READY, "False"), (RECONCILING, "True")]);
         assert_eq!(left, Some(PATIENCE));
@@ -132,12 +132,12 @@ mod tests {
         assert_eq!(types(&stalled), [(READY, "False"), (STALLED, "True")]);
         assert_eq!(left, None);
         assert_eq!(follow(&stalled, 1, &waiting(), at(500)).0, stalled);
-        let (anew, left) = follow(&stalled, 2, &waiting(), at(600));
-        assert_eq!(types(&anew), [(READY, "False"), (RECONCILING, "True")]);
+        let (next, left) = follow(&stalled, 2, &waiting(), at(600));
+        assert_eq!(types(&next), [(READY, "False"), (RECONCILING, "True")]);
         assert_eq!(left, Some(PATIENCE));
-        let (later, left) = follow(&anew, 3, &waiting(), at(700));
+        let (later, left) = follow(&next, 3, &waiting(), at(700));
         assert_eq!(left, Some(PATIENCE));
-        assert_eq!(later[0].last_transition_time, anew[0].last_transition_time);
+        assert_eq!(later[0].last_transition_time, next[0].last_transition_time);
     }
 
     #[test]

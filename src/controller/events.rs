@@ -23,15 +23,15 @@ use super::view::Own;
 const QUEUE: usize = 1024;
 
 /// Bytes of a note; the API server refuses an event with more.
-const MOST_NOTE: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// A note as far as it may go.
 fn cut(note: &str) -> String {
     const MORE: &str = "…";
-    if note.len() <= MOST_NOTE {
+    if note.len() <= MAX_NOTE_BYTES {
         return note.to_owned();
     }
-    let end = (0..=MOST_NOTE - MORE.len()).rev().find(|&end| note.is_char_boundary(end)).unwrap_or_default();
+    let end = (0..=MAX_NOTE_BYTES - MORE.len()).rev().find(|&end| note.is_char_boundary(end)).unwrap_or_default();
     format!("{}{MORE}", &note[..end])
 }
 
@@ -89,14 +89,14 @@ mod tests {
 
     #[test]
     fn a_note_is_no_longer_than_the_api_server_takes() {
-        let most = "n".repeat(MOST_NOTE);
+        let most = "n".repeat(MAX_NOTE_BYTES);
         assert_eq!(cut(&most), most);
         // The cut falls between characters, whatever their length.
         for filling in ["n", "ü", "字", "😀"] {
             for before in ["", "a", "ab", "abc"] {
-                let note = format!("{before}{}", filling.repeat(MOST_NOTE + 1));
+                let note = format!("{before}{}", filling.repeat(MAX_NOTE_BYTES + 1));
                 let short = cut(&note);
-                assert!(short.len() <= MOST_NOTE && short.len() > MOST_NOTE - 8, "{}", short.len());
+                assert!(short.len() <= MAX_NOTE_BYTES && short.len() > MAX_NOTE_BYTES - 8, "{}", short.len());
                 assert!(short.ends_with('…') && note.starts_with(short.trim_end_matches('…')));
             }
         }

@@ -32,7 +32,7 @@ pub enum Failure {
     /// The operator lacks a permission.
     #[error("permission denied: the operator may not {0}")]
     Forbidden(String),
-    /// Somebody's admission control refused; by its name where the answer has one.
+    /// An admission policy or webhook refused; its name, where the answer has one.
     #[error("refused by {0}")]
     Refused(String),
     /// The object breaks a rule of the API server; the fields.

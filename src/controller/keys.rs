@@ -24,7 +24,7 @@ const LEAST_WAIT: Duration = Duration::from_secs(5);
 pub struct Keys {
     store: KeyringStore,
     keyring: RwLock<Arc<Keyring>>,
-    /// The last try to read it. Held while it is read, so that whoever asks meanwhile waits for what that finds.
+    /// The last try to read it. Held while it is read, so that a task that asks meanwhile waits for the result.
     last: Mutex<Option<Try>>,
     renewed: Notify,
     /// Why the last try failed.
@@ -73,7 +73,7 @@ impl Keys {
         self.renewed.notified().await;
     }
 
-    /// Reads the keyring again, unless that was done a moment ago. Whoever asks while it is being read waits for that, so
+    /// Reads the keyring again, unless that was done a moment ago. A task that asks while it is being read waits for that, so
     /// afterwards [`get`](Self::get) gives what was stored a moment ago. Returns whether it was read.
     pub async fn look_again(&self) -> bool {
         let asked = Instant::now();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn whoever_asks_while_it_is_read_waits_for_it() {
+    async fn a_task_that_asks_while_it_is_read_waits_for_it() {
         let (server, keys) = keys();
         let known = keys.get();
         let found = five(&server, &keys).await;

@@ -100,7 +100,7 @@ fn hold_for(seed: u64, property: &impl Fn(&[Step]) -> Result<(), String>) {
 }
 
 #[test]
-fn any_sequence_comes_to_rest_and_harms_nobody() {
+fn any_sequence_comes_to_rest_and_does_no_harm() {
     hold(run);
 }
 

@@ -172,7 +172,7 @@ pub enum Write {
 }
 
 impl Write {
-    /// Puts right what somebody else changed: a Secret that is there, and not as it was left.
+    /// Repairs what another client changed: a Secret that exists, and differs from what the operator wrote.
     #[must_use]
     pub fn is_repair(&self) -> bool {
         match self {
@@ -200,9 +200,9 @@ pub enum Why {
     Rebuilt,
     /// The source is another, or was changed, and gives the same value: the record names it as it is now.
     SourceMoved,
-    /// Somebody changed it, or an earlier pass ended before its status was written.
+    /// Another client changed it, or an earlier pass ended before its status was written.
     OutOfStep,
-    /// Somebody changed, unlabelled or deleted the target.
+    /// Another client changed, unlabelled or deleted the target.
     Drift,
     /// The target has another type.
     NewType,

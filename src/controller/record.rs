@@ -34,7 +34,7 @@ pub enum Authenticity {
         /// The uid that it claims; only to say so.
         claimed_uid: Option<String>,
     },
-    /// It carries no record label: somebody else's Secret.
+    /// It has no record label, so the operator did not write it as a record.
     NotARecord,
 }
 

@@ -58,7 +58,7 @@ const VALUES: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::f
 const STATUS: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 /// Between tries to publish the public key.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(15) };
-/// Between reads of the keyring that changes, and tries to read it: a keyring that is gone, with nobody who restores it,
+/// Between reads of the keyring that changes, and tries to read it: a keyring that was deleted and is not restored,
 /// is worth a line of the log every five minutes.
 const REREAD: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(300) };
 /// How long events may still be published after the signal to stop: a call that hangs must not keep the program.
@@ -202,7 +202,7 @@ async fn keep_sources(watcher: Watcher, shared: Arc<Shared>) {
 }
 
 /// Reads the keyring again when it changes: a key that was added is used, and one that was revoked no longer opens
-/// anything, without a restart. Every object is looked at then, after those that somebody waits for: some may have lacked
+/// anything, without a restart. Every object is looked at then, after those that were edited: some may have lacked
 /// the key, and for those that are in step it costs no request.
 async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared: Arc<Shared>) {
     let mut known = keys.get();
@@ -229,7 +229,7 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared:
     }
 }
 
-/// Publishes the sealing public key, and puts the ConfigMap right when somebody edits or deletes it, or the keyring has
+/// Publishes the sealing public key, and puts the ConfigMap right when a user edits or deletes it, or the keyring has
 /// another key.
 async fn keep_published(watcher: Watcher, client: Client, namespace: String, keys: Arc<Keys>) {
     let moved = Arc::new(Notify::new());
@@ -315,7 +315,7 @@ struct Operator {
     shared: Arc<Shared>,
     events: Events,
     settings: Settings,
-    /// Of what somebody else puts out of step.
+    /// Of what other clients change.
     repairs: Pace,
     /// Of sources that move without a new value.
     source_moves: Pace,

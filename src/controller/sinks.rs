@@ -42,7 +42,7 @@ impl Shared {
         self.index.lock()
     }
 
-    /// Has these looked at, ahead of what nobody waits for.
+    /// Has these looked at, ahead of resyncs.
     pub fn wake(&self, keys: Vec<Key>) {
         for key in keys {
             self.queue.add(key, Priority::Fresh);

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_is_counted_and_retried_and_hurts_nobody_else() {
+    async fn a_panic_is_counted_and_retried_and_affects_no_other_key() {
         let it = start(|key, nth| (Duration::ZERO, (key != 1 || nth > 3).then_some(Next::Done)));
         it.queue.add(1, Priority::Fresh);
         it.queue.add(2, Priority::Fresh);

@@ -1,4 +1,4 @@
-//! Ways into a cluster: clients, kubeconfigs and kubectl, as administrator or as somebody else.
+//! Ways into a cluster: clients, kubeconfigs and kubectl, as an administrator or as another user.
 
 use std::ffi::OsString;
 use std::fs;
@@ -83,7 +83,7 @@ impl Access {
         let server = config.cluster_url.to_string();
         let text = kubeconfig_text(server.trim_end_matches('/'), certificates.as_bytes(), &token);
         let path = self.folder.join(format!("{namespace}.{service_account}.kubeconfig"));
-        // Whoever reads it meanwhile sees the one before or this one, and both are good.
+        // A program that reads it meanwhile sees the old file or this one, and both are valid.
         let fresh = self.folder.join(format!(".{}.kubeconfig", uuid::Uuid::new_v4().simple()));
         fs::write(&fresh, text).context("write", &fresh)?;
         fs::rename(&fresh, &path).context("replace", &path)?;

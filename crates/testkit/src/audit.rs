@@ -25,7 +25,7 @@ pub struct Request {
     pub uri: String,
     /// Who asked.
     pub user: User,
-    /// As whom, when somebody else is impersonated.
+    /// The impersonated user, if there is one.
     pub impersonated_user: Option<User>,
     /// The program that asked.
     #[serde(default)]

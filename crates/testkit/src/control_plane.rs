@@ -25,7 +25,7 @@ const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 
 /// Long enough for a machine that compiles beside it.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// A free port can be taken by somebody else before the program binds it.
+/// A free port can be taken by another program before the program binds it.
 const START_ATTEMPTS: usize = 3;
 /// The issuer and audience of service account tokens.
 const ISSUER: &str = "https://kubernetes.default.svc";
@@ -297,7 +297,7 @@ fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16) -> Process {
         .flag("initial-advertise-peer-urls", &peer_url)
         .flag("initial-cluster", format!("test={peer_url}"))
         .flag("log-level", "warn")
-        // Nobody restores these data after a power cut, and on most disks fsync is what a write costs.
+        // These data need not survive a power cut, and on most disks fsync is what a write costs.
         .arg("--unsafe-no-fsync")
 }
 
@@ -323,7 +323,7 @@ fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) 
         .flag("endpoint-reconciler-type", "none")
         .flag("audit-policy-file", "audit-policy.yaml")
         .flag("audit-log-path", "audit.log")
-        // One file: whoever counts requests goes by a place in it. In MB.
+        // One file: tests that count requests remember a position in it. In MB.
         .flag("audit-log-maxsize", "4000")
         // The tests read etcd's whole history.
         .flag("etcd-compaction-interval", "0")
@@ -399,8 +399,8 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// A loopback address that nobody listens on, for a program to listen on. Its port is none of those that the system gives
-/// to whoever asks for any, so it stays free.
+/// A loopback address that no program listens on, for a program to listen on. Its port is none of those that the system gives
+/// to programs that ask for any, so it stays free.
 pub fn quiet_address() -> Result<SocketAddr> {
     quiet_listener()?.local_addr().context("find", Path::new("a free port"))
 }

@@ -50,7 +50,7 @@ pub enum Error {
         seconds: u64,
     },
     /// A given cluster has no insides to look into.
-    #[error("{0} needs a control plane of the tests' own; USE_EXISTING_CLUSTER=true gives them somebody else's")]
+    #[error("{0} needs a control plane of the tests' own; USE_EXISTING_CLUSTER=true gives them an existing one")]
     NotOurs(&'static str),
     /// The given cluster is in use.
     #[error("the given cluster has {0} already; this needs a cluster without it, and removes it in the end")]

@@ -56,7 +56,7 @@ impl Supervisor {
     pub fn start(purpose: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("managed-secrets-{purpose}-{}", uuid::Uuid::new_v4().simple()));
         fs::DirBuilder::new().mode(0o700).create(&folder).context("create", &folder)?;
-        // Not our own standard error: whoever reads that to its end would wait for what is left running.
+        // Not our own standard error: a reader of it would wait until every process that is left has ended.
         let log = folder.join("supervisor.log");
         let errors = fs::File::create(&log).context("create", &log)?;
         let script = folder.join("supervisor.sh");

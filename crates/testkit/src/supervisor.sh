@@ -1,7 +1,7 @@
 # Runs the processes of one control plane in the current folder, and ends them, with the folder, when its standard input
 # closes. The kernel closes that pipe however the parent ends, so nothing outlives even a SIGKILL of the parent.
 #
-# Requests are lines on standard input; each is answered at once by one line on standard output, so that nobody waits for
+# Requests are lines on standard input; each is answered at once by one line on standard output, so that no test waits for
 # the program of another:
 #   start NAME          runs ./NAME.sh                              -> started NAME
 #   signal NAME SIGNAL  sends it                                    -> signalled NAME

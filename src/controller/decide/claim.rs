@@ -1,7 +1,7 @@
 //! Whose a record is.
 //!
 //! A record is ours if its metadata is authentic and was made for our uid; or, without owner references, for our name
-//! with our id; or by take-over. Everything else is somebody else's, or forged, and is never written.
+//! with our id; or by take-over. Everything else belongs to another object, or is forged, and is never written.
 
 use managed_secrets_api::{Reason, keys::TYPE_RECORD, record::Misfit};
 
@@ -23,7 +23,7 @@ pub(super) enum Claim {
     /// Its owner is gone and Kubernetes collects it.
     Dying,
     /// Not ours; the problem says whose, and how to go on.
-    Foreign(Problem),
+    NotOurs(Problem),
     /// It claims to be ours and is not authentic.
     Refused(Problem),
 }
@@ -35,7 +35,7 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
     let view = &seen.view;
     // By name, not by uid: a record that was put back from elsewhere is another object in the same place.
     let in_status = own.status.record.as_ref().is_some_and(|record| record.name == view.name);
-    let in_use = |message: String| Claim::Foreign(Problem::new(Reason::NameInUse, message));
+    let in_use = |message: String| Claim::NotOurs(Problem::new(Reason::NameInUse, message));
     let meta = match &seen.authenticity {
         Authenticity::NotARecord if in_status && view.type_.as_deref() == Some(TYPE_RECORD) => {
             let message = format!(
@@ -81,7 +81,7 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
             return if in_status || *claimed_uid == own.uid {
                 Claim::Refused(problem)
             } else {
-                Claim::Foreign(problem)
+                Claim::NotOurs(problem)
             };
         }
         Authenticity::Valid { .. } if view.type_.as_deref().is_some_and(|type_| type_ != TYPE_RECORD) => {
@@ -90,7 +90,7 @@ pub(super) fn claim(facts: &Facts, seen: &Seen) -> Claim {
                 view.name
             );
             let problem = Problem::new(Reason::RecordTampered, message);
-            return if in_status { Claim::Refused(problem) } else { Claim::Foreign(problem) };
+            return if in_status { Claim::Refused(problem) } else { Claim::NotOurs(problem) };
         }
         Authenticity::Valid { meta, .. } => meta,
     };
@@ -187,7 +187,7 @@ mod tests {
                     meta.target = Delivered::Own { name: "elsewhere".to_owned(), key: "value".to_owned() };
                 }),
                 plain(),
-                "Foreign",
+                "NotOurs",
                 Some(in_use),
             ),
             (
@@ -198,10 +198,10 @@ mod tests {
                     meta.name = "OTHER".to_owned();
                 }),
                 plain(),
-                "Foreign",
+                "NotOurs",
                 Some(in_use),
             ),
-            ("not taken over: we have an id", has_id("id-2"), valid(earlier), plain(), "Foreign", Some(in_use)),
+            ("not taken over: we have an id", has_id("id-2"), valid(earlier), plain(), "NotOurs", Some(in_use)),
             (
                 "dying: its owner has our name and another uid",
                 nothing(),
@@ -223,7 +223,7 @@ mod tests {
                 nothing(),
                 valid(|meta| meta.owner = "other".to_owned()),
                 plain(),
-                "Foreign",
+                "NotOurs",
                 Some(in_use),
             ),
             ("ours, not authentic", nothing(), forged(Some("uid-db")), plain(), "Refused", Some(tampered)),
@@ -236,7 +236,7 @@ mod tests {
                 Some(Reason::RecordMoved),
             ),
             ("in status, without metadata", names_it(), forged(None), plain(), "Refused", Some(tampered)),
-            ("not authentic, and not ours", nothing(), forged(Some("uid-x")), plain(), "Foreign", Some(in_use)),
+            ("not authentic, and not ours", nothing(), forged(Some("uid-x")), plain(), "NotOurs", Some(in_use)),
             (
                 "ours, under an unknown seed",
                 nothing(),
@@ -258,10 +258,10 @@ mod tests {
                 nothing(),
                 unknown_seed("uid-x"),
                 plain(),
-                "Foreign",
+                "NotOurs",
                 Some(Reason::SeedUnknown),
             ),
-            ("no record", nothing(), Authenticity::NotARecord, plain(), "Foreign", Some(in_use)),
+            ("no record", nothing(), Authenticity::NotARecord, plain(), "NotOurs", Some(in_use)),
             (
                 "in status, of a record's type, no metadata",
                 names_it(),
@@ -275,10 +275,10 @@ mod tests {
                 names_it(),
                 Authenticity::NotARecord,
                 of_type("Opaque"),
-                "Foreign",
+                "NotOurs",
                 Some(in_use),
             ),
-            ("a copy of another type", nothing(), valid(|_| {}), of_type("Opaque"), "Foreign", Some(tampered)),
+            ("a copy of another type", nothing(), valid(|_| {}), of_type("Opaque"), "NotOurs", Some(tampered)),
             (
                 "in status, a copy of another type",
                 names_it(),
@@ -295,7 +295,7 @@ mod tests {
                 Claim::Restored => ("Restored", None),
                 Claim::TakeOver => ("TakeOver", None),
                 Claim::Dying => ("Dying", None),
-                Claim::Foreign(problem) => ("Foreign", Some(problem.reason)),
+                Claim::NotOurs(problem) => ("NotOurs", Some(problem.reason)),
                 Claim::Refused(problem) => ("Refused", Some(problem.reason)),
             };
             assert_eq!((kind, problem), (expected, reason), "{rule}");

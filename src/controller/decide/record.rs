@@ -27,7 +27,7 @@ pub(super) struct Draft<'w> {
     pub(super) delivery: Delivery<'w>,
     /// What stands in the way of some of the spec, while the rest is followed.
     pub(super) troubles: Vec<Verdict>,
-    /// Other records of ours, to be removed once this one is in force.
+    /// Other records of ours, to be removed once this one is written and in status.
     pub(super) others: Vec<&'w Seen>,
     /// After how long a new value of the source is followed.
     pub(super) later: Option<Duration>,
@@ -155,7 +155,7 @@ fn place<'w>(facts: &'w Facts, name: &str) -> Result<Place<'w>, Need> {
                 Place::Taken(dying(&object))
             }
             Claim::Refused(problem) => Place::Taken(Verdict::Terminal(problem)),
-            Claim::Foreign(problem) => {
+            Claim::NotOurs(problem) => {
                 looked_at(facts, seen, problem.reason)?;
                 Place::Taken(match seen.record() {
                     Some(meta) if meta.name != name => Verdict::Terminal(Problem::new(
@@ -193,7 +193,7 @@ pub(super) fn draft(facts: &Facts) -> Result<Outcome<'_>, Need> {
     records.sort_by_key(|seen| seen.record().map(|meta| (meta.version, meta.generation, meta.name == own.spec.name)));
     if let Some(base) = records.pop() {
         // A rename may have ended between its new record and its status, and the old record have lost its label since:
-        // once status names the new one, nobody would find the old one again.
+        // once status names the new one, the operator would not find the old one again.
         if let Some(before) = &own.status.record
             && before.name != base.view.name
             && *facts.secret(&before.name) == Known::Unseen
@@ -218,7 +218,7 @@ pub(super) fn draft(facts: &Facts) -> Result<Outcome<'_>, Need> {
     match place(facts, &own.spec.name)? {
         Place::TakeOver(base) | Place::Ours(base) => going_on(facts, base, Vec::new()),
         Place::Taken(verdict) => match &own.status.name {
-            // A rename that waits, and the record was lost meanwhile: rebuild it under the name in force.
+            // A rename that waits, and the record was lost meanwhile: rebuild it under the current name.
             Some(name) if own.status.id.is_some() && *name != own.spec.name => match place(facts, name)? {
                 Place::Free => rebuilt(facts, name, Some(verdict)),
                 _ => Ok(Outcome::Stuck(verdict)),
@@ -230,14 +230,14 @@ pub(super) fn draft(facts: &Facts) -> Result<Outcome<'_>, Need> {
     }
 }
 
-/// Authentic records of ours under another id than the one in force: made under an older name by an operator that did
-/// not know of the first. Nobody was ever told of such an id.
+/// Authentic records of ours under another id than the current one: made under an older name by an operator that did
+/// not know of the first. No status ever showed such an id.
 fn strays<'w>(facts: &'w Facts, base: &'w Seen) -> impl Iterator<Item = &'w Seen> {
-    let in_force = base.record().map(|meta| &meta.id).filter(|id| facts.snapshot.own.status.id.as_ref() == Some(id));
+    let current = base.record().map(|meta| &meta.id).filter(|id| facts.snapshot.own.status.id.as_ref() == Some(id));
     facts.all_present().filter(move |seen| {
         let meta =
             seen.record().filter(|meta| meta.owner == facts.snapshot.own.name && meta.uid == facts.snapshot.own.uid);
-        !seen.view.deleting && meta.zip(in_force).is_some_and(|(meta, in_force)| meta.id != *in_force)
+        !seen.view.deleting && meta.zip(current).is_some_and(|(meta, current)| meta.id != *current)
     })
 }
 
@@ -427,7 +427,7 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
     Ok(Outcome::Draft(Box::new(Draft { base: Some(base), meta, delivery, troubles, others, later, why, value, over })))
 }
 
-/// The name in force after this pass, and what its record is written over.
+/// The current name after this pass, and what its record is written over.
 fn name_and_place<'w>(
     facts: &'w Facts,
     base: &'w Seen,

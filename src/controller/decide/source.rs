@@ -61,7 +61,7 @@ fn ring_text(ring: &[String]) -> String {
 }
 
 /// The end of a pass that needs what the watch on sources has not listed yet. Its first list wakes every object that waits
-/// for it, so mostly nobody needs to be told.
+/// for it, so in most cases nothing needs to be reported.
 fn unlisted(facts: &Facts) -> Need {
     if facts.snapshot.failures < UNLISTED {
         return Need::Retry;

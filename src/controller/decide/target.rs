@@ -92,7 +92,8 @@ enum Relation<'a> {
     Adopted,
     Dying,
     OfAnother(&'a str),
-    Stranger,
+    /// The operator does not manage it.
+    Unmanaged,
 }
 
 fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Delivered>) -> Relation<'a> {
@@ -109,7 +110,7 @@ fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     if view.id().is_some() && !same_id {
         return match view.annotation(ANNO_OWNER) {
             Some(owner) if owner != own.name => Relation::OfAnother(owner),
-            _ => Relation::Stranger,
+            _ => Relation::Unmanaged,
         };
     }
     if let Some(Delivered::Adopted { uid, .. }) = recorded
@@ -117,7 +118,7 @@ fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     {
         // Until the target carries our id, the conditions of an adoption are checked again.
         let written = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
-        return if same_id || written { Relation::Adopted } else { Relation::Stranger };
+        return if same_id || written { Relation::Adopted } else { Relation::Unmanaged };
     }
     let made_by_us = view.owners.iter().any(|owner| owner.uid == own.uid) && view.ours.owner_uids.contains(&own.uid);
     let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
@@ -135,7 +136,7 @@ fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Deliv
         // has lost what our manager owns of it), or else one whose type our manager owns.
         return if made_by_us || own_by_record || view.ours.type_ { Relation::Ours } else { Relation::Adopted };
     }
-    Relation::Stranger
+    Relation::Unmanaged
 }
 
 /// Decides about the target. `recorded` is what the record says so far; `value` gives the value that will be delivered,
@@ -233,7 +234,7 @@ pub(super) fn decide<'w>(
                     .target
                     .as_ref()
                     .is_some_and(|before| before.uid == view.uid && before.key == key);
-            // Moved to another key of an adopted Secret: that key may be somebody else's.
+            // Moved to another key of an adopted Secret: that key may be another program's.
             let found = view.annotation(ANNO_FOUND_KEY) == Some(key);
             match if key_is_ours { Ok(found) } else { key_is_free(facts, view, key, value)? } {
                 Ok(found) => {
@@ -243,11 +244,11 @@ pub(super) fn decide<'w>(
                 Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
             }
         }
-        Relation::Stranger if spec.adoption() == Adoption::Never => {
+        Relation::Unmanaged if spec.adoption() == Adoption::Never => {
             keep(Action::Blocked(Verdict::Terminal(not_managed(facts, view))))
         }
-        Relation::Stranger if !seen.live => return Err(Need::secret(name)),
-        Relation::Stranger => match adoptable(facts, view, key, value)? {
+        Relation::Unmanaged if !seen.live => return Err(Need::secret(name)),
+        Relation::Unmanaged => match adoptable(facts, view, key, value)? {
             Ok(theirs) => Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs },
             Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
         },
@@ -293,7 +294,7 @@ fn holds<'w>(
     }
 }
 
-/// Whether a stranger's Secret may be taken over: nobody controls it, and nothing of it would be overwritten. If so, what
+/// Whether a Secret that the operator does not manage may be adopted: no controller owns it, and nothing of it would be overwritten. If so, what
 /// it has already of what the spec asks for.
 fn adoptable<'w>(
     facts: &'w Facts,
@@ -353,7 +354,7 @@ fn adoptable<'w>(
     Ok(Ok(theirs))
 }
 
-/// Whether a key of somebody's Secret can be ours: it is absent, or already holds the very same value, which is told.
+/// Whether a key of a Secret that the operator does not manage can be ours: it is absent, or already holds the very same value, which is told.
 fn key_is_free<'w>(
     facts: &'w Facts,
     view: &SecretView,
@@ -493,7 +494,7 @@ pub(super) fn owners_fit(view: &SecretView, wanted: bool, owner_uid: &str) -> bo
     if wanted { owned && view.owners.iter().any(|owner| owner.uid == owner_uid) } else { !owned }
 }
 
-/// A target that is no longer the one in force.
+/// A target that is no longer the current one.
 #[derive(Debug, PartialEq)]
 pub(super) enum Leftover<'w> {
     /// Made by us: delete it.
@@ -503,7 +504,7 @@ pub(super) enum Leftover<'w> {
 }
 
 /// The first target to remove: the one that status names, or one that is ours by owner reference, away from `place`
-/// (the name in force, if any). `ids` are that of our record and those of records that are about to be removed.
+/// (the current name, if any). `ids` are that of our record and those of records that are about to be removed.
 pub(super) fn leftover<'w>(
     facts: &'w Facts,
     ids: &BTreeSet<&str>,

@@ -46,7 +46,7 @@ impl NamespaceIndex {
             let owner = self.objects.get(entry.view.annotation(ANNO_OWNER)?)?;
             return delivery(owner).is_some_and(|delivered| delivered == place).then_some(owner);
         }
-        // A Secret that exists and is not ours is nobody's target. One that does not exist yet will be the target of the
+        // A Secret that exists and is not ours is not a target. One that does not exist yet will be the target of the
         // first object that delivers there.
         let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
         let first = self.by_delivery.get(&place).filter(|_| absent)?.first()?;

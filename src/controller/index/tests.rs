@@ -61,7 +61,7 @@ fn a_circle_that_closes_or_opens_wakes_all_in_it() {
     assert!(["a", "b", "c"].iter().all(|name| peers(&index, name).cycle));
     assert_eq!(names(index.put_object(own("c", 3, "C", "C"))), ["a", "b", "c"]);
     assert!(["a", "b", "c"].iter().all(|name| !peers(&index, name).cycle));
-    // Another edit of the same object concerns nobody else.
+    // Another edit of the same object concerns no other.
     assert_eq!(names(index.put_object(own("c", 4, "C", "C"))), ["c"]);
 }
 

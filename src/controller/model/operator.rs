@@ -213,7 +213,7 @@ impl Operator {
         if shown == stored { Ok(()) } else { Err(format!("the cache shows {shown:?}, and there is {stored:?}")) }
     }
 
-    /// Nobody waits.
+    /// No object waits.
     pub(super) fn is_idle(&self) -> bool {
         self.state.lock().queue.is_empty()
     }
@@ -265,7 +265,7 @@ impl Operator {
                 }
                 finish.retry
             }
-            // Somebody froze a record: with ever longer waits it would go on for ever.
+            // A user made a record immutable: with ever longer waits it would go on forever.
             End::Failed(Failure::Invalid(_)) if self.server.lock().has_a_frozen_record() => facts.snapshot.failures < 3,
             End::Failed(_) => true,
         };

@@ -47,7 +47,7 @@ pub(super) struct Oracle {
     /// Texts that must show nowhere but in targets and sources.
     canaries: BTreeSet<String>,
     /// Every operator has heard everything before it begins a pass. Otherwise an id is given only when status or target
-    /// tell it: of a record that no cache has seen, nobody knows the id.
+    /// tell it: the id of a record that no cache has seen is not known.
     pub(super) attentive: bool,
     /// What was wrong.
     pub(super) wrong: Vec<String>,
@@ -252,7 +252,7 @@ impl Oracle {
                 }
                 let both_generated = last.meta.source == Source::Generate && meta.source == Source::Generate;
                 if both_generated && (last.value != *value || last.meta.version != meta.version) {
-                    self.say(format!("the generated value of {about} was made anew"));
+                    self.say(format!("the generated value of {about} was generated again"));
                 }
             }
             let same = self.values.get(&(meta.id.clone(), meta.version)).is_none_or(|before| before == value);

@@ -30,7 +30,7 @@ use super::{
     rest,
     server::{Server, is_labelled},
     steps::{Edit, Event, From, Meanwhile, Meddle, OBJECTS, Pick, Step, Work},
-    store::{Field, Maker, SOMEBODY, Stored},
+    store::{Field, Maker, Stored, USER},
 };
 use crate::controller::{model::store::NAMESPACE, view::shape::TEXT_KEPT_BYTES};
 
@@ -241,7 +241,7 @@ impl Play {
     }
 
     /// A record is about to go, or to be shown by no watch: unless status knows what it says, and every cache that
-    /// status, nobody will.
+    /// status, no event will.
     fn excuse_loss(&self, server: &mut Server, name: &str) {
         let Some(record) = server.secrets.get(name).and_then(|secret| server.oracle.open(secret)) else { return };
         let meta = record.meta;
@@ -447,7 +447,7 @@ fn apply_meddle(server: &mut Server, name: &str, meddle: Meddle) {
     }
 }
 
-/// A copy as people make them: all of it but uid and name, and all of it somebody's.
+/// A copy as people make them: all of it but uid and name, and all of it a user's.
 fn copy(server: &mut Server, which: usize, to: &str) {
     let all: Vec<&Stored> = server.secrets.values().filter(|secret| secret.label(LABEL_ROLE).is_some()).collect();
     if all.is_empty() || server.secrets.contains_key(to) {
@@ -458,10 +458,10 @@ fn copy(server: &mut Server, which: usize, to: &str) {
         return;
     }
     server.edit_secret(to, |secret| {
-        secret.maker = Maker::Somebody;
+        secret.maker = Maker::User;
         secret.fields = original.fields;
         for cell in secret.fields.values_mut() {
-            cell.managers = [SOMEBODY].into();
+            cell.managers = [USER].into();
         }
     });
 }

@@ -41,13 +41,13 @@ fn ends_well(steps: &[Step]) {
     }
 }
 
-/// It was applied at every pass, to find out anew that it cannot be changed, which nobody wanted.
+/// It was applied at every pass, to find out again that it cannot be changed, which was not needed.
 #[test]
-fn a_target_that_somebody_froze_is_left_in_peace_while_its_value_is_right() {
+fn a_target_that_a_user_made_immutable_is_not_written_while_its_value_is_right() {
     ends_well(&[event(Apply(0, vec![])), first(Settle), event(Meddle(0, Freeze))]);
 }
 
-/// Made anew without owner reference, it passed for somebody else's.
+/// Recreated without an owner reference, it was taken for a Secret that the operator does not manage.
 #[test]
 fn a_retained_target_that_was_deleted_is_made_again_and_known_again() {
     ends_well(&[
@@ -59,7 +59,7 @@ fn a_retained_target_that_was_deleted_is_made_again_and_known_again() {
     ]);
 }
 
-/// An operator that was behind made a second record, under the old name and with another id, and nobody removed it.
+/// An operator that was behind made a second record, under the old name and with another id, and it was never removed.
 #[test]
 fn a_second_record_of_an_operator_that_was_behind_goes() {
     ends_well(&[
@@ -137,7 +137,7 @@ fn a_long_annotation_that_is_edited_at_any_request_of_a_pass_is_delivered_as_it_
 #[test]
 fn what_the_rules_are_for() {
     for steps in [
-        // A name is handed over while it is taken, and a stranger stands at the target.
+        // A name is handed over while it is taken, and a Secret of a user stands at the target.
         vec![
             event(Squat { target: 0, value: None, controlled: false }),
             event(SquatRecord(1)),
@@ -263,7 +263,7 @@ fn an_unlabelled_record_that_an_interrupted_rename_left_is_found() {
 
 /// Our key could not be taken away from it any more, and the pass failed over and over; what status said stayed behind.
 #[test]
-fn an_adopted_secret_that_somebody_froze_is_given_up() {
+fn an_adopted_secret_that_a_user_made_immutable_is_released() {
     use super::steps::Edit::{Deliver, TargetName};
     for away in [TargetName(3), Deliver(false)] {
         ends_well(&[
@@ -310,7 +310,7 @@ fn a_kept_name_is_not_taken_by_one_that_is_renamed_meanwhile() {
     });
 }
 
-/// Somebody touches the source all the time: that is not followed at full speed, but the target is put right at once.
+/// A user changes the source all the time: that is not followed at full speed, but the target is put right at once.
 #[test]
 fn a_source_that_moves_all_the_time_does_not_hold_up_the_target() {
     use std::time::Duration;
@@ -427,9 +427,9 @@ fn an_answer_that_comes_after_the_deletion_leaves_no_ghost() {
     }
 }
 
-/// The answer to its creation was lost, it was renamed, and somebody took the label of the record that no status names.
+/// The answer to its creation was lost, it was renamed, and a user removed the label of the record that no status names.
 #[test]
-fn a_record_that_nobody_can_find_is_not_the_one_in_force() {
+fn a_record_that_cannot_be_found_is_not_the_current_one() {
     use super::{
         line::Fault::DieAfter,
         steps::{Event::Meddle, Meddle::RemoveRole},
@@ -443,7 +443,7 @@ fn a_record_that_nobody_can_find_is_not_the_one_in_force() {
     ]);
 }
 
-/// The target is the only copy of the value, and somebody has frozen it: that value is right.
+/// The target is the only copy of the value, and a user has made it immutable: that value is right.
 #[test]
 fn a_lost_record_is_rebuilt_from_a_frozen_target() {
     use super::{play::Play, steps::Event::Meddle};

@@ -47,7 +47,7 @@ fn records<'s>(server: &'s Server, object: &Object) -> Vec<(&'s Stored, OpenReco
 
 fn served(server: &Server, object: &Object) -> Result<(), String> {
     let mut records = records(server, object);
-    // Where a loss is excused, an older record may be left without its label, and nobody can find it.
+    // Where a loss is excused, an older record may be left without its label, and the operator cannot find it.
     records.sort_by_key(|(secret, _)| is_labelled(secret));
     let Some((secret, record)) = records.pop() else { return Err("has no record".to_owned()) };
     if !records.is_empty() && !server.oracle.is_excused(&object.uid) {
@@ -112,8 +112,8 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
         return Err("another state of its target is said".to_owned());
     }
     let adopted = matches!(record.meta.target, Delivered::Adopted { .. });
-    if secret.maker == Maker::Somebody && !adopted {
-        return Err("its target was somebody's, and passes for its own".to_owned());
+    if secret.maker == Maker::User && !adopted {
+        return Err("its target was made by a user, and counts as its own".to_owned());
     }
     let wanted = !adopted && object.spec.deletion_policy() == DeletionPolicy::Delete;
     if secret.owner_uids().contains(&&object.uid) != wanted {
@@ -180,7 +180,7 @@ fn explained(server: &Server, object: &Object, reason: &str) -> bool {
         }),
         Reason::TargetImmutable => at_target.is_some_and(|target| target.fields.contains_key(&Field::Immutable)),
         Reason::RecordLost => records(server, object).is_empty() && object.spec.generate.is_some(),
-        // Somebody froze the record itself.
+        // A user made the record itself immutable.
         Reason::WriteRefused => server.has_a_frozen_record(),
         _ => server.oracle.is_excused(&object.uid),
     }

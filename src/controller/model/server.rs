@@ -215,13 +215,13 @@ impl Server {
         }
     }
 
-    /// Somebody makes or edits a Secret.
+    /// A user creates or edits a Secret.
     pub(super) fn edit_secret(&mut self, name: &str, edit: impl FnOnce(&mut Stored)) {
         let before = self.secrets.get(name).cloned();
         let mut after = if let Some(live) = &before {
             live.clone()
         } else {
-            let mut made = Stored::new(name, self.new_uid(), Maker::Somebody);
+            let mut made = Stored::new(name, self.new_uid(), Maker::User);
             made.edit(Field::Type, Some(json!("Opaque")));
             made
         };
@@ -267,7 +267,7 @@ impl Server {
         }
     }
 
-    /// Somebody edits what no spec says: finalizers, status.
+    /// A user edits what no spec says: finalizers, status.
     pub(super) fn edit_object(&mut self, name: &str, edit: impl FnOnce(&mut Object)) {
         let Some(before) = self.objects.get(name).cloned() else { return };
         let mut after = before.clone();

@@ -34,7 +34,7 @@ pub(super) enum Edit {
     Suspend(bool),
 }
 
-/// What somebody does to a Secret that exists.
+/// What a user does to a Secret that exists.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Meddle {
     EditValue,
@@ -71,7 +71,7 @@ pub(super) enum Event {
     },
     /// A Secret appears at a record's place.
     SquatRecord(Pick),
-    /// Somebody copies a Secret with labels, annotations and owner references.
+    /// A user copies a Secret with labels, annotations and owner references.
     Copy {
         which: Pick,
         to: Pick,

@@ -1,6 +1,6 @@
 //! What the model's API server keeps: Secrets field by field, with the managers of each field, and ManagedSecrets.
 //!
-//! In: applies and foreign edits. Out: the stored state, and the same as the API server would put it on the wire.
+//! In: applies, and edits of users. Out: the stored state, and the same as the API server would put it on the wire.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 /// Namespace of everything in the model.
 pub(super) const NAMESPACE: &str = "shop";
 /// The manager of everybody who is not the operator.
-pub(super) const SOMEBODY: &str = "somebody";
+pub(super) const USER: &str = "user";
 
 /// A field of a Secret that has managers of its own.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -38,7 +38,7 @@ pub(super) struct Cell {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Maker {
     /// Anybody else.
-    Somebody,
+    User,
     /// The operator, for the ManagedSecret of this name.
     Operator(String),
 }
@@ -139,7 +139,7 @@ impl Stored {
         self.check(&before)
     }
 
-    /// An update by somebody: a field whose value moves is theirs from then on. `None` removes it.
+    /// An update by a user: a field whose value changes is the user's from then on. `None` removes it.
     pub(super) fn edit(&mut self, field: Field, value: Option<Value>) {
         match value {
             None => {
@@ -147,7 +147,7 @@ impl Stored {
             }
             Some(value) if self.fields.get(&field).is_some_and(|cell| cell.value == value) => {}
             Some(value) => {
-                self.fields.insert(field, Cell { value, managers: BTreeSet::from([SOMEBODY]) });
+                self.fields.insert(field, Cell { value, managers: BTreeSet::from([USER]) });
             }
         }
     }
@@ -201,7 +201,7 @@ impl Stored {
         let managed: Vec<Value> = managed
             .into_iter()
             .map(|(manager, fields)| {
-                let operation = if manager == SOMEBODY { "Update" } else { "Apply" };
+                let operation = if manager == USER { "Update" } else { "Apply" };
                 json!({ "manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields })
             })
             .collect();

@@ -20,7 +20,7 @@ use super::super::super::{
 /// What a Secret with the marks of a target is, that is not the target of our record.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Marks<'a> {
-    /// It has none of ours, or not all.
+    /// It does not have all of them.
     None,
     /// An earlier ManagedSecret of our name delivered it, and its record is here: by name.
     Recorded(&'a str),

@@ -167,7 +167,7 @@ fn each_rule_of_targets() {
         // Ours.
         ("ours: its uid is in status", cached(retained()).in_status("db", "uid-target"), "write"),
         ("ours: it has our uid in an owner reference that our manager owns", cached(delivered()), "write"),
-        ("not ours: somebody else wrote our uid there", live(owned(unmanaged(), delivered().owners)), not_owned),
+        ("not ours: another manager wrote our uid there", live(owned(unmanaged(), delivered().owners)), not_owned),
         ("ours under Retain: its owner and id are our record's", cached(retained()), "write"),
         (
             "ours under Retain, while a target moves: the record names it",

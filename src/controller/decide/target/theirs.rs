@@ -22,7 +22,7 @@ pub(super) struct Theirs {
 
 impl Theirs {
     /// With the labels and annotations of a Secret that was read live, of those that the spec asks for. What our manager
-    /// owns of it is ours, whoever else owns it.
+    /// owns of it is ours, whichever other manager owns it too.
     pub(super) fn with_metadata(mut self, wanted: &MetadataText, view: &SecretView) -> Self {
         let labels = Compared {
             kind: "label",

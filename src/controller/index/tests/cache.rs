@@ -59,7 +59,7 @@ fn names(keys: Vec<Key>) -> Vec<String> {
 }
 
 #[test]
-fn what_is_older_than_what_is_known_changes_nothing_and_wakes_nobody() {
+fn what_is_older_than_what_is_known_changes_nothing_and_wakes_no_object() {
     let mut index = Index::default();
     let now = Instant::now();
     assert_eq!(names(index.put_object(waiting("a", 9, "ONE"))), ["a"]);
@@ -163,7 +163,7 @@ fn a_list_from_before_our_own_writes_is_believed_and_what_follows_it() {
 }
 
 #[test]
-fn an_event_wakes_whom_it_concerns_and_nobody_else() {
+fn an_event_wakes_only_the_objects_that_it_concerns() {
     let mut index = Index::default();
     for (version, (name, wants)) in [("a", "ONE"), ("b", "ONE"), ("c", "TWO")].into_iter().enumerate() {
         index.put_object(waiting(name, version as u64 + 1, wants));
@@ -171,7 +171,7 @@ fn an_event_wakes_whom_it_concerns_and_nobody_else() {
     // The owner, and those who want the name.
     assert_eq!(names(index.put_secret(NS, record("ONE", 10, "a"), None)), ["a", "b"]);
     assert_eq!(names(index.put_secret(NS, secret("c", "t", 11, "c"), None)), ["c"]);
-    assert_eq!(names(index.put_secret(NS, secret("unknown", "x", 12, "nobody"), None)), [""; 0]);
+    assert_eq!(names(index.put_secret(NS, secret("unknown", "x", 12, "no-owner"), None)), [""; 0]);
     // A name that becomes free wakes who waits for it: when its record goes, ...
     assert_eq!(names(index.remove_secret(NS, &record("ONE", 13, "a"))), ["a", "b"]);
     // ... when the one that it was kept for wants another, ...
