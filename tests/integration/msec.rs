@@ -15,6 +15,7 @@ mod list;
 mod manifests;
 mod missing_resource;
 mod terminal;
+mod visible;
 
 use std::{
     env, fs,

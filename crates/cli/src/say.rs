@@ -5,12 +5,14 @@
 //! characters. A line for people is therefore escaped as a whole just before it is written, whatever it is made of. clippy
 //! keeps the macros that go around this module out (`print_stdout` and `print_stderr` in src/lib.rs).
 //!
-//! A document is for programs and is written as it is: manifests, JSON, values.
+//! A document is for programs and is written as it is: manifests and values. JSON and YAML that are made here have escapes
+//! for every character that cannot be seen: they read the same, and drive no terminal.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anstyle::Style;
+use serde::Serialize;
 
 use super::CliError;
 
@@ -70,6 +72,30 @@ pub fn print_document(text: &str) -> Result<(), CliError> {
         .map_err(|error| CliError::failed("cannot write to standard output", &error))
 }
 
+/// Writes JSON to standard output, indented.
+pub fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| CliError::failed("cannot print JSON", &error))?;
+    print_document(&format!("{}\n", visible_json(&json)))
+}
+
+/// Valid JSON with escapes in its strings for every character that cannot be seen. It means the same.
+#[must_use]
+pub fn visible_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        // White space between values is not in a string, where these characters have escapes already.
+        if is_visible(c) || matches!(c, '\n' | '\r' | '\t') {
+            shown.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        }
+    }
+    shown
+}
+
 /// Writes one line to standard error.
 pub fn tell(line: impl Display) {
     tell_as_it_is(&visible(&line.to_string()));
@@ -123,7 +149,8 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
-fn is_visible(c: char) -> bool {
+/// Whether a character shows as what it is: no control character, and none that is invisible or turns text.
+pub(super) fn is_visible(c: char) -> bool {
     /// Characters that print as nothing although they are letters, marks or symbols: those of Unicode's
     /// `Default_Ignorable_Code_Point` that are no format characters, and the blank Braille pattern.
     const BLANK: [std::ops::RangeInclusive<char>; 9] = [
@@ -154,6 +181,7 @@ fn is_visible(c: char) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -186,6 +214,20 @@ mod tests {
         ] {
             assert_eq!(visible(text), text);
         }
+    }
+
+    #[test]
+    fn json_shows_every_character_and_means_the_same() {
+        let hostile: String =
+            ('\0'..='\u{ff}').chain("\u{202e}\u{2066}\u{200b}\u{200d}\u{feff}\u{2028}\u{e0041}😀é天".chars()).collect();
+        let value = serde_json::json!({&hostile: [&hostile, 1, null]});
+        for json in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = visible_json(&json);
+            assert!(shown.chars().all(|c| c == '\n' || is_visible(c)), "{shown:?}");
+            assert!(shown.contains("\\udb40\\udc41😀é天") && shown.contains("\\u009b"), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
+        assert_eq!(visible_json("{\r\n\t\"a\": 1}"), "{\r\n\t\"a\": 1}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! kubectl's library (go.yaml.in/yaml/v2) follows YAML 1.1: `yes` is a boolean, U+2028 is a line break. The crates here
 //! follow YAML 1.2. So text is written in a way that both read alike, and what both read differently is known: plain
-//! scalars in [`scalar`], characters in [`characters`]. A test compares both ways with the real kubectl.
+//! scalars in [`scalar`], characters in [`characters`]. A test compares both ways with the real kubectl. What is written
+//! has escapes for every character that cannot be seen, so that it drives no terminal.
 
 pub mod characters;
 pub mod scalar;
@@ -13,7 +14,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_saphyr::DoubleQuoted;
 
-use super::CliError;
+use super::{CliError, say};
 
 /// One object as a YAML document.
 pub fn document<T: Serialize>(object: &T) -> Result<String, CliError> {
@@ -38,11 +39,15 @@ fn one_document(object: &Value) -> Result<String, CliError> {
     if !has_plain_keys(object) {
         // The crate does not quote such keys. JSON is YAML, and quotes every key.
         let json = serde_json::to_string_pretty(object).map_err(|error| failed(&error))?;
-        return Ok(escaped(&json) + "\n");
+        // JSON has no escape for characters beyond U+FFFF that kubectl reads in YAML, too. With a line of `---` before it,
+        // kubectl does not take the document for JSON.
+        let is_yaml = json.chars().any(|character| character > '\u{ffff}' && !is_shown(character));
+        return Ok(format!("{}{}\n", if is_yaml { "---\n" } else { "" }, escaped(&json)));
     }
     // Folded scalars would break long CEL expressions anywhere: a reader of a diff wants whole lines.
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX, compact_list_indent: true };
-    serde_saphyr::to_string_with_options(&Quoted(object), options).map_err(|error| failed(&error))
+    let text = serde_saphyr::to_string_with_options(&Quoted(object), options).map_err(|error| failed(&error))?;
+    Ok(escaped(&text))
 }
 
 /// Whether kubectl reads every key as the text that it is, without quotes.
@@ -58,17 +63,24 @@ fn is_plain_key(key: &str) -> bool {
     scalar::meaning(key).is_none() && key != "<<" && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// JSON with escapes for the characters that YAML does not take as they are.
-fn escaped(json: &str) -> String {
-    json.chars().fold(String::with_capacity(json.len()), |mut out, character| {
-        if characters::is_odd(character) {
-            // They stand in strings only, and all of them have four hex digits.
-            let _ = write!(out, "\\u{:04x}", u32::from(character));
-        } else {
+/// YAML or JSON with escapes for the characters that cannot be seen and that the crates write as they are. They are in
+/// double quotes only ([`needs_quotes`]).
+fn escaped(yaml: &str) -> String {
+    yaml.chars().fold(String::with_capacity(yaml.len()), |mut out, character| {
+        if is_shown(character) {
             out.push(character);
+            return out;
         }
+        let code = u32::from(character);
+        // Writing to a String cannot fail.
+        let _ = if code > 0xffff { write!(out, "\\U{code:08X}") } else { write!(out, "\\u{code:04X}") };
         out
     })
+}
+
+/// Whether a character may stand in the text as it is.
+fn is_shown(character: char) -> bool {
+    matches!(character, '\n' | '\t') || say::is_visible(character)
 }
 
 /// A value that is written with quotes wherever kubectl could read its text otherwise.
@@ -91,7 +103,8 @@ fn needs_quotes(text: &str) -> bool {
     // A block scalar whose first line begins with a blank needs an indentation indicator, and kubectl refuses a tab
     // there.
     let is_odd_block = text.contains('\n') && (text.starts_with(['\n', ' ', '\t']) || text.split('\n').any(is_blank));
-    is_odd_block || text.chars().any(characters::is_odd) || scalar::meaning(text).is_some()
+    let is_odd = |character| characters::is_odd(character) || !is_shown(character);
+    is_odd_block || text.chars().any(is_odd) || scalar::meaning(text).is_some()
 }
 
 /// Reads a stream of documents, JSON among them; empty documents are none. An error says where, and never what: the
@@ -128,6 +141,18 @@ mod tests {
         assert_eq!(read, objects);
         assert!(!text.chars().any(characters::is_odd) && text.contains("\"on\": \"\\u0085"), "{text}");
         assert!(text.contains("b: |\n  one\n    two\n"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_written_as_an_escape() {
+        let hostile = "a\u{9b}2J\u{202e}b\u{2066}\u{200b}\u{200d}\u{feff}\u{e0041}\u{7f}\u{1b}c\r\nd\te";
+        for key in ["plain", "on"] {
+            let object = json!({key: hostile, "list": [hostile, "😀é天 a"]});
+            let text = document(&object).unwrap();
+            assert!(text.chars().all(is_shown) && text.contains("😀é天 a"), "{text:?}");
+            let read: Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(read, object);
+        }
     }
 
     #[test]

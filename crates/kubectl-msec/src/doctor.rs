@@ -66,9 +66,7 @@ pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(
         Format::Text => text(&findings, Look::of_standard_output()).print()?,
         Format::Json => {
             let all = json!({"operatorNamespace": args.operator_namespace, "findings": findings});
-            let text =
-                serde_json::to_string_pretty(&all).map_err(|error| CliError::failed("cannot print JSON", &error))?;
-            say::print_document(&format!("{text}\n"))?;
+            say::print_json(&all)?;
         }
     }
     match findings.iter().filter(|finding| finding.level == Level::Problem).count() {

@@ -76,11 +76,7 @@ impl Format {
     /// Prints an object, or a list with its `items`.
     pub(super) fn print(self, object: &Value) -> Result<(), CliError> {
         match self {
-            Self::Json => {
-                let text = serde_json::to_string_pretty(object)
-                    .map_err(|error| CliError::failed("cannot print JSON", &error))?;
-                say::print_document(&format!("{text}\n"))
-            }
+            Self::Json => say::print_json(object),
             Self::Yaml => say::print_document(&yaml::document(object)?),
             Self::Name => items(object).into_iter().map(name).collect::<Lines>().print(),
         }

@@ -34,7 +34,7 @@ pub(super) async fn public_key(cluster: &ClusterArgs, args: &PublicKeyArgs) -> R
     };
     let published = sealing_key::check(&document, pin.as_deref())?;
     if args.document {
-        return say::print_document(&format!("{}\n", document.trim_end()));
+        return say::print_document(&format!("{}\n", say::visible_json(document.trim_end())));
     }
     if let Some(file) = &args.out {
         std::fs::write(file, format!("{}\n", document.trim_end()))

@@ -174,8 +174,8 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     }
     match args.output {
         Report::Text => report::text(&findings).print(),
-        Report::Json => say::print_document(&report::json(&findings)?),
-        Report::Sarif => say::print_document(&report::sarif(&findings)?),
+        Report::Json => say::print_json(&report::json(&findings)),
+        Report::Sarif => say::print_json(&report::sarif(&findings)),
     }?;
     if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
 }

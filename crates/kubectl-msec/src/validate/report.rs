@@ -1,9 +1,7 @@
 //! Findings as text, as JSON, and as SARIF 2.1.0
 //! (<https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>).
 
-use managed_secrets_cli::CliError;
 use managed_secrets_cli::say::Lines;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Finding;
@@ -18,24 +16,24 @@ pub(super) fn text(findings: &[Finding]) -> Lines {
 }
 
 /// A list of objects.
-pub(super) fn json(findings: &[Finding]) -> Result<String, CliError> {
+pub(super) fn json(findings: &[Finding]) -> Value {
     let object = |Finding { file, problem }: &Finding| {
         json!({
             "file": file, "line": problem.place.line, "column": problem.place.column,
             "rule": problem.rule.id(), "field": problem.field, "message": problem.message,
         })
     };
-    pretty(&findings.iter().map(object).collect::<Vec<_>>())
+    findings.iter().map(object).collect()
 }
 
 /// A log of one run, with every rule.
-pub(super) fn sarif(findings: &[Finding]) -> Result<String, CliError> {
+pub(super) fn sarif(findings: &[Finding]) -> Value {
     let rules: Vec<_> = Rule::ALL
         .iter()
         .map(|rule| json!({"id": rule.id(), "shortDescription": {"text": rule.description()}}))
         .collect();
     let results: Vec<_> = findings.iter().map(result).collect();
-    pretty(&json!({
+    json!({
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
         "runs": [{
@@ -45,7 +43,7 @@ pub(super) fn sarif(findings: &[Finding]) -> Result<String, CliError> {
             "columnKind": "unicodeCodePoints",
             "results": results,
         }],
-    }))
+    })
 }
 
 fn result(Finding { file, problem }: &Finding) -> Value {
@@ -69,11 +67,6 @@ fn uri(file: &str) -> String {
     });
     let path: String = escaped.collect();
     if path.starts_with('/') { format!("file://{path}") } else { path.strip_prefix("./").unwrap_or(&path).to_owned() }
-}
-
-fn pretty(value: &impl Serialize) -> Result<String, CliError> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| CliError::failed("cannot print JSON", &error))?;
-    Ok(format!("{text}\n"))
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ fn hostile_text_in_files_is_shown_in_one_line_and_visibly() {
         for command in [
             &["validate"][..],
             &["validate", "--no-secrets"],
+            &["validate", "-o", "json"],
+            &["validate", "-o", "sarif", "--no-secrets"],
             &["seal", "-f"],
             &["seal", "--from-secret"],
             &["reseal", "-f"],
