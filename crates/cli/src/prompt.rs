@@ -16,16 +16,22 @@
 //! control characters, replaces what is not UTF-8, takes the first of several lines, and leaves the terminal without
 //! echo when a signal ends the process. rustix and signal-hook do the system calls.
 //!
+//! A paste of several lines is recognised by the terminal's marks. If the terminal does not mark pastes, it is recognised
+//! by its pace ([`pace`]). This has a limit: if a connection delivers the lines of an unmarked paste more than
+//! [`PASTE_PAUSE`] apart, they cannot be told from a line and what a user types afterwards.
+//!
 //! The line is edited here and not by the terminal: a line that the kernel edits ends after 4095 bytes without a word
 //! (`man 3 termios`, canonical mode), and a value may have more.
 
 mod line;
+mod pace;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -40,13 +46,14 @@ use zeroize::Zeroizing;
 
 pub(super) use self::line::Refused;
 use self::line::{EditingKeys, Line};
+use self::pace::{PASTE_PAUSE, Pace};
 
 /// Signals that end a process which does not answer them.
 const ENDING: [i32; 7] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2];
-/// How long no byte must arrive behind a line before it counts as one line: what is pasted arrives at once. Also how
-/// often the prompt looks whether the terminal is still there.
+/// How long one wait for input takes, and so how long at least no byte must arrive behind a line before it counts as one
+/// line. Also how often the prompt looks whether the terminal is still there.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// Most bytes of a paste that are read past: more are no paste, but a key that is held down.
+/// Limit on the bytes of a paste that are read past: more are no paste, but a key that is held down.
 const SKIPPED_MAX: usize = 1024 * 1024;
 /// Asks the terminal to mark what is pasted, and no longer (xterm's control sequences, "bracketed paste mode").
 const MARK_PASTES: (&str, &str) = ("\x1b[?2004h", "\x1b[?2004l");
@@ -92,11 +99,12 @@ pub(super) fn hidden(prompt: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, Pro
 /// Reads until the line is over, and nothing more arrives.
 fn read(terminal: &Terminal, signals: &Signals, prompt: &str, line: &mut Line) -> Result<(), PromptError> {
     let mut buffer = Zeroizing::new([0; 256]);
+    let mut pace = Pace::default();
     loop {
         signals.obey(terminal, prompt)?;
         match terminal.wait_for_input()? {
             Waited::Interrupted => continue,
-            Waited::InVain if line.is_over() => return Ok(()),
+            Waited::InVain if line.is_over() && pace.is_silent(Instant::now()) => return Ok(()),
             Waited::InVain => {
                 terminal.is_there()?;
                 continue;
@@ -106,7 +114,10 @@ fn read(terminal: &Terminal, signals: &Signals, prompt: &str, line: &mut Line) -
         match (&terminal.input).read(&mut *buffer) {
             // A closed terminal has no modes.
             Ok(0) => terminal.is_there()?,
-            Ok(length) => buffer[..length].iter().for_each(|byte| line.feed(*byte)),
+            Ok(length) => {
+                let characters = buffer[..length].iter().filter(|byte| line.feed(**byte)).count();
+                pace.arrived(characters, Instant::now());
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
@@ -210,11 +221,16 @@ impl Terminal {
     /// Reads past the rest of a paste that is on its way.
     fn skip_paste(&self) {
         let mut buffer = Zeroizing::new([0; 256]);
-        for _ in 0..SKIPPED_MAX / buffer.len() {
-            let is_more = matches!(self.wait_for_input(), Ok(Waited::Input));
-            if !is_more || !matches!((&self.input).read(&mut *buffer), Ok(1..)) {
-                break;
+        let (mut skipped, mut last) = (0, Instant::now());
+        while skipped < SKIPPED_MAX {
+            match self.wait_for_input() {
+                Ok(Waited::Input) => {}
+                Ok(Waited::InVain) if last.elapsed() < PASTE_PAUSE => continue,
+                _ => return,
             }
+            let Ok(length @ 1..) = (&self.input).read(&mut *buffer) else { return };
+            skipped += length;
+            last = Instant::now();
         }
     }
 

@@ -76,7 +76,8 @@ impl Line {
         self.refused.map_or(Ok(self.bytes), Err)
     }
 
-    pub(super) fn feed(&mut self, byte: u8) {
+    /// Takes the next byte. Whether it begins a character that is not part of a marked paste.
+    pub(super) fn feed(&mut self, byte: u8) -> bool {
         let mark = if self.in_paste { PASTE.1 } else { PASTE.0 };
         if byte == mark[self.matched] {
             self.matched += 1;
@@ -84,7 +85,7 @@ impl Line {
                 self.matched = 0;
                 self.in_paste = !self.in_paste;
             }
-            return;
+            return false;
         }
         if self.matched > 0 {
             // Another key: an arrow, or Escape alone.
@@ -92,10 +93,12 @@ impl Line {
             self.refuse(Refused::Control);
             if byte == ESCAPE {
                 self.matched = 1;
-                return;
+                return false;
             }
         }
         self.character(byte);
+        let continues = byte & 0b1100_0000 == 0b1000_0000;
+        !self.in_paste && !continues
     }
 
     fn character(&mut self, byte: u8) {

@@ -216,6 +216,42 @@ fn what_cannot_be_taken_is_refused_whole_and_nothing_is_left_for_the_shell() {
 }
 
 #[test]
+fn a_paste_without_marks_that_arrives_in_parts_is_refused_whole() {
+    let folder = Folder::new();
+    // The parts arrive this far apart. A busy machine can make it longer than the prompt waits, which shows nothing.
+    let (gap, too_long) = (Duration::from_millis(300), Duration::from_millis(800));
+    for parts in [
+        &["the first half\n", CANARY, "\n"][..],
+        &["the first", " half\r", CANARY, "\r", "ls\r"],
+        &["the first half", "\n", "ls\n"],
+    ] {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "the machine is too busy");
+            let mut terminal = Terminal::seal(&folder, PLUGIN);
+            terminal.asks(1);
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            for part in parts {
+                terminal.types(part);
+                terminal.until("the part to be read", || rustix::io::ioctl_fionread(&terminal.side).unwrap() == 0);
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                // The gap is what is tested, not a wait for something.
+                thread::sleep(gap);
+            }
+            if longest > too_long {
+                terminal.child.kill().unwrap();
+                continue;
+            }
+            let (status, out, shown) = terminal.end();
+            assert_eq!((status.code(), out.as_str()), (Some(2), ""), "{parts:?}: {shown}");
+            assert!(shown.contains("error: more than one line was typed or pasted"), "{parts:?}: {shown}");
+            break;
+        }
+    }
+}
+
+#[test]
 fn what_is_typed_before_the_prompt_is_not_taken_for_a_part_of_the_value() {
     let folder = Folder::new();
     for typed in [&b"the first half"[..], b"ls\n"] {
