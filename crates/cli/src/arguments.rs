@@ -1,9 +1,9 @@
 //! Values of options that begin with `-`, read as kubectl reads them.
 //!
-//! kubectl's library (<https://github.com/spf13/pflag>, `flag.go`) takes the argument behind an option for its value,
-//! whatever it begins with. clap does so only for options that allow it: here, all do that need a value. There is one
+//! kubectl's library (<https://github.com/spf13/pflag>, `flag.go`) takes the argument after an option for its value, even
+//! if it begins with `-`. clap does so only for options that allow it: here, all do that need a value. There is one
 //! exception: the name of another option is not taken for a value. Its own option has lost its value then, and the other
-//! one would be lost without a word: after `--description --value-stdin`, the new value.
+//! one would be lost in silence: after `--description --value-stdin`, the new value.
 
 use std::ffi::OsString;
 

@@ -91,7 +91,7 @@ impl CliError {
     }
 }
 
-/// What is said of a cluster without the CustomResourceDefinition.
+/// The message about a cluster without the CustomResourceDefinition.
 pub const NOT_INSTALLED: &str = "the ManagedSecret resource is not installed in this cluster; install it with \
      `managed-secrets crd | kubectl apply -f -`";
 
@@ -108,8 +108,8 @@ pub fn lacks_resource(status: &kube::core::Status) -> bool {
 const NO_STATUS: &str = "Failed to parse error data";
 
 /// An error and its sources, without those that the text before them already quotes. What quotes what it read, or what
-/// a credential plugin printed, is not quoted: a kubeconfig and a plugin's answer hold credentials, and a
-/// file that is none of those expected may hold anything.
+/// a credential plugin printed, is not quoted: a kubeconfig and a plugin's answer hold credentials, and an
+/// unexpected file may hold anything.
 fn chain(error: &(dyn Error + 'static)) -> String {
     if let Some(text) = sources(error).find_map(quoting) {
         return text;

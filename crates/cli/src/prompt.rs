@@ -144,7 +144,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// The controlling terminal; where there is none, standard input, which is one, and standard error.
+    /// The controlling terminal. A process without one uses standard input, which is a terminal, and standard error.
     fn open() -> io::Result<Self> {
         let (input, output) = match File::options().read(true).write(true).open("/dev/tty") {
             Ok(terminal) => (terminal.try_clone()?, terminal),
@@ -188,7 +188,7 @@ impl Terminal {
         let mut modes = self.before.clone();
         modes.local_modes -= LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::IEXTEN;
         modes.local_modes |= LocalModes::NOFLSH;
-        // Whatever changes or swallows a byte on its way in.
+        // Modes that change or drop a byte of the input.
         modes.input_modes -= InputModes::ISTRIP
             | InputModes::INLCR
             | InputModes::IGNCR
@@ -321,14 +321,14 @@ impl Signals {
     /// signal that ends the process is obeyed: a system call that the kernel stops begins again after the signal.
     fn wait_for_foreground(&self, terminal: &Terminal) -> io::Result<()> {
         loop {
-            // First: whatever comes after the look at the terminal is another reason to look.
+            // First: a signal that arrives after the check below is a reason to check again.
             self.resumed.store(false, Ordering::SeqCst);
             if !terminal.is_elsewhere() {
                 return Ok(());
             }
             let ending = self.ending.swap(0, Ordering::SeqCst);
             if ending != 0 {
-                // The terminal is another's: it is left alone.
+                // Another process group has the terminal, so it is not changed.
                 low_level::emulate_default_handler(i32::try_from(ending).unwrap_or(SIGTERM))?;
             }
             kill_current_process_group(Signal::TTIN)?;

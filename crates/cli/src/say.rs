@@ -2,7 +2,7 @@
 //!
 //! Text from files and from the cluster (names of fields, objects and files, descriptions, messages) can hold escape
 //! sequences that drive a terminal, line breaks that forge lines of a CI log (`::error::`), and bidirectional or invisible
-//! characters. A line for people is therefore escaped as a whole just before it is written, whatever it is made of. clippy
+//! characters. A line for people is therefore escaped as a whole just before it is written, including its own words. clippy
 //! keeps the macros that go around this module out (`print_stdout` and `print_stderr` in src/lib.rs).
 //!
 //! A document is for programs and is written as it is: manifests and values. JSON and YAML that are made here have escapes
@@ -117,7 +117,7 @@ pub fn tell_boldly(line: impl Display) {
     tell_as_it_is(&format!("{style}{}{style:#}", visible(&line.to_string())));
 }
 
-/// Whether a person can be asked: standard input and standard error are terminals.
+/// Whether the user can be asked: standard input and standard error are terminals.
 #[must_use]
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_whatever_it_holds() {
+    fn every_line_stays_one_line() {
         let mut lines = Lines::from_iter(["a\nb", "c"]);
         lines.styled("✓", Style::new().bold(), " d\u{1b}[0m");
         assert_eq!(lines.as_str(), "a\\nb\nc\n\u{1b}[1m✓\u{1b}[0m d\\u{1b}[0m\n");

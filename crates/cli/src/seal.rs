@@ -21,7 +21,7 @@ use super::{
     say, value,
 };
 
-/// Arguments of `seal`. The value is none of them.
+/// Arguments of `seal`. A value is never an argument.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct SealArgs {

@@ -45,7 +45,7 @@ impl KeyArgs {
         if pin.is_none() {
             say::tell(format_args!("note: sealing with the public key with SHA-256 {}", published.key.fingerprint()));
         }
-        // The cluster's own is the one to seal with, whatever its date: no key is replaced by itself.
+        // The cluster's current key is used even after its date: the operator replaces no key by itself.
         if self.public_key.is_some() && published.not_after < Timestamp::now() {
             say::tell(format_args!(
                 "note: the date notAfter of this public key has passed ({}); run `kubectl msec public-key` to see the \

@@ -6,7 +6,7 @@ use managed_secrets_crypto::encoding::{is_utf16, without_byte_order_mark};
 
 use super::CliError;
 
-/// What must be said of bytes that are not UTF-8. It tells UTF-16, which editors of Windows write, by its name.
+/// The rule for bytes that are not UTF-8. It names UTF-16, which editors on Windows write.
 #[must_use]
 pub fn not_utf8(bytes: &[u8]) -> &'static str {
     if is_utf16(bytes) { "must be UTF-8, not UTF-16: save it as UTF-8" } else { "must be UTF-8" }

@@ -1,7 +1,7 @@
 //! Where a command takes a value from: standard input, a file, or a terminal that does not echo.
 //!
-//! Never from an argument: every user of the machine can read those, and shells keep them. What is wrong with a value is
-//! said without it; what is odd about one is said on standard error, once, and it is taken as it is.
+//! Never from an argument: every user of the machine can read those, and shells keep them. Errors
+//! do not contain the value. A value that is probably a mistake gets one note on standard error, and is taken as it is.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -39,7 +39,7 @@ pub fn from_file(file: &Path) -> Result<Plaintext, CliError> {
     read(&called, input).inspect(|value| remark(&called, value))
 }
 
-/// Says what about a value is seldom meant.
+/// Prints a note if a value is probably a mistake.
 pub fn remark(called: &str, value: &Plaintext) {
     if let Some(remark) = value.remark() {
         say::tell(format_args!("note: {called} {remark}"));

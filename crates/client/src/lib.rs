@@ -111,7 +111,7 @@ impl SecretApi {
         Ok(written.metadata)
     }
 
-    /// Writes the object if none of its name exists.
+    /// Creates the object unless one of this name exists.
     pub async fn create(&self, object: SecretObject) -> Result<Created, CallError> {
         self.create_only(object, Run::Real).await
     }
@@ -137,7 +137,7 @@ impl SecretApi {
     }
 }
 
-/// Sends a request and decodes the answer. Neither of them is logged, whatever happens.
+/// Sends a request and decodes the answer. Neither of them is ever logged.
 pub async fn call<T: DeserializeOwned>(client: &Client, request: http::Request<Vec<u8>>) -> Result<T, CallError> {
     call_with(client, request, |body| serde_json::from_slice(body)).await
 }

@@ -1,4 +1,4 @@
-//! Requests to the objects of one resource, whatever the caller decodes of the answers.
+//! Requests to the objects of one resource. The caller decides what it decodes of the answers.
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, GetParams, ListParams, Preconditions};

@@ -39,7 +39,7 @@ pub(super) struct Archive {
     pub(super) records: Vec<SecretObject>,
     /// Keyrings: seeds, wrapped by a key-encryption key.
     pub(super) keyrings: Vec<SecretObject>,
-    /// Key-encryption keys, in clear.
+    /// Key-encryption keys, as plaintext.
     pub(super) keks: Vec<SecretObject>,
 }
 

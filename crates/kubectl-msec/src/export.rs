@@ -2,7 +2,7 @@
 //!
 //! In: the objects as the API server has them. Out: a YAML stream, sorted by name, of what a user would have written:
 //! kind, name, namespace, labels, annotations and spec. The objects are read untyped, so that a field of a newer
-//! version is not lost. A live value is sealed; anything else is not printed, whatever the cluster says.
+//! version is not lost. A live value is sealed; anything else is never printed.
 //!
 //! The namespace stays: a value sealed with strict scope is bound to it, and fails elsewhere.
 
@@ -101,8 +101,8 @@ async fn named(session: &Session, secrets: &[String]) -> Result<Vec<DynamicObjec
     for name in names {
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
         let found = list(session, false, &params).await?;
-        let gone = || Called::Object(name.clone()).not_found(&session.namespace);
-        objects.push(found.into_iter().next().ok_or_else(gone)?);
+        let not_found = || Called::Object(name.clone()).not_found(&session.namespace);
+        objects.push(found.into_iter().next().ok_or_else(not_found)?);
     }
     Ok(objects)
 }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_wrote_stays_and_the_rest_goes() {
+    fn what_a_user_wrote_stays_and_the_rest_is_removed() {
         let spec = json!({"name": "DB", "generate": {}, "ofANewerVersion": {"x": 1}});
         let metadata = json!({
             "name": "db", "namespace": "shop", "uid": "u", "resourceVersion": "1", "generation": 3,

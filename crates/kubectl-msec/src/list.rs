@@ -1,8 +1,8 @@
 //! `kubectl msec get` and `list`: everything about secrets but their values.
 //!
 //! The columns are the CRD's own printer columns: the API server makes the table (`as=Table`), so they are defined
-//! once, and the output is that of `kubectl get msec`. One request, whatever the format: with a table the server is
-//! asked to put each object beside its row, so that rows can be sorted by any field.
+//! once, and the output is that of `kubectl get msec`. Every format takes one request: the server adds each
+//! object to its row of the table, so that rows can be sorted by any field.
 
 use std::cmp::Ordering;
 use std::str::FromStr;

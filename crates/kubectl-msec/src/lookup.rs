@@ -57,7 +57,7 @@ impl Called {
         }
     }
 
-    /// There is none.
+    /// The error for a missing secret.
     pub(super) fn not_found(&self, namespace: &str) -> CliError {
         CliError::Failed(match self {
             Self::Name(name) => format!(
@@ -154,10 +154,10 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
 /// secret, such as a retained record, may hold the wanted one.
 pub(super) fn only_wanted(called: &str, object: &ManagedSecret) -> Option<String> {
     let status = object.status.as_ref()?;
-    let in_force = status.name.as_deref().filter(|name| *name != object.spec.name)?;
+    let current = status.name.as_deref().filter(|name| *name != object.spec.name)?;
     let by_name = called == object.spec.name && status.id.as_deref() != Some(&called.to_lowercase());
     let object_name = object.metadata.name.as_deref().unwrap_or_default();
-    by_name.then(|| format!("msec/{object_name} waits for the name {called} and is still called {in_force}"))
+    by_name.then(|| format!("msec/{object_name} waits for the name {called} and is still called {current}"))
 }
 
 /// Says on standard error that an object was named by a name that it only waits for.
@@ -167,7 +167,7 @@ pub(super) fn note_if_only_wanted(called: &str, object: &ManagedSecret) {
     }
 }
 
-/// Objects as a message names them, the one that holds its name first; none where there are none.
+/// Objects as a message names them, the one that holds its name first; `None` without objects.
 pub(super) fn holders(objects: &[ManagedSecret]) -> Option<String> {
     let (holding, waiting): (Vec<_>, Vec<_>) = objects.iter().partition(|object| holds_its_name(object));
     let name = |object: &&ManagedSecret| object.metadata.name.as_ref().map(|name| format!("msec/{name}"));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_only_wanted_is_told_from_the_one_in_force() {
+    fn a_wanted_name_is_told_from_the_current_one() {
         let id = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
         let object = |wanted: &str| -> ManagedSecret {
             serde_json::from_value(serde_json::json!({

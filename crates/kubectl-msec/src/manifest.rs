@@ -1,9 +1,9 @@
-//! Manifests as they lie in Git: a stream of YAML or JSON documents, read so that it can be written back.
+//! Manifests in Git: a stream of YAML or JSON documents, read so that it can be written back.
 //!
 //! ```text
 //! text ─▶ tree (nodes, and where they stand) ─▶ objects: ManagedSecrets and Secrets, as JSON, with their problems
 //!                    │                                     │ what spec.value holds
-//!                    └────────────▶ edit ◀─────────────────┘ other text for some scalars, and not a byte else
+//!                    └────────────▶ edit ◀─────────────────┘ other text for some scalars; no other byte changes
 //! ```
 //!
 //! Pure: [`files`] alone touches the disk. Nothing is guessed: where the text of a value is also something else's (an
@@ -40,12 +40,12 @@ pub(crate) use self::problem::{Problem, Rule};
 pub(crate) use self::tree::NodeId;
 use self::tree::{Place, Shape, Tag, Tree};
 
-/// Most nodes that aliases may repeat in the objects of one stream: no real manifest comes near, and a few lines can
+/// Limit on the nodes that aliases repeat in the objects of one stream: no real manifest comes near, and a few lines can
 /// mean billions.
 const ALIASED_MAX: usize = 10_000;
-/// Most annotations of one object that are told of.
+/// Limit on the reported annotations of one object.
 const COPIES_MAX: usize = 10;
-/// Deepest nesting of an object: only aliases can reach it, for the parser stops before.
+/// Limit on the nesting of an object: only aliases can reach it, for the parser stops before.
 const DEPTH_MAX: usize = 600;
 
 /// What a stream holds.
@@ -81,13 +81,13 @@ pub(crate) enum Kind {
 
 /// What `spec.value` holds.
 pub(crate) enum Held<'s> {
-    /// There is none.
+    /// No value.
     Nothing,
     /// Sealed text.
     Sealed {
         /// The text.
         text: &'s str,
-        /// What can be said of it without a key.
+        /// What it tells without a key.
         sealed: Sealed,
         /// Where to put another; none where the text is another field's, too.
         node: Option<NodeId>,
@@ -155,7 +155,7 @@ impl<'t> Stream<'t> {
         }
     }
 
-    /// The text with other scalars at these nodes, and not a byte else.
+    /// The text with other scalars at these nodes; no other byte changes.
     pub(crate) fn with(&self, replaced: &HashMap<NodeId, String>) -> Result<String, Unproven> {
         edit::replaced(self.text, &self.tree, replaced)
     }
@@ -252,7 +252,7 @@ impl<'t> Stream<'t> {
         Problem { place: self.place(object, field), rule, field: field.to_owned(), message }
     }
 
-    /// Where a field stands, or what there is of the way to it.
+    /// The location of a field, or of the nearest parent that exists.
     pub(crate) fn place(&self, object: &Object, field: &str) -> Place {
         let (mut at, mut rest, mut place) = (object.root, field, self.tree.node(object.root).place);
         while !rest.is_empty() {
@@ -293,7 +293,7 @@ impl Object {
         self.json.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
     }
 
-    /// What people call it: `namespace/name`, or what there is of it.
+    /// What messages call it: `namespace/name`, or the part that is known.
     pub(crate) fn called(&self, namespace: Option<&str>) -> String {
         let name = self.name().map_or_else(
             || {
@@ -363,7 +363,7 @@ impl Reader<'_, '_> {
         let group = says_version.as_deref().map(|version| version.split_once('/').map_or("", |(group, _)| group));
         if let Some((says, (key, items))) = says_kind.as_deref().zip(self.tree.entry(root, "items")) {
             let (Some(items), by_alias) = self.tree.resolve(items) else { return };
-            // kubectl takes whatever has `items` for a list, and sends the items alone (k8s.io/apimachinery,
+            // kubectl takes every object with `items` for a list, and sends the items alone (k8s.io/apimachinery,
             // `unstructured.UnstructuredJSONScheme`). An item without a kind is of the list's, without `List`.
             if let Shape::List(children) = &self.tree.node(items).shape {
                 if !says.ends_with("List") && kind_of(Some(says), group).is_some() {

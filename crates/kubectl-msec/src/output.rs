@@ -43,8 +43,7 @@ const NO_TEMPLATES: &str = "templates are not supported; use those of kubectl: \
     `kubectl get \"$(kubectl msec get NAME -o name)\" -o jsonpath=TEMPLATE`";
 
 impl OutputArgs {
-    /// The format of a command that shows one object and no columns, as `kubectl create` does; none where none is asked
-    /// for.
+    /// The format of a command that shows one object and no columns, as `kubectl create` does; `None` by default.
     pub(super) fn format(&self) -> Result<Option<&Format>, CliError> {
         match &self.output {
             None => Ok(None),
@@ -106,7 +105,7 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// Drops what only servers care about, as kubectl does where nothing else is said.
+/// Drops what only servers care about, as kubectl does by default.
 pub(super) fn without_managed_fields(object: &mut Value) {
     if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");

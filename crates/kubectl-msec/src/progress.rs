@@ -31,7 +31,7 @@ impl Progress {
 
     fn say(&self, text: &str) {
         if self.shown {
-            // Who cannot see it misses nothing.
+            // Nothing depends on it: an error is ignored.
             let _ = write!(std::io::stderr().lock(), "\r{text}\x1b[K").and_then(|()| std::io::stderr().flush());
         }
     }

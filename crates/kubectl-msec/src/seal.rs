@@ -6,7 +6,7 @@
 //! --from-secret:  file ─▶ Secrets ─▶ ManagedSecrets ──────▶ standard output
 //! ```
 //!
-//! With `-f`, all is read, checked and sealed before the first file is written: where anything is wrong, no file is.
+//! With `-f`, all is read, checked and sealed before the first file is written: if anything is wrong, no file is written.
 //! The namespace is the manifest's, or `--namespace`, and never a kubeconfig's: a sealed value in Git must not depend
 //! on where the user's kubectl pointed. With `--public-key`, the command asks no cluster.
 
@@ -51,7 +51,7 @@ Examples:
   # Secrets that exist as manifests become ManagedSecrets, which take over the Secrets on the cluster
   kubectl msec seal --from-secret secrets.yaml --adopt > managed-secrets.yaml";
 
-/// Arguments of `seal`. A value is none of them.
+/// Arguments of `seal`. A value is never an argument.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXAMPLES)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
@@ -124,14 +124,14 @@ pub(super) struct Job {
     scope: Scope,
     handling: Handling,
     value: Plaintext,
-    /// What people call the object.
+    /// What notes call the object.
     called: String,
-    /// What about the value is seldom meant, and where it stands.
+    /// What is probably a mistake in the value, with its location.
     remark: Option<Problem>,
 }
 
 fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
-    // What is only printed may come from anywhere.
+    // A file that is only printed need not be a regular file.
     let sources = if args.stdout { args.files.read()? } else { args.files.read_to_replace()? };
     if args.stdout && sources.len() != 1 {
         return Err(CliError::Usage("--stdout needs exactly one file".to_owned()));
@@ -174,7 +174,7 @@ fn seal_files(cluster: &ClusterArgs, args: &SealArgs) -> Result<(), CliError> {
 pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
     match source.stream() {
         Ok(stream) => Ok(Some(stream)),
-        Err(problem) if source.is_foreign(&[GROUP, KIND]) => {
+        Err(problem) if source.may_be_skipped(&[GROUP, KIND]) => {
             say::tell(format_args!("note: skipped: {}", problem.in_file(&source.name)));
             Ok(None)
         }
@@ -182,7 +182,7 @@ pub(super) fn read(source: &Source) -> Result<Option<Stream<'_>>, CliError> {
     }
 }
 
-/// Why nothing is written: the first problem, and how many more there are.
+/// The error when nothing is written: the first problem, and how many more were found.
 pub(super) fn refusal(file: &str, problems: &[Problem]) -> CliError {
     let first = problems.first().map(|problem| problem.in_file(file)).unwrap_or_default();
     CliError::Usage(match problems.len() {

@@ -18,7 +18,7 @@ pub(super) enum State {
     Suspended,
     /// Not ready yet; it may become ready without a change.
     Waiting(Why),
-    /// A person is needed.
+    /// Not ready, and a user must change something.
     Stalled(Why),
 }
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_told_from_what_needs_a_person() {
+    fn waiting_and_stalled_are_told_apart() {
         let stalled = object(&[("Ready", "False", "InvalidSpec", 2), ("Stalled", "True", "InvalidSpec", 2)]);
         assert!(matches!(State::of(&stalled), State::Stalled(_)));
         // Ready keeps its status while an object is suspended: it describes what was delivered before.

@@ -2,7 +2,7 @@
 //! take their value from it.
 //!
 //! All kinds are listed at once, a page at a time, so memory does not grow with the namespace. A kind that may not be
-//! listed, or could not be, is unknown: "not used" is said only of what was looked at. A kind that the cluster does not
+//! listed, or could not be, is unknown: the command says "not used" only of what it looked at. A kind that the cluster does not
 //! have uses nothing; one that it serves in another version is looked at in that version, or unknown where its form is.
 
 mod references;

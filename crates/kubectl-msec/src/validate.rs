@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A finding is something that the cluster would refuse, drop silently or never deliver, or a plaintext value. It is
-//! said with its place, so that editors and code reviews can show it, and never with what stands there.
+//! reported with its location, so that editors and code reviews can show it, and never with the content.
 
 mod report;
 
@@ -126,7 +126,7 @@ pub(super) struct Finding {
     pub(super) problem: Problem,
 }
 
-/// What is required besides the API's rules.
+/// What is required in addition to the API's rules.
 #[derive(Default)]
 pub(super) struct Wanted<'a> {
     namespace: Option<&'a str>,
@@ -180,8 +180,8 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
     if findings.is_empty() { Ok(()) } else { Err(CliError::Found(Exit::Failed)) }
 }
 
-/// What is right, and may not be what was meant: sealed text whose value is kept where it is to be delivered, and the
-/// other way round.
+/// What is valid and may be a mistake: sealed text whose value is kept, for an object that delivers it, and the other way
+/// round.
 fn notes(sources: &[Source]) -> Vec<String> {
     let mut notes = Vec::new();
     for source in sources {
@@ -216,7 +216,7 @@ fn keys(args: &ValidateArgs) -> Result<Vec<PublishedKey>, CliError> {
     args.public_key.iter().map(key).collect()
 }
 
-/// Everything that is wrong, file by file, in the order of the text; and what about plain values is seldom meant.
+/// All findings, file by file, in the order of the text; and remarks on plain values that are probably a mistake.
 fn check(sources: &[Source], wanted: &Wanted<'_>) -> (Vec<Finding>, Vec<String>) {
     let (mut findings, mut remarks, mut given) = (Vec::new(), Vec::new(), Given::default());
     // What cannot be read may hold what is checked here, where it has one of these.
@@ -234,7 +234,7 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> (Vec<Finding>, Vec<String>)
                 }
                 problems
             }
-            Err(_) if source.is_foreign(words) => Vec::new(),
+            Err(_) if source.may_be_skipped(words) => Vec::new(),
             Err(problem) => vec![problem],
         };
         problems.sort_by_key(|problem| problem.place);
@@ -243,8 +243,7 @@ fn check(sources: &[Source], wanted: &Wanted<'_>) -> (Vec<Finding>, Vec<String>)
     (findings, remarks)
 }
 
-/// What about an object's plain value is seldom meant. Where plain values are findings, they are to be sealed, and that
-/// says it.
+/// What is probably a mistake in an object's plain value. If plain values are findings, the finding is enough.
 fn remark(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Option<Problem> {
     let Ok(Held::Plain { text, .. }) = stream.held(object) else { return None };
     let value = Plaintext::new(Zeroizing::new(text.as_bytes().to_vec())).ok()?;
@@ -267,7 +266,7 @@ fn of_nested(nested: Nested, wanted: &Wanted<'_>) -> Vec<Problem> {
     problems.extend(nested.secrets.into_iter().filter(|_| wanted.no_secrets));
     let others = nested.sealed.iter().filter(|inside| !wanted.keys.is_empty() && !wanted.has_key_of(&inside.sealed));
     problems.extend(others.map(|inside| inside.problem(Rule::OtherKey, other_key(&inside.sealed))));
-    problems.truncate(MOST);
+    problems.truncate(PROBLEMS_MAX);
     problems
 }
 
@@ -282,7 +281,7 @@ fn of_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<P
 }
 
 fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) -> Vec<Problem> {
-    let mut problems: Vec<_> = object.problems.iter().take(MOST).cloned().collect();
+    let mut problems: Vec<_> = object.problems.iter().take(PROBLEMS_MAX).cloned().collect();
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
     problems.extend(metadata(stream, object));
     problems.extend(unknown(stream, object));
@@ -299,7 +298,7 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
     let judged = held.is_some();
     let about = held.into_iter().flatten().map(|(rule, message)| problem(rule, VALUE, &message));
     problems.extend(about);
-    for violation in violations(&object.json).into_iter().take(MOST) {
+    for violation in violations(&object.json).into_iter().take(PROBLEMS_MAX) {
         let field = violation.path.as_str();
         // What spec.value holds was judged above, in more words. What has a problem of its own is not as it was
         // written.
@@ -315,14 +314,15 @@ fn of_managed_secret(stream: &Stream<'_>, object: &Object, wanted: &Wanted<'_>) 
 pub(super) fn unknown(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
     let fields = unknown_fields(&object.json);
-    let unknown = fields.iter().take(MOST).map(|field| problem(Rule::UnknownField, field, "is not a field of the API"));
+    let unknown =
+        fields.iter().take(PROBLEMS_MAX).map(|field| problem(Rule::UnknownField, field, "is not a field of the API"));
     let spec = object.json.get("spec").filter(|spec| !spec.is_object() && !spec.is_null());
     unknown.chain(spec.map(|_| problem(Rule::Field, "spec", "must be a map"))).collect()
 }
 
 const VALUE: &str = "spec.value";
-/// Most problems of one kind that are told of one object: to find the place of each takes a look at all its fields.
-const MOST: usize = 50;
+/// Limit on the reported problems of one kind for one object: each search for a location looks at all fields.
+const PROBLEMS_MAX: usize = 50;
 
 fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
     let problem = |rule, field: &str, message: &str| stream.problem(object, rule, field, message);
@@ -330,7 +330,7 @@ fn metadata(stream: &Stream<'_>, object: &Object) -> Vec<Problem> {
     let metadata = object.json.get("metadata").and_then(Value::as_object);
     for (key, value) in metadata.into_iter().flatten() {
         let field = format!("metadata.{key}");
-        if !METADATA.contains(&key.as_str()) && problems.len() < MOST {
+        if !METADATA.contains(&key.as_str()) && problems.len() < PROBLEMS_MAX {
             problems.push(problem(Rule::UnknownField, &field, "is not a field of the API"));
         }
         if matches!(key.as_str(), "labels" | "annotations") && !value.is_null() {

@@ -103,7 +103,7 @@ fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<
     })
 }
 
-/// What is to be said besides: that this may not be what the spec asks for. `version` is the Secret's resourceVersion.
+/// A note if this may not be the value that the spec asks for. `version` is the Secret's resourceVersion.
 fn note(object: &ManagedSecret, target: &TargetRef, version: &str) -> Option<String> {
     // The operator's mark for a target that holds an older version, because the newest could not be delivered.
     let behind = target.resource_version.is_empty();

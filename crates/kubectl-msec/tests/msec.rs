@@ -36,7 +36,7 @@ use zeroize::Zeroizing;
 /// The plugin that was built with these tests.
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-msec");
 /// What no output may hold.
-const CANARY: &str = "k4n4ry-in-clear";
+const CANARY: &str = "k4n4ry-plaintext";
 
 /// A folder to work in, with a public key; removed in the end.
 struct Folder {
@@ -64,9 +64,9 @@ impl Ran {
     #[track_caller]
     fn error(&self, code: i32) -> &str {
         assert_eq!(self.code, code, "{self:?}");
-        assert!(!format!("{self:?}").contains(CANARY), "a value is said");
+        assert!(!format!("{self:?}").contains(CANARY), "the output contains a value");
         let mut errors = self.err.lines().filter_map(|line| line.strip_prefix("error: "));
-        let error = errors.next().expect("an error is said");
+        let error = errors.next().expect("an error line");
         assert!(errors.next().is_none(), "{self:?}");
         error
     }

@@ -60,7 +60,7 @@ fn binary(negative: bool, digits: &str) -> Option<Value> {
 
 /// A number with a point or an exponent. One that is too large is text.
 fn decimal(text: &str, unsigned: &str) -> Option<Value> {
-    // Rust reads the same texts as numbers, and words besides, which begin with a letter.
+    // Rust reads the same texts as numbers, and also words, which begin with a letter.
     let number: f64 = if is_decimal(unsigned) { text.parse().ok()? } else { return None };
     // JSON has one form for 10 and 10.0, and kubectl reads a whole number there.
     #[allow(clippy::cast_possible_truncation, reason = "only of whole numbers within the range that f64 has exactly")]

@@ -1,4 +1,4 @@
-//! From files to an archive: nothing but the parts of a backup is accepted, and what is wrong is said without content.
+//! Reads files into an archive. Accepts only the parts of a backup. Errors contain no content.
 
 use std::collections::HashMap;
 

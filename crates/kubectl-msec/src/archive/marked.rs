@@ -1,8 +1,8 @@
-//! Secrets with the labels of a delivered Secret, of which the record does not know: copies, and what a restore or a
-//! deletion has left behind. Pure.
+//! Secrets with the labels of a delivered Secret that no record delivers: copies, and what a restore or a deletion has
+//! left behind. Pure.
 //!
-//! Backup tools, Kyverno, Capsule and people copy Secrets with labels and annotations. Such a Secret looks delivered; but
-//! no backup of ours holds its value, and nothing of ours keeps it up to date.
+//! Backup tools, Kyverno, Capsule and people copy Secrets with labels and annotations. Such a Secret looks delivered,
+//! but no backup contains its value, and the operator does not keep it up to date.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A ManagedSecret as a backup holds it: the spec as it stands, whatever later versions add to it.
+//! A ManagedSecret as a backup holds it: the whole spec, with fields that only later versions know.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;

@@ -1,8 +1,8 @@
-//! Other text for some scalars of a stream, and not a byte else.
+//! Replaces some scalars of a stream; no other byte changes.
 //!
-//! A quoted scalar keeps its quotes. A block scalar becomes a plain one: what stood in its header is replaced, its lines
-//! go, a comment beside the header stays. The outcome is read again and compared, node by node: what would change
-//! anything but the scalars that were meant is not returned.
+//! A quoted scalar keeps its quotes. A block scalar becomes a plain one: its header is replaced, its lines are
+//! removed, and a comment after the header stays. The result is parsed and compared, node by node: a text with any other
+//! change is not returned.
 
 use std::collections::HashMap;
 use std::ops::Range;

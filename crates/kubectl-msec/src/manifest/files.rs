@@ -2,8 +2,8 @@
 //!
 //! A file is replaced whole or not at all: the new text is written beside it and takes its place by a rename, so that a
 //! crash leaves the old file or the new one. What is written never holds a value that was sealed. Symbolic links are
-//! followed; permissions stay. Only regular files are replaced: a pipe gives its text once, and what would be written
-//! beside it is beside nothing.
+//! followed; permissions stay. Only regular files are replaced: a pipe gives its text once and has no
+//! content to replace.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -39,14 +39,13 @@ pub struct FileArgs {
 pub(crate) struct Source {
     /// Where it is; `None` for standard input.
     pub(crate) path: Option<PathBuf>,
-    /// What people call it.
+    /// What messages call it.
     pub(crate) name: String,
     /// Whether it was named, as opposed to found in a folder.
     pub(crate) named: bool,
     /// Its text.
     pub(crate) text: Zeroizing<String>,
-    /// Where it is not UTF-8, and what must be said of that: from there on, characters that replace others stand in
-    /// `text`.
+    /// Where it stops being UTF-8, and the message: from there on, `text` contains replacement characters.
     pub(crate) no_text: Option<(Place, &'static str)>,
 }
 
@@ -97,7 +96,7 @@ pub(crate) fn is_standard_input(path: &Path) -> bool {
 
 /// Whether this is neither file nor folder: a pipe, a device.
 fn is_special(path: &Path) -> bool {
-    // What is not there is said when it is read.
+    // A missing file is an error when it is read.
     fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
@@ -156,7 +155,7 @@ impl Source {
         Ok(Self { path: path.map(Path::to_owned), name, named, text: Zeroizing::new(text), no_text })
     }
 
-    /// The folder that it lies in, by one name; `None` for standard input.
+    /// Its folder, as a canonical path; `None` for standard input.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         let folder = self.path.as_ref()?.parent()?;
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -173,7 +172,7 @@ impl Source {
 
     /// Whether it may be skipped if it cannot be read: it was not named, and it has none of these words. Many YAML
     /// files are templates, or for programs that read more than YAML.
-    pub(crate) fn is_foreign(&self, words: &[&str]) -> bool {
+    pub(crate) fn may_be_skipped(&self, words: &[&str]) -> bool {
         // UTF-16, which kubectl reads, puts a NUL beside each of these letters.
         let text = Zeroizing::new(self.text.replace('\0', ""));
         !self.named && !words.iter().any(|word| text.contains(word))
@@ -234,7 +233,7 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.done {
-            // Nothing more can be done about it; it holds no value that was sealed.
+            // An error is ignored: the file holds no value that was sealed.
             let _ = fs::remove_file(&self.beside);
         }
     }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The commands do not replace these values: what the other program does with the manifest is not known here. A plain
-//! value is a problem, and sealed text is what belongs there. Much refers to a ManagedSecret and is none: owner
-//! references, health checks, targets of patches. They have no `spec`.
+//! value is a problem, and sealed text is what belongs there. References to ManagedSecrets, such as owner
+//! references, health checks and targets of patches, have no `spec`.
 
 use std::collections::HashMap;
 
@@ -50,7 +50,7 @@ pub(crate) struct SealedInside {
     pub(crate) place: Place,
     /// Its field, or that of the text.
     pub(crate) field: String,
-    /// What can be said of it without a key.
+    /// What it tells without a key.
     pub(crate) sealed: Sealed,
 }
 

@@ -110,7 +110,7 @@ fn json_and_flow_style_and_lists_are_read() {
 }
 
 #[test]
-fn what_is_nearly_ours_is_ours_and_has_a_problem() {
+fn one_of_kind_and_group_is_enough_and_the_other_is_a_problem() {
     let version = "must be managedsecrets.dev/v1alpha1";
     for (head, says) in [
         ("kind: ManagedSecret", format!("f:1:1: apiVersion: {version}")),
@@ -154,7 +154,7 @@ fn what_is_nearly_ours_is_ours_and_has_a_problem() {
 }
 
 #[test]
-fn what_is_also_something_elses_is_a_problem_with_its_place() {
+fn shared_values_are_problems_with_their_location() {
     let problems_of = |text: &str| {
         let stream = Stream::read(text).unwrap();
         let object = stream.objects.last().unwrap();
@@ -446,7 +446,7 @@ fn exercise(text: &str) {
 }
 
 #[test]
-fn whatever_has_items_is_a_list_as_for_kubectl() {
+fn every_object_with_items_is_a_list_as_for_kubectl() {
     let item = "{apiVersion: managedsecrets.dev/v1alpha1, kind: ManagedSecret, metadata: {name: a}, spec: {value: v}}";
     for kind in ["List", "ConfigMap", "FooList"] {
         let text = format!("apiVersion: v1\nkind: {kind}\nitems:\n- {item}\n");

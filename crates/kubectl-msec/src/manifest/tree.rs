@@ -67,7 +67,7 @@ impl Node<'_> {
 /// What a tag says of a node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Tag {
-    /// There is none.
+    /// No tag.
     Absent,
     /// It is text, whatever it looks like: `!!str`, or `!` alone.
     Text,

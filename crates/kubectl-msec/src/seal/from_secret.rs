@@ -1,8 +1,8 @@
-//! `kubectl msec seal --from-secret`: Secrets that lie as plain manifests become ManagedSecrets with sealed values.
+//! `kubectl msec seal --from-secret`: turns plain manifests of Secrets into ManagedSecrets with sealed values.
 //!
-//! One ManagedSecret delivers one key of one Secret. So a Secret with one key becomes one that delivers it at its old
-//! place, and pods keep working; of a Secret with several keys, each gets a ManagedSecret and a Secret of its own, and
-//! pods must mount those. Labels and annotations are not carried over: what a GitOps tool tracks by them is the Secret.
+//! One ManagedSecret delivers one key of one Secret. A Secret with one key becomes a ManagedSecret that delivers the
+//! same key of the same Secret, and pods keep working. With several keys, each key gets its own ManagedSecret and its own
+//! Secret, and pods must mount those. Labels and annotations are not carried over: what a GitOps tool tracks by them is the Secret.
 //!
 //! Names are derived, and `--names` overrides them. Two values never get one name: applied, the last one would win.
 
@@ -96,7 +96,7 @@ fn by(stream: &Stream<'_>, secret: &Object, draft: &Draft) -> String {
     format!("{}, key {} (line {})", draft.from, draft.key, stream.place(secret, "").line)
 }
 
-/// One ManagedSecret for each key of a Secret, or why there is none.
+/// One ManagedSecret for each key of a Secret, or what is wrong.
 fn drafts_of(
     stream: &Stream<'_>,
     secret: &Object,

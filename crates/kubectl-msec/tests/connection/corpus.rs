@@ -14,7 +14,7 @@ use super::{
 pub(crate) struct World {
     pub(crate) authority: Authority,
     /// Signed nothing that a server shows.
-    pub(crate) stranger: Authority,
+    pub(crate) unrelated: Authority,
     pub(crate) alice: Certified,
     /// URLs of two servers with TLS, and of one without.
     pub(crate) urls: [String; 3],
@@ -69,7 +69,7 @@ impl Maker<'_> {
         self.may_break && self.once_in(times)
     }
 
-    /// What kubeconfigs name by path, beside each of them.
+    /// Files that kubeconfigs name by a relative path.
     fn files(&mut self) {
         let world = self.world;
         for index in 0..3 {
@@ -171,7 +171,7 @@ impl Maker<'_> {
 
     fn cluster(&mut self) -> String {
         let ca = STANDARD.encode(&self.world.authority.certificate);
-        let wrong = STANDARD.encode(&self.world.stranger.certificate);
+        let wrong = STANDARD.encode(&self.world.unrelated.certificate);
         let urls = &self.world.urls;
         let server = match self.random.random_range(0..64) {
             0 => String::new(),

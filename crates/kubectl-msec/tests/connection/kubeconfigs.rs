@@ -65,7 +65,7 @@ async fn the_same_server_user_and_namespace_as_kubectl() {
 
 /// Two servers over TLS, one without, and a trap where a service account's cluster would be.
 async fn world(records: &Records) -> (World, Vec<Server>) {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, unrelated) = (Authority::new(), Authority::new());
     let own = authority.server(&["127.0.0.1", "api.example"]);
     let servers = vec![
         Server::tls("one", &authority, &own, records).await,
@@ -78,7 +78,7 @@ async fn world(records: &Records) -> (World, Vec<Server>) {
         format!("http://{}", servers[2].address),
     ];
     let alice = authority.user("alice");
-    (World { authority, stranger, alice, urls }, servers)
+    (World { authority, unrelated, alice, urls }, servers)
 }
 
 async fn run(

@@ -47,7 +47,7 @@ fn a_commit_with_plaintext_is_refused_and_one_with_sealed_text_is_not() {
     assert_eq!(commit().code, 1);
     bash(&folder, "git add deploy").ok();
     commit().ok();
-    // And the other way round: what is staged is sealed, whatever lies in the folder.
+    // And the other way round: the staged file is sealed, and the file in the folder is plain.
     let sealed = folder.read("deploy/a b.yaml");
     folder.write("deploy/a b.yaml", &sealed.replace("# why", "# why not"));
     bash(&folder, "git add deploy").ok();

@@ -56,7 +56,7 @@ fn an_option_without_its_value_does_not_swallow_another_option() {
     let folder = Folder::new();
     for (words, option, other) in [
         (&["update", "DB", "--description", "--value-stdin"][..], "--description", "--value-stdin"),
-        (&["update", "DB", "--description", "--from-file=k4n4ry-in-clear"], "--description", "--from-file"),
+        (&["update", "DB", "--description", "--from-file=k4n4ry-plaintext"], "--description", "--from-file"),
         (&["create", "DB", "--token", "-n", "shop"], "--token", "--namespace"),
         (&["seal", "-n", "-f", "x.yaml"], "--namespace", "--filename"),
         (&["validate", "-Rf", "--no-secrets"], "--filename", "--no-secrets"),

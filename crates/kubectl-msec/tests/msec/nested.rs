@@ -74,7 +74,7 @@ fn maps(value: &str) -> Vec<Case> {
             "manifest.spec.value",
         ),
         (
-            "a Secret with a manifest beside its data",
+            "a Secret with a manifest in another field",
             format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: x}}\nmanifest: {flow}\n"),
             "manifest.spec.value",
         ),
@@ -155,7 +155,7 @@ fn both(folder: &Folder, text: &str) -> (Ran, Ran) {
     let validated = folder.run(&["validate", "--no-secrets", "--allow-plaintext", "x.yaml"]);
     let sealed = folder.seal(&["-f", "x.yaml"], "");
     for ran in [&validated, &sealed] {
-        assert!(!format!("{ran:?}").contains(CANARY), "a value is said");
+        assert!(!format!("{ran:?}").contains(CANARY), "the output contains a value");
     }
     (validated, sealed)
 }

@@ -36,7 +36,7 @@ struct Terminal {
     child: Child,
 }
 
-/// A new terminal: the side of whoever sits at it, and that of the commands.
+/// A new terminal: the user's side, and the commands' side.
 fn open() -> (File, File) {
     // Not inherited: a command that held the other side would keep its own terminal from going away.
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -363,7 +363,7 @@ fn pastes_are_marked_where_the_terminal_knows_how() {
 fn a_terminal_that_goes_away_ends_the_prompt() {
     let folder = Folder::new();
     let (mut master, side) = open();
-    // Without the signal, only reading tells that it is gone.
+    // Without the signal, only a read shows that the terminal is closed.
     let script = format!("trap '' HUP; exec {}", seal(PLUGIN).map(|word| format!("'{word}'")).join(" "));
     let mut child = spawn(&folder, &side, &["sh", "-c", &script]);
     let (mut shown, mut buffer) = (String::new(), [0; 4096]);

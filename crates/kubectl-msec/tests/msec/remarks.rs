@@ -1,4 +1,4 @@
-//! What is said of values that are seldom meant, and of files that are not UTF-8.
+//! Notes about values that are probably a mistake, and errors about files that are not UTF-8.
 
 use super::{CANARY, Folder, manifest};
 

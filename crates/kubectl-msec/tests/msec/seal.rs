@@ -36,7 +36,7 @@ fn one_value_is_sealed_from_standard_input() {
     }
 }
 
-/// What may become of a value stands in its text, for whoever reads it.
+/// The sealed text says whether its value may be delivered.
 #[test]
 fn a_value_that_is_not_to_be_delivered_is_kept() {
     let folder = Folder::new();
@@ -169,7 +169,7 @@ fn a_pipe_by_a_name_is_no_file_to_write() {
     let folder = Folder::new();
     let pipe = folder.path().join("pipe.yaml");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo, of coreutils, is needed").success());
-    // Nobody writes to it: whoever opens it to read waits for ever.
+    // No process writes to it: opening it to read waits for ever.
     for command in ["seal", "reseal"] {
         let arguments = ["60", PLUGIN, command, "-f", "pipe.yaml", "--public-key", "key.json"];
         let ran = finish(folder.command("timeout", &arguments), "");
@@ -177,7 +177,7 @@ fn a_pipe_by_a_name_is_no_file_to_write() {
     }
     assert_eq!(folder.files(), ["key.json", "pipe.yaml"]);
 
-    // A file behind standard input is not written, by whatever name it is read.
+    // A file behind standard input is not written, under either name.
     folder.write("a.yaml", &manifest("a", CANARY));
     for name in ["-", "/dev/stdin"] {
         let mut command = folder.command(PLUGIN, &["seal", "-f", name, "--public-key", "key.json"]);
@@ -243,8 +243,8 @@ fn folders_are_sealed_and_what_is_no_manifest_is_left_alone() {
     assert!(ran.err.contains("note: skipped: deploy/chart/template.yaml:1:"), "{ran:?}");
 }
 
-/// What gives a program a network namespace without a network. Who is not root needs a user namespace for it, which some
-/// systems grant to nobody else (`AppArmor` of Ubuntu 24.04, seccomp of Docker).
+/// Arguments that give a program a network namespace without a network. Users other than root need a user namespace for
+/// it, which some systems do not grant (`AppArmor` of Ubuntu 24.04, seccomp of Docker).
 fn alone() -> &'static [&'static str] {
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if root { &["--net"] } else { &["--map-root-user", "--net"] }
@@ -257,7 +257,7 @@ fn sealing_and_validating_need_no_network_and_no_kubeconfig() {
     let granted = finish(unshare(&["cat", "/proc/net/dev"]), "");
     assert!(
         granted.code == 0,
-        "this test needs `unshare --net` of util-linux, and the right to use it: be root with CAP_SYS_ADMIN, or allow \
+        "this test needs `unshare --net` of util-linux, and the permission to use it: be root with CAP_SYS_ADMIN, or allow \
          user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0). It says: {}",
         granted.err
     );

@@ -175,7 +175,7 @@ fn only_a_pinned_key_is_checked_against() {
     check(&["--public-key", "key.json", "--fingerprint", &pin]).ok();
     let both = ["--public-key", "key.json", "--public-key", "other.json", "--fingerprint", &pin];
     check(&[&both[..], &["--fingerprint", &others]].concat()).ok();
-    // Somebody put another key in its place, and sealed for it.
+    // The key was replaced by another one.
     let refused = check(&["--public-key", "key.json", "--fingerprint", &others]);
     assert!(refused.error(1).contains("but --fingerprint names another one"), "{refused:?}");
     assert_eq!(check(&both).error(1), check(&["--public-key", "other.json", "--fingerprint", &pin]).error(1));

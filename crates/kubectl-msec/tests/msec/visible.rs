@@ -69,7 +69,7 @@ fn hostile_text_in_files_is_shown_in_one_line_and_visibly() {
             assert!(!shown.contains(CANARY), "{command:?} {name:?}");
         }
     }
-    // What is said is said visibly, and not left out.
+    // The text is shown with escapes, and not left out.
     let shown = folder.run(&["validate", "field.yaml"]);
     assert!(shown.out.contains("a\\u{1b}[2Jb\\n::error::forged\\u{9b}c\\u{202e}d\\u{200b}"), "{shown:?}");
 }
