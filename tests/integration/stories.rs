@@ -218,6 +218,7 @@ async fn secrets_in_git_can_be_followed() {
         ("Seal files", "deploy/weather.yaml: sealed shop/weather-api-key"),
         ("Turn Secrets into ManagedSecrets", ""),
         ("Check manifests", ""),
+        ("Other documents", "mss1."),
         ("Check overlays", "weather.yaml: sealed test/weather-api-key"),
         ("Refuse plaintext in commits", ""),
         ("Say what a change would do", "shop/weather-api-key: unchanged"),

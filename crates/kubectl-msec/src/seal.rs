@@ -220,11 +220,21 @@ fn jobs(stream: &Stream<'_>, namespace: Option<&str>, scope: SealScope) -> Resul
                 Ok(job) => jobs.push(job),
                 Err(problem) => problems.push(problem),
             },
+            Ok(Held::Nothing) if has_null_alone(object) => {
+                problems.push(stream.problem(object, Rule::NoText, "spec.value", "must be a quoted string, not null"));
+            }
             Ok(_) => {}
             Err(problem) => problems.push(problem),
         }
     }
     if problems.is_empty() { Ok(jobs) } else { Err(problems) }
+}
+
+/// Whether `spec.value` is null and nothing else is the source of the value: the cluster would refuse the object.
+fn has_null_alone(object: &Object) -> bool {
+    let source = |field: &str| object.json.get("spec").and_then(|spec| spec.get(field));
+    let has_other = ["valueFrom", "generate"].into_iter().filter_map(source).any(|source| !source.is_null());
+    source("value").is_some() && !has_other
 }
 
 fn job(

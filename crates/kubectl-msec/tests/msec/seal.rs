@@ -231,6 +231,40 @@ fn where_anything_is_wrong_no_file_is_written() {
 }
 
 #[test]
+fn a_value_that_is_no_string_is_an_error_with_its_field_and_rule_and_the_file_stays() {
+    let folder = Folder::new();
+    let yaml = |value: &str| manifest("x", value);
+    let json = |value: &str| {
+        format!(
+            r#"{{"apiVersion":"managedsecrets.dev/v1alpha1","kind":"ManagedSecret","metadata":{{"name":"x","namespace":"shop"}},"spec":{{"name":"X","value":{value}}}}}"#
+        )
+    };
+    let both = ["12345678", "0.12345678", "-1e5", "true", "[12345678]", "{\"12345678\": 1}"];
+    let yaml_only = ["0x12345678", "yes", "~", "!!int '12345678'", "!!timestamp 2001-01-01"];
+    let texts = both.iter().flat_map(|value| [yaml(value), json(value)]);
+    let nulls = ["null", "null "].into_iter().flat_map(|value| [yaml(value), json(value)]);
+    for text in texts.chain(yaml_only.iter().map(|value| yaml(value))).chain(nulls) {
+        folder.write("x.yaml", &text);
+        let ran = folder.seal(&["-f", "x.yaml"], "");
+        assert!(ran.error(2).contains(": spec.value: must be a quoted string"), "{text}: {ran:?}");
+        let found = folder.run(&["validate", "--allow-plaintext", "x.yaml"]);
+        assert!(found.code == 1 && found.out.contains(": error: spec"), "{text}: {found:?}");
+        assert!(!format!("{ran:?}{found:?}").contains("345678"), "{text}: the value is repeated");
+        assert_eq!(folder.read("x.yaml"), text);
+    }
+    // kubectl reads a date as text.
+    folder.write("x.yaml", &yaml("2001-01-01"));
+    folder.seal(&["-f", "x.yaml"], "").ok();
+    let sealed = folder.read("x.yaml");
+    assert_eq!(folder.open(documents(&sealed)[0]["spec"]["value"].as_str().unwrap(), "shop", "x"), "2001-01-01");
+    // Null is no value where another source is given.
+    let generated = yaml("null").replace("spec:\n", "spec:\n  generate: {}\n");
+    folder.write("x.yaml", &generated);
+    folder.seal(&["-f", "x.yaml"], "").ok();
+    assert_eq!(folder.read("x.yaml"), generated);
+}
+
+#[test]
 fn folders_are_sealed_and_what_is_no_manifest_is_left_alone() {
     let folder = Folder::new();
     folder.write("deploy/a.yaml", &manifest("a", CANARY));

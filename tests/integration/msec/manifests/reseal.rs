@@ -77,6 +77,8 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
     assert!(ran.out.contains(&says), "{ran:?}");
     assert_eq!(refused.folder.read("db.yaml"), text);
 
+    a_value_inside_another_document_is_named_and_stays(&plugin, &text, operator_namespace).await;
+
     // All at once: what can be done is done, what cannot is told.
     let ran = reseal(".").await;
     assert_eq!(ran.code, 1, "{ran:?}");
@@ -121,4 +123,19 @@ async fn values_are_sealed_for_the_new_key_and_nothing_moves() {
 async fn site_sealed(premises: &Premises, name: &str) -> String {
     let key = public_key_of(&premises.site.client, &premises.operator_namespace).await;
     crate::integration::objects::sealed(&key, &premises.site.strict(name), "another")
+}
+
+/// `text` is a manifest with a value that is sealed for the old key.
+async fn a_value_inside_another_document_is_named_and_stays(plugin: &Plugin, text: &str, operator_namespace: &str) {
+    let outer = format!(
+        "kind: Object\napiVersion: a/v1\nmanifest: {{kind: ManagedSecret, apiVersion: managedsecrets.dev/v1alpha1, spec: \
+         {{value: {}}}}}\n",
+        value_of(text)
+    );
+    let file = plugin.folder.file("outer.yaml", &outer);
+    let ran = plugin.run(&["reseal", "-f", "outer.yaml", "--operator-namespace", operator_namespace]).await;
+    let says = "outer.yaml: skipped 3:81: manifest.spec.value: is the value of a ManagedSecret inside another object";
+    assert!(ran.code == 1 && ran.out.contains(says), "{ran:?}");
+    assert_eq!(plugin.folder.read("outer.yaml"), outer);
+    std::fs::remove_file(file).unwrap();
 }
