@@ -1,13 +1,16 @@
-//! The port for kubelets: `/livez`, `/readyz` and `/startupz`.
+//! The port for kubelets and Prometheus: `/livez`, `/readyz`, `/startupz` and `/metrics`.
 //!
-//! In: a port and the [`Health`] that the parts of the operator report to. Out: answers over HTTP, without TLS and without
-//! authentication, as kubelets ask. The answers name namespaces, watches and errors, and never an object or a value.
+//! In: a port, the [`Health`] that the parts of the operator report to, and their [`Metrics`]. Out: answers over HTTP, without
+//! TLS and without authentication, as kubelets ask. The answers name namespaces, watches and errors, and never an object
+//! or a value.
 //!
 //! The port opens before everything else and stays open to the end of the process, so a probe learns why the operator is not
 //! ready yet, and that it is about to end.
 //!
 //! A kubelet restarts a container whose probe gets no answer, so other clients must not be able to hold up its requests:
 //! each connection carries one request and ends after a few seconds, and when there are too many, the oldest one ends.
+
+pub mod metrics;
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -27,6 +30,8 @@ use tokio::{
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use self::metrics::Metrics;
+
 /// Connections at once.
 const CONNECTIONS: usize = 64;
 /// Time from a connection to the end of its answer. A request takes about a millisecond.
@@ -40,16 +45,25 @@ pub const LIVE: &str = "/livez";
 pub const READY: &str = "/readyz";
 /// The path that says whether the process has started.
 pub const STARTED: &str = "/startupz";
+/// The path of the metrics.
+pub const METRICS: &str = "/metrics";
 
 /// Returns the routes.
-pub fn router(health: Arc<Health>) -> Router {
+pub fn router(health: &Arc<Health>, metrics: &Arc<Metrics>) -> Router {
     let probe =
         |probe| get(move |State(health): State<Arc<Health>>, uri: Uri| async move { answer(&health, probe, &uri) });
     Router::new()
         .route(LIVE, probe(Probe::Live))
         .route(READY, probe(Probe::Ready))
         .route(STARTED, probe(Probe::Started))
-        .with_state(health)
+        .with_state(Arc::clone(health))
+        .route(METRICS, get(scrape).with_state(Arc::clone(metrics)))
+}
+
+async fn scrape(State(metrics): State<Arc<Metrics>>) -> Result<Text, StatusCode> {
+    // Writing to memory does not fail.
+    let text = metrics.text().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok((StatusCode::OK, headers(metrics::CONTENT_TYPE), text))
 }
 
 type Text = (StatusCode, [(header::HeaderName, &'static str); 2], String);
@@ -58,7 +72,11 @@ fn answer(health: &Health, probe: Probe, uri: &Uri) -> Text {
     let report = health.report(probe);
     let status = if report.passes() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let text = report.text(is_verbose(uri));
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
+    (status, headers("text/plain; charset=utf-8"), text)
+}
+
+fn headers(content_type: &'static str) -> [(header::HeaderName, &'static str); 2] {
+    [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")]
 }
 
 /// Whether the query has `verbose`, with any value, as in Kubernetes.
@@ -123,7 +141,7 @@ mod tests {
     async fn start(health: &Arc<Health>) -> (SocketAddr, JoinHandle<Infallible>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (address, tokio::spawn(serve(listener, router(Arc::clone(health)))))
+        (address, tokio::spawn(serve(listener, router(health, &Arc::default()))))
     }
 
     async fn ask(address: SocketAddr, path: &str) -> String {
@@ -149,6 +167,8 @@ mod tests {
         assert!(ask(address, "/readyz?verbose").await.ends_with("\r\n\r\nthe check passed\n"));
         let answer = ask(address, LIVE).await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("[-] watches: secrets: silent"), "{answer}");
+        let answer = ask(address, METRICS).await;
+        assert!(answer.contains(metrics::CONTENT_TYPE) && answer.ends_with("# EOF\n"), "{answer}");
         assert!(ask(address, "/").await.starts_with("HTTP/1.1 404"));
         server.abort();
     }

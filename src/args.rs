@@ -123,7 +123,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
     pub webhook_cert_dir: Option<PathBuf>,
 
-    /// Address of the port for probes (/livez, /readyz and /startupz), or off; the Deployment sets it
+    /// Address of the port for probes (/livez, /readyz and /startupz) and /metrics, or off; the Deployment sets it
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_ADMIN_LISTEN", default_value = "off")]
     pub admin_listen: Listen,
 

@@ -10,22 +10,25 @@ use std::{sync::Arc, time::Duration};
 use futures::future::{BoxFuture, FutureExt as _};
 use jiff::Timestamp;
 use kube::{Api, Client, Config, core::PartialObjectMeta};
-use managed_secrets_api::{ManagedSecret, keys::KIND};
+use managed_secrets_api::{ManagedSecret, Reason, keys::KIND};
 use managed_secrets_crypto::{Keyring, provider::Provider};
 use managed_secrets_engine::{
     client::{self, ClientError, Clients},
     health::{Health, Probe, Verdict},
+    lease::Leadership,
+    requests::{OTHER, Requests},
     stats::Stats,
     supervise::{self, Supervisor},
     waiting::Waiting,
-    watch::{Timing, Watcher},
+    watch::{Common, Timing, Watcher},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::metrics::{Metrics, RESOURCES, Reading, Sources},
     controller::{self, index::Holder, keys::Keys, sinks::Shared},
     keyring::{KeyringError, KeyringStore, OverRecords, Unreadable},
-    webhook,
+    webhook::{self, certificates::Served},
 };
 
 /// How long a first start waits for the permission to look for records in every served namespace: manifests are applied
@@ -53,6 +56,8 @@ pub struct Options {
     pub stats: Arc<Stats>,
     /// Where the parts report their health.
     pub health: Arc<Health>,
+    /// Where the figures of the parts are read.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why the operator ended without a signal to stop.
@@ -71,10 +76,13 @@ pub enum RunError {
 
 /// Runs until `shutdown` is cancelled and the work in flight is done.
 pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
-    let Options { controller, webhooks, provider, over_records, clients, timing, stats, health } = options;
+    let Options { controller, webhooks, provider, over_records, clients, timing, stats, health, metrics } = options;
     let stopping = shutdown.clone();
     health.check("shutdown", &[Probe::Ready], move || leaving(&stopping));
     health.starting("waiting for the keyring");
+    let requests = Arc::new(Requests::new(RESOURCES));
+    let clients = client::Options { requests: Arc::clone(&requests), ..clients };
+    let leadership = clients.leadership.clone();
     let clients = Clients::new(config, &clients)?;
     let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
     let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, &health)).await;
@@ -88,17 +96,22 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let watcher = Watcher {
         client: clients.watch,
         spawner: supervisor.spawner(),
-        stats,
+        stats: Arc::clone(&stats),
         timing,
         shutdown: shutdown.clone(),
         common: Arc::default(),
     };
     let shared = controller::run::start(controller, &clients.call, &watcher, &keys, &health);
     let mut grace = GRACE;
+    let (mut served, mut counted) = (None, None);
     if let Some(webhooks) = webhooks {
         grace += webhooks.limits.drain;
-        webhook::start(webhooks, &clients.call, &watcher, Arc::new(Known { keys, shared }), &health);
+        counted = Some(Arc::clone(&webhooks.stats));
+        let known = Arc::new(Known { keys: Arc::clone(&keys), shared: Arc::clone(&shared) });
+        served = Some(webhook::start(webhooks, &clients.call, &watcher, known, &health));
     }
+    let parts = Parts { keys, shared, watches: Arc::clone(&watcher.common), served, leadership };
+    metrics.connect(Sources { stats, requests, webhooks: counted, read: Box::new(move || parts.read()) });
     watcher.notice_restores();
     // The checks of the parts are registered.
     health.started();
@@ -148,6 +161,34 @@ async fn wait_for_crd(client: &Client, namespaces: &[String]) {
         waiting.pause("not installed: apply the output of `managed-secrets crd`").await;
     }
     waiting.over();
+}
+
+/// What metrics read.
+struct Parts {
+    keys: Arc<Keys>,
+    shared: Arc<Shared>,
+    watches: Arc<Common>,
+    served: Option<Arc<Served>>,
+    leadership: Leadership,
+}
+
+impl Parts {
+    fn read(&self) -> Reading {
+        let (known, unknown) = self.shared.index().reasons();
+        let reasons =
+            Reason::ALL.iter().map(|reason| (reason.as_str(), known.get(reason).copied().unwrap_or_default()));
+        let keyring = self.keys.get();
+        Reading {
+            leader: self.leadership.is_leader(),
+            progress: self.shared.queue.progress(),
+            watches: self.watches.states(),
+            namespaces_waiting: self.shared.scopes.waiting().len(),
+            objects: reasons.chain([(OTHER, unknown)]).collect(),
+            oldest_seed: keyring.oldest_seed(),
+            oldest_sealing_key: keyring.oldest_sealing_key(),
+            certificate_expires: self.served.as_ref().and_then(|served| served.expires()),
+        }
+    }
 }
 
 /// What the webhooks ask of the controller and its keyring.

@@ -32,7 +32,7 @@ use kube::Client;
 use managed_secrets_crypto::Keyring;
 use managed_secrets_engine::{
     health::{Health, Probe},
-    stats::Counter,
+    stats::{Counter, Durations},
     watch::Watcher,
 };
 
@@ -58,13 +58,26 @@ pub struct Options {
     pub stats: Arc<Stats>,
 }
 
-/// How often the webhooks were called, since the process began: for tests now, and for metrics. Nothing decides by it.
-#[derive(Debug, Default)]
+/// How often the webhooks were called, since the process began: for tests and for metrics. Nothing decides by it.
+#[derive(Debug)]
 pub struct Stats {
     /// Calls of the sealing webhook.
     pub seal: Counter,
     /// Calls of the warning webhook.
     pub warn: Counter,
+    /// How long answers took, by `webhook` and `verdict` (see [`http::VERDICTS`]).
+    pub durations: Durations<2>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            seal: Counter::default(),
+            warn: Counter::default(),
+            // An answer takes a millisecond or two; the API server waits for at most five seconds.
+            durations: Durations::new(&[0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 5.0]),
+        }
+    }
 }
 
 /// What the webhooks need from the rest of the operator.
@@ -85,8 +98,15 @@ pub trait Operator: Send + Sync + 'static {
     fn lacks_source(&self, namespace: &str, secret: &str) -> bool;
 }
 
-/// Starts the webhooks as tasks of the watcher's supervisor; they end with its `shutdown`.
-pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc<dyn Operator>, health: &Health) {
+/// Starts the webhooks as tasks of the watcher's supervisor; they end with its `shutdown`. Returns what they
+/// serve.
+pub fn start(
+    options: Options,
+    client: &Client,
+    watcher: &Watcher,
+    operator: Arc<dyn Operator>,
+    health: &Health,
+) -> Arc<Served> {
     let Options { port, certificates, limits, allow_cluster_scope, stats } = options;
     let served = Arc::new(Served::default());
     let certified = Arc::clone(&served);
@@ -103,7 +123,12 @@ pub fn start(options: Options, client: &Client, watcher: &Watcher, operator: Arc
         stats,
     };
     let router = http::router(Arc::new(webhooks), limits);
-    spawner.spawn("webhooks", shutdown.clone(), server::serve(port, served, router, limits, shutdown.clone()));
+    spawner.spawn(
+        "webhooks",
+        shutdown.clone(),
+        server::serve(port, Arc::clone(&served), router, limits, shutdown.clone()),
+    );
+    served
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::{env, fs, path::Path};
 mod commands;
 #[path = "generated/files.rs"]
 mod files;
+#[path = "generated/metrics.rs"]
+mod metrics;
 #[path = "generated/reference.rs"]
 mod reference;
 

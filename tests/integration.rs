@@ -26,6 +26,7 @@ mod integration {
     mod logs;
     mod lost_keys;
     mod memory;
+    mod metrics;
     mod msec;
     mod names;
     mod new_keys;

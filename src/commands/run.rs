@@ -66,6 +66,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         timing: Timing::default(),
         stats: Arc::default(),
         health: Arc::default(),
+        metrics: Arc::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -75,8 +76,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let signals = Signals::catch().map_err(|error| CliError::failed("cannot catch signals", &error))?;
         let shutdown = CancellationToken::new();
         let working = CancellationToken::new();
-        // First and to the end, so that probes learn why the operator is not ready.
-        let admin = serve_admin(admin_address, &options.health)?;
+        // First and to the end, so that a probe learns why the operator is not ready.
+        let admin = serve_admin(admin_address, admin::router(&options.health, &options.metrics))?;
         // A separate task, so that signals work whatever this one waits for.
         let work = tokio::spawn(operate(options, plan, shutdown.clone(), working.clone()));
         let told = async {
@@ -100,19 +101,19 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Serves the port for probes, if there is one. The future ends only if that fails.
+/// Serves the port for probes and metrics, if there is one. The future ends only if that fails.
 fn serve_admin(
     address: Option<SocketAddr>,
-    health: &Arc<Health>,
+    router: axum::Router,
 ) -> Result<impl Future<Output = CliError> + use<>, CliError> {
-    let failed = |address| format!("cannot serve probes on {address}");
+    let failed = |address| format!("cannot serve probes and metrics on {address}");
     let server = match address {
         None => None,
         Some(address) => {
             let listener = Port::bind(address).and_then(Port::open);
             let listener = listener.map_err(|error| CliError::failed(&failed(address), &error))?;
             // A task of its own, so that it answers whatever the others do.
-            Some((address, tokio::spawn(admin::serve(listener, admin::router(Arc::clone(health))))))
+            Some((address, tokio::spawn(admin::serve(listener, router))))
         }
     };
     Ok(async move {

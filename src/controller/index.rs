@@ -16,11 +16,15 @@ mod namespace;
 mod rings;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use managed_secrets_api::{keys::ANNO_OWNER, names::record_name};
+use managed_secrets_api::{
+    Reason,
+    keys::{ANNO_OWNER, CONDITION_READY},
+    names::record_name,
+};
 use managed_secrets_engine::queue::Grouped;
 
 pub use self::calls::Sent;
@@ -148,6 +152,22 @@ impl Index {
         self.namespaces.iter().flat_map(|(namespace, ns)| {
             ns.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
         })
+    }
+
+    /// How many objects have each reason of their `Ready` condition, and how many have one that this version does not know.
+    /// Objects without the condition are not counted.
+    #[must_use]
+    pub fn reasons(&self) -> (BTreeMap<Reason, usize>, usize) {
+        let (mut known, mut unknown) = (BTreeMap::new(), 0);
+        for own in self.namespaces.values().flat_map(|ns| ns.objects.values()) {
+            let mut conditions = own.status.conditions.iter().flatten();
+            let Some(ready) = conditions.find(|condition| condition.type_ == CONDITION_READY) else { continue };
+            match Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason) {
+                Some(reason) => *known.entry(*reason).or_default() += 1,
+                None => unknown += 1,
+            }
+        }
+        (known, unknown)
     }
 
     /// Namespaces in which some object has a `valueFrom`.

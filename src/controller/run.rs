@@ -401,6 +401,7 @@ impl Operator {
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
             if facts.written.repaired {
+                self.stats.repairs.increment();
                 self.repairs.note(key);
             }
             if facts.written.status_altered {

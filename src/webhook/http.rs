@@ -23,7 +23,10 @@ use axum::{
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 use managed_secrets_api::Violation;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use super::{
@@ -40,6 +43,10 @@ use super::{
 pub const SEAL: &str = "seal";
 /// Last segment of the warning webhook's path.
 pub const WARN: &str = "warn";
+
+/// What a webhook can answer, for metrics: it sealed a value; it admitted the request, without or with a warning; it refused
+/// it; or the API server sent something that is no review.
+pub const VERDICTS: &[&str] = &["sealed", "admitted", "warned", "refused", "malformed"];
 
 /// What both webhooks share.
 pub struct Webhooks {
@@ -154,14 +161,24 @@ fn respond(answer: Result<Vec<u8>, Malformed>) -> Response {
 impl Webhooks {
     /// Runs the sealing webhook: takes a request body and returns a response body.
     pub async fn answer_seal(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let request = Request::decode(body)?;
-        Ok(self.seal(&request).await.encode(&request))
+        let began = Instant::now();
+        let request = Request::decode(body).inspect_err(|_| self.observe(SEAL, "malformed", began))?;
+        let answer = self.seal(&request).await;
+        self.observe(SEAL, verdict(&answer), began);
+        Ok(answer.encode(&request))
     }
 
     /// Runs the warning webhook, likewise.
     pub async fn answer_warn(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let request = Request::decode(body)?;
-        Ok(self.warn(&request).await.encode(&request))
+        let began = Instant::now();
+        let request = Request::decode(body).inspect_err(|_| self.observe(WARN, "malformed", began))?;
+        let answer = self.warn(&request).await;
+        self.observe(WARN, verdict(&answer), began);
+        Ok(answer.encode(&request))
+    }
+
+    fn observe(&self, webhook: &'static str, verdict: &'static str, began: Instant) {
+        self.stats.durations.observe([("webhook", webhook), ("verdict", verdict)], began.elapsed());
     }
 
     async fn seal(&self, request: &Request) -> Answer {
@@ -207,6 +224,16 @@ impl Webhooks {
         let operator = self.operator.as_ref();
         let warnings = warn::warnings(namespace, object, operator, self.allow_cluster_scope, source_is_missing);
         Answer { warnings, ..Answer::default() }
+    }
+}
+
+/// One of [`VERDICTS`].
+fn verdict(answer: &Answer) -> &'static str {
+    match answer {
+        Answer { refusal: Some(_), .. } => "refused",
+        Answer { replace, .. } if !replace.is_empty() => "sealed",
+        Answer { warnings, .. } if !warnings.is_empty() => "warned",
+        Answer { .. } => "admitted",
     }
 }
 

@@ -3,7 +3,7 @@
 use managed_secrets::install::{crd_text, manifests};
 use managed_secrets_cli::CliError;
 
-use crate::{commands, reference};
+use crate::{commands, metrics, reference};
 
 /// Every generated file: its path in the project and its content.
 ///
@@ -13,6 +13,7 @@ pub(crate) fn generated() -> Result<Vec<(&'static str, String)>, CliError> {
         ("crds/managedsecrets.yaml", crd_text()?),
         ("docs/api.md", reference::fields()),
         ("docs/commands.md", commands::commands()),
+        ("docs/metrics.md", metrics::metrics()),
         ("docs/reasons.md", reference::reasons()),
     ];
     files.extend(manifests::generated()?);

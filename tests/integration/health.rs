@@ -8,7 +8,7 @@ use std::{
 };
 
 use managed_secrets::{
-    admin::{self, LIVE, READY, STARTED},
+    admin::{self, LIVE, READY, STARTED, metrics::Metrics},
     webhook::certificates::authority::Lifetimes,
 };
 use managed_secrets_api::{keys, names::record_name};
@@ -45,13 +45,13 @@ struct Probes {
 impl Probes {
     /// Of an operator in this process.
     async fn of(operator: &Running) -> Self {
-        Self::on(operator.health()).await
+        Self::on(operator.health(), operator.metrics()).await
     }
 
-    async fn on(health: &Arc<Health>) -> Self {
+    async fn on(health: &Arc<Health>, metrics: &Arc<Metrics>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(admin::serve(listener, admin::router(Arc::clone(health))));
+        let server = tokio::spawn(admin::serve(listener, admin::router(health, metrics)));
         Self { address, server: Some(server) }
     }
 
@@ -209,7 +209,7 @@ async fn probes_are_answered_before_the_api_server_is_there() {
     // Its port is taken, which is an error.
     let second = Operator::start(control_plane, PROGRAM, &kubeconfig, &[&listen]).await.unwrap();
     assert_ne!(second.exit_code().await.unwrap(), 0);
-    assert!(second.log().unwrap().contains(&format!("cannot serve probes on {address}")));
+    assert!(second.log().unwrap().contains(&format!("cannot serve probes and metrics on {address}")));
     assert_eq!(operator.stop().await.unwrap(), 0);
 }
 

@@ -19,6 +19,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::{Client, Config, client::Body};
 use managed_secrets::{
+    admin::metrics::Metrics,
     controller,
     keyring::OverRecords,
     run::{Options, RunError},
@@ -325,6 +326,7 @@ impl Setup {
         let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
         let stats = Arc::<Stats>::default();
         let health = Arc::<Health>::default();
+        let metrics = Arc::<Metrics>::default();
         let options = Options {
             controller: controller::run::Options {
                 namespaces: self.namespaces,
@@ -343,11 +345,12 @@ impl Setup {
             timing: self.timing,
             stats: Arc::clone(&stats),
             health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { managed_secrets::run::run(&config, options, stop).await });
-        Running { task, shutdown, stats, health }
+        Running { task, shutdown, stats, health, metrics }
     }
 }
 
@@ -357,9 +360,15 @@ pub(crate) struct Running {
     shutdown: CancellationToken,
     stats: Arc<Stats>,
     health: Arc<Health>,
+    metrics: Arc<Metrics>,
 }
 
 impl Running {
+    /// Its metrics.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Its health.
     pub(crate) fn health(&self) -> &Arc<Health> {
         &self.health

@@ -239,6 +239,18 @@ impl Keyring {
         }
     }
 
+    /// When the oldest seed was created.
+    #[must_use]
+    pub fn oldest_seed(&self) -> Option<Timestamp> {
+        self.seeds.values().map(|held| held.created).min()
+    }
+
+    /// When the oldest sealing key was created that is not revoked.
+    #[must_use]
+    pub fn oldest_sealing_key(&self) -> Option<Timestamp> {
+        self.sealing.values().filter(|held| held.state != State::Revoked).map(|held| held.created).min()
+    }
+
     /// Whether both hold the same keys, which may do the same.
     #[must_use]
     pub fn holds_the_same(&self, other: &Self) -> bool {

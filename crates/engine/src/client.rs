@@ -39,9 +39,9 @@ use tower::{
     timeout::TimeoutLayer,
 };
 
-use super::lease::Leadership;
 #[cfg(any(doc, test))]
 use super::lease::NotLeading;
+use super::{lease::Leadership, requests::Requests};
 
 /// The name of this client in the API server's audit log and metrics.
 const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -98,6 +98,8 @@ pub struct Options {
     /// The name of this replica, which is added to the name of the client in the API server's audit log. Characters that a
     /// header cannot have leave it out.
     pub replica: Option<String>,
+    /// Counts the requests of all clients.
+    pub requests: Arc<Requests>,
     /// When [`Clients::lead`] may change something.
     pub leadership: Leadership,
 }
@@ -115,6 +117,7 @@ impl Default for Options {
             call_tap: None,
             lease_tap: None,
             replica: None,
+            requests: Arc::default(),
             leadership: Leadership::always(),
         }
     }
@@ -133,7 +136,9 @@ impl Clients {
         // kube's own retries continue for minutes: 15 times, and as long as any `Retry-After` says.
         config.default_retry = false;
         let namespace = config.default_namespace.clone();
-        let client = |wire, tap: &Option<Arc<dyn Tap>>| Tapped { tap: tap.clone(), wire };
+        let requests = &options.requests;
+        let client =
+            |wire, tap: &Option<Arc<dyn Tap>>| Tapped { tap: tap.clone(), wire, requests: Arc::clone(requests) };
 
         let mut calls = config.clone();
         calls.read_timeout = Some(options.read);
@@ -206,6 +211,7 @@ impl Wire {
 struct Tapped {
     tap: Option<Arc<dyn Tap>>,
     wire: Wire,
+    requests: Arc<Requests>,
 }
 
 impl Service<Request<Body>> for Tapped {
@@ -218,11 +224,17 @@ impl Service<Request<Body>> for Tapped {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let wire = self.wire.clone();
-        match &self.tap {
-            Some(tap) => tap.exchange(request, wire),
-            None => Box::pin(wire.send(request)),
-        }
+        let (tap, wire) = (self.tap.clone(), self.wire.clone());
+        // Before the first poll, so that the wait for a connection counts.
+        let mut pending = self.requests.begin(&request);
+        Box::pin(async move {
+            let answer = match tap {
+                Some(tap) => tap.exchange(request, wire).await?,
+                None => wire.send(request).await?,
+            };
+            pending.answered(answer.status().as_u16());
+            Ok(answer)
+        })
     }
 }
 

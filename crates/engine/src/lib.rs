@@ -27,6 +27,7 @@
 //! | [`rounds`] | work that is done again whenever there is news, paced, and repeated until it goes well |
 //! | [`health`] | named checks, and what they say together |
 //! | [`waiting`] | logs why the process waits, without repetition |
+//! | [`requests`] | counts requests to the API server |
 //! | [`stats`] | counters of all of the above |
 
 pub mod backoff;
@@ -34,6 +35,7 @@ pub mod client;
 pub mod health;
 pub mod lease;
 pub mod queue;
+pub mod requests;
 pub mod rounds;
 pub mod run;
 pub mod shutdown;

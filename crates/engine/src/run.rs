@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt::Debug, future::Future, hash::Hash, sync::Ar
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::{error::Elapsed, timeout},
+    time::{Instant, error::Elapsed, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, warn};
@@ -90,7 +90,7 @@ struct Flights<'a, K: Grouped> {
     queue: &'a Queue<K>,
     stats: &'a Stats,
     tasks: JoinSet<Result<Next, Elapsed>>,
-    keys: HashMap<Id, K>,
+    keys: HashMap<Id, (K, Instant)>,
 }
 
 impl<K: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static> Flights<'_, K> {
@@ -101,26 +101,28 @@ impl<K: Clone + Debug + Eq + Grouped<Group: Send> + Hash + Send + Sync + 'static
             async move { timeout(deadline, reconciler.reconcile(key)).await }
         };
         let id = self.tasks.spawn(task.in_current_span()).id();
-        self.keys.insert(id, key);
+        self.keys.insert(id, (key, Instant::now()));
     }
 
     fn land(&mut self, ended: &Result<(Id, Result<Next, Elapsed>), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some(key) = self.keys.remove(&id) else { return };
-        let next = match ended {
-            Ok((_, Ok(next))) => *next,
+        let Some((key, began)) = self.keys.remove(&id) else { return };
+        let (next, result) = match ended {
+            Ok((_, Ok(next @ Next::Retry { .. }))) => (*next, "retry"),
+            Ok((_, Ok(next))) => (*next, "success"),
             Ok((_, Err(Elapsed { .. }))) => {
                 self.stats.deadlines.increment();
                 warn!(?key, "reconcile exceeded its deadline; dropped it");
-                Next::Retry { after: None }
+                (Next::Retry { after: None }, "deadline")
             }
             // The task contains the panic. The payload may hold data and is not read.
             Err(_) => {
                 self.stats.panics.increment();
                 error!(?key, "reconcile panicked");
-                Next::Retry { after: None }
+                (Next::Retry { after: None }, "panic")
             }
         };
+        self.stats.durations.observe([("result", result)], began.elapsed());
         self.stats.reconciles.increment();
         if matches!(next, Next::Retry { .. }) {
             self.stats.failures.increment();
@@ -147,10 +149,7 @@ mod tests {
     };
 
     use testkit::{child, is_child};
-    use tokio::{
-        task::JoinHandle,
-        time::{Instant, sleep},
-    };
+    use tokio::{task::JoinHandle, time::sleep};
 
     use super::*;
     use crate::{

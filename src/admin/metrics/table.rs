@@ -1,0 +1,397 @@
+//! The table of metrics.
+
+use jiff::Timestamp;
+use managed_secrets_api::Reason;
+use managed_secrets_engine::{
+    queue::{DueAge, Priority},
+    requests::{CODES, NO_ANSWER, OTHER, VERBS},
+    stats::{RESULTS, Stats},
+    watch::WatchState,
+};
+
+use super::{Figures, Kind, RESOURCES, Reading, Row, Value};
+use crate::webhook::http::{SEAL, VERDICTS, WARN};
+
+/// A label.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Label {
+    /// The version of the program.
+    Version,
+    /// How a reconcile ended.
+    Result,
+    /// How urgent an object is.
+    Priority,
+    /// The verb of a request.
+    Verb,
+    /// The resource of a request.
+    Resource,
+    /// The HTTP status of an answer.
+    Code,
+    /// What a watch watches.
+    Watch,
+    /// The reason of the `Ready` condition.
+    Reason,
+    /// The webhook that was called.
+    Webhook,
+    /// What a webhook answered.
+    Verdict,
+}
+
+/// What the operator watches: the names of the watches, without their namespaces.
+const WATCHES: &[&str] = &[
+    "managedsecrets",
+    "secrets",
+    "sources",
+    "keyring",
+    "public key",
+    "webhook secret",
+    "sealing webhook",
+    "warning webhook",
+    "lease",
+    OTHER,
+];
+const FRESH: &str = "fresh";
+const RESYNC: &str = "resync";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Label {
+    /// Returns its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Result => "result",
+            Self::Priority => "priority",
+            Self::Verb => "verb",
+            Self::Resource => "resource",
+            Self::Code => "code",
+            Self::Watch => "watch",
+            Self::Reason => "reason",
+            Self::Webhook => "webhook",
+            Self::Verdict => "verdict",
+        }
+    }
+
+    /// Returns every value that it can have.
+    #[must_use]
+    pub fn values(self) -> Vec<&'static str> {
+        match self {
+            Self::Version => vec![VERSION],
+            Self::Result => RESULTS.to_vec(),
+            Self::Priority => vec![FRESH, RESYNC],
+            Self::Verb => VERBS.to_vec(),
+            Self::Resource => [RESOURCES, &[OTHER]].concat(),
+            Self::Code => CODES.iter().map(|(_, text)| *text).chain([OTHER, NO_ANSWER]).collect(),
+            Self::Watch => WATCHES.to_vec(),
+            Self::Reason => Reason::ALL.iter().map(|reason| reason.as_str()).chain([OTHER]).collect(),
+            Self::Webhook => vec![SEAL, WARN],
+            Self::Verdict => VERDICTS.to_vec(),
+        }
+    }
+}
+
+/// Every metric.
+pub const TABLE: &[Row] = &[
+    Row {
+        name: "managed_secrets_build_info",
+        kind: Kind::Gauge,
+        labels: &[Label::Version],
+        help: "The version of the operator; always 1",
+        read: |_| Value::Series(vec![(vec![(Label::Version.name(), VERSION)], 1.0)]),
+    },
+    Row {
+        name: "managed_secrets_leader",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether this replica may change the cluster (1) or not (0)",
+        read: |figures| gauge(figures, |reading| Some(f64::from(u8::from(reading.leader)))),
+    },
+    Row {
+        name: "managed_secrets_objects",
+        kind: Kind::Gauge,
+        labels: &[Label::Reason],
+        help: "ManagedSecrets by the reason of their Ready condition; those without a condition are not included",
+        read: |figures| {
+            series(figures, |reading| {
+                let of = |(reason, count): &(_, usize)| (vec![(Label::Reason.name(), *reason)], number(*count));
+                reading.objects.iter().map(of).collect()
+            })
+        },
+    },
+    Row {
+        name: "managed_secrets_namespaces_waiting",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Namespaces that are not served, because their objects are not listed yet; /readyz names them",
+        read: |figures| gauge(figures, |reading| Some(number(reading.namespaces_waiting))),
+    },
+    Row {
+        name: "managed_secrets_reconcile_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &[Label::Result],
+        help: "How long reconciles took, by how they ended",
+        read: |figures| figures.sources().map_or(Value::Absent, |from| Value::Family(from.stats.durations.family())),
+    },
+    Row {
+        name: "managed_secrets_reconcile_retries",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Reconciles that failed and are done again after a delay",
+        read: |figures| counter(figures, |stats| stats.failures.get()),
+    },
+    Row {
+        name: "managed_secrets_repairs",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Reconciles that put right a record or target that another client had changed",
+        read: |figures| counter(figures, |stats| stats.repairs.get()),
+    },
+    Row {
+        name: "managed_secrets_idle_writes",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Writes that changed nothing; many of them mean that admission control changes what the operator writes",
+        read: |figures| counter(figures, |stats| stats.idle_writes.get()),
+    },
+    Row {
+        name: "managed_secrets_queue_due",
+        kind: Kind::Gauge,
+        labels: &[Label::Priority],
+        help: "Objects that are due and wait for a worker",
+        read: |figures| by_priority(figures, |due| number(due.keys)),
+    },
+    Row {
+        name: "managed_secrets_queue_oldest_due_seconds",
+        kind: Kind::Gauge,
+        labels: &[Label::Priority],
+        help: "How long the oldest due object has waited for a worker; 0 if none waits",
+        read: |figures| by_priority(figures, |due| due.oldest.unwrap_or_default().as_secs_f64()),
+    },
+    Row {
+        name: "managed_secrets_queue_waiting",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Objects that wait, due or not",
+        read: |figures| gauge(figures, |reading| Some(number(reading.progress.depth.waiting))),
+    },
+    Row {
+        name: "managed_secrets_queue_running",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Objects that workers reconcile at present",
+        read: |figures| gauge(figures, |reading| Some(number(reading.progress.depth.in_flight))),
+    },
+    Row {
+        name: "managed_secrets_api_requests",
+        kind: Kind::Counter,
+        labels: &[Label::Verb, Label::Resource, Label::Code],
+        help: "Requests to the API server; each try counts, and one without an answer has the code none",
+        read: |figures| figures.sources().map_or(Value::Absent, |from| Value::Family(from.requests.count())),
+    },
+    Row {
+        name: "managed_secrets_api_request_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &[Label::Verb, Label::Resource],
+        help: "How long requests to the API server took until their answer began",
+        read: |figures| {
+            figures.sources().map_or(Value::Absent, |from| Value::Family(from.requests.durations().family()))
+        },
+    },
+    Row {
+        name: "managed_secrets_watch_unanswered_seconds",
+        kind: Kind::Gauge,
+        labels: &[Label::Watch],
+        help: "Time since the API server last sent something, of the watch for which that was longest ago",
+        read: |figures| by_watch(figures, |longest, watch| longest.max(watch.unanswered.as_secs_f64())),
+    },
+    Row {
+        name: "managed_secrets_watches_failing",
+        kind: Kind::Gauge,
+        labels: &[Label::Watch],
+        help: "Watches that do not follow their objects at present; /readyz says why",
+        read: |figures| by_watch(figures, |count, watch| count + f64::from(u8::from(watch.trouble.is_some()))),
+    },
+    Row {
+        name: "managed_secrets_watch_errors",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Lists and watches that failed",
+        read: |figures| counter(figures, |stats| stats.watch_errors.get()),
+    },
+    Row {
+        name: "managed_secrets_watch_cuts",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Watches that the API server or a proxy ended just after their start",
+        read: |figures| counter(figures, |stats| stats.watch_cuts.get()),
+    },
+    Row {
+        name: "managed_secrets_watch_relists",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Lists after the first one",
+        read: |figures| counter(figures, |stats| stats.relists.get()),
+    },
+    Row {
+        name: "managed_secrets_watch_restarts",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Watches that could not be resumed and began again",
+        read: |figures| counter(figures, |stats| stats.watch_rebuilds.get()),
+    },
+    Row {
+        name: "managed_secrets_webhook_request_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &[Label::Webhook, Label::Verdict],
+        help: "How long the webhooks took to answer, by what they answered",
+        read: |figures| {
+            let webhooks = figures.sources().and_then(|from| from.webhooks.as_ref());
+            webhooks.map_or(Value::Absent, |stats| Value::Family(stats.durations.family()))
+        },
+    },
+    Row {
+        name: "managed_secrets_webhook_certificate_expiry_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the certificate of the webhooks expires, in seconds since 1970",
+        read: |figures| gauge(figures, |reading| reading.certificate_expires.map(seconds)),
+    },
+    Row {
+        name: "managed_secrets_oldest_seed_created_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the oldest seed of the keyring was created, in seconds since 1970",
+        read: |figures| gauge(figures, |reading| reading.oldest_seed.map(seconds)),
+    },
+    Row {
+        name: "managed_secrets_oldest_sealing_key_created_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the oldest sealing key that is not revoked was created, in seconds since 1970",
+        read: |figures| gauge(figures, |reading| reading.oldest_sealing_key.map(seconds)),
+    },
+    Row {
+        name: "process_cpu_seconds",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "CPU time of the process",
+        read: |figures| figures.process.cpu.map_or(Value::Absent, Value::Seconds),
+    },
+    Row {
+        name: "process_resident_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Resident memory of the process",
+        read: |figures| of_process(figures.process.resident),
+    },
+    Row {
+        name: "process_virtual_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Virtual memory of the process",
+        read: |figures| of_process(figures.process.memory),
+    },
+    Row {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Open file descriptors of the process",
+        read: |figures| of_process(figures.process.fds),
+    },
+    Row {
+        name: "process_max_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "How many file descriptors the process may have open",
+        read: |figures| of_process(figures.process.max_fds),
+    },
+    Row {
+        name: "process_start_time_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the process was started, in seconds since 1970",
+        read: |figures| figures.process.started.map_or(Value::Absent, Value::Number),
+    },
+];
+
+type Series = Vec<(Vec<(&'static str, &'static str)>, f64)>;
+
+fn gauge<'f>(figures: &'f Figures<'_>, read: impl Fn(&Reading) -> Option<f64>) -> Value<'f> {
+    figures.reading().and_then(read).map_or(Value::Absent, Value::Number)
+}
+
+fn counter<'f>(figures: &'f Figures<'_>, read: impl Fn(&Stats) -> u64) -> Value<'f> {
+    figures.sources().map_or(Value::Absent, |from| Value::Count(read(&from.stats)))
+}
+
+fn series<'f>(figures: &'f Figures<'_>, read: impl Fn(&Reading) -> Series) -> Value<'f> {
+    figures.reading().map_or(Value::Absent, |reading| Value::Series(read(reading)))
+}
+
+fn by_priority<'f>(figures: &'f Figures<'_>, read: impl Fn(&DueAge) -> f64) -> Value<'f> {
+    series(figures, |reading| {
+        let of = |due: &DueAge| (vec![(Label::Priority.name(), priority(due.priority))], read(due));
+        reading.progress.due.iter().map(of).collect()
+    })
+}
+
+fn priority(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Fresh => FRESH,
+        Priority::Resync => RESYNC,
+    }
+}
+
+/// Folds the watches of each kind.
+fn by_watch<'f>(figures: &'f Figures<'_>, fold: impl Fn(f64, &WatchState) -> f64) -> Value<'f> {
+    series(figures, |reading| {
+        let mut kinds: Vec<(&'static str, f64)> = Vec::new();
+        for watch in &reading.watches {
+            let kind = kind_of(&watch.name);
+            match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, number)) => *number = fold(*number, watch),
+                None => kinds.push((kind, fold(0.0, watch))),
+            }
+        }
+        kinds.into_iter().map(|(kind, number)| (vec![(Label::Watch.name(), kind)], number)).collect()
+    })
+}
+
+/// A watch of one namespace is called `KIND of NAMESPACE`.
+fn kind_of(name: &str) -> &'static str {
+    let kind = name.split_once(" of ").map_or(name, |(kind, _)| kind);
+    WATCHES.iter().copied().find(|known| *known == kind).unwrap_or(OTHER)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "no process has 2^53 bytes")]
+fn of_process<'f>(figure: Option<u64>) -> Value<'f> {
+    figure.map_or(Value::Absent, |figure| Value::Number(figure as f64))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "there are no 2^53 objects")]
+fn number(count: usize) -> f64 {
+    count as f64
+}
+
+#[allow(clippy::cast_precision_loss, reason = "dates have less than 2^53 seconds")]
+fn seconds(time: Timestamp) -> f64 {
+    time.as_second() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_of_a_watch_is_not_part_of_its_kind() {
+        for (name, kind) in [
+            ("managedsecrets of shop", "managedsecrets"),
+            ("managedsecrets", "managedsecrets"),
+            ("sources of of", "sources"),
+            ("webhook secret", "webhook secret"),
+            ("shop", OTHER),
+        ] {
+            assert_eq!(kind_of(name), kind, "{name}");
+        }
+    }
+}
