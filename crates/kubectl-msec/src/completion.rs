@@ -57,8 +57,9 @@ pub(super) fn is_asked_for(program: Option<&OsString>) -> bool {
 pub(super) fn complete_words(words: Vec<OsString>) -> Result<(), CliError> {
     BEGAN.get_or_init(Instant::now);
     let (found, answer) = mpsc::channel();
-    // Not waited for: the process ends with this function, whatever still blocks.
-    thread::spawn(move || found.send(candidates(words)));
+    // Not waited for: the process ends with this function, even if a read still blocks. Without a thread, nothing is
+    // offered.
+    let _ = thread::Builder::new().spawn(move || found.send(candidates(words)));
     let (candidates, directive) = answer.recv_timeout(PATIENCE_IN_ALL).unwrap_or((Vec::new(), Directive::Files));
     // A name of a kubeconfig that a terminal would obey, or that would forge a line, is not offered.
     let is_plain = |candidate: &&CompletionCandidate| {

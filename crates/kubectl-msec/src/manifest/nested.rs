@@ -14,7 +14,10 @@
 use std::collections::HashMap;
 
 use managed_secrets_api::keys::{GROUP, KIND};
+use managed_secrets_api::limits::SEALED_PREFIX;
+use managed_secrets_cli::yaml;
 use managed_secrets_crypto::mss1::Sealed;
+use serde_json::Value;
 
 use super::tree::{NodeId, Place, Shape, Tree};
 use super::{Held, Kind, MERGE, MERGED, Problem, Rule, Stream, kind_of};
@@ -24,7 +27,7 @@ const TEXTS_MAX: usize = 3;
 
 const PLAIN: &str = "must be sealed: seal the value with `kubectl msec seal --name OBJECT -n NAMESPACE`, and write the \
                      sealed text here";
-const PLAIN_IN_TEXT: &str = "must not contain a ManagedSecret with a plain value: seal the value with `kubectl msec seal \
+const PLAIN_IN_TEXT: &str = "must not contain a plain value of a ManagedSecret: seal the value with `kubectl msec seal \
                              --name OBJECT -n NAMESPACE`, and write the sealed text there";
 const MENTION: &str = "is a text that mentions a ManagedSecret; the command does not look for values in it";
 const SECRET: &str = "must not be in a repository: convert the Secret to a ManagedSecret";
@@ -124,6 +127,7 @@ impl Finder<'_, '_> {
                     Some(Kind::Secret) => false,
                     None => self.look_at_map(at),
                 };
+                self.look_at_patch(at);
                 for (key, value) in entries.iter().filter(|_| !is_nested) {
                     self.path.push(*key);
                     self.walk(*value);
@@ -151,6 +155,19 @@ impl Finder<'_, '_> {
             self.found.secrets.push(secret);
         }
         false
+    }
+
+    /// kustomize and Flux name the object of a patch beside its text, which then need not.
+    fn look_at_patch(&mut self, at: NodeId) {
+        let tree = &self.stream.tree;
+        let Some(target) = tree.entry(at, "target").and_then(|(_, target)| tree.resolve(target).0) else { return };
+        let is_ours = self.says(target, "kind", &|kind| kind == KIND) || self.says(target, "group", &|it| it == GROUP);
+        let Some((key, patch)) = tree.entry(at, "patch").filter(|_| is_ours) else { return };
+        let text = tree.text(patch).filter(|text| !text.contains(KIND) && !text.contains(GROUP));
+        if text.is_some_and(sets_plain_value) {
+            let plain = self.problem(tree.node(patch).place, Some(key), Rule::Nested, PLAIN_IN_TEXT);
+            self.found.problems.push(plain);
+        }
     }
 
     /// Whether a map, or one that is merged into it, says so of itself. A key that is given twice says both.
@@ -286,6 +303,26 @@ impl Finder<'_, '_> {
         let words = self.path.iter().copied().chain(key).filter_map(|key| self.stream.tree.text(key));
         words.collect::<Vec<_>>().join(".")
     }
+}
+
+/// Whether a patch of a ManagedSecret, a merge patch or a JSON patch, sets `spec.value` to something that is not sealed.
+fn sets_plain_value(patch: &str) -> bool {
+    let is_plain = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.starts_with(SEALED_PREFIX) && !text.contains("{{"),
+        _ => true,
+    };
+    let in_spec = |spec: Option<&Value>| spec.and_then(|spec| spec.get("value")).is_some_and(is_plain);
+    let operation = |operation: &Value| match operation.get("path").and_then(Value::as_str) {
+        Some("/spec/value") => operation.get("value").is_some_and(is_plain),
+        Some("/spec") => in_spec(operation.get("value")),
+        _ => false,
+    };
+    let documents = yaml::read_stream(patch).unwrap_or_default();
+    documents.iter().any(|document| match document {
+        Value::Array(operations) => operations.iter().any(operation),
+        document => in_spec(document.get("spec")),
+    })
 }
 
 /// Whether a text names the kind behind a word `kind`, as YAML, JSON and configuration languages write it.
