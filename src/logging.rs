@@ -1,22 +1,27 @@
 //! Writes logs to standard error, as human-readable or JSON lines that never contain a value.
 //!
+//! Each event is one line in which every character is visible: messages of the API server, names and other text that the
+//! operator did not write can hold escape sequences, line breaks and bidirectional characters ([`say::visible`]).
+//!
 //! There are two filters in a row: the user's, and a ceiling that the user cannot raise. The operator's own code never logs
 //! a value at any level. Other crates do: kube-client logs a whole response body at WARN when it cannot decode it, and HTTP
 //! and TLS crates log frames at TRACE. So other crates may log from WARN, and kube-client only at ERROR. For the same
 //! reason the operator does not read `RUST_LOG`.
 
 use std::ffi::OsString;
-use std::fmt::Result as FmtResult;
+use std::fmt::{Debug, Result as FmtResult};
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use jiff::Timestamp;
-use managed_secrets_cli::CliError;
+use managed_secrets_cli::{CliError, say};
 use serde_json::{Map, Value, json};
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, Targets};
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::{LookupSpan, Scope};
@@ -88,12 +93,29 @@ where
         .map_err(|error| CliError::Usage(format!("--log-level: {error}; must be a level or a list of TARGET=LEVEL")))?;
     let filter = wanted.and(ceiling());
     let layer = match format {
-        LogFormat::Human => fmt::layer().with_writer(writer).with_ansi(colours).boxed(),
+        LogFormat::Human => {
+            let fields = debug_fn(visible_field).delimited(" ");
+            fmt::layer().fmt_fields(fields).with_writer(writer).with_ansi(colours).boxed()
+        }
         LogFormat::Json => {
             fmt::layer().fmt_fields(JsonFields::new()).event_format(JsonLine).with_writer(writer).boxed()
         }
     };
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter)))
+}
+
+/// Writes a field of a human-readable line.
+///
+/// The formatter of tracing-subscriber escapes some control characters, but neither line breaks nor characters that hide or
+/// reorder text.
+fn visible_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> FmtResult {
+    let value = say::visible(&format!("{value:?}"));
+    match field.name() {
+        "message" => writer.write_str(&value),
+        // Where the event comes from, of crates that use `log`; the line has it already.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(writer, "{}={value}", name.strip_prefix("r#").unwrap_or(name)),
+    }
 }
 
 /// Formats an event as one JSON object per line: the event's fields, and under `span` those of all spans around it.
@@ -125,7 +147,7 @@ where
             line.insert("span".to_owned(), Value::Object(around));
             line.insert("spans".to_owned(), json!(spans));
         }
-        writeln!(writer, "{}", Value::Object(line))
+        writeln!(writer, "{}", say::visible_json(&Value::Object(line).to_string()))
     }
 }
 
@@ -221,6 +243,63 @@ mod tests {
         assert_eq!(line["reason"], "Served");
         assert_eq!(line["span"], json!({"namespace": "shop", "name": "db"}));
         assert_eq!(line["spans"], json!(["reconcile"]));
+    }
+
+    /// What drives a terminal, forges a line, and hides or reorders text.
+    const HOSTILE: &str = "a\u{1b}[2J\u{9b}1m\r\n::error::b\u{202e}c\u{200b}\u{2028}\u{7f}\u{0}d";
+
+    /// Each way in which text gets into a line: messages and fields of events and spans, by Display, Debug and as an error.
+    fn log_hostile_text() {
+        let error = std::io::Error::other(HOSTILE);
+        let span = tracing::info_span!(target: "managed_secrets", "reconcile", name = HOSTILE, shown = %HOSTILE);
+        span.in_scope(|| {
+            tracing::warn!(target: "managed_secrets", %error, text = HOSTILE, debug = ?HOSTILE, "failed: {HOSTILE}");
+            let source: &(dyn std::error::Error + 'static) = &error;
+            tracing::warn!(target: "managed_secrets", source, "with a source");
+            span.record("shown", HOSTILE);
+        });
+    }
+
+    #[test]
+    fn hostile_text_is_visible_in_a_human_line() {
+        for colours in [false, true] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = subscriber(LogFormat::Human, "info", move || writer.clone(), colours).unwrap();
+            tracing::subscriber::with_default(subscriber, log_hostile_text);
+            let text = lines.text();
+            assert_eq!(text.lines().count(), 2, "{text:?}");
+            let escaped = "a\\u{1b}[2J\\u{9b}1m\\r\\n::error::b\\u{202e}c\\u{200b}\\u{2028}\\u{7f}";
+            let first = text.lines().next().unwrap();
+            assert_eq!(first.matches(escaped).count(), 6, "{first:?}");
+            for line in text.lines() {
+                // The formatter's own colours.
+                let plain = line.split("\u{1b}[").map(|part| part.split_once('m').map_or(part, |(_, rest)| rest));
+                let plain: String = if colours { plain.collect() } else { line.to_owned() };
+                assert_eq!(say::visible(&plain), plain);
+            }
+        }
+        let plain = logged(LogFormat::Human, "info", || {
+            tracing::info!(target: "managed_secrets", r#type = 1, text = "two", "done");
+        });
+        assert!(plain.ends_with(" INFO managed_secrets: done type=1 text=\"two\"\n"), "{plain:?}");
+    }
+
+    #[test]
+    fn hostile_text_is_visible_in_a_json_line_and_keeps_its_meaning() {
+        let text = logged(LogFormat::Json, "info", log_hostile_text);
+        assert_eq!(text.lines().count(), 2, "{text:?}");
+        for line in text.lines() {
+            assert_eq!(say::visible(line), line);
+        }
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        for text in [&line["error"], &line["text"], &line["span"]["name"]] {
+            assert_eq!(text, HOSTILE);
+        }
+        assert_eq!(line["message"], format!("failed: {HOSTILE}"));
+        let fatal = say::visible_json(&fatal_line(&CliError::Failed(HOSTILE.to_owned())));
+        assert_eq!(serde_json::from_str::<Value>(&fatal).unwrap()["message"], HOSTILE);
+        assert_eq!(say::visible(&fatal), fatal);
     }
 
     #[test]

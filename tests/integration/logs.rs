@@ -4,11 +4,17 @@
 use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
-use kube::{Api, api::ListParams};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use managed_secrets_api::keys::OPERATOR_NAME;
+use managed_secrets_cli::say;
 use serde_json::{Value, json};
 use testkit::{Operator, poll};
 
 use super::{
+    admission::{self, Premises},
     installation::{control_plane, operator_kubeconfig},
     objects::Site,
     operator::{PATIENCE, Setup, Tap},
@@ -91,6 +97,62 @@ async fn lines_for_people_tell_why_each_write_happened() {
             .lines()
             .any(|line| line.contains(&span) && line.contains(message) && line.contains(&format!("why={why}")));
         assert!(told, "no \"{message}\" because of {why} in\n{log}");
+    }
+}
+
+/// Text of others that drives a terminal, forges a line, and hides and reorders text.
+const HOSTILE: &str = "a\u{1b}[2J\n::error::b\u{9b}1m\u{202e}c\u{200b}\u{2028}\u{7f}d";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_text_is_visible_and_stays_in_its_line() {
+    let premises = Premises::new("hostile").await;
+    let (site, own) = (&premises.site, &premises.operator_namespace);
+    let plane = admission::control_plane().await;
+    let kubeconfig = plane.access().kubeconfig_for(own, OPERATOR_NAME).await.unwrap();
+    let folder = format!("/nowhere/{HOSTILE}");
+    for format in ["human", "json"] {
+        let arguments = [
+            ["--namespace", &site.namespace],
+            ["--operator-namespace", own],
+            ["--log-format", format],
+            ["--log-level", "trace"],
+            ["--webhook-listen", "127.0.0.1:0"],
+            ["--webhook-cert-dir", &folder],
+        ];
+        let operator = Operator::start(plane, PROGRAM, &kubeconfig, &arguments.concat()).await.unwrap();
+        let text =
+            json!({"metadata": {"annotations": {"example.com/note": HOSTILE}}, "stringData": {"value": HOSTILE}});
+        site.apply(format, json!({"name": format, "generate": {}})).await;
+        // JSON can hold what YAML, and with it a server-side apply, cannot.
+        let described = Patch::Merge(json!({"spec": {"description": HOSTILE}}));
+        site.objects().patch(format, &PatchParams::default(), &described).await.unwrap();
+        site.served(format).await;
+        let value = site.value(format, "value").await.unwrap();
+        site.intrude(format, text).await;
+        site.delivers(format, "value", &value).await;
+        poll("the folder to be missed", PATIENCE, || async {
+            Ok(operator.log()?.contains("could not update the webhooks").then_some(()))
+        })
+        .await
+        .unwrap();
+        let log = operator.log_path();
+        assert_eq!(operator.stop().await.unwrap(), 0);
+        let log = std::fs::read_to_string(log).unwrap();
+        for line in log.lines() {
+            assert_eq!(say::visible(line), line);
+        }
+        if format == "human" {
+            let shown = say::visible(&folder);
+            assert!(
+                log.lines().any(|line| line.contains("could not update the webhooks") && line.contains(&shown)),
+                "{log}"
+            );
+            assert!(!log.lines().any(|line| line.starts_with("::")), "{log}");
+        } else {
+            let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let told = |line: &Value| line["error"].as_str().is_some_and(|error| error.contains(&folder));
+            assert!(lines.iter().any(told), "{log}");
+        }
     }
 }
 

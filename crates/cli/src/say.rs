@@ -101,9 +101,9 @@ pub fn tell(line: impl Display) {
     tell_as_it_is(&visible(&line.to_string()));
 }
 
-/// Writes a line of JSON to standard error: its own escapes make every character visible already.
+/// Writes a line of JSON to standard error.
 pub fn tell_json(line: &str) {
-    tell_as_it_is(line);
+    tell_as_it_is(&visible_json(line));
 }
 
 /// A standard error that is closed or full loses the line; the command goes on.
