@@ -26,11 +26,10 @@ use super::wait::{self, WaitArgs};
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
-It asks for confirmation if something uses the Secret (pods; workloads that create pods, also at zero replicas; \
-service \
-accounts, Ingresses, Gateways and other ManagedSecrets), if it cannot tell, if spec.deletionPolicy is Retain but not \
-effective yet, and if NAME is a name that the object only waits for. Without a terminal it refuses in these cases, \
-unless you use --yes.
+It asks for confirmation if an object uses the Secret (pods; workloads that create pods, also at zero replicas; service \
+accounts, Ingresses, other ManagedSecrets; Gateways and ListenerSets of any namespace), if it cannot find out, if \
+spec.deletionPolicy is Retain but not effective yet, and if NAME is a name that the object only waits for. Without a \
+terminal, it refuses in these cases unless you use --yes.
 
 Examples:
   # Show what uses it and what would be deleted

@@ -278,7 +278,8 @@ impl Facts {
         }
         if users.known.is_empty() && unknown.is_empty() {
             text.line(
-                "  nothing in the namespace: no pod, workload, service account, Ingress, Gateway or ManagedSecret",
+                "  nothing: no pod, workload, service account, Ingress, ManagedSecret or BackendTLSPolicy of the \
+                 namespace, and no Gateway or ListenerSet of the cluster",
             );
         }
     }

@@ -4,6 +4,7 @@
 mod create;
 mod delete;
 mod export;
+mod gateways;
 mod hidden;
 mod update;
 mod value;

@@ -49,19 +49,62 @@ pub(super) fn of_ingress(object: &Value, secret: &str) -> Ways {
     if used { vec!["TLS".to_owned()] } else { Vec::new() }
 }
 
-/// A Gateway: certificates of its listeners. A reference without kind and group is one to a Secret, and one without
-/// namespace stays in the Gateway's own (Gateway API, `SecretObjectReference`).
-pub(super) fn of_gateway(object: &Value, secret: &str) -> Ways {
-    let is_it = |reference: &Value| {
-        matches!(text(&reference["kind"]), "" | "Secret")
-            && text(&reference["group"]).is_empty()
-            && (reference["namespace"].is_null() || reference["namespace"] == object["metadata"]["namespace"])
-            && text(&reference["name"]) == secret
-    };
-    list(&object["spec"]["listeners"])
-        .filter(|listener| list(&listener["tls"]["certificateRefs"]).any(is_it))
+/// A Gateway or a ListenerSet: certificates of its listeners, by the listener's name, and other references by their field.
+/// It may be in another namespace than the Secret.
+pub(super) fn of_gateway(object: &Value, namespace: &str, secret: &str) -> Ways {
+    let own = text(&object["metadata"]["namespace"]);
+    let is_it = |field: &str, reference: &Value| refers(field, reference, own, namespace, secret);
+    let mut ways: Ways = list(&object["spec"]["listeners"])
+        .filter(|listener| !fields_that_refer(listener, "", &is_it).is_empty())
         .map(|listener| format!("listener {}", text(&listener["name"])))
-        .collect()
+        .collect();
+    let parts = object["spec"].as_object().into_iter().flatten().filter(|(field, _)| *field != "listeners");
+    ways.extend(parts.flat_map(|(field, part)| fields_that_refer(part, &format!("spec.{field}"), &is_it)));
+    ways
+}
+
+/// A BackendTLSPolicy, which refers to objects of its own namespace.
+pub(super) fn of_policy(object: &Value, secret: &str) -> Ways {
+    fields_that_refer(&object["spec"], "spec", &|field, reference| refers(field, reference, "", "", secret))
+}
+
+/// Whether a reference of Gateway API is one to the Secret: `SecretObjectReference`, of which kind and group are optional, or
+/// another reference with a kind. Without a namespace, it is one to the object's own namespace.
+fn refers(field: &str, reference: &Value, own: &str, namespace: &str, secret: &str) -> bool {
+    let is_secret = match text(&reference["kind"]) {
+        "" => matches!(field, "certificateRefs" | "clientCertificateRef"),
+        kind => kind == "Secret",
+    };
+    is_secret
+        && text(&reference["group"]).is_empty()
+        && reference["namespace"].as_str().unwrap_or(own) == namespace
+        && text(&reference["name"]) == secret
+}
+
+/// Paths of the fields whose name ends in `Ref` or `Refs`, and that hold a matching reference. Gateway API names every
+/// reference in this way, so fields of newer versions are found too.
+fn fields_that_refer(value: &Value, path: &str, is_it: &dyn Fn(&str, &Value) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let path = format!("{path}.{field}");
+                let is_reference = match value {
+                    Value::Object(_) => field.ends_with("Ref") && is_it(field, value),
+                    Value::Array(items) => field.ends_with("Refs") && items.iter().any(|item| is_it(field, item)),
+                    _ => false,
+                };
+                if is_reference {
+                    found.push(path);
+                } else {
+                    found.extend(fields_that_refer(value, &path, is_it));
+                }
+            }
+        }
+        Value::Array(items) => found.extend(items.iter().flat_map(|item| fields_that_refer(item, path, is_it))),
+        _ => {}
+    }
+    found
 }
 
 /// A ManagedSecret that takes its value from the Secret.
@@ -203,21 +246,53 @@ mod tests {
         assert_eq!(of_service_account(&account, "db"), ["image pulls", "its list of Secrets"]);
         let ingress = json!({"spec": {"tls": [{"hosts": ["a"], "secretName": "db"}]}});
         assert_eq!((of_ingress(&ingress, "db").len(), of_ingress(&ingress, "other").len()), (1, 0));
-        let listener = |reference: Value| {
-            let listeners = json!([{"name": "l", "tls": {"certificateRefs": [reference]}}]);
-            json!({"metadata": {"namespace": "shop"}, "spec": {"listeners": listeners}})
-        };
-        for used in [
-            json!({"name": "db"}),
-            json!({"name": "db", "kind": "Secret", "group": ""}),
-            json!({"name": "db", "namespace": "shop"}),
-        ] {
-            assert_eq!(of_gateway(&listener(used), "db"), ["listener l"]);
-        }
-        for unused in [json!({"name": "db", "namespace": "other"}), json!({"name": "db", "kind": "ConfigMap"})] {
-            assert_eq!(of_gateway(&listener(unused), "db"), [""; 0]);
-        }
         let follower = json!({"spec": {"valueFrom": {"secretKeyRef": {"name": "db", "key": "value"}}}});
         assert_eq!(of_managed_secret(&follower, "db"), ["valueFrom"]);
+    }
+
+    #[test]
+    fn references_of_gateways_are_found_in_each_namespace_and_field() {
+        let gateway = |spec: Value| json!({"metadata": {"namespace": "edge"}, "spec": spec});
+        let listener =
+            |reference: Value| gateway(json!({"listeners": [{"name": "l", "tls": {"certificateRefs": [reference]}}]}));
+        for (reference, in_edge, in_shop) in [
+            (json!({"name": "db"}), true, false),
+            (json!({"name": "db", "kind": "Secret", "group": ""}), true, false),
+            (json!({"name": "db", "namespace": "edge"}), true, false),
+            (json!({"name": "db", "namespace": "shop"}), false, true),
+            (json!({"name": "db", "kind": "ConfigMap"}), false, false),
+            (json!({"name": "db", "kind": "Secret", "group": "example.com"}), false, false),
+            (json!({"name": "other"}), false, false),
+        ] {
+            let ways = |used: bool| if used { vec!["listener l".to_owned()] } else { Vec::new() };
+            let gateway = listener(reference);
+            assert_eq!(of_gateway(&gateway, "edge", "db"), ways(in_edge), "{gateway}");
+            assert_eq!(of_gateway(&gateway, "shop", "db"), ways(in_shop), "{gateway}");
+        }
+        let secret = json!({"name": "db", "namespace": "shop", "kind": "Secret", "group": ""});
+        let client = json!({"name": "db", "namespace": "shop"});
+        for (spec, way) in [
+            (json!({"tls": {"backend": {"clientCertificateRef": client}}}), "spec.tls.backend.clientCertificateRef"),
+            (json!({"backendTLS": {"clientCertificateRef": client}}), "spec.backendTLS.clientCertificateRef"),
+            (
+                json!({"tls": {"frontend": {"perPort": [{"port": 443, "tls": {"validation": {"caCertificateRefs": [secret]}}}]}}}),
+                "spec.tls.frontend.perPort.tls.validation.caCertificateRefs",
+            ),
+            (
+                json!({"listeners": [{"name": "l", "tls": {"frontendValidation": {"caCertificateRefs": [secret]}}}]}),
+                "listener l",
+            ),
+            (json!({"ofANewerVersion": {"someRef": secret}}), "spec.ofANewerVersion.someRef"),
+        ] {
+            assert_eq!(of_gateway(&gateway(spec.clone()), "shop", "db"), [way], "{spec}");
+            assert_eq!(of_gateway(&gateway(spec), "edge", "db"), [""; 0]);
+        }
+        // The kind of these is no Secret where it is not written.
+        let parent = gateway(json!({"parentRef": {"name": "db", "namespace": "shop"}}));
+        assert_eq!(of_gateway(&parent, "shop", "db"), [""; 0]);
+        let policy = json!({"spec": {"targetRefs": [{"kind": "Service", "name": "db", "group": ""}],
+            "validation": {"caCertificateRefs": [{"kind": "Secret", "group": "", "name": "db"}]}}});
+        assert_eq!(of_policy(&policy, "db"), ["spec.validation.caCertificateRefs"]);
+        assert_eq!(of_policy(&policy, "other"), [""; 0]);
     }
 }

@@ -1,11 +1,9 @@
 //! `delete`: who uses it, what stays, and that nothing else is deleted than what was looked at.
 
-use k8s_openapi::{
-    api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use testkit::poll;
@@ -88,8 +86,13 @@ async fn a_secret_in_use_is_deleted_only_by_somebody_who_knows() {
     operator.stop().await;
 }
 
-/// Creates an object of any kind in the namespace.
-async fn create(site: &Site, (group, version, kind, plural): (&str, &str, &str, &str), name: &str, fields: Value) {
+/// Creates an object of any kind, as group, version, kind and plural, in the namespace.
+pub(super) async fn create(
+    site: &Site,
+    (group, version, kind, plural): (&str, &str, &str, &str),
+    name: &str,
+    fields: Value,
+) {
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     let mut object = DynamicObject::new(name, &resource);
     object.data = fields;
@@ -162,61 +165,6 @@ async fn everything_that_uses_a_secret_is_named_before_it_is_deleted() {
     operator.stop().await;
 }
 
-/// Installs a resource as Gateways are one, which serves these versions.
-async fn serve_gateways(site: &Site, served: &[&str]) {
-    let name = "gateways.gateway.networking.k8s.io";
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let versions = ["v1beta1", "v9"].map(|version| {
-        json!({"name": version, "served": served.contains(&version), "storage": version == "v9", "schema": schema})
-    });
-    let crd = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
-        "spec": {"group": "gateway.networking.k8s.io", "scope": "Namespaced", "versions": versions,
-            "names": {"plural": "gateways", "singular": "gateway", "kind": "Gateway", "listKind": "GatewayList"}},
-    });
-    let crds = Api::<CustomResourceDefinition>::all(site.client.clone());
-    crds.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(crd)).await.unwrap();
-    let list = async |version: &str| {
-        let url = format!("/apis/gateway.networking.k8s.io/{version}/gateways");
-        site.client.request_text(http::Request::get(url).body(Vec::new()).unwrap()).await.is_ok()
-    };
-    poll("the versions to be served", PATIENCE, || async {
-        let is_so = list("v1beta1").await == served.contains(&"v1beta1") && list("v9").await == served.contains(&"v9");
-        Ok(is_so.then_some(()))
-    })
-    .await
-    .unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gateways_are_looked_at_in_each_version_that_is_known_and_unknown_in_others() {
-    let (site, operator, plugin) = place("gateways").await;
-    site.apply("db", json!({"name": "DB", "generate": {}})).await;
-    site.served("db").await;
-    serve_gateways(&site, &["v1beta1", "v9"]).await;
-    let listener = json!({"name": "https", "tls": {"certificateRefs": [{"name": "db"}]}});
-    let kind = ("gateway.networking.k8s.io", "v1beta1", "Gateway", "gateways");
-    create(&site, kind, "edge", json!({"spec": {"listeners": [listener]}})).await;
-    let refused = plugin.run(&["delete", "DB"]).await;
-    assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.err.starts_with("warning: Secret db is used by gateway/edge (listener https)\n"), "{refused:?}");
-
-    serve_gateways(&site, &["v9"]).await;
-    let unknown = "used by gateways.gateway.networking.k8s.io: the cluster serves them as \
-                   gateway.networking.k8s.io/v9, which is not known here";
-    let refused = plugin.run(&["delete", "DB"]).await;
-    assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(
-        refused.err.starts_with(&format!("warning: it is unknown whether Secret db is {unknown}\n")),
-        "{refused:?}"
-    );
-
-    let crds = Api::<CustomResourceDefinition>::all(site.client.clone());
-    crds.delete("gateways.gateway.networking.k8s.io", &DeleteParams::default()).await.unwrap();
-    operator.stop().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_one_secrets_id_and_anothers_name_is_neither() {
     let (site, operator, plugin) = place("ambiguous").await;
@@ -283,8 +231,9 @@ async fn who_may_not_list_pods_is_told_that_it_is_unknown() {
         refused.err.starts_with(&format!(
             "warning: it is unknown whether Secret db is used by pods, deployments.apps, statefulsets.apps, \
              daemonsets.apps, replicasets.apps, replicationcontrollers, cronjobs.batch, jobs.batch, serviceaccounts, \
-             ingresses.networking.k8s.io, gateways.gateway.networking.k8s.io: permission denied: check `kubectl auth \
-             can-i list pods -n {}`, and likewise for the others\n",
+             ingresses.networking.k8s.io: permission denied: check `kubectl auth can-i list pods -n {}`, and likewise \
+             for the others\n\
+             error: msec/db is not deleted",
             site.namespace
         )),
         "{refused:?}"
