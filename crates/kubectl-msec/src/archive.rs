@@ -14,11 +14,11 @@ mod object;
 #[cfg(test)]
 pub(super) mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use managed_secrets_api::keys::KIND;
+use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, KIND};
 use managed_secrets_api::record::StoredRecord;
 use managed_secrets_cli::{CliError, yaml};
 use managed_secrets_client::{Manifest, SecretObject};
@@ -39,7 +39,7 @@ pub(super) struct Archive {
     pub(super) records: Vec<SecretObject>,
     /// Keyrings: seeds, wrapped by a key-encryption key.
     pub(super) keyrings: Vec<SecretObject>,
-    /// Key-encryption keys, as plaintext.
+    /// Key-encryption keys, unencrypted.
     pub(super) keks: Vec<SecretObject>,
 }
 
@@ -96,6 +96,52 @@ impl Archive {
             count(self.keks.len(), "key-encryption key"),
         ]
         .join(", ")
+    }
+
+    /// The archive as the operator in this namespace can use it, and that namespace: the keys go where the operator is,
+    /// which another cluster may have elsewhere, because nothing in them is bound to a namespace. Without a name, it is
+    /// the namespace of the keys, or else the default.
+    ///
+    /// Keys of several operators are an error if they would get one name, or if no namespace is named: each operator has a
+    /// keyring of its own.
+    pub(super) fn of_operator(mut self, named: Option<&str>) -> Result<(Self, String), String> {
+        let keys = || self.keyrings.iter().chain(&self.keks);
+        let namespaces: BTreeSet<_> = keys().filter_map(|key| key.metadata.namespace.as_deref()).collect();
+        let Some(namespace) = named else {
+            let all: Vec<_> = namespaces.into_iter().collect();
+            return match all[..] {
+                [] => Ok((self, DEFAULT_OPERATOR_NAMESPACE.to_owned())),
+                [one] => {
+                    let one = one.to_owned();
+                    Ok((self, one))
+                }
+                _ => Err(format!(
+                    "the files contain keys of several operators, in the namespaces {}; restore one backup at a time",
+                    all.join(", ")
+                )),
+            };
+        };
+        let mut named = BTreeMap::<&str, &SecretObject>::new();
+        for key in keys() {
+            let name = key.metadata.name.as_deref().unwrap_or_default();
+            if let Some(other) = named.insert(name, key).filter(|other| other.data != key.data) {
+                let of = |key: &SecretObject| key.metadata.namespace.clone().unwrap_or_default();
+                return Err(format!(
+                    "the Secrets {}/{name} and {}/{name} would both be restored as {namespace}/{name}; restore one backup \
+                     at a time",
+                    of(other),
+                    of(key)
+                ));
+            }
+        }
+        for keys in [&mut self.keyrings, &mut self.keks] {
+            let mut seen = BTreeSet::new();
+            keys.retain(|key| seen.insert(key.metadata.name.clone()));
+            for key in keys {
+                key.metadata.namespace = Some(namespace.to_owned());
+            }
+        }
+        Ok((self, namespace.to_owned()))
     }
 
     /// Every keyring, read.

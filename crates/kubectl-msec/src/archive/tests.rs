@@ -106,3 +106,36 @@ fn a_key_encryption_key_is_known_by_its_name() {
     let other = SecretObject { data: [(KEK_DATA_KEY.to_owned(), SecretBytes::copy_of(&[2; 32]))].into(), ..secret };
     assert_eq!(kek_id(&other), None);
 }
+
+#[test]
+fn keys_of_two_operators_never_get_one_name() {
+    let keyring = |namespace: &str, content: &str| {
+        let mut secret = SecretObject {
+            data: [(KEYRING_DATA_KEY.to_owned(), SecretBytes::copy_of(content.as_bytes()))].into(),
+            ..SecretObject::default()
+        };
+        (secret.metadata.namespace, secret.metadata.name) = (Some(namespace.to_owned()), Some(KEYRING_NAME.to_owned()));
+        secret
+    };
+    let archive = |keyrings: &[SecretObject]| Archive { keyrings: keyrings.to_vec(), ..Archive::default() };
+    let (one, other) = (keyring("one", "a"), keyring("two", "b"));
+
+    let (_, own) = Archive::default().of_operator(None).unwrap();
+    assert_eq!(own, DEFAULT_OPERATOR_NAMESPACE);
+    let (kept, own) = archive(std::slice::from_ref(&one)).of_operator(None).unwrap();
+    assert_eq!((kept.keyrings, own.as_str()), (vec![one.clone()], "one"));
+    let error = archive(&[one.clone(), other.clone()]).of_operator(None).unwrap_err();
+    assert!(error.contains("in the namespaces one, two; restore one backup at a time"), "{error}");
+
+    // Two would be the operator's own, and only one of them confirmed by the user.
+    let error = archive(&[one.clone(), other]).of_operator(Some("here")).unwrap_err();
+    assert_eq!(
+        error,
+        format!(
+            "the Secrets one/{KEYRING_NAME} and two/{KEYRING_NAME} would both be restored as here/{KEYRING_NAME}; restore \
+             one backup at a time"
+        )
+    );
+    let (kept, _) = archive(&[one, keyring("two", "a")]).of_operator(Some("here")).unwrap();
+    assert_eq!(kept.keyrings, [keyring("here", "a")]);
+}

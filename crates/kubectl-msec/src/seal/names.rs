@@ -88,13 +88,20 @@ impl Names {
 
 /// What each name of the output stands for: object, `spec.name` and target of every ManagedSecret.
 #[derive(Default)]
-pub(super) struct Taken(HashMap<(&'static str, String, String), String>);
+pub(super) struct Taken(HashMap<(&'static str, String), Vec<Claim>>);
+
+/// One use of a name.
+struct Claim {
+    /// None: that of the user who applies the object, which can be any.
+    namespace: Option<String>,
+    by: String,
+}
 
 impl Taken {
-    /// Notes the names of `object`, which was made of `by`. Where one of them is taken: what is wrong.
+    /// Notes the names of `object`, which was made of `by`. If one of them is taken: what is wrong.
     pub(super) fn claim(&mut self, object: &Value, namespace: Option<&str>, by: &str) -> Option<String> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        let namespace = text("/metadata/namespace").or(namespace).unwrap_or_default();
+        let namespace = text("/metadata/namespace").or(namespace);
         let name = text("/metadata/name")?;
         let is_delivered = text("/spec/delivery") != Some("None");
         let target = text("/spec/target/name").unwrap_or(name);
@@ -106,16 +113,23 @@ impl Taken {
         let mut clash = None;
         for (what, name) in names {
             let Some(name) = name else { continue };
-            let key = (what, namespace.to_owned(), name.to_owned());
-            match self.0.get(&key) {
-                Some(other) if clash.is_none() => {
-                    clash = Some(format!(
-                        "{other} and {by} both give {what} {name}; give one of them another name with --names"
-                    ));
-                }
-                Some(_) => {}
-                None => drop(self.0.insert(key, by.to_owned())),
+            let claims = self.0.entry((what, name.to_owned())).or_default();
+            let is_same = |claim: &&Claim| match (claim.namespace.as_deref(), namespace) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            };
+            if let (Some(other), None) = (claims.iter().find(is_same), &clash) {
+                let way_out = if other.namespace.as_deref() == namespace {
+                    "; give"
+                } else {
+                    ", and one of them has no namespace, so it can be applied in any: write its namespace, or give"
+                };
+                clash = Some(format!(
+                    "{} and {by} both give {what} {name}{way_out} one of them another name with --names",
+                    other.by
+                ));
             }
+            claims.push(Claim { namespace: namespace.map(str::to_owned), by: by.to_owned() });
         }
         clash
     }
@@ -173,5 +187,15 @@ mod tests {
         let kept =
             json!({"metadata": {"name": "e"}, "spec": {"name": "E", "delivery": "None", "target": {"name": "ta"}}});
         assert_eq!(taken.claim(&kept, Some("shop"), "three"), None);
+        // Without a namespace, an object can be applied in each.
+        let anywhere = json!({"metadata": {"name": "z"}, "spec": {"name": "A", "target": {"name": "tz"}}});
+        let clash = taken.claim(&anywhere, None, "four").unwrap();
+        assert_eq!(
+            clash,
+            "one and four both give the name A, and one of them has no namespace, so it can be applied in any: write its \
+             namespace, or give one of them another name with --names"
+        );
+        let clash = taken.claim(&object("other", "z", "Z", "t"), None, "five").unwrap();
+        assert!(clash.starts_with("four and five both give the ManagedSecret z, and one"), "{clash}");
     }
 }

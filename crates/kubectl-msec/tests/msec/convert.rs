@@ -183,9 +183,23 @@ fn two_values_never_get_one_name() {
         assert!(error.contains(&format!("{one} and {other} both give {what}; give")), "{error}");
         assert!(ran.out.is_empty());
     }
-    // In another namespace they are others.
+    // In another namespace they are others, whatever the values are sealed for.
     let text = secrets(&[("a.b", "k: one")]) + &secrets(&[("a-b", "k: two")]).replace("shop", "test");
-    assert_eq!(documents(folder.seal(&["--from-secret", "-"], &text).ok()).len(), 2);
+    for scope in ["strict", "namespace", "cluster"] {
+        let objects = documents(folder.seal(&["--from-secret", "-", "--scope", scope], &text).ok());
+        let namespaces: Vec<_> = objects.iter().map(|object| &object["metadata"]["namespace"]).collect();
+        assert_eq!(namespaces, ["shop", "test"], "{scope}");
+    }
+    // A value for the whole cluster needs no namespace: then nothing says that they are applied in two.
+    let anywhere = text.replacen(", namespace: shop", "", 1);
+    let ran = folder.seal(&["--from-secret", "-", "--scope", "cluster"], &anywhere);
+    let says = "Secret a.b, key k (line 1) and Secret test/a-b, key k (line 6) both give the name A_B, and one of them has \
+                no namespace, so it can be applied in any: write its namespace, or give one of them another name with \
+                --names";
+    assert!(ran.error(2).contains(says) && ran.out.is_empty(), "{ran:?}");
+    // With -n, it is written.
+    let ran = folder.seal(&["--from-secret", "-", "--scope", "cluster", "-n", "shop"], &anywhere);
+    assert_eq!(documents(ran.ok()).len(), 2);
 }
 
 #[test]
