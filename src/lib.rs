@@ -5,16 +5,16 @@
 //!   kubectl apply                                                              a pod
 //!        │                                                                       ▲
 //!        ▼                                                                       │ mounts
-//!  ManagedSecret ──watch──▶ queue ──▶ observe ──▶ decide ──▶ act ──▶ record ──▶ target Secret
-//!        ▲                 (engine)   (reads)     (pure)    (writes)   │ MSE1, under a seed
-//!        │                                                    │        │ of the keyring, under
-//!        └──────────────────── status ◀───────────────────────┘        ▼ the KEK (kek)
+//!  ManagedSecret ──watch──▶ queue ──▶ facts ───▶ decide ──▶ act ──▶ record ──▶ target Secret
+//!        ▲                 (engine)  (known)     (pure)    (calls)    │ MSE1, under a seed
+//!        │                                                    │       │ of the keyring, under
+//!        └──────────────────── status ◀───────────────────────┘       ▼ the KEK
 //!                                                                    etcd
 //! ```
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`controller`] | observe → decide (pure) → act → status |
+//! | [`controller`] | facts → decide (pure) → act → status |
 //! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
 //! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
 //! | [`admin`] | the port for kubelets: health |

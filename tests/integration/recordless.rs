@@ -199,7 +199,7 @@ async fn doctor_and_backup_tell_copies_and_what_has_lost_its_record() {
     let says = |level: &str, text: &str| {
         findings.iter().any(|it| it["level"] == level && it["what"].as_str().unwrap().contains(text))
     };
-    assert!(says("warning", "have the labels of a delivered Secret, and their record is missing"), "{findings:#?}");
+    assert!(says("warning", "have the labels of a delivered Secret, but no record"), "{findings:#?}");
     assert!(says("note", "are copies of delivered Secrets"), "{findings:#?}");
 
     let backup = plugin.run(&["backup"]).await;
@@ -210,7 +210,7 @@ async fn doctor_and_backup_tell_copies_and_what_has_lost_its_record() {
     let everywhere = plugin.kubectl(&["msec", "backup", "-A"], b"").await;
     everywhere.ok();
     let says = format!(
-        "Secret {}/db has the labels of a delivered Secret, and is a copy of {}/db",
+        "Secret {}/db has the labels of a delivered Secret, but is a copy of {}/db",
         there.namespace, site.namespace
     );
     assert!(everywhere.err.contains(&says), "{says}");

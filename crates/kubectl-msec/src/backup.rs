@@ -1,14 +1,14 @@
-//! `kubectl msec backup`: what another cluster needs to serve the same secrets, as manifests.
+//! `kubectl msec backup`: what another cluster needs to deliver the same secrets, as manifests.
 //!
 //! ```text
 //!  ManagedSecrets ─▶ records ─▶ keyring ─▶ KEK (asked for) ──▶ Archive ──▶ notes (pure)
 //!                                                                 └──────▶ header + YAML ──▶ file, folder or pipe
 //! ```
 //!
-//! Read in this order, so that each later part covers the ones before: a record is at least as new as its object, and
-//! the keyring has every seed that a record names. Delivered Secrets are left out: they hold plaintext values, and the
-//! operator delivers them again from the records. So a backup without the key-encryption key holds no value that can be
-//! read.
+//! The command reads them in this order, so that each later part covers the earlier ones: a record is at least as new as
+//! its object, and the keyring has every seed that a record names. It leaves out delivered Secrets: they contain plaintext
+//! values, and the operator delivers them again from the records. So a backup without the key-encryption key contains
+//! no readable value.
 
 mod files;
 mod notes;
@@ -29,35 +29,36 @@ use super::session::{ClusterArgs, Session};
 
 const EXAMPLES: &str = "\
 Examples:
-  # All that another cluster needs but the key-encryption key, as one file
+  # All that another cluster needs, except the key-encryption key, as one file
   kubectl msec backup -A --keys --out backup.yaml
 
-  # With it: three files, so that the keys can be kept apart
+  # With that key: three files, so that you can keep the keys apart
   kubectl msec backup -A --with-kek --out backup/
 
-  # One namespace, encrypted on its way
+  # One namespace, encrypted before it is stored
   kubectl msec backup -n shop | age -r age1… > shop.yaml.age
 
-Delivered Secrets are not in a backup. They hold plaintext values, and the operator delivers them again from the records.";
+A backup does not contain delivered Secrets: they hold plaintext values, and the operator delivers them again from the \
+records.";
 
 /// Arguments of `backup`.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BackupArgs {
-    /// Of every namespace
+    /// Back up every namespace
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
-    /// Add the keyring: the keys that records are encrypted with, themselves encrypted by the key-encryption key
+    /// Add the keyring: the keys that encrypt the records; the key-encryption key encrypts these keys
     #[arg(long)]
     pub keys: bool,
 
-    /// Add the keyring and the key-encryption key: a person who has that key and the records has every value
+    /// Add the keyring and the key-encryption key: this key and the records together reveal every value
     #[arg(long)]
     pub with_kek: bool,
 
-    /// Write to this file, or into this folder (records, keyring and key-encryption key each in a file of its own);
-    /// standard output when absent
+    /// Write to this file, or into this folder with separate files for records, keyring and key-encryption key; when
+    /// absent, write to standard output
     #[arg(short, long, value_name = "FILE|DIR")]
     pub out: Option<PathBuf>,
 
@@ -67,7 +68,7 @@ pub struct BackupArgs {
     pub operator_namespace: String,
 }
 
-/// Writes a backup, and says on standard error what it lacks.
+/// Writes a backup, and prints on standard error what it lacks.
 pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(), CliError> {
     let destination = Destination::of(args.out.as_deref());
     if args.with_kek && destination == Destination::Standard && std::io::stdout().is_terminal() {
@@ -83,9 +84,9 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
         say::tell(format_args!("note: {note}"));
     }
     for keyring in archive.stored_keyrings() {
-        // Not in the files: a fingerprint beside what it is of proves nothing.
+        // Not in the files: a fingerprint proves nothing if it is stored with the keyring.
         say::tell(format_args!(
-            "note: SHA-256 fingerprint of the keyring {}: {} (keep it apart from the backup: restore shows it)",
+            "note: SHA-256 fingerprint of the keyring {}: {} (keep it apart from the backup, and compare it when you restore)",
             keyring.name, keyring.fingerprint
         ));
     }
@@ -98,16 +99,16 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
     Ok(())
 }
 
-/// Said whenever a key-encryption key is written.
-const KEK_WARNING: &str = "warning: THIS BACKUP HOLDS THE KEY-ENCRYPTION KEY. A person who has it and the records has \
-                           every value. Keep it apart from them, encrypted";
+/// The command prints this whenever it writes a key-encryption key.
+const KEK_WARNING: &str = "warning: THIS BACKUP CONTAINS THE KEY-ENCRYPTION KEY. This key and the records together reveal \
+                           every value. Encrypt the key, and keep it apart from the records";
 
-/// What each file begins with: what the backup holds, and what it lacks.
+/// The first lines of each file: what the backup contains, and what it lacks.
 fn header(archive: &Archive, args: &BackupArgs, namespace: &str, notes: &[String]) -> Vec<String> {
-    let whence = if args.all_namespaces { "every namespace".to_owned() } else { format!("namespace {namespace}") };
+    let source = if args.all_namespaces { "every namespace".to_owned() } else { format!("namespace {namespace}") };
     let mut lines = vec![
-        format!("Backup of {whence}, made by kubectl msec {} at {}", env!("CARGO_PKG_VERSION"), now()),
-        format!("holds: {}", archive.counts()),
+        format!("Backup of {source}, created by kubectl msec {} at {}", env!("CARGO_PKG_VERSION"), now()),
+        format!("contains: {}", archive.counts()),
     ];
     for keyring in archive.stored_keyrings() {
         let ids = keyring.document.entries.iter().map(|it| format!("{} ({})", it.id, notes::purpose(it.purpose)));

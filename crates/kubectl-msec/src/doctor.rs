@@ -1,11 +1,11 @@
-//! `kubectl msec doctor`: what is right with an installation, what is not, and what to do about it.
+//! `kubectl msec doctor`: checks an installation, and says what to do about each problem.
 //!
 //! ```text
 //!  cluster ──reads──▶ Facts ──▶ checks (pure, one table) ──▶ findings ──▶ text or JSON, and the exit code
 //! ```
 //!
-//! Reads only, and nothing whole that could hold a value: of records and keys, metadata; of the keyring, wrapped seeds.
-//! What the caller may not read is unknown, with the right that it needs, and no failure.
+//! It only reads, and never a value: of records and keys it reads metadata, and of the keyring encrypted seeds. What the
+//! user may not read is unknown, with the missing permission, and is not a failure.
 
 mod checks;
 mod facts;
@@ -31,7 +31,7 @@ Examples:
   kubectl msec doctor --operator-namespace team-a-secrets
   kubectl msec doctor -o json | jq '.findings[] | select(.level == \"problem\")'
 
-Exit code 0 without problems, 1 with some. What you may not read is \"unknown\", which is not a problem.";
+The exit code is 0 without problems, and 1 with problems. What you may not read is \"unknown\", which is not a problem.";
 
 /// Arguments of `doctor`.
 #[derive(Args, Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct DoctorArgs {
         default_value = DEFAULT_OPERATOR_NAMESPACE, value_parser = names::namespace)]
     pub operator_namespace: String,
 
-    /// How it is shown
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: Format,
 }
@@ -50,10 +50,10 @@ pub struct DoctorArgs {
 /// How findings are shown.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Format {
-    /// A line each, and below it what to do
+    /// A line for each finding, and below it what to do
     #[default]
     Text,
-    /// For machines
+    /// JSON, for programs
     Json,
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(
     }
 }
 
-/// How text looks: signs and colours are for terminals.
+/// Whether text has signs and colours, which are for terminals.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     signs: bool,
@@ -90,7 +90,7 @@ impl Look {
     }
 }
 
-/// A line a finding, and what to do below it.
+/// A line for each finding, and below it what to do.
 fn text(findings: &[Finding], look: Look) -> Lines {
     let mut text = Lines::new();
     for finding in findings {

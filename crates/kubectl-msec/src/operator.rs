@@ -21,10 +21,10 @@ impl Replicas {
         Self { wanted, available }
     }
 
-    /// Why there is no operator, if there is none.
+    /// Why no operator is available, if none is.
     pub(super) fn problem(self) -> Option<String> {
         match self {
-            Self { wanted: 0, .. } => Some("the Deployment has 0 replicas".to_owned()),
+            Self { wanted: 0, .. } => Some("its Deployment has 0 replicas".to_owned()),
             Self { available: 0, wanted } => Some(format!("none of {wanted} replicas is available")),
             _ => None,
         }
@@ -57,7 +57,7 @@ mod tests {
             });
             Replicas::of(&serde_json::from_value(deployment).unwrap()).problem()
         };
-        assert_eq!(of(json!(0), json!(1)).unwrap(), "the Deployment has 0 replicas");
+        assert_eq!(of(json!(0), json!(1)).unwrap(), "its Deployment has 0 replicas");
         assert_eq!(of(Value::Null, Value::Null).unwrap(), "none of 1 replicas is available");
         assert_eq!(of(json!(2), json!(0)).unwrap(), "none of 2 replicas is available");
         assert_eq!(of(json!(2), json!(1)), None);

@@ -6,15 +6,16 @@
 //!  cluster ─▶ Standing ┘                          create-only writes, in this order
 //! ```
 //!
-//! Guarantees: nothing that exists is overwritten or deleted. What is there as the backup has it is left, what is there
-//! otherwise is a conflict that is told, and everything else goes on. So a restore that was interrupted is run again,
-//! and a second run writes nothing.
+//! Guarantees: the command overwrites and deletes nothing. An object that exists as in the backup stays. An object that
+//! exists and differs is a conflict: the command reports it and continues with the others. After an interruption, the same
+//! command continues, and a second run writes nothing.
 //!
-//! What `wait` believes: a status speaks of this restore only if it names the record and the target that stand. One
-//! that is older than this restore says nothing about the operator, whose Deployment is looked at then.
+//! What `wait` relies on: a status counts only if it names the record and the target that exist. If every status is older
+//! than this restore, none shows that the operator runs, and the command looks at its Deployment.
 //!
-//! A record carries no owner, so the operator takes it over for the ManagedSecret of its name: that is why records come
-//! first. A ManagedSecret whose record could not be restored is not created: it would become a new secret.
+//! A restored record has no owner reference, and the operator takes it over for the ManagedSecret that it names. Therefore
+//! records come first. The command does not create a ManagedSecret whose record it could not restore: it would become a new
+//! secret.
 
 mod operator;
 mod plan;
@@ -28,7 +29,6 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
 use managed_secrets_cli::names;
 use managed_secrets_cli::{CliError, say};
 
@@ -42,20 +42,20 @@ use super::wait;
 
 const EXAMPLES: &str = "\
 Examples:
-  # Show what restore would do; the second also asks the cluster's admission
+  # Show what restore would do; with server, the API server also checks each object
   kubectl msec restore backup.yaml --dry-run=client
   kubectl msec restore backup.yaml --dry-run=server
 
   # Into a new cluster, before the operator is installed: do not wait for it
   kubectl msec restore backup/ --create-namespaces --wait=false
 
-  # Where the operator has keys of its own: confirm the backup's keys by the fingerprint that `backup` printed
+  # If the operator already has its own keys: confirm the backup's keys by the fingerprint that `backup` printed
   kubectl msec restore backup/ --yes --accept-keyring 3f1b…
 
-  # Again when the operator runs: write nothing, and compare ids, dates and versions with the backup
+  # Later, when the operator runs: write nothing, and compare ids, dates and versions with the backup
   kubectl msec restore backup/ --yes
 
-Nothing that exists is overwritten or deleted. Where the admission policies are installed, only restorers may do this:
+It overwrites and deletes nothing. If the admission policies are installed, only restorers may do this:
 managed-secrets manifests --restorer USER.";
 
 /// Arguments of `restore`.
@@ -74,8 +74,8 @@ pub struct RestoreArgs {
     #[arg(short, long)]
     pub yes: bool,
 
-    /// Restore the keyring with this SHA-256 fingerprint, and no other; may be given several times. A keyring that
-    /// joins the operator's own is restored only so, or when you confirm it on a terminal
+    /// Restore the keyring with this SHA-256 fingerprint, and no other keyring; may be given several times. A keyring that
+    /// is added to the operator's own needs this flag, or your confirmation on a terminal
     #[arg(long = "accept-keyring", value_name = "SHA256", value_delimiter = ',')]
     pub accepted_keyrings: Vec<Fingerprint>,
 
@@ -92,7 +92,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = wait::timeout)]
     pub timeout: Duration,
 
-    /// Namespace that keys are restored into; when absent the one that the backup has them in
+    /// Namespace to restore the keys into; when absent, their namespace in the backup
     #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_OPERATOR_NAMESPACE",
         value_parser = names::namespace)]
     pub operator_namespace: Option<String>,
@@ -111,8 +111,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     }
     let destination = cluster.connection()?.server_with_path();
     let session = Session::open(cluster)?;
-    let archive = in_namespace_of_keys(archive, args.operator_namespace.as_deref());
-    let own = namespace_of_keys(&archive, args.operator_namespace.as_deref());
+    let (archive, own) = archive.of_operator(args.operator_namespace.as_deref()).map_err(CliError::Usage)?;
     let standing = standing::of(&session, &archive, &own).await?;
     if !standing.missing_namespaces.is_empty() && !args.create_namespaces {
         return Err(CliError::Failed(format!(
@@ -137,7 +136,7 @@ pub(super) async fn restore(cluster: &ClusterArgs, args: &RestoreArgs) -> Result
     finish(&session, args, &steps, &own).await
 }
 
-/// Keyrings in doubt are confirmed by their fingerprints, or one by one on the terminal.
+/// Asks the user to confirm keyrings: by their fingerprints, or one by one on the terminal.
 fn confirm_keyrings(new: &[NewKeyring], accepted: &[Fingerprint], asks: bool) -> Result<(), CliError> {
     let unconfirmed = trust::unconfirmed(new, accepted);
     if unconfirmed.is_empty() {
@@ -154,7 +153,7 @@ fn confirm_keyrings(new: &[NewKeyring], accepted: &[Fingerprint], asks: bool) ->
     Ok(())
 }
 
-/// Says what came of it, waits, and compares.
+/// Prints the result, waits, and compares.
 async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step], own: &str) -> Result<(), CliError> {
     let count = |verdict: fn(&Verdict) -> bool| steps.iter().filter(|step| verdict(&step.verdict)).count();
     let created = count(|verdict| *verdict == Verdict::Create);
@@ -173,12 +172,14 @@ async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step], own: &str
             if found.asks_for_the_operator() { operator::look(session, own).await } else { Operator::Proven };
         if let Some(error) = found.error(&operator) {
             wrong = Some(wrong.map_or_else(|| error.clone(), |wrong| format!("{wrong}; {error}")));
+        } else if let Some(note) = operator.note() {
+            say::tell(format_args!("note: {note}"));
         }
     }
     wrong.map_or(Ok(()), |wrong| Err(CliError::Failed(format!("{wrong}; see above"))))
 }
 
-/// What the files hold.
+/// Reads the files.
 fn read(files: &[PathBuf]) -> Result<Archive, CliError> {
     let mut intake = Intake::default();
     for file in files {
@@ -190,31 +191,16 @@ fn read(files: &[PathBuf]) -> Result<Archive, CliError> {
             } else {
                 std::fs::read_to_string(&path)
             };
-            // Held by this process alone, which wipes what it frees.
+            // This process wipes the memory that it frees.
             let text = zeroize::Zeroizing::new(text.map_err(|error| CliError::Usage(format!("{shown}: {error}")))?);
             intake.add(&text).map_err(|rule| CliError::Usage(format!("{shown}: {rule}")))?;
         }
     }
     if intake.targets > 0 {
         say::tell(format_args!(
-            "note: {} delivered Secrets are left out: they are delivered again from the records",
+            "note: restore skips {} delivered Secrets: the operator delivers them again from the records",
             intake.targets
         ));
     }
     Ok(intake.archive)
-}
-
-/// Keys go where the operator is, which another cluster may have elsewhere: nothing in them is bound to a namespace.
-fn in_namespace_of_keys(mut archive: Archive, named: Option<&str>) -> Archive {
-    if let Some(namespace) = named {
-        for key in archive.keyrings.iter_mut().chain(&mut archive.keks) {
-            key.metadata.namespace = Some(namespace.to_owned());
-        }
-    }
-    archive
-}
-
-fn namespace_of_keys(archive: &Archive, named: Option<&str>) -> String {
-    let in_backup = archive.keyrings.iter().chain(&archive.keks).find_map(|key| key.metadata.namespace.as_deref());
-    named.or(in_backup).unwrap_or(DEFAULT_OPERATOR_NAMESPACE).to_owned()
 }

@@ -30,44 +30,44 @@ const PAGE: &str = "docs/apply-matrix.md";
 
 /// What is stored then.
 const SAME: &str = "the same sealed text";
-const ANEW: &str = "the same value, sealed anew";
+const RESEALED: &str = "the same value, sealed again";
 const NEW: &str = "the new value, sealed";
 const NONE: &str = "none";
 
 const HEAD: &str = "# What each way of writing stores
 
-This page is written by a test (`tests/integration/admission/matrix.rs`), from what a real API server and kubectl do.
+A test (`tests/integration/admission/matrix.rs`) writes this page from the behaviour of a real API server and kubectl.
 
-## Manifests with a value in clear
+## Manifests with a plain value
 
-Each row begins with an object of its own, whose value was sealed at admission and is not delivered. The caller may read \
-the value: whoever may not gets new sealed text with each write ([security.md](security.md)). \"Sealing\" and \"warning\" \
-count the calls of the two webhooks. What `kubectl diff` prints was seen just before the write, with the same flags; none \
-where there is no manifest.
+Each row begins with a new object whose value the operator sealed at admission and does not deliver. The caller may read \
+the value; a caller who may not read it gets new sealed text with each write ([security.md](security.md)). \"Sealing\" and \
+\"warning\" are the numbers of calls of the two webhooks. The last column is the output of `kubectl diff` with the same flags, \
+just before the write; it is empty (—) for ways without a manifest.
 
-* _unchanged_: the manifest that made the object, with the same value in clear.
-* _again_: the same once more, after a write of the same kind.
-* _changed_: the same with another value in clear.
-* _another source_: the same with `generate` in place of `value`.
-* _another source, then_: that, after a write of the same kind with the value unchanged.
-* _sealed_: the same with the sealed text that the cluster holds.
+* _unchanged_: the manifest that created the object, with the same plain value.
+* _again_: the same manifest once more, after a write of the same kind.
+* _changed_: the same manifest with another plain value.
+* _another source_: the same manifest with `generate` instead of `value`.
+* _another source, then_: the same, after a write of the same kind with the value unchanged.
+* _sealed_: the same manifest with the sealed text that the cluster stores.
 
-Where _unchanged_ moves the `resourceVersion` alone, metadata did change: the API server notes a new field manager, or \
-kubectl its last applied configuration. _Again_ moves nothing in any way.
+If _unchanged_ moves only the `resourceVersion`, the write changed metadata: the API server recorded a new field manager, or \
+kubectl its last applied configuration. _Again_ never moves anything.
 
 | way | manifest | stored value | `resourceVersion` | `generation` | sealing | warning | `kubectl diff` |
 |---|---|---|---|---|---|---|---|
 ";
 
 const OTHER: &str = "
-Refused is what would have both sources: server-side apply removes only what the same field manager applied before, and \
-client-side apply only what is in the last applied configuration. Write the manifest unchanged first, and the value can go.
+The API server refuses an object that would have both sources: server-side apply removes only what the same field manager \
+applied before, and client-side apply only what is in the last applied configuration. Apply the unchanged manifest first; \
+then you can remove the value.
 
-## Everything else
+## All other requests
 
-The webhooks' `matchConditions` keep away what holds nothing in clear, and what brings no new object, name, target or \
-value. The operator's \
-own writes (status, records) went on all the while, and are in no row: they are no calls.
+The webhooks' `matchConditions` filter out requests without a plain value and requests without a new object, name, target or \
+value. The operator's own writes (status, records) continued during the test and are in no row: they cause no calls.
 
 | request | sealing | warning |
 |---|---|---|
@@ -188,7 +188,7 @@ impl Matrix {
             None => NONE,
             Some(text) if *text == sealed => SAME,
             Some(text) => match self.installed.open(text, name) {
-                value if value == old => ANEW,
+                value if value == old => RESEALED,
                 value if value == new => NEW,
                 _ => panic!("{name}: sealed text of what nobody wrote"),
             },
@@ -231,7 +231,7 @@ impl Matrix {
         {
             let value = self.canary(&format!("{} of what is new", arguments.join(" ")));
             let input = manifest(name, &json!({ "value": value })).to_string();
-            let request = format!("`kubectl {}` of a new object, its value in clear", arguments.join(" "));
+            let request = format!("`kubectl {}` of a new object with a plain value", arguments.join(" "));
             let arguments = [arguments, &["-f", "-"]].concat();
             assert_eq!(self.other(&mut rows, &request, &arguments, &input).await, new, "{request}");
         }

@@ -127,7 +127,7 @@ async fn a_healthy_installation_has_no_problem() {
         "sealing key",
         "secrets",
         "records",
-        "your rights",
+        "your permissions",
     ] {
         assert_eq!(levels(check), ["ok"], "{check}: {findings:#?}");
     }
@@ -185,8 +185,8 @@ async fn what_the_caller_may_not_read_is_unknown_and_no_problem() {
     assert!(says("secrets", "ok", "all 1 are delivered"), "{findings:#?}");
     let create =
         format!("`kubectl auth can-i create managedsecrets.managedsecrets.dev -n {}` says no", clinic.site.namespace);
-    assert!(says("your rights", "note", &create), "{findings:#?}");
-    assert!(!says("your rights", "note", "can-i list managedsecrets.managedsecrets.dev -n"), "{findings:#?}");
+    assert!(says("your permissions", "note", &create), "{findings:#?}");
+    assert!(!says("your permissions", "note", "can-i list managedsecrets.managedsecrets.dev -n"), "{findings:#?}");
     let unreachable = clinic.plugin.run(&["doctor", "--kubeconfig", "/nonexistent/kubeconfig"]).await;
     assert!(unreachable.error(3).contains("kubeconfig"), "{unreachable:?}");
     assert_eq!(operator.stop().await.unwrap(), 0);

@@ -1,7 +1,7 @@
 //! Where a backup is written: standard output, one file, or a folder with a file for each kind of thing to keep apart.
 //!
-//! Files are for their owner alone (mode 0600), and take their name only when they are whole: what was there before
-//! stays until then. A link stays one: what it points to is replaced. What is no file, such as a pipe, is written into.
+//! Only their owner can read the files (mode 0600). A file gets its name when it is complete; until then, an earlier file of
+//! that name stays. The target of a symbolic link is replaced, and the link stays. Pipes and devices are written to.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -21,7 +21,7 @@ pub(super) enum Destination {
     Standard,
     /// One file.
     File(PathBuf),
-    /// A folder, made where it is missing.
+    /// A folder, created if it is missing.
     Folder(PathBuf),
 }
 
@@ -63,8 +63,8 @@ impl Destination {
     }
 }
 
-/// A restore reads every manifest of a folder: one of an earlier backup would be taken for a part of this one, and a
-/// key-encryption key would lie beside records that it opens without anybody having asked for that.
+/// Refuses a folder with other manifests. A restore reads every manifest of a folder: those of an earlier backup would become
+/// part of this one, and an earlier key-encryption key would be stored with the records that it opens.
 fn holds_nothing_else(folder: &Path, names: &[&str]) -> Result<(), CliError> {
     let others: Vec<_> = manifests_in(folder)?
         .iter()
@@ -76,7 +76,8 @@ fn holds_nothing_else(folder: &Path, names: &[&str]) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::Failed(format!(
-        "the folder {} holds {}, which is not part of this backup and would be restored with it; move it away, or name another folder",
+        "the folder {} contains {}, which is not part of this backup and would be restored with it; move it, or name another \
+         folder",
         folder.display(),
         others.join(", ")
     )))
@@ -88,7 +89,7 @@ fn write_to(path: &Path, archive: &Archive, text: &str) -> Result<(), CliError> 
         Ok(found) if found.is_file() => {
             replace(&path.canonicalize().map_err(|error| cannot_write(path, &error))?, text)
         }
-        // A device would no longer be one if a file took its name.
+        // A file that takes the name of a device would replace it.
         Ok(_) => write_into(path, archive, text),
         Err(_) if path.is_symlink() => {
             Err(CliError::Failed(format!("cannot write {}: it is a broken symbolic link", path.display())))
@@ -116,7 +117,7 @@ fn replace(path: &Path, text: &str) -> Result<(), CliError> {
         std::fs::rename(&unfinished, path)
     };
     write().map_err(|error| {
-        // Half a backup is none.
+        // A part of a backup is useless.
         let _ = std::fs::remove_file(&unfinished);
         cannot_write(path, &error)
     })

@@ -34,8 +34,8 @@ pub(super) async fn archive(session: &Session, args: &BackupArgs) -> Result<Arch
     Ok(Archive { objects, records, keyrings, keks })
 }
 
-/// Metadata of the Secrets that look delivered, of a namespace or of all. A backup leaves them out, and says which of them
-/// no record brings back.
+/// Metadata of the Secrets that look delivered, of a namespace or of all. A backup leaves them out, and notes which of them
+/// have no record to restore them from.
 pub(super) async fn targets(session: &Session, args: &BackupArgs) -> Result<Vec<ObjectMeta>, CliError> {
     let (api, permission) = secrets_of(session, (!args.all_namespaces).then_some(session.namespace.as_str()));
     let found = api.list_labelled(&format!("{LABEL_ROLE}={ROLE_TARGET}")).await;
@@ -50,7 +50,7 @@ fn secrets_of<'a>(session: &Session, namespace: Option<&'a str>) -> (SecretApi, 
     }
 }
 
-/// ManagedSecrets of a namespace, or of all, in the order of their places. Those that are being deleted are gone.
+/// ManagedSecrets of a namespace, or of all, in the order of their places. Without those that are being deleted.
 pub(crate) async fn objects(session: &Session, namespace: Option<&str>) -> Result<Vec<Object>, CliError> {
     let found = dynamic_objects(session, namespace, &Progress::new("ManagedSecrets read:")).await?;
     let mut objects = Vec::with_capacity(found.len());
@@ -92,8 +92,8 @@ pub(crate) async fn dynamic_objects(
     }
 }
 
-/// Secrets of one type, of a namespace or of all, stripped, in the order of their places. By type and not by label: the
-/// type of a record is protected, a label is anyone's.
+/// Secrets of one type, of a namespace or of all, stripped, in the order of their places. By type and not by label:
+/// policies protect the type of a record, but every user can set a label.
 pub(crate) async fn secrets(
     session: &Session,
     namespace: Option<&str>,

@@ -1,4 +1,4 @@
-//! The checks: each a pure function over what was read, listed in the order in which they are shown.
+//! The checks, in the order of the output: each is a pure function over the facts.
 
 mod install;
 mod keys;
@@ -16,7 +16,7 @@ pub(super) struct Check {
     look: Look,
 }
 
-/// Looks at the facts for the check of this name. What could not be read ends it with that as its finding.
+/// Looks at the facts for the check of this name. If a fact could not be read, that is its finding.
 type Look = fn(&'static str, &Facts) -> Result<Vec<Finding>, Finding>;
 
 impl Check {
@@ -28,7 +28,7 @@ impl Check {
 
 /// Every check.
 pub(super) const CHECKS: [Check; 16] = [
-    // What the keys protect against is said before anything else.
+    // First what the keys protect against.
     Check { name: "protection", look: keys::protection },
     Check { name: "server", look: install::server },
     Check { name: "resource", look: install::crd },
@@ -43,11 +43,11 @@ pub(super) const CHECKS: [Check; 16] = [
     Check { name: "secrets", look: secrets::objects },
     Check { name: "records", look: secrets::records },
     Check { name: "targets", look: secrets::targets },
-    Check { name: "your rights", look: secrets::rights },
+    Check { name: "your permissions", look: secrets::permissions },
     Check { name: "audit log", look: install::audit },
 ];
 
-/// Whether an object of the cluster is this installation's: it bears the name, alone or with the operator's namespace.
+/// Whether an object belongs to this installation: it has the name, alone or with the operator's namespace.
 fn is_named(found: Option<&String>, name: &str, own: &str) -> bool {
     found.is_some_and(|found| found == name || *found == cluster_object_name(name, own, false))
 }

@@ -71,7 +71,7 @@ pub(super) struct Facts {
     /// Secrets that look delivered, by their label.
     pub(super) targets: Read<Vec<ObjectMeta>>,
     /// What commands need, and whether the caller may.
-    pub(super) rights: Read<Vec<(Need, bool)>>,
+    pub(super) permissions: Read<Vec<(Need, bool)>>,
 }
 
 /// A namespace that the operator is limited to.
@@ -83,7 +83,7 @@ pub(super) struct Served {
     pub(super) bound: bool,
 }
 
-/// A right that a command needs.
+/// A permission that a command needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Need {
     /// What for.
@@ -183,11 +183,11 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
     };
     let (authorities, keyrings, keks) =
         futures::join!(authorities(client, own), keyrings(client, own), keks(client, own));
-    let (objects, records, targets, rights) = futures::join!(
+    let (objects, records, targets, permissions) = futures::join!(
         list(Api::all(client.clone()), Permission::to_objects("list"), ListParams::default()),
         records(client),
         targets(client),
-        rights(client, &session.namespace, own),
+        permissions(client, &session.namespace, own),
     );
     Ok(Facts {
         now: Timestamp::now(),
@@ -210,7 +210,7 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
         objects,
         records,
         targets,
-        rights,
+        permissions,
     })
 }
 
@@ -371,7 +371,7 @@ async fn targets(client: &Client) -> Read<Vec<ObjectMeta>> {
 }
 
 /// Asks about every need at once; anybody may ask about himself.
-async fn rights(client: &Client, here: &str, own: &str) -> Read<Vec<(Need, bool)>> {
+async fn permissions(client: &Client, here: &str, own: &str) -> Read<Vec<(Need, bool)>> {
     let reviews = Api::<SelfSubjectAccessReview>::all(client.clone());
     let ask = async |need: Need| {
         let namespace = match need.place {

@@ -1,8 +1,8 @@
-//! What a check finds, and what came of a read.
+//! What a check finds, and the result of a read.
 
 use serde::Serialize;
 
-/// How bad it is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
@@ -10,11 +10,11 @@ pub(super) enum Level {
     Ok,
     /// Worth knowing.
     Note,
-    /// Works, and should not stay so.
+    /// Works, but should be corrected.
     Warning,
-    /// Does not work, or is about to stop.
+    /// Does not work, or will stop working.
     Problem,
-    /// Could not be looked at.
+    /// Could not be read.
     Unknown,
 }
 
@@ -31,15 +31,15 @@ impl Level {
     }
 }
 
-/// One thing found.
+/// One finding.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Finding {
-    /// How bad.
+    /// How serious it is.
     pub(super) level: Level,
     /// Which check found it.
     pub(super) check: &'static str,
-    /// What is so.
+    /// What the check found.
     pub(super) what: String,
     /// What to do about it.
     #[serde(rename = "do", skip_serializing_if = "Option::is_none")]
@@ -52,23 +52,23 @@ impl Finding {
         Self { level: Level::Ok, check, what: what.into(), todo: None }
     }
 
-    /// Something to do about.
+    /// A finding with something to do.
     pub(super) fn new(level: Level, check: &'static str, what: impl Into<String>, todo: impl Into<String>) -> Self {
         Self { level, check, what: what.into(), todo: Some(todo.into()) }
     }
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Read<T> {
     /// It was read.
     Known(T),
-    /// It was not: the right that is missing, as `kubectl auth can-i` asks for it, or what went wrong.
+    /// It was not read: the missing permission as `kubectl auth can-i` names it, or the error.
     Unknown(String),
 }
 
 impl<T> Read<T> {
-    /// What was read; else the finding that it is not known.
+    /// What was read, or else the finding that it is unknown.
     pub(super) fn known(&self, check: &'static str) -> Result<&T, Finding> {
         match self {
             Self::Known(value) => Ok(value),

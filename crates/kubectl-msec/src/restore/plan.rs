@@ -1,4 +1,4 @@
-//! What to do about each object of a backup, given what stands in the cluster. Pure.
+//! What to do about each object of a backup, given what the cluster contains. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,12 +25,12 @@ pub(super) enum Item {
     Object(Object, Option<RecordMeta>),
 }
 
-/// What is done, or was.
+/// What the command does about an object, or did.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     /// It is created.
     Create,
-    /// It is there already; what is worth saying.
+    /// It exists already; a remark, or empty.
     There(String),
     /// It is not restored, and why.
     Conflict(String),
@@ -43,14 +43,14 @@ pub(super) struct Step {
     pub(super) verdict: Verdict,
 }
 
-/// Steps in the order in which they are taken, and what to tell before.
+/// Steps in their order, and what to print before.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) notes: Vec<String>,
-    /// What may end an operator.
+    /// What may keep the operator from starting.
     pub(super) warnings: Vec<String>,
-    /// Keyrings that are created.
+    /// Keyrings that the command creates.
     pub(super) new_keyrings: Vec<NewKeyring>,
 }
 
@@ -63,7 +63,7 @@ impl Item {
         }
     }
 
-    /// What it is, for people.
+    /// Its kind, namespace and name, for messages.
     pub(super) fn called(&self) -> String {
         let (namespace, name) = self.place();
         let kind = match self {
@@ -112,8 +112,8 @@ impl Recorded {
     }
 }
 
-/// The whole plan, made at the time `now`; an error where keys would leave an operator that does not start, or have dates
-/// in the future.
+/// The whole plan at the time `now`. An error if the keys would keep the operator from starting, or have dates in the
+/// future.
 pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
@@ -138,8 +138,9 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
     }
     let seeds: BTreeSet<_> = keyrings.iter().chain(&restored).flat_map(|it| it.ids().map(str::to_owned)).collect();
     if standing.keyrings.is_none() {
-        plan.notes
-            .push(format!("it is unknown whether {own} has the keys of these records: you may not list its Secrets"));
+        plan.notes.push(format!(
+            "it is unknown whether the namespace {own} has the keys of these records: you may not list its Secrets"
+        ));
     }
     let mut of_owner = BTreeMap::<Place, Recorded>::new();
     let mut stored = archive.stored_records();
@@ -164,11 +165,11 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
             match &recorded {
                 None => plan
                     .notes
-                    .push(format!("ManagedSecret {namespace}/{name} comes without a record: it becomes a new secret")),
+                    .push(format!("ManagedSecret {namespace}/{name} has no record in the backup: it becomes a new secret")),
                 Some(recorded) => plan.notes.extend(object.misfit(&recorded.records).map(|what| {
                     format!(
-                        "ManagedSecret {namespace}/{name} differs from its record in {what}, and cannot take it over: \
-                         restore it as the record has it, and change it then"
+                        "ManagedSecret {namespace}/{name} differs from its record in {what}, so it cannot take over the \
+                         record: restore it as the record has it, and change it afterwards"
                     )
                 })),
             }
@@ -178,7 +179,7 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
     Ok(plan)
 }
 
-/// Every keyring that will stand must open: one that does not ends the operator at its next start.
+/// The operator must be able to open every keyring: with one that it cannot open, it does not start.
 fn check_wrapping(
     archive: &Archive,
     standing: &Standing,
@@ -196,9 +197,9 @@ fn check_wrapping(
         for (provider, id) in keyring.wrapped_by() {
             if provider == Provider::LOCAL && !keks.contains(id) {
                 return Err(format!(
-                    "the keyring {} is encrypted by the key-encryption key {id}, which is neither in these files nor \
-                     in {own}: with it, the operator would not start. Nothing was written; add the backup that was \
-                     made --with-kek",
+                    "the keyring {} is encrypted with the key-encryption key {id}, which is neither in these files nor \
+                     in {own}: with this keyring, the operator would not start. Nothing was written; add a backup with \
+                     that key (backup --with-kek)",
                     keyring.name
                 ));
             }
@@ -207,25 +208,27 @@ fn check_wrapping(
     let (here, new) = (files_of(present), files_of(restored));
     if let (Some(here), Some(new)) = (here.iter().next(), new.iter().find(|id| !here.contains(*id))) {
         return Err(format!(
-            "the backup's keyring is encrypted by the KEK file {new}, and the cluster's by the KEK file {here}: an \
-             operator reads one --kek-file, and would not start with both. Nothing was written"
+            "the backup's keyring is encrypted with the KEK file {new}, and the cluster's with the KEK file {here}: the \
+             operator reads one --kek-file, so it would not start. Nothing was written"
         ));
     }
     for id in new {
         plan.warnings.push(format!(
-            "the keyring is encrypted by a KEK file with the id {id}: the operator does not start without --kek-file, \
-             and that very file"
+            "the keyring is encrypted with the KEK file {id}: the operator does not start without --kek-file and this file"
         ));
     }
     Ok(())
 }
 
-/// A keyring joins those that are there: the operator reads and merges every one. Its own name is the operator's to
-/// write, so where that is taken, it goes beside, and opens without being used for anything new.
+/// A restored keyring joins the existing ones: the operator reads and merges all of them. If the name of the operator's own
+/// keyring is taken, it gets another name; its keys then only open values, and the operator encrypts nothing new with them.
 fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
     let known: BTreeSet<_> = present.iter().flat_map(StoredKeyring::ids).collect();
     let Some(stored) = StoredKeyring::of(&keyring) else {
-        return Step { item: Item::Keyring(keyring), verdict: Verdict::Conflict("holds no keyring".to_owned()) };
+        return Step {
+            item: Item::Keyring(keyring),
+            verdict: Verdict::Conflict("it does not contain a keyring".to_owned()),
+        };
     };
     if stored.ids().all(|id| known.contains(id)) {
         return Step { item: Item::Keyring(keyring), verdict: Verdict::There("all its keys".to_owned()) };
@@ -236,7 +239,7 @@ fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
     Step { item: Item::Keyring(keyring), verdict: Verdict::Create }
 }
 
-/// The name of a keyring that stands beside the operator's own.
+/// The name of a keyring in addition to the operator's own.
 pub(super) fn beside(stored: &StoredKeyring) -> String {
     let digits = stored.fingerprint.get(..8).unwrap_or_default();
     format!("{KEYRING_NAME}-restored-{digits}")
@@ -251,20 +254,20 @@ fn record_verdict(
     let StoredRecord { meta: backup, seed, .. } = backup;
     match standing.map(|it| it.as_ref().map(|here| &here.meta)) {
         None if !seed_known => Verdict::Conflict(format!(
-            "was encrypted under seed {seed}, which neither these files nor {own} have: add the keyring's backup"
+            "was encrypted with seed {seed}, which is neither in these files nor in {own}: add a backup with the keyring"
         )),
         None => Verdict::Create,
-        Some(None) => Verdict::Conflict("exists but lacks what a record must have".to_owned()),
+        Some(None) => Verdict::Conflict("it exists but lacks required metadata".to_owned()),
         Some(Some(here)) if here.id == backup.id && here.owner == backup.owner => {
             Verdict::There(if here.version == backup.version {
                 String::new()
             } else {
-                format!("with version {}, where the backup has {}", here.version, backup.version)
+                format!("with version {}; the backup has version {}", here.version, backup.version)
             })
         }
         Some(Some(here)) => Verdict::Conflict(format!(
-            "its name {} is held by the secret {} of ManagedSecret {}, created {}: it was created before the restore. \
-             To restore the backup's, delete that ManagedSecret, and a record that stays, and restore again",
+            "its name {} belongs to the secret {} of ManagedSecret {}, created {}, before the restore. To restore the \
+             backup's secret, delete that ManagedSecret, and its record if it stays, and restore again",
             here.name, here.id, here.owner, here.created
         )),
     }
@@ -273,9 +276,9 @@ fn record_verdict(
 fn object_verdict(backup: &Object, standing: Option<&Object>, record_fits: Option<bool>) -> Verdict {
     match (standing, record_fits) {
         (Some(here), _) if here.spec == backup.spec => Verdict::There(String::new()),
-        (Some(_), _) => Verdict::Conflict("exists with another spec, and stays unchanged".to_owned()),
+        (Some(_), _) => Verdict::Conflict("it exists with another spec and stays unchanged".to_owned()),
         (None, Some(false)) => {
-            Verdict::Conflict("its record was not restored, and without it, it would be a new secret".to_owned())
+            Verdict::Conflict("its record was not restored; without the record, it would be a new secret".to_owned())
         }
         (None, _) => Verdict::Create,
     }

@@ -1,4 +1,4 @@
-//! What stands in the cluster that a restore goes into, read before anything is written.
+//! What the cluster contains before a restore writes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,18 +15,18 @@ use crate::archive::{Archive, Object, Place, StoredKeyring, place};
 use crate::backup::read;
 use crate::session::Session;
 
-/// What a plan has to know of the cluster.
+/// What a plan needs to know about the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// Namespaces of the backup that there are not.
+    /// Namespaces of the backup that do not exist.
     pub(super) missing_namespaces: Vec<String>,
     /// ManagedSecrets in the backup's namespaces.
     pub(super) objects: BTreeMap<Place, Object>,
-    /// Records there; none where one lacks what a record must have.
+    /// Records there; `None` for one that lacks required metadata.
     pub(super) records: BTreeMap<Place, Option<StoredRecord>>,
-    /// Keyrings of the operator; none where they may not be read.
+    /// Keyrings of the operator; `None` if the user may not read them.
     pub(super) keyrings: Option<Vec<StoredKeyring>>,
-    /// Ids of its local key-encryption keys. Their names say them: the keys themselves are never read.
+    /// Ids of its local key-encryption keys, from the names of their Secrets: the command never reads the keys.
     pub(super) keks: BTreeSet<String>,
 }
 
@@ -67,7 +67,7 @@ async fn keys(session: &Session, archive: &Archive, own: &str, standing: &mut St
     let api = SecretApi::namespaced(session.client.clone(), own);
     match api.list(&format!("type={TYPE_KEYRING}")).await {
         Ok(found) => standing.keyrings = Some(found.iter().filter_map(StoredKeyring::of).collect()),
-        // Only who restores keys must see those that are there.
+        // A user who restores no keys need not see the existing ones.
         Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Rbac && !has_keys => return Ok(()),
         Err(error) => return Err(permission.explain_call("cannot list the keyrings", &error)),
     }
@@ -82,7 +82,7 @@ async fn metadata(session: &Session, namespace: &str, type_: &str) -> Result<Vec
     SecretApi::namespaced(session.client.clone(), namespace).list_metadata(&format!("type={type_}")).await
 }
 
-/// Whether a namespace exists; one that may not be looked at is taken to: a write there tells.
+/// Whether a namespace exists. If the user may not look, it counts as existing: a write there fails if it does not.
 async fn exists(session: &Session, namespace: &str) -> Result<bool, CliError> {
     match Api::<Namespace>::all(session.client.clone()).get_metadata_opt(namespace).await {
         Ok(found) => Ok(found.is_some()),

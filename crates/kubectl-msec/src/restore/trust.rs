@@ -1,9 +1,8 @@
-//! Which keyrings a restore adds, and whether they may be.
+//! Which keyrings a restore adds, and whether it may add them.
 //!
-//! A backup is as trustworthy as the place that it was kept in. A keyring that joins the operator's own can open what
-//! is encrypted under its keys, so records that its maker wrote are believed from then on. It is therefore named by its
-//! fingerprint, and a person confirms it. What no honest backup holds is refused whatever a person says. Pure, but for
-//! the question that [`confirm`](super::confirm) asks.
+//! A backup is as trustworthy as its storage. If a keyring joins the operator's own, the operator accepts records that its
+//! creator encrypted with its keys. Therefore the command shows its fingerprint, and the user confirms it. The command
+//! refuses what no honest backup contains, whatever the user confirms. Pure, except for the question.
 
 use jiff::Timestamp;
 use managed_secrets_api::keys::KEYRING_NAME;
@@ -23,13 +22,13 @@ pub(super) struct NewKeyring {
     pub(super) fingerprint: String,
     /// Ids of its keys.
     ids: Vec<String>,
-    /// It stands beside the operator's own keyring, in the cluster or in the backup. It is confirmed by its
-    /// fingerprint; for another, `--yes` is enough.
+    /// It exists in addition to the operator's own keyring, in the cluster or in the backup. The user confirms it by its
+    /// fingerprint; for the first keyring, `--yes` is enough.
     is_foreign: bool,
 }
 
 impl NewKeyring {
-    /// Of a keyring that is created under this name, beside those that are `present`.
+    /// A keyring that the command creates under this name, in addition to those that are `present`.
     pub(super) fn of(stored: &StoredKeyring, name: &str, present: &[StoredKeyring]) -> Self {
         Self {
             name: name.to_owned(),
@@ -39,20 +38,19 @@ impl NewKeyring {
         }
     }
 
-    /// What is said of it before anything is written.
+    /// What the command prints about it before it writes anything.
     pub(super) fn note(&self) -> String {
         let role = if self.name == KEYRING_NAME {
-            "becomes the operator's own, under which new values are encrypted"
+            "becomes the operator's own, and the operator encrypts new values with it"
         } else {
-            "joins the operator's own; its keys open, nothing new is encrypted under them"
+            "joins the operator's own; its keys open values, and the operator encrypts nothing new with them"
         };
         format!("keyring {} ({}) {role}. SHA-256 fingerprint: {}", self.name, self.ids.join(", "), self.fingerprint)
     }
 }
 
-/// Why a keyring is confirmed.
-const REASON: &str =
-    "it has keys that this cluster does not know; a person who has them can write records that the operator accepts";
+/// Why the user must confirm a keyring.
+const REASON: &str = "it has keys that this cluster does not know; with these keys, another person can write records that the operator accepts";
 
 /// Refuses a keyring whose keys have dates that no honest key has: later than `now`, by more than clocks differ, or no
 /// date at all. The newest key of the operator's own keyring is used for new values, so a date decides what is used,
@@ -62,13 +60,12 @@ pub(super) fn check_dates(stored: &StoredKeyring, namespace: &str, now: Timestam
     Err(format!(
         "keyring Secret {namespace}/{} of the backup is not restored: the creation date \"{}\" of its key {} \
          {problem}. Nothing was written. If the clock of this machine is wrong, correct it; otherwise use a backup \
-         that you trust, or, where the date comes from a wrong clock, see \"A key with a date in the future\" in \
-         docs/operations.md",
+         that you trust. If a wrong clock caused the date, see \"A key with a date in the future\" in docs/operations.md",
         stored.name, entry.created, entry.id
     ))
 }
 
-/// Refuses a keyring that the operator could not open, as far as the backup holds the key-encryption keys to tell.
+/// Refuses a keyring that the operator could not open, as far as the key-encryption keys of the backup show.
 pub(super) fn check_opens(stored: &StoredKeyring, namespace: &str, keks: &[Kek]) -> Result<(), String> {
     let kek_of = |wrapped: &Wrapped| {
         let is_it = |kek: &&Kek| wrapped.provider == Provider::LOCAL && kek.key_id().to_string() == wrapped.key_id;
@@ -90,8 +87,8 @@ pub(super) fn check_opens(stored: &StoredKeyring, namespace: &str, keks: &[Kek])
     }
 }
 
-/// The keyrings that a person has still to confirm: foreign ones that are not accepted by fingerprint. Where any is
-/// accepted by fingerprint, every other one is to be confirmed.
+/// The keyrings that the user must still confirm: foreign ones that are not accepted by fingerprint. If one is accepted by
+/// fingerprint, the user must confirm every other one.
 pub(super) fn unconfirmed<'a>(new: &'a [NewKeyring], accepted: &[Fingerprint]) -> Vec<&'a NewKeyring> {
     let is_accepted = |keyring: &NewKeyring| accepted.iter().any(|it| it.0 == keyring.fingerprint);
     new.iter().filter(|it| (it.is_foreign || !accepted.is_empty()) && !is_accepted(it)).collect()

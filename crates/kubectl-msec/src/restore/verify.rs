@@ -1,10 +1,10 @@
 //! After a restore: waits until what was restored is delivered, and compares it with the backup.
 //!
-//! What is compared is what the operator reports once it has opened the record: id, dates and version. The value needs
-//! no look: it is authenticated with the version that it belongs to.
+//! It compares what the operator reports after it has opened the record: id, dates and version. It need not compare the
+//! value, which is authenticated together with its version.
 //!
-//! A status is believed only where it names the record and the target Secret that stand: one that was there before this
-//! restore may speak of others. Where every status is that old, none shows that the operator runs.
+//! A status counts only if it names the record and the target Secret that exist: an older status may be about others. If
+//! every status is older than this restore, none shows that the operator runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,13 +40,13 @@ pub(super) struct Wanted {
 /// What was found in the end.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// A line for each secret that is not as in the backup, and one for all others.
+    /// A line for each secret that differs from the backup, and one line for all others.
     pub(super) lines: Vec<String>,
     waiting: usize,
     differing: usize,
-    /// Delivered since this restore wrote: only a running operator does that.
+    /// Delivered after this restore wrote, which only a running operator does.
     fresh: usize,
-    /// Delivered already when this restore looked first.
+    /// Delivered already at this restore's first look.
     old: usize,
 }
 
@@ -80,7 +80,7 @@ enum State {
     MovedOn(String),
     /// Not delivered: why.
     Waiting(String),
-    /// Never to be delivered as it is: why.
+    /// Suspended: not delivered.
     Paused,
     /// Delivered as something else.
     Differs(String),
@@ -105,11 +105,11 @@ pub(super) fn expected(steps: &[Step]) -> Expected {
     objects.filter(|(place, _)| !lost.contains(place)).collect()
 }
 
-/// Looks until everything is delivered, or time is up. A cluster that does not answer for a moment ends no wait.
+/// Looks until everything is delivered or the time is over. The wait continues if the cluster does not answer for a moment.
 pub(super) async fn wait(session: &Session, expected: &Expected, timeout: Duration) -> Result<Found, CliError> {
     let progress = Progress::new("delivered");
     let mut clock = Clock::new(timeout);
-    // What the last look that was answered has shown, and what any look has shown to wait.
+    // The result of the last successful look, and what any look has found waiting.
     let (mut found, mut waited) = (None, BTreeSet::new());
     loop {
         let silence = match look(session, expected).await {
@@ -153,8 +153,8 @@ async fn look<'a>(session: &Session, expected: &'a Expected) -> Result<BTreeMap<
     Ok(expected.iter().map(|(place, wanted)| (place, state_of(place, wanted))).collect())
 }
 
-/// Uids of the records and targets of a namespace; none where they may not be listed, which only a restore without
-/// records gets by with.
+/// Uids of the records and targets of a namespace; `None` if the user may not list them, which is enough for a restore
+/// without records.
 async fn uids_of_secrets(session: &Session, namespace: &str) -> Result<Option<BTreeSet<String>>, CliError> {
     match SecretApi::namespaced(session.client.clone(), namespace).list_labelled(LABEL_ROLE).await {
         Ok(found) => Ok(Some(found.into_iter().filter(is_living).filter_map(|metadata| metadata.uid).collect())),
@@ -370,8 +370,9 @@ mod tests {
             assert!(error.contains("1 secret is not what the backup has"), "{error}");
         };
         says(&unavailable(), "the operator is not available: none of 1 replicas is available; check `logs`");
-        says(&Operator::Unknown("no Deployment".to_owned()), "unknown: no Deployment");
-        says(&Operator::Available, "kubectl msec doctor");
+        says(&Operator::Unknown("no Deployment".to_owned()), "unknown whether the operator runs: no Deployment");
+        says(&Operator::Available(None), "kubectl msec doctor");
+        assert_eq!((Operator::Proven.note(), unavailable().note()), (None, None));
     }
 
     #[test]
@@ -381,7 +382,17 @@ mod tests {
         assert!(old.asks_for_the_operator());
         assert!(old.lines.iter().any(|line| line.ends_with("versions, as before this restore")), "{:?}", old.lines);
         assert!(old.error(&unavailable()).unwrap().starts_with("the operator is not available"));
-        assert_eq!(old.error(&Operator::Available), None);
+        // Neither an error nor silence: what is known is said.
+        let since = Some("2026-11-23T09:00:00Z".parse().unwrap());
+        for (operator, says) in [
+            (Operator::Available(since), "; its Deployment reports an available replica, since 2026-11-23T09:00:00Z"),
+            (Operator::Available(None), "; its Deployment reports an available replica"),
+            (Operator::Unknown("no permission".to_owned()), ", and it is unknown whether it runs: no permission"),
+        ] {
+            assert_eq!(old.error(&operator), None);
+            let note = operator.note().unwrap();
+            assert!(note.starts_with("every status is older than this restore") && note.ends_with(says), "{note}");
+        }
         // One that was seen to wait was delivered meanwhile.
         let moved = found(&[State::Paused, State::Same, State::Same], &[1]);
         assert!(!moved.asks_for_the_operator());

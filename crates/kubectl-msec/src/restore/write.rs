@@ -1,7 +1,7 @@
-//! The writes of a restore: each creates, or is refused because something of the name exists.
+//! The writes of a restore: each creates an object, or fails because an object of the name exists.
 //!
-//! Secrets are written as the operator writes them, by a server-side apply that only creates and with the operator's
-//! field manager: so each field of theirs is the operator's own, as in the cluster that the backup is of.
+//! The command writes Secrets as the operator does: by a server-side apply that only creates, and with the operator's field
+//! manager. So the operator owns each of their fields, as in the cluster of the backup.
 
 use std::collections::BTreeSet;
 
@@ -23,10 +23,10 @@ use crate::change::DryRun;
 use crate::progress::Progress;
 use crate::session::Session;
 
-/// Field manager of restored ManagedSecrets: theirs is whoever applies them next.
+/// Field manager of restored ManagedSecrets, until another manager applies them.
 const MANAGER: &str = "kubectl-msec-restore";
 
-/// How one write ended short of a created object.
+/// Why a write did not create its object.
 enum Trouble {
     /// For this object only.
     Conflict(String),
@@ -34,7 +34,7 @@ enum Trouble {
     Fatal(CliError),
 }
 
-/// Carries the plan out, and says of each object what came of it; the steps with their last verdict.
+/// Carries out the plan, and prints the result for each object. Returns the steps with their final verdicts.
 pub(super) async fn all(
     session: &Session,
     steps: Vec<Step>,
@@ -79,7 +79,7 @@ fn told(what: &str, came_of_it: &str, dry_run: DryRun) -> Result<(), CliError> {
     say::print_line(format_args!("{what}: {came_of_it}{}", dry_run.suffix()))
 }
 
-/// A restore that ends early says that it can go on.
+/// The error of a restore that ends early: how far it came, and that it can continue.
 fn stopped(error: CliError, done: usize, all: usize) -> CliError {
     let more =
         format!("{done} of {all} objects were processed; created objects stay; run the same command to continue");
@@ -100,14 +100,14 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn create(&self, item: &mut Item, lost: &BTreeSet<(String, String)>) -> Result<Verdict, Trouble> {
         let (namespace, _) = item.place();
-        // What stands in no namespace yet, no server can judge.
+        // No server can check an object whose namespace does not exist yet.
         if self.dry_run == DryRun::Client || self.dry_run != DryRun::None && self.missing.contains(&namespace) {
             return Ok(Verdict::Create);
         }
         match item {
             Item::Object(object, _) => {
                 if lost.contains(&object.place()) {
-                    let why = "its record was not restored, and without it, it would be a new secret";
+                    let why = "its record was not restored; without the record, it would be a new secret";
                     return Err(Trouble::Conflict(why.to_owned()));
                 }
                 let mut sent: DynamicObject = serde_json::from_value(object.manifest())
@@ -118,7 +118,7 @@ impl Writer<'_> {
             Item::Keyring(secret) => match self.create_secret(secret, &namespace).await? {
                 Created::Yes(_) => Ok(Verdict::Create),
                 Created::Exists if self.stands(secret, &namespace).await? => Ok(there()),
-                // The operator was faster: this one goes beside its own.
+                // The operator was faster: this keyring gets another name.
                 Created::Exists => {
                     secret.metadata.name = StoredKeyring::of(secret).as_ref().map(beside);
                     self.create_or_find(secret, &namespace).await
@@ -132,11 +132,11 @@ impl Writer<'_> {
         match self.create_secret(secret, namespace).await? {
             Created::Yes(_) => Ok(Verdict::Create),
             Created::Exists if self.stands(secret, namespace).await? => Ok(there()),
-            Created::Exists => Err(Trouble::Conflict("a Secret of this name exists, and stays unchanged".to_owned())),
+            Created::Exists => Err(Trouble::Conflict("a Secret of this name exists and stays unchanged".to_owned())),
         }
     }
 
-    /// Whether what stands in a Secret's place is the same: another restore may run, or the operator be at work.
+    /// Whether the existing Secret of this name is the same: another restore may run, or the operator may have created it.
     async fn stands(&self, secret: &SecretObject, namespace: &str) -> Result<bool, Trouble> {
         let api = SecretApi::namespaced(self.session.client.clone(), namespace);
         let (name, type_) = (secret.metadata.name.as_deref().unwrap_or_default(), secret.type_.as_deref());
@@ -149,7 +149,7 @@ impl Writer<'_> {
             };
             return Ok(here.is_some_and(same));
         }
-        // By metadata: a key-encryption key is what its name says, and a record what its annotations say.
+        // Metadata is enough: its name identifies a key-encryption key, and its annotations a record.
         let selector = format!("metadata.name={name},type={}", type_.unwrap_or_default());
         let here = api.list_metadata(&selector).await.map_err(fatal)?.into_iter().next();
         let of = |metadata: &ObjectMeta| StoredRecord::of(metadata).map(|it| (it.meta.id, it.meta.owner));
@@ -206,7 +206,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Who is missing among the restorers, and how to add them.
+    /// The user is not a restorer: who the user is, and how to add them.
     async fn not_a_restorer(&self, policy: &str) -> CliError {
         let reviews = Api::<SelfSubjectReview>::all(self.session.client.clone());
         let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await.ok();
@@ -217,7 +217,7 @@ impl Writer<'_> {
             format!(" --operator-namespace {}", self.own)
         };
         CliError::Failed(format!(
-            "the policy {policy} lets only the operator and restorers write records and keys, and you are {user}: list \
+            "the policy {policy} lets only the operator and restorers write records and keys, and you are {user}: add \
              yourself for the time of the restore, with the installation's other options: \
              `managed-secrets manifests{elsewhere} --restorer {user} | kubectl apply -f -`"
         ))
@@ -228,7 +228,7 @@ fn there() -> Verdict {
     Verdict::There(String::new())
 }
 
-/// Whether a policy is of an installation of ours: `NAME`, or `NAME.NAMESPACE`.
+/// Whether a policy belongs to an installation of this operator: `NAME`, or `NAME.NAMESPACE`.
 fn is_ours(policy: &str) -> bool {
     POLICIES.iter().any(|name| policy.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }

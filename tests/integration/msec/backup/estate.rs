@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use managed_secrets_api::{keys, names::record_name};
 use serde_json::{Value, json};
@@ -137,7 +138,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     for says in ["7 ManagedSecrets, 8 records, 1 keyring, 0 key-encryption keys", "(for sealed text)", "is retained"] {
         assert!(header.contains(says), "{says}: {header}");
     }
-    assert!(header.contains("is not in it (--with-kek)"), "{header}");
+    assert!(header.contains("does not contain the key-encryption key"), "{header}");
     for document in documents(&text) {
         let metadata = document["metadata"].as_object().unwrap();
         let kept = ["name", "namespace", "labels", "annotations"];
@@ -150,7 +151,7 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     holds_no_value(&plugin.folder.read("kek/managed-secrets.yaml"), &before);
-    assert!(plugin.folder.read("kek/kek.yaml").contains("A person who has it and the records has every"));
+    assert!(plugin.folder.read("kek/kek.yaml").contains("This key and the records together reveal every"));
     operator.stop().await;
 
     let plane = other_cluster().await;
@@ -191,6 +192,42 @@ async fn every_kind_of_secret_moves_into_a_cluster_whose_operator_runs() {
     operator.stop().await;
 }
 
+/// No status shows that the operator runs, and its Deployment says little or nothing: a note says so.
+async fn what_is_not_known_is_said(plane: &ControlPlane, restorer: &Plugin, restore: &[&str]) {
+    let says = async |text: &str| {
+        let ran = restorer.restore(restore).await;
+        let note = format!("note: every status is older than this restore, so none shows that the operator runs{text}");
+        assert!(ran.code == 0 && ran.err.contains(&note), "{ran:?}");
+    };
+    report_replicas(plane, 1).await;
+    says("; its Deployment reports an available replica").await;
+    let deployments = Api::<Deployment>::namespaced(plane.access().admin_client().await.unwrap(), OPERATOR_NAMESPACE);
+    let patch = async |status: Value| {
+        let patch = Patch::Merge(json!({"status": status}));
+        deployments.patch_status(keys::OPERATOR_NAME, &PatchParams::default(), &patch).await.unwrap();
+    };
+    // A replica that crashes again and again has been available for a short time only.
+    let available = json!({"type": "Available", "status": "True", "lastTransitionTime": "2026-11-23T09:00:00Z"});
+    patch(json!({"conditions": [available]})).await;
+    says("; its Deployment reports an available replica, since 2026-11-23T09:00:00Z\n").await;
+    patch(json!({"conditions": null, "observedGeneration": 1})).await;
+    let spec = Patch::Merge(json!({"spec": {"revisionHistoryLimit": 3}}));
+    let changed = deployments.patch(keys::OPERATOR_NAME, &PatchParams::default(), &spec).await.unwrap();
+    assert!(changed.metadata.generation > Some(1));
+    let unknown = ", and it is unknown whether it runs: ";
+    says(&format!(
+        "{unknown}the status of its Deployment {OPERATOR_NAMESPACE}/managed-secrets is older than its spec\n"
+    ))
+    .await;
+    patch(json!({"observedGeneration": null})).await;
+    // An operator that something else started.
+    let mut deployment = deployments.get(keys::OPERATOR_NAME).await.unwrap();
+    deployments.delete(keys::OPERATOR_NAME, &DeleteParams::default()).await.unwrap();
+    says(&format!("{unknown}Deployment {OPERATOR_NAMESPACE}/managed-secrets not found\n")).await;
+    (deployment.metadata.uid, deployment.metadata.resource_version) = (None, None);
+    deployments.create(&PostParams::default(), &deployment).await.unwrap();
+}
+
 /// With the operator down, every status is from before the restore, whatever it says.
 async fn old_status_is_no_delivery(plane: &ControlPlane, there: &Site, restorer: &Plugin, backup: &str) {
     let restore = [backup, "--yes", "--timeout=1s"];
@@ -199,8 +236,7 @@ async fn old_status_is_no_delivery(plane: &ControlPlane, there: &Site, restorer:
     assert!(ran.out.ends_with("with the backup's ids, dates and versions, as before this restore\n"), "{ran:?}");
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.contains("error: the operator is not available: none of 1 replicas is available. What"), "{ran:?}");
-    report_replicas(plane, 1).await;
-    restorer.restore(&restore).await.ok();
+    what_is_not_known_is_said(plane, restorer, &restore).await;
 
     report_replicas(plane, 0).await;
     let client = plane.access().client_as(RESTORER, &["system:masters"]).await.unwrap();
@@ -268,7 +304,7 @@ async fn a_new_cluster_gets_the_keys_before_its_operator_starts() {
     there.served("kept").await;
     let later = restorer.restore(&[&plugin.file_path("backup"), "--yes"]).await;
     assert!(
-        later.err.contains("1 of") && later.out.contains("kept: not restored: exists with another spec"),
+        later.err.contains("1 of") && later.out.contains("kept: not restored: it exists with another spec"),
         "{later:?}"
     );
     operator.stop().await;

@@ -42,7 +42,7 @@ async fn what_holds_a_name_is_left_and_told_and_the_rest_goes_on() {
     let ran = restorer.restore_trusted(&backup, &["--timeout=40s"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let conflict = format!(
-        "record {}/{}: not restored: its name TWO is held by the secret {fresh}",
+        "record {}/{}: not restored: its name TWO belongs to the secret {fresh}",
         site.namespace,
         record_name("TWO")
     );

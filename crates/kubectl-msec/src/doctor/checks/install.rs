@@ -30,11 +30,11 @@ pub(super) fn server(check: &'static str, facts: &Facts) -> Result<Vec<Finding>,
     }])
 }
 
-/// The CRD: there, established, and the one that this program knows.
+/// The CRD: it exists, is established, and is the one that this program knows.
 pub(super) fn crd(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let apply = "managed-secrets crd | kubectl apply -f -";
     let Some(found) = facts.crd.known(check)? else {
-        let what = format!("the CustomResourceDefinition {PLURAL}.{GROUP} is missing");
+        let what = format!("CustomResourceDefinition {PLURAL}.{GROUP} not found");
         return Ok(vec![Finding::new(Level::Problem, check, what, apply)]);
     };
     let mut findings = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn crd(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Fi
             Level::Problem,
             check,
             format!("the CustomResourceDefinition is not established: {why}"),
-            "look for another CRD with the same names: kubectl get crds",
+            "check whether another CRD has the same names: kubectl get crds",
         ));
     }
     let differing = differences(found);
@@ -63,20 +63,20 @@ pub(super) fn crd(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Fi
             Level::Problem,
             check,
             format!(
-                "the CustomResourceDefinition differs from that of version {} at {}{more}",
+                "the CustomResourceDefinition differs from that of version {} in {}{more}",
                 env!("CARGO_PKG_VERSION"),
                 shown.join(", ")
             ),
-            format!("{apply}, with the program of the version that runs"),
+            format!("{apply}, with managed-secrets of the version that runs"),
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("{PLURAL}.{GROUP} is established and as this version has it")));
+        findings.push(Finding::ok(check, format!("{PLURAL}.{GROUP} is established and is that of this version")));
     }
     Ok(findings)
 }
 
-/// Where a CRD differs from ours.
+/// Where a CRD differs from that of this version.
 fn differences(found: &CustomResourceDefinition) -> Vec<String> {
     let value = |crd: &CustomResourceDefinition| serde_json::to_value(&crd.spec).unwrap_or_default();
     let mut differing = Vec::new();
@@ -84,8 +84,8 @@ fn differences(found: &CustomResourceDefinition) -> Vec<String> {
     differing
 }
 
-/// Everything that we say must be said there. More may be: the server fills in defaults. But no property that we do not
-/// know, which another version of ours has.
+/// Our CRD must be a part of theirs, to which the server adds defaults. A property that ours does not have is a difference:
+/// another version has it.
 fn compare(ours: &Value, theirs: &Value, path: &str, differing: &mut Vec<String>) {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => {
@@ -102,11 +102,11 @@ fn compare(ours: &Value, theirs: &Value, path: &str, differing: &mut Vec<String>
                 compare(ours, theirs, &format!("{path}[{at}]"), differing);
             }
         }
-        // An empty thing may be left out.
+        // Empty lists and maps may be left out.
         (Value::Array(ours), Value::Null) if ours.is_empty() => {}
         (Value::Object(ours), Value::Null) if ours.is_empty() => {}
         (ours, theirs) if ours == theirs => {}
-        // Numbers are one to the server, however written.
+        // The server may write a number in another form.
         (Value::Number(ours), Value::Number(theirs)) if ours.as_f64() == theirs.as_f64() => {}
         _ => differing.push(path.to_owned()),
     }
@@ -119,10 +119,10 @@ pub(super) fn operator(check: &'static str, facts: &Facts) -> Result<Vec<Finding
         return Ok(vec![Finding::new(
             Level::Warning,
             check,
-            format!("the Deployment {own}/{OPERATOR_NAME} is missing"),
+            format!("Deployment {own}/{OPERATOR_NAME} not found"),
             format!(
-                "{APPLY}; name another namespace with --operator-namespace; an operator outside the cluster needs \
-                     no Deployment"
+                "{APPLY}; or name another namespace with --operator-namespace. An operator outside the cluster needs \
+                 no Deployment"
             ),
         )]);
     };
@@ -146,12 +146,16 @@ pub(super) fn operator(check: &'static str, facts: &Facts) -> Result<Vec<Finding
         findings.push(Finding::new(
             Level::Note,
             check,
-            format!("it runs {}, and this program is version {}", images.join(", "), env!("CARGO_PKG_VERSION")),
-            "use the program of the same version",
+            format!(
+                "the operator runs {}, and this program is version {}",
+                images.join(", "),
+                env!("CARGO_PKG_VERSION")
+            ),
+            "use the kubectl-msec of the operator's version",
         ));
     }
     if facts.account.known(check)?.is_none() {
-        let what = format!("the service account {own}/{OPERATOR_NAME} is missing: no new pod starts");
+        let what = format!("ServiceAccount {own}/{OPERATOR_NAME} not found: no new pod starts");
         findings.push(Finding::new(Level::Problem, check, what, APPLY));
     }
     if findings.is_empty() {
@@ -160,19 +164,19 @@ pub(super) fn operator(check: &'static str, facts: &Facts) -> Result<Vec<Finding
     Ok(findings)
 }
 
-/// The namespaces that the operator is limited to: there, and with its permissions.
+/// The namespaces that the operator is limited to: each exists, and the operator has its permissions there.
 pub(super) fn namespaces(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let served = facts.served.known(check)?;
     let missing = served.iter().filter(|it| !it.exists || !it.bound).map(|it| {
         let namespace = &it.namespace;
         let (what, todo) = if it.exists {
             let what = format!(
-                "namespace {namespace} is not watched: RoleBinding {OPERATOR_NAME}, which gives the operator its \
-                 permissions, is missing there"
+                "the operator does not watch namespace {namespace}: RoleBinding {namespace}/{OPERATOR_NAME}, which gives \
+                 the operator its permissions, not found"
             );
             (what, APPLY.to_owned())
         } else {
-            let what = format!("namespace {namespace} is not watched: it does not exist");
+            let what = format!("the operator does not watch namespace {namespace}: namespace not found");
             (what, format!("kubectl create namespace {namespace}, then {APPLY}; or remove it from these options"))
         };
         Finding::new(Level::Problem, check, what, todo)
@@ -180,8 +184,11 @@ pub(super) fn namespaces(check: &'static str, facts: &Facts) -> Result<Vec<Findi
     let mut findings: Vec<Finding> = missing.collect();
     if findings.is_empty() {
         let names: Vec<&str> = served.iter().map(|it| it.namespace.as_str()).collect();
-        let what =
-            if names.is_empty() { "all are watched".to_owned() } else { format!("watched: {}", names.join(", ")) };
+        let what = if names.is_empty() {
+            "the operator watches all namespaces".to_owned()
+        } else {
+            format!("the operator watches {}", names.join(", "))
+        };
         findings.push(Finding::ok(check, what));
     }
     Ok(findings)
@@ -200,14 +207,14 @@ fn version_of(image: &str) -> Option<&str> {
     (is_version && !image.contains('@')).then_some(tag)
 }
 
-/// The policies: there, in force, and none left out.
+/// The policies: none is missing, and each is effective.
 pub(super) fn policies(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let (policies, bindings) = (facts.policies.known(check)?, facts.bindings.known(check)?);
     let mut findings = Vec::new();
     for name in POLICIES {
         let Some(policy) = policies.iter().find(|it| is_named(it.metadata.name.as_ref(), name, &facts.own)) else {
-            let todo = format!("{APPLY}, unless it was left out on purpose (--without-policy)");
-            findings.push(Finding::new(Level::Warning, check, format!("{name} is missing"), todo));
+            let todo = format!("{APPLY}, unless you left it out on purpose (--without-policy)");
+            findings.push(Finding::new(Level::Warning, check, format!("policy {name} not found"), todo));
             continue;
         };
         let fails_closed =
@@ -218,19 +225,19 @@ pub(super) fn policies(check: &'static str, facts: &Facts) -> Result<Vec<Finding
         });
         if !denies || !fails_closed {
             let what = format!(
-                "{name} exists but refuses nothing: {}",
-                if denies { "its failurePolicy is not Fail" } else { "no binding denies" }
+                "policy {name} exists but refuses nothing: {}",
+                if denies { "its failurePolicy is not Fail" } else { "it has no binding with the action Deny" }
             );
             findings.push(Finding::new(Level::Problem, check, what, APPLY));
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("all {} are effective", POLICIES.len())));
+        findings.push(Finding::ok(check, format!("all {} policies are effective", POLICIES.len())));
     }
     Ok(findings)
 }
 
-/// The audit policy is a file of the API server's, which no API shows.
+/// The audit policy is a file of the API server, which no API shows.
 #[allow(clippy::unnecessary_wraps, reason = "the type of every check")]
 pub(super) fn audit(check: &'static str, _facts: &Facts) -> Result<Vec<Finding>, Finding> {
     Ok(vec![Finding::new(
@@ -238,8 +245,8 @@ pub(super) fn audit(check: &'static str, _facts: &Facts) -> Result<Vec<Finding>,
         check,
         "this program cannot see whether the API server logs plain values",
         format!(
-            "check by hand that its audit policy has, before any broader rule: {{level: Metadata, resources: [{{group: \
-             {GROUP}}}, {{group: \"\", resources: [secrets]}}]}}"
+            "check that its audit policy contains this rule before any broader rule: {{level: Metadata, resources: \
+             [{{group: {GROUP}}}, {{group: \"\", resources: [secrets]}}]}}"
         ),
     )])
 }

@@ -12,7 +12,7 @@ use super::super::facts::Facts;
 use super::super::finding::{Finding, Level};
 use crate::archive::StoredKeyring;
 
-/// What the key-encryption key protects against, by who holds it.
+/// What the key-encryption key protects against, by its provider.
 pub(super) fn protection(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let keyrings = facts.keyrings.known(check)?;
     let wrapped = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).flat_map(StoredKeyring::wrapped_by);
@@ -25,15 +25,14 @@ pub(super) fn protection(check: &'static str, facts: &Facts) -> Result<Vec<Findi
                     Level::Note,
                     check,
                     format!(
-                        "the key-encryption key is a Secret in {}: that protects against people and backups that see \
-                         other \
-                         namespaces only, and not against a person who has all of an unencrypted etcd",
+                        "the key-encryption key is a Secret in {}: it protects against people and backups that see only \
+                         other namespaces, and not against someone who has a full copy of an unencrypted etcd",
                         facts.own
                     ),
                     "encrypt etcd, or choose --kek-file before the first start",
                 )
             } else {
-                let held = format!("the key-encryption key is held by the provider \"{provider}\", outside etcd");
+                let held = format!("the provider \"{provider}\" keeps the key-encryption key outside etcd");
                 Finding::ok(check, held)
             }
         })
@@ -45,11 +44,11 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     let (keyrings, own) = (facts.keyrings.known(check)?, &facts.own);
     if !keyrings.iter().any(|(name, _)| name == KEYRING_NAME) {
         let what = if keyrings.is_empty() {
-            format!("there is no keyring in {own}")
+            format!("keyring not found in the namespace {own}")
         } else {
             format!(
-                "there is no keyring {own}/{KEYRING_NAME}: those beside it open, and nothing new is encrypted under \
-                 them"
+                "keyring {own}/{KEYRING_NAME} not found: the keys of the other keyrings open values, but the operator \
+                 encrypts nothing new with them"
             )
         };
         return Ok(vec![Finding::new(
@@ -62,19 +61,20 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     let mut findings = Vec::new();
     for (name, keyring) in keyrings {
         if keyring.is_none() {
-            let what =
-                format!("Secret {own}/{name} has the type of keyrings but holds none: the operator does not start");
+            let what = format!(
+                "Secret {own}/{name} has the type of keyrings but does not contain one: the operator does not start"
+            );
             findings.push(Finding::new(
                 Level::Problem,
                 check,
                 what,
-                "restore it, or remove it if it was never a keyring",
+                "restore it, or delete it if it was never a keyring",
             ));
         }
     }
     let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
     if !stored.is_empty() && active(&stored, Purpose::Record, facts.now).is_none() {
-        let what = "no key for records is active: the operator cannot encrypt";
+        let what = "the keyring has no active key for records: the operator cannot encrypt";
         findings.push(Finding::new(Level::Problem, check, what, "restore the keyring: kubectl msec restore BACKUP"));
     }
     let ahead: BTreeSet<_> = stored.iter().flat_map(|it| it.ahead_of(facts.now)).map(|it| it.id.as_str()).collect();
@@ -100,10 +100,8 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         findings.push(Finding::new(
             Level::Problem,
             check,
-            format!(
-                "the key-encryption key Secret {own}/{KEK_PREFIX}{id} is missing: the operator does not start again"
-            ),
-            "restore it: kubectl msec restore BACKUP, from one that was made --with-kek",
+            format!("key-encryption key Secret {own}/{KEK_PREFIX}{id} not found: the operator cannot start again"),
+            "restore it from a backup that contains it (backup --with-kek): kubectl msec restore BACKUP",
         ));
     }
     for (_, id) in wrapped.iter().filter(|(provider, _)| *provider == Provider::FILE) {
@@ -112,12 +110,12 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     }
     if !findings.iter().any(|it| it.level != Level::Note) {
         let (entries, secrets) = (stored.iter().map(|it| it.document.entries.len()).sum::<usize>(), stored.len());
-        let beside = if secrets > 1 { format!(" in {secrets} Secrets beside {KEYRING_NAME}") } else { String::new() };
+        let beside = if secrets > 1 { format!(" in {secrets} keyrings") } else { String::new() };
         let fingerprints: Vec<_> = stored.iter().map(|it| format!("{} {}", it.name, it.fingerprint)).collect();
         findings.push(Finding::ok(
             check,
             format!(
-                "{entries} keys{beside}, and a key-encryption key for each; SHA-256 fingerprint: {}",
+                "{entries} keys{beside}, each with its key-encryption key; SHA-256 fingerprint: {}",
                 fingerprints.join(", ")
             ),
         ));
@@ -130,19 +128,19 @@ fn active<'a>(keyrings: &[&'a StoredKeyring], purpose: Purpose, now: Timestamp) 
     keyrings.iter().find(|it| it.name == KEYRING_NAME)?.document.active_key(purpose, now)
 }
 
-/// The published key: there, the keyring's newest, and to be used still.
+/// The published key: it exists, is the keyring's newest, and is not too old.
 pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let place = format!("ConfigMap {}/{PUBLIC_KEY_CONFIGMAP}", facts.own);
-    let repaired = "the operator publishes and corrects it while it runs: check that it runs";
+    let repaired = "the operator publishes and corrects the key while it runs: check that it runs";
     let found = facts.public_key.known(check)?.as_ref();
     let Some(document) = found.and_then(|it| it.data.as_ref()).and_then(|it| it.get(PUBLIC_KEY_DATA_KEY)) else {
-        return Ok(vec![Finding::new(Level::Problem, check, format!("{place} publishes no key"), repaired)]);
+        return Ok(vec![Finding::new(Level::Problem, check, format!("{place} contains no public key"), repaired)]);
     };
     let Ok(published) = PublishedKey::parse(document) else {
         return Ok(vec![Finding::new(
             Level::Problem,
             check,
-            format!("{place} holds no key that can be used"),
+            format!("the public key in {place} is invalid"),
             repaired,
         )]);
     };
@@ -156,14 +154,14 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
                 Some(active) => findings.push(Finding::new(
                     Level::Problem,
                     check,
-                    format!("{place} publishes the key {id}, and the keyring's newest is {active}"),
+                    format!("{place} contains the public key {id}, but the keyring's newest key is {active}"),
                     repaired,
                 )),
                 None => findings.push(Finding::new(
                     Level::Problem,
                     check,
-                    format!("{place} publishes the key {id}, which the keyring does not have"),
-                    "restore the keyring: kubectl msec restore BACKUP. Until then, values sealed for it do not open",
+                    format!("{place} contains the public key {id}, which is not in the keyring"),
+                    "restore the keyring: kubectl msec restore BACKUP. Until then, values that are sealed for this key do not open",
                 )),
             }
         }
@@ -173,12 +171,12 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
         findings.push(Finding::new(
             Level::Warning,
             check,
-            format!("the published key was to be replaced by {}", published.not_after),
-            "values sealed with it still open; this version does not create a new key by itself",
+            format!("the public key should have been replaced by {}", published.not_after),
+            "values that are sealed for it still open; this version does not create a new key by itself",
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("{id} is published, until {}", published.not_after)));
+        findings.push(Finding::ok(check, format!("public key {id} is published, until {}", published.not_after)));
     }
     Ok(findings)
 }

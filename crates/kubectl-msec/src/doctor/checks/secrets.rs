@@ -1,4 +1,4 @@
-//! The secrets themselves: which are not served and why, and which records nobody can use. And what the caller may do.
+//! The secrets: which are not delivered and why, which records cannot be used, and what the user may do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,19 +12,19 @@ use super::super::facts::Facts;
 use super::super::finding::{Finding, Level, Read};
 use crate::archive::{StoredKeyring, Stray, place, strays};
 
-/// An object that is new is not stuck yet.
+/// A new object is not stuck yet.
 const NEW: SignedDuration = SignedDuration::from_mins(2);
-/// So many objects are named; the rest is counted.
+/// How many objects a finding names; it counts the others.
 const NAMED: usize = 3;
 
-/// Those that are not served, by reason.
+/// The secrets that are not delivered, by reason.
 pub(super) fn objects(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let objects = facts.objects.known(check)?;
     let mut waiting = BTreeMap::<(bool, String), Vec<String>>::new();
     for object in objects {
         let (reason, is_true) = condition(object, CONDITION_READY);
-        // Without an operator, status never says more than what the CRD gives it.
-        let is_new = object.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 + NEW > facts.now);
+        // Without an operator, the status stays at its default.
+        let is_new = object.metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 + NEW > facts.now);
         let ignored = reason == Reason::Pending.as_str() && !is_new;
         let stuck = condition(object, CONDITION_STALLED).1 || ignored;
         if !is_true || stuck {
@@ -34,12 +34,13 @@ pub(super) fn objects(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     }
     let mut findings: Vec<_> = waiting
         .into_iter()
-        .map(|((passing, reason), names)| {
+        .map(|((pending, reason), names)| {
             let what = format!("{reason}: {}", some(&names));
-            let todo =
-                format!("kubectl msec explain {reason}; kubectl msec describe msec/OBJECT -n NAMESPACE tells more");
-            if passing {
-                Finding::new(Level::Warning, check, format!("not delivered (yet): {what}"), todo)
+            let todo = format!(
+                "kubectl msec explain {reason}; for one secret: kubectl msec describe msec/OBJECT -n NAMESPACE"
+            );
+            if pending {
+                Finding::new(Level::Warning, check, format!("not delivered yet: {what}"), todo)
             } else {
                 Finding::new(Level::Problem, check, format!("stuck until you act: {what}"), todo)
             }
@@ -68,7 +69,7 @@ fn some(names: &[String]) -> String {
     if more > 0 { format!("{} ({shown} and {more} more)", names.len()) } else { format!("{} ({shown})", names.len()) }
 }
 
-/// Records under an unknown seed, and records of nobody.
+/// Records with an unknown seed, and records without a ManagedSecret.
 pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let records = facts.records.known(check)?;
     let mut findings = Vec::new();
@@ -102,7 +103,7 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         let owned = owners.as_ref().is_none_or(|owners| {
             owners.get(&(namespace, meta.owner.clone())).is_some_and(|object| is_record_of(object, &meta))
         });
-        // With an owner that is gone, Kubernetes is about to collect it.
+        // If the owner was deleted, Kubernetes is about to delete the record.
         let collected = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
         match (owned || collected, meta.deletion_policy) {
             (true, _) => {}
@@ -114,25 +115,25 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         (
             Level::Problem,
             unread,
-            "were encrypted under a seed that the keyring lacks",
-            "restore that keyring beside the current one: kubectl msec restore BACKUP",
+            "were encrypted with a seed that is not in the keyring",
+            "restore the keyring that has it, in addition to the current one: kubectl msec restore BACKUP",
         ),
         (
             Level::Problem,
             broken,
-            "lack what a record must have",
-            "restore them from a backup; or remove them, and the operator rebuilds what it can",
+            "lack required metadata",
+            "restore them from a backup; or delete them, and the operator rebuilds what it can",
         ),
         (
             Level::Warning,
             orphans,
-            "have no ManagedSecret, and hold their names",
-            "apply their ManagedSecrets (kubectl msec restore does both); or remove them if the values are not needed",
+            "have no ManagedSecret, and their names stay taken",
+            "apply their ManagedSecrets (kubectl msec restore does this too); or delete them if you do not need the values",
         ),
         (
             Level::Note,
             retained,
-            "are retained, and hold their names",
+            "are retained, and their names stay taken",
             "apply the ManagedSecret again to take one over; delete the Secret to free the name",
         ),
     ];
@@ -148,7 +149,7 @@ pub(super) fn records(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// Whether a record that names this object as its owner is the object's own, or one that the object may take over.
+/// Whether a record that names this object as its owner belongs to it, or may be taken over by it.
 fn is_record_of(object: &ManagedSecret, meta: &RecordMeta) -> bool {
     match object.status.as_ref().and_then(|status| status.id.as_ref()) {
         Some(id) => *id == meta.id,
@@ -156,7 +157,7 @@ fn is_record_of(object: &ManagedSecret, meta: &RecordMeta) -> bool {
     }
 }
 
-/// Secrets that look delivered, and are not what a record delivers.
+/// Secrets with the labels of delivered ones that no record delivers.
 pub(super) fn targets(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     let (targets, records) = (facts.targets.known(check)?, facts.records.known(check)?);
     let (mut recordless, mut copies, mut collected) = (Vec::new(), Vec::new(), Vec::new());
@@ -172,22 +173,21 @@ pub(super) fn targets(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         (
             Level::Warning,
             recordless,
-            "have the labels of a delivered Secret, and their record is missing: each may hold the only copy of its \
-             value",
-            "do not delete them: restore the records (kubectl msec restore BACKUP), or take the values over as \
-             docs/operations.md says (A target without its record)",
+            "have the labels of a delivered Secret, but no record: each may contain the only copy of its value",
+            "do not delete them: restore the records (kubectl msec restore BACKUP), or follow \"A target without its record\" \
+             in docs/operations.md",
         ),
         (
             Level::Note,
             copies,
-            "are copies of delivered Secrets, with their labels: the operator neither updates nor removes them",
-            "leave out labels and annotations of managedsecrets.dev when you copy a Secret",
+            "are copies of delivered Secrets with their labels: the operator neither updates nor deletes them",
+            "when you copy a Secret, leave out the labels and annotations of managedsecrets.dev",
         ),
         (
             Level::Note,
             collected,
-            "are owned by a ManagedSecret that is not in their namespace: Kubernetes deletes them within seconds",
-            "leave out ownerReferences when you copy or restore a Secret",
+            "have an owner reference to a ManagedSecret that is not in their namespace: Kubernetes deletes them within seconds",
+            "when you copy or restore a Secret, leave out its ownerReferences",
         ),
     ];
     let mut findings: Vec<_> = all
@@ -201,13 +201,13 @@ pub(super) fn targets(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// What the caller may not do.
-pub(super) fn rights(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
-    let rights = facts.rights.known(check)?;
-    let lacking = rights.iter().filter(|(_, allowed)| !allowed).map(|(need, _)| {
+/// What the user may not do.
+pub(super) fn permissions(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
+    let permissions = facts.permissions.known(check)?;
+    let lacking = permissions.iter().filter(|(_, allowed)| !allowed).map(|(need, _)| {
         let can_i = need.can_i(&facts.namespace, &facts.own);
-        let todo = "ask an administrator, if you need it: docs/permissions.md lists the roles";
-        Finding::new(Level::Note, check, format!("you cannot {}: `{can_i}` says no", need.command), todo)
+        let todo = "if you need it, ask an administrator: docs/permissions.md lists the roles";
+        Finding::new(Level::Note, check, format!("permission denied for {}: check `{can_i}`", need.command), todo)
     });
     let mut findings: Vec<_> = lacking.collect();
     if findings.is_empty() {

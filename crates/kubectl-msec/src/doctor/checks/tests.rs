@@ -43,7 +43,7 @@ fn blind() -> Facts {
         objects: unknown(),
         records: unknown(),
         targets: unknown(),
-        rights: unknown(),
+        permissions: unknown(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The webhooks: whether the API server calls them, whom it reaches, whether it trusts them, and who comes before.
+//! The webhooks: whether the API server calls them, reaches them and trusts them, and which webhooks it calls before.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::admissionregistration::v1::{RuleWithOperations, WebhookClientConfig};
@@ -13,17 +13,17 @@ use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Level};
 
 const APPLY: &str = "managed-secrets manifests | kubectl apply -f -, with the installation's options; the operator \
-                     fills in the rest. Until then plain values are refused, and nothing else";
+                     completes it. Until then, the API server refuses plain values, and nothing else";
 
-/// Both configurations, and those that see plain values before ours.
+/// Both configurations, and those that see plain values before the operator does.
 pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     if is_off(facts) {
-        let what = "the webhooks are off (--webhook-listen=off): the cluster refuses plain values";
+        let what = "the webhooks are off (--webhook-listen=off): the API server refuses plain values";
         return Ok(vec![Finding::new(
             Level::Note,
             check,
             what,
-            "seal values before they are applied: kubectl msec seal",
+            "seal values before you apply them: kubectl msec seal",
         )]);
     }
     let (mutating, validating) = (facts.mutating.known(check)?, facts.validating.known(check)?);
@@ -49,8 +49,8 @@ pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<F
                     Level::Warning,
                     check,
                     format!(
-                        "the MutatingWebhookConfiguration {name} is called before the operator's, and sees plain \
-                             values"
+                        "the API server calls MutatingWebhookConfiguration {name} before the operator's, so it sees \
+                         plain values"
                     ),
                     "rename it or limit its rules, or seal values before you apply them",
                 ));
@@ -58,21 +58,23 @@ pub(super) fn configurations(check: &'static str, facts: &Facts) -> Result<Vec<F
         }
     }
     if findings.is_empty() {
-        findings
-            .push(Finding::ok(check, "both are installed, with a CA bundle, and none sees plain values before them"));
+        findings.push(Finding::ok(
+            check,
+            "both are installed with a CA bundle, and no other webhook sees plain values before them",
+        ));
     }
     Ok(findings)
 }
 
-/// Whether a configuration is that of an installation of ours, for the whole cluster or not.
+/// Whether a configuration belongs to an installation of this operator, for the whole cluster or not.
 fn is_sealing(name: &str) -> bool {
     name.strip_prefix(SEAL_CONFIGURATION).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-const MISSING: &str = "is missing";
-const EMPTY: &str = "does not hold the operator's webhook";
+const MISSING: &str = "not found";
+const EMPTY: &str = "does not contain the operator's webhook";
 
-/// One of ours: how its webhook is reached, or why it is not.
+/// One configuration of the operator: how its webhook is reached, or why it is not.
 fn configuration(
     check: &'static str,
     name: &str,
@@ -80,18 +82,18 @@ fn configuration(
     level: Level,
 ) -> Option<Finding> {
     match found {
-        Err(why) => Some(Finding::new(level, check, format!("the configuration {name} {why}"), APPLY)),
+        Err(why) => Some(Finding::new(level, check, format!("webhook configuration {name} {why}"), APPLY)),
         Ok(client) if client.ca_bundle.as_ref().is_none_or(|bundle| bundle.0.is_empty()) => Some(Finding::new(
             level,
             check,
-            format!("the configuration {name} has no CA bundle: the API server skips the webhook"),
-            "the operator fills it in within a minute of its start: check that it runs, and read its log",
+            format!("webhook configuration {name} has no CA bundle: the API server skips the webhook"),
+            "the operator writes it within a minute after its start: check that it runs, and read its log",
         )),
         Ok(_) => None,
     }
 }
 
-/// Whether a rule sends ManagedSecrets that are written to its webhook.
+/// Whether a rule sends writes of ManagedSecrets to its webhook.
 fn concerns_us(rule: &RuleWithOperations) -> bool {
     let has =
         |list: &Option<Vec<String>>, wanted: &[&str]| list.iter().flatten().any(|it| wanted.contains(&it.as_str()));
@@ -100,7 +102,7 @@ fn concerns_us(rule: &RuleWithOperations) -> bool {
         && has(&rule.operations, &["*", "CREATE", "UPDATE"])
 }
 
-/// Whether the Deployment says that no webhooks are served.
+/// Whether the Deployment turns off the webhooks.
 fn is_off(facts: &Facts) -> bool {
     has_argument(facts, |argument| argument == "--webhook-listen=off")
 }
@@ -111,7 +113,7 @@ fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
     pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))
 }
 
-/// Whom the API server reaches.
+/// Whether the API server reaches the webhooks.
 pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     if is_off(facts) {
         return Ok(Vec::new());
@@ -124,9 +126,9 @@ pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Findin
         return Ok(vec![Finding::new(
             Level::Note,
             check,
-            "the webhooks have a URL, which this program cannot check",
-            "run kubectl apply --dry-run=server with a ManagedSecret that has a plain value, and see whether it is \
-             sealed",
+            "the webhooks have a URL, which doctor cannot check",
+            "run kubectl apply --dry-run=server -o yaml with a ManagedSecret that has a plain value, and check that the \
+             output has a sealed value",
         )]);
     }
     let slices = facts.endpoints.known(check)?;
@@ -134,32 +136,32 @@ pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Findin
     // Unset means ready (discovery.k8s.io/v1 EndpointConditions).
     let ready = ready.filter(|it| it.conditions.as_ref().is_none_or(|it| it.ready.unwrap_or(true))).count();
     Ok(vec![if ready > 0 {
-        Finding::ok(check, format!("{ready} ready behind the Service {}/{OPERATOR_NAME}", facts.own))
+        Finding::ok(check, format!("Service {}/{OPERATOR_NAME} has {ready} ready endpoints", facts.own))
     } else {
         let what =
-            format!("no endpoint is ready behind the Service {}/{OPERATOR_NAME}: plain values are refused", facts.own);
+            format!("Service {}/{OPERATOR_NAME} has no ready endpoint: the API server refuses plain values", facts.own);
         let todo = format!("check the Service and the operator's pods: kubectl -n {} get service,pods", facts.own);
         Finding::new(Level::Problem, check, what, todo)
     }])
 }
 
-/// How old the certificate authority is. Of its Secret only dates are read.
+/// How old the certificate authority is. The command reads only dates from its Secret.
 pub(super) fn certificates(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
     if is_off(facts) {
         return Ok(Vec::new());
     }
     if has_argument(facts, |argument| argument.starts_with("--webhook-cert-dir")) {
-        let what = "they come from a folder (--webhook-cert-dir)";
+        let what = "the certificates come from a folder (--webhook-cert-dir)";
         return Ok(vec![Finding::new(
             Level::Note,
             check,
             what,
-            "the tool that creates them renews them: check their dates there",
+            "the tool that creates them must renew them: check their dates",
         )]);
     }
     let created = facts.authorities.known(check)?;
     let Some(newest) = created.iter().flatten().max() else {
-        let what = format!("the Secret {}/{WEBHOOK_SECRET} with a certificate authority is missing", facts.own);
+        let what = format!("Secret {}/{WEBHOOK_SECRET} with a certificate authority not found", facts.own);
         return Ok(vec![Finding::new(
             Level::Warning,
             check,
@@ -169,13 +171,21 @@ pub(super) fn certificates(check: &'static str, facts: &Facts) -> Result<Vec<Fin
     };
     let life = SignedDuration::from_hours(24 * i64::from(AUTHORITY_DAYS));
     let (ends, renewed) = (*newest + life, *newest + life * 2 / 3);
-    // A day of grace: the operator looks now and then.
+    // A day of grace, because the operator does not check at every moment.
     let todo = "the operator renews it while it runs: check that it runs, and read its log";
     Ok(vec![if ends <= facts.now {
-        Finding::new(Level::Problem, check, format!("the certificate authority was valid until {ends}"), todo)
+        Finding::new(Level::Problem, check, format!("the certificate authority expired at {ends}"), todo)
     } else if renewed + SignedDuration::from_hours(24) <= facts.now {
-        Finding::new(Level::Warning, check, format!("the certificate authority was to be renewed at {renewed}"), todo)
+        Finding::new(
+            Level::Warning,
+            check,
+            format!("the certificate authority should have been renewed at {renewed}"),
+            todo,
+        )
     } else {
-        Finding::ok(check, format!("the certificate authority is valid until {ends}, and is renewed at {renewed}"))
+        Finding::ok(
+            check,
+            format!("the certificate authority is valid until {ends}; the operator renews it at {renewed}"),
+        )
     }])
 }
