@@ -133,7 +133,12 @@ async fn a_healthy_installation_has_no_problem() {
     }
     // What "local" protects against is said first; what cannot be seen is not called right.
     assert_eq!(findings[0]["check"], "protection");
-    assert!(findings[0]["what"].as_str().unwrap().contains("not against a person who has all of an unencrypted etcd"));
+    assert!(
+        findings[0]["what"]
+            .as_str()
+            .unwrap()
+            .contains("not against someone who has a full copy of an unencrypted etcd")
+    );
     assert_eq!(levels("audit log"), ["note"]);
 
     let ran = clinic.plugin.run(&["doctor"]).await;
@@ -183,8 +188,10 @@ async fn what_the_caller_may_not_read_is_unknown_and_no_problem() {
      customresourcedefinitions.apiextensions.k8s.io/managedsecrets.managedsecrets.dev -A`";
     assert!(says("resource", "unknown", crd), "{findings:#?}");
     assert!(says("secrets", "ok", "all 1 are delivered"), "{findings:#?}");
-    let create =
-        format!("`kubectl auth can-i create managedsecrets.managedsecrets.dev -n {}` says no", clinic.site.namespace);
+    let create = format!(
+        "permission denied for create: check `kubectl auth can-i create managedsecrets.managedsecrets.dev -n {}`",
+        clinic.site.namespace
+    );
     assert!(says("your permissions", "note", &create), "{findings:#?}");
     assert!(!says("your permissions", "note", "can-i list managedsecrets.managedsecrets.dev -n"), "{findings:#?}");
     let unreachable = clinic.plugin.run(&["doctor", "--kubeconfig", "/nonexistent/kubeconfig"]).await;

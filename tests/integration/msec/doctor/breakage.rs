@@ -63,7 +63,7 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     clinic.kubectl(&[&["patch", "--type=json", "-p", &add][..], &deployment[..]].concat(), "").await;
     clinic.finds("problem", "namespaces", "does not watch namespace left-out: namespace not found").await;
     clinic.kubectl(&["create", "namespace", "left-out"], "").await;
-    clinic.finds("problem", "namespaces", "RoleBinding managed-secrets").await;
+    clinic.finds("problem", "namespaces", "RoleBinding left-out/managed-secrets").await;
     let bind = ["create", "rolebinding", keys::OPERATOR_NAME, "--clusterrole=view", "-n", "left-out"];
     clinic.kubectl(&[&bind[..], &["--group=left-out"][..]].concat(), "").await;
     clinic.finds("ok", "namespaces", "the operator watches left-out").await;

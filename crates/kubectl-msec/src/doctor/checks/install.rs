@@ -171,8 +171,8 @@ pub(super) fn namespaces(check: &'static str, facts: &Facts) -> Result<Vec<Findi
         let namespace = &it.namespace;
         let (what, todo) = if it.exists {
             let what = format!(
-                "the operator does not watch namespace {namespace}: RoleBinding {namespace}/{OPERATOR_NAME}, which gives \
-                 the operator its permissions, not found"
+                "the operator does not watch namespace {namespace}: RoleBinding {namespace}/{OPERATOR_NAME} not \
+                 found, which gives the operator its permissions"
             );
             (what, APPLY.to_owned())
         } else {
