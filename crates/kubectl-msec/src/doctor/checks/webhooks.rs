@@ -136,7 +136,7 @@ pub(super) fn endpoints(check: &'static str, facts: &Facts) -> Result<Vec<Findin
     // Unset means ready (discovery.k8s.io/v1 EndpointConditions).
     let ready = ready.filter(|it| it.conditions.as_ref().is_none_or(|it| it.ready.unwrap_or(true))).count();
     Ok(vec![if ready > 0 {
-        Finding::ok(check, format!("Service {}/{OPERATOR_NAME} has {ready} ready endpoints", facts.own))
+        Finding::ok(check, format!("Service {}/{OPERATOR_NAME} has ready endpoints: {ready}", facts.own))
     } else {
         let what =
             format!("Service {}/{OPERATOR_NAME} has no ready endpoint: the API server refuses plain values", facts.own);
