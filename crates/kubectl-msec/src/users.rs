@@ -1,8 +1,8 @@
 //! What uses a Secret: pods and everything that creates pods, service accounts, Ingresses, the kinds of Gateway API, and
 //! ManagedSecrets that take their value from it.
 //!
-//! All kinds are listed at once, a page at a time, so memory does not grow with the namespace. Gateways and ListenerSets can
-//! use a Secret of another namespace, so they are listed in all namespaces. A ReferenceGrant must allow such a reference,
+//! All kinds are listed at once, a page at a time, so memory does not grow with the namespace. Gateways and `ListenerSet`s can
+//! use a Secret of another namespace, so they are listed in all namespaces. A `ReferenceGrant` must allow such a reference,
 //! but grants come and go: a reference counts with or without one.
 //!
 //! A kind that may not be listed, or could not be, is unknown: "not used" is said only of what was looked at. A kind that

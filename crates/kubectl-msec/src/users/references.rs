@@ -49,7 +49,7 @@ pub(super) fn of_ingress(object: &Value, secret: &str) -> Ways {
     if used { vec!["TLS".to_owned()] } else { Vec::new() }
 }
 
-/// A Gateway or a ListenerSet: certificates of its listeners, by the listener's name, and other references by their field.
+/// A Gateway or a `ListenerSet`: certificates of its listeners, by the listener's name, and other references by their field.
 /// It may be in another namespace than the Secret.
 pub(super) fn of_gateway(object: &Value, namespace: &str, secret: &str) -> Ways {
     let own = text(&object["metadata"]["namespace"]);
@@ -63,7 +63,7 @@ pub(super) fn of_gateway(object: &Value, namespace: &str, secret: &str) -> Ways 
     ways
 }
 
-/// A BackendTLSPolicy, which refers to objects of its own namespace.
+/// A `BackendTLSPolicy`, which refers to objects of its own namespace.
 pub(super) fn of_policy(object: &Value, secret: &str) -> Ways {
     fields_that_refer(&object["spec"], "spec", &|field, reference| refers(field, reference, "", "", secret))
 }

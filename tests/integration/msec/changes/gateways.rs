@@ -80,7 +80,7 @@ impl Cluster {
 }
 
 /// A spec with a listener that uses a certificate.
-fn listens(reference: Value) -> Value {
+fn listens(reference: &Value) -> Value {
     json!({"spec": {"listeners": [{"name": "https", "tls": {"certificateRefs": [reference]}}]}})
 }
 
@@ -93,23 +93,23 @@ async fn gateways_are_looked_at_in_each_version_and_namespace_or_unknown() {
     assert_eq!((dry.code, dry.err.as_str()), (0, ""), "a cluster without Gateway API has no Gateway: {dry:?}");
 
     cluster.serves(GROUP, "Gateway", "gateways", &["v1beta1", "v9"]).await;
-    create(site, GATEWAY, "edge", listens(json!({"name": "db"}))).await;
+    create(site, GATEWAY, "edge", listens(&json!({"name": "db"}))).await;
     let local = "warning: Secret db is used by gateway/edge (listener https)\n";
     let warned = cluster.warns(&plugin).await;
     assert!(warned.starts_with(&format!("{local}error: ")), "{warned}");
 
     // In another namespace: the reference names the Secret's.
     let edge = Site::on(&cluster.plane, "edge").await;
-    create(&edge, GATEWAY, "shared", listens(json!({"name": "db", "namespace": own}))).await;
-    create(&edge, GATEWAY, "unrelated", listens(json!({"name": "db"}))).await;
+    create(&edge, GATEWAY, "shared", listens(&json!({"name": "db", "namespace": own}))).await;
+    create(&edge, GATEWAY, "unrelated", listens(&json!({"name": "db"}))).await;
     let client = json!({"spec": {"tls": {"backend": {"clientCertificateRef": {"name": "db", "namespace": own}}}}});
     create(&edge, GATEWAY, "client", client).await;
     cluster.serves(GROUP, "ListenerSet", "listenersets", &["v1"]).await;
     let set = (GROUP, "v1", "ListenerSet", "listenersets");
-    create(&edge, set, "more", listens(json!({"name": "db", "namespace": own}))).await;
+    create(&edge, set, "more", listens(&json!({"name": "db", "namespace": own}))).await;
     cluster.serves("gateway.networking.x-k8s.io", "XListenerSet", "xlistenersets", &["v1alpha1"]).await;
     let experimental = ("gateway.networking.x-k8s.io", "v1alpha1", "XListenerSet", "xlistenersets");
-    create(&edge, experimental, "early", listens(json!({"name": "db", "namespace": own}))).await;
+    create(&edge, experimental, "early", listens(&json!({"name": "db", "namespace": own}))).await;
     cluster.serves(GROUP, "BackendTLSPolicy", "backendtlspolicies", &["v1"]).await;
     let policy =
         json!({"spec": {"validation": {"caCertificateRefs": [{"kind": "Secret", "group": "", "name": "db"}]}}});
@@ -124,7 +124,7 @@ async fn gateways_are_looked_at_in_each_version_and_namespace_or_unknown() {
         format!("xlistenerset/early {at} (listener https)"),
     ];
     let warned = cluster.warns(&plugin).await;
-    let warnings: String = all.iter().map(|user| format!("warning: Secret db is used by {user}\n")).collect();
+    let warnings = all.each_ref().map(|user| format!("warning: Secret db is used by {user}\n")).concat();
     assert!(warned.starts_with(&format!("{warnings}error: ")), "{warned}");
     let described = plugin.run(&["describe", "DB"]).await.ok();
     assert!(described.contains(&format!("Used by:\n  {}\nEvents:", all.join("\n  "))), "{described}");
