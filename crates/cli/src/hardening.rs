@@ -1,4 +1,4 @@
-//! Keeps the process's memory to itself: no core dumps, and no debugger or `/proc/PID/mem` of the same user.
+//! Protects the process's memory: no core dumps, and no debugger or `/proc/PID/mem` of the same user.
 //!
 //! Every command does so, since `seal` holds a value as `run` holds many.
 

@@ -8,7 +8,7 @@ use std::fmt;
 use managed_secrets_api::limits::{NAMESPACE_MAX, SECRET_NAME_MAX};
 use managed_secrets_api::{is_namespace_name, is_object_name};
 
-/// Why a text is no name. It does not repeat the text.
+/// Why a text is not a valid name. It does not repeat the text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InvalidName {
     /// Of a namespace.

@@ -41,7 +41,7 @@ impl<'a> Permission<'a> {
         Self { name: Some(name), ..self }
     }
 
-    /// With a part of it.
+    /// With a subresource of it.
     #[must_use]
     pub fn part(self, subresource: &'a str) -> Self {
         Self { subresource: Some(subresource), ..self }

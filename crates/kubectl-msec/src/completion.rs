@@ -4,7 +4,7 @@
 //! candidate a line, a tab and a description behind it, and a last line with a directive of cobra's
 //! (<https://github.com/kubernetes/kubectl/blob/master/pkg/cmd/plugin/plugin_completion.go>). That program is this one
 //! under another name. Subcommands, flags and their values come from the command line's definition; names, ids and
-//! namespaces from the cluster, in one request, and nothing where it does not answer soon.
+//! namespaces from the cluster, in one request, and nothing if it does not answer soon.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -27,7 +27,7 @@ use super::{Cli, ClusterArgs, block_on};
 pub(super) const PROGRAM: &str = "kubectl_complete-msec";
 /// When completion stops waiting for a cluster, counted from its start.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// When completion ends without an answer: a read of a file can block for ever, if the kubeconfig is a pipe for example.
+/// When completion ends without an answer: a read of a file can block for ever, for example if the kubeconfig is a pipe.
 /// Later than [`PATIENCE`], so that a credential plugin is ended first.
 const PATIENCE_IN_ALL: Duration = Duration::from_millis(2500);
 /// Limit on the objects that completion offers: a shell cannot usefully show more.
@@ -36,9 +36,9 @@ const OBJECTS_MAX: u32 = 500;
 /// Directives of cobra's, by which kubectl tells the shell what to do with the candidates.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Directive {
-    /// `ShellCompDirectiveDefault`: file names, where nothing else fits.
+    /// `ShellCompDirectiveDefault`: file names, if nothing else fits.
     Files = 0,
-    /// `ShellCompDirectiveNoFileComp`: these and nothing else.
+    /// `ShellCompDirectiveNoFileComp`: only these.
     NoFiles = 4,
 }
 

@@ -111,7 +111,8 @@ pub(super) fn reseal(cluster: &ClusterArgs, args: &ResealArgs) -> Result<(), Cli
     })
 }
 
-/// Values inside other objects and inside texts that would need to be resealed: what is called how, and why it is not.
+/// Values inside other objects and texts that are sealed for an older key or plain: the location, and why the command
+/// skips it.
 fn nested(stream: &Stream<'_>, key: &PublishedKey) -> Vec<(String, String)> {
     let nested = stream.nested();
     let old = nested.sealed.into_iter().filter(|inside| inside.sealed.key_id() != key.key.key_id());
@@ -119,7 +120,7 @@ fn nested(stream: &Stream<'_>, key: &PublishedKey) -> Vec<(String, String)> {
     problems.map(|problem| (format!("{}:{}", problem.place.line, problem.place.column), problem.to_string())).collect()
 }
 
-/// Why a sealed value is not resealed that is not an object's own.
+/// Why the command does not reseal a value inside another object or a text.
 const INSIDE: &str =
     "is the value of a ManagedSecret inside another object or a text: seal the value again with `kubectl msec seal`";
 

@@ -102,7 +102,7 @@ impl ClusterArgs {
         self.namespace.as_deref().filter(|namespace| !namespace.is_empty())
     }
 
-    /// The same, for completion: nothing is asked for on the terminal, and nothing is left running.
+    /// The same, for completion: the plugin does not ask on the terminal, and leaves no process running.
     pub(super) fn without_interaction(self) -> Self {
         Self { interaction: Interaction::Forbidden, ..self }
     }
@@ -203,8 +203,8 @@ impl Session {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// One object of the namespace; `None` if there is none. The name may come from a status or a file: what is no name
-    /// is not asked for, and no object has it.
+    /// One object of the namespace; `None` if there is none. The name may come from a status or a file: an invalid
+    /// name is not requested, because no object has it.
     pub(super) async fn find<K>(&self, name: &str) -> kube::Result<Option<K>>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,

@@ -1,7 +1,7 @@
 //! Rows of text for people and for pipes.
 //!
 //! On a terminal: aligned columns, wide characters counted as such (Unicode UAX #11), states in colour. In a pipe: the
-//! same cells with tabs between them, so that `cut` finds each whatever it holds. `-o table` and `-o wide` align in a
+//! same cells with tabs between them, so that `cut` finds each of them. `-o table` and `-o wide` align in a
 //! pipe, too.
 
 use std::io::IsTerminal as _;

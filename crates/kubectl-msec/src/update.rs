@@ -28,7 +28,7 @@ use super::session::{ClusterArgs, Session};
 use super::state::{condition, is_observed};
 use super::wait::{self, WaitArgs};
 
-/// How often a write is tried that meets another one.
+/// Limit on attempts if other writes come between.
 const ATTEMPTS: usize = 5;
 
 const EXAMPLES: &str = "\
@@ -107,7 +107,7 @@ pub(super) async fn update(cluster: &ClusterArgs, args: &UpdateArgs) -> Result<(
     let before = lookup::one(&session, &args.secret).await?;
     lookup::note_if_only_wanted(&args.secret, &before);
     let name = before.metadata.name.clone().unwrap_or_default();
-    // Before a value is asked for: what else is wrong.
+    // Report other errors before the command asks for a value.
     change::check(&name, &wanted(args, args.generate.wanted().map(Source::Generate).as_ref(), &before.spec))?;
     warn_if_taken(&session, args, &before).await?;
     let source = source(&session, args, &before, &name).await?;
@@ -164,7 +164,7 @@ async fn source(
     Ok(args.generate.wanted().map(Source::Generate))
 }
 
-/// The spec as it is to be.
+/// The wanted spec.
 fn wanted(args: &UpdateArgs, source: Option<&Source>, spec: &ManagedSecretSpec) -> ManagedSecretSpec {
     let mut wanted = spec.clone();
     if let Some(name) = &args.new_name {
@@ -177,7 +177,7 @@ fn wanted(args: &UpdateArgs, source: Option<&Source>, spec: &ManagedSecretSpec) 
         (wanted.value, wanted.value_from, wanted.generate) = match source {
             Source::Sealed(value) => (Some(value.clone()), None, None),
             Source::Generate(generate) => {
-                // What is not given stays as it was.
+                // Fields without a flag stay unchanged.
                 let before = spec.generate.clone().unwrap_or_default();
                 let length = generate.length.or(before.length);
                 let alphabet = generate.alphabet.or(before.alphabet);
@@ -188,7 +188,7 @@ fn wanted(args: &UpdateArgs, source: Option<&Source>, spec: &ManagedSecretSpec) 
     wanted
 }
 
-/// Writes what differs; where another write came between, to the object as that left it.
+/// Writes the differences. If another write came between, reads the object and tries again.
 async fn send(
     session: &Session,
     before: &ManagedSecret,
@@ -213,7 +213,7 @@ async fn send(
     Err(CliError::Failed(format!("msec/{name} keeps changing; nothing was written; try again")))
 }
 
-/// What makes the wanted spec of an object's, for this very object and state.
+/// The patch from an object's spec to the wanted one, valid for this object and resourceVersion only.
 fn difference(object: &ManagedSecret, wanted: &ManagedSecretSpec) -> Result<Value, CliError> {
     let json = |spec: &ManagedSecretSpec| {
         serde_json::to_value(spec).map_err(|_| CliError::Failed("the spec cannot be written as JSON".to_owned()))
@@ -225,7 +225,7 @@ fn difference(object: &ManagedSecret, wanted: &ManagedSecretSpec) -> Result<Valu
     }))
 }
 
-/// What moved between two states of an object, a line each.
+/// What changed between two states of an object, a line each.
 fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> Lines {
     let (old, new) = (before.status.clone().unwrap_or_default(), after.status.clone().unwrap_or_default());
     let mut lines = Vec::new();
@@ -241,7 +241,7 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> Li
     let value_moved = old.version != new.version;
     tell("version", old.version.map(|it| it.to_string()), new.version.map(|it| it.to_string()));
     tell("value updated", old.value_updated_time, new.value_updated_time);
-    // Not told by dates: they are whole seconds, and two changes can fall into one.
+    // Dates do not tell: they are whole seconds, and two changes can have the same one.
     let nothing_moved = lines.is_empty();
     if with_source && !value_moved {
         lines.push("value: the same as before".to_owned());
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_source_takes_the_place_of_the_old_one() {
+    fn a_new_source_replaces_the_old_one() {
         let spec: ManagedSecretSpec = serde_json::from_value(
             json!({"name": "DB", "description": "old", "generate": {"alphabet": "Hex"}, "suspend": false}),
         )

@@ -1,8 +1,8 @@
 //! Waits until a change is ready, or until an object is deleted.
 //!
-//! The object is asked for again and again, ever more seldom: a watch would need one more permission, and ends with the
-//! connection. Each new state is told on a terminal; a pipe gets the end alone. A cluster that does not answer for a
-//! moment ends no wait.
+//! The command reads the object repeatedly, with growing pauses: a watch would need one more permission, and ends with the
+//! connection. A terminal shows each new state, a pipe only the last one. A short failure of the cluster does not end the
+//! wait.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use managed_secrets_cli::{CliError, say};
 use super::session::Session;
 use super::state::State;
 
-/// Between two questions: first, and at most.
+/// Pauses between two reads: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// Whether to wait, and how long.
@@ -126,7 +126,7 @@ async fn look(session: &Session, name: &str, done: &str) -> Result<Looked, CliEr
     }
 }
 
-/// What to look at where nothing happens.
+/// What to look at if nothing happens.
 fn hint(state: &State) -> &'static str {
     match state {
         State::Waiting(why) if why.reason == Reason::Pending.as_str() => {
@@ -146,7 +146,7 @@ impl Clock {
     /// Ends so much later.
     pub(super) fn new(timeout: Duration) -> Self {
         let now = Instant::now();
-        // A timeout beyond what a clock can show is as good as a year.
+        // A timeout that a clock cannot represent is cut to a year.
         let end = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
         Self { end, next: PAUSES.0 }
     }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_wait_that_no_clock_can_show_begins_all_the_same() {
+    async fn a_timeout_that_no_clock_can_represent_is_accepted() {
         assert!(Clock::new(timeout("9999999999h").unwrap()).pause().await);
         assert!(!Clock::new(Duration::ZERO).pause().await);
     }

@@ -281,7 +281,7 @@ fn check_user(name: &str, user: &mut User) -> Result<(), ChoiceError> {
     Ok(())
 }
 
-/// Whom to act as is a user; the rest describes that one.
+/// Groups, uid and extra fields need a user to impersonate.
 pub(super) fn check_impersonation(user: &User) -> Result<(), &'static str> {
     let asks_more =
         !user.impersonate_uid.is_empty() || !user.impersonate_groups.is_empty() || !user.impersonate_extra.is_empty();

@@ -1,4 +1,4 @@
-//! What proves to the API server who calls: fixed, from a file that changes, or from a credential plugin.
+//! Credentials for the API server: fixed, from a file that changes, or from a credential plugin.
 //!
 //! They are fetched when the first request is sent, and shared by every client of a command: a plugin runs once. It runs
 //! again when its answer expires or the API server refuses it; a file is read again each minute, and when the API server
@@ -278,7 +278,7 @@ mod tests {
         fs::write(&file, "four").unwrap();
         credentials.refused(&two).await;
         assert_eq!(sent(&credentials).await, "Bearer three");
-        // A file that cannot be read does not take away what is there.
+        // If the file cannot be read, the last token stays.
         fs::remove_file(&file).unwrap();
         tokio::time::advance(TOKEN_FILE_PERIOD).await;
         assert_eq!(sent(&credentials).await, "Bearer three");

@@ -35,7 +35,7 @@ pub enum KubeconfigError {
         /// What the system says.
         error: io::Error,
     },
-    /// It is no kubeconfig.
+    /// It is not a kubeconfig.
     #[error("the kubeconfig {} is invalid: {problem}; correct the file or name another with --kubeconfig", .file.display())]
     Invalid {
         /// Which file.
@@ -198,7 +198,7 @@ pub(super) struct Extension {
     pub(super) extension: Value,
 }
 
-/// Credentials, and whom to act as. Not `Debug`: it holds tokens and keys.
+/// Credentials, and the user to impersonate. Not `Debug`: it holds tokens and keys.
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "kebab-case")]
 pub(super) struct User {

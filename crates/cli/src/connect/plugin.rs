@@ -60,7 +60,7 @@ pub enum PluginError {
         /// Its exit status.
         status: std::process::ExitStatus,
     },
-    /// Its answer is no `ExecCredential` that can be used.
+    /// Its answer is not a valid `ExecCredential`.
     #[error("the answer of the credential plugin {command:?} is invalid: {problem}")]
     Answer {
         /// Its command.
@@ -83,10 +83,10 @@ pub(super) struct Plugin {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Answer {
-    /// Bearer token; empty if there is none.
+    /// Bearer token; empty if it is missing.
     #[serde(deserialize_with = "text")]
     pub(super) token: String,
-    /// Client certificate and its chain, PEM; empty if there is none.
+    /// Client certificate and its chain, PEM; empty if it is missing.
     #[serde(deserialize_with = "text")]
     pub(super) client_certificate_data: String,
     /// Its key, PEM.
@@ -151,7 +151,7 @@ impl Plugin {
         json!({"kind": KIND, "apiVersion": self.exec.api_version, "spec": spec})
     }
 
-    /// How to install it, in one line and without what a terminal would obey.
+    /// How to install it, in one line and without control characters.
     fn hint(&self) -> String {
         let hint = one_line(&self.exec.install_hint);
         if hint.is_empty() { hint } else { format!("; {hint}") }

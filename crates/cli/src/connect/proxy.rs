@@ -3,7 +3,7 @@
 //! kube reads these variables, too, but compares `NO_PROXY` with the proxy's address instead of the
 //! server's, treats an entry that it cannot parse as an error, and does not match a domain's subdomains.
 //!
-//! `ALL_PROXY` is ours: Go does not know it. It counts if no variable of the server's scheme is set.
+//! Go does not know `ALL_PROXY`. It counts if no variable of the server's scheme is set.
 
 use std::{env, net::IpAddr};
 
@@ -104,7 +104,7 @@ enum Exception {
 }
 
 impl Exception {
-    /// `None` for what says nothing; Go ignores it, too.
+    /// `None` for an empty entry, which Go ignores, too.
     fn parse(entry: &str) -> Option<Self> {
         let entry = entry.trim().to_lowercase();
         if entry == "*" {

@@ -12,9 +12,9 @@ use serde_json::Value as Json;
 pub(super) enum Value {
     /// It stays.
     Same,
-    /// Another takes its place.
+    /// It is replaced.
     Changes,
-    /// There is other sealed text.
+    /// The sealed text differs.
     OtherText,
     /// It cannot be compared, and why.
     Untold(String),
@@ -84,7 +84,7 @@ pub(super) fn of_spec(
     lines
 }
 
-/// What a manifest changes of labels or annotations. Those that it does not name may be others': they stay unmentioned.
+/// What a manifest changes of labels or annotations. Other entries may belong to other programs and are not listed.
 pub(super) fn of_map(field: &str, live: &BTreeMap<String, String>, wanted: Option<&Json>) -> Vec<String> {
     let entries = wanted.and_then(Json::as_object).into_iter().flatten();
     entries
@@ -100,7 +100,7 @@ pub(super) fn of_map(field: &str, live: &BTreeMap<String, String>, wanted: Optio
         .collect()
 }
 
-/// The same of a target's, where the manifest has the only word.
+/// The same for a target's, which the manifest describes completely.
 fn of_maps(
     field: &str,
     live: Option<BTreeMap<String, String>>,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_in_other_words_is_no_change() {
+    fn equal_specs_in_other_forms_are_no_change() {
         let live = json!({"name": "DB", "generate": {}});
         let wanted = json!({
             "name": "DB", "description": "", "generate": {"length": 32, "alphabet": "Alphanumeric"}, "delivery": "Secret",
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_value_only_its_fate_is_said() {
+    fn a_value_is_never_shown() {
         let spec = json!({"name": "A", "value": "hunter2"});
         let of = |value| lines(spec.clone(), json!({"name": "A", "value": "hunter3"}), &value);
         assert_eq!(of(Value::Same), [""; 0]);

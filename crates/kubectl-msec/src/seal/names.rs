@@ -1,4 +1,4 @@
-//! What converted Secrets are called: names that the user gives, and that none is given twice.
+//! The names of converted Secrets: the user can give them, and no name is used twice.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use managed_secrets_cli::{CliError, text};
 use serde_json::Value;
 
-/// The file that `--names` names: a line for each value that is not to be called what is derived for it.
+/// The file that `--names` names: a line for each value that needs another name than the derived one.
 ///
 /// ```text
 /// # SECRET/KEY or NAMESPACE/SECRET/KEY    NAME         OBJECT
@@ -30,7 +30,7 @@ struct Line {
 pub(super) struct Given {
     /// `spec.name`.
     pub(super) secret: String,
-    /// `metadata.name`; derived where it is not given.
+    /// `metadata.name`; derived if it is missing.
     pub(super) object: Option<String>,
 }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_meant_are_refused_with_their_number() {
+    fn invalid_lines_are_refused_with_their_number() {
         for (text, says) in [
             ("db/password", "n:1: must be SECRET/KEY NAME"),
             ("\ndb/password A b c", "n:2: must be SECRET/KEY NAME"),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The ways in which an object uses a Secret, such as `volume credentials`; none where it does not.
+/// The ways in which an object uses a Secret, such as `volume credentials`; empty if it does not.
 pub(super) type Ways = Vec<String>;
 
 /// A pod.
@@ -10,7 +10,7 @@ pub(super) fn of_pod(object: &Value, secret: &str) -> Ways {
     of_pod_spec(&object["spec"], secret)
 }
 
-/// A workload with a pod template, whatever number of pods it wants: Deployment, StatefulSet, DaemonSet and others.
+/// A workload with a pod template, also with 0 replicas: Deployment, StatefulSet, DaemonSet and others.
 pub(super) fn of_template(object: &Value, secret: &str) -> Ways {
     of_pod_spec(&object["spec"]["template"]["spec"], secret)
 }
@@ -164,12 +164,12 @@ fn mentions(volume: &Value, secret: &str) -> bool {
     }
 }
 
-/// The items of a list; none where there is no list.
+/// The items of a list; empty if there is no list.
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A text; empty where there is none. No name of a Kubernetes object is empty.
+/// A text; empty if it is missing. No name of a Kubernetes object is empty.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(of_job(&running, "db"), OF_POD);
         assert_eq!(of_job(&owned_by("CronJob"), "db"), [""; 0]);
         assert_eq!(of_replica_set(&owned_by("Deployment"), "db"), [""; 0]);
-        // What controls it otherwise is not looked at.
+        // Other controllers are not looked at.
         assert_eq!(of_job(&owned_by("Workflow"), "db"), OF_POD);
         assert_eq!(of_replica_set(&owned_by("Rollout"), "db"), OF_POD);
     }
