@@ -6,11 +6,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use managed_secrets_api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
+use managed_secrets_cli::CliError;
 use managed_secrets_cli::error::EXIT_CODES;
 use managed_secrets_cli::seal::SealArgs;
+use managed_secrets_engine::lease::{Durations, DurationsError};
 
 use crate::install::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
 use crate::logging::LogFormat;
@@ -102,6 +105,22 @@ pub struct RunArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
+    /// Compete with other replicas for a Lease, and reconcile only as the leader. Every replica serves the webhooks
+    #[arg(long, env = "MANAGED_SECRETS_LEADER_ELECT")]
+    pub leader_elect: bool,
+
+    /// Seconds after which another replica takes a Lease that its leader does not renew
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_LEADER_ELECT_LEASE_DURATION", default_value = "15")]
+    pub leader_elect_lease_duration: u16,
+
+    /// Seconds after which a leader that cannot renew its Lease ends; less than the lease duration
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_LEADER_ELECT_RENEW_DEADLINE", default_value = "10")]
+    pub leader_elect_renew_deadline: u16,
+
+    /// Seconds between two tries to take or renew the Lease
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_LEADER_ELECT_RETRY_PERIOD", default_value = "2")]
+    pub leader_elect_retry_period: u16,
+
     /// Address that the webhooks listen on, or off; when absent, every address of the machine
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
     pub webhook_listen: Listen,
@@ -139,6 +158,25 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILTER", env = "MANAGED_SECRETS_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 }
+
+impl RunArgs {
+    /// The durations of the leader election. An error says which of the flags contradict each other.
+    pub(crate) fn durations(&self) -> Result<Durations, CliError> {
+        let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+        let (lease, deadline) = (self.leader_elect_lease_duration, self.leader_elect_renew_deadline);
+        Durations::new(seconds(lease), seconds(deadline), seconds(self.leader_elect_retry_period)).map_err(|error| {
+            let flag = match error {
+                DurationsError::Lease => "--leader-elect-lease-duration",
+                DurationsError::RenewDeadline => "--leader-elect-renew-deadline",
+                DurationsError::Retry => "--leader-elect-retry-period",
+            };
+            CliError::Usage(format!("{flag}: {error}"))
+        })
+    }
+}
+
+/// Environment variable with the name of the pod, which the Deployment sets.
+pub(crate) const POD_NAME: &str = "POD_NAME";
 
 /// Where the webhooks are served when no flag says: on every address of the machine, IPv6 and IPv4.
 const DEFAULT_LISTEN: &str = "[::]:8443";
@@ -275,6 +313,15 @@ mod tests {
         let cli = Cli::try_parse_from(["managed-secrets", "run", "--namespace", "a", "--namespace=b,c"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.namespaces, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_leader_election_has_the_default_durations_of_the_engine() {
+        let Command::Run(args) = Cli::try_parse_from(["managed-secrets", "run"]).unwrap().command else {
+            panic!("not run")
+        };
+        assert_eq!(args.durations().unwrap(), Durations::default());
+        assert!(!args.leader_elect);
     }
 
     #[test]

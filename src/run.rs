@@ -7,7 +7,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::{BoxFuture, FutureExt as _};
+use futures::{
+    TryFutureExt as _,
+    future::{BoxFuture, FutureExt as _, try_join},
+};
 use jiff::Timestamp;
 use kube::{Api, Client, Config, core::PartialObjectMeta};
 use managed_secrets_api::{ManagedSecret, Reason, keys::KIND};
@@ -15,7 +18,7 @@ use managed_secrets_crypto::{Keyring, provider::Provider};
 use managed_secrets_engine::{
     client::{self, ClientError, Clients},
     health::{Health, Probe, Verdict},
-    lease::Leadership,
+    lease::{self, Elector, Leadership, Lost, Term},
     requests::{OTHER, Requests},
     stats::Stats,
     supervise::{self, Supervisor},
@@ -26,7 +29,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::metrics::{Metrics, RESOURCES, Reading, Sources},
-    controller::{self, index::Holder, keys::Keys, sinks::Shared},
+    controller::{
+        self,
+        index::Holder,
+        keys::Keys,
+        run::{Leader, Running},
+        sinks::Shared,
+    },
     keyring::{KeyringError, KeyringStore, OverRecords, Unreadable},
     webhook::{self, certificates::Served},
 };
@@ -58,6 +67,8 @@ pub struct Options {
     pub health: Arc<Health>,
     /// Where the figures of the parts are read.
     pub metrics: Arc<Metrics>,
+    /// What the replicas compete for; `None` if this process runs alone.
+    pub election: Option<lease::Options>,
 }
 
 /// Why the operator ended without a signal to stop.
@@ -72,17 +83,25 @@ pub enum RunError {
     /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] supervise::Failure),
+    /// Another replica may be the leader now.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// Runs until `shutdown` is cancelled and the work in flight is done.
+///
+/// With an election, every replica serves the webhooks, and the leader reconciles. A leader that is told to stop finishes
+/// its work, and then lets another one take over while its own webhooks are still served. A leader that loses the leadership
+/// returns an error at once, and the process must end.
 pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
-    let Options { controller, webhooks, provider, over_records, clients, timing, stats, health, metrics } = options;
+    let Options { controller, webhooks, provider, over_records, clients, timing, stats, health, metrics, election } =
+        options;
+    let (election, leadership) = candidacy(election);
     let stopping = shutdown.clone();
     health.check("shutdown", &[Probe::Ready], move || leaving(&stopping));
     health.starting("waiting for the keyring");
     let requests = Arc::new(Requests::new(RESOURCES));
-    let clients = client::Options { requests: Arc::clone(&requests), ..clients };
-    let leadership = clients.leadership.clone();
+    let clients = client::Options { requests: Arc::clone(&requests), leadership: leadership.clone(), ..clients };
     let clients = Clients::new(config, &clients)?;
     let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
     let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, &health)).await;
@@ -101,7 +120,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         shutdown: shutdown.clone(),
         common: Arc::default(),
     };
-    let shared = controller::run::start(controller, &clients.call, &watcher, &keys, &health);
+    let leader = Leader { client: clients.lead, leadership: leadership.clone() };
+    let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
     let mut grace = GRACE;
     let (mut served, mut counted) = (None, None);
     if let Some(webhooks) = webhooks {
@@ -115,7 +135,24 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     watcher.notice_restores();
     // The checks of the parts are registered.
     health.started();
-    Ok(supervisor.run(shutdown, grace).await?)
+    let supervised = supervisor.run(shutdown.clone(), grace);
+    let Some((options, term)) = election else { return Ok(supervised.await?) };
+    let elector = Elector::new(clients.lease, options, term);
+    elector.watch(&watcher);
+    let written = async {
+        shutdown.cancelled().await;
+        writers.close();
+        writers.wait().await;
+    };
+    try_join(supervised.err_into(), elector.run(written).err_into::<RunError>()).await?;
+    Ok(())
+}
+
+/// What this process competes for, and whether it leads: always, if there is no election.
+fn candidacy(election: Option<lease::Options>) -> (Option<(lease::Options, Term)>, Leadership) {
+    let Some(options) = election else { return (None, Leadership::always()) };
+    let (term, leadership) = Leadership::elected();
+    (Some((options, term)), leadership)
 }
 
 /// A replica that shuts down stays ready, because its webhooks still answer. Kubernetes sends requests to other replicas as

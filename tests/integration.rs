@@ -22,6 +22,7 @@ mod integration {
     mod health;
     mod installation;
     mod keyring;
+    mod leaders;
     mod lifecycle;
     mod logs;
     mod lost_keys;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, future::pending, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
+use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, OPERATOR_NAME};
 use managed_secrets_cli::names;
 use managed_secrets_cli::{
     CliError,
@@ -12,6 +12,7 @@ use managed_secrets_crypto::provider::Provider;
 use managed_secrets_engine::{
     client,
     health::Health,
+    lease,
     run::{self as workers, log_panics},
     shutdown::Signals,
     waiting::Waiting,
@@ -20,11 +21,12 @@ use managed_secrets_engine::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
+use uuid::Uuid;
 
 use super::webhooks::Plan;
 use crate::{
     admin,
-    args::RunArgs,
+    args::{POD_NAME, RunArgs},
     controller,
     keyring::OverRecords,
     logging,
@@ -37,6 +39,14 @@ const POD_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/
 
 /// How long the operator waits for an answer of the API server before it asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who this process is, for the Lease and the audit log: the pod or machine, and what tells it apart from its other
+/// processes.
+fn identity() -> String {
+    let pod = std::env::var(POD_NAME).ok().filter(|name| !name.is_empty());
+    let place = pod.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    format!("{place}_{}", Uuid::new_v4())
+}
 
 /// Runs the operator until it is told to stop.
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
@@ -52,6 +62,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     }
     let plan = Plan::of(&args, &own_namespace)?;
     let admin_address = args.admin_listen.0;
+    let durations = args.durations()?;
+    let identity = identity();
+    let election = args.leader_elect.then(|| lease::Options {
+        namespace: own_namespace.clone(),
+        name: OPERATOR_NAME.to_owned(),
+        identity: identity.clone(),
+        durations,
+    });
     let options = Options {
         controller: controller::run::Options {
             namespaces: args.namespaces,
@@ -62,11 +80,12 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         webhooks: None,
         provider,
         over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
-        clients: client::Options::default(),
+        clients: client::Options { replica: Some(identity), ..client::Options::default() },
         timing: Timing::default(),
         stats: Arc::default(),
         health: Arc::default(),
         metrics: Arc::default(),
+        election,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

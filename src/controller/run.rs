@@ -2,6 +2,9 @@
 //!
 //! In: clients, a keyring that is open, and options. Out: supervised tasks and the caches that they fill. A namespace is
 //! served as soon as its own stores are filled, independently of the others.
+//!
+//! Every replica watches, and reads the keyring. Only the leader reconciles, publishes the public key and reports events. A
+//! replica that becomes the leader has warm caches, and looks at every object once.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,6 +19,7 @@ use managed_secrets_api::keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KE
 use managed_secrets_engine::{
     backoff::{Backoff, Jitter},
     health::Health,
+    lease::Leadership,
     queue::{Priority, Queue},
     rounds::Rounds,
     run::{self, Next, Reconciler},
@@ -24,6 +28,7 @@ use managed_secrets_engine::{
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
 
@@ -78,9 +83,25 @@ pub struct Options {
     pub workers: run::Options,
 }
 
-/// Starts the controller as tasks of the watcher's supervisor; they end with its `shutdown`. Returns the caches, which
-/// the watches fill from now on.
-pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Keys>, health: &Health) -> Arc<Shared> {
+/// What only the leader may do, and by which client.
+#[derive(Clone)]
+pub struct Leader {
+    /// A client that changes something only while this process is the leader.
+    pub client: Client,
+    /// Whether it is.
+    pub leadership: Leadership,
+}
+
+/// A controller that was started.
+pub struct Running {
+    /// Its caches, which the watches fill from now on.
+    pub shared: Arc<Shared>,
+    /// The tasks that write as the leader. When they have ended after the signal to stop, another replica may take over.
+    pub writers: TaskTracker,
+}
+
+/// Starts the controller as tasks of the watcher's supervisor; they end with its `shutdown`.
+pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Keys>, health: &Health) -> Running {
     let shared = Arc::new(Shared {
         index: Mutex::new(Index::default()),
         queue: Queue::new(),
@@ -98,23 +119,25 @@ pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Ke
     let namespace = options.operator_namespace.clone();
     let reading = keep_read(watcher.clone(), namespace.clone(), Arc::clone(keys), Arc::clone(&shared));
     spawner.spawn("keyring", shutdown.clone(), reading);
-    let publishing = keep_published(watcher.clone(), client.clone(), namespace, Arc::clone(keys));
-    spawner.spawn("public key", shutdown.clone(), publishing);
-    let (events, publish_events) = Events::new(client.clone());
+    let writers = TaskTracker::new();
+    let publishing = keep_published(watcher.clone(), leader.clone(), namespace, Arc::clone(keys));
+    spawner.spawn("public key", shutdown.clone(), writers.track_future(publishing));
+    let (events, publish_events) = Events::new(leader.client.clone());
     let stopping = shutdown.clone();
     // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
     let late = async move {
         stopping.cancelled().await;
         tokio::time::sleep(LAST_EVENTS).await;
     };
-    spawner.spawn("events", shutdown.clone(), async move {
+    let reporting = async move {
         tokio::select! {
             () = publish_events => {}
             () = late => {}
         }
-    });
+    };
+    spawner.spawn("events", shutdown.clone(), writers.track_future(reporting));
     let operator = Arc::new(Operator {
-        client: client.clone(),
+        leader: leader.clone(),
         keys: Arc::clone(keys),
         shared: Arc::clone(&shared),
         events,
@@ -132,8 +155,20 @@ pub fn start(options: Options, client: &Client, watcher: &Watcher, keys: &Arc<Ke
     });
     let stats = Arc::clone(&watcher.stats);
     let work = run::run(shared.queue.clone(), operator, stats, options.workers, shutdown.clone());
-    spawner.spawn("workers", shutdown.clone(), work);
-    shared
+    spawner.spawn("workers", shutdown.clone(), writers.track_future(work));
+    let begin = begin_to_lead(leader.leadership.clone(), Arc::clone(&shared), shutdown.clone());
+    spawner.spawn("leadership", shutdown.clone(), begin);
+    Running { shared, writers }
+}
+
+/// When this process becomes the leader, has every object looked at: what happened before was the business of another
+/// leader, or of none. For objects that are up to date it costs no request.
+async fn begin_to_lead(leadership: Leadership, shared: Arc<Shared>, shutdown: CancellationToken) {
+    if shutdown.run_until_cancelled(leadership.acquired()).await.is_some() {
+        let objects = shared.look_at_all(None);
+        debug!(objects, "reconciling as the leader");
+        shutdown.cancelled().await;
+    }
 }
 
 /// What is watched, and the watches that fill its stores: a namespace, or all.
@@ -230,8 +265,8 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared:
 }
 
 /// Publishes the sealing public key, and puts the ConfigMap right when a user edits or deletes it, or the keyring has
-/// another key.
-async fn keep_published(watcher: Watcher, client: Client, namespace: String, keys: Arc<Keys>) {
+/// another key. Only the leader does: it needs no precondition then.
+async fn keep_published(watcher: Watcher, leader: Leader, namespace: String, keys: Arc<Keys>) {
     let moved = Arc::new(Notify::new());
     moved.notify_one();
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
@@ -243,9 +278,12 @@ async fn keep_published(watcher: Watcher, client: Client, namespace: String, key
             () = keys.renewed() => {}
         }
     };
+    if watcher.shutdown.run_until_cancelled(leader.leadership.acquired()).await.is_none() {
+        return;
+    }
     let mut rounds = Rounds::new(RETRY, watcher.shutdown);
     while rounds.next(news()).await {
-        match put_right(&client, &namespace, &keys).await {
+        match put_right(&leader.client, &namespace, &keys).await {
             Ok(written) => {
                 rounds.succeeded();
                 if written {
@@ -310,7 +348,7 @@ impl Pace {
 
 /// What reconciles one object.
 struct Operator {
-    client: Client,
+    leader: Leader,
     keys: Arc<Keys>,
     shared: Arc<Shared>,
     events: Events,
@@ -348,6 +386,10 @@ impl Reconciler for Operator {
         }
         // Also where the pass is dropped at its deadline, or panics: the turn must not be lost.
         let _over = PassOn { shared: &self.shared, key: &key };
+        if !self.leader.leadership.is_leader() {
+            // Once it is, every object is looked at.
+            return Next::Done;
+        }
         let generation = snapshot.own.generation;
         let span = info_span!("reconcile", namespace = key.namespace, name = key.name, generation);
         self.pass(&key, snapshot).instrument(span).await
@@ -393,7 +435,7 @@ impl Operator {
         }
         facts.snapshot.rejected = self.rejected.lock().get(key).cloned();
         facts.written.kept_out = self.kept_out.lock().get(key).cloned();
-        let cluster = Cluster::new(self.client.clone(), &key.namespace);
+        let cluster = Cluster::new(self.leader.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
         let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
         let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };

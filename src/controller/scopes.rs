@@ -7,7 +7,6 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use managed_secrets_engine::{
-    queue::Priority,
     waiting::Waiting,
     watch::{Stopped, WatchHandle},
 };
@@ -16,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{index::Key, sinks::Shared};
+use super::sinks::Shared;
 
 /// How long a list may take until it is told that it is missing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,14 +78,8 @@ pub(super) async fn fill(
     // An error means that a watch was stopped, and so are we.
     if shutdown.run_until_cancelled(listed(scope.as_deref(), &watches)).await == Some(Ok(())) {
         shared.scopes.filled(scope.as_deref());
-        let index = shared.index();
-        let of_it = |key: &Key| scope.as_ref().is_none_or(|namespace| *namespace == key.namespace);
-        let keys: Vec<Key> = index.keys().filter(of_it).collect();
-        info!(namespace = scope, objects = keys.len(), "caches filled; reconciling");
-        for key in keys {
-            let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
-            shared.queue.add(key, priority);
-        }
+        let objects = shared.look_at_all(scope.as_deref());
+        info!(namespace = scope, objects, "caches filled; reconciling");
     }
     shutdown.cancelled().await;
 }

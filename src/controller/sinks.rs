@@ -42,6 +42,20 @@ impl Shared {
         self.index.lock()
     }
 
+    /// Has every object of a namespace looked at (`None`: of all namespaces), new and edited ones first. Returns how many
+    /// there are.
+    pub(super) fn look_at_all(&self, namespace: Option<&str>) -> usize {
+        let index = self.index();
+        let keys: Vec<Key> =
+            index.keys().filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace)).collect();
+        let count = keys.len();
+        for key in keys {
+            let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
+            self.queue.add(key, priority);
+        }
+        count
+    }
+
     /// Has these looked at, ahead of resyncs.
     pub fn wake(&self, keys: Vec<Key>) {
         for key in keys {

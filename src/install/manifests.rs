@@ -76,8 +76,8 @@ impl Options {
 /// The image when none is named: a local name, to be replaced by the place the image was pushed to.
 pub const DEFAULT_IMAGE: &str = concat!("managed-secrets:", env!("CARGO_PKG_VERSION"));
 
-/// All objects of an installation, except the CRD: namespace, service account, permissions, policies, Service,
-/// Deployment, webhook configurations.
+/// All objects of an installation, except the CRD: namespace, service account, permissions, policies, Deployment,
+/// `PodDisruptionBudget`, Service, webhook configurations.
 ///
 /// The policies come before the Deployment, so that no operator runs without them.
 #[must_use]
@@ -90,6 +90,7 @@ pub fn manifests(options: &Options) -> Vec<Value> {
     objects.extend(rbac::objects(options));
     objects.extend(policies::objects(options));
     objects.push(workload::deployment(options));
+    objects.push(workload::disruption_budget(options));
     if options.webhooks {
         objects.push(webhooks::service(options));
         objects.extend(webhooks::configurations(options));
@@ -269,6 +270,30 @@ mod tests {
             {
                 assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}));
             }
+        }
+    }
+
+    #[test]
+    fn the_replicas_compete_for_a_lease_that_they_may_write() {
+        for options in [Options::default(), Options { webhooks: false, ..Options::default() }] {
+            let container = pod(&options)["containers"][0].clone();
+            assert!(container["args"].as_array().unwrap().contains(&json!("--leader-elect")));
+            assert!(container["env"].as_array().unwrap().iter().any(|variable| variable["name"] == "POD_NAME"));
+            let objects = manifests(&options);
+            let rules: Vec<_> = objects
+                .iter()
+                .filter(|object| {
+                    object["kind"] == "Role" && object["metadata"]["namespace"] == options.operator_namespace
+                })
+                .flat_map(|role| role["rules"].as_array().unwrap())
+                .filter(|rule| rule["resources"] == json!(["leases"]))
+                .collect();
+            assert!(rules.iter().any(|rule| rule["verbs"] == json!(["create"])), "{rules:?}");
+            let update = |rule: &&&Value| rule["verbs"].as_array().unwrap().contains(&json!("update"));
+            let names: Vec<_> = rules.iter().filter(update).map(|rule| &rule["resourceNames"]).collect();
+            assert_eq!(names, [&json!([keys::OPERATOR_NAME])]);
+            let budget = objects.iter().find(|object| object["kind"] == "PodDisruptionBudget").unwrap();
+            assert_eq!(budget["spec"]["selector"]["matchLabels"], labels());
         }
     }
 

@@ -30,7 +30,7 @@ use managed_secrets_crypto::provider::Provider;
 use managed_secrets_engine::{
     client::{self, Answer, Tap as EngineTap, Wire},
     health::Health,
-    run,
+    lease, run,
     stats::Stats,
     watch::Timing,
 };
@@ -284,6 +284,8 @@ pub(crate) struct Setup {
     pub(crate) clients: client::Options,
     /// The webhooks; none unless a test asks for them.
     pub(crate) webhooks: Option<webhook::Options>,
+    /// The leader election; none unless a test asks for it.
+    pub(crate) election: Option<lease::Options>,
 }
 
 impl Setup {
@@ -301,6 +303,7 @@ impl Setup {
             deadline: run::Options::default().deadline,
             clients: client::Options::default(),
             webhooks: None,
+            election: None,
         }
     }
 
@@ -346,6 +349,7 @@ impl Setup {
             stats: Arc::clone(&stats),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
+            election: self.election,
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();

@@ -41,7 +41,15 @@ async fn the_operator_has_the_rights_it_needs_and_no_more() {
     ] {
         assert!(may(&operator, elsewhere, &granted).await, "{granted:?}");
     }
+    let lease = |verb| Right { name: Some(keys::OPERATOR_NAME), ..right(verb, "coordination.k8s.io", "leases") };
+    for verb in ["get", "list", "watch", "update"] {
+        assert!(may(&operator, own, &lease(verb)).await, "{verb}");
+        assert!(!may(&operator, own, &Right { name: Some("other"), ..lease(verb) }).await, "{verb}");
+        assert!(!may(&operator, elsewhere, &lease(verb)).await, "{verb}");
+    }
+    assert!(may(&operator, own, &right("create", "coordination.k8s.io", "leases")).await);
     for withheld in [
+        lease("delete"),
         right("update", "", "secrets"),
         right("deletecollection", "", "secrets"),
         right("patch", keys::GROUP, "managedsecrets"),

@@ -345,7 +345,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     let running = operator(&second).await;
     // There are no nodes: what the Deployment of a running operator would report.
     let available = "kubectl -n managed-secrets-system patch deployment managed-secrets --subresource=status \
-        --type=merge -p '{\"status\": {\"replicas\": 1, \"readyReplicas\": 1, \"availableReplicas\": 1}}'";
+        --type=merge -p '{\"status\": {\"replicas\": 2, \"readyReplicas\": 2, \"availableReplicas\": 2}}'";
     bash("an available replica", available, folder.path(), &second).await;
     let again = bash("the same once more", "kubectl msec restore backup/ --yes", folder.path(), &second).await;
     assert!(again.contains("7 secrets are delivered with the backup's ids, dates and versions"), "{again}");

@@ -22,7 +22,8 @@
 //! than that of another by the ratio of lease duration and renew deadline (15 to 10). The wall clocks may show anything.
 //!
 //! A Lease is no fence: a request that was sent in time may be carried out late, and a process can be stopped between the
-//! check and the system call that sends the request. Therefore every write should have preconditions as well.
+//! check and the system call that sends the request, while the request waits in its connection. Therefore every write should
+//! have preconditions as well.
 
 mod candidate;
 mod leadership;
@@ -314,13 +315,14 @@ impl Elector {
         }
     }
 
-    /// How long a request may take: a leader has no more time than its deadline.
+    /// How long a request may take. A leader has no more time than its deadline, in which it should be able to try twice.
     fn time(&self) -> Result<Duration, TryError> {
+        let time = ANSWER.min(self.durations.renew_deadline / 3);
         let left = self.candidate.leads_until().map(|until| until.saturating_duration_since(Instant::now()));
         match left {
             Some(left) if left.is_zero() => Err(TryError::Lost(self.not_renewed())),
-            Some(left) => Ok(left.min(ANSWER)),
-            None => Ok(ANSWER),
+            Some(left) => Ok(left.min(time)),
+            None => Ok(time),
         }
     }
 

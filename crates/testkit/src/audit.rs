@@ -37,6 +37,9 @@ pub struct Request {
     /// When the request came in, RFC 3339 with microseconds: compares as text.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received: String,
+    /// When it was answered (for a watch: when it began), in the same form.
+    #[serde(rename = "stageTimestamp")]
+    pub answered: String,
 }
 
 /// A user of the API server.

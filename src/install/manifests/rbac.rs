@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Options, metadata};
 
 const API_GROUP: &str = "rbac.authorization.k8s.io";
-/// Role of the operator in its own namespace: its keys and its public key.
+/// Role of the operator in its own namespace: its keys, its public key, and the Lease of its replicas.
 const KEYS_ROLE: &str = "managed-secrets-keys";
 /// Role of the operator on its webhook configurations.
 const WEBHOOKS_ROLE: &str = "managed-secrets-webhooks";
@@ -66,6 +66,14 @@ fn own_namespace(options: &Options) -> [Value; 2] {
             "resourceNames": [keys::PUBLIC_KEY_CONFIGMAP],
             "verbs": ["get", "list", "watch", "create", "patch"],
         },
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [keys::OPERATOR_NAME],
+            "verbs": ["get", "list", "watch", "update"],
+        },
+        // A POST carries no name, so it cannot be limited to one.
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
     ]);
     let namespace = Some(options.operator_namespace.as_str());
     [role("Role", KEYS_ROLE, namespace, &rules), binding("Role", KEYS_ROLE, namespace, &service_account(options))]

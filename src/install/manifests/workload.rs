@@ -1,10 +1,10 @@
-//! What runs: namespace, service account and Deployment.
+//! What runs: namespace, service account, Deployment and its `PodDisruptionBudget`.
 
 use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
 use super::{Options, labels, metadata};
-use crate::{admin, webhook::server::DRAIN_SECONDS};
+use crate::{admin, args::POD_NAME, webhook::server::DRAIN_SECONDS};
 
 /// User and group of the operator's process: "nonroot" of the distroless images.
 const NONROOT: u32 = 65532;
@@ -50,18 +50,19 @@ const GRACE_SECONDS: u16 = 30;
 /// replica stops only when they reach the new one.
 const MIN_READY_SECONDS: u16 = 3;
 
-/// One operator. While it is replaced, the new one answers webhooks before the old one stops, so no plain value is
-/// refused. For that moment both work: every write carries the resourceVersion that it was decided on, so the one that
-/// is out of date finds out. Without webhooks there is nothing to bridge, and the old one ends first.
+/// How many operators run. All of them answer webhooks, one of them reconciles: another takes over when it ends.
+const REPLICAS: u16 = 2;
+
+/// The operators. While one is replaced, the new one is ready before the old one stops, so no plain value is refused.
 pub(super) fn deployment(options: &Options) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
         "spec": {
-            "replicas": 1,
+            "replicas": REPLICAS,
             "minReadySeconds": MIN_READY_SECONDS,
-            "strategy": strategy(options),
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": labels()},
             "template": {
                 "metadata": {"labels": labels()},
@@ -70,6 +71,7 @@ pub(super) fn deployment(options: &Options) -> Value {
                     "automountServiceAccountToken": true,
                     "enableServiceLinks": false,
                     "terminationGracePeriodSeconds": GRACE_SECONDS + if options.webhooks { DRAIN_SECONDS } else { 0 },
+                    "affinity": apart(),
                     "securityContext": security(options),
                     "containers": [container(options)],
                 },
@@ -78,12 +80,26 @@ pub(super) fn deployment(options: &Options) -> Value {
     })
 }
 
-fn strategy(options: &Options) -> Value {
-    if options.webhooks {
-        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
-    } else {
-        json!({"type": "Recreate"})
-    }
+/// On different nodes, if there are any: a node that fails takes one operator with it.
+fn apart() -> Value {
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 100,
+        "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels()}},
+    }]}})
+}
+
+/// Nodes that are drained together take one operator at a time. With a single replica it still allows the drain.
+pub(super) fn disruption_budget(options: &Options) -> Value {
+    json!({
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": labels()},
+        },
+    })
 }
 
 fn security(options: &Options) -> Value {
@@ -102,10 +118,13 @@ fn container(options: &Options) -> Value {
         "name": keys::OPERATOR_NAME,
         "image": options.image,
         "args": arguments(options),
-        "env": [{
-            "name": "MANAGED_SECRETS_OPERATOR_NAMESPACE",
-            "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
-        }],
+        "env": [
+            {
+                "name": "MANAGED_SECRETS_OPERATOR_NAMESPACE",
+                "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+            },
+            {"name": POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ],
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -135,8 +154,8 @@ fn container(options: &Options) -> Value {
 }
 
 fn arguments(options: &Options) -> Vec<String> {
-    let mut arguments =
-        vec!["run".to_owned(), "--log-format=json".to_owned(), format!("--admin-listen=[::]:{ADMIN_PORT}")];
+    let mut arguments = ["run", "--log-format=json", "--leader-elect"].map(str::to_owned).to_vec();
+    arguments.push(format!("--admin-listen=[::]:{ADMIN_PORT}"));
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     if !options.webhooks {

@@ -37,7 +37,7 @@ async fn other_cluster() -> &'static ControlPlane {
         site.apply("first", serde_json::json!({"name": "FIRST", "generate": {}})).await;
         site.served("first").await;
         operator.stop().await;
-        report_replicas(&plane, 1).await;
+        report_replicas(&plane, 2).await;
         plane
     };
     CONTROL_PLANE.get_or_init(start).await
@@ -53,7 +53,7 @@ async fn serve(plane: &ControlPlane, site: &Site) -> Running {
 async fn report_replicas(plane: &ControlPlane, available: i32) {
     let deployments = Api::<Deployment>::namespaced(plane.access().admin_client().await.unwrap(), OPERATOR_NAMESPACE);
     let status = serde_json::json!({"status": {
-        "replicas": 1, "readyReplicas": available, "availableReplicas": available, "unavailableReplicas": 1 - available,
+        "replicas": 2, "readyReplicas": available, "availableReplicas": available, "unavailableReplicas": 2 - available,
     }});
     deployments.patch_status(keys::OPERATOR_NAME, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }

@@ -50,7 +50,7 @@ impl Clinic {
         // Its port is any; the API server is told of the Service.
         let operator =
             Operator::start(&clinic.plane, PROGRAM, &kubeconfig, &["--webhook-listen=127.0.0.1:0"]).await.unwrap();
-        let status = json!({"status": {"replicas": 1, "readyReplicas": 1, "availableReplicas": 1}});
+        let status = json!({"status": {"replicas": 2, "readyReplicas": 2, "availableReplicas": 2}});
         let deployments = Api::<Deployment>::namespaced(clinic.site.client.clone(), OPERATOR_NAMESPACE);
         deployments.patch_status(keys::OPERATOR_NAME, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         let slice: EndpointSlice = serde_json::from_value(json!({

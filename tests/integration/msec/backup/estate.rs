@@ -199,7 +199,7 @@ async fn what_is_not_known_is_said(plane: &ControlPlane, restorer: &Plugin, rest
         let note = format!("note: every status is older than this restore, so none shows that the operator runs{text}");
         assert!(ran.code == 0 && ran.err.contains(&note), "{ran:?}");
     };
-    report_replicas(plane, 1).await;
+    report_replicas(plane, 2).await;
     says("; its Deployment reports an available replica").await;
     let deployments = Api::<Deployment>::namespaced(plane.access().admin_client().await.unwrap(), OPERATOR_NAMESPACE);
     let patch = async |status: Value| {
@@ -235,7 +235,7 @@ async fn old_status_is_no_delivery(plane: &ControlPlane, there: &Site, restorer:
     let ran = restorer.restore(&restore).await;
     assert!(ran.out.ends_with("with the backup's ids, dates and versions, as before this restore\n"), "{ran:?}");
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.err.contains("error: the operator is not available: none of 1 replicas is available. What"), "{ran:?}");
+    assert!(ran.err.contains("error: the operator is not available: none of 2 replicas is available. What"), "{ran:?}");
     what_is_not_known_is_said(plane, restorer, &restore).await;
 
     report_replicas(plane, 0).await;
@@ -272,14 +272,14 @@ async fn a_new_cluster_gets_the_keys_before_its_operator_starts() {
     // Nobody serves it yet: that is said, and what is missing.
     let early = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=1s"]).await;
     assert_eq!(early.code, 1, "{early:?}");
-    let says = "7 secrets are restored, but not delivered yet: the operator is not available: none of 1 replicas is \
+    let says = "7 secrets are restored, but not delivered yet: the operator is not available: none of 2 replicas is \
                 available, and it has not published its key yet; check `kubectl -n managed-secrets-system logs \
                 deployment/managed-secrets`";
     assert!(early.err.contains(says), "{early:?}");
 
     what_others_restore(&there).await;
     let operator = serve(&plane, &there).await;
-    report_replicas(&plane, 1).await;
+    report_replicas(&plane, 2).await;
     let ran = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=40s"]).await;
     assert!(ran.ok().contains("7 secrets are delivered with the backup's"), "{ran:?}");
     assert_eq!(told(&there).await, before);
@@ -291,7 +291,7 @@ async fn a_new_cluster_gets_the_keys_before_its_operator_starts() {
     operator.stop().await;
     old_status_is_no_delivery(&plane, &there, &restorer, &plugin.file_path("backup")).await;
     let operator = serve(&plane, &there).await;
-    report_replicas(&plane, 1).await;
+    report_replicas(&plane, 2).await;
     let ran = restorer.restore(&[&plugin.file_path("backup"), "--yes", "--timeout=40s"]).await;
     assert!(ran.ok().contains("7 secrets are delivered with the backup's"), "{ran:?}");
     assert_eq!(told(&there).await, before);

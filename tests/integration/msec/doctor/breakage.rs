@@ -47,7 +47,7 @@ async fn what_is_wrong_with_what_is_installed_is_found() {
     let clinic = Clinic::new().await;
     let own = ["-n", OPERATOR_NAMESPACE];
     // Never run: no keys, no certificates, nobody to call.
-    clinic.finds("problem", "operator", "none of 1 replicas is available").await;
+    clinic.finds("problem", "operator", "none of 2 replicas is available").await;
     clinic.finds("problem", "keyring", "keyring not found in the namespace").await;
     clinic.finds("problem", "sealing key", "contains no public key").await;
     clinic.finds("problem", "webhooks", "has no CA bundle").await;
