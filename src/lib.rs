@@ -17,7 +17,7 @@
 //! | [`controller`] | facts → decide (pure) → act → status |
 //! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
 //! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
-//! | [`admin`] | the port for kubelets: health |
+//! | [`admin`] | the port for kubelets and Prometheus: health and metrics |
 //! | [`install`] | what a cluster installs: the CRD, manifests, permissions and policies |
 //! | [`run`] | the composition root: builds all of these, starts them and waits |
 //! | [`args`], [`main`] | the command line |

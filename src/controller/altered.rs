@@ -240,8 +240,8 @@ mod tests {
             let time = "2026-01-01T00:00:00Z";
             json!({"type": "Ready", "status": status, "reason": "R", "message": "", "lastTransitionTime": time})
         };
-        let sent =
-            json!({"id": "1", "version": 1, "target": {"name": "db", "key": "value"}, "conditions": [ready("True")]});
+        let target = json!({"name": "db", "key": "value", "uid": "u", "resourceVersion": "1"});
+        let sent = json!({"id": "1", "version": 1, "target": target, "conditions": [ready("True")]});
         let changed = |path: &str, value: Value| {
             let mut stored = sent.clone();
             *stored.pointer_mut(path).unwrap() = value;
