@@ -240,11 +240,11 @@ async fn the_plugins_page_can_be_followed() {
     let mut page = Story::read("docs/kubectl-msec.md");
     for (section, says) in [
         ("Create", "managedsecret.managedsecrets.dev/db-password created"),
-        ("Look", "WEATHER_API_KEY\t"),
+        ("Find and describe", "WEATHER_API_KEY\t"),
         ("Read a value", "only-an-example"),
         ("Change", "OPENWEATHER_KEY"),
         ("Delete", "deleted"),
-        ("Take to Git", "shop/weather-api-key: unchanged"),
+        ("Export to Git", "shop/weather-api-key: unchanged"),
     ] {
         let printed = page.run(section, &folder, &plane).await;
         assert!(printed.contains(says), "{section}: {printed}");
