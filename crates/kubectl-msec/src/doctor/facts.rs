@@ -105,7 +105,7 @@ enum Where {
 }
 
 /// What each command needs.
-const NEEDS: [Need; 14] = [
+pub(super) const NEEDS: [Need; 14] = [
     need("get, list, export, create, update, delete, value, describe", "list", GROUP, PLURAL, Where::Here),
     need("create, update, delete, diff, reseal", "get", GROUP, PLURAL, Where::Here),
     need("create", "create", GROUP, PLURAL, Where::Here),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn every_right_to_objects_that_the_documentation_names_is_asked_for() {
+    fn every_permission_on_objects_that_the_documentation_names_is_asked_for() {
         let (_, table) = PAGE.split_once("| command | needs |").unwrap_or_default();
         let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| ")?.split_once(" | "));
         let mut seen = 0;

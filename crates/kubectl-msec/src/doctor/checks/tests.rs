@@ -1,20 +1,30 @@
-//! Cases that no cluster here can be made to show; the others are in tests/integration/msec/doctor.
+//! The rules of the checks. `tests/integration/msec/doctor` breaks a cluster in most of these ways.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use managed_secrets_api::ManagedSecret;
-use managed_secrets_api::keys::{GROUP, POLICIES, SEAL_CONFIGURATION};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use managed_secrets_api::keys::{
+    CONDITION_READY, CONDITION_STALLED, GROUP, KEYRING_NAME, LABEL_ID, LABEL_ROLE, OPERATOR_NAME, POLICIES,
+    PUBLIC_KEY_DATA_KEY, ROLE_TARGET, SEAL_CONFIGURATION, SEAL_WEBHOOK, WARN_CONFIGURATION, WARN_WEBHOOK,
+};
+use managed_secrets_api::limits::AUTHORITY_DAYS;
 use managed_secrets_api::record::RecordMeta;
 use managed_secrets_api::types::DeletionPolicy;
-use serde_json::json;
+use managed_secrets_api::{ManagedSecret, crd::crd as current_crd};
+use managed_secrets_crypto::mss1::{PublicKey, PublishedKey, SealingKey};
+use managed_secrets_crypto::provider::Provider;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::super::{
-    facts::Served,
+    facts::{NEEDS, Served},
     finding::{Level, Read},
 };
 use super::*;
-use crate::archive::testing;
+use crate::archive::{StoredKeyring, testing};
 
 fn unknown<T>() -> Read<T> {
     Read::Unknown("needs `x`".to_owned())
@@ -65,41 +75,293 @@ fn names_are_told_apart_and_what_is_not_read_is_never_a_problem() {
     }
 }
 
+/// An object of the API, which has what these rules need.
+fn object<T: DeserializeOwned>(json: Value) -> T {
+    serde_json::from_value(json).unwrap()
+}
+
+fn known<T: DeserializeOwned>(json: Value) -> Read<T> {
+    Read::Known(object(json))
+}
+
+/// The operator's Deployment.
+fn deployment(replicas: i32, available: i32, image: &str, argument: &str) -> Read<Option<Deployment>> {
+    let container = json!({"name": "operator", "image": image, "args": [argument]});
+    let template = json!({"spec": {"containers": [container]}});
+    known(json!({
+        "spec": {"replicas": replicas, "selector": {}, "template": template},
+        "status": {"availableReplicas": available},
+    }))
+}
+
+fn with_flag(argument: &str) -> Facts {
+    Facts { deployment: deployment(2, 2, "i", argument), ..blind() }
+}
+
+fn operator(replicas: i32, available: i32, image: &str) -> Facts {
+    let account = known(json!({"metadata": {}}));
+    Facts { deployment: deployment(replicas, available, image, "run"), account, ..blind() }
+}
+
+/// The operator serves a namespace only, which exists or not, and gives it permissions there or not.
+fn serves(exists: bool, bound: bool) -> Facts {
+    Facts { served: Read::Known(vec![Served { namespace: "shop".to_owned(), exists, bound }]), ..blind() }
+}
+
+fn server(minor: &str) -> Facts {
+    Facts { server: Read::Known(("1".to_owned(), minor.to_owned())), ..blind() }
+}
+
+/// This version's CRD, established or not, with or without a change of its spec.
+fn crd(is_established: &str, change: fn(&mut Value)) -> Facts {
+    let mut found = serde_json::to_value(current_crd()).unwrap();
+    let condition = json!({"type": "Established", "status": is_established, "reason": "R", "message": "names in use"});
+    found["status"] = json!({"conditions": [condition]});
+    change(&mut found["spec"]);
+    Facts { crd: known(found), ..blind() }
+}
+
+/// Every policy, each with a binding of this action.
+fn policies(failure_policy: &str, action: &str) -> Facts {
+    let policy = |name: &&str| json!({"metadata": {"name": name}, "spec": {"failurePolicy": failure_policy}});
+    let binding = |name: &&str| json!({"metadata": {}, "spec": {"policyName": name, "validationActions": [action]}});
+    let (policies, bindings) = (POLICIES.iter().map(policy).collect(), POLICIES.iter().map(binding).collect());
+    Facts { policies: known(policies), bindings: known(bindings), ..with_flag("run") }
+}
+
+/// Both webhook configurations with this client, and one of another program, whose rules concern these resources.
+fn webhooks(client: &Value, other: &str, resources: &str) -> Facts {
+    let webhook = |name: &str| {
+        let (side_effects, versions) = ("None", ["v1"]);
+        json!({"name": name, "clientConfig": client, "sideEffects": side_effects, "admissionReviewVersions": versions})
+    };
+    let mut theirs = webhook("other.example.com");
+    theirs["rules"] = json!([{
+        "apiGroups": ["*"], "apiVersions": ["*"], "resources": [resources], "operations": ["CREATE"],
+    }]);
+    let mutating = json!([
+        {"metadata": {"name": SEAL_CONFIGURATION}, "webhooks": [webhook(SEAL_WEBHOOK)]},
+        {"metadata": {"name": other}, "webhooks": [theirs]},
+    ]);
+    let validating = json!([{"metadata": {"name": WARN_CONFIGURATION}, "webhooks": [webhook(WARN_WEBHOOK)]}]);
+    Facts { mutating: known(mutating), validating: known(validating), ..with_flag("run") }
+}
+
+fn trusted() -> Value {
+    json!({"caBundle": "YQ==", "service": {"name": OPERATOR_NAME, "namespace": "system"}})
+}
+
+fn endpoints(ready: bool) -> Facts {
+    let slice = json!({
+        "metadata": {}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}],
+    });
+    Facts { endpoints: known(json!([slice])), ..webhooks(&trusted(), "zzz", "pods") }
+}
+
+/// The certificate authority was created so many days ago.
+fn authority(days: &[i64]) -> Facts {
+    let created = days.iter().map(|days| Timestamp::now() - SignedDuration::from_hours(24 * days)).collect();
+    Facts { authorities: Read::Known(Some(created)), ..with_flag("run") }
+}
+
+/// The public key of which the keyring has the other half.
+fn public_key() -> PublicKey {
+    SealingKey::new(Zeroizing::new([0x22; 32])).unwrap().public().clone()
+}
+
+/// A keyring of this name, with a key for records and one for sealing, which are in this state, were created so many days
+/// ago, and are encrypted by this provider with the key `kek`.
+fn keyring(name: &str, state: &str, days: i64, provider: &str) -> Facts {
+    let created = (Timestamp::now() - SignedDuration::from_hours(24 * days)).to_string();
+    let wrapped = json!({"provider": provider, "keyId": "kek", "ciphertext": ""});
+    let entry = |purpose: &str, id: &str| json!({"id": id, "purpose": purpose, "state": state, "created": created, "wrapped": wrapped});
+    let id = public_key().key_id().to_string();
+    let document = json!({"format": "MSK1", "entries": [entry("record", testing::SEED), entry("sealing", &id)]});
+    let stored =
+        StoredKeyring { name: name.to_owned(), document: object(document), fingerprint: "fingerprint".to_owned() };
+    let keks = Read::Known(BTreeSet::from(["kek".to_owned()]));
+    Facts { keyrings: Read::Known(vec![(name.to_owned(), Some(stored))]), keks, ..blind() }
+}
+
+/// The keyring of an operator in good health.
+fn own_keyring() -> Facts {
+    keyring(KEYRING_NAME, "active", 1, Provider::LOCAL)
+}
+
+/// These facts, with the public key of the keyring published, created so many days ago.
+fn published(days: i64, facts: Facts) -> Facts {
+    let created = Timestamp::now() - SignedDuration::from_hours(24 * days);
+    published_text(&PublishedKey::new(public_key(), created).to_json().unwrap(), facts)
+}
+
+fn published_text(text: &str, facts: Facts) -> Facts {
+    Facts { public_key: known(json!({"metadata": {}, "data": {PUBLIC_KEY_DATA_KEY: text}})), ..facts }
+}
+
+/// A ManagedSecret that was created so many seconds ago and has these conditions.
+fn managed(ago: i64, conditions: &Value) -> Facts {
+    let created = Timestamp::now() - SignedDuration::from_secs(ago);
+    let json = json!([{
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "ManagedSecret", "spec": {"name": "DB", "generate": {}},
+        "metadata": {"name": "db", "namespace": "shop", "creationTimestamp": created.to_string()},
+        "status": {"conditions": conditions},
+    }]);
+    Facts { objects: known(json), ..blind() }
+}
+
+fn condition(type_: &str, status: &str, reason: &str) -> Value {
+    let time = "2026-11-23T08:00:00Z";
+    json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": time})
+}
+
+/// These records, and the Secrets that look delivered.
+fn delivered(records: Vec<ObjectMeta>, targets: &Value) -> Facts {
+    Facts { records: Read::Known(records), targets: known(targets.clone()), objects: known(json!([])), ..own_keyring() }
+}
+
+/// A Secret with the labels that a target of this secret has, in a namespace, with an owner or without.
+fn target(namespace: &str, id: &str, is_owned: bool) -> Value {
+    let owner = json!([{"apiVersion": format!("{GROUP}/v1alpha1"), "kind": "ManagedSecret", "name": "db", "uid": "u"}]);
+    let owners = if is_owned { owner } else { json!([]) };
+    let labels = json!({LABEL_ROLE: ROLE_TARGET, LABEL_ID: id});
+    json!([{"name": "db", "namespace": namespace, "labels": labels, "ownerReferences": owners}])
+}
+
+fn permissions(allowed: bool) -> Facts {
+    Facts { permissions: Read::Known(vec![(NEEDS[0], allowed)]), ..blind() }
+}
+
+/// One rule per row: the check, what it looks at, and what it finds.
+fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
+    use Level::{Note, Ok, Problem, Unknown, Warning};
+    let local = own_keyring;
+    let record = || testing::metadata("shop", &testing::meta());
+    let no_target = || json!([]);
+    let no_keyring = || Read::Known(Vec::new());
+    let no_document = || Read::Known(vec![(KEYRING_NAME.to_owned(), None)]);
+    let two_replicas = || operator(2, 2, "registry/managed-secrets:latest");
+    let delivers = || condition(CONDITION_READY, "True", "Served");
+    let lacks = |reason| condition(CONDITION_READY, "False", reason);
+    let stalled = |reason| condition(CONDITION_STALLED, "True", reason);
+    vec![
+        // What the keys protect against.
+        ("protection", local(), Note, "is a Secret in system"),
+        ("protection", keyring(KEYRING_NAME, "active", 1, Provider::FILE), Ok, "outside etcd"),
+        // The server's version.
+        ("server", server("34"), Ok, "Kubernetes 1.34"),
+        ("server", server("37+"), Ok, "Kubernetes 1.37+"),
+        ("server", server("33"), Warning, "not supported"),
+        ("server", server("38"), Warning, "not supported"),
+        ("server", server("x"), Warning, "not supported"),
+        // The CRD.
+        ("resource", crd("True", |_| {}), Ok, "is that of this version"),
+        ("resource", crd("False", |_| {}), Problem, "not established: names in use"),
+        ("resource", crd("True", |spec| spec["scope"] = json!("Cluster")), Problem, "differs from that of version"),
+        ("resource", Facts { crd: Read::Known(None), ..blind() }, Problem, "not found"),
+        // Deployment and service account.
+        ("operator", two_replicas(), Ok, "2 of 2 replicas available"),
+        ("operator", operator(2, 1, "i"), Warning, "1 of 2 replicas are available"),
+        ("operator", operator(2, 0, "i"), Problem, "none of 2 replicas is available"),
+        ("operator", operator(0, 0, "i"), Problem, "0 replicas"),
+        ("operator", operator(1, 1, "i:0.0.1"), Note, "the operator runs i:0.0.1"),
+        ("operator", Facts { account: Read::Known(None), ..two_replicas() }, Problem, "no new pod starts"),
+        ("operator", Facts { deployment: Read::Known(None), ..blind() }, Warning, "not found"),
+        // Namespaces.
+        ("namespaces", Facts { served: Read::Known(Vec::new()), ..blind() }, Ok, "all namespaces"),
+        ("namespaces", serves(true, true), Ok, "watches shop"),
+        ("namespaces", serves(true, false), Problem, "RoleBinding shop/managed-secrets not found"),
+        ("namespaces", serves(false, false), Problem, "namespace not found"),
+        // Policies.
+        ("policies", policies("Fail", "Deny"), Ok, "are effective"),
+        ("policies", policies("Ignore", "Deny"), Problem, "its failurePolicy is not Fail"),
+        ("policies", policies("Fail", "Audit"), Problem, "no binding with the action Deny"),
+        ("policies", Facts { policies: known(json!([])), ..policies("Fail", "Deny") }, Warning, "not found"),
+        // Webhook configurations.
+        ("webhooks", webhooks(&trusted(), "zzz", "*"), Ok, "both are installed"),
+        ("webhooks", webhooks(&trusted(), "0-a", "pods"), Ok, "no other webhook sees plain values"),
+        ("webhooks", webhooks(&trusted(), "0-a", "*"), Warning, "0-a before the operator's"),
+        ("webhooks", webhooks(&json!({"url": "https://x"}), "zzz", "*"), Problem, "has no CA bundle"),
+        ("webhooks", Facts { mutating: known(json!([])), ..webhooks(&trusted(), "zzz", "*") }, Problem, "not found"),
+        ("webhooks", Facts { validating: known(json!([])), ..webhooks(&trusted(), "zzz", "*") }, Warning, "not found"),
+        ("webhooks", with_flag("--webhook-listen=off"), Note, "the webhooks are off"),
+        // How they are reached.
+        ("endpoints", endpoints(true), Ok, "has ready endpoints: 1"),
+        ("endpoints", endpoints(false), Problem, "has no ready endpoint"),
+        ("endpoints", webhooks(&json!({"url": "https://x"}), "zzz", "*"), Note, "have a URL"),
+        // The certificate authority.
+        ("certificates", authority(&[1]), Ok, "is valid until"),
+        ("certificates", authority(&[4000, 1]), Ok, "is valid until"),
+        ("certificates", authority(&[i64::from(AUTHORITY_DAYS) * 2 / 3 + 2]), Warning, "should have been renewed"),
+        ("certificates", authority(&[i64::from(AUTHORITY_DAYS) + 1]), Problem, "expired"),
+        ("certificates", authority(&[]), Warning, "not found"),
+        ("certificates", with_flag("--webhook-cert-dir=/x"), Note, "come from a folder"),
+        // The keyring, and what encrypts it.
+        ("keyring", local(), Ok, "2 keys, each with its key-encryption key"),
+        ("keyring", keyring(KEYRING_NAME, "active", 1, Provider::FILE), Note, "needs the KEK file"),
+        ("keyring", keyring(KEYRING_NAME, "open-only", 1, Provider::LOCAL), Problem, "no active key for records"),
+        ("keyring", keyring(KEYRING_NAME, "active", -3, Provider::LOCAL), Warning, "a creation date in the future"),
+        ("keyring", keyring("other", "active", 1, Provider::LOCAL), Problem, "encrypts nothing new"),
+        ("keyring", Facts { keyrings: no_keyring(), ..blind() }, Problem, "keyring not found"),
+        ("keyring", Facts { keks: Read::Known(BTreeSet::new()), ..local() }, Problem, "cannot start again"),
+        ("keyring", Facts { keks: unknown(), ..local() }, Unknown, "needs `x`"),
+        ("keyring", Facts { keyrings: no_document(), ..local() }, Problem, "does not start"),
+        // The published key.
+        ("sealing key", published(1, local()), Ok, "is published, until"),
+        ("sealing key", published(400, local()), Warning, "should have been replaced"),
+        ("sealing key", published(1, keyring("other", "active", 1, Provider::LOCAL)), Problem, "is not in the keyring"),
+        ("sealing key", published(1, blind()), Unknown, "needs `x`"),
+        ("sealing key", published_text("x", local()), Problem, "is invalid"),
+        ("sealing key", Facts { public_key: Read::Known(None), ..local() }, Problem, "contains no public key"),
+        // ManagedSecrets.
+        ("secrets", managed(500, &json!([delivers()])), Ok, "all 1 are delivered"),
+        ("secrets", managed(500, &json!([lacks("NameInUse")])), Warning, "not delivered yet: NameInUse: 1 (shop/db)"),
+        ("secrets", managed(5, &json!([lacks("N"), stalled("N")])), Problem, "stuck until you act: N: 1 (shop/db)"),
+        ("secrets", managed(5, &json!([])), Warning, "not delivered yet: Pending"),
+        ("secrets", managed(500, &json!([])), Problem, "stuck until you act: Pending"),
+        // Records; the table below has the rules of retained ones.
+        ("records", delivered(vec![], &no_target()), Ok, "all 0 belong"),
+        ("records", delivered(vec![record()], &no_target()), Warning, "have no ManagedSecret"),
+        ("records", delivered(vec![ObjectMeta::default()], &no_target()), Problem, "lack required metadata"),
+        (
+            "records",
+            Facts { keyrings: no_keyring(), ..delivered(vec![record()], &no_target()) },
+            Problem,
+            "with a seed",
+        ),
+        // Delivered Secrets.
+        ("targets", delivered(vec![record()], &target("shop", "the-id", true)), Ok, "all 1 have their record"),
+        ("targets", delivered(vec![record()], &target("test", "the-id", false)), Note, "are copies"),
+        ("targets", delivered(vec![record()], &target("test", "the-id", true)), Note, "have an owner reference"),
+        ("targets", delivered(vec![], &target("shop", "the-id", false)), Warning, "but no record"),
+        // What the user may do.
+        ("your permissions", permissions(true), Ok, "you may run every command"),
+        ("your permissions", permissions(false), Note, "permission denied for get"),
+        ("audit log", blind(), Note, "cannot see whether the API server logs plain values"),
+    ]
+}
+
 #[test]
-fn a_server_is_supported_by_its_minor_version() {
-    for (minor, level) in
-        [("34", Level::Ok), ("37+", Level::Ok), ("33", Level::Warning), ("38", Level::Warning), ("x", Level::Warning)]
-    {
-        let facts = Facts { server: Read::Known(("1".to_owned(), minor.to_owned())), ..blind() };
-        assert_eq!(levels("server", &facts), [level], "{minor}");
+fn every_rule() {
+    let rules = rules();
+    for Check { name, .. } in &CHECKS {
+        assert!(rules.iter().any(|(check, ..)| check == name), "no rule of the check {name}");
+    }
+    for (name, facts, level, says) in &rules {
+        let check = CHECKS.iter().find(|check| check.name == *name).unwrap();
+        let findings = check.findings(facts);
+        let expected = findings.iter().any(|finding| finding.level == *level && finding.what.contains(says));
+        assert!(expected, "{name} must find {level:?} \"{says}\": {findings:#?}");
+        // Where all is well, nothing else is said.
+        assert!(*level != Level::Ok || findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     }
 }
 
 #[test]
-fn a_namespace_is_served_where_it_exists_and_the_operator_has_permissions_in_it() {
-    let served = |states: &[(bool, bool)]| {
-        let of =
-            |(exists, bound): &(bool, bool)| Served { namespace: "shop".to_owned(), exists: *exists, bound: *bound };
-        Facts { served: Read::Known(states.iter().map(of).collect()), ..blind() }
-    };
-    assert_eq!(levels("namespaces", &served(&[])), [Level::Ok]);
-    assert_eq!(levels("namespaces", &served(&[(true, true)])), [Level::Ok]);
-    assert_eq!(levels("namespaces", &served(&[(true, true), (true, false), (false, false)])), [Level::Problem; 2]);
-}
-
-#[test]
-fn an_object_that_nobody_looks_at_is_stuck_after_a_while() {
-    let made = |ago: i64| {
-        let created = Timestamp::now() - SignedDuration::from_secs(ago);
-        let object: ManagedSecret = serde_json::from_value(json!({
-            "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "ManagedSecret", "spec": {"name": "DB", "generate": {}},
-            "metadata": {"name": "db", "namespace": "shop", "creationTimestamp": created.to_string()},
-        }))
-        .unwrap();
-        Facts { objects: Read::Known(vec![object]), ..blind() }
-    };
-    assert_eq!(levels("secrets", &made(5)), [Level::Warning]);
-    assert_eq!(levels("secrets", &made(500)), [Level::Problem]);
+fn webhooks_that_are_off_need_neither_endpoints_nor_certificates() {
+    for check in ["endpoints", "certificates"] {
+        assert_eq!(levels(check, &with_flag("--webhook-listen=off")), []);
+    }
 }
 
 #[test]
