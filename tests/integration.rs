@@ -46,9 +46,9 @@ mod integration {
     mod sources;
     mod starting;
     mod stories;
-    mod strangers;
     mod tamper;
     mod target;
     mod unicode;
+    mod unmanaged;
     mod witness;
 }

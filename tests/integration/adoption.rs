@@ -324,7 +324,7 @@ enum Writer {
     Apply,
     /// kubectl, by an update.
     Update,
-    /// Nobody that is known: the bookkeeping of managers was cleared.
+    /// No known manager: the bookkeeping of managers was cleared.
     Unknown,
 }
 

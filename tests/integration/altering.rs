@@ -26,7 +26,7 @@ const PROBE: &str = "probe";
 /// A label that every policy here adds, so that its effect can be waited for.
 const MARK: &str = "altered";
 
-/// A `MutatingAdmissionPolicy` of somebody else's, for one Secret of one namespace.
+/// A `MutatingAdmissionPolicy` that is not the operator's, for one Secret of one namespace.
 struct Policy<'a> {
     site: &'a Site,
     name: String,

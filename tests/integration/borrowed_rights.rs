@@ -13,9 +13,9 @@ use super::installation::{PATIENCE, Right, control_plane, editor, expect, may, o
 use super::objects::Site;
 use super::operator::{Running, Setup};
 
-const VALUE: &str = "s3cret-of-somebody-else";
+const VALUE: &str = "s3cret-of-another-user";
 
-/// A namespace with somebody's secret, somebody's plain Secret, a running operator, and the intruder.
+/// A namespace with another user's secret and plain Secret, a running operator, and the intruder.
 struct Scene {
     site: Site,
     sealed: String,
@@ -49,7 +49,7 @@ impl Scene {
         self.objects().patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await
     }
 
-    /// The one Secret that the intruder can read never came to be, and nobody's Secret has changed.
+    /// The one Secret that the intruder can read never came to be, and no Secret has changed.
     async fn end(self) {
         assert_eq!(self.site.value("mine", "value").await, None);
         assert_eq!(self.site.value("upstream", "token").await.as_deref(), Some(VALUE));
@@ -83,7 +83,7 @@ async fn a_move_is_no_way_to_read() {
     scene.end().await;
 }
 
-/// Sealed text opens for its object, whoever creates that again.
+/// Sealed text opens for its object, also when another user creates that again.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_and_creating_again_is_no_way_to_read() {
     let scene = Scene::new().await;

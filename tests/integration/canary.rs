@@ -143,7 +143,7 @@ impl<'a> Story<'a> {
 
     /// What users should not do, and what others do to them.
     async fn wrong(&mut self) {
-        // Somebody else's Secret, at our place and not to be adopted.
+        // A Secret that the operator does not manage, in the target's place and not to be adopted.
         let theirs = self.canary("a foreign Secret", &["theirs"]);
         self.site.foreign_secret("theirs", &[("value", &theirs)]).await;
         let value = self.canary("never delivered", &[]);

@@ -180,7 +180,7 @@ async fn what_users_do_costs_what_the_design_says() {
         ("deletionPolicy: Retain", 3, 2, "/deletionPolicy", json!("Retain")),
         ("deletionPolicy: Delete", 3, 2, "/deletionPolicy", json!("Delete")),
         ("target moved", 4, 1, "/target/name", json!("elsewhere")),
-        ("target's type edited (deleted and made anew)", 4, 1, "/target/type", json!("example.com/token")),
+        ("target's type edited (deleted and recreated)", 4, 1, "/target/type", json!("example.com/token")),
         ("delivery: None", 3, 1, "/delivery", json!("None")),
         ("delivery: Secret", 3, 1, "/delivery", json!("Secret")),
         ("suspend", 1, 0, "/suspend", json!(true)),
@@ -330,7 +330,7 @@ async fn what_others_do_to_a_target_costs_what_the_design_says() {
     meter.row("target with a large annotation edited", 2..=2, 1..=1, 2..=2).await;
     let before = site.get("deleted").await.status.unwrap().target.unwrap();
     site.secrets().delete("deleted", &DeleteParams::default()).await.unwrap();
-    site.until("deleted", "made anew", |object| {
+    site.until("deleted", "recreated", |object| {
         object.status.as_ref().unwrap().target.as_ref().is_some_and(|target| target.uid != before.uid)
     })
     .await;

@@ -92,13 +92,13 @@ async fn a_retained_secret_outlives_its_object_and_is_taken_over() {
     for policy in [PropagationPolicy::Background, PropagationPolicy::Foreground, PropagationPolicy::Orphan] {
         let site = Site::new("retain").await;
         let operator = Setup::of(&site.namespace).start().await;
-        // In force when the status says so, at once or by an edit.
+        // Effective when the status says so, at once or by an edit.
         site.apply("db", generated("NAME")).await;
         assert_eq!(status(&site.served("db").await).deletion_policy.map(|p| format!("{p:?}")), Some("Delete".into()));
         site.apply("db", retained("NAME")).await;
         let retained_status =
             |o: &ManagedSecret| status(o).deletion_policy.is_some_and(|policy| format!("{policy:?}") == "Retain");
-        site.until("db", "Retain in force", retained_status).await;
+        site.until("db", "Retain effective", retained_status).await;
         let first = site.served("db").await;
         let value = site.value("db", "value").await.unwrap();
         let before = site.backup("NAME", "db").await;
@@ -121,7 +121,7 @@ async fn a_retained_secret_outlives_its_object_and_is_taken_over() {
             );
         }
 
-        // With another target or another name it is somebody else's value.
+        // With another target or another name it is another secret's value.
         let elsewhere = json!({"name": "NAME", "generate": {}, "target": {"name": "elsewhere"}});
         site.apply("db", elsewhere).await;
         let object = site.reports("db", "False", "NameInUse").await;

@@ -1,4 +1,4 @@
-//! Somebody edits, unlabels or deletes a target: it is put right, said once, and never fought over at full speed.
+//! A user edits, unlabels or deletes a target: the operator restores it, reports it once, and never repeats that at full speed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ async fn put_right(site: &Site, name: &str, before: &Value, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_somebody_changes_of_ours_is_put_right_and_they_are_named() {
+async fn what_another_manager_changes_of_ours_is_restored_and_the_manager_is_named() {
     let cases = [
         ("value", json!({"data": {"value": "aW50cnVkZXI="}})),
         ("no-value", json!({"data": {"value": null}})),
@@ -93,7 +93,7 @@ async fn whatever_somebody_changes_of_ours_is_put_right_and_they_are_named() {
             .await
             .unwrap();
             assert_eq!((notes.len(), site.repetitions("db", CORRECTED).await), (1, 0), "{name}: {notes:?}");
-            // Whoever only takes something away leaves no trace in the bookkeeping of fields.
+            // A manager that only removes fields leaves no trace in the bookkeeping of fields.
             let adds = change["data"]["value"].is_string() || change.to_string().contains('9');
             assert!(!adds || name == "unmanaged-edit" || notes[0].contains(INTRUDER), "{name}: {notes:?}");
         }
@@ -118,7 +118,7 @@ async fn a_deleted_target_comes_back_with_the_same_value() {
     let value = site.value("db", "value").await;
     site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
     put_right(&site, "db", &before, "deleted").await;
-    // Also while nobody looks.
+    // Also when no event comes.
     operator.stop().await;
     site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
     operator = Setup::of(&site.namespace).start().await;
@@ -160,7 +160,7 @@ fn writes(tap: &Tap, path: &str) -> usize {
     tap.seen().iter().filter(|seen| seen.is_write() && seen.path.contains(path)).count()
 }
 
-/// Somebody applies `change` as fast as the operator undoes it (or, where it is not undone, again and again), for some
+/// Another manager applies `change` as fast as the operator undoes it (or, where it is not undone, again and again), for some
 /// time; how often the operator tried to write a Secret, and wrote the status meanwhile.
 async fn fight(site: &Site, tap: &Tap, secret: &str, mut change: impl FnMut(usize) -> Value) -> (usize, usize) {
     let secrets = || tap.tries("/secrets/").len();

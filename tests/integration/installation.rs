@@ -33,7 +33,7 @@ pub(crate) const OPERATOR_NAMESPACE: &str = keys::DEFAULT_OPERATOR_NAMESPACE;
 
 static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 
-/// A control plane with the CRD and every manifest applied, and the policies in force.
+/// A control plane with the CRD and every manifest applied, and effective policies.
 pub(crate) async fn control_plane() -> &'static ControlPlane {
     CONTROL_PLANE.get_or_init(|| async { install(&options(), &[]).await.unwrap() }).await
 }
@@ -82,7 +82,7 @@ pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<Co
     let operator = control_plane.access().client_as(&options.operator_user(), &[]).await?;
     // Where the operator has rights but may not do this: its own namespace, in every kind of installation.
     let namespace = &options.operator_namespace;
-    poll("the policies to be in force", PATIENCE, || async {
+    poll("the policies to be effective", PATIENCE, || async {
         let probe: Secret = object(json!({"metadata": {"name": "probe"}}));
         let secrets = Api::<Secret>::namespaced(operator.clone(), namespace);
         let answer = secrets.create(&dry_run(), &probe).await;
@@ -152,7 +152,7 @@ pub(crate) async fn editor(namespace: &str, rights: &[Right]) -> Client {
     }
     let client = control_plane().await.access().client_as(&user, &[]).await.unwrap();
     for right in rights.iter().chain([&edit]) {
-        poll("the rights to be in force", PATIENCE, || async {
+        poll("the rights to be effective", PATIENCE, || async {
             Ok(may(&client, namespace, right).await.then_some(()))
         })
         .await

@@ -247,13 +247,13 @@ async fn a_namespace_that_cannot_be_read_is_passed_over_if_another_can() {
 }
 
 #[tokio::test]
-async fn a_stranger_in_the_keyrings_place_is_left_alone() {
+async fn another_secret_in_the_keyrings_place_is_left_alone() {
     let operator = Operator::new().await;
     operator.create(KEYRING_NAME, "Opaque", BTreeMap::new()).await;
     let error = operator.start(Provider::Local).await.unwrap_err();
     assert!(matches!(error, KeyringError::NameTaken { .. }) && !error.is_retryable(), "{error}");
-    let stranger = operator.secrets.get(KEYRING_NAME).await.unwrap();
-    assert_eq!((stranger.type_.as_deref(), stranger.data), (Some("Opaque"), None));
+    let other = operator.secrets.get(KEYRING_NAME).await.unwrap();
+    assert_eq!((other.type_.as_deref(), other.data), (Some("Opaque"), None));
 }
 
 #[tokio::test]

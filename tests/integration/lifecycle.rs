@@ -227,7 +227,7 @@ async fn what_waits_too_long_is_stalled_and_what_no_longer_holds_is_unsaid() {
         (vec!["Ready".into(), "Stalled".into()], "SourceNotFound")
     );
 
-    // Counted anew for each generation.
+    // Counted from zero for each generation.
     site.apply("db", spec("edited")).await;
     assert_eq!(conditions(&site.reports("db", "False", "SourceNotFound").await), ["Ready", "Reconciling"]);
 

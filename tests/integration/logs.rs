@@ -64,7 +64,7 @@ async fn json_lines_tell_why_each_write_happened() {
     assert_eq!(operator.stop().await.unwrap(), 0);
     let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // A key twice in one object is read by nobody the same way.
+    // Each reader reads a key that is twice in one object in its own way.
     for (text, line) in log.lines().zip(&lines) {
         let keys = |value: &Value| serde_json::to_string(value).unwrap().len();
         assert_eq!(text.len(), keys(line), "{text}");

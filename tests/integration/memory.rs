@@ -138,7 +138,7 @@ async fn no_tenant_fills_the_memory_of_the_operator() {
         let secret = heavy_secret(&name, role);
         secrets.patch(&name, &PatchParams::apply(manager), &Patch::Apply(&secret)).await.unwrap()
     };
-    all_at_once((0..1100).map(|n| apply(format!("x-{n}"), "x", "somebody"))).await;
+    all_at_once((0..1100).map(|n| apply(format!("x-{n}"), "x", "another"))).await;
     // Under the operator's own name, whatever the reason.
     all_at_once((0..300).map(|n| apply(format!("target-{n}"), ROLE_TARGET, FIELD_MANAGER))).await;
     tenant.intrude("upstream", json!({"data": {"key": "bmV3"}})).await;
@@ -161,7 +161,7 @@ async fn no_tenant_fills_the_memory_of_the_operator() {
 }
 
 /// As many objects as fill the limit with the labels and annotations that they ask for on their targets, made by an editor
-/// of the namespace with all policies in force. Most are suspended, so that etcd holds each of them a few times only.
+/// of the namespace with all policies installed. Most are suspended, so that etcd holds each of them a few times only.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_tenant_fills_the_memory_with_what_specs_ask_for_on_targets() {
     let control_plane = installation::install(&installation::options(), &[TENANT, "other"]).await.unwrap();
@@ -204,7 +204,7 @@ async fn no_tenant_fills_the_memory_with_what_specs_ask_for_on_targets() {
     let operator = start().await.unwrap();
     other.apply("small", json!({"name": "SMALL", "generate": {}})).await;
     other.served("small").await;
-    // Somebody edits the target of one of them: it is put right with the text that no cache keeps.
+    // A user edits the target of one of them: the operator restores it with the text that no cache keeps.
     let key = metadata["annotations"].as_object().unwrap().keys().next().unwrap();
     tenant.intrude("large-0", json!({"metadata": {"annotations": {key: null}}})).await;
     poll("the annotation to come back", PATIENCE, || async {

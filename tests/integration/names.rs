@@ -241,7 +241,7 @@ async fn a_cycle_is_reported_by_each_and_changes_nothing_served() {
         let last = format!("o{}", length - 1);
         site.apply(&last, generated(&format!("N{}", length - 1))).await;
         site.served(&last).await;
-        site.all("nobody to speak of a cycle", |list| !list.iter().any(in_a_circle)).await;
+        site.all("no message about a cycle", |list| !list.iter().any(in_a_circle)).await;
 
         // Again in a circle, then one moves to a free name: the rest follows.
         site.apply(&last, generated("N0")).await;
@@ -281,7 +281,7 @@ async fn a_rename_that_waits_holds_up_nothing_but_the_name() {
     site.until("db", "version 3", |o| status(o).version == Some(3) && is(o, "False", "NameInUse")).await;
     site.delivers("there", "value", "third").await;
 
-    // And so does the repair of a lost record, under the name in force.
+    // And so does the repair of a lost record, under the current name.
     let lost = status(&site.get("db").await).record.unwrap();
     site.secrets().delete(&lost.name, &DeleteParams::default()).await.unwrap();
     let object = site.until("db", "the record again", |o| status(o).record.is_some_and(|r| r.uid != lost.uid)).await;

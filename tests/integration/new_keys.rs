@@ -109,7 +109,7 @@ async fn replicas_do_not_fight_over_the_public_key() {
             maps.patch(keys::PUBLIC_KEY_CONFIGMAP, &PatchParams::default(), &Patch::Merge(garbage)).await.unwrap();
         } else {
             assert_eq!(asked(&tap, began).1, 0, "it wrote nothing");
-            assert_eq!(keys.map().await, map, "nobody did");
+            assert_eq!(keys.map().await, map, "neither did");
         }
         poll("the new key", PATIENCE, || async {
             let text = keys.map().await.data.unwrap().remove(keys::PUBLIC_KEY_DATA_KEY).unwrap();

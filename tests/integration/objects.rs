@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::operator::{PATIENCE, public_key};
 
-/// The field manager of whoever changes what is not theirs.
+/// The field manager of a user who changes what is not theirs.
 pub(crate) const INTRUDER: &str = "intruder";
 
 /// Labels and annotations of a target, as many and as long as the API allows; `mark` stands at the end of each value.
@@ -52,12 +52,12 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A namespace of this name on the installation's control plane, made anew.
+    /// A namespace of this name on the installation's control plane, with a suffix of its own.
     pub(crate) async fn new(purpose: &str) -> Self {
         Self::on(super::installation::control_plane().await, purpose).await
     }
 
-    /// A namespace of this name on another control plane, made anew.
+    /// A namespace of this name on another control plane, with a suffix of its own.
     pub(crate) async fn on(control_plane: &ControlPlane, purpose: &str) -> Self {
         let client = control_plane.access().admin_client().await.unwrap();
         let unique = uuid::Uuid::new_v4().simple().to_string();
@@ -113,7 +113,7 @@ impl Site {
         self.as_restorer().await.objects().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// A plain Secret of somebody else's.
+    /// A Secret that the operator does not manage.
     pub(crate) async fn foreign_secret(&self, name: &str, data: &[(&str, &str)]) -> Secret {
         let data: BTreeMap<&str, &str> = data.iter().copied().collect();
         let object: Secret =
@@ -139,7 +139,7 @@ impl Site {
         self.secrets().patch(name, &PatchParams::apply("upstream").force(), &Patch::Apply(&object)).await.unwrap()
     }
 
-    /// Somebody's change of a Secret (a merge patch), under the field manager `intruder`.
+    /// A user's change of a Secret (a merge patch), under the field manager `intruder`.
     pub(crate) async fn intrude(&self, name: &str, change: Value) -> Secret {
         let params = PatchParams { field_manager: Some(INTRUDER.to_owned()), ..PatchParams::default() };
         self.secrets().patch(name, &params, &Patch::Merge(change)).await.unwrap()

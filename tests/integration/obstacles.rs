@@ -22,7 +22,7 @@ use super::{
     operator::{PATIENCE, Setup, Tap},
 };
 
-/// A policy of somebody else's in one namespace.
+/// A policy that is not the operator's, in one namespace.
 struct Policy {
     name: String,
     policies: Api<ValidatingAdmissionPolicy>,
@@ -123,7 +123,7 @@ async fn anothers_policy_is_named_without_what_it_says() {
         let refuses = format!("object.metadata.?labels['managedsecrets.dev/role'].orValue('') == '{role}'");
         let policy = Policy::new(&site, &["CREATE", "UPDATE"], "", "secrets", &refuses).await;
         let probe = json!({"metadata": {"name": "probe", "labels": {"managedsecrets.dev/role": role}}});
-        poll("the policy to be in force", PATIENCE, || async {
+        poll("the policy to be effective", PATIENCE, || async {
             let answer = site.secrets().create(&super::installation::dry_run(), &object(probe.clone())).await;
             Ok(answer.is_err_and(|error| error.to_string().contains("not this")).then_some(()))
         })
@@ -158,7 +158,7 @@ async fn nothing_is_tried_again_in_a_namespace_that_is_going() {
     // Keeps the namespace, and the object in it, between living and gone.
     let policy = Policy::new(&site, &["DELETE"], "managedsecrets.dev", "managedsecrets", "true").await;
     let params = DeleteParams { dry_run: true, ..DeleteParams::default() };
-    poll("the policy to be in force", PATIENCE, || async {
+    poll("the policy to be effective", PATIENCE, || async {
         Ok(site.objects().delete("db", &params).await.is_err().then_some(()))
     })
     .await

@@ -83,7 +83,7 @@ async fn the_operator_may_apply_its_public_key_and_no_other_map() {
 }
 
 #[tokio::test]
-async fn whoever_is_known_may_read_the_public_key_and_nothing_beside_it() {
+async fn any_authenticated_user_may_read_the_public_key_and_nothing_else() {
     let anyone = control_plane().await.access().client_as("anyone", &[]).await.unwrap();
     let get = |name, resource| Right { name: Some(name), ..right("get", "", resource) };
     assert!(may(&anyone, OPERATOR_NAMESPACE, &get(keys::PUBLIC_KEY_CONFIGMAP, "configmaps")).await);
@@ -150,14 +150,14 @@ async fn an_operator_of_one_namespace_has_no_rights_in_others() {
     let operator = access.client_of(&own.name, keys::OPERATOR_NAME).await.unwrap();
     let rights = [right("list", "", "secrets"), right("patch", keys::GROUP, "managedsecrets/status")];
     for granted in &rights {
-        poll("the roles to be in force", PATIENCE, || async {
+        poll("the roles to be effective", PATIENCE, || async {
             Ok(may(&operator, &served.name, granted).await.then_some(()))
         })
         .await
         .unwrap();
         assert!(!may(&operator, &other.name, granted).await, "{granted:?}");
     }
-    poll("the role for its keyring to be in force", PATIENCE, || async {
+    poll("the role for its keyring to be effective", PATIENCE, || async {
         Ok(may(&operator, &own.name, &right("create", "", "secrets")).await.then_some(()))
     })
     .await
@@ -169,7 +169,7 @@ async fn an_operator_of_one_namespace_has_no_rights_in_others() {
     }));
     let first = self::operator().await;
     let in_served = Api::<Secret>::namespaced(first.clone(), &served.name);
-    poll("the new operator's policies to be in force", PATIENCE, || async {
+    poll("the new operator's policies to be effective", PATIENCE, || async {
         Ok(in_served.create(&dry_run(), &record).await.is_err().then_some(()))
     })
     .await

@@ -103,7 +103,7 @@ async fn a_chain_is_followed_and_a_ring_is_named_rests_and_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ring_that_nobody_has_a_value_for_is_named() {
+async fn a_ring_without_any_value_is_named() {
     let site = Site::new("ring-empty").await;
     let operator = Setup::of(&site.namespace).start().await;
     for (name, source) in [("a", "b"), ("b", "c"), ("c", "a")] {

@@ -1,4 +1,4 @@
-//! `managed-secrets seal` as somebody who has no rights at all: every authenticated user may read the public key.
+//! `managed-secrets seal` as a user without any permission: every authenticated user may read the public key.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Write;
@@ -36,10 +36,10 @@ async fn a_value_sealed_with_the_clusters_key_is_delivered() {
     let site = Site::new("seal").await;
     let operator = Setup::of(&site.namespace).start().await;
     let key = public_key(&site.client).await;
-    let account: ServiceAccount = object(json!({"metadata": {"name": "nobody"}}));
+    let account: ServiceAccount = object(json!({"metadata": {"name": "no-rights"}}));
     let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), &site.namespace);
     accounts.create(&PostParams::default(), &account).await.unwrap();
-    let kubeconfig = control_plane().await.access().kubeconfig_for(&site.namespace, "nobody").await.unwrap();
+    let kubeconfig = control_plane().await.access().kubeconfig_for(&site.namespace, "no-rights").await.unwrap();
 
     let place = ["--name=db", "--namespace", &site.namespace];
     let output = seal(&kubeconfig, &[place.as_slice(), &["--fingerprint", &key.fingerprint()]].concat());

@@ -76,7 +76,7 @@ async fn neither_logs_nor_errors_repeat_a_value() {
     let guard = tracing::subscriber::set_default(subscriber);
     let secrets = SecretApi::namespaced(client.clone(), &namespace.name);
     // A place that logs is registered when it is first reached. Where another test's thread reached it just before our
-    // subscriber stood, it counts as wanted by nobody until all are asked again.
+    // subscriber stood, it counts as wanted by no object until all are asked again.
     secrets.get("db").await.unwrap();
     tracing::callsite::rebuild_interest_cache();
 

@@ -30,14 +30,14 @@ async fn sealed_text_opens_where_its_scope_allows_and_nowhere_else() {
     let here = Scope::Namespace { namespace: site.namespace.clone() };
     let there = Scope::Namespace { namespace: "another".to_owned() };
     let elsewhere = Scope::Strict { namespace: "prod".to_owned(), name: "db".to_owned() };
-    let stranger = SealingKey::new(Zeroizing::new([7; 32])).unwrap();
+    let foreign = SealingKey::new(Zeroizing::new([7; 32])).unwrap();
     let strict = site.seal("db", "strict value").await;
 
     let spec = |value: &str| json!({"name": "NAME", "value": value});
     site.apply("db", spec(&strict)).await;
     let first = site.served("db").await;
     let used_in = format!("used in {}/db", site.namespace);
-    let key_id = stranger.key_id().to_string();
+    let key_id = foreign.key_id().to_string();
     let cases = [
         (
             site.seal("other", "x").await,
@@ -47,7 +47,7 @@ async fn sealed_text_opens_where_its_scope_allows_and_nowhere_else() {
         (site.seal_for(&elsewhere, "x").await, "SealedForAnotherPlace", vec!["prod/db".to_owned(), used_in.clone()]),
         (site.seal_for(&there, "x").await, "SealedForAnotherPlace", vec!["another".to_owned(), used_in]),
         (site.seal_for(&Scope::Cluster, "x").await, "SealedScopeNotAllowed", vec!["--allow-cluster-scope".to_owned()]),
-        (sealed(stranger.public(), &site.strict("db"), "x"), "SealedWithUnknownKey", vec![key_id]),
+        (sealed(foreign.public(), &site.strict("db"), "x"), "SealedWithUnknownKey", vec![key_id]),
         // The length of the namespace, and the last byte of the ciphertext.
         (altered(&strict, 17), "SealedMalformed", vec![]),
         (altered(&strict, -1), "SealedTampered", vec![]),
@@ -280,7 +280,7 @@ async fn a_generated_value_outlives_all_but_the_loss_of_both() {
     assert!(message(&object).contains("restore one of the two from a backup"), "{}", message(&object));
     assert_eq!((id(&object), moved(&object)), (id(&first), moved(&first)));
     assert!(site.labelled().await.is_empty());
-    // Neither is the target believed that somebody else puts in its place.
+    // Neither is the target believed that another user puts in its place.
     site.foreign_secret("db", &[("value", "an impostor")]).await;
     site.apply("db", spec(50, "Hex")).await;
     site.reports("db", "False", "RecordLost").await;
@@ -388,11 +388,11 @@ async fn a_value_moves_from_source_to_source() {
     assert_eq!(generated.len(), 20);
     assert_eq!(reaches(generate(30), 4, "generate stays").await, generated);
     assert_eq!(reaches(sealed(&generated).await, 4, "generate to value, the same").await, generated);
-    let generated_anew = reaches(generate(30), 5, "value to generate always makes a new value").await;
-    assert_eq!(generated_anew.len(), 30);
-    site.intrude("up", json!({"stringData": {"k": generated_anew.clone()}})).await;
-    assert_eq!(reaches(from("k"), 5, "generate to valueFrom, the same").await, generated_anew);
-    assert_ne!(reaches(generate(30), 6, "valueFrom to generate always makes a new value").await, generated_anew);
+    let generated_again = reaches(generate(30), 5, "value to generate always makes a new value").await;
+    assert_eq!(generated_again.len(), 30);
+    site.intrude("up", json!({"stringData": {"k": generated_again.clone()}})).await;
+    assert_eq!(reaches(from("k"), 5, "generate to valueFrom, the same").await, generated_again);
+    assert_ne!(reaches(generate(30), 6, "valueFrom to generate always makes a new value").await, generated_again);
     assert_eq!(reaches(from("other"), 7, "generate to valueFrom, another").await, "two");
     operator.stop().await;
 }

@@ -315,7 +315,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
         assert!(items.as_array().unwrap().iter().all(|item| item["metadata"]["ownerReferences"].is_null()), "{file}");
     }
     assert_eq!(folder.json("keys.json")["items"].as_array().unwrap().len(), 2);
-    // An owner reference of somebody else's holds nothing up.
+    // Another owner reference holds nothing up.
     bash("another owner", OTHER_OWNER, folder.path(), &first).await;
     let printed = operations.run("Uninstall", &folder, &first).await;
     assert!(printed.contains("prod\t"), "what is retained is listed: {printed}");
@@ -396,7 +396,7 @@ async fn lost_keys_are_restored_or_given_up() {
     .await
     .unwrap();
     let running = operator(&plane).await;
-    // Only who opens the record can write it anew.
+    // Only a program that opens the record can write it again.
     let edit = "kubectl -n shop patch msec session-key --type merge -p '{\"spec\": {\"description\": \"restored\"}}'
         kubectl -n shop wait --for=condition=Ready msec/session-key --timeout=60s";
     bash("an edit", edit, folder.path(), &plane).await;

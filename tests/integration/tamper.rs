@@ -1,7 +1,7 @@
 //! Records under attack: forged, swapped, rolled back, truncated. Each is refused with its reason and left as it is; what
 //! is served stays; the good record heals it.
 //!
-//! The attacks are a restorer's writes: admission control lets nobody else write a record.
+//! The attacks are a restorer's writes: admission control lets no other user write a record.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -38,8 +38,8 @@ struct Attack {
     name: String,
     /// What stands in the record's place afterwards.
     forged: Box<dyn Fn(&Loot) -> Secret + Send + Sync>,
-    /// The record is deleted and made anew, instead of changed.
-    anew: bool,
+    /// The record is deleted and recreated, instead of changed.
+    recreate: bool,
     reason: &'static str,
 }
 
@@ -122,14 +122,14 @@ fn on_each_annotation() -> Vec<Attack> {
                 };
                 record
             });
-            attacks.push(Attack { name: format!("{short}-{way}"), forged, anew: false, reason });
+            attacks.push(Attack { name: format!("{short}-{way}"), forged, recreate: false, reason });
         }
     }
     attacks
 }
 
 fn attack(name: &str, reason: &'static str, forged: Forge) -> Attack {
-    Attack { name: name.to_owned(), forged: Box::new(forged), anew: false, reason }
+    Attack { name: name.to_owned(), forged: Box::new(forged), recreate: false, reason }
 }
 
 fn on_metadata_as_a_whole() -> Vec<Attack> {
@@ -210,14 +210,14 @@ fn from_elsewhere_and_before() -> Vec<Attack> {
         attack("bytes-of-namesake", "RecordMoved", |loot| with_bytes_of(loot, &loot.namesake)),
         attack("bytes-of-before", "RecordRolledBack", |loot| with_bytes_of(loot, &loot.old)),
     ];
-    for anew in [false, true] {
-        let way = |what: &str| format!("{what}-{}", if anew { "anew" } else { "over" });
+    for recreate in [false, true] {
+        let way = |what: &str| format!("{what}-{}", if recreate { "recreate" } else { "over" });
         let whole_ones = [
             attack(&way("neighbour"), "RecordMoved", |loot| whole(loot, &loot.neighbour)),
             attack(&way("namesake"), "RecordMoved", |loot| whole(loot, &loot.namesake)),
             attack(&way("before"), "RecordRolledBack", |loot| whole(loot, &loot.old)),
         ];
-        attacks.extend(whole_ones.map(|attack| Attack { anew, ..attack }));
+        attacks.extend(whole_ones.map(|attack| Attack { recreate, ..attack }));
     }
     attacks
 }
@@ -232,19 +232,19 @@ async fn apply(site: &Site, name: &str) {
     site.apply(name, json!({"name": secret_name(name), "valueFrom": from})).await;
 }
 
-/// Puts a record in its place, over what is there or anew.
-async fn put(site: &Site, record: &Secret, anew: bool) -> Secret {
+/// Puts a record in its place, over what is there, or after that was deleted.
+async fn put(site: &Site, record: &Secret, recreate: bool) -> Secret {
     let name = record.name_any();
     let secrets = site.secrets();
     let mut record = record.clone();
     record.metadata.managed_fields = None;
     record.metadata.creation_timestamp = None;
-    if anew {
+    if recreate {
         // Created in the very moment in which it is gone, before anybody rebuilds it.
         secrets.delete(&name, &DeleteParams::default()).await.unwrap();
     }
     for _ in 0..20 {
-        let present = secrets.get_opt(&name).await.unwrap().filter(|_| !anew);
+        let present = secrets.get_opt(&name).await.unwrap().filter(|_| !recreate);
         record.metadata.uid = present.as_ref().and_then(kube::ResourceExt::uid);
         record.metadata.resource_version = present.as_ref().and_then(kube::ResourceExt::resource_version);
         record.metadata.namespace = None;
@@ -253,7 +253,7 @@ async fn put(site: &Site, record: &Secret, anew: bool) -> Secret {
             None => secrets.create(&PostParams::default(), &record).await,
         };
         match put {
-            Err(kube::Error::Api(status)) if status.code == 409 && !anew => {}
+            Err(kube::Error::Api(status)) if status.code == 409 && !recreate => {}
             answer => return answer.unwrap(),
         }
     }
@@ -302,7 +302,7 @@ async fn no_forged_record_is_believed_and_the_good_one_heals() {
     operator.stop().await;
     let mut forged = Vec::new();
     for (attack, loot) in attacks.iter().zip(&loots) {
-        forged.push(put(&restorer, &(attack.forged)(loot), attack.anew).await);
+        forged.push(put(&restorer, &(attack.forged)(loot), attack.recreate).await);
     }
     operator = start().await;
     for round in ["found at a start", "looked at again", "with a new value at the source"] {
@@ -359,7 +359,7 @@ async fn an_attack_under_the_operators_eyes_serves_nothing_wrong_and_removal_hea
     let site = Site::new("eyes").await;
     let operator = Setup::of(&site.namespace).start().await;
     let restorer = site.as_restorer().await;
-    let attacks: Vec<Attack> = attacks().into_iter().filter(|attack| !attack.anew).collect();
+    let attacks: Vec<Attack> = attacks().into_iter().filter(|attack| !attack.recreate).collect();
     let witness = Witness::of(&site).await;
     site.source("neighbour-source", "neighbour").await;
     apply(&site, "neighbour").await;

@@ -85,7 +85,7 @@ async fn content_that_the_type_forbids_is_refused_without_being_shown() {
     let good = r#"{"auths":{}}"#;
     site.source("source", good).await;
     site.served("docker").await;
-    // What is served stays, and nobody says that it is up to date, however often the operator looks.
+    // What is served stays, and no status says that it is up to date, however often the operator looks.
     site.source("source", "{canary-two").await;
     site.reports("docker", "False", "WriteRefused").await;
     for restart in [false, true] {
@@ -148,7 +148,7 @@ async fn the_largest_labels_and_annotations_are_delivered_changed_and_put_right(
     site.intrude("db", drift.clone()).await;
     until("drift to be put right", &second).await;
     site.in_step("db").await;
-    // Also while nobody looks.
+    // Also when no event comes.
     operator.stop().await;
     site.intrude("db", drift).await;
     operator = Setup::of(&site.namespace).start().await;
@@ -245,7 +245,7 @@ async fn labels_and_annotations_follow_the_spec_and_foreign_ones_stay() {
     assert_eq!(own(secret.metadata.annotations.unwrap()), [pair("foreign", "yes"), pair("n", "z")]);
     assert_eq!(moved(&site.get("db").await), moved(&first), "neither name nor description nor value has moved");
 
-    // A label of somebody else's under a key that we come to want becomes ours, and goes with our wish for it.
+    // A label of another manager under a key that the spec asks for later becomes ours, and goes with the spec's entry.
     site.apply("db", target(&json!({"labels": {"foreign": "ours"}}))).await;
     site.served("db").await;
     assert_eq!(site.secret("db").await.unwrap().metadata.labels.unwrap()["foreign"], "ours");

@@ -215,7 +215,7 @@ const FOLDED: [Folded; 6] = [
     Folded { name: "first", written: "x \u{2029} y", now: "x \u{2029} y", first: true, heals: true },
     Folded { name: "edited", written: "vor \u{85} nach it", now: "", first: false, heals: true },
     Folded { name: "unprovable", written: "a\u{85}b\u{85}c", now: "", first: false, heals: false },
-    // Not folded: somebody wrote it.
+    // Not folded: a user wrote it.
     Folded { name: "tampered", written: "vor nach", now: "vor nach", first: false, heals: false },
 ];
 

@@ -22,7 +22,7 @@ pub(crate) struct Canary {
     pub(crate) value: String,
     /// Secrets (`namespace/name`) in which it is at home.
     pub(crate) homes: Vec<String>,
-    /// Whether it is no secret in files of this name: somebody else has written it there.
+    /// Whether it is no secret in files of this name: another program has written it there.
     pub(crate) spoiled: Option<&'static str>,
 }
 

@@ -23,7 +23,7 @@ pub(super) fn all() -> Vec<Case> {
     cases
 }
 
-/// Text that has the form of sealed text, which nobody can open.
+/// Text that has the form of sealed text, which no key can open.
 pub(super) fn sealed_text(scope: u8, namespace: &str, name: &str, bucket: usize) -> String {
     let mut bytes = vec![0x01, 0x64, 0x7a, 0x00, 0x01, 0x00, 0x02];
     bytes.extend([0xa5; 8]);

@@ -48,7 +48,7 @@ impl Allowed {
         self
     }
 
-    /// Somebody else's: this Secret holds this value under this key, always.
+    /// A user's: this Secret holds this value under this key, always.
     pub(super) fn keeps(mut self, secret: &'static str, key: &'static str, value: &'static str) -> Self {
         self.foreign.insert((secret, key, value));
         self
@@ -75,7 +75,7 @@ impl Allowed {
             }
             for (_, key, value) in self.foreign.iter().filter(|(secret, ..)| *secret == name) {
                 if state.data.get(*key).map(String::as_str) != Some(value) {
-                    return Err(format!("Secret {name} lost the key {key} of somebody else"));
+                    return Err(format!("Secret {name} lost the key {key} of a user"));
                 }
             }
             let own =

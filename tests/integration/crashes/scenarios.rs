@@ -97,12 +97,12 @@ fn source(value: &'static str) -> Do {
     step(move |site| async move { drop(site.source("upstream", value).await) })
 }
 
-/// Somebody else's Secret `db`.
+/// A user's Secret `db`.
 fn theirs() -> Do {
     step(|site| async move { drop(site.foreign_secret("db", &[("theirs", "x")]).await) })
 }
 
-/// Somebody deletes a Secret.
+/// A user deletes a Secret.
 fn lose(secret: String) -> Do {
     step(move |site| {
         let secret = secret.clone();
@@ -245,7 +245,7 @@ fn delivered() -> Vec<Scenario> {
     ]
 }
 
-/// A Secret of somebody else's: adopted, and given up.
+/// A Secret of a user: adopted, and released.
 fn adopted() -> Vec<Scenario> {
     let adopting = json!({"target": {"adoption": "IfUnowned"}});
     let kept = |allowed: Allowed| allowed.keeps("db", "theirs", "x");

@@ -63,7 +63,7 @@ async fn it_leaves_a_foreign_object_alone_where_a_plain_apply_does_not() {
     let (namespace, client) = TestNamespace::shared("foreign").await.unwrap();
     let secrets = Api::<Secret>::namespaced(client, &namespace.name);
     let foreign: Secret = serde_json::from_value(secret("theirs", "precious")).unwrap();
-    let parameters = PostParams { field_manager: Some("somebody".to_owned()), ..PostParams::default() };
+    let parameters = PostParams { field_manager: Some("another".to_owned()), ..PostParams::default() };
     let foreign = secrets.create(&parameters, &foreign).await.unwrap();
 
     let status = refusal(apply(&secrets, &create_only(secret("theirs", "ours"))).await);
@@ -92,7 +92,7 @@ async fn a_terminating_namespace_refuses_it_and_says_why() {
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace.name);
     let namespaces = Api::<Namespace>::all(client.clone());
     apply(&secrets, &secret("there-before", "first")).await.unwrap();
-    // A finalizer of somebody keeps the namespace in this state.
+    // A finalizer keeps the namespace in this state.
     let maps = Api::<ConfigMap>::namespaced(client, &namespace.name);
     let holder = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "holder", "finalizers": ["facts.managedsecrets.dev/hold"] } });
     apply(&maps, &holder).await.unwrap();

@@ -29,8 +29,8 @@ fn labelled() -> Value {
 
 /// A merge patch by another field manager.
 async fn meddle(secrets: &Api<Secret>, patch: Value) -> Secret {
-    let somebody = PatchParams { field_manager: Some("somebody".to_owned()), ..PatchParams::default() };
-    secrets.patch("one", &somebody, &Patch::Merge(patch)).await.unwrap()
+    let another = PatchParams { field_manager: Some("another".to_owned()), ..PatchParams::default() };
+    secrets.patch("one", &another, &Patch::Merge(patch)).await.unwrap()
 }
 
 /// What the bookkeeping says that our manager owns.
@@ -66,7 +66,7 @@ async fn an_apply_of_nothing_takes_away_what_is_ours_alone() {
         "type": "example.com/theirs", "stringData": { "other": "kept", "both": "first" },
     }))
     .unwrap();
-    let parameters = PostParams { field_manager: Some("somebody".to_owned()), ..PostParams::default() };
+    let parameters = PostParams { field_manager: Some("another".to_owned()), ..PostParams::default() };
     let made = secrets.create(&parameters, &theirs).await.unwrap();
     let mut ours = labelled();
     ours["data"]["both"] = json!("Zmlyc3Q=");
@@ -126,7 +126,7 @@ async fn who_loses_its_label_is_deleted_to_a_watch_on_that_label() {
     meddle(&secrets, json!({ "metadata": { "labels": { "role": null } } })).await;
     let event = timeout(PATIENCE, watch.try_next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(&event, WatchEvent::Deleted(secret) if secret.uid() == first.uid()), "{event:?}");
-    // And made anew to it, when the label comes back.
+    // And recreated for it, when the label comes back.
     meddle(&secrets, json!({ "metadata": { "labels": { "role": "x" } } })).await;
     let event = timeout(PATIENCE, watch.try_next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(&event, WatchEvent::Added(secret) if secret.uid() == first.uid()), "{event:?}");

@@ -60,7 +60,7 @@ async fn what_others_own_survives_our_apply() {
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "one", "labels": { "theirs": "yes" } },
         "stringData": { "other": "kept" },
     });
-    secrets.patch("one", &PatchParams::apply("somebody"), &Patch::Apply(&theirs)).await.unwrap();
+    secrets.patch("one", &PatchParams::apply("another"), &Patch::Apply(&theirs)).await.unwrap();
     let after = apply(&secrets, &secret("one", "second")).await.unwrap();
     assert_eq!(value_of(&after), "second");
     assert_eq!(after.data.unwrap()["other"].0, b"kept");

@@ -128,7 +128,7 @@ async fn retry_after_is_obeyed() {
         let sealed = site.seal("asked", "hunter2").await;
         site.apply("asked", json!({"name": "ASKED", "value": sealed})).await;
         site.until("asked", "asked for", |_| !asked.lock().unwrap().is_empty()).await;
-        // Nobody else has to wait.
+        // No other object has to wait.
         site.apply("other", json!({"name": "OTHER", "generate": {}})).await;
         site.served("other").await;
         site.served("asked").await;

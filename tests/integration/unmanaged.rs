@@ -25,7 +25,7 @@ use super::{
     witness::Witness,
 };
 
-/// What a stranger's Secret pretends to be.
+/// What a Secret that the operator does not manage pretends to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Disguise {
     /// Nothing.
@@ -34,7 +34,7 @@ enum Disguise {
     Labels,
     /// And the annotation that names the owner.
     Owner,
-    /// And the owner reference: a copy of the target, made by somebody else.
+    /// And the owner reference: a copy of the target, made by another user.
     Copy,
     /// The labels of a record.
     Record,
@@ -72,7 +72,7 @@ impl Disguise {
         };
         serde_json::from_value(json!({
             "metadata": {"name": name, "labels": labels, "annotations": annotations, "ownerReferences": owners},
-            "stringData": {"value": "stranger", "more": "stranger"},
+            "stringData": {"value": "unmanaged", "more": "unmanaged"},
         }))
         .unwrap()
     }
@@ -83,14 +83,14 @@ impl Disguise {
     }
 }
 
-/// What happens around it. Each has an object of its own, and the stranger's Secret appears while the operator is down.
+/// What happens around it. Each has an object of its own, and the unmanaged Secret appears while the operator is down.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Scenario {
-    /// `delivery: None` until now, and the stranger stands where the target is wanted.
+    /// `delivery: None` until now, and the unmanaged Secret stands where the target is wanted.
     Arrive,
-    /// The target moves to where the stranger stands.
+    /// The target moves to where the unmanaged Secret stands.
     MoveTo,
-    /// Somebody has deleted the target and put his own Secret there.
+    /// A user has deleted the target and created another Secret there.
     Replaced,
     /// And the target moves away from there.
     ReplacedThenMoved,
@@ -98,11 +98,11 @@ enum Scenario {
     ReplacedThenRetyped,
     /// And nothing is delivered any more.
     ReplacedThenNone,
-    /// The stranger stands aside while the value changes and the target moves.
+    /// The unmanaged Secret stands elsewhere while the value changes and the target moves.
     Aside,
-    /// The stranger stands aside while the ManagedSecret is deleted.
+    /// The unmanaged Secret stands elsewhere while the ManagedSecret is deleted.
     Deleted,
-    /// The stranger has the name of the record of the wanted name.
+    /// The unmanaged Secret has the name of the record of the wanted name.
     RecordPlace,
 }
 
@@ -150,13 +150,13 @@ struct Case {
 }
 
 impl Case {
-    /// Where the stranger's Secret stands.
+    /// Where the unmanaged Secret stands.
     fn place(&self) -> String {
         match self.scenario {
             Scenario::Arrive => self.name.clone(),
             Scenario::RecordPlace => record_name(&self.wanted_name()),
             scenario if scenario.replaces() => self.name.clone(),
-            _ => format!("{}-stranger", self.name),
+            _ => format!("{}-unmanaged", self.name),
         }
     }
 
@@ -193,8 +193,8 @@ impl Case {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_disguise_makes_a_strangers_secret_ours_in_any_scenario() {
-    let site = Site::new("strangers").await;
+async fn no_disguise_makes_an_unmanaged_secret_ours_in_any_scenario() {
+    let site = Site::new("unmanaged").await;
     let mut operator = Setup::of(&site.namespace).start().await;
     let cases: Vec<Case> = Scenario::ALL
         .into_iter()
@@ -215,15 +215,15 @@ async fn no_disguise_makes_a_strangers_secret_ours_in_any_scenario() {
         served.insert(case.name.clone(), site.served(&case.name).await);
     }
     operator.stop().await;
-    let mut strangers = Vec::new();
+    let mut unmanaged_secrets = Vec::new();
     for case in &cases {
         if case.scenario.replaces() {
             site.secrets().delete(&case.name, &DeleteParams::default()).await.unwrap();
         }
-        let stranger = case.disguise.make(&case.place(), &served[&case.name], &other);
+        let unmanaged = case.disguise.make(&case.place(), &served[&case.name], &other);
         // A policy keeps a record's place free; what stands there was there before it, or a restorer made it.
         let maker = if case.scenario == Scenario::RecordPlace { site.as_restorer().await } else { site.clone() };
-        strangers.push(maker.secrets().create(&PostParams::default(), &stranger).await.unwrap());
+        unmanaged_secrets.push(maker.secrets().create(&PostParams::default(), &unmanaged).await.unwrap());
     }
     operator = Setup::of(&site.namespace).start().await;
     for case in &cases {
@@ -234,7 +234,7 @@ async fn no_disguise_makes_a_strangers_secret_ours_in_any_scenario() {
         }
     }
     for round in 0..2 {
-        for (case, stranger) in cases.iter().zip(&strangers) {
+        for (case, unmanaged) in cases.iter().zip(&unmanaged_secrets) {
             if let Some(outcome) = case.scenario.outcome() {
                 site.until(&case.name, &format!("{outcome} in round {round}"), |object| ready(object).0 == outcome)
                     .await;
@@ -242,7 +242,7 @@ async fn no_disguise_makes_a_strangers_secret_ours_in_any_scenario() {
                 site.gone(&case.name).await;
                 site.gone(&record_name(&case.secret_name())).await;
             }
-            assert_eq!(site.secret(&case.place()).await.as_ref(), Some(stranger), "{} in round {round}", case.name);
+            assert_eq!(site.secret(&case.place()).await.as_ref(), Some(unmanaged), "{} in round {round}", case.name);
         }
         // Once more, with an operator that has seen nothing yet.
         operator.stop().await;
@@ -321,7 +321,7 @@ async fn prepare() {
     CONFIG.get_or_init(|| config);
 }
 
-/// A tap that lets a stranger act just before the operator's first write (`method`) of the Secret `name` that counts.
+/// A tap that lets another user act just before the operator's first write (`method`) of the Secret `name` that counts.
 fn just_before(
     namespace: &str,
     method: &'static str,
@@ -341,14 +341,14 @@ fn just_before(
     })
 }
 
-fn stranger(name: &str) -> Secret {
-    serde_json::from_value(json!({"metadata": {"name": name}, "stringData": {"value": "stranger"}})).unwrap()
+fn unmanaged(name: &str) -> Secret {
+    serde_json::from_value(json!({"metadata": {"name": name}, "stringData": {"value": "unmanaged"}})).unwrap()
 }
 
-/// Deletes what is there and puts a stranger's Secret in its place.
+/// Deletes what is there and creates another user's Secret in its place.
 async fn replace(secrets: Api<Secret>, name: &'static str) {
     secrets.delete(name, &DeleteParams::default()).await.ok();
-    secrets.create(&PostParams::default(), &stranger(name)).await.unwrap();
+    secrets.create(&PostParams::default(), &unmanaged(name)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -388,7 +388,7 @@ async fn a_secret_that_appears_between_our_read_and_our_write_is_left_alone() {
         let done = site.until("db", case, |object| ready(object).0 == outcome).await;
         assert!(!armed.load(Ordering::SeqCst), "{case}: the moment never came");
         let there = site.secret(name).await.unwrap();
-        assert_eq!(site.value(name, "value").await.as_deref(), Some("stranger"), "{case}: {done:?}");
+        assert_eq!(site.value(name, "value").await.as_deref(), Some("unmanaged"), "{case}: {done:?}");
         // From its creation on it has had one state.
         let states = witness.states().await;
         let its: Vec<_> = states.iter().filter(|state| Some(&state.uid) == there.uid().as_ref()).collect();
@@ -431,7 +431,7 @@ async fn a_record_never_overwrites_what_took_its_place_in_the_last_moment() {
     let armed = std::sync::Arc::new(AtomicBool::new(true));
     let squatted = record.clone();
     let tap = just_before(&site.namespace, "PATCH", &record, &armed, move |secrets| {
-        let squatted = stranger(&squatted);
+        let squatted = unmanaged(&squatted);
         Box::pin(async move {
             secrets.create(&PostParams::default(), &squatted).await.unwrap();
         })
@@ -440,7 +440,7 @@ async fn a_record_never_overwrites_what_took_its_place_in_the_last_moment() {
     site.apply("db", json!({"name": "NAME", "generate": {}})).await;
     let object = site.reports("db", "False", "NameInUse").await;
     assert!(super::objects::message(&object).contains(&record));
-    assert_eq!(site.value(&record, "value").await.as_deref(), Some("stranger"));
+    assert_eq!(site.value(&record, "value").await.as_deref(), Some("unmanaged"));
     assert!(site.secret("db").await.is_none());
     // Gone, it is looked for again.
     site.secrets().delete(&record, &DeleteParams::default()).await.unwrap();
