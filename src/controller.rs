@@ -12,23 +12,23 @@
 //! rule of the API lives in a pure function, and a crash between two steps is nothing special: the next pass sees the
 //! world as it is and goes on from there.
 
-pub mod act;
-pub mod altered;
-pub mod cluster;
+mod act;
+mod altered;
+mod cluster;
 pub mod conditions;
-pub mod decide;
-pub mod events;
+mod decide;
+mod events;
 pub mod facts;
-pub mod failure;
+mod failure;
 mod health;
-pub mod index;
-pub mod keys;
+pub(crate) mod index;
+pub(crate) mod keys;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod model;
-pub mod plan;
+mod plan;
 pub mod record;
 pub mod run;
-pub mod scopes;
-pub mod sinks;
+mod scopes;
+pub(crate) mod sinks;
 pub mod view;

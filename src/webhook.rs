@@ -19,10 +19,10 @@
 pub mod access;
 pub mod certificates;
 pub mod http;
-pub mod review;
-pub mod seal;
+mod review;
+mod seal;
 pub mod server;
-pub mod warn;
+mod warn;
 
 use std::sync::Arc;
 

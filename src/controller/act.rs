@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-pub use self::actor::Actor;
+pub(super) use self::actor::Actor;
 use super::{
     decide,
     facts::Facts,
@@ -29,7 +29,7 @@ const MAX_CONFLICTS: usize = 6;
 
 /// How a pass ended.
 #[derive(Debug, Eq, PartialEq)]
-pub enum End {
+pub(super) enum End {
     /// As `decide` said.
     Finished(Finish),
     /// A call failed; the failure has been said in the status where that was possible.
@@ -38,7 +38,7 @@ pub enum End {
 
 impl Actor<'_> {
     /// Runs a pass to its end.
-    pub async fn pass(&self, facts: &mut Facts) -> End {
+    pub(super) async fn pass(&self, facts: &mut Facts) -> End {
         let mut conflicts = 0;
         for _ in 0..MAX_STEPS {
             let done = match decide::decide(facts) {

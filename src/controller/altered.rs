@@ -23,7 +23,7 @@ use super::{
 };
 
 /// What a write of a Secret means.
-pub struct Intent<'a> {
+pub(super) struct Intent<'a> {
     /// Labels of ours.
     pub labels: &'a BTreeMap<String, String>,
     /// Annotations of ours.
@@ -63,7 +63,7 @@ enum FieldKind {
 impl Intent<'_> {
     /// The first field that the answer to the write has otherwise, the gravest first; nothing where it is as it was written.
     #[must_use]
-    pub fn changed_in(&self, live: &LiveSecret) -> Option<Field> {
+    pub(super) fn changed_in(&self, live: &LiveSecret) -> Option<Field> {
         let view = &live.view;
         if live.data.get(self.key).is_none_or(|bytes| bytes.as_slice() != self.value) {
             return Some(Field { path: format!("data[{}]", self.key), kind: FieldKind::Data });
@@ -133,7 +133,7 @@ fn differs(
 
 /// The first field of a status that the answer to its write has otherwise.
 #[must_use]
-pub fn field_of_status(sent: &ManagedSecretStatus, stored: &ManagedSecretStatus) -> Option<String> {
+pub(super) fn field_of_status(sent: &ManagedSecretStatus, stored: &ManagedSecretStatus) -> Option<String> {
     let json = |status: &ManagedSecretStatus| serde_json::to_value(status).unwrap_or_default();
     unlike("status", &json(sent), &json(stored))
 }
@@ -219,7 +219,7 @@ impl Altered {
 
 /// Whether the status says of this generation that admission alters what is written: then even a first write waits.
 #[must_use]
-pub fn is_known(own: &Own) -> bool {
+pub(super) fn is_known(own: &Own) -> bool {
     own.status.conditions.iter().flatten().any(|condition| {
         condition.type_ == READY
             && condition.reason == Reason::AlteredByAdmission.as_str()

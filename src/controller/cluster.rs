@@ -20,7 +20,7 @@ use crate::controller::view::Own;
 
 /// Calls in one namespace.
 #[derive(Clone)]
-pub struct Cluster {
+pub(super) struct Cluster {
     secrets: ObjectApi,
     objects: ObjectApi,
     namespace: String,
@@ -34,7 +34,7 @@ fn failed(doing: &'static str) -> impl FnOnce(CallError) -> Failure {
 impl Cluster {
     /// Calls in `namespace`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub(super) fn new(client: Client, namespace: &str) -> Self {
         Self {
             secrets: ObjectApi::namespaced::<Secret>(client.clone(), namespace),
             objects: ObjectApi::namespaced::<ManagedSecret>(client, namespace),
@@ -43,20 +43,26 @@ impl Cluster {
     }
 
     /// Reads a Secret with its data under `keys`; `None` if it is not found.
-    pub async fn secret(&self, name: &str, keys: &[&str]) -> Result<Option<LiveSecret>, Failure> {
+    pub(super) async fn secret(&self, name: &str, keys: &[&str]) -> Result<Option<LiveSecret>, Failure> {
         let read = self.secrets.get_with(name, |answer| LiveSecret::read(answer, keys)).await;
         read.map_err(failed("get secrets")).map_err(|failure| failure.about(name))
     }
 
     /// Reads the ManagedSecret with its sealed value; `None` if it is not found.
-    pub async fn object(&self, name: &str) -> Result<Option<ManagedSecret>, Failure> {
+    pub(super) async fn object(&self, name: &str) -> Result<Option<ManagedSecret>, Failure> {
         let read = self.objects.get::<Lean>(name).await.map_err(failed("get managedsecrets"))?;
         Ok(read.map(ManagedSecret::from))
     }
 
     /// Applies a whole Secret, or asks what that would store. `body` comes from [`Cluster::whole`], for the same Secret and
     /// the same `slot`.
-    pub async fn apply_secret(&self, name: &str, slot: &Slot, run: Run, body: &Value) -> Result<LiveSecret, Failure> {
+    pub(super) async fn apply_secret(
+        &self,
+        name: &str,
+        slot: &Slot,
+        run: Run,
+        body: &Value,
+    ) -> Result<LiveSecret, Failure> {
         let doing = if *slot == Slot::Free { "create secrets" } else { "patch secrets" };
         let keys = data_keys(body);
         let written = self.secrets.apply_with(name, run, body, |answer| LiveSecret::read(answer, &keys)).await;
@@ -64,7 +70,7 @@ impl Cluster {
     }
 
     /// Has what stands in `body`, of an adopted Secret, stay there when this operator gives it up.
-    pub async fn leave_in_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
+    pub(super) async fn leave_in_secret(&self, name: &str, slot: &Slot, body: Value) -> Result<LiveSecret, Failure> {
         let body = self.whole(name, slot, body);
         let keys = data_keys(&body);
         let written = self.secrets.apply_left(name, &body, |answer| LiveSecret::read(answer, &keys)).await;
@@ -73,7 +79,7 @@ impl Cluster {
 
     /// The body of an apply: `body` with kind, name, namespace and the preconditions of `slot`.
     #[must_use]
-    pub fn whole(&self, name: &str, slot: &Slot, mut body: Value) -> Value {
+    pub(super) fn whole(&self, name: &str, slot: &Slot, mut body: Value) -> Value {
         body["apiVersion"] = json!("v1");
         body["kind"] = json!("Secret");
         body["metadata"]["name"] = json!(name);
@@ -90,7 +96,7 @@ impl Cluster {
     }
 
     /// Deletes a Secret, if it still is this one at this version.
-    pub async fn delete_secret(&self, name: &str, slot: &Slot) -> Result<(), Failure> {
+    pub(super) async fn delete_secret(&self, name: &str, slot: &Slot) -> Result<(), Failure> {
         let Slot::Over { uid, resource_version } = slot else {
             // Nothing is deleted without knowing what.
             return Err(Failure::Conflict);
@@ -100,7 +106,7 @@ impl Cluster {
     }
 
     /// Writes the status of the object at this version: on `/status` a wrong uid is ignored, so the version it is.
-    pub async fn write_status(&self, own: &Own, status: &ManagedSecretStatus) -> Result<Own, Failure> {
+    pub(super) async fn write_status(&self, own: &Own, status: &ManagedSecretStatus) -> Result<Own, Failure> {
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": KIND,

@@ -45,7 +45,7 @@ mod tests;
 
 /// Names the next step.
 #[must_use]
-pub fn decide(facts: &Facts) -> Step {
+pub(super) fn decide(facts: &Facts) -> Step {
     match next(facts) {
         Ok(step) => step,
         Err(Need::Read(read)) => Step::Read(read),
@@ -56,7 +56,7 @@ pub fn decide(facts: &Facts) -> Step {
 
 /// The step that says in the status how a pass failed, if it does not say so already.
 #[must_use]
-pub fn failed(facts: &Facts, verdict: &Verdict) -> Step {
+pub(super) fn failed(facts: &Facts, verdict: &Verdict) -> Step {
     if facts.learned.own == Freshness::Gone || facts.snapshot.own.deleting {
         return Step::Finish(Finish::DONE);
     }

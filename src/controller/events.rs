@@ -37,13 +37,13 @@ fn cut(note: &str) -> String {
 
 /// Where events go.
 #[derive(Clone)]
-pub struct Events {
+pub(super) struct Events {
     queue: mpsc::Sender<(Event, ObjectReference)>,
 }
 
 impl Events {
     /// A queue, and the task that publishes what comes through it; the task ends with the last clone of the queue.
-    pub fn new(client: Client) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn new(client: Client) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, mut waiting) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
         let recorder = Arc::new(Recorder::new(client, reporter));
@@ -61,7 +61,7 @@ impl Events {
 
     /// Says something about an object. `action` keeps apart what has one reason: the recorder counts events that differ
     /// in their note alone as repetitions of the first.
-    pub fn say(&self, own: &Own, reason: Reason, action: &str, warning: bool, note: &str) {
+    pub(super) fn say(&self, own: &Own, reason: Reason, action: &str, warning: bool, note: &str) {
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.as_str().to_owned(),

@@ -27,7 +27,7 @@ use managed_secrets_api::{
 };
 use managed_secrets_engine::queue::Grouped;
 
-pub use self::calls::Sent;
+pub(crate) use self::calls::Sent;
 use self::{
     calls::{Calls, Kind},
     namespace::{NamespaceIndex, owners, secrets_of},
@@ -39,7 +39,7 @@ use super::{
 
 /// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
 /// be stuck, and after a restore of etcd versions go backwards.
-pub const UNCONFIRMED_FOR: Duration = Duration::from_secs(5);
+pub(crate) const UNCONFIRMED_FOR: Duration = Duration::from_secs(5);
 
 /// Namespace and `metadata.name` of a ManagedSecret.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -9,7 +9,7 @@ use super::{record::RecordMeta, view::SecretView};
 
 /// One step of a pass.
 #[derive(Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// Find something out.
     Read(Read),
     /// Change something.
@@ -26,7 +26,7 @@ impl From<Write> for Step {
 
 /// Something to find out.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Read {
+pub(super) enum Read {
     /// The ManagedSecret, live, with its sealed text.
     Spec,
     /// The source Secret of `valueFrom`, live.
@@ -39,7 +39,7 @@ pub enum Read {
 
 /// What a decision lacks.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Need {
+pub(super) enum Need {
     /// A fact that a read finds out.
     Read(Read),
     /// Newer caches: the pass is tried again, with its backoff.
@@ -51,14 +51,14 @@ pub enum Need {
 impl Need {
     /// A Secret, read live.
     #[must_use]
-    pub fn secret(name: &str) -> Self {
+    pub(super) fn secret(name: &str) -> Self {
         Self::Read(Read::Secret(name.to_owned()))
     }
 }
 
 /// What a write expects to find.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Slot {
+pub(super) enum Slot {
     /// No object of that name: a create-only write.
     Free,
     /// This very object at this very version.
@@ -73,7 +73,7 @@ pub enum Slot {
 impl Slot {
     /// Over an object that is known.
     #[must_use]
-    pub fn over(view: &SecretView) -> Self {
+    pub(super) fn over(view: &SecretView) -> Self {
         Self::Over { uid: view.uid.clone(), resource_version: view.resource_version.clone() }
     }
 }
@@ -89,7 +89,7 @@ pub struct Contents {
 
 /// Where a record's bytes come from.
 #[derive(Clone)]
-pub enum Bytes {
+pub(super) enum Bytes {
     /// Those of the present record, as they are.
     Keep(Contents),
     /// The present record's value, sealed again under the live uid at the same version.
@@ -114,7 +114,7 @@ impl fmt::Debug for Bytes {
 
 /// A write of a record.
 #[derive(Clone, Debug)]
-pub struct RecordWrite {
+pub(super) struct RecordWrite {
     /// What must be there.
     pub slot: Slot,
     /// What it will say.
@@ -129,7 +129,7 @@ pub struct RecordWrite {
 
 /// A write of a target.
 #[derive(Clone, Debug)]
-pub struct TargetWrite {
+pub(super) struct TargetWrite {
     /// What must be there.
     pub slot: Slot,
     /// Name of the Secret.
@@ -158,7 +158,7 @@ pub struct TargetWrite {
 
 /// Something to change.
 #[derive(Debug)]
-pub enum Write {
+pub(super) enum Write {
     /// A record.
     Record(RecordWrite, Why),
     /// A target.
@@ -174,7 +174,7 @@ pub enum Write {
 impl Write {
     /// Repairs what another client changed: a Secret that exists, and differs from what the operator wrote.
     #[must_use]
-    pub fn is_repair(&self) -> bool {
+    pub(super) fn is_repair(&self) -> bool {
         match self {
             Self::Record(record, why) => *why == Why::OutOfStep && record.slot != Slot::Free,
             Self::Target(target, why) => *why == Why::Drift && target.slot != Slot::Free,
@@ -216,7 +216,7 @@ pub enum Why {
 
 /// The end of a pass.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Finish {
+pub(super) struct Finish {
     /// Look again after this time.
     pub after: Option<Duration>,
     /// The caches are behind, or the world moved: count it as a failure, with its backoff.
@@ -225,13 +225,13 @@ pub struct Finish {
 
 impl Finish {
     /// Nothing is left to do until something happens.
-    pub const DONE: Self = Self { after: None, retry: false };
+    pub(super) const DONE: Self = Self { after: None, retry: false };
     /// The caches are behind, or the world moved.
-    pub const RETRY: Self = Self { after: None, retry: true };
+    pub(super) const RETRY: Self = Self { after: None, retry: true };
 
     /// Nothing is left to do until then.
     #[must_use]
-    pub const fn after(after: Duration) -> Self {
+    pub(super) const fn after(after: Duration) -> Self {
         Self { after: Some(after), retry: false }
     }
 }

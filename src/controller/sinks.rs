@@ -68,7 +68,7 @@ impl Shared {
 type Gathered<T> = Mutex<Vec<T>>;
 
 /// ManagedSecrets. Objects that cannot be decoded are skipped: one of them must not stop all.
-pub struct Objects {
+pub(crate) struct Objects {
     shared: Arc<Shared>,
     namespace: Option<String>,
     list: Gathered<Own>,
@@ -77,7 +77,7 @@ pub struct Objects {
 impl Objects {
     /// Of one namespace, or of all.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
         Self { shared, namespace, list: Mutex::default() }
     }
 }
@@ -130,7 +130,7 @@ impl Sink<WatchedObject> for Objects {
 }
 
 /// Records and targets: Secrets with a role label of ours, metadata only.
-pub struct Labelled {
+pub(crate) struct Labelled {
     shared: Arc<Shared>,
     namespace: Option<String>,
     list: Gathered<(String, SecretView)>,
@@ -139,7 +139,7 @@ pub struct Labelled {
 impl Labelled {
     /// Of one namespace, or of all.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, namespace: Option<String>) -> Self {
         Self { shared, namespace, list: Mutex::default() }
     }
 }
@@ -179,7 +179,7 @@ impl Sink<WatchedSecret> for Labelled {
 }
 
 /// Secrets of a namespace in which some object has a `valueFrom`: uid and version only.
-pub struct Sources {
+pub(crate) struct Sources {
     shared: Arc<Shared>,
     namespace: String,
     list: Mutex<HashMap<String, (String, String)>>,
@@ -188,7 +188,7 @@ pub struct Sources {
 impl Sources {
     /// Of one namespace.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, namespace: String) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, namespace: String) -> Self {
         Self { shared, namespace, list: Mutex::default() }
     }
 }
@@ -226,7 +226,7 @@ impl Sink<Stub<Secret>> for Sources {
 
 /// What is looked at live whenever it changes, whatever has changed: the ConfigMap that publishes the sealing key, the
 /// keyring.
-pub struct Trigger(pub Arc<Notify>);
+pub(crate) struct Trigger(pub Arc<Notify>);
 
 impl<K> Sink<Stub<K>> for Trigger {
     fn init(&self) {}

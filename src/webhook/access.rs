@@ -55,7 +55,7 @@ impl Access {
     }
 
     /// Whether `user` has `permission` in `namespace`.
-    pub async fn has(&self, user: &UserInfo, namespace: &str, permission: &Permission) -> bool {
+    pub(super) async fn has(&self, user: &UserInfo, namespace: &str, permission: &Permission) -> bool {
         let question = Question { user: user.clone(), namespace: namespace.to_owned(), permission: permission.clone() };
         let review = question.review();
         let Some(digest) = digest(&review) else { return false };

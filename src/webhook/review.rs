@@ -45,7 +45,7 @@ struct Head {
 /// A request of the API server. It has no `Debug`, so its objects cannot be printed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request {
+pub(super) struct Request {
     /// Id of the request; the answer repeats it.
     pub uid: String,
     /// The resource that the request is about.
@@ -69,19 +69,20 @@ pub struct Request {
 
 /// Group, version and plural of a resource.
 #[derive(Debug, Deserialize)]
-pub struct Resource {
+pub(super) struct Resource {
     /// API group.
     pub group: String,
     /// Version.
     pub version: String,
     /// Plural.
-    pub resource: String,
+    #[serde(rename = "resource")]
+    pub plural: String,
 }
 
 /// The user who sent the request, as the API server authenticated them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(default)]
-pub struct UserInfo {
+pub(crate) struct UserInfo {
     /// Name.
     #[serde(rename(serialize = "user"))]
     pub username: String,
@@ -96,7 +97,7 @@ pub struct UserInfo {
 
 impl Request {
     /// Decodes a body.
-    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Malformed> {
         if parts(body) > MAX_PARTS {
             return Err(Malformed::TooMany);
         }
@@ -105,8 +106,8 @@ impl Request {
             return Err(Malformed::Version);
         }
         let request: Self = serde_json::from_value(head.request.unwrap_or_default()).map_err(|_| Malformed::Json)?;
-        let Resource { group, version, resource } = &request.resource;
-        let is_ours = group == keys::GROUP && version == keys::VERSION && resource == keys::PLURAL;
+        let Resource { group, version, plural } = &request.resource;
+        let is_ours = group == keys::GROUP && version == keys::VERSION && plural == keys::PLURAL;
         if !is_ours || request.sub_resource.as_deref().is_some_and(|part| !part.is_empty()) {
             return Err(Malformed::Resource);
         }
@@ -115,7 +116,7 @@ impl Request {
 
     /// The stored object, if there is one.
     #[must_use]
-    pub fn stored(&self) -> Option<&Value> {
+    pub(super) fn stored(&self) -> Option<&Value> {
         Some(&self.old_object).filter(|object| !object.is_null())
     }
 }
@@ -138,7 +139,7 @@ fn parts(body: &[u8]) -> usize {
 
 /// The answer to a request.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub(super) struct Answer {
     /// The rule that refuses the request; `None` admits it.
     pub refusal: Option<Violation>,
     /// JSON pointers and the new values. There is never a `test` operation, because the audit log shows patches.
@@ -150,7 +151,7 @@ pub struct Answer {
 impl Answer {
     /// Encodes the answer to this request as a response body.
     #[must_use]
-    pub fn encode(&self, request: &Request) -> Vec<u8> {
+    pub(super) fn encode(&self, request: &Request) -> Vec<u8> {
         let mut response = json!({"uid": request.uid, "allowed": self.refusal.is_none()});
         if let Some(violation) = &self.refusal {
             response["status"] = status(violation, request);

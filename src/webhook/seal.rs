@@ -88,7 +88,7 @@ impl From<Failure> for Violation {
 
 /// A permission that a caller needs to read the stored value.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Permission {
+pub(crate) enum Permission {
     /// `get` on the Secret of this name: the value is delivered to it.
     Secret(String),
     /// `get` on `managedsecrets/value` of the ManagedSecret of this name: its value is not delivered.
@@ -96,7 +96,7 @@ pub enum Permission {
 }
 
 /// The plaintext in one request.
-pub struct Findings {
+pub(super) struct Findings {
     namespace: String,
     name: String,
     /// How the value is sealed: it follows the object's `spec.delivery`.
@@ -122,7 +122,7 @@ struct Stored {
 }
 
 /// What the request becomes.
-pub struct Outcome {
+pub(super) struct Outcome {
     /// JSON pointers and the new values.
     pub replace: Vec<(&'static str, Value)>,
     /// A stored value exists, but the caller may not read it, so it was not compared.
@@ -131,7 +131,7 @@ pub struct Outcome {
 
 impl Findings {
     /// Finds the plaintext in `object`. Returns `None` if it has no plaintext.
-    pub fn of(
+    pub(super) fn of(
         namespace: &str,
         object: &Value,
         stored: Option<&Value>,
@@ -159,25 +159,25 @@ impl Findings {
 
     /// Returns a warning about a property of the value that users rarely intend; see [`Plaintext::remark`].
     #[must_use]
-    pub fn remark(&self) -> Option<String> {
+    pub(super) fn remark(&self) -> Option<String> {
         self.value.as_ref()?.remark().map(|remark| format!("spec.value: {remark}"))
     }
 
     /// Returns the permission that decides whether the stored sealed value may be kept; `None` if none is stored.
     #[must_use]
-    pub fn permission(&self) -> Option<&Permission> {
+    pub(super) fn permission(&self) -> Option<&Permission> {
         self.stored.as_ref().map(|stored| &stored.permission)
     }
 
     /// Whether the stored value was sealed with a key that this keyring lacks. Another replica may have created that key.
     #[must_use]
-    pub fn lacks_a_key(&self, keyring: &Keyring) -> bool {
+    pub(super) fn lacks_a_key(&self, keyring: &Keyring) -> bool {
         let status = self.stored.as_ref().map(|stored| keyring.sealing_key(stored.sealed.key_id()));
         matches!(status, Some(SealingKeyStatus::Unknown))
     }
 
     /// Seals the plaintext. `may_read` says whether the stored sealed value may be compared and kept.
-    pub fn seal(self, keyring: &Keyring, may_read: bool) -> Result<Outcome, Failure> {
+    pub(super) fn seal(self, keyring: &Keyring, may_read: bool) -> Result<Outcome, Failure> {
         let Self { namespace, name, handling, value, copy, stored } = self;
         let key = keyring.current_public_key().ok_or(Failure::NoKey)?.key;
         let unread = stored.as_ref().filter(|_| !may_read).map(|stored| stored.permission.clone());
@@ -216,7 +216,7 @@ impl Findings {
 impl Outcome {
     /// Adds the stored `managedFields` if the write changes nothing, so that the API server writes nothing.
     #[must_use]
-    pub fn unmoved(mut self, object: &Value, stored: Option<&Value>) -> Self {
+    pub(super) fn unmoved(mut self, object: &Value, stored: Option<&Value>) -> Self {
         let managed = stored.and_then(|stored| unmoved::managed_fields(object, stored, &self.replace));
         self.replace.extend(managed.map(|managed| (unmoved::MANAGED_FIELDS, managed)));
         self
@@ -277,7 +277,7 @@ impl Stored {
 impl Permission {
     /// Returns API group, resource, subresource and name.
     #[must_use]
-    pub fn parts(&self) -> (&'static str, &'static str, &'static str, &str) {
+    pub(crate) fn parts(&self) -> (&'static str, &'static str, &'static str, &str) {
         match self {
             Self::Secret(name) => ("", "secrets", "", name),
             Self::Value(name) => (keys::GROUP, keys::PLURAL, "value", name),

@@ -13,7 +13,7 @@ use super::Operator;
 /// Returns the warnings about `object` in `namespace`. `source_is_missing` says that the Secret of `spec.valueFrom` does
 /// not exist, and that the caller may know it.
 #[must_use]
-pub fn warnings(
+pub(super) fn warnings(
     namespace: &str,
     object: &Value,
     operator: &dyn Operator,
@@ -58,7 +58,7 @@ pub fn warnings(
 
 /// The Secret that `spec.valueFrom` names.
 #[must_use]
-pub fn source(object: &Value) -> Option<&str> {
+pub(super) fn source(object: &Value) -> Option<&str> {
     object.pointer("/spec/valueFrom/secretKeyRef/name")?.as_str()
 }
 

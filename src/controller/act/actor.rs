@@ -24,7 +24,7 @@ use super::super::{
 };
 
 /// What a pass works with.
-pub struct Actor<'a> {
+pub(crate) struct Actor<'a> {
     /// Calls in the object's namespace.
     pub cluster: Cluster,
     /// The keys.
