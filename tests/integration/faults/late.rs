@@ -121,7 +121,11 @@ async fn an_answer_that_arrives_after_the_end_of_its_object_leaves_no_ghost() {
         line.refused.store(true, Ordering::SeqCst);
         line.late.cancel();
         if matches!(held, Held::ReadOfTheRecord | Held::WriteOfTheRecord) {
-            line.until("the pass to go on", before, |seen| is_write_of_db(&seen.method, &seen.path)).await;
+            // With the target, or, as a description is not delivered, with the status.
+            let goes_on = |seen: &Seen| {
+                is_write_of_db(&seen.method, &seen.path) || Held::WriteOfTheStatus.is(&seen.method, &seen.path)
+            };
+            line.until("the pass to go on", before, goes_on).await;
         }
         line.refused.store(false, Ordering::SeqCst);
         // It takes the name at once: there is nothing to wait for, and nothing to look at.
