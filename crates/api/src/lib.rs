@@ -15,6 +15,7 @@ pub mod rules;
 mod schema;
 pub mod types;
 pub mod validate;
+pub mod value;
 
 pub use reason::Reason;
 pub use types::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};

@@ -11,7 +11,7 @@ pub(super) const METADATA_KEY_NAME: &str = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Z
 pub(super) const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
 /// Whether `text` has the characters of `spec.name`.
-pub(super) fn is_secret_friendly_name(text: &str) -> bool {
+pub(crate) fn is_secret_friendly_name(text: &str) -> bool {
     text.chars().all(|character| character.is_ascii_alphanumeric() || NAME_SYMBOLS.contains(character))
 }
 
