@@ -18,6 +18,7 @@
 //! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
 //! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
 //! | [`admin`] | the port for kubelets and Prometheus: health and metrics |
+//! | [`access`] | who sent a request and what they may do, by TokenReview and SubjectAccessReview |
 //! | [`install`] | what a cluster installs: the CRD, manifests, permissions and policies |
 //! | [`run`] | the composition root: builds all of these, starts them and waits |
 //! | [`args`], [`main`] | the command line |
@@ -28,6 +29,7 @@
 // What people read goes through `cli::say`, which makes every character of text that others wrote visible.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod access;
 pub mod admin;
 pub mod args;
 mod commands;

@@ -7,6 +7,7 @@ mod integration {
     mod adoption;
     mod altering;
     mod borrowed_rights;
+    mod callers;
     mod canary;
     mod command;
     mod corpus;

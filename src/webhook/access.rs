@@ -4,19 +4,16 @@
 //! for a short time. No answer in time counts as a denial: then the webhook encrypts the value again, and the caller learns
 //! nothing.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authorization::v1::{LocalSubjectAccessReview, ResourceAttributes, SubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
-use parking_lot::{Mutex, MutexGuard};
-use sha2::{Digest as _, Sha256};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::{review::UserInfo, seal::Permission};
+use crate::access::cache::{Cache, digest};
 
 /// How long a verdict is cached.
 const CACHED_FOR: Duration = Duration::from_secs(30);
@@ -29,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Asks the API server and caches its verdicts.
 pub struct Access {
     client: Client,
-    verdicts: Mutex<Verdicts>,
+    verdicts: Mutex<Cache<bool>>,
 }
 
 /// Everything that a verdict depends on.
@@ -40,18 +37,11 @@ struct Question {
     permission: Permission,
 }
 
-/// SHA-256 of a question: users can have long lists of groups.
-type Digest = [u8; 32];
-
-/// The verdicts, and when they were given.
-#[derive(Default)]
-struct Verdicts(HashMap<Digest, (bool, Instant)>);
-
 impl Access {
     /// Uses this client, which needs permission to create LocalSubjectAccessReviews.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, verdicts: Mutex::default() }
+        Self { client, verdicts: Mutex::new(Cache::new(MAX_VERDICTS)) }
     }
 
     /// Whether `user` has `permission` in `namespace`.
@@ -59,7 +49,7 @@ impl Access {
         let question = Question { user: user.clone(), namespace: namespace.to_owned(), permission: permission.clone() };
         let review = question.review();
         let Some(digest) = digest(&review) else { return false };
-        if let Some(known) = self.verdicts().get(&digest, Instant::now()) {
+        if let Some(known) = self.verdicts.lock().get(&digest, Instant::now()) {
             return known;
         }
         let api = Api::<LocalSubjectAccessReview>::namespaced(self.client.clone(), namespace);
@@ -67,7 +57,7 @@ impl Access {
         match timeout(PATIENCE, api.create(&params, &review)).await {
             Ok(Ok(answer)) => {
                 let allowed = answer.status.is_some_and(|status| status.allowed);
-                self.verdicts().put(digest, allowed, Instant::now());
+                self.verdicts.lock().put(digest, allowed, CACHED_FOR, Instant::now());
                 allowed
             }
             Ok(Err(error)) => {
@@ -79,10 +69,6 @@ impl Access {
                 false
             }
         }
-    }
-
-    fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
-        self.verdicts.lock()
     }
 }
 
@@ -113,29 +99,6 @@ impl Question {
     }
 }
 
-/// Returns the digest of the whole review.
-fn digest(review: &LocalSubjectAccessReview) -> Option<Digest> {
-    serde_json::to_vec(review).ok().map(|json| Sha256::digest(json).into())
-}
-
-impl Verdicts {
-    fn get(&self, question: &Digest, now: Instant) -> Option<bool> {
-        let (allowed, at) = self.0.get(question)?;
-        (now.duration_since(*at) < CACHED_FOR).then_some(*allowed)
-    }
-
-    fn put(&mut self, question: Digest, allowed: bool, now: Instant) {
-        if self.0.len() >= MAX_VERDICTS {
-            self.0.retain(|_, (_, at)| now.duration_since(*at) < CACHED_FOR);
-        }
-        if self.0.len() >= MAX_VERDICTS {
-            // Too many callers in a short time: start again rather than grow.
-            self.0.clear();
-        }
-        self.0.insert(question, (allowed, now));
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -147,37 +110,22 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_cached_for_a_time_and_for_one_question() {
-        let mut verdicts = Verdicts::default();
-        let now = Instant::now();
+    fn a_verdict_is_for_one_question() {
         let of = |question: &Question| digest(&question.review()).unwrap();
         let asked = question("ann", Permission::Secret("db".to_owned()));
-        verdicts.put(of(&asked), true, now);
-        assert_eq!(verdicts.get(&of(&asked), now + Duration::from_secs(29)), Some(true));
-        assert_eq!(verdicts.get(&of(&asked), now + Duration::from_secs(30)), None);
-        for other in
-            [question("bob", Permission::Secret("db".to_owned())), question("ann", Permission::Value("db".to_owned()))]
-        {
-            assert_eq!(verdicts.get(&of(&other), now), None);
-        }
         let mut grouped = asked.clone();
         grouped.user.groups.push("readers".to_owned());
         let mut known = asked.clone();
         known.user.extra.insert("scopes".to_owned(), vec!["x".to_owned()]);
-        let elsewhere = Question { namespace: "prod".to_owned(), ..asked };
-        for other in [grouped, known, elsewhere] {
-            assert_eq!(verdicts.get(&of(&other), now), None);
-        }
-    }
-
-    #[test]
-    fn the_number_of_cached_verdicts_is_limited() {
-        let mut verdicts = Verdicts::default();
-        let now = Instant::now();
-        for number in 0..3 * MAX_VERDICTS {
-            let question = question(&number.to_string(), Permission::Value("db".to_owned()));
-            verdicts.put(digest(&question.review()).unwrap(), true, now);
-            assert!(verdicts.0.len() <= MAX_VERDICTS);
+        let elsewhere = Question { namespace: "prod".to_owned(), ..asked.clone() };
+        for other in [
+            question("bob", Permission::Secret("db".to_owned())),
+            question("ann", Permission::Value("db".to_owned())),
+            grouped,
+            known,
+            elsewhere,
+        ] {
+            assert_ne!(of(&asked), of(&other), "{other:?}");
         }
     }
 
