@@ -15,7 +15,9 @@ use managed_secrets_cli::error::EXIT_CODES;
 use managed_secrets_cli::seal::SealArgs;
 use managed_secrets_engine::lease::{Durations, DurationsError};
 
-use crate::install::manifests::{DEFAULT_IMAGE, Options, PolicySwitch};
+use crate::install::manifests::{
+    DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
+};
 use crate::logging::LogFormat;
 use crate::webhook::server::DRAIN_SECONDS;
 
@@ -43,6 +45,7 @@ const MANIFESTS_EXAMPLES: &str = "\
 Examples:
   managed-secrets manifests | kubectl apply -f -
   managed-secrets manifests --namespace shop --image example.com/managed-secrets:1
+  managed-secrets manifests --high-availability --monitoring
   managed-secrets manifests --restorer system:serviceaccount:velero:velero
   managed-secrets manifests --without-operator-namespace | kubectl delete --ignore-not-found -f -";
 
@@ -248,6 +251,30 @@ pub struct ManifestsArgs {
         value_delimiter = ','
     )]
     pub without_policies: Vec<PolicySwitch>,
+
+    /// Number of replicas; 2, or 3 with --high-availability
+    #[arg(long, value_name = "N", env = "MANAGED_SECRETS_REPLICAS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub replicas: Option<u16>,
+
+    /// Spread the replicas evenly over nodes, strictly, and over zones, if possible
+    #[arg(long, env = "MANAGED_SECRETS_HIGH_AVAILABILITY")]
+    pub high_availability: bool,
+
+    /// Priority class of the replicas
+    #[arg(long, value_name = "CLASS", env = "MANAGED_SECRETS_PRIORITY_CLASS", default_value = DEFAULT_PRIORITY_CLASS)]
+    pub priority_class: String,
+
+    /// Leave out the priority class: the replicas have the cluster's default priority
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_PRIORITY_CLASS", conflicts_with = "priority_class")]
+    pub without_priority_class: bool,
+
+    /// Leave out the NetworkPolicy, which limits who may connect to the replicas
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_NETWORK_POLICY")]
+    pub without_network_policy: bool,
+
+    /// Add a ServiceMonitor, by which the Prometheus operator scrapes the replicas, and let Prometheus connect to them
+    #[arg(long, env = "MANAGED_SECRETS_MONITORING")]
+    pub monitoring: bool,
 }
 
 impl From<ManifestsArgs> for Options {
@@ -263,8 +290,19 @@ impl From<ManifestsArgs> for Options {
             without_webhooks,
             openshift,
             without_policies,
+            replicas,
+            high_availability,
+            priority_class,
+            without_priority_class,
+            without_network_policy,
+            monitoring,
         } = args;
         let (webhooks, with_namespace) = (!without_webhooks, !without_operator_namespace);
+        let (spread, default_replicas) = if high_availability {
+            (Spread::Required, HIGHLY_AVAILABLE_REPLICAS)
+        } else {
+            (Spread::Preferred, DEFAULT_REPLICAS)
+        };
         Self {
             operator_namespace,
             image,
@@ -276,6 +314,11 @@ impl From<ManifestsArgs> for Options {
             webhooks,
             openshift,
             without_policies,
+            replicas: replicas.unwrap_or(default_replicas),
+            spread,
+            priority_class: (!without_priority_class).then_some(priority_class),
+            network_policy: !without_network_policy,
+            monitoring,
         }
     }
 }
@@ -313,6 +356,22 @@ mod tests {
         let cli = Cli::try_parse_from(["managed-secrets", "run", "--namespace", "a", "--namespace=b,c"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.namespaces, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn manifests_without_flags_are_the_default_installation() {
+        let options = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["managed-secrets", "manifests"], arguments].concat()).unwrap();
+            let Command::Manifests(args) = cli.command else { panic!("not manifests") };
+            Options::from(args)
+        };
+        assert_eq!(options(&[]), Options::default());
+        let available = options(&["--high-availability"]);
+        assert_eq!((available.replicas, available.spread), (HIGHLY_AVAILABLE_REPLICAS, Spread::Required));
+        assert_eq!(options(&["--high-availability", "--replicas", "5"]).replicas, 5);
+        assert_eq!(options(&["--without-priority-class"]).priority_class, None);
+        let both = ["managed-secrets", "manifests", "--priority-class=a", "--without-priority-class"];
+        assert!(Cli::try_parse_from(both).is_err());
     }
 
     #[test]

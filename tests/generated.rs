@@ -5,6 +5,10 @@ use std::{env, fs, path::Path};
 
 #[path = "generated/commands.rs"]
 mod commands;
+#[path = "generated/components.rs"]
+mod components;
+#[path = "generated/deploy.rs"]
+mod deploy;
 #[path = "generated/files.rs"]
 mod files;
 #[path = "generated/metrics.rs"]
@@ -20,7 +24,7 @@ fn files_on_disk_are_up_to_date() {
     let update = env::var_os("UPDATE").is_some_and(|update| update == "1");
     let mut stale = Vec::new();
     for (path, content) in generated().unwrap() {
-        let file = root.join(path);
+        let file = root.join(&path);
         if update {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, content).unwrap();

@@ -23,6 +23,7 @@ mod integration {
     mod health;
     mod installation;
     mod keyring;
+    mod kustomize;
     mod leaders;
     mod lifecycle;
     mod logs;

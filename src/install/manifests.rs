@@ -1,10 +1,13 @@
 //! Everything a cluster needs to run the operator, as objects built in code: who may do what, what is refused at
 //! admission, and the Deployment.
 //!
-//! Pure: options in, objects out, in the order in which they are applied. `managed-secrets manifests` prints them, and
-//! `deploy/` holds what it prints for [`Options::default`]. Names, types and label keys come from
-//! [`managed_secrets_api`], so a policy cannot speak of another key than the operator writes.
+//! Pure: options in, objects out, in the order in which they are applied. `managed-secrets manifests` prints them.
+//! `deploy/` contains what it prints for [`Options::default`], and kustomize components with the differences that other
+//! options make. Names, types and label keys come from [`managed_secrets_api`], so a policy cannot speak of another key
+//! than the operator writes.
 
+mod monitoring;
+mod network;
 mod policies;
 mod rbac;
 mod webhooks;
@@ -15,9 +18,10 @@ use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Value, json};
 
 pub use policies::PolicySwitch;
+pub use workload::Spread;
 
 /// What an installation looks like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
     /// Namespace of the operator, its keys and its sealing public key.
@@ -41,6 +45,16 @@ pub struct Options {
     pub openshift: bool,
     /// Admission policies to leave out; none by default.
     pub without_policies: Vec<PolicySwitch>,
+    /// How many replicas run.
+    pub replicas: u16,
+    /// Whether replicas may share a node.
+    pub spread: Spread,
+    /// Priority class of the replicas; absent means the cluster's default.
+    pub priority_class: Option<String>,
+    /// Whether a `NetworkPolicy` limits who may connect to the replicas.
+    pub network_policy: bool,
+    /// Whether the Prometheus operator is to scrape the replicas.
+    pub monitoring: bool,
 }
 
 impl Default for Options {
@@ -56,6 +70,11 @@ impl Default for Options {
             webhooks: true,
             openshift: false,
             without_policies: Vec::new(),
+            replicas: DEFAULT_REPLICAS,
+            spread: Spread::default(),
+            priority_class: Some(DEFAULT_PRIORITY_CLASS.to_owned()),
+            network_policy: true,
+            monitoring: false,
         }
     }
 }
@@ -76,6 +95,20 @@ impl Options {
 /// The image when none is named: a local name, to be replaced by the place the image was pushed to.
 pub const DEFAULT_IMAGE: &str = concat!("managed-secrets:", env!("CARGO_PKG_VERSION"));
 
+/// The number of replicas when none is given: all of them answer webhooks, and another one continues the leader's work when
+/// the leader ends.
+pub const DEFAULT_REPLICAS: u16 = 2;
+
+/// The number of replicas of a highly available installation when none is given: with one replica down, for example
+/// because its node is drained, two are left.
+pub const HIGHLY_AVAILABLE_REPLICAS: u16 = 3;
+
+/// The priority class when none is given. Every cluster has it.
+///
+/// Without a replica, the API server refuses plain values, also those of other components that the cluster needs. On a
+/// full cluster, a replica must therefore find a node before pods of the default priority do.
+pub const DEFAULT_PRIORITY_CLASS: &str = "system-cluster-critical";
+
 /// All objects of an installation, except the CRD: namespace, service account, permissions, policies, Deployment,
 /// `PodDisruptionBudget`, Service, webhook configurations.
 ///
@@ -86,40 +119,25 @@ pub fn manifests(options: &Options) -> Vec<Value> {
     if options.with_namespace {
         objects.push(workload::namespace(options));
     }
+    objects.extend(workload::quota(options));
     objects.push(workload::service_account(options));
     objects.extend(rbac::objects(options));
     objects.extend(policies::objects(options));
+    objects.extend(network::policy(options));
     objects.push(workload::deployment(options));
     objects.push(workload::disruption_budget(options));
     if options.webhooks {
         objects.push(webhooks::service(options));
         objects.extend(webhooks::configurations(options));
     }
+    if options.monitoring {
+        objects.extend(monitoring::objects(options));
+    }
     objects
 }
 
-/// The files of `deploy/`, as path from the project's root and content.
-pub fn generated() -> Result<Vec<(&'static str, String)>, CliError> {
-    let kustomization = json!({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": ["manifests.yaml"],
-    });
-    Ok(vec![
-        ("deploy/manifests.yaml", print(&Options::default())?),
-        ("deploy/audit-policy.yaml", format!("{GENERATED}{AUDIT}{}", yaml::document(&audit_policy())?)),
-        ("deploy/kustomization.yaml", format!("{GENERATED}{}", yaml::document(&kustomization)?)),
-    ])
-}
-
-/// Above the audit rule.
-const AUDIT: &str = "\
-# For the file that kube-apiserver's --audit-policy-file names: put this rule before any broader one. At level Request
-# or above the audit log holds what was sent, and that is before a plain value is sealed.
-";
-
-/// First line of every generated file.
-const GENERATED: &str = "# Generated by `make generate`; edit src/install instead.\n";
+/// First line of every generated manifest.
+pub const GENERATED: &str = "# Generated by `make generate`; edit src/install instead.\n";
 
 /// The multi-document stream that `managed-secrets manifests` prints.
 pub fn print(options: &Options) -> Result<String, CliError> {
@@ -139,22 +157,6 @@ fn metadata(name: &str, namespace: Option<&str>) -> Value {
 fn in_namespaces(namespaces: &[String]) -> Option<Value> {
     let named = || json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces});
     (!namespaces.is_empty()).then(|| json!({"matchExpressions": [named()]}))
-}
-
-/// The audit rule to put before any broader one: a request is logged as it was sent, before it is sealed.
-fn audit_policy() -> Value {
-    json!({
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["RequestReceived"],
-        "rules": [{
-            "level": "Metadata",
-            "resources": [
-                {"group": keys::GROUP, "resources": [keys::PLURAL, format!("{}/*", keys::PLURAL)]},
-                {"group": "", "resources": ["secrets"]},
-            ],
-        }],
-    })
 }
 
 /// Labels that every object of the installation carries; the Deployment selects its pods by them.
@@ -295,6 +297,62 @@ mod tests {
             let budget = objects.iter().find(|object| object["kind"] == "PodDisruptionBudget").unwrap();
             assert_eq!(budget["spec"]["selector"]["matchLabels"], labels());
         }
+    }
+
+    #[test]
+    fn only_the_webhooks_are_reached_and_metrics_if_they_are_wanted() {
+        let rules = |options: &Options| {
+            let objects = manifests(options);
+            let policy = objects.iter().find(|object| object["kind"] == "NetworkPolicy")?;
+            assert_eq!(policy["spec"]["podSelector"]["matchLabels"], labels());
+            assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
+            let ports = |rule: &Value| (rule["ports"][0]["port"].as_u64().unwrap(), rule["from"].is_null());
+            Some(policy["spec"]["ingress"].as_array().unwrap().iter().map(ports).collect::<Vec<_>>())
+        };
+        let port = |options: &Options, name: &str| {
+            let pod = pod(options);
+            let ports = pod["containers"][0]["ports"].as_array().unwrap();
+            ports.iter().find(|port| port["name"] == name).unwrap()["containerPort"].as_u64().unwrap()
+        };
+        let usual = Options::default();
+        assert_eq!(rules(&usual), Some(vec![(port(&usual, "webhooks"), true)]));
+        let monitored = Options { monitoring: true, ..Options::default() };
+        assert_eq!(
+            rules(&monitored),
+            Some(vec![(port(&monitored, "webhooks"), true), (port(&monitored, "admin"), false)])
+        );
+        assert_eq!(rules(&Options { webhooks: false, ..Options::default() }), Some(vec![]));
+        assert_eq!(rules(&Options { network_policy: false, monitoring: true, ..Options::default() }), None);
+    }
+
+    #[test]
+    fn a_critical_priority_class_comes_with_a_quota_that_permits_it() {
+        let quota = |options: &Options| {
+            let objects = manifests(options);
+            let quota = objects.iter().find(|object| object["kind"] == "ResourceQuota")?;
+            Some(quota["spec"]["scopeSelector"]["matchExpressions"][0]["values"].clone())
+        };
+        let with = |class: Option<&str>| Options { priority_class: class.map(str::to_owned), ..Options::default() };
+        assert_eq!(pod(&Options::default())["priorityClassName"], DEFAULT_PRIORITY_CLASS);
+        assert_eq!(quota(&Options::default()), Some(json!([DEFAULT_PRIORITY_CLASS])));
+        assert_eq!(quota(&with(Some("system-node-critical"))), Some(json!(["system-node-critical"])));
+        assert_eq!((quota(&with(Some("platform"))), quota(&with(None))), (None, None));
+        assert_eq!(pod(&with(None))["priorityClassName"], Value::Null);
+        // There it would limit the pods of others.
+        assert_eq!(quota(&Options { operator_namespace: "kube-system".to_owned(), ..Options::default() }), None);
+    }
+
+    #[test]
+    fn strictly_spread_replicas_count_those_of_their_own_revision_only() {
+        let options = Options { spread: Spread::Required, replicas: 3, ..Options::default() };
+        let constraints = pod(&options)["topologySpreadConstraints"].clone();
+        for constraint in constraints.as_array().unwrap() {
+            assert_eq!(constraint["labelSelector"]["matchLabels"], labels());
+            assert_eq!(constraint["matchLabelKeys"], json!(["pod-template-hash"]));
+            // A drained node must not keep the others from taking its replicas.
+            assert_eq!(constraint["nodeTaintsPolicy"], "Honor");
+        }
+        assert!(pod(&Options::default())["topologySpreadConstraints"].is_null());
     }
 
     #[test]

@@ -129,6 +129,12 @@ async fn the_pod_is_admitted() {
     let mut pod = deployment["spec"]["template"].clone();
     pod["metadata"]["name"] = json!("probe");
     let pods = Api::<Pod>::namespaced(admin().await, OPERATOR_NAMESPACE);
+    poll("the quota of its priority class to be known", PATIENCE, || async {
+        let answer = pods.create(&dry_run(), &object(pod.clone())).await;
+        Ok((!answer.is_err_and(|error| error.to_string().contains("status unknown for quota"))).then_some(()))
+    })
+    .await
+    .unwrap();
     expect("the pod", pods.create(&dry_run(), &object(pod.clone())).await, None);
     pod["spec"]["containers"][0]["securityContext"] = Value::Null;
     expect("one with more rights", pods.create(&dry_run(), &object(pod)).await, Some("violates PodSecurity"));

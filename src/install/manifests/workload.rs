@@ -1,4 +1,4 @@
-//! What runs: namespace, service account, Deployment and its `PodDisruptionBudget`.
+//! What runs: namespace and its quota, service account, Deployment and its `PodDisruptionBudget`.
 
 use managed_secrets_api::keys;
 use serde_json::{Value, json};
@@ -13,9 +13,11 @@ const NONROOT: u32 = 65532;
 const MEMORY: &str = "256Mi";
 
 /// The port of the webhooks in the container; the default of `run --webhook-listen`.
-const WEBHOOK_PORT: u16 = 8443;
-/// The port for probes in the container.
-const ADMIN_PORT: u16 = 8080;
+pub(super) const WEBHOOK_PORT: u16 = 8443;
+/// The port for probes and metrics in the container.
+pub(super) const ADMIN_PORT: u16 = 8080;
+/// The name of that port.
+pub(super) const ADMIN_PORT_NAME: &str = "admin";
 /// How often the kubelet asks whether the operator has started, and whether it is ready; in seconds.
 const SOON: u16 = 2;
 /// How often the kubelet asks whether the operator works; in seconds.
@@ -30,6 +32,33 @@ pub(super) fn namespace(options: &Options) -> Value {
     metadata["labels"]["pod-security.kubernetes.io/enforce"] = json!("restricted");
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
+
+/// Permits pods of the system's priority classes in the operator's namespace.
+///
+/// Outside kube-system, some clusters (GKE, and those that configure the admission plugin `ResourceQuota` as in the
+/// documentation of Kubernetes) admit such pods only in a namespace with a quota for their class. The number is no limit
+/// that an installation reaches. In kube-system it would limit pods of others, and no cluster needs it there.
+pub(super) fn quota(options: &Options) -> Option<Value> {
+    let class = options.priority_class.as_ref().filter(|class| class.starts_with("system-"))?;
+    (options.operator_namespace != KUBE_SYSTEM).then(|| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": metadata("managed-secrets-critical-pods", Some(&options.operator_namespace)),
+            "spec": {
+                "hard": {"pods": "100"},
+                "scopeSelector": {"matchExpressions": [{
+                    "scopeName": "PriorityClass",
+                    "operator": "In",
+                    "values": [class],
+                }]},
+            },
+        })
+    })
+}
+
+/// The namespace of the cluster's own components.
+const KUBE_SYSTEM: &str = "kube-system";
 
 /// The operator's identity. Its token is mounted by the Deployment alone, not by whatever else names the account.
 pub(super) fn service_account(options: &Options) -> Value {
@@ -50,32 +79,43 @@ const GRACE_SECONDS: u16 = 30;
 /// replica stops only when they reach the new one.
 const MIN_READY_SECONDS: u16 = 3;
 
-/// How many operators run. All of them answer webhooks, one of them reconciles: another takes over when it ends.
-const REPLICAS: u16 = 2;
+/// How the replicas are spread over nodes and zones.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Spread {
+    /// On different nodes if possible.
+    #[default]
+    Preferred,
+    /// Evenly over the nodes that pods can be scheduled to, or not at all; and over zones if possible.
+    Required,
+}
 
 /// The operators. While one is replaced, the new one is ready before the old one stops, so no plain value is refused.
 pub(super) fn deployment(options: &Options) -> Value {
+    let mut pod = json!({
+        "serviceAccountName": keys::OPERATOR_NAME,
+        "automountServiceAccountToken": true,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": GRACE_SECONDS + if options.webhooks { DRAIN_SECONDS } else { 0 },
+        "affinity": apart(),
+        "securityContext": security(options),
+        "containers": [container(options)],
+    });
+    if let Some(class) = &options.priority_class {
+        pod["priorityClassName"] = json!(class);
+    }
+    if options.spread == Spread::Required {
+        pod["topologySpreadConstraints"] = evenly();
+    }
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
         "spec": {
-            "replicas": REPLICAS,
+            "replicas": options.replicas,
             "minReadySeconds": MIN_READY_SECONDS,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": labels()},
-            "template": {
-                "metadata": {"labels": labels()},
-                "spec": {
-                    "serviceAccountName": keys::OPERATOR_NAME,
-                    "automountServiceAccountToken": true,
-                    "enableServiceLinks": false,
-                    "terminationGracePeriodSeconds": GRACE_SECONDS + if options.webhooks { DRAIN_SECONDS } else { 0 },
-                    "affinity": apart(),
-                    "securityContext": security(options),
-                    "containers": [container(options)],
-                },
-            },
+            "template": {"metadata": {"labels": labels()}, "spec": pod},
         },
     })
 }
@@ -86,6 +126,28 @@ fn apart() -> Value {
         "weight": 100,
         "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels()}},
     }]}})
+}
+
+/// Evenly over nodes, strictly, and over zones, if possible.
+///
+/// Only replicas of the same revision count, so that a rolling update ends as even as it began and never waits for a node
+/// of its own. Nodes that take no pods, such as drained ones, do not count either: else no other node could take their
+/// replicas.
+fn evenly() -> Value {
+    let constraint = |topology: &str, unsatisfiable: &str| {
+        json!({
+            "topologyKey": topology,
+            "maxSkew": 1,
+            "whenUnsatisfiable": unsatisfiable,
+            "nodeTaintsPolicy": "Honor",
+            "labelSelector": {"matchLabels": labels()},
+            "matchLabelKeys": ["pod-template-hash"],
+        })
+    };
+    json!([
+        constraint("kubernetes.io/hostname", "DoNotSchedule"),
+        constraint("topology.kubernetes.io/zone", "ScheduleAnyway"),
+    ])
 }
 
 /// Nodes that are drained together take one operator at a time. With a single replica it still allows the drain.
@@ -132,7 +194,7 @@ fn container(options: &Options) -> Value {
         },
         "resources": {"requests": {"cpu": "50m", "memory": MEMORY}, "limits": {"memory": MEMORY}},
     });
-    let mut ports = vec![json!({"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"})];
+    let mut ports = vec![json!({"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"})];
     if options.webhooks {
         ports.push(json!({"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}));
     }
@@ -143,7 +205,7 @@ fn container(options: &Options) -> Value {
         ("readinessProbe", admin::READY, SOON, 2),
     ] {
         container[name] = json!({
-            "httpGet": {"path": path, "port": "admin"},
+            "httpGet": {"path": path, "port": ADMIN_PORT_NAME},
             "periodSeconds": period,
             // On a node that is short of CPU, an answer may take longer than the second that Kubernetes waits otherwise.
             "timeoutSeconds": 5,

@@ -1,0 +1,211 @@
+//! The files of `deploy/`: the default installation as a kustomize base, and the components as differences from it.
+
+use managed_secrets::install::manifests::{GENERATED, Options, manifests, print};
+use managed_secrets_api::keys;
+use managed_secrets_cli::{CliError, yaml};
+use serde_json::{Value, json};
+
+use crate::components::{COMPONENTS, Component, PLACEHOLDER};
+
+/// Every file, as path from the project's root and content.
+pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
+    let options = Options::default();
+    let base = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["manifests.yaml"],
+    });
+    let mut files = vec![
+        ("deploy/manifests.yaml".to_owned(), print(&options)?),
+        ("deploy/audit-policy.yaml".to_owned(), format!("{GENERATED}{AUDIT}{}", yaml::document(&audit_policy())?)),
+        ("deploy/kustomization.yaml".to_owned(), format!("{GENERATED}{}", yaml::document(&base)?)),
+    ];
+    let base = manifests(&options);
+    for component in &COMPONENTS {
+        let mut options = options.clone();
+        (component.set)(&mut options);
+        files.extend(self::component(component, &base, &manifests(&options), &options.operator_namespace)?);
+    }
+    Ok(files)
+}
+
+/// Above the audit rule.
+const AUDIT: &str = "\
+# For the file that kube-apiserver's --audit-policy-file names: put this rule before any broader one. At level Request
+# or above the audit log holds what was sent, and that is before a plain value is sealed.
+";
+
+/// The audit rule to put before any broader one: a request is logged as it was sent, before it is sealed.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{
+            "level": "Metadata",
+            "resources": [
+                {"group": keys::GROUP, "resources": [keys::PLURAL, format!("{}/*", keys::PLURAL)]},
+                {"group": "", "resources": ["secrets"]},
+            ],
+        }],
+    })
+}
+
+/// The files of a component that turns the objects `base` into the objects `wanted`.
+fn component(
+    component: &Component,
+    base: &[Value],
+    wanted: &[Value],
+    operator_namespace: &str,
+) -> Result<Vec<(String, String)>, CliError> {
+    let counterpart = |object: &Value| {
+        let names = [name(object).to_owned(), format!("{}.{operator_namespace}", name(object))];
+        wanted.iter().find(|other| {
+            kind(other) == kind(object)
+                && namespace(other) == namespace(object)
+                && names.contains(&name(other).to_owned())
+        })
+    };
+    let mut patches = Vec::new();
+    for object in base {
+        match counterpart(object) {
+            Some(other) => patches.extend(patch(object, other)?),
+            None => patches.push(json!({"patch": yaml::document(&deletion(object))?})),
+        }
+    }
+    let old: Vec<_> = base.iter().filter_map(counterpart).collect();
+    let new: Vec<_> = wanted.iter().filter(|object| !old.contains(object)).collect();
+
+    let mut kustomization = json!({"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"});
+    let folder = format!("deploy/components/{}", component.name);
+    let mut files = Vec::new();
+    if !new.is_empty() {
+        kustomization["resources"] = json!(["resources.yaml"]);
+        files.push((format!("{folder}/resources.yaml"), format!("{GENERATED}{}", yaml::stream(&new)?)));
+    }
+    if !patches.is_empty() {
+        kustomization["patches"] = patches.into();
+    }
+    let replaced: Vec<_> = wanted.iter().flat_map(replacements).collect();
+    if !replaced.is_empty() {
+        let source = json!({"kind": "ConfigMap", "name": SERVED_NAMESPACE, "fieldPath": "data.namespace"});
+        kustomization["replacements"] = json!([{"source": source, "targets": replaced}]);
+    }
+    let text = format!("{GENERATED}#\n{}{}", about(component), yaml::document(&kustomization)?);
+    files.push((format!("{folder}/kustomization.yaml"), text));
+    Ok(files)
+}
+
+/// What a component does, as comment of its kustomization.
+fn about(component: &Component) -> &'static str {
+    match component.name {
+        "high-availability" => {
+            "\
+# Three replicas, spread evenly over nodes, strictly, and over zones, if possible. The base has two replicas, on
+# different nodes if possible.
+"
+        }
+        "monitoring" => {
+            "\
+# A ServiceMonitor, by which the Prometheus operator scrapes the replicas, and a NetworkPolicy that lets Prometheus connect
+# to them. The cluster must have the CRDs of the Prometheus operator.
+"
+        }
+        "namespaced" => {
+            "\
+# Permissions in one namespace and the operator's own, instead of the whole cluster. A ConfigMap names the namespace. Your
+# kustomization must contain it, and kustomize does not print it:
+#
+#   configMapGenerator:
+#   - name: managed-secrets-served-namespace
+#     literals: [namespace=shop]
+#     options:
+#       disableNameSuffixHash: true
+#       annotations: {config.kubernetes.io/local-config: \"true\"}
+#
+# For several namespaces, use the output of `managed-secrets manifests --namespace …` as the base instead of deploy/.
+"
+        }
+        "openshift" => {
+            "\
+# Leaves user and group ids to OpenShift, which gives each namespace its own.
+"
+        }
+        name => panic!("the component {name} has no comment"),
+    }
+}
+
+/// Name of the `ConfigMap` that names the served namespace.
+const SERVED_NAMESPACE: &str = "managed-secrets-served-namespace";
+
+/// The patch that turns one object into another; `None` if they are the same.
+fn patch(from: &Value, to: &Value) -> Result<Option<Value>, CliError> {
+    let difference = json_patch::diff(from, to);
+    if difference.0.is_empty() {
+        return Ok(None);
+    }
+    let mut patch = json!({"target": selector(from), "patch": yaml::document(&difference)?});
+    if name(from) != name(to) {
+        patch["options"] = json!({"allowNameChange": true});
+    }
+    Ok(Some(patch))
+}
+
+/// What selects an object in kustomize.
+fn selector(object: &Value) -> Value {
+    let mut selector = json!({"kind": kind(object), "name": name(object)});
+    if let Some(namespace) = namespace(object) {
+        selector["namespace"] = json!(namespace);
+    }
+    selector
+}
+
+/// The patch that removes an object.
+fn deletion(object: &Value) -> Value {
+    let mut metadata = json!({"name": name(object)});
+    if let Some(namespace) = namespace(object) {
+        metadata["namespace"] = json!(namespace);
+    }
+    json!({"$patch": "delete", "apiVersion": object["apiVersion"], "kind": kind(object), "metadata": metadata})
+}
+
+/// Where an object contains the placeholder, as targets of a replacement.
+fn replacements(object: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    occurrences(object, "", &mut found);
+    found
+        .into_iter()
+        .map(|(path, text)| {
+            let mut target = json!({"select": selector(object), "fieldPaths": [path]});
+            if text != PLACEHOLDER {
+                assert_eq!(text, format!("--namespace={PLACEHOLDER}"), "{path}: the name is a part of something else");
+                target["options"] = json!({"delimiter": "=", "index": 1});
+            }
+            target
+        })
+        .collect()
+}
+
+fn occurrences(value: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    let below = |step: &str| if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, field)| occurrences(field, &below(name), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(at, item)| occurrences(item, &below(&at.to_string()), found));
+        }
+        Value::String(text) if text.contains(PLACEHOLDER) => found.push((path.to_owned(), text.clone())),
+        _ => {}
+    }
+}
+
+fn kind(object: &Value) -> &str {
+    object["kind"].as_str().unwrap()
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
+}
+
+fn namespace(object: &Value) -> Option<&str> {
+    object["metadata"]["namespace"].as_str()
+}
