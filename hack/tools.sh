@@ -4,10 +4,10 @@
 #   hack/tools.sh [--while-stdin] PROGRAM…
 #
 # Programs: etcd, kube-apiserver, kube-controller-manager, kubectl (of the Kubernetes version in K8S: 1.34, 1.36 when
-# unset, or 1.37), kube-scheduler, kubelet, kube-proxy (of 1.36), jq, helm-3, helm-4, appliers; or a set: control-plane,
+# unset, or 1.37), kube-scheduler, kubelet, kube-proxy (of 1.36), jq, helm-3, helm-4, appliers, evaluator; or a set: control-plane,
 # node, all. The set "all" is what `make test` needs, and does not contain "node".
 #
-# Each is built once with Go from the module that pins it (tests/controlplane, tests/gitops) into a cache outside the tree,
+# Each is built once with Go from the module that pins it (tests/controlplane, tests/gitops, tests/monitoring) into a cache outside the tree,
 # keyed by version: MANAGED_SECRETS_CACHE, else managed-secrets below the user's cache folder. A lock for each program
 # keeps two builds apart, and a program appears under its name only when it is complete. Progress goes to standard error.
 #
@@ -79,11 +79,12 @@ describe() { # PROGRAM
             version=$(version "$module" "$helm")
             folder=$cache/helm-$version
             ;;
-        appliers)
+        appliers | evaluator)
             # A program of ours: a digest of its source is its version.
             module=gitops/appliers package=.
+            [[ $1 == appliers ]] || module=monitoring
             version=$(cd "$tests/$module" && cat -- * | sha256sum | cut -c 1-12)
-            folder=$cache/appliers-$version
+            folder=$cache/$1-$version
             ;;
         *) fail "unknown program \"$1\"; see hack/tools.sh" ;;
     esac
@@ -158,7 +159,7 @@ for program in "$@"; do
     case $program in
         control-plane) set -- etcd kube-apiserver kube-controller-manager kubectl ;;
         node) set -- kube-scheduler kubelet kube-proxy ;;
-        all) set -- etcd kube-apiserver kube-controller-manager kubectl jq helm-3 helm-4 appliers ;;
+        all) set -- etcd kube-apiserver kube-controller-manager kubectl jq helm-3 helm-4 appliers evaluator ;;
         *) set -- "$program" ;;
     esac
     for one in "$@"; do

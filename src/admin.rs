@@ -141,7 +141,7 @@ mod tests {
     async fn start(health: &Arc<Health>) -> (SocketAddr, JoinHandle<Infallible>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (address, tokio::spawn(serve(listener, router(health, &Arc::default()))))
+        (address, tokio::spawn(serve(listener, router(health, &Arc::new(Metrics::new(Arc::clone(health)))))))
     }
 
     async fn ask(address: SocketAddr, path: &str) -> String {

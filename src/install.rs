@@ -1,6 +1,7 @@
-//! What a cluster installs, from one source: the CRD, manifests, permissions and policies.
+//! What a cluster installs, from one source: the CRD, manifests, permissions and policies; alert rules and a dashboard.
 
 pub mod manifests;
+pub mod monitoring;
 
 use managed_secrets_cli::CliError;
 

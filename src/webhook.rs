@@ -71,12 +71,14 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self {
-            seal: Counter::default(),
-            warn: Counter::default(),
-            // An answer takes a millisecond or two; the API server waits for at most five seconds.
-            durations: Durations::new(&[0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 5.0]),
+        // An answer takes a millisecond or two; the API server waits for at most five seconds.
+        let durations = Durations::new(&[0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 5.0]);
+        for webhook in [http::SEAL, http::WARN] {
+            for verdict in http::VERDICTS {
+                durations.begin([("webhook", webhook), ("verdict", verdict)]);
+            }
         }
+        Self { seal: Counter::default(), warn: Counter::default(), durations }
     }
 }
 

@@ -30,6 +30,7 @@ mod integration {
     mod lost_keys;
     mod memory;
     mod metrics;
+    mod monitoring;
     mod msec;
     mod names;
     mod new_keys;

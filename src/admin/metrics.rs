@@ -15,7 +15,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use managed_secrets_engine::{queue::Progress, requests::Requests, stats::Stats, watch::WatchState};
+use managed_secrets_engine::{health::Health, queue::Progress, requests::Requests, stats::Stats, watch::WatchState};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
@@ -71,15 +71,23 @@ pub struct Sources {
     pub read: Box<dyn Fn() -> Reading + Send + Sync>,
 }
 
-/// The metrics of the process. Until [`Metrics::connect`], only those of the process itself.
-#[derive(Default)]
-pub struct Metrics(OnceLock<Sources>);
+/// The metrics of the process. Until [`Metrics::connect`], only those of the process itself and of its health.
+pub struct Metrics {
+    health: Arc<Health>,
+    sources: OnceLock<Sources>,
+}
 
 impl Metrics {
+    /// Reads the health of the process here.
+    #[must_use]
+    pub fn new(health: Arc<Health>) -> Self {
+        Self { health, sources: OnceLock::new() }
+    }
+
     /// Adds the figures of the operator. Only the first call counts.
     pub fn connect(&self, sources: Sources) {
         // An operator starts once in a process.
-        let _ = self.0.set(sources);
+        let _ = self.sources.set(sources);
     }
 
     /// Describes all metrics at present, in the text format of `OpenMetrics`.
@@ -104,6 +112,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Everything that a row of the table can read.
 pub struct Figures<'a> {
     process: process::Process,
+    /// The health checks, and whether each one passes.
+    checks: Vec<(&'static str, bool)>,
     operator: Option<(&'a Sources, Reading)>,
 }
 
@@ -190,8 +200,8 @@ impl Debug for Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let operator = self.0.0.get().map(|sources| (sources, (sources.read)()));
-        let figures = Figures { process: process::Process::read(), operator };
+        let operator = self.0.sources.get().map(|sources| (sources, (sources.read)()));
+        let figures = Figures { process: process::Process::read(), checks: self.0.health.checks(), operator };
         TABLE.iter().try_for_each(|row| row.encode(&figures, &mut encoder))
     }
 }
@@ -223,12 +233,14 @@ mod tests {
 
     #[test]
     fn before_the_operator_has_started_the_process_has_metrics() {
-        let text = Arc::new(Metrics::default()).text().unwrap();
+        let text = Arc::new(Metrics::new(Arc::default())).text().unwrap();
+        assert!(text.contains("managed_secrets_health_check{check=\"start\"} 0"), "{text}");
         assert!(text.contains("managed_secrets_build_info{version="), "{text}");
         assert!(text.ends_with("# EOF\n") && !text.contains("managed_secrets_queue"), "{text}");
         if cfg!(target_os = "linux") {
             let of = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
             assert!(of("process_resident_memory_bytes").unwrap() > 1e6, "{text}");
+            assert!(of("managed_secrets_memory_limit_bytes").unwrap() > 1e6, "{text}");
             assert!(
                 of("process_open_fds").unwrap() >= 3.0 && of("process_start_time_seconds").unwrap() > 1e9,
                 "{text}"

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::webhooks::Plan;
 use crate::{
-    admin,
+    admin::{self, metrics::Metrics},
     args::{POD_NAME, RunArgs},
     controller,
     keyring::OverRecords,
@@ -70,6 +70,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         identity: identity.clone(),
         durations,
     });
+    let health = Arc::<Health>::default();
     let options = Options {
         controller: controller::run::Options {
             namespaces: args.namespaces,
@@ -83,8 +84,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         clients: client::Options { replica: Some(identity), ..client::Options::default() },
         timing: Timing::default(),
         stats: Arc::default(),
-        health: Arc::default(),
-        metrics: Arc::default(),
+        metrics: Arc::new(Metrics::new(Arc::clone(&health))),
+        health,
         election,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

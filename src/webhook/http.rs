@@ -45,8 +45,11 @@ pub const SEAL: &str = "seal";
 pub const WARN: &str = "warn";
 
 /// What a webhook can answer, for metrics: it sealed a value; it admitted the request, without or with a warning; it refused
-/// it; or the API server sent something that is no review.
-pub const VERDICTS: &[&str] = &["sealed", "admitted", "warned", "refused", "malformed"];
+/// it; the API server sent something that is no review; the request was refused before its body was read to the end; or the
+/// answer took too long or the handler panicked.
+pub const VERDICTS: &[&str] = &["sealed", "admitted", "warned", "refused", "malformed", UNREAD, FAILED];
+const UNREAD: &str = "unread";
+const FAILED: &str = "failed";
 
 /// What both webhooks share.
 pub struct Webhooks {
@@ -107,12 +110,37 @@ async fn admit(
         return StatusCode::NOT_FOUND.into_response();
     }
     proven.0.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    let webhook = webhook(request.uri().path());
     let handled = AssertUnwindSafe(gate.handle(request, next)).catch_unwind();
-    match timeout(gate.limits.request, handled).await {
+    let response = match timeout(gate.limits.request, handled).await {
         Ok(Ok(response)) => response,
         // The log says where it panicked; see `engine::run::log_panics`.
         Ok(Err(_)) => (StatusCode::INTERNAL_SERVER_ERROR, "the request was not handled\n").into_response(),
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
+    };
+    if let (Some(webhook), Some(verdict)) = (webhook, undecided(response.status())) {
+        gate.webhooks.observe(webhook, verdict, began);
+    }
+    response
+}
+
+/// The webhook that a path names.
+fn webhook(path: &str) -> Option<&'static str> {
+    let last = path.rsplit('/').next();
+    [SEAL, WARN].into_iter().find(|webhook| last == Some(webhook))
+}
+
+/// The verdict of an answer that no webhook has given; the webhooks count their own.
+fn undecided(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::PAYLOAD_TOO_LARGE => {
+            Some(UNREAD)
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE => {
+            Some(FAILED)
+        }
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The files of the tree that the code writes: the CRD, the manifests and the reference documentation.
 
-use managed_secrets::install::crd_text;
+use managed_secrets::install::{crd_text, monitoring};
 use managed_secrets_cli::CliError;
 
 use crate::{commands, deploy, metrics, reference};
@@ -16,7 +16,8 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
         ("docs/metrics.md", metrics::metrics()),
         ("docs/reasons.md", reference::reasons()),
     ];
-    let mut files: Vec<_> = files.map(|(path, content)| (path.to_owned(), content)).into();
+    let rules = monitoring::generated()?;
+    let mut files: Vec<_> = files.into_iter().chain(rules).map(|(path, content)| (path.to_owned(), content)).collect();
     files.extend(deploy::generated()?);
     Ok(files)
 }

@@ -8,7 +8,7 @@ use managed_secrets::admin::metrics::{Kind, TABLE};
 pub(super) fn metrics() -> String {
     let mut page = String::from(
         "# Metrics\n\n`GET /metrics` on the port of `--admin-listen` answers in the OpenMetrics format; \
-         [operations.md](operations.md#metrics) explains how to scrape it. No label contains the name of an object or a \
+         [monitoring.md](monitoring.md#scrape) explains how to scrape it. No label contains the name of an object or a \
          namespace: every label has a closed list of values, given below.\n\n\
          | metric | kind | labels | what it means |\n|---|---|---|---|\n",
     );

@@ -37,14 +37,14 @@ fn generated(name: &str) -> Value {
 }
 
 /// The port for probes.
-struct Probes {
+pub(super) struct Probes {
     address: SocketAddr,
     server: Option<JoinHandle<std::convert::Infallible>>,
 }
 
 impl Probes {
     /// Of an operator in this process.
-    async fn of(operator: &Running) -> Self {
+    pub(super) async fn of(operator: &Running) -> Self {
         Self::on(operator.health(), operator.metrics()).await
     }
 
@@ -55,8 +55,21 @@ impl Probes {
         Self { address, server: Some(server) }
     }
 
+    /// Of a program that serves it here.
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { address, server: None }
+    }
+
+    /// Closes the port of an operator in this process, as its end does.
+    pub(super) async fn close(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+
     /// Status and body; `None` if the port is closed.
-    async fn ask(&self, path: &str) -> Option<(u16, String)> {
+    pub(super) async fn ask(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.address).await.ok()?;
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.ok()?;
         let mut answer = String::new();
@@ -201,7 +214,7 @@ async fn probes_are_answered_before_the_api_server_is_there() {
     let address = quiet_address().unwrap();
     let listen = format!("--admin-listen={address}");
     let operator = Operator::start(control_plane, PROGRAM, &kubeconfig, &[&listen]).await.unwrap();
-    let probes = Probes { address, server: None };
+    let probes = Probes::at(address);
     probes.says(LIVE, 200, "ok").await;
     for path in [READY, STARTED] {
         probes.says(path, 503, "[-] start: waiting for the API server at ").await;
@@ -229,7 +242,7 @@ async fn after_sigterm_the_operator_stays_ready_and_serves_webhooks() {
     ];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let operator = Operator::start(admission::control_plane().await, PROGRAM, &kubeconfig, &arguments).await.unwrap();
-    let probes = Probes { address: admin, server: None };
+    let probes = Probes::at(admin);
     let said = probes.says("/readyz?verbose", 200, "the check passed").await;
     for check in ["keyring", "caches", "webhook certificate", "shutdown"] {
         assert!(said.contains(&format!("[+] {check}: ok")), "{said}");

@@ -14,14 +14,14 @@ use super::{
 
 /// One line of a scrape.
 #[derive(Debug)]
-struct Sample {
+pub(super) struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
 }
 
 /// Reads the text format: in the values here, nothing needs an escape.
-fn parse(text: &str) -> Vec<Sample> {
+pub(super) fn parse(text: &str) -> Vec<Sample> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
@@ -45,7 +45,7 @@ fn scrape(operator: &Running) -> Vec<Sample> {
 }
 
 /// The sum of all series of this name with these labels.
-fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(super) fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let has =
         |sample: &Sample| labels.iter().all(|(name, value)| sample.labels.get(*name).is_some_and(|is| is == value));
     samples.iter().filter(|sample| sample.name == name && has(sample)).map(|sample| sample.value).sum()
@@ -109,6 +109,10 @@ async fn a_live_operator_counts_what_happens_and_no_label_holds_what_users_chose
     let seen = labels_are_closed(&samples);
     let missing: Vec<_> = TABLE.iter().map(|row| row.name).filter(|name| !seen.contains(name)).collect();
     assert_eq!(missing, [""; 0], "every metric exists in a live operator");
+    assert!(
+        samples.iter().all(|sample| sample.labels.get("check").is_none_or(|check| check != "other")),
+        "{samples:?}"
+    );
     let text = operator.metrics().text().unwrap();
     for chosen in [site.namespace.as_str(), "hostile", "HOSTILE", "MISSING", "nowhere", &premises.operator_namespace] {
         assert!(!text.contains(chosen), "{chosen}: {text}");

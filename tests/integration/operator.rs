@@ -329,7 +329,7 @@ impl Setup {
         let engine_tap = |tap: Option<Arc<Tap>>| tap.map(|tap| Arc::new(Shared(tap)) as Arc<dyn EngineTap>);
         let stats = Arc::<Stats>::default();
         let health = Arc::<Health>::default();
-        let metrics = Arc::<Metrics>::default();
+        let metrics = Arc::new(Metrics::new(Arc::clone(&health)));
         let options = Options {
             controller: controller::run::Options {
                 namespaces: self.namespaces,

@@ -85,6 +85,13 @@ impl Health {
         self.entries.write().retain(|entry| entry.name != START);
     }
 
+    /// Returns every check, whatever its probes, and whether it passes.
+    #[must_use]
+    pub fn checks(&self) -> Vec<(&'static str, bool)> {
+        let passes = |entry: &Entry| !matches!((entry.check)(), Verdict::Failed(_));
+        self.entries.read().iter().map(|entry| (entry.name, passes(entry))).collect()
+    }
+
     /// Asks all checks of a probe.
     #[must_use]
     pub fn report(&self, probe: Probe) -> Report {
@@ -171,6 +178,7 @@ mod tests {
             "[+] workers: ok\n[-] watches: silent\nthe check failed\n",
             "who fails says everything"
         );
+        assert_eq!(health.checks(), [("workers", true), ("watches", false), ("keyring", true)]);
         health.check("watches", LIVE, || Verdict::Good);
         assert!(health.report(Probe::Live).passes(), "a check of the same name is replaced");
     }
@@ -184,6 +192,7 @@ mod tests {
         let report = health.report(Probe::Ready);
         assert!(report.passes());
         assert_eq!(report.text(false), "ok\n[!] caches: namespace shop\n");
+        assert_eq!(health.checks(), [("keyring", true), ("caches", true)]);
         assert_eq!(report.text(true), "[+] keyring: ok\n[!] caches: namespace shop\nthe check passed\n");
     }
 }

@@ -35,6 +35,12 @@ impl<const N: usize> Durations<N> {
         Self(Family::new_with_constructor(Buckets(bounds)))
     }
 
+    /// Creates the series of these labels, with no event. Prometheus sees an increase only in a series that it has scraped
+    /// before, so a series that begins with its first event hides this event.
+    pub fn begin(&self, labels: Labels<N>) {
+        drop(self.0.get_or_create(&labels));
+    }
+
     /// Counts one more.
     pub fn observe(&self, labels: Labels<N>, duration: Duration) {
         self.0.get_or_create(&labels).observe(duration.as_secs_f64());
@@ -98,9 +104,13 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Self {
+        // A reconcile with nothing to do takes microseconds, one that writes some calls, and the deadline is 60 s.
+        let durations = Durations::new(&[0.001, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0]);
+        for result in RESULTS {
+            durations.begin([("result", result)]);
+        }
         Self {
-            // A reconcile with nothing to do takes microseconds, one that writes some calls, and the deadline is 60 s.
-            durations: Durations::new(&[0.001, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0]),
+            durations,
             reconciles: Counter::default(),
             failures: Counter::default(),
             panics: Counter::default(),

@@ -73,6 +73,11 @@ pub fn appliers() -> Result<PathBuf> {
     tool("appliers")
 }
 
+/// Our program that checks and evaluates alert rules with Prometheus' libraries; built again when its source changes. Blocks.
+pub fn evaluator() -> Result<PathBuf> {
+    tool("evaluator")
+}
+
 /// The path of a program that `hack/tools.sh` knows. Blocks while it is built.
 fn tool(name: &str) -> Result<PathBuf> {
     let script = root().join("hack/tools.sh");

@@ -35,7 +35,22 @@ pub enum Label {
     Webhook,
     /// What a webhook answered.
     Verdict,
+    /// A health check.
+    Check,
 }
+
+/// The health checks, as the parts of the operator register them.
+const CHECKS: &[&str] = &[
+    "start",
+    "shutdown",
+    "watches",
+    "workers",
+    "keyring",
+    "caches",
+    "lists and watches",
+    "webhook certificate",
+    OTHER,
+];
 
 /// What the operator watches: the names of the watches, without their namespaces.
 const WATCHES: &[&str] = &[
@@ -69,6 +84,7 @@ impl Label {
             Self::Reason => "reason",
             Self::Webhook => "webhook",
             Self::Verdict => "verdict",
+            Self::Check => "check",
         }
     }
 
@@ -86,6 +102,7 @@ impl Label {
             Self::Reason => Reason::ALL.iter().map(|reason| reason.as_str()).chain([OTHER]).collect(),
             Self::Webhook => vec![SEAL, WARN],
             Self::Verdict => VERDICTS.to_vec(),
+            Self::Check => CHECKS.to_vec(),
         }
     }
 }
@@ -105,6 +122,19 @@ pub const TABLE: &[Row] = &[
         labels: &[],
         help: "Whether this replica may change the cluster (1) or not (0)",
         read: |figures| gauge(figures, |reading| Some(f64::from(u8::from(reading.leader)))),
+    },
+    Row {
+        name: "managed_secrets_health_check",
+        kind: Kind::Gauge,
+        labels: &[Label::Check],
+        help: "Whether a health check passes (1) or fails (0); /livez and /readyz say why",
+        read: |figures| {
+            let known = |check: &str| CHECKS.iter().copied().find(|known| *known == check).unwrap_or(OTHER);
+            let of = |(check, passes): &(&str, bool)| {
+                (vec![(Label::Check.name(), known(check))], f64::from(u8::from(*passes)))
+            };
+            Value::Series(figures.checks.iter().map(of).collect())
+        },
     },
     Row {
         name: "managed_secrets_objects",
@@ -302,8 +332,15 @@ pub const TABLE: &[Row] = &[
         name: "process_max_fds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "How many file descriptors the process may have open",
-        read: |figures| of_process(figures.process.max_fds),
+        help: "How many file descriptors the process may have open; +Inf if there is no limit",
+        read: |figures| figures.process.max_fds.map_or(Value::Absent, Value::Number),
+    },
+    Row {
+        name: "managed_secrets_memory_limit_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Memory limit of the container; +Inf if there is none",
+        read: |figures| figures.process.memory_limit.map_or(Value::Absent, Value::Number),
     },
     Row {
         name: "process_start_time_seconds",

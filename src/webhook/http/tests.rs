@@ -109,6 +109,20 @@ async fn what_is_no_review_is_refused_and_not_echoed() {
     assert_eq!(send(&router, elsewhere).await.0, StatusCode::NOT_FOUND);
 }
 
+#[test]
+fn a_request_that_no_webhook_decides_counts_too() {
+    for (path, named) in [("/x/seal", Some(SEAL)), ("/x/warn", Some(WARN)), ("/x/seal/", None), ("/x/open", None)] {
+        assert_eq!(webhook(path), named, "{path}");
+    }
+    for (status, verdict) in [(415, Some(UNREAD)), (413, Some(UNREAD)), (408, Some(FAILED)), (500, Some(FAILED))] {
+        assert_eq!(undecided(StatusCode::from_u16(status).unwrap()), verdict, "{status}");
+    }
+    // The webhooks count these themselves; the last one names no webhook.
+    for status in [200, 400, 404] {
+        assert_eq!(undecided(StatusCode::from_u16(status).unwrap()), None, "{status}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_given_up() {
     let (router, secret) = webhooks(alone(), readers().0, Limits { requests: 1, ..Limits::default() });
