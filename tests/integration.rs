@@ -53,5 +53,6 @@ mod integration {
     mod target;
     mod unicode;
     mod unmanaged;
+    mod upgrade;
     mod witness;
 }
