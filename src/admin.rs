@@ -2,7 +2,7 @@
 //!
 //! In: a port, the [`Health`] that the parts of the operator report to, and their [`Metrics`]. Out: answers over HTTP, without
 //! TLS and without authentication, as kubelets ask. The answers name namespaces, watches and errors, and never an object
-//! or a value.
+//! or a value. [`secure`] serves the metrics with TLS, for callers with a token, on another port.
 //!
 //! The port opens before everything else and stays open to the end of the process, so a probe learns why the operator is not
 //! ready yet, and that it is about to end.
@@ -11,6 +11,8 @@
 //! each connection carries one request and ends after a few seconds, and when there are too many, the oldest one ends.
 
 pub mod metrics;
+pub mod secure;
+mod trust;
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,10 +25,12 @@ use hyper_util::{
 };
 use managed_secrets_engine::health::{Health, Probe};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
@@ -48,8 +52,13 @@ pub const STARTED: &str = "/startupz";
 /// The path of the metrics.
 pub const METRICS: &str = "/metrics";
 
-/// Returns the routes.
+/// Returns the routes of probes and metrics.
 pub fn router(health: &Arc<Health>, metrics: &Arc<Metrics>) -> Router {
+    probes(health).merge(scrapes(metrics))
+}
+
+/// Returns the routes of probes.
+pub fn probes(health: &Arc<Health>) -> Router {
     let probe =
         |probe| get(move |State(health): State<Arc<Health>>, uri: Uri| async move { answer(&health, probe, &uri) });
     Router::new()
@@ -57,7 +66,11 @@ pub fn router(health: &Arc<Health>, metrics: &Arc<Metrics>) -> Router {
         .route(READY, probe(Probe::Ready))
         .route(STARTED, probe(Probe::Started))
         .with_state(Arc::clone(health))
-        .route(METRICS, get(scrape).with_state(Arc::clone(metrics)))
+}
+
+/// Returns the route of metrics.
+fn scrapes(metrics: &Arc<Metrics>) -> Router {
+    Router::new().route(METRICS, get(scrape).with_state(Arc::clone(metrics)))
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> Result<Text, StatusCode> {
@@ -85,8 +98,12 @@ fn is_verbose(uri: &Uri) -> bool {
     names.into_iter().any(|name| name == "verbose")
 }
 
-/// Serves until it is dropped.
+/// Serves without TLS until it is dropped.
 pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
+    serve_by(listener, None, router).await
+}
+
+async fn serve_by(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router) -> Infallible {
     let mut connections = JoinSet::new();
     let mut open = VecDeque::<AbortHandle>::new();
     loop {
@@ -98,7 +115,7 @@ pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
                 {
                     oldest.abort();
                 }
-                open.push_back(connections.spawn(connection(stream, router.clone())));
+                open.push_back(connections.spawn(connection(stream, tls.clone(), router.clone())));
             }
             Err(error) => {
                 warn!(%error, "could not accept a connection");
@@ -110,7 +127,22 @@ pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
+    let served = async {
+        match tls {
+            None => exchange(stream, router).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => exchange(stream, router).await,
+                Err(error) => debug!(%error, "handshake failed"),
+            },
+        }
+    };
+    if timeout(PATIENCE, served).await.is_err() {
+        debug!("connection took too long");
+    }
+}
+
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let router = router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -118,10 +150,8 @@ async fn connection(stream: TcpStream, router: Router) {
         .keep_alive(false)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match timeout(PATIENCE, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "connection failed"),
-        Err(_) => debug!("connection took too long"),
+    if let Err(error) = served.await {
+        debug!(%error, "connection failed");
     }
 }
 

@@ -149,6 +149,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_ADMIN_LISTEN", default_value = "off")]
     pub admin_listen: Listen,
 
+    /// Address of a port that serves /metrics with TLS, to callers whose token may get the path /metrics, or off; the port
+    /// for probes then has no /metrics
+    #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_METRICS_LISTEN", default_value = "off")]
+    pub metrics_listen: Listen,
+
     /// How many objects the operator works on at once
     #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]
     pub workers: NonZeroUsize,
@@ -238,6 +243,10 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
     pub without_webhooks: bool,
 
+    /// Serve /metrics with TLS, to callers with a token, instead of on the port for probes
+    #[arg(long, env = "MANAGED_SECRETS_SECURE_METRICS", conflicts_with = "without_webhooks")]
+    pub secure_metrics: bool,
+
     /// Leave user and group ids to OpenShift, which gives each namespace its own
     #[arg(long, env = "MANAGED_SECRETS_OPENSHIFT")]
     pub openshift: bool,
@@ -288,6 +297,7 @@ impl From<ManifestsArgs> for Options {
             allow_cluster_scope,
             without_operator_namespace,
             without_webhooks,
+            secure_metrics,
             openshift,
             without_policies,
             replicas,
@@ -312,6 +322,7 @@ impl From<ManifestsArgs> for Options {
             allow_cluster_scope,
             with_namespace,
             webhooks,
+            secure_metrics,
             openshift,
             without_policies,
             replicas: replicas.unwrap_or(default_replicas),

@@ -28,7 +28,10 @@ use managed_secrets_engine::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::metrics::{Metrics, RESOURCES, Reading, Sources},
+    admin::{
+        metrics::{Metrics, RESOURCES, Reading, Sources},
+        secure,
+    },
     controller::{
         self,
         index::Holder,
@@ -37,6 +40,7 @@ use crate::{
         sinks::Shared,
     },
     keyring::{KeyringError, KeyringStore, OverRecords, Unreadable},
+    port::Port,
     webhook::{self, certificates::Served},
 };
 
@@ -67,6 +71,9 @@ pub struct Options {
     pub health: Arc<Health>,
     /// Where the figures of the parts are read.
     pub metrics: Arc<Metrics>,
+    /// The port that serves the metrics with the webhooks' certificate to callers with a permission; none if the webhooks are
+    /// off.
+    pub secure_metrics: Option<Port>,
     /// What the replicas compete for; `None` if this process runs alone.
     pub election: Option<lease::Options>,
 }
@@ -94,8 +101,19 @@ pub enum RunError {
 /// its work, and then lets another one take over while its own webhooks are still served. A leader that loses the leadership
 /// returns an error at once, and the process must end.
 pub async fn run(config: &Config, options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
-    let Options { controller, webhooks, provider, over_records, clients, timing, stats, health, metrics, election } =
-        options;
+    let Options {
+        controller,
+        webhooks,
+        provider,
+        over_records,
+        clients,
+        timing,
+        stats,
+        health,
+        metrics,
+        secure_metrics,
+        election,
+    } = options;
     let (election, leadership) = candidacy(election);
     let stopping = shutdown.clone();
     health.check("shutdown", &[Probe::Ready], move || leaving(&stopping));
@@ -121,6 +139,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         common: Arc::default(),
     };
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
+    let operator_namespace = controller.operator_namespace.clone();
     let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
     let mut grace = GRACE;
     let (mut served, mut counted) = (None, None);
@@ -129,6 +148,9 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         counted = Some(Arc::clone(&webhooks.stats));
         let known = Arc::new(Known { keys: Arc::clone(&keys), shared: Arc::clone(&shared) });
         served = Some(webhook::start(webhooks, &clients.call, &watcher, known, &health));
+    }
+    if let (Some(port), Some(served)) = (secure_metrics, &served) {
+        secure::start(port, served, &metrics, &clients.call, operator_namespace, &watcher);
     }
     let parts = Parts { keys, shared, watches: Arc::clone(&watcher.common), served, leadership };
     metrics.connect(Sources { stats, requests, webhooks: counted, read: Box::new(move || parts.read()) });

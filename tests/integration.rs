@@ -46,6 +46,7 @@ mod integration {
     mod rings;
     mod seal;
     mod secret_api;
+    mod secure_metrics;
     mod sources;
     mod starting;
     mod stories;

@@ -34,6 +34,8 @@ pub const RESOURCES: &[&str] = &[
     "events",
     "leases",
     "localsubjectaccessreviews",
+    "subjectaccessreviews",
+    "tokenreviews",
     "mutatingwebhookconfigurations",
     "validatingwebhookconfigurations",
 ];

@@ -61,7 +61,13 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         names::namespace(namespace).map_err(|rule| CliError::Usage(format!("{namespace:?}: {rule}")))?;
     }
     let plan = Plan::of(&args, &own_namespace)?;
-    let admin_address = args.admin_listen.0;
+    let (admin_address, metrics_address) = (args.admin_listen.0, args.metrics_listen.0);
+    if metrics_address.is_some() && plan.is_none() {
+        return Err(CliError::Usage(
+            "--metrics-listen: the metrics use the certificate of the webhooks, which are off; remove one of the two"
+                .to_owned(),
+        ));
+    }
     let durations = args.durations()?;
     let identity = identity();
     let election = args.leader_elect.then(|| lease::Options {
@@ -71,7 +77,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         durations,
     });
     let health = Arc::<Health>::default();
-    let options = Options {
+    let mut options = Options {
         controller: controller::run::Options {
             namespaces: args.namespaces,
             operator_namespace: own_namespace,
@@ -85,6 +91,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         timing: Timing::default(),
         stats: Arc::default(),
         metrics: Arc::new(Metrics::new(Arc::clone(&health))),
+        secure_metrics: None,
         health,
         election,
     };
@@ -97,7 +104,13 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let shutdown = CancellationToken::new();
         let working = CancellationToken::new();
         // First and to the end, so that a probe learns why the operator is not ready.
-        let admin = serve_admin(admin_address, admin::router(&options.health, &options.metrics))?;
+        let router = match metrics_address {
+            None => admin::router(&options.health, &options.metrics),
+            Some(_) => admin::probes(&options.health),
+        };
+        let admin = serve_admin(admin_address, router)?;
+        // Already bound, so that a port that is taken is an error at the start.
+        options.secure_metrics = metrics_address.map(bind_metrics).transpose()?;
         // A separate task, so that signals work whatever this one waits for.
         let work = tokio::spawn(operate(options, plan, shutdown.clone(), working.clone()));
         let told = async {
@@ -119,6 +132,10 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     ended?;
     info!("stopped");
     Ok(())
+}
+
+fn bind_metrics(address: SocketAddr) -> Result<Port, CliError> {
+    Port::bind(address).map_err(|error| CliError::failed(&format!("cannot serve metrics on {address}"), &error))
 }
 
 /// Serves the port for probes and metrics, if there is one. The future ends only if that fails.

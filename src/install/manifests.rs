@@ -18,6 +18,7 @@ use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Value, json};
 
 pub use policies::PolicySwitch;
+pub use rbac::METRICS_READER_ROLE;
 pub use workload::Spread;
 
 /// What an installation looks like.
@@ -40,6 +41,8 @@ pub struct Options {
     pub with_namespace: bool,
     /// Whether the operator runs the webhooks. Without them, users must seal values before they apply them.
     pub webhooks: bool,
+    /// Whether the metrics require TLS and a token, on a port of their own. They use the certificate of the webhooks.
+    pub secure_metrics: bool,
     /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2`
     /// does.
     pub openshift: bool,
@@ -68,6 +71,7 @@ impl Default for Options {
             allow_cluster_scope: false,
             with_namespace: true,
             webhooks: true,
+            secure_metrics: false,
             openshift: false,
             without_policies: Vec::new(),
             replicas: DEFAULT_REPLICAS,
@@ -353,6 +357,26 @@ mod tests {
             assert_eq!(constraint["nodeTaintsPolicy"], "Honor");
         }
         assert!(pod(&Options::default())["topologySpreadConstraints"].is_null());
+    }
+
+    #[test]
+    fn metrics_with_a_token_come_with_the_permissions_to_check_it() {
+        let options = Options { secure_metrics: true, ..Options::default() };
+        let (plain, secure) = (kinds_and_names(&Options::default()), kinds_and_names(&options));
+        let added: Vec<_> = secure.iter().filter(|name| !plain.contains(name)).collect();
+        assert_eq!(
+            added,
+            [
+                "ClusterRole /managed-secrets-reviews",
+                "ClusterRoleBinding /managed-secrets-reviews",
+                "ClusterRole /managed-secrets-metrics-reader"
+            ]
+        );
+        let container = pod(&options)["containers"][0].clone();
+        let ports = container["ports"].as_array().unwrap();
+        let port = ports.iter().find(|port| port["name"] == "metrics").unwrap()["containerPort"].as_u64().unwrap();
+        let argument = json!(format!("--metrics-listen=[::]:{port}"));
+        assert!(container["args"].as_array().unwrap().contains(&argument));
     }
 
     #[test]

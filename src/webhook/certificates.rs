@@ -139,6 +139,8 @@ impl Reached {
 pub struct Served {
     paths: RwLock<Vec<String>>,
     certificate: watch::Sender<Option<Arc<CertifiedKey>>>,
+    /// The authorities to trust, in PEM; `None` if another program creates the certificate and does not tell them.
+    bundle: watch::Sender<Option<String>>,
     /// Why the last round failed.
     trouble: RwLock<Option<String>>,
 }
@@ -180,6 +182,20 @@ impl Served {
             (None, None) => Verdict::Degraded("the dates of the certificate cannot be read".to_owned()),
             (Some(_), None) => Verdict::Good,
         }
+    }
+
+    /// Follows the authorities to trust.
+    #[must_use]
+    pub fn bundles(&self) -> watch::Receiver<Option<String>> {
+        self.bundle.subscribe()
+    }
+
+    fn set_bundle(&self, bundle: Option<&str>) {
+        self.bundle.send_if_modified(|known| {
+            let changed = known.as_deref() != bundle;
+            *known = bundle.map(str::to_owned);
+            changed
+        });
     }
 
     /// Waits until there is a certificate.
@@ -331,6 +347,7 @@ impl Rotator {
     async fn serve_own(&mut self, document: &Document, now: Timestamp) -> Result<Duration, RoundError> {
         let lives = self.options.lifetimes;
         let bundle = document.bundle();
+        self.served.set_bundle(Some(&bundle));
         let path = document.path(now, lives).to_owned();
         // This must happen before a certificate of a new authority is served.
         let injected = self.inject(&path, |_, _| Some(bundle.clone())).await;
@@ -369,6 +386,7 @@ impl Rotator {
         let found = folder::read(path)?;
         let lives = self.options.lifetimes;
         let bundle = found.bundle.as_deref();
+        self.served.set_bundle(bundle);
         let secret = document.path(now, lives);
         let injected =
             self.inject(secret, |retained, present| Some(retained.join(bundle?, present, now, lives.overlap)));

@@ -79,7 +79,7 @@ impl Probes {
     }
 
     /// Waits until it answers so, with this text in the body. Returns the body.
-    async fn says(&self, path: &str, code: u16, text: &str) -> String {
+    pub(super) async fn says(&self, path: &str, code: u16, text: &str) -> String {
         let last = Mutex::new(None);
         let said = poll(&format!("{path} to say {code} and {text:?}"), PATIENCE, || async {
             let answer = self.ask(path).await;

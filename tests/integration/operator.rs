@@ -349,6 +349,7 @@ impl Setup {
             stats: Arc::clone(&stats),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
+            secure_metrics: None,
             election: self.election,
         };
         let shutdown = CancellationToken::new();

@@ -129,6 +129,10 @@ pub const PACKED_COPIES: [&str; 2] = ["objectset.rio.cattle.io/applied", "banzai
 pub const PUBLIC_KEY_CONFIGMAP: &str = "managed-secrets-sealing-key";
 /// Data key of that ConfigMap.
 pub const PUBLIC_KEY_DATA_KEY: &str = "sealing-key.json";
+/// Name of the ConfigMap with the certificate authorities to trust for the metrics with TLS.
+pub const CA_CONFIGMAP: &str = "managed-secrets-ca";
+/// The key of the authorities (PEM) in that ConfigMap.
+pub const CA_DATA_KEY: &str = "ca.crt";
 /// The operator's namespace when nothing else says.
 pub const DEFAULT_OPERATOR_NAMESPACE: &str = "managed-secrets-system";
 /// Name of the operator's service account and Deployment.

@@ -3,10 +3,7 @@
 use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
-use super::{
-    Options, labels, metadata,
-    workload::{ADMIN_PORT, WEBHOOK_PORT},
-};
+use super::{Options, labels, metadata, monitoring, workload::WEBHOOK_PORT};
 
 /// The policy on the operator's pods. It limits ingress only.
 ///
@@ -23,7 +20,7 @@ pub(super) fn policy(options: &Options) -> Option<Value> {
         ingress.push(json!({"ports": to(WEBHOOK_PORT)}));
     }
     if options.monitoring {
-        ingress.push(json!({"from": [prometheus()], "ports": to(ADMIN_PORT)}));
+        ingress.push(json!({"from": [prometheus()], "ports": to(monitoring::port(options).0)}));
     }
     options.network_policy.then(|| {
         json!({

@@ -8,12 +8,17 @@ use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
 use super::{Options, metadata};
+use crate::admin::METRICS;
 
 const API_GROUP: &str = "rbac.authorization.k8s.io";
 /// Role of the operator in its own namespace: its keys, its public key, and the Lease of its replicas.
 const KEYS_ROLE: &str = "managed-secrets-keys";
 /// Role of the operator on its webhook configurations.
 const WEBHOOKS_ROLE: &str = "managed-secrets-webhooks";
+/// Role of the operator to ask who its callers are and what they may do.
+const REVIEWS_ROLE: &str = "managed-secrets-reviews";
+/// Role of those who scrape the metrics, if these require a token.
+pub const METRICS_READER_ROLE: &str = "managed-secrets-metrics-reader";
 /// Role of everyone who may seal a value: reading the public key.
 const PUBLIC_KEY_ROLE: &str = "managed-secrets-sealing-key-reader";
 
@@ -23,6 +28,10 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
     objects.extend(own_namespace(options));
     if options.webhooks {
         objects.extend(webhooks(options));
+    }
+    if options.secure_metrics {
+        objects.extend(reviews(options));
+        objects.push(metrics_reader(options));
     }
     objects.extend(public_key(options));
     objects.extend(people());
@@ -58,12 +67,16 @@ fn operator(options: &Options) -> Vec<Value> {
 /// What the operator needs in its own namespace. The name of a KEK is derived from its key, so `create` on Secrets
 /// cannot be limited by name here: the admission policy on the operator's own writes does that.
 fn own_namespace(options: &Options) -> [Value; 2] {
+    let mut config_maps = vec![keys::PUBLIC_KEY_CONFIGMAP];
+    if options.secure_metrics {
+        config_maps.push(keys::CA_CONFIGMAP);
+    }
     let rules = json!([
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
         {
             "apiGroups": [""],
             "resources": ["configmaps"],
-            "resourceNames": [keys::PUBLIC_KEY_CONFIGMAP],
+            "resourceNames": config_maps,
             "verbs": ["get", "list", "watch", "create", "patch"],
         },
         {
@@ -96,6 +109,23 @@ fn webhooks(options: &Options) -> [Value; 2] {
     ]);
     let name = options.cluster_object_name(WEBHOOKS_ROLE);
     [role("ClusterRole", &name, None, &rules), binding("ClusterRole", &name, None, &service_account(options))]
+}
+
+/// What the operator needs to check the token of a caller, and the caller's permission. The API server answers, and shows
+/// nothing else. These reviews belong to no namespace.
+fn reviews(options: &Options) -> [Value; 2] {
+    let rules = json!([
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+    ]);
+    let name = options.cluster_object_name(REVIEWS_ROLE);
+    [role("ClusterRole", &name, None, &rules), binding("ClusterRole", &name, None, &service_account(options))]
+}
+
+/// The role to bind to Prometheus' service account.
+fn metrics_reader(options: &Options) -> Value {
+    let rules = json!([{"nonResourceURLs": [METRICS], "verbs": ["get"]}]);
+    role("ClusterRole", &options.cluster_object_name(METRICS_READER_ROLE), None, &rules)
 }
 
 /// Every authenticated user may read the public key, and so seal a value for this cluster.

@@ -18,6 +18,10 @@ pub(super) const WEBHOOK_PORT: u16 = 8443;
 pub(super) const ADMIN_PORT: u16 = 8080;
 /// The name of that port.
 pub(super) const ADMIN_PORT_NAME: &str = "admin";
+/// The port for metrics with TLS and a token in the container.
+pub(super) const METRICS_PORT: u16 = 8444;
+/// The name of that port.
+pub(super) const METRICS_PORT_NAME: &str = "metrics";
 /// How often the kubelet asks whether the operator has started, and whether it is ready; in seconds.
 const SOON: u16 = 2;
 /// How often the kubelet asks whether the operator works; in seconds.
@@ -198,6 +202,9 @@ fn container(options: &Options) -> Value {
     if options.webhooks {
         ports.push(json!({"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}));
     }
+    if options.secure_metrics {
+        ports.push(json!({"name": METRICS_PORT_NAME, "containerPort": METRICS_PORT, "protocol": "TCP"}));
+    }
     container["ports"] = json!(ports);
     for (name, path, period, failures) in [
         ("startupProbe", admin::STARTED, SOON, MAX_START / SOON),
@@ -218,6 +225,9 @@ fn container(options: &Options) -> Value {
 fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = ["run", "--log-format=json", "--leader-elect"].map(str::to_owned).to_vec();
     arguments.push(format!("--admin-listen=[::]:{ADMIN_PORT}"));
+    if options.secure_metrics {
+        arguments.push(format!("--metrics-listen=[::]:{METRICS_PORT}"));
+    }
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     if !options.webhooks {

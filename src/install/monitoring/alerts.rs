@@ -97,7 +97,8 @@ pub const ALERTS: &[Alert] = &[
                  that is full, and an image that cannot be pulled.\n\
                  * **Pods that restart**: see [ManagedSecretsRestarting](#managedsecretsrestarting).\n\
                  * **Pods that are ready, and `connection refused` or a timeout**: check the NetworkPolicies and \
-                 `--admin-listen`.",
+                 `--admin-listen`.\n\
+                 * **Pods that are ready, and `401` or `403`**: the metrics [require a token](monitoring.md#tls-and-a-token).",
         risk: "Delivered Secrets stay as they are, and pods continue to read them. Sealed values can be applied; the \
                operator delivers them when it is back. Plain values are refused. The operator repairs no Secret that is \
                changed or deleted meanwhile.",
@@ -163,8 +164,8 @@ pub const ALERTS: &[Alert] = &[
         action: "1. **Do not restart or delete the operator's pods**, and do not change the Deployment.\n\
                  2. Restore the Secrets that the message names from your backup: \
                  [When keys are lost](operations.md#when-keys-are-lost).\n\
-                 3. Find out who deleted them: the audit log shows the user. A policy refuses this to all users except \
-                 those listed with `--restorer`.",
+                 3. Find out who deleted or changed them: the audit log shows the user. Every user who may delete Secrets in \
+                 the operator's namespace can do this.",
         risk: "Everything is at risk that exists only as an encrypted record: without the keyring, it cannot be opened. \
                Delivered Secrets stay, and pods continue to read them. Do not delete them: they may become the only copy.",
     },
@@ -379,14 +380,16 @@ pub const ALERTS: &[Alert] = &[
         hold: "15m",
         expression: || {
             "sum by (namespace) (rate(managed_secrets_reconcile_duration_seconds_count{result!=\"success\"}[10m]))\n\
-             / sum by (namespace) (rate(managed_secrets_reconcile_duration_seconds_count[10m])) > 0.5"
+             / sum by (namespace) (rate(managed_secrets_reconcile_duration_seconds_count[10m])) > 0.5\n\
+             and sum by (namespace) (rate(managed_secrets_reconcile_duration_seconds_count{result!=\"success\"}[10m])) > 0.02"
                 .to_owned()
         },
         summary: "Most reconciles of the operator fail.",
         description: "{{ $value | humanizePercentage }} of the reconciles in namespace \"{{ $labels.namespace }}\" failed and \
                       are retried.",
         meaning: "The operator cannot carry out what the objects ask for, and tries again with growing delays. Wrong objects \
-                  do not count: the operator reports those in their status and does not retry.",
+                  do not count: the operator reports those in their status and does not retry. A few objects that fail do \
+                  not count either: there must be more than one failure a minute.",
         confirm: "```console\n\
                   $ kubectl get managedsecrets -A | grep -v Served\n\
                   $ kubectl -n managed-secrets-system logs -l app.kubernetes.io/name=managed-secrets --tail=50 | grep -i warn\n\
