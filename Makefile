@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: bench-fairness help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes session startup generate lint fmt deny clean-cache
+.PHONY: bench-fairness help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ simulate: ## the controller against a model of the API server, with fresh seeds 
 leader-changes: ## forces CHANGES (200) changes of leader, and looks for a second writer in the audit log
 	LEADER_CHANGES=$(or $(CHANGES),200) $(CARGO) test --locked --package managed-secrets --test integration -- \
 		--nocapture leaders::never_two_replicas
+
+faults: ## faults of a cluster, as long as they last in reality, and 20,000 objects at once: prints a table (an hour)
+	$(CARGO) build --locked --release --bin managed-secrets
+	FAULTS=long FAULTS_PROGRAM="$(CURDIR)/target/release/managed-secrets" $(CARGO) test --locked --package managed-secrets \
+		--test integration -- --nocapture --test-threads=1 outages::
 
 session: ## records docs/session.md from a terminal; needs tmux
 	$(CARGO) build --locked --workspace --bins --example controlplane

@@ -37,6 +37,7 @@ mod integration {
     mod objects;
     mod obstacles;
     mod operator;
+    mod outages;
     mod policies;
     mod program;
     mod proxied;

@@ -18,6 +18,7 @@ use managed_secrets_engine::{
     waiting::Waiting,
     watch::Timing,
 };
+use rustls::CertificateError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument::WithSubscriber as _, subscriber::NoSubscriber};
@@ -187,7 +188,7 @@ async fn operate(
 }
 
 /// Waits until the API server answers. A problem that waiting cannot solve is an error: unusable credentials, or a
-/// certificate that the configuration does not trust, because the configuration is read once.
+/// certificate that the configuration does not trust, unless the authority is in a file, which is read again.
 async fn reachable(connection: &Connection, health: &Health) -> Result<(), CliError> {
     let mut config = connection.config().clone();
     (config.connect_timeout, config.read_timeout) = (Some(PATIENCE), Some(PATIENCE));
@@ -201,7 +202,9 @@ async fn reachable(connection: &Connection, health: &Health) -> Result<(), CliEr
         let asked = client.apiserver_version().with_subscriber(NoSubscriber::default());
         let why = match timeout(PATIENCE * 2, asked).await {
             Ok(Ok(_)) => break,
-            Ok(Err(error)) if !may_pass(&error) => return Err(CliError::from_kube(&context, &error)),
+            Ok(Err(error)) if !may_pass(&error, connection.reads_authority_again()) => {
+                return Err(CliError::from_kube(&context, &error));
+            }
             Ok(Err(error)) => CliError::from_kube("no answer", &error).to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
@@ -213,16 +216,24 @@ async fn reachable(connection: &Connection, health: &Health) -> Result<(), CliEr
 }
 
 /// Whether a call that failed in this way may succeed later with the same configuration. This includes refused credentials:
-/// the client reads tokens again from their file, and an API server that has just started knows no roles yet.
-fn may_pass(error: &kube::Error) -> bool {
+/// the client reads tokens again from their file, and an API server that has just started knows no roles yet. It includes a
+/// certificate that is not valid now: the clock of this machine may be wrong, and an API server renews its certificate.
+fn may_pass(error: &kube::Error, reads_authority_again: bool) -> bool {
     match error {
         kube::Error::Auth(_) | kube::Error::InferConfig(_) | kube::Error::InferKubeconfig(_) => false,
         error => !std::iter::successors(Some(error as &(dyn Error + 'static)), |error| cause(*error)).any(|error| {
             error.is::<kube::client::AuthError>()
                 || error.is::<CredentialsError>()
-                || matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+                || matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(why))
+                    if !reads_authority_again && !is_of_the_date(why))
         }),
     }
+}
+
+/// Whether the certificate may be valid at another time.
+fn is_of_the_date(why: &CertificateError) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
 }
 
 /// Returns the cause of an error. An `io::Error` hides the error that it wraps, and shows only the cause of that error.

@@ -9,6 +9,7 @@
 //! same. Each write carries the resourceVersion that it was decided on; a replica whose write is refused reads again.
 
 pub mod authority;
+mod clock;
 pub mod folder;
 pub mod inject;
 pub mod retained;
@@ -61,7 +62,7 @@ use self::{
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(30) };
 /// The shortest time between two rounds, however often the objects change.
 const BREATHER: Duration = Duration::from_millis(200);
-/// The longest sleep, because wall clocks can jump.
+/// The longest sleep.
 const LOOK: Duration = Duration::from_secs(3600);
 /// How often the rotator reads a mounted folder. Kubernetes itself takes a minute to update it.
 const FOLDER_LOOK: Duration = Duration::from_secs(5);
@@ -274,7 +275,8 @@ pub struct Rotator {
 struct Serving {
     /// The path of the authority that issued it, or the bundle of the folder that it comes from.
     of: String,
-    renew: Option<Timestamp>,
+    /// When the validity of the operator's own certificate begins, and when the certificate must be replaced.
+    validity: Option<(Timestamp, Timestamp)>,
     /// Fingerprint of the folder's content.
     fingerprint: folder::Fingerprint,
 }
@@ -325,6 +327,7 @@ impl Rotator {
                 tokio::select! {
                     () = moved.notified() => {}
                     () = sleep(wait.saturating_sub(BREATHER)) => {}
+                    () = clock::set(Timestamp::now) => info!("the clock of this machine was set; checking the webhook certificate"),
                     () = self.folder_changed() => {}
                 }
             };
@@ -351,7 +354,9 @@ impl Rotator {
         let path = document.path(now, lives).to_owned();
         // This must happen before a certificate of a new authority is served.
         let injected = self.inject(&path, |_, _| Some(bundle.clone())).await;
-        let fits = |leaf: &Serving| leaf.of == path && leaf.renew.is_some_and(|renew| renew > now);
+        // A certificate from the future was issued before the clock was set back.
+        let is_current = |leaf: &Serving| leaf.validity.is_some_and(|(from, renew)| from <= now && now < renew);
+        let fits = |leaf: &Serving| leaf.of == path && is_current(leaf);
         // A server that no API server trusts yet is better than no server. A new certificate of an authority that is
         // already trusted needs no change of the configurations.
         let is_known = self.leaf.as_ref().is_none_or(|leaf| leaf.of == path);
@@ -359,12 +364,16 @@ impl Rotator {
             let leaf = document.issue(&self.options.reached.names(), now, lives)?;
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
             self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key)?);
-            self.leaf =
-                Some(Serving { of: path, renew: Some(leaf.renew), fingerprint: folder::Fingerprint::default() });
+            self.leaf = Some(Serving {
+                of: path,
+                validity: Some((leaf.valid_from, leaf.renew)),
+                fingerprint: folder::Fingerprint::default(),
+            });
             info!(renew = %leaf.renew, "issued a new webhook certificate");
         }
         injected?;
-        let dates = document.next(now, lives).into_iter().chain(self.leaf.as_ref().and_then(|leaf| leaf.renew));
+        let dates =
+            document.next(now, lives).into_iter().chain(self.leaf.as_ref().and_then(|leaf| Some(leaf.validity?.1)));
         let next = dates.min().map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default());
         Ok(next.clamp(BREATHER, LOOK))
     }
@@ -408,7 +417,7 @@ impl Rotator {
             info!("loaded a new webhook certificate from the folder");
         }
         let of = found.bundle.or_else(|| self.leaf.take().map(|leaf| leaf.of)).unwrap_or_default();
-        self.leaf = Some(Serving { of, renew: None, fingerprint: found.fingerprint });
+        self.leaf = Some(Serving { of, validity: None, fingerprint: found.fingerprint });
         injected?;
         let ends = self.retained.iter().filter_map(|retained| retained.next(lives.overlap));
         let next = document.next(now, lives).into_iter().chain(ends).min();

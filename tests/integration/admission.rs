@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 mod apply;
-mod balancer;
+pub(in crate::integration) mod balancer;
 mod closed;
 mod handover;
 mod matrix;

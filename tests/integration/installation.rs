@@ -67,6 +67,15 @@ pub(crate) async fn admin() -> Client {
 
 /// An installation on a control plane of its own, for what would disturb others: with these namespaces, made before.
 pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<ControlPlane> {
+    install_on(testkit::Options::default(), options, namespaces).await
+}
+
+/// The same on a control plane like this.
+pub(crate) async fn install_on(
+    control_plane: testkit::Options,
+    options: &Options,
+    namespaces: &[&str],
+) -> Result<ControlPlane> {
     let namespace = |name: &&str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let mut files: Vec<(String, String)> =
         namespaces.iter().map(|name| (format!("{name}.json"), namespace(name).to_string())).collect();
@@ -77,7 +86,7 @@ pub(crate) async fn install(options: &Options, namespaces: &[&str]) -> Result<Co
     for (path, (_, content)) in manifests.iter().zip(&files) {
         std::fs::write(path, content).unwrap();
     }
-    let control_plane = ControlPlane::start_own(&testkit::Options { manifests, ..testkit::Options::default() }).await?;
+    let control_plane = ControlPlane::start_own(&testkit::Options { manifests, ..control_plane }).await?;
     // The API server takes up policies together, in the background. A refusal by the last one shows that all are there.
     let operator = control_plane.access().client_as(&options.operator_user(), &[]).await?;
     // Where the operator has rights but may not do this: its own namespace, in every kind of installation.

@@ -1,6 +1,7 @@
 //! Several replicas, of which one leads: how it hands over, and that no other one writes meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod frozen;
 mod terms;
 
 use std::{
@@ -222,6 +223,12 @@ const HANGS: u8 = 2;
 
 /// A replica in this process, and a switch for its requests for the Lease.
 fn in_process(premises: &Premises, identity: &str) -> (Running, Arc<AtomicU8>, Arc<Tap>) {
+    let (setup, switch, tap) = replica(premises, identity);
+    (setup.start_with(premises.config.clone()), switch, tap)
+}
+
+/// The same, to be started.
+fn replica(premises: &Premises, identity: &str) -> (Setup, Arc<AtomicU8>, Arc<Tap>) {
     let seconds = Duration::from_secs;
     let election = lease::Options {
         namespace: premises.operator_namespace.clone(),
@@ -236,9 +243,12 @@ fn in_process(premises: &Premises, identity: &str) -> (Running, Arc<AtomicU8>, A
         HANGS => Fault::Hang,
         _ => Fault::Pass,
     });
-    let clients = client::Options { lease_tap: Some(Arc::new(Shared(Arc::clone(&tap)))), ..client::Options::default() };
-    let setup = Setup { clients, webhooks: None, election: Some(election), ..premises.setup() };
-    (setup.start_with(premises.config.clone()), switch, tap)
+    let clients = client::Options {
+        lease_tap: Some(Arc::new(Shared(Arc::clone(&tap)))),
+        replica: Some(identity.to_owned()),
+        ..client::Options::default()
+    };
+    (Setup { clients, webhooks: None, election: Some(election), ..premises.setup() }, switch, tap)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,6 @@
 //! with all admission policies on sizes left out.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::fs;
-
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
 use kube::{
@@ -84,14 +82,11 @@ async fn editor(control_plane: &ControlPlane, namespaces: &[&str], roles: &[&str
 
 /// The most memory that a program has ever held, in KiB.
 fn peak(operator: &Operator) -> u64 {
-    let pid = fs::read_to_string(operator.log_path().with_extension("pid")).unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    operator.peak_memory().unwrap()
 }
 
 /// What the Deployment gives it, in KiB.
-fn limit() -> u64 {
+pub(super) fn limit() -> u64 {
     let objects = manifests::manifests(&Options::default());
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let limit = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];

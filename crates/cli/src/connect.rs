@@ -185,6 +185,7 @@ impl Connection {
         if url.scheme_str() == Some("https") {
             let authority = authority(&cluster)?;
             config.root_cert = authority.as_deref().map(certificates).transpose()?;
+            config.root_cert_file = authority_file(&cluster);
             config.accept_invalid_certs = cluster.insecure_skip_tls_verify;
             config.tls_server_name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
             identify(&mut config, &user);
@@ -229,7 +230,7 @@ impl Connection {
         if !flags.certificate_authority.is_empty() {
             let cluster = Cluster { certificate_authority: flags.certificate_authority.clone(), ..Cluster::default() };
             config.root_cert = authority(&cluster)?.as_deref().map(certificates).transpose()?;
-            config.root_cert_file = None;
+            config.root_cert_file = authority_file(&cluster);
         }
         Ok(Self { config, credentials, limit: flags.request_timeout })
     }
@@ -249,6 +250,11 @@ impl Connection {
     /// The namespace that is meant; never empty.
     pub fn namespace(&self) -> &str {
         &self.config.default_namespace
+    }
+
+    /// Whether the CA bundle is in a file that is read again: then a server that is not trusted now may be trusted later.
+    pub fn reads_authority_again(&self) -> bool {
+        self.config.root_cert_file.is_some()
     }
 
     /// The configuration, without credentials.
@@ -322,6 +328,12 @@ fn authority(cluster: &Cluster) -> Result<Option<Vec<u8>>, ConnectError> {
         return Err(ConnectError::Authority(problem.to_owned()));
     }
     Ok(authority)
+}
+
+/// The file of the cluster's CA bundle. kube reads it again each minute: a cluster may get a new authority while the operator
+/// runs.
+fn authority_file(cluster: &Cluster) -> Option<PathBuf> {
+    Some(cluster.certificate_authority.clone()).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 /// The certificates of a CA bundle, DER.

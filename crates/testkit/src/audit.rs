@@ -123,6 +123,12 @@ impl ControlPlane {
         self.settled_audit_log(begin).await.map(|(_, end)| end)
     }
 
+    /// The end of the audit log, while the API server does not answer.
+    pub fn audit_end(&self) -> Result<Mark> {
+        let path = self.audit_log()?;
+        Ok(Mark(fs::metadata(&path).context("read", &path)?.len()))
+    }
+
     /// The requests answered since `mark` (all of them: `Mark::default()`), each once.
     pub async fn requests_since(&self, mark: Mark) -> Result<Vec<Request>> {
         self.requests_and_mark(mark).await.map(|(requests, _)| requests)

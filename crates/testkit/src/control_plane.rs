@@ -1,5 +1,6 @@
 //! One control plane: etcd, kube-apiserver and kube-controller-manager on free loopback ports, in a folder of their own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use super::supervisor::{Process, Signal, Supervisor};
 const ETCD: &str = "etcd";
 const APISERVER: &str = "kube-apiserver";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+/// The API server's folder of certificates.
+const CERTIFICATES: &str = "certificates";
 
 /// Long enough for a machine that compiles beside it.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -47,6 +50,21 @@ pub struct Options {
     pub audit_policy: Option<String>,
     /// Further flags of kube-apiserver.
     pub apiserver_flags: Vec<String>,
+    /// What kube-apiserver identifies itself with; otherwise it signs a certificate for itself.
+    pub serving: Option<Serving>,
+    /// A program and its arguments that run etcd, to slow it down. etcd then calls fsync, which it otherwise leaves out.
+    pub etcd_under: Vec<OsString>,
+}
+
+/// A serving certificate of kube-apiserver, in PEM.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// The authorities that the administrator and the controllers trust, now and later.
+    pub authorities: String,
 }
 
 /// A running control plane, or the cluster that was given. Dropping it ends it, if it is ours.
@@ -132,18 +150,24 @@ impl ControlPlane {
         let policy = options.audit_policy.clone().unwrap_or_else(own_policy);
         write(&folder.join("audit-policy.yaml"), policy)?;
 
-        supervisor.run(ETCD, &etcd(binaries, &etcd_url, etcd_peer))?;
+        if let Some(serving) = &options.serving {
+            write_serving(folder, serving)?;
+        }
+        supervisor.run(ETCD, &etcd(binaries, &etcd_url, etcd_peer, &options.etcd_under))?;
         supervisor.run(APISERVER, &apiserver(binaries, &etcd_url, secure, options))?;
 
-        // The API server signs a certificate for itself when it starts.
-        let certificate = folder.join("certificates/apiserver.crt");
-        let key = folder.join("certificates/apiserver.key");
+        // The API server signs a certificate for itself when it starts, if there is none.
+        let certificate = folder.join(CERTIFICATES).join("apiserver.crt");
+        let key = folder.join(CERTIFICATES).join("apiserver.key");
         poll("the API server's certificate", START_DEADLINE, || async {
             check_running(&supervisor, &[ETCD, APISERVER])?;
             Ok((certificate.is_file() && key.is_file()).then_some(()))
         })
         .await?;
-        let certificate = fs::read(&certificate).context("read", &certificate)?;
+        let certificate = match &options.serving {
+            Some(serving) => serving.authorities.clone().into_bytes(),
+            None => fs::read(&certificate).context("read", &certificate)?,
+        };
         let kubeconfig = folder.join("admin.kubeconfig");
         write(&kubeconfig, kubeconfig_text(&format!("https://127.0.0.1:{secure}"), &certificate, &token))?;
 
@@ -208,6 +232,11 @@ impl ControlPlane {
         self.supervise(move |supervisor| supervisor.stop(component.name())).await
     }
 
+    /// Ends a program at once: one that serves watches takes its time to end gracefully.
+    pub async fn kill_component(&self, component: Component) -> Result<()> {
+        self.supervise(move |supervisor| supervisor.kill(component.name())).await
+    }
+
     /// Starts a stopped program again, on the same ports; after the API server, waits until it is ready.
     pub async fn start_component(&self, component: Component) -> Result<()> {
         self.supervise(move |supervisor| supervisor.run_again(component.name())).await?;
@@ -215,6 +244,11 @@ impl ControlPlane {
             Component::Apiserver => self.wait_until_ready().await,
             Component::Etcd | Component::ControllerManager => Ok(()),
         }
+    }
+
+    /// Replaces the API server's certificate, which it uses from its next start on.
+    pub fn replace_serving(&self, serving: &Serving) -> Result<()> {
+        write_serving(self.own("the API server's certificate")?.folder(), serving)
     }
 
     /// Ends everything and waits until it is gone.
@@ -286,9 +320,19 @@ fn check_running(supervisor: &Supervisor, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16) -> Process {
+fn write_serving(folder: &Path, serving: &Serving) -> Result<()> {
+    let folder = folder.join(CERTIFICATES);
+    fs::create_dir_all(&folder).context("create", &folder)?;
+    write(&folder.join("apiserver.crt"), &serving.certificate)?;
+    write(&folder.join("apiserver.key"), &serving.key)
+}
+
+fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16, under: &[OsString]) -> Process {
     let peer_url = format!("http://127.0.0.1:{peer_port}");
-    Process::new(&binaries.etcd)
+    // These data need not survive a power cut, and on most disks fsync is what a write costs.
+    let fsync = under.is_empty().then_some("--unsafe-no-fsync");
+    let command = under.iter().map(OsString::as_os_str).chain([binaries.etcd.as_os_str()]);
+    Process::of(command)
         .flag("name", "test")
         .flag("data-dir", "etcd-data")
         .flag("listen-client-urls", client_url)
@@ -297,8 +341,7 @@ fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16) -> Process {
         .flag("initial-advertise-peer-urls", &peer_url)
         .flag("initial-cluster", format!("test={peer_url}"))
         .flag("log-level", "warn")
-        // These data need not survive a power cut, and on most disks fsync is what a write costs.
-        .arg("--unsafe-no-fsync")
+        .args(fsync)
 }
 
 fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) -> Process {
@@ -311,7 +354,7 @@ fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) 
         .flag("bind-address", "127.0.0.1")
         .flag("advertise-address", "127.0.0.1")
         .flag("secure-port", port.to_string())
-        .flag("cert-dir", "certificates")
+        .flag("cert-dir", CERTIFICATES)
         .flag("authorization-mode", "RBAC")
         .flag("token-auth-file", "tokens.csv")
         .flag("service-account-issuer", ISSUER)

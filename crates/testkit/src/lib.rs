@@ -27,7 +27,7 @@ pub mod supervisor;
 
 pub use access::Access;
 pub use child::{child, is_child};
-pub use control_plane::{Component, ControlPlane, Options, poll};
+pub use control_plane::{Component, ControlPlane, Options, Serving, poll};
 pub use error::{Error, Result};
 pub use guest::Guest;
 pub use operator::Operator;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::control_plane::{ControlPlane, blocking, poll};
-use super::error::{Context, Result};
+use super::error::{Context, Error, Result};
 use super::supervisor::{Process, Signal, Supervisor};
 
 /// One running operator.
@@ -37,8 +37,6 @@ impl Operator {
         arguments: &[&str],
         env: &[(&str, &str)],
     ) -> Result<Self> {
-        let supervisor = Arc::clone(control_plane.supervisor());
-        let name = format!("operator-{}", uuid::Uuid::new_v4().simple());
         let mut process = Process::new(program.as_ref())
             .arg("run")
             .args(arguments)
@@ -48,9 +46,49 @@ impl Operator {
         for (key, value) in env {
             process = process.env(key, value);
         }
+        Self::start_as(control_plane, process).await
+    }
+
+    /// Starts it by a command of the caller's, which must replace itself by the program.
+    pub async fn start_as(control_plane: &ControlPlane, command: Process) -> Result<Self> {
+        let supervisor = Arc::clone(control_plane.supervisor());
+        let name = format!("operator-{}", uuid::Uuid::new_v4().simple());
         let this = Self { supervisor: Arc::clone(&supervisor), name: name.clone() };
-        blocking(move || supervisor.run(&name, &process)).await?;
+        blocking(move || supervisor.run(&name, &command)).await?;
         Ok(this)
+    }
+
+    /// Starts it again after its end, as it was started before: as a kubelet restarts a container.
+    pub async fn start_again(&self) -> Result<()> {
+        let (supervisor, name) = (Arc::clone(&self.supervisor), self.name.clone());
+        blocking(move || supervisor.run_again(&name)).await
+    }
+
+    /// Its exit status, if it has ended.
+    #[must_use]
+    pub fn ended(&self) -> Option<i32> {
+        self.supervisor.exit_code(&self.name)
+    }
+
+    /// The id of its process.
+    pub fn pid(&self) -> Result<i32> {
+        let path = self.log_path().with_extension("pid");
+        let text = fs::read_to_string(&path).context("read", &path)?;
+        text.trim().parse().map_err(|_| Error::Format { what: path.display().to_string(), why: "no number".to_owned() })
+    }
+
+    /// The most memory that this process has held, in KiB.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.pid()?));
+        let status = fs::read_to_string(&path).context("read", &path)?;
+        let peak =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak.ok_or_else(|| Error::Format { what: path.display().to_string(), why: "no VmHWM".to_owned() })
+    }
+
+    /// SIGKILL, and nothing else: another task may start it again.
+    pub fn die(&self) -> Result<()> {
+        self.supervisor.signal(&self.name, Signal::Kill)
     }
 
     /// What it has written to standard output and standard error until now.
@@ -74,7 +112,7 @@ impl Operator {
 
     /// SIGKILL: as a node that loses power.
     pub async fn kill(self) -> Result<()> {
-        self.supervisor.signal(&self.name, Signal::Kill)?;
+        self.die()?;
         self.exit_code().await.map(drop)
     }
 

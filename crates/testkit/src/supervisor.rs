@@ -121,8 +121,17 @@ impl Supervisor {
 
     /// Ends a process, gracefully if it does so within [`GRACE`], and waits until it is gone.
     pub fn stop(&self, name: &str) -> Result<()> {
-        for signal in [Signal::Terminate, Signal::Kill] {
-            self.signal(name, signal)?;
+        self.end(name, &[Signal::Terminate, Signal::Kill])
+    }
+
+    /// Ends a process at once, and waits until it is gone.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        self.end(name, &[Signal::Kill])
+    }
+
+    fn end(&self, name: &str, signals: &[Signal]) -> Result<()> {
+        for signal in signals {
+            self.signal(name, *signal)?;
             let began = Instant::now();
             while self.is_running(name)? {
                 if began.elapsed() > GRACE {
@@ -210,6 +219,11 @@ impl Process {
     /// Runs `program`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self { words: vec![program.as_ref().to_owned()], environment: Vec::new() }
+    }
+
+    /// Runs a command: a program and its first arguments.
+    pub fn of<A: AsRef<OsStr>>(command: impl IntoIterator<Item = A>) -> Self {
+        Self { words: Vec::new(), environment: Vec::new() }.args(command)
     }
 
     /// Adds one argument.

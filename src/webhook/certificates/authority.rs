@@ -25,8 +25,9 @@ use zeroize::Zeroizing;
 const FORMAT: &str = "MSW1";
 /// Random bytes of a secret path.
 const PATH_BYTES: usize = 32;
-/// Certificates are valid from this long before their creation, because clocks differ.
-const EARLIER: Duration = Duration::from_secs(3600);
+/// Certificates are valid from this long before their creation, because clocks differ: a clock that is a day ahead creates
+/// certificates that API servers accept.
+const EARLIER: Duration = Duration::from_secs(25 * 3600);
 
 /// How long authorities and certificates last. Production uses the default.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,8 @@ pub struct Leaf {
     pub certificate: Vec<u8>,
     /// DER (PKCS #8) of its key.
     pub key: Zeroizing<Vec<u8>>,
+    /// When its validity begins.
+    pub valid_from: Timestamp,
     /// When a new certificate should replace it.
     pub renew: Timestamp,
 }
@@ -178,7 +181,7 @@ impl Authority {
 
     /// Whether a certificate that it issues now is valid.
     fn is_of(&self, now: Timestamp, lives: Lifetimes) -> bool {
-        self.created <= later(now, EARLIER) && later(self.created, lives.authority) > now
+        valid_from(self.created) <= now && later(self.created, lives.authority) > now
     }
 
     /// Returns when it was published long enough ago to issue.
@@ -206,7 +209,12 @@ impl Authority {
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;
         let certificate = leaf.signed_by(&key, &issuer)?.der().to_vec();
-        Ok(Leaf { certificate, key: Zeroizing::new(key.serialize_der()), renew: later(now, lives.leaf * 2 / 3) })
+        Ok(Leaf {
+            certificate,
+            key: Zeroizing::new(key.serialize_der()),
+            valid_from: valid_from(now),
+            renew: later(now, lives.leaf * 2 / 3),
+        })
     }
 }
 
@@ -226,10 +234,15 @@ fn limit(params: &mut CertificateParams, from: Timestamp, life: Duration) {
     // `rcgen` does not export the type of its dates.
     let date =
         |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.try_into().unwrap_or_default());
-    params.not_before = date(from.saturating_sub(EARLIER).unwrap_or(Timestamp::MIN).as_second());
+    params.not_before = date(valid_from(from).as_second());
     // Certificates have whole seconds: rounded up, so that no certificate ends before its stated end.
     let end = later(from, life);
     params.not_after = date(end.as_second() + i64::from(end.subsec_nanosecond() > 0));
+}
+
+/// Returns when the validity of a certificate begins that is created at this time.
+fn valid_from(created: Timestamp) -> Timestamp {
+    created.saturating_sub(EARLIER).unwrap_or(Timestamp::MIN)
 }
 
 /// That much later, but within what has a date of four digits.
@@ -262,7 +275,7 @@ mod tests {
         overlap: Duration::from_secs(10),
     };
     /// Seconds by which a clock is wrong for certain.
-    const EARLY_ENOUGH: i64 = 2 * 3600;
+    const EARLY_ENOUGH: i64 = 2 * 25 * 3600;
     const NAMES: [&str; 2] = ["managed-secrets.shop.svc", "127.0.0.1"];
 
     fn at(seconds: i64) -> Timestamp {
@@ -298,7 +311,7 @@ mod tests {
         for name in NAMES {
             assert!(trusts(&document.bundle(), &leaf, name, 100), "{name}");
         }
-        assert!(trusts(&document.bundle(), &leaf, NAMES[0], 100 - 3000), "clocks differ");
+        assert!(trusts(&document.bundle(), &leaf, NAMES[0], 100 - 24 * 3600), "the clock here is a day ahead");
         assert!(!trusts(&document.bundle(), &leaf, NAMES[0], 191));
         assert!(!trusts(&document.bundle(), &leaf, "managed-secrets.prod.svc", 100));
         assert!(!trusts(&due(None, 0).unwrap().bundle(), &leaf, NAMES[0], 100), "another authority of the same date");

@@ -23,8 +23,9 @@ use super::Premises;
 use crate::integration::operator::{PATIENCE, Setup};
 
 /// One address, and connections to each backend in turn.
-pub(super) struct Balancer {
-    url: String,
+pub(in crate::integration) struct Balancer {
+    /// Where it is.
+    pub(in crate::integration) url: String,
     backends: Arc<Mutex<Vec<SocketAddr>>>,
     /// Cancelled to end the connections of now, of which `open` knows.
     cut: Arc<Mutex<CancellationToken>>,
@@ -34,7 +35,7 @@ pub(super) struct Balancer {
 
 impl Balancer {
     /// With no backend yet.
-    pub(super) fn start() -> Self {
+    pub(in crate::integration) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
@@ -46,12 +47,11 @@ impl Balancer {
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let backend = {
-                    let known = known.lock().unwrap();
-                    known[next.fetch_add(1, SeqCst) % known.len()]
-                };
+                let mut backends = known.lock().unwrap().clone();
+                let first = next.fetch_add(1, SeqCst) % backends.len().max(1);
+                backends.rotate_left(first);
                 let cut = cuts.lock().unwrap().clone();
-                tasks.spawn(join(client, backend, cut));
+                tasks.spawn(join(client, backends, cut));
             }
         });
         Self { url, backends, cut, open, task }
@@ -73,7 +73,7 @@ impl Balancer {
     }
 
     /// Sends new connections to these backends, and leaves those of now alone.
-    pub(super) fn send_to(&self, backends: &[SocketAddr]) {
+    pub(in crate::integration) fn send_to(&self, backends: &[SocketAddr]) {
         *self.backends.lock().unwrap() = backends.to_vec();
     }
 
@@ -98,8 +98,16 @@ impl Drop for Balancer {
     }
 }
 
-async fn join(mut client: TcpStream, backend: SocketAddr, cut: CancellationToken) {
-    let Ok(mut server) = TcpStream::connect(backend).await else { return };
+/// Joins a client to the first of these backends whose port is open.
+async fn join(mut client: TcpStream, backends: Vec<SocketAddr>, cut: CancellationToken) {
+    let mut opened = None;
+    for backend in backends {
+        opened = TcpStream::connect(backend).await.ok();
+        if opened.is_some() {
+            break;
+        }
+    }
+    let Some(mut server) = opened else { return };
     if cut.run_until_cancelled(copy_bidirectional(&mut client, &mut server)).await.is_none() {
         // Until the client has taken note: it sends nothing more.
         let _ = client.shutdown().await;

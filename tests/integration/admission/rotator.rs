@@ -47,6 +47,10 @@ struct Cluster {
 
 impl Cluster {
     async fn new(purpose: &str, source: Source) -> Self {
+        Self::lasting(LIVES, purpose, source).await
+    }
+
+    async fn lasting(lifetimes: Lifetimes, purpose: &str, source: Source) -> Self {
         let premises = Premises::new(purpose).await;
         let forbidden = Arc::<Mutex<Option<&'static str>>>::default();
         let (real, refuses) = (Client::try_from(premises.config.clone()).unwrap(), Arc::clone(&forbidden));
@@ -68,7 +72,7 @@ impl Cluster {
             reached: Reached::Service { name: "s".to_owned(), namespace: premises.operator_namespace.clone() },
             seal_configuration: premises.configuration(SEAL_CONFIGURATION),
             warn_configuration: premises.configuration(WARN_CONFIGURATION),
-            lifetimes: LIVES,
+            lifetimes,
         };
         let rotator = Rotator::new(Client::new(service, "default"), options, Arc::clone(&served));
         Self { premises, forbidden, served, rotator }
@@ -107,6 +111,26 @@ fn ders(pem: &[u8]) -> Vec<Vec<u8>> {
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_from_the_future_is_replaced_when_the_clock_is_set_back() {
+    const DAY: i64 = 24 * 3600;
+    let mut cluster = Cluster::lasting(Lifetimes::default(), "clock", Source::Own).await;
+    cluster.rotator.round(at(0)).await.unwrap();
+    let first = cluster.serves().unwrap();
+    let trusted = cluster.trusted(Sealing).await;
+    // It is time for another one, by a clock that is wrong.
+    cluster.rotator.round(at(10 * DAY)).await.unwrap();
+    let second = cluster.serves().unwrap();
+    assert_ne!(second, first);
+    // A day does no harm: certificates are valid from the day before.
+    cluster.rotator.round(at(9 * DAY)).await.unwrap();
+    assert_eq!(cluster.serves().unwrap(), second);
+    cluster.rotator.round(at(1)).await.unwrap();
+    let third = cluster.serves().unwrap();
+    assert!(third != second && third != first);
+    assert_eq!(cluster.trusted(Sealing).await, trusted, "the authority stays");
 }
 
 #[tokio::test(flavor = "multi_thread")]
