@@ -3,7 +3,8 @@
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .
-RUN install "$(hack/image/program.sh)" /managed-secrets
+RUN program=$(hack/image/program.sh) && install "$program" /managed-secrets \
+    && target=${program%/release/*} && hack/image/licenses.sh "${target##*/}" >/THIRD-PARTY-LICENSES
 
 FROM scratch
 ARG VERSION=0.1.0
@@ -14,6 +15,7 @@ LABEL org.opencontainers.image.title="managed-secrets" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /managed-secrets /managed-secrets
+COPY --from=build /THIRD-PARTY-LICENSES /THIRD-PARTY-LICENSES
 COPY LICENSE /LICENSE
 USER 65532:65532
 ENTRYPOINT ["/managed-secrets"]

@@ -3,7 +3,8 @@
 #
 #   hack/image.sh [OUTPUT]     OUTPUT is a folder; target/image when it is not given
 #
-# OUTPUT then holds the archive, its bill of materials (CycloneDX) and the program, managed-secrets.
+# OUTPUT then holds the archive, its bill of materials (CycloneDX), the licence texts of what the program contains, and the
+# program, managed-secrets.
 #
 # It needs no container builder, no registry and no base image, and prints the archive and its digest. The same commit
 # gives the same digest on every machine with the same Rust and C compilers: all dates are the commit's, and no path of
@@ -44,6 +45,8 @@ compiled=$(cargo tree --locked --target "$target" --package managed-secrets --ed
 metadata=$(cargo metadata --locked --format-version 1 --filter-platform "$target")
 "$jq" --arg name managed-secrets --arg created "$created" --arg compiled "$compiled" -f hack/image/sbom.jq \
     <<<"$metadata" >"$sbom"
+licenses=$output/THIRD-PARTY-LICENSES
+hack/image/licenses.sh "$target" >"$licenses"
 
 # User and group are those of the Deployment. They are numbers, so `runAsNonRoot` can be checked.
 config=$("$jq" --compact-output --arg version "$version" --arg revision "$revision" --arg created "$created" '
@@ -61,5 +64,5 @@ config=$("$jq" --compact-output --arg version "$version" --arg revision "$revisi
         } | with_entries(select(.value)))
     }' <<<"$metadata")
 hack/image/archive.sh "$archive" "${IMAGE:-managed-secrets:$version}" "$platform" "$config" \
-    "$program=managed-secrets" LICENSE=LICENSE "$sbom=sbom.cdx.json"
+    "$program=managed-secrets" LICENSE=LICENSE "$licenses=THIRD-PARTY-LICENSES" "$sbom=sbom.cdx.json"
 printf '  bill of materials %s: %d packages\n' "$sbom" "$("$jq" '.components | length' "$sbom")"

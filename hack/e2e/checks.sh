@@ -9,8 +9,46 @@ install_operator() {
     kubectl apply --filename "$root/crds" >/dev/null
     kubectl apply --filename "$root/deploy/manifests.yaml" >/dev/null
     kubectl --namespace $system rollout status deployment/managed-secrets --timeout=120s >/dev/null
-    detail="$(replicas) ready, on $(operator_pods "jsonpath={.items[*].spec.nodeName}")"
+    [[ $(replicas) == 2 ]]
+    detail="2 ready, on $(operator_pods "jsonpath={.items[*].spec.nodeName}"), after $(start_times)"
 }
+
+# The seconds from the start of each replica's program until it was ready. Kubernetes counts in whole seconds.
+start_times() {
+    local started ready times=()
+    while read -r started ready; do
+        times+=("$(($(date -d "$ready" +%s) - $(date -d "$started" +%s))) s")
+    done < <(operator_pods 'jsonpath={range .items[*]}{.status.containerStatuses[0].state.running.startedAt} {.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}')
+    printf '%s, ' "${times[@]}" | sed 's/, $//'
+}
+
+# What each replica uses in a minute in which nothing happens. Fails only if that cannot be read.
+measure_idle() {
+    local id before=() after=() i=0 memory
+    while read -r id; do before+=("$(nanoseconds "$id")"); done < <(containers)
+    sleep 60
+    while read -r id; do
+        after[i]=$(nanoseconds "$id")
+        memory=$(($(figure "$id" memory.usage_in_bytes memory.current) / 1000000))
+        detail+="${detail:+; }0.$(printf '%04d' $(((after[i] - before[i]) / 6000000))) of a core, $memory MB"
+        i=$((i + 1))
+    done < <(containers)
+    ((i == 2))
+}
+containers() { operator_pods 'jsonpath={range .items[*]}{.status.containerStatuses[0].containerID}{"\n"}{end}' | sed 's|.*//||'; }
+# The content of a file in the container's cgroup, which has another name in each version of cgroups.
+figure() { # ID FILE…
+    local id=$1 file found
+    for file in "${@:2}"; do
+        found=$(find /sys/fs/cgroup -path "*$id*" -name "$file" -print -quit)
+        if [[ -n $found ]]; then
+            cat "$found"
+            return
+        fi
+    done
+    return 1
+}
+nanoseconds() { figure "$1" cpuacct.usage 2>/dev/null || figure "$1" cpu.stat | awk '/^usage_usec/ { print $2 * 1000 }'; }
 
 reader() { kubectl --namespace shop "$@"; }
 # All values that the program has seen, in one line.

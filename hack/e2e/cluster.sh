@@ -131,7 +131,8 @@ TOML
     local image
     for image in images/*.tar; do "${ctr[@]}" images import --snapshotter "$SNAPSHOTTER" "$image" >>"log/$name-images.log"; done
 
-    # Mounted Secrets follow within some seconds, not within the minute that is the default of syncFrequency.
+    # Mounted Secrets follow within some seconds, not within the minute that is the default of syncFrequency. An image that no
+    # pod uses stays, also on a disk that is nearly full: no registry has it.
     cat >"$name/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -145,6 +146,7 @@ enforceNodeAllocatable: []
 evictionHard: {imagefs.available: "1%", memory.available: 100Mi, nodefs.available: "1%", nodefs.inodesFree: "1%"}
 failCgroupV1: false
 failSwapOn: false
+imageGCHighThresholdPercent: 100
 podLogsDir: $RUN/$name/pods
 resolvConf: ""
 syncFrequency: 5s
