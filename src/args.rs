@@ -47,6 +47,7 @@ Examples:
   managed-secrets manifests --namespace shop --image example.com/managed-secrets:1
   managed-secrets manifests --high-availability --monitoring
   managed-secrets manifests --restorer system:serviceaccount:velero:velero
+  managed-secrets manifests --value-api
   managed-secrets manifests --without-operator-namespace | kubectl delete --ignore-not-found -f -";
 
 const SEAL_EXAMPLES: &str = "\
@@ -247,6 +248,11 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_SECURE_METRICS", conflicts_with = "without_webhooks")]
     pub secure_metrics: bool,
 
+    /// Let values be read by name or id: serve the value API, and register it with the API server unless --namespace is
+    /// given
+    #[arg(long, env = "MANAGED_SECRETS_VALUE_API")]
+    pub value_api: bool,
+
     /// Leave user and group ids to OpenShift, which gives each namespace its own
     #[arg(long, env = "MANAGED_SECRETS_OPENSHIFT")]
     pub openshift: bool,
@@ -298,6 +304,7 @@ impl From<ManifestsArgs> for Options {
             without_operator_namespace,
             without_webhooks,
             secure_metrics,
+            value_api,
             openshift,
             without_policies,
             replicas,
@@ -323,6 +330,7 @@ impl From<ManifestsArgs> for Options {
             with_namespace,
             webhooks,
             secure_metrics,
+            value_api,
             openshift,
             without_policies,
             replicas: replicas.unwrap_or(default_replicas),

@@ -10,6 +10,7 @@ mod monitoring;
 mod network;
 mod policies;
 mod rbac;
+mod values;
 mod webhooks;
 mod workload;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub webhooks: bool,
     /// Whether the metrics require TLS and a token, on a port of their own. They use the certificate of the webhooks.
     pub secure_metrics: bool,
+    /// Whether the operator serves the value API, and the API server sends requests for it to the operator.
+    pub value_api: bool,
     /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2`
     /// does.
     pub openshift: bool,
@@ -72,6 +75,7 @@ impl Default for Options {
             with_namespace: true,
             webhooks: true,
             secure_metrics: false,
+            value_api: false,
             openshift: false,
             without_policies: Vec::new(),
             replicas: DEFAULT_REPLICAS,
@@ -88,6 +92,11 @@ impl Options {
     #[must_use]
     pub fn operator_user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.operator_namespace, keys::OPERATOR_NAME)
+    }
+
+    /// Whether the API server sends requests to the operator: for the webhooks, the value API, or both, on one port.
+    fn has_server(&self) -> bool {
+        self.webhooks || self.value_api
     }
 
     /// Name of an object that belongs to the cluster, where another installation may have its own.
@@ -114,7 +123,8 @@ pub const HIGHLY_AVAILABLE_REPLICAS: u16 = 3;
 pub const DEFAULT_PRIORITY_CLASS: &str = "system-cluster-critical";
 
 /// All objects of an installation, except the CRD: namespace, service account, permissions, policies, Deployment,
-/// `PodDisruptionBudget`, Service, webhook configurations.
+/// `PodDisruptionBudget`, Service, webhook configurations,
+/// APIService of the value API.
 ///
 /// The policies come before the Deployment, so that no operator runs without them.
 #[must_use]
@@ -130,12 +140,17 @@ pub fn manifests(options: &Options) -> Vec<Value> {
     objects.extend(network::policy(options));
     objects.push(workload::deployment(options));
     objects.push(workload::disruption_budget(options));
-    if options.webhooks {
+    if options.has_server() {
         objects.push(webhooks::service(options));
+    }
+    if options.webhooks {
         objects.extend(webhooks::configurations(options));
     }
     if options.monitoring {
         objects.extend(monitoring::objects(options));
+    }
+    if options.value_api {
+        objects.extend(values::api_service(options));
     }
     objects
 }
@@ -171,6 +186,8 @@ fn labels() -> Value {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use managed_secrets_api::value;
+
     use super::*;
 
     fn kinds_and_names(options: &Options) -> Vec<String> {
@@ -277,6 +294,43 @@ mod tests {
                 assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}));
             }
         }
+    }
+
+    #[test]
+    fn the_value_api_is_off_unless_it_is_wanted_and_comes_last() {
+        let text = serde_json::to_string(&manifests(&Options::default())).unwrap();
+        for part in ["apiregistration.k8s.io", "tokenreviews", "--value-api", "managedsecret-value-reader"] {
+            assert!(!text.contains(part), "{part}");
+        }
+        for webhooks in [true, false] {
+            let options = Options { value_api: true, webhooks, ..Options::default() };
+            let objects = manifests(&options);
+            let service = objects.last().unwrap();
+            assert_eq!(
+                (&service["kind"], &service["metadata"]["name"]),
+                (&json!("APIService"), &json!(value::API_SERVICE))
+            );
+            // The operator writes it.
+            assert!(service["spec"].get("caBundle").is_none());
+            let (target, port) = (&service["spec"]["service"], &objects[objects.len() - 2]);
+            let service = objects.iter().find(|object| object["kind"] == "Service").unwrap();
+            assert_eq!(target["name"], service["metadata"]["name"], "{port}");
+            assert_eq!((&target["port"], &service["spec"]["ports"][0]["port"]), (&json!(443), &json!(443)));
+            let pod = pod(&options);
+            let container = &pod["containers"][0];
+            assert!(container["args"].as_array().unwrap().contains(&json!("--value-api")));
+            let named = |port: &&Value| port["name"] == service["spec"]["ports"][0]["targetPort"];
+            assert!(container["ports"].as_array().unwrap().iter().any(|port| named(&port)));
+        }
+    }
+
+    /// A cluster has one APIService of this name.
+    #[test]
+    fn an_operator_of_some_namespaces_serves_values_and_does_not_register_the_api() {
+        let options = Options { value_api: true, namespaces: vec!["shop".to_owned()], ..Options::default() };
+        let text = serde_json::to_string(&manifests(&options)).unwrap();
+        assert!(text.contains("tokenreviews") && text.contains("--value-api"));
+        assert!(!text.contains("apiregistration.k8s.io"));
     }
 
     #[test]

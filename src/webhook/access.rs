@@ -6,13 +6,17 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{LocalSubjectAccessReview, ResourceAttributes, SubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{review::UserInfo, seal::Permission};
+use super::{
+    review::UserInfo,
+    seal::{Permission, Resource},
+};
 use crate::access::cache::{Cache, digest};
 
 /// How long a verdict is cached.
@@ -31,10 +35,10 @@ pub struct Access {
 
 /// Everything that a verdict depends on.
 #[derive(Clone, Debug)]
-struct Question {
-    user: UserInfo,
-    namespace: String,
-    permission: Permission,
+struct Question<'a> {
+    user: &'a UserInfo,
+    namespace: &'a str,
+    resource: Resource<'a>,
 }
 
 impl Access {
@@ -44,9 +48,17 @@ impl Access {
         Self { client, verdicts: Mutex::new(Cache::new(MAX_VERDICTS)) }
     }
 
-    /// Whether `user` has `permission` in `namespace`.
+    /// Whether `user` has `permission` in `namespace`. The ways to it are checked at the same time.
     pub(super) async fn has(&self, user: &UserInfo, namespace: &str, permission: &Permission) -> bool {
-        let question = Question { user: user.clone(), namespace: namespace.to_owned(), permission: permission.clone() };
+        let all_of = async |way: Vec<Resource<'_>>| {
+            let answers = way.into_iter().map(|resource| self.answer(Question { user, namespace, resource }));
+            join_all(answers).await.into_iter().all(|allowed| allowed)
+        };
+        join_all(permission.ways().into_iter().map(all_of)).await.into_iter().any(|allowed| allowed)
+    }
+
+    async fn answer(&self, question: Question<'_>) -> bool {
+        let namespace = question.namespace;
         let review = question.review();
         let Some(digest) = digest(&review) else { return false };
         if let Some(known) = self.verdicts.lock().get(&digest, Instant::now()) {
@@ -72,10 +84,10 @@ impl Access {
     }
 }
 
-impl Question {
+impl Question<'_> {
     fn review(&self) -> LocalSubjectAccessReview {
-        let Self { user, namespace, permission } = self;
-        let (group, resource, subresource, name) = permission.parts();
+        let Self { user, namespace, resource: (group, resource, subresource, name) } = *self;
+        let namespace = namespace.to_owned();
         LocalSubjectAccessReview {
             metadata: kube::api::ObjectMeta { namespace: Some(namespace.clone()), ..kube::api::ObjectMeta::default() },
             spec: SubjectAccessReviewSpec {
@@ -84,7 +96,7 @@ impl Question {
                 groups: Some(user.groups.clone()),
                 extra: Some(user.extra.clone()),
                 resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(namespace.clone()),
+                    namespace: Some(namespace),
                     verb: Some("get".to_owned()),
                     group: Some(group.to_owned()),
                     resource: Some(resource.to_owned()),
@@ -100,43 +112,44 @@ impl Question {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use managed_secrets_api::value;
+
     use super::*;
 
-    fn question(user: &str, permission: Permission) -> Question {
-        let user = UserInfo { username: user.to_owned(), ..UserInfo::default() };
-        Question { user, namespace: "shop".to_owned(), permission }
+    const SECRET: Resource<'static> = ("", "secrets", "", "db");
+    const VALUE: Resource<'static> = (value::GROUP, value::PLURAL, "", "db");
+
+    fn user(name: &str) -> UserInfo {
+        UserInfo { username: name.to_owned(), ..UserInfo::default() }
     }
 
     #[test]
     fn a_verdict_is_for_one_question() {
-        let of = |question: &Question| digest(&question.review()).unwrap();
-        let asked = question("ann", Permission::Secret("db".to_owned()));
-        let mut grouped = asked.clone();
-        grouped.user.groups.push("readers".to_owned());
-        let mut known = asked.clone();
-        known.user.extra.insert("scopes".to_owned(), vec!["x".to_owned()]);
-        let elsewhere = Question { namespace: "prod".to_owned(), ..asked.clone() };
-        for other in [
-            question("bob", Permission::Secret("db".to_owned())),
-            question("ann", Permission::Value("db".to_owned())),
-            grouped,
-            known,
-            elsewhere,
+        let of = |user: &UserInfo, namespace, resource| digest(&Question { user, namespace, resource }.review());
+        let ann = user("ann");
+        let grouped = UserInfo { groups: vec!["readers".to_owned()], ..ann.clone() };
+        let known = UserInfo { extra: [("scopes".to_owned(), vec!["x".to_owned()])].into(), ..ann.clone() };
+        let asked = of(&ann, "shop", SECRET);
+        assert!(asked.is_some());
+        for (user, namespace, resource) in [
+            (&user("bob"), "shop", SECRET),
+            (&ann, "shop", VALUE),
+            (&ann, "prod", SECRET),
+            (&grouped, "shop", SECRET),
+            (&known, "shop", SECRET),
         ] {
-            assert_ne!(of(&asked), of(&other), "{other:?}");
+            assert_ne!(of(user, namespace, resource), asked, "{user:?} {namespace} {resource:?}");
         }
     }
 
     #[test]
     fn the_review_names_the_caller_and_the_permission() {
-        let review = question("ann", Permission::Value("db".to_owned())).review();
-        let attributes = review.spec.resource_attributes.unwrap();
+        let review = Question { user: &user("ann"), namespace: "shop", resource: VALUE }.review();
+        let attributes = review.spec.resource_attributes.unwrap_or_default();
         assert_eq!(review.spec.user.as_deref(), Some("ann"));
-        assert_eq!(attributes.group.as_deref(), Some("managedsecrets.dev"));
-        assert_eq!(attributes.resource.as_deref(), Some("managedsecrets"));
-        assert_eq!(attributes.subresource.as_deref(), Some("value"));
+        assert_eq!(attributes.group.as_deref(), Some("values.managedsecrets.dev"));
+        assert_eq!(attributes.resource.as_deref(), Some("secretvalues"));
         assert_eq!(attributes.name.as_deref(), Some("db"));
     }
 }

@@ -22,7 +22,7 @@ use axum::{
 };
 use futures::FutureExt as _;
 use http::{StatusCode, header};
-use managed_secrets_api::Violation;
+use managed_secrets_api::{Violation, value};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -269,7 +269,7 @@ fn verdict(answer: &Answer) -> &'static str {
 fn reencrypted(permission: &Permission) -> String {
     let what = match permission {
         Permission::Secret(name) => format!("secret {name:?}"),
-        Permission::Value(name) => format!("managedsecrets/value {name:?}"),
+        Permission::Value(handles) => format!("{} {:?}", value::RESOURCE, handles.name()),
     };
     format!(
         "spec.value: re-encrypted: you may not read {what}, so the values could not be compared; apply a sealed value \

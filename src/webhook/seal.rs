@@ -13,7 +13,7 @@ mod unmoved;
 
 use std::ops::Range;
 
-use managed_secrets_api::{FieldReason, Violation, keys, limits::SEALED_PREFIX, types::Delivery};
+use managed_secrets_api::{FieldReason, Violation, keys, limits::SEALED_PREFIX, types::Delivery, value};
 use managed_secrets_crypto::{
     Keyring, Plaintext, ValueError,
     keyring::SealingKeyStatus,
@@ -86,14 +86,28 @@ impl From<Failure> for Violation {
     }
 }
 
-/// A permission that a caller needs to read the stored value.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+/// What a caller must be allowed to `get` in order to read the stored value.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Permission {
-    /// `get` on the Secret of this name: the value is delivered to it.
+    /// The Secret of this name: the value is delivered to it.
     Secret(String),
-    /// `get` on `managedsecrets/value` of the ManagedSecret of this name: its value is not delivered.
-    Value(String),
+    /// The value itself: it is not delivered.
+    Value(Handles),
 }
+
+/// How the value API calls a secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Handles {
+    /// `metadata.name` of the ManagedSecret.
+    pub(super) object: String,
+    /// Its name, and its current name if that differs.
+    pub(super) names: Vec<String>,
+    /// Its id, if it has one.
+    pub(super) id: Option<String>,
+}
+
+/// An object that a permission is for: API group, resource, subresource and name.
+pub(super) type Resource<'a> = (&'static str, &'static str, &'static str, &'a str);
 
 /// The plaintext in one request.
 pub(super) struct Findings {
@@ -260,7 +274,7 @@ impl Stored {
         }
         let target = object.pointer("/spec/target/name").and_then(Value::as_str).unwrap_or(name);
         let permission = match delivery(object) {
-            Delivery::None => Permission::Value(name.to_owned()),
+            Delivery::None => Permission::Value(Handles::of(name, object)),
             Delivery::Secret => Permission::Secret(target.to_owned()),
         };
         Some(Self { text: text.to_owned(), sealed, permission })
@@ -274,13 +288,32 @@ impl Stored {
     }
 }
 
+impl Handles {
+    fn of(name: &str, object: &Value) -> Self {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let mut names: Vec<_> = ["/spec/name", "/status/name"].into_iter().filter_map(text).collect();
+        names.dedup();
+        Self { object: name.to_owned(), names, id: text("/status/id") }
+    }
+
+    /// Returns the name that messages use.
+    pub(super) fn name(&self) -> &str {
+        self.names.last().unwrap_or(&self.object)
+    }
+}
+
 impl Permission {
-    /// Returns API group, resource, subresource and name.
-    #[must_use]
-    pub(crate) fn parts(&self) -> (&'static str, &'static str, &'static str, &str) {
+    /// Returns the ways to this permission. Each is a list of objects that the caller must all be allowed to get.
+    pub(super) fn ways(&self) -> Vec<Vec<Resource<'_>>> {
         match self {
-            Self::Secret(name) => ("", "secrets", "", name),
-            Self::Value(name) => (keys::GROUP, keys::PLURAL, "value", name),
+            Self::Secret(name) => vec![vec![("", "secrets", "", name)]],
+            Self::Value(Handles { object, names, id }) => {
+                let by = |name| (value::GROUP, value::PLURAL, "", name);
+                let by_name: Vec<_> = names.iter().map(|name| by(name.as_str())).collect();
+                let by_id = id.iter().map(|id| vec![by(id)]);
+                let formerly = vec![(keys::GROUP, keys::PLURAL, value::FORMER_SUBRESOURCE, object.as_str())];
+                by_id.chain((!by_name.is_empty()).then_some(by_name)).chain([formerly]).collect()
+            }
         }
     }
 }

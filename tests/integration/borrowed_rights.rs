@@ -5,7 +5,7 @@
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
-use managed_secrets_api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name, types::DeletionPolicy, value};
 use serde_json::{Value, json};
 use testkit::poll;
 
@@ -14,6 +14,11 @@ use super::objects::Site;
 use super::operator::{Running, Setup};
 
 const VALUE: &str = "s3cret-of-another-user";
+
+/// To read the value of the secret of this name by the value API.
+const fn read_value(name: &'static str) -> Right {
+    Right { verb: "get", group: value::GROUP, resource: value::PLURAL, name: Some(name) }
+}
 
 /// A namespace with another user's secret and plain Secret, a running operator, and the intruder.
 struct Scene {
@@ -97,7 +102,7 @@ async fn deleting_and_creating_again_is_no_way_to_read() {
     scene.create("db", undelivered).await.unwrap();
     scene.site.served("db").await;
     let moved = json!({"delivery": "Secret", "target": {"name": "mine"}});
-    expect("delivered later", scene.patch("db", moved).await, Some("cannot get resource \"managedsecrets/value\""));
+    expect("delivered later", scene.patch("db", moved).await, Some("cannot get resource \"secretvalues\""));
 
     scene.create("mine", json!({"name": "MINE", "value": scene.sealed})).await.unwrap();
     scene.site.reports("mine", "False", "SealedForAnotherPlace").await;
@@ -125,7 +130,7 @@ async fn a_target_is_no_way_to_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn adoption_is_no_way_to_write() {
     let scene = Scene::new().await;
-    let value = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("mine") };
+    let value = read_value("MINE");
     let rights = [Right::CREATE_SECRETS, Right::get_secret("mine"), Right::get_secret("upstream"), value];
     let scene = Scene { intruder: editor(&scene.site.namespace, &rights).await, ..scene };
     let theirs = scene.site.secret("upstream").await;
@@ -173,6 +178,39 @@ async fn the_looks_of_a_target_are_no_way_to_have_it_copied() {
     scene.end().await;
 }
 
+/// The intruder may read what is called `MINE` by the value API, so another user's value must not get this name: not from an
+/// object, not from one that takes over what an earlier one left behind, and not later, when the name becomes free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_no_way_to_read() {
+    let scene = Scene::new().await;
+    let scene = Scene { intruder: editor(&scene.site.namespace, &[read_value("MINE")]).await, ..scene };
+    let refusal =
+        "cannot get resource \"secretvalues\" in API group \"values.managedsecrets.dev\" named \"DB_PASSWORD\"";
+    let rename = async |case| expect(case, scene.patch("db", json!({"name": "MINE"})).await, Some(refusal));
+    rename("to a free name").await;
+    scene.create("own", json!({"name": "MINE", "generate": {}})).await.unwrap();
+    scene.site.served("own").await;
+    rename("to a name that will become free").await;
+    scene.objects().delete("own", &DeleteParams::default()).await.unwrap();
+    scene.site.gone("own").await;
+    rename("to a name that has become free").await;
+
+    let spec = json!({"name": "DB_PASSWORD", "value": scene.sealed, "deletionPolicy": "Retain"});
+    scene.site.apply("db", spec).await;
+    let before = scene.site.served("db").await.status.unwrap();
+    let is_kept = |object: &ManagedSecret| {
+        object.status.as_ref().is_some_and(|status| status.deletion_policy == Some(DeletionPolicy::Retain))
+    };
+    scene.site.until("db", "retained", is_kept).await;
+    scene.objects().delete("db", &DeleteParams::default()).await.unwrap();
+    scene.create("db", json!({"name": "DB_PASSWORD", "generate": {}, "deletionPolicy": "Retain"})).await.unwrap();
+    rename("before the take-over").await;
+    let after = scene.site.served("db").await.status.unwrap();
+    assert_eq!((&after.id, after.name.as_deref()), (&before.id, Some("DB_PASSWORD")));
+    rename("after the take-over").await;
+    scene.end().await;
+}
+
 /// With the built-in role `edit`, all of a namespace's Secrets are open; what is delivered nowhere stays closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_and_creating_again_delivers_nothing_that_is_kept() {
@@ -189,7 +227,7 @@ async fn deleting_and_creating_again_delivers_nothing_that_is_kept() {
     let stored = objects.get("db").await.unwrap().spec.value.unwrap().0;
     objects.delete("db", &DeleteParams::default()).await.unwrap();
     site.gone(&record_name("DB_PASSWORD")).await;
-    let refusal = "cannot get resource \"managedsecrets/value\"";
+    let refusal = "cannot get resource \"secretvalues\"";
     for spec in [
         json!({"name": "DB_PASSWORD", "value": stored}),
         json!({"name": "OTHER", "value": stored, "target": {"name": "db", "key": "k"}}),

@@ -1,7 +1,7 @@
 //! The files of `examples/`: each is applied as it is, by kubectl, and keeps what it promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{Api, ResourceExt as _};
@@ -22,8 +22,9 @@ const RUN: [&str; 8] =
 
 #[test]
 fn every_example_is_run() {
-    let files = fs::read_dir(root().join("examples")).unwrap();
-    let names: BTreeSet<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let files = fs::read_dir(root().join("examples")).unwrap().map(|file| file.unwrap().path());
+    let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let names: BTreeSet<_> = files.filter(|path| path.is_file()).map(name).collect();
     assert_eq!(names, RUN.iter().map(|name| format!("{name}.yaml")).collect());
 }
 

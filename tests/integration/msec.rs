@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 mod backup;
+mod can_read;
 mod changes;
 mod completion;
 mod connection;

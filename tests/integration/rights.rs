@@ -1,18 +1,19 @@
 //! The rights that the manifests give: to the operator, and to people.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use k8s_openapi::api::rbac::v1::RoleBinding;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use managed_secrets::install::manifests::{self, Options};
-use managed_secrets_api::keys;
+use managed_secrets_api::{keys, value};
 use serde_json::{Value, json};
 use testkit::poll;
 use testkit::shared::TestNamespace;
 
 use crate::integration::installation::{
-    OPERATOR_NAMESPACE, PATIENCE, Right, admin, control_plane, dry_run, expect, may, object, operator, options,
+    OPERATOR_NAMESPACE, PATIENCE, Right, admin, control_plane, dry_run, expect, install, may, object, operator, options,
 };
 
 const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
@@ -182,4 +183,78 @@ async fn an_operator_of_one_namespace_has_no_rights_in_others() {
     .unwrap();
     let elsewhere = Api::<Secret>::namespaced(first, &other.name);
     expect("the first operator, elsewhere", elsewhere.create(&dry_run(), &record).await, None);
+}
+
+/// With `--value-api`, on a control plane of its own: while an API without a server is registered, no namespace is deleted.
+#[tokio::test]
+async fn the_value_api_comes_with_its_permissions_and_ends_with_its_role() {
+    let plane = install(&Options { value_api: true, ..options() }, &["shop"]).await.unwrap();
+    let operator = plane.access().client_of(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
+    let named = |verb, group, resource, name| Right { name: Some(name), ..right(verb, group, resource) };
+    let services = "apiregistration.k8s.io";
+    let roles = "rbac.authorization.k8s.io";
+    let service = |verb| named(verb, services, "apiservices", value::API_SERVICE);
+    let front_proxy = |verb| named(verb, "", "configmaps", "extension-apiserver-authentication");
+    for granted in [
+        right("create", "authentication.k8s.io", "tokenreviews"),
+        right("create", "authorization.k8s.io", "subjectaccessreviews"),
+        service("get"),
+        service("watch"),
+        service("patch"),
+        named("get", roles, "clusterroles", value::CLUSTER_ROLE),
+        front_proxy("get"),
+        front_proxy("watch"),
+    ] {
+        assert!(may(&operator, "kube-system", &granted).await, "{granted:?}");
+    }
+    for withheld in [
+        service("delete"),
+        right("create", services, "apiservices"),
+        named("patch", services, "apiservices", "v1.apps"),
+        named("patch", roles, "clusterroles", value::CLUSTER_ROLE),
+        named("get", "", "configmaps", "kube-root-ca.crt"),
+        front_proxy("patch"),
+    ] {
+        assert!(!may(&operator, "kube-system", &withheld).await, "{withheld:?}");
+    }
+
+    // The role for readers is part of no other role.
+    let bind = async |role: &str, user: &str| {
+        let (role, subject) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        plane.access().kubectl_ok(&["create", "rolebinding", user, &role, &subject, "-n", "shop"]).await.unwrap();
+    };
+    bind("managedsecret-value-reader", "reader").await;
+    bind("admin", "other").await;
+    let read = right("get", value::GROUP, value::PLURAL);
+    let client = async |user: &str| plane.access().client_as(user, &[]).await.unwrap();
+    let (reader, other) = (client("reader").await, client("other").await);
+    poll("the roles to be effective", PATIENCE, || async {
+        let edits = may(&other, "shop", &right("create", keys::GROUP, "managedsecrets")).await;
+        Ok((edits && may(&reader, "shop", &read).await).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(!may(&other, "shop", &read).await && !may(&reader, "default", &read).await);
+    for verb in ["list", "watch", "create", "delete"] {
+        assert!(!may(&reader, "shop", &right(verb, value::GROUP, value::PLURAL)).await, "{verb}");
+    }
+
+    // The operator may make its role the owner. Then the APIService ends with it, whatever else is deleted before.
+    let (own, apis) = (Api::<ClusterRole>::all(operator.clone()), Api::<APIService>::all(operator));
+    let uid = own.get(value::CLUSTER_ROLE).await.unwrap().metadata.uid;
+    let owner =
+        json!({"apiVersion": format!("{roles}/v1"), "kind": "ClusterRole", "name": value::CLUSTER_ROLE, "uid": uid});
+    let change = json!({"metadata": {"ownerReferences": [owner]}});
+    apis.patch(value::API_SERVICE, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    let admin = plane.access().admin_client().await.unwrap();
+    Api::<Namespace>::all(admin.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
+    Api::<ClusterRole>::all(admin.clone()).delete(value::CLUSTER_ROLE, &DeleteParams::default()).await.unwrap();
+    poll("the APIService and the namespace to end", PATIENCE, || async {
+        let service = Api::<APIService>::all(admin.clone()).get_opt(value::API_SERVICE).await?;
+        let shop = Api::<Namespace>::all(admin.clone()).get_opt("shop").await?;
+        Ok((service.is_none() && shop.is_none()).then_some(()))
+    })
+    .await
+    .unwrap();
+    plane.stop().await.unwrap();
 }

@@ -21,6 +21,11 @@ pub const PLURAL: &str = "secretvalues";
 pub const SINGULAR: &str = "secretvalue";
 /// The only verb of the resource.
 pub const VERB: &str = "get";
+/// The resource as kubectl writes it: PLURAL.GROUP.
+pub const RESOURCE: &str = "secretvalues.values.managedsecrets.dev";
+/// Subresource of ManagedSecrets that stood for the permission to read a value before this API existed. For one release,
+/// policies and the webhook still accept `get` on it.
+pub const FORMER_SUBRESOURCE: &str = "value";
 /// Name of the APIService that sends the group to the operator.
 pub const API_SERVICE: &str = "v1alpha1.values.managedsecrets.dev";
 /// Audience of a token for a request that does not go through the API server. The API server refuses such a token, so it
@@ -28,6 +33,10 @@ pub const API_SERVICE: &str = "v1alpha1.values.managedsecrets.dev";
 pub const TOKEN_AUDIENCE: &str = "managedsecrets.dev";
 /// Query parameter that asks for one version of a value.
 pub const VERSION_PARAMETER: &str = "version";
+
+/// Name of the ClusterRole that lets the operator serve the API. It owns the APIService, so that Kubernetes deletes the
+/// APIService with it: a registered API without a server stops the deletion of every namespace.
+pub const CLUSTER_ROLE: &str = "managed-secrets-value-api";
 
 /// How a request names a secret.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -230,5 +239,6 @@ mod tests {
         let read: SecretValue = serde_json::from_value(json).unwrap();
         assert_eq!(read.status.value.as_str(), "hunter2");
         assert_eq!(API_SERVICE, format!("{VERSION}.{GROUP}"));
+        assert_eq!(RESOURCE, format!("{PLURAL}.{GROUP}"));
     }
 }

@@ -69,7 +69,8 @@ impl SealArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[allow(clippy::doc_markdown, reason = "these comments are the text of --help, which is no Markdown")]
 pub struct HandlingArgs {
-    /// Keep the value undelivered: delivering it as a Secret needs the permission to get managedsecrets/value
+    /// Keep the value undelivered: delivering it as a Secret needs the permission to get
+    /// secretvalues.values.managedsecrets.dev
     #[arg(long, env = "MANAGED_SECRETS_NO_DELIVERY")]
     pub no_delivery: bool,
 }

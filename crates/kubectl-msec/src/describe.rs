@@ -18,7 +18,7 @@ use kube::Api;
 use kube::api::ListParams;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery};
-use managed_secrets_api::{ManagedSecret, Reason};
+use managed_secrets_api::{ManagedSecret, Reason, value};
 use managed_secrets_cli::names;
 use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::say::Lines;
@@ -31,6 +31,7 @@ use super::lookup;
 use super::session::{ClusterArgs, Session};
 use super::state::State;
 use super::users::{self, Users};
+use super::value_api;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +63,8 @@ struct Facts {
     key: Option<Part<KeyId>>,
     /// What uses the target; none if there is no target.
     users: Option<Users>,
+    /// Whether the cluster has the value API.
+    value_api: Part<bool>,
     events: Part<Vec<Event>>,
     now: Timestamp,
 }
@@ -79,9 +82,12 @@ pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Resu
         let target = object.status.as_ref()?.target.as_ref()?;
         Some(users::of_secret(&session, &target.name).await)
     };
-    let (key, users, events) = tokio::join!(key, users, events(&session, &object));
+    let value_api = value_api::is_registered(&session.client);
+    let (key, users, value_api, events) = tokio::join!(key, users, value_api, events(&session, &object));
+    let value_api = value_api.map_err(|error| error.to_string());
     let events = events.map_err(|error| error.to_string());
-    let facts = Facts { namespace: session.namespace.clone(), key, users, events, now: Timestamp::now(), object };
+    let facts =
+        Facts { namespace: session.namespace.clone(), key, users, value_api, events, now: Timestamp::now(), object };
     facts.text().print()
 }
 
@@ -141,6 +147,7 @@ impl Facts {
 
     fn lines(&self) -> Vec<(&'static str, String)> {
         let (spec, status) = (&self.object.spec, self.object.status.clone().unwrap_or_default());
+        let value_api = self.value_api(status.id.as_deref());
         let name = match &status.name {
             Some(name) if *name != spec.name => format!("{name} (current; wanted: {})", spec.name),
             _ => spec.name.clone(),
@@ -164,6 +171,7 @@ impl Facts {
             ("Record", status.record.map_or_else(|| "none yet".to_owned(), |record| format!("Secret {}", record.name))),
         ];
         lines.push(("Target", self.target()));
+        lines.push(("Value API", value_api));
         lines.push(("On deletion", self.policy()));
         lines
     }
@@ -190,7 +198,9 @@ impl Facts {
             Some(Err(why)) => format!(" (the current key is unknown: {why})"),
         };
         let kept = match sealed.handling() {
-            Handling::Kept => ", kept (delivering it needs the permission to get managedsecrets/value)",
+            Handling::Kept => {
+                ", kept (delivering it needs the permission to get secretvalues.values.managedsecrets.dev)"
+            }
             Handling::Deliverable => "",
         };
         format!("sealed value {scope}{kept}, key {}{key}", sealed.key_id())
@@ -221,6 +231,15 @@ impl Facts {
             Some(target) => format!("Secret {}, key {} (current; wanted: {wanted})", target.name, target.key),
             None if spec.delivery() == Delivery::None => wanted,
             None => format!("none yet (wanted: {wanted})"),
+        }
+    }
+
+    fn value_api(&self, id: Option<&str>) -> String {
+        match (&self.value_api, id) {
+            (Ok(true), Some(id)) => format!("{}/{id} in the namespace {}", value::RESOURCE, self.namespace),
+            (Ok(true), None) => "no value yet".to_owned(),
+            (Ok(false), _) => "not installed".to_owned(),
+            (Err(why), _) => format!("unknown: {why}"),
         }
     }
 

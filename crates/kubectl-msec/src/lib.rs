@@ -15,6 +15,7 @@
 
 mod archive;
 mod backup;
+mod can_read;
 mod change;
 mod completion;
 mod create;
@@ -42,6 +43,7 @@ mod update;
 mod users;
 mod validate;
 mod value;
+mod value_api;
 mod wait;
 
 use std::ffi::OsString;
@@ -92,6 +94,8 @@ pub enum Command {
     List(list::ListArgs),
     /// Print the value of a secret, and nothing else
     Value(value::ValueArgs),
+    /// Show who can read the value of a secret, and through what
+    CanRead(can_read::CanReadArgs),
     /// Describe one secret: state, what uses it, events, what to do
     Describe(describe::DescribeArgs),
     /// Seal one value, or every plain value of manifests in place
@@ -137,6 +141,7 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Get(args) => block_on(list::get(&cluster, &args)),
         Command::List(args) => block_on(list::list(&cluster, &args)),
         Command::Value(args) => block_on(value::value(&cluster, &args)),
+        Command::CanRead(args) => block_on(can_read::can_read(&cluster, &args)),
         Command::Describe(args) => block_on(describe::describe(&cluster, &args)),
         Command::Seal(args) => seal::seal(&cluster, &args),
         Command::Reseal(args) => reseal::reseal(&cluster, &args),

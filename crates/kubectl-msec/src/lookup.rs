@@ -97,12 +97,21 @@ fn selector(field: &str, value: &str) -> String {
 ///
 /// Fails if the text is the id of one secret and the name of another: it is ambiguous.
 pub(super) async fn all(session: &Session, called: &Called) -> Result<Vec<ManagedSecret>, CliError> {
+    let permission = Permission::to_objects("list").within(&session.namespace);
+    let found = listed(session, called).await;
+    chosen(called, found.map_err(|error| permission.explain("cannot look the secret up", &error))?)
+}
+
+/// What each selector selects.
+async fn listed(session: &Session, called: &Called) -> kube::Result<Vec<Vec<ManagedSecret>>> {
     let list = async |selector: String| {
-        let permission = Permission::to_objects("list").within(&session.namespace);
         let list = session.objects().list(&ListParams::default().fields(&selector)).await;
-        list.map(|list| list.items).map_err(|error| permission.explain("cannot look the secret up", &error))
+        list.map(|list| list.items)
     };
-    let found = try_join_all(called.selectors().into_iter().map(list)).await?;
+    try_join_all(called.selectors().into_iter().map(list)).await
+}
+
+fn chosen(called: &Called, found: Vec<Vec<ManagedSecret>>) -> Result<Vec<ManagedSecret>, CliError> {
     if let Called::Id(id) = called {
         unambiguous(id, found.iter().flatten())?;
     }
@@ -133,7 +142,23 @@ pub(super) fn unambiguous<'a>(
 /// The one object that the text names: of several with one name, the one that holds the name.
 pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret, CliError> {
     let called = Called::parse(called)?;
-    let mut found = all(session, &called).await?;
+    single(&called, all(session, &called).await?, &session.namespace)
+}
+
+/// The same; `None` if the user may not list ManagedSecrets.
+pub(super) async fn one_if_permitted(session: &Session, called: &Called) -> Result<Option<ManagedSecret>, CliError> {
+    match listed(session, called).await {
+        Ok(found) => single(called, chosen(called, found)?, &session.namespace).map(Some),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => {
+            let permission = Permission::to_objects("list").within(&session.namespace);
+            Err(permission.explain("cannot look the secret up", &error))
+        }
+    }
+}
+
+fn single(called: &Called, found: Vec<ManagedSecret>, namespace: &str) -> Result<ManagedSecret, CliError> {
+    let mut found = found;
     if found.len() > 1
         && let Some(holder) = found.iter().position(holds_its_name)
     {
@@ -141,7 +166,7 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
     }
     let names: Vec<_> = found.iter().filter_map(|object| object.metadata.name.as_deref()).collect();
     match names.len() {
-        0 => Err(called.not_found(&session.namespace)),
+        0 => Err(called.not_found(namespace)),
         1 => Ok(found.remove(0)),
         _ => Err(CliError::Failed(format!(
             "several objects want this name and none has it: {}; name one as msec/OBJECT",

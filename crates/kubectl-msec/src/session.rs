@@ -107,6 +107,13 @@ impl ClusterArgs {
         Self { interaction: Interaction::Forbidden, ..self }
     }
 
+    /// The same without the flags that name another user: the user of the kubeconfig acts.
+    pub(super) fn without_impersonation(&self) -> Self {
+        let mut own = self.clone();
+        (own.as_user, own.as_uid, own.as_group, own.connection) = (None, None, Vec::new(), OnceLock::new());
+        own
+    }
+
     /// Which cluster, user and namespace these flags mean.
     pub(super) fn connection(&self) -> Result<&Connection, CliError> {
         if let Some(connection) = self.connection.get() {

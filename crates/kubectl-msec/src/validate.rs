@@ -191,7 +191,7 @@ fn notes(sources: &[Source]) -> Vec<String> {
             let message = match (sealed.handling(), object.delivery()) {
                 (Handling::Kept, Delivery::Secret) => {
                     "is kept (sealed with --no-delivery): delivering it needs the permission to get \
-                     managedsecrets/value"
+                     secretvalues.values.managedsecrets.dev"
                 }
                 (Handling::Deliverable, Delivery::None) => {
                     "was sealed for delivery, though spec.delivery is None: seal the value again with --no-delivery"

@@ -1,37 +1,47 @@
 //! `kubectl msec value`: the value, byte for byte, and nothing else.
 //!
 //! ```text
-//! lookup (spec.name or status.id) ─▶ status.target ─▶ Secret ─▶ is it that one? ─▶ its key ─▶ standard output
+//!  has the cluster the value API? ─▶ GET secretvalues/NAME ─▶ standard output
+//!        │ no                                │ denied, or unavailable
+//!        ▼                                   ▼
+//!  lookup (spec.name or status.id) ─▶ status.target ─▶ Secret ─▶ is it that one? ─▶ its key ─▶ standard output
 //! ```
 //!
-//! Two requests. The command prints the current value, from the Secret that status names by its uid. A Secret that
-//! replaced it is not accepted, whatever labels it has. If a newer value is wanted but not delivered, a note says so.
+//! Two requests with the value API, three without. From a Secret, the command prints the value only if status names that
+//! Secret by its uid. It does not accept a Secret that replaced it, whatever labels it has. If a newer value is wanted but
+//! not delivered, a note says so.
 
+mod delivered;
+
+use std::fmt;
 use std::io::Write as _;
 
-use clap::Args;
-use k8s_openapi::api::core::v1::Secret;
+use clap::{Args, ValueEnum};
 use managed_secrets_api::ManagedSecret;
-use managed_secrets_api::types::{Delivery, TargetRef};
+use managed_secrets_api::types::Delivery;
+use managed_secrets_api::value::{Handle, SecretValue};
 use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
-use zeroize::Zeroizing;
 
 use super::completion;
-use super::lookup;
+use super::lookup::{self, Called};
 use super::session::{ClusterArgs, Session};
-use super::state::State;
+use super::value_api::{self, Answer};
 
 const EXAMPLES: &str = "\
-You need permission to read the Secret that pods mount (kubectl auth can-i get secrets/NAME). The command cannot read \
-the value of a secret that is not delivered (delivery: None).
+The command reads the value through the value API, if the cluster has it, and otherwise from the Secret that pods mount. \
+You need the permission for one of them: to get secretvalues.values.managedsecrets.dev/NAME, or to get the Secret. Without \
+the value API, the command cannot read the value of a secret that is not delivered (delivery: None).
 
 Examples:
   # To a program, without a copy on disk
   kubectl msec value DB_PASSWORD | psql-login
 
   # By id
-  kubectl msec value 2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+  kubectl msec value 2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11
+
+  # With version and dates
+  kubectl msec value DB_PASSWORD -o json";
 
 /// Arguments of `value`.
 #[derive(Args, Clone, Debug)]
@@ -40,117 +50,164 @@ pub struct ValueArgs {
     /// The secret, by NAME, ID or msec/OBJECT
     #[arg(value_name = "NAME|ID", add = completion::secrets())]
     pub secret: String,
+
+    /// Print this version of the value; only with the value API
+    #[arg(long = "version", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub version: Option<u64>,
+
+    /// Output format; the value alone when absent
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    pub output: Option<Format>,
+}
+
+/// How a value is printed, other than alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// The answer of the value API: id, name, version, dates and value
+    Json,
 }
 
 /// Prints the value of a secret, and nothing else.
 pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(), CliError> {
     let session = Session::open(cluster)?;
-    let object = lookup::one(&session, &args.secret).await?;
-    if let Some(other) = lookup::only_wanted(&args.secret, &object) {
-        let name = object.metadata.name.as_deref().unwrap_or_default();
-        return Err(CliError::Failed(format!("{other}; to read its value, name the object: msec/{name}")));
+    let called = Called::parse(&args.secret)?;
+    let (reason, object) = match through_api(&session, &called, args.version).await? {
+        Asked::Answered(found) => return print_answer(&found, args.output),
+        Asked::Unanswered(reason, object) => (reason, object),
+    };
+    if let Some(version) = args.version {
+        return Err(CliError::Failed(format!("cannot read version {version} of the value: {}", reason.on_version())));
     }
-    let target = target(&session, &object)?;
-    let permission = Permission::to("get", "secrets").named(&target.name).within(&session.namespace);
-    let found = session.find::<Secret>(&target.name).await;
-    let found = found.map_err(|error| permission.explain("cannot read the value", &error))?;
-    let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
-    let value = value_of(found, target)?;
-    if let Some(note) = note(&object, target, &version) {
+    let delivered = async {
+        let object = match object {
+            Some(object) => *object,
+            None => lookup::one(&session, &args.secret).await?,
+        };
+        if let Some(other) = lookup::only_wanted(&args.secret, &object) {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            return Err(CliError::Failed(format!("{other}; to read its value, name the object: msec/{name}")));
+        }
+        if matches!(reason, Reason::NotInstalled) && object.spec.delivery() == Delivery::None {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            return Err(CliError::Failed(format!(
+                "cannot read the value: msec/{name} is not delivered (spec.delivery: None), and {reason}; install it with \
+                 `managed-secrets manifests --value-api`, or set spec.delivery: Secret"
+            )));
+        }
+        Ok((delivered::read(&session, &object).await?, object))
+    };
+    let (found, object) = delivered.await.map_err(|error| reason.joined_to(error))?;
+    if let Some(note) = &found.note {
         say::tell(format_args!("note: {note}"));
     }
+    match args.output {
+        Some(Format::Json) => say::print_json(&found.answer(&session.namespace, &object)?),
+        None => print(&found.value),
+    }
+}
+
+fn print_answer(found: &SecretValue, output: Option<Format>) -> Result<(), CliError> {
+    match output {
+        Some(Format::Json) => say::print_json(found),
+        None => print(found.status.value.as_str().as_bytes()),
+    }
+}
+
+fn print(value: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(&value)
+    out.write_all(value)
         .and_then(|()| out.flush())
         .map_err(|error| CliError::failed("cannot write to standard output", &error))
 }
 
-/// Where the value is delivered.
-fn target<'a>(session: &Session, object: &'a ManagedSecret) -> Result<&'a TargetRef, CliError> {
-    if let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) {
-        return Ok(target);
-    }
-    let name = object.metadata.name.as_deref().unwrap_or_default();
-    Err(CliError::Failed(match object.spec.delivery() {
-        Delivery::None => {
-            let permission = Permission::to_objects("get").named(name).part("value").within(&session.namespace);
-            format!(
-                "msec/{name} is not delivered (spec.delivery: None), so no Secret holds its value; to read it, set \
-                 spec.delivery: Secret, which needs the permission `{permission}`"
-            )
-        }
-        Delivery::Secret => format!("msec/{name} is not delivered yet: {}", State::of(object)),
-    }))
+/// What came of asking the value API.
+enum Asked {
+    Answered(Box<SecretValue>),
+    /// Why it did not give the value; and the object, if it was looked up.
+    Unanswered(Reason, Option<Box<ManagedSecret>>),
 }
 
-/// The value in a Secret, if that is the one that status names.
-fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<u8>>, CliError> {
-    let name = &target.name;
-    let secret = secret.ok_or_else(|| {
-        CliError::Failed(format!("the Secret {name} was deleted; the operator recreates it; try again in a moment"))
-    })?;
-    if secret.metadata.uid.as_deref() != Some(&target.uid) {
-        return Err(CliError::Failed(format!(
-            "the Secret {name} is not the delivered one (its uid differs), so its content is not this secret's \
-             value"
-        )));
-    }
-    // Each value is wiped on its way out, not this one alone.
-    let mut data: Vec<_> = secret.data.into_iter().flatten().map(|(key, it)| (key, Zeroizing::new(it.0))).collect();
-    let at = data.iter().position(|(key, _)| *key == target.key);
-    at.map(|at| data.swap_remove(at).1).ok_or_else(|| {
-        CliError::Failed(format!("the Secret {name} has no key {}; it was removed after the delivery", target.key))
-    })
+/// Why the value API did not give a value.
+enum Reason {
+    /// The cluster does not have it.
+    NotInstalled,
+    /// A permission is missing: the command that checks it.
+    Denied(String),
+    NotFound,
+    Unavailable(String),
 }
 
-/// A note if this may not be the value that the spec asks for. `version` is the Secret's resourceVersion.
-fn note(object: &ManagedSecret, target: &TargetRef, version: &str) -> Option<String> {
-    // The operator's mark for a target that holds an older version, because the newest could not be delivered.
-    let behind = target.resource_version.is_empty();
-    match State::of(object) {
-        State::Suspended => {
-            Some("this is the current value; spec.suspend is true, so no newer value is delivered".to_owned())
-        }
-        State::Waiting(why) | State::Stalled(why) => {
-            let (reason, message) = (why.reason, why.message);
-            Some(format!(
-                "this is the current value; the value that the spec asks for is not delivered yet: {reason}: {message}"
-            ))
-        }
-        State::Served if behind => Some("a newer version of this value could not be delivered yet".to_owned()),
-        // The operator corrects what others write, and status shows the operator's last write.
-        State::Served if version != target.resource_version => Some(format!(
-            "the Secret {} was written after the last write that status shows; if another program wrote it, this may \
-             be another value",
-            target.name
-        )),
-        State::Served => None,
+async fn through_api(session: &Session, called: &Called, version: Option<u64>) -> Result<Asked, CliError> {
+    let context = "cannot call the cluster";
+    let is_registered = value_api::is_registered(&session.client).await;
+    if !is_registered.map_err(|error| CliError::unreachable(context, &error))? {
+        return Ok(Asked::Unanswered(Reason::NotInstalled, None));
     }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_the_secret_that_status_names_is_believed() {
-        let target =
-            TargetRef { name: "db".into(), key: "value".into(), uid: "u1".into(), resource_version: "7".into() };
-        let secret = |uid: &str, key: &str| -> Secret {
-            serde_json::from_value(json!({"metadata": {"name": "db", "uid": uid}, "data": {"a": "YQ==", key: "AGIK"}}))
-                .unwrap()
+    let (object, handles) = match called {
+        Called::Name(name) => (None, vec![name.clone()]),
+        // A secret may have a name that looks like an id, and the API takes every such text for an id.
+        Called::Id(_) | Called::Object(_) => {
+            let object = lookup::one_if_permitted(session, called).await?;
+            let status = object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+            let handles = match (&object, called) {
+                (None, Called::Id(id)) => vec![id.to_lowercase()],
+                (Some(_), Called::Id(_)) => status.id.into_iter().collect(),
+                _ => status.name.into_iter().chain(status.id).collect(),
+            };
+            (object.map(Box::new), handles)
+        }
+    };
+    if object.is_none() && handles.is_empty() {
+        let list = Permission::to_objects("list").within(&session.namespace);
+        return Ok(Asked::Unanswered(Reason::Denied(list.to_string()), None));
+    }
+    let mut reason = Reason::NotFound;
+    for text in &handles {
+        let Some(handle) = Handle::parse(text) else { continue };
+        let answer = value_api::read(&session.client, &session.namespace, handle, version).await;
+        reason = match answer.map_err(|error| CliError::unreachable(context, &error))? {
+            Answer::Value(found) => return Ok(Asked::Answered(found)),
+            Answer::Denied => match reason {
+                Reason::Denied(first) => Reason::Denied(first),
+                _ => Reason::Denied(value_api::permission(&session.namespace, text).to_string()),
+            },
+            Answer::NotFound => Reason::NotFound,
+            Answer::Unavailable(why) => Reason::Unavailable(why),
         };
-        assert_eq!(value_of(Some(secret("u1", "value")), &target).unwrap().as_slice(), b"\0b\n");
-        for (found, expected) in [
-            (None, "was deleted"),
-            (Some(secret("u2", "value")), "not the delivered one"),
-            (Some(secret("u1", "other")), "has no key value"),
-        ] {
-            let error = value_of(found, &target).unwrap_err().to_string();
-            assert!(error.contains(expected) && !error.contains("AGIK"), "{error}");
+    }
+    Ok(Asked::Unanswered(reason, object))
+}
+
+impl Reason {
+    /// The error of a request for one version.
+    fn on_version(&self) -> String {
+        match self {
+            Self::NotInstalled => format!("{self}: install it with `managed-secrets manifests --value-api`"),
+            Self::NotFound => "this secret or this version of it was not found".to_owned(),
+            Self::Denied(_) | Self::Unavailable(_) => self.to_string(),
+        }
+    }
+
+    /// The error of the delivered Secret, with what the value API said.
+    fn joined_to(&self, error: CliError) -> CliError {
+        match error {
+            CliError::Failed(text) => CliError::Failed(match self {
+                // Then the Secret is the only way.
+                Self::NotInstalled => text,
+                _ => format!("{text}; {self}"),
+            }),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInstalled => f.write_str("the value API is not installed in this cluster"),
+            Self::Denied(check) => write!(f, "the value API: permission denied: check `{check}`"),
+            Self::NotFound => f.write_str("the value API: not found"),
+            Self::Unavailable(why) => write!(f, "the value API: {why}"),
         }
     }
 }

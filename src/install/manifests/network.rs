@@ -7,7 +7,7 @@ use super::{Options, labels, metadata, monitoring, workload::WEBHOOK_PORT};
 
 /// The policy on the operator's pods. It limits ingress only.
 ///
-/// * **Webhooks**: every address may connect. The API server has the address of a machine, which no selector matches and
+/// * **Webhooks and value API**: every address may connect. The API server has the address of a machine, which no selector matches and
 ///   which an installation cannot know.
 /// * **Probes and metrics**: no other pod may connect, or Prometheus alone. Kubelets need no rule: "traffic to and from
 ///   the node where a Pod is running is always allowed" (documentation of Kubernetes, Network Policies).
@@ -16,7 +16,7 @@ use super::{Options, labels, metadata, monitoring, workload::WEBHOOK_PORT};
 pub(super) fn policy(options: &Options) -> Option<Value> {
     let to = |port: u16| json!([{"port": port, "protocol": "TCP"}]);
     let mut ingress = Vec::new();
-    if options.webhooks {
+    if options.has_server() {
         ingress.push(json!({"ports": to(WEBHOOK_PORT)}));
     }
     if options.monitoring {

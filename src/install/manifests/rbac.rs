@@ -7,10 +7,11 @@
 use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
-use super::{Options, metadata};
+use super::{Options, metadata, values};
 use crate::admin::METRICS;
 
-const API_GROUP: &str = "rbac.authorization.k8s.io";
+/// API group of roles and bindings.
+pub(super) const API_GROUP: &str = "rbac.authorization.k8s.io";
 /// Role of the operator in its own namespace: its keys, its public key, and the Lease of its replicas.
 const KEYS_ROLE: &str = "managed-secrets-keys";
 /// Role of the operator on its webhook configurations.
@@ -32,6 +33,9 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
     if options.secure_metrics {
         objects.extend(reviews(options));
         objects.push(metrics_reader(options));
+    }
+    if options.value_api {
+        objects.extend(values::permissions(options));
     }
     objects.extend(public_key(options));
     objects.extend(people());
@@ -161,7 +165,8 @@ fn aggregated(mut role: Value, into: &str) -> Value {
     role
 }
 
-fn role(kind: &str, name: &str, namespace: Option<&str>, rules: &Value) -> Value {
+/// A role or cluster role.
+pub(super) fn role(kind: &str, name: &str, namespace: Option<&str>, rules: &Value) -> Value {
     json!({
         "apiVersion": format!("{API_GROUP}/v1"),
         "kind": kind,
@@ -171,7 +176,7 @@ fn role(kind: &str, name: &str, namespace: Option<&str>, rules: &Value) -> Value
 }
 
 /// A binding that bears the name of the role it binds.
-fn binding(role_kind: &str, name: &str, namespace: Option<&str>, subject: &Value) -> Value {
+pub(super) fn binding(role_kind: &str, name: &str, namespace: Option<&str>, subject: &Value) -> Value {
     json!({
         "apiVersion": format!("{API_GROUP}/v1"),
         "kind": format!("{role_kind}Binding"),
@@ -181,6 +186,7 @@ fn binding(role_kind: &str, name: &str, namespace: Option<&str>, subject: &Value
     })
 }
 
-fn service_account(options: &Options) -> Value {
+/// The operator as the subject of a binding.
+pub(super) fn service_account(options: &Options) -> Value {
     json!({"kind": "ServiceAccount", "name": keys::OPERATOR_NAME, "namespace": options.operator_namespace})
 }

@@ -14,7 +14,7 @@ const SEAL_TIMEOUT: u32 = 5;
 /// Seconds that a create waits for warnings.
 const WARN_TIMEOUT: u32 = 3;
 
-/// The Service in front of the operator's pods.
+/// The Service in front of the operator's pods: for the webhooks and the value API.
 pub(super) fn service(options: &Options) -> Value {
     json!({
         "apiVersion": "v1",

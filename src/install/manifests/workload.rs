@@ -99,7 +99,7 @@ pub(super) fn deployment(options: &Options) -> Value {
         "serviceAccountName": keys::OPERATOR_NAME,
         "automountServiceAccountToken": true,
         "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": GRACE_SECONDS + if options.webhooks { DRAIN_SECONDS } else { 0 },
+        "terminationGracePeriodSeconds": GRACE_SECONDS + if options.has_server() { DRAIN_SECONDS } else { 0 },
         "affinity": apart(),
         "securityContext": security(options),
         "containers": [container(options)],
@@ -199,7 +199,7 @@ fn container(options: &Options) -> Value {
         "resources": {"requests": {"cpu": "50m", "memory": MEMORY}, "limits": {"memory": MEMORY}},
     });
     let mut ports = vec![json!({"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"})];
-    if options.webhooks {
+    if options.has_server() {
         ports.push(json!({"name": "webhooks", "containerPort": WEBHOOK_PORT, "protocol": "TCP"}));
     }
     if options.secure_metrics {
@@ -232,6 +232,9 @@ fn arguments(options: &Options) -> Vec<String> {
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     if !options.webhooks {
         arguments.push("--webhook-listen=off".to_owned());
+    }
+    if options.value_api {
+        arguments.push("--value-api".to_owned());
     }
     if options.allow_cluster_scope {
         arguments.push("--allow-cluster-scope".to_owned());

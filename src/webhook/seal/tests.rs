@@ -230,9 +230,25 @@ fn the_right_that_counts_is_that_of_the_stored_object() {
         );
         assert_eq!(
             permission(object("db", json!({"value": text, "target": {"name": "t"}, "delivery": "None"})), wanted),
-            Some(Permission::Value("db".to_owned()))
+            Some(Permission::Value(Handles { object: "db".to_owned(), names: Vec::new(), id: None }))
         );
         assert_eq!(permission(object("db", json!({"generate": {}})), wanted), None);
+    }
+}
+
+#[test]
+fn a_value_that_is_not_delivered_is_read_by_its_id_by_all_its_names_or_as_before() {
+    let by = |name| (value::GROUP, value::PLURAL, "", name);
+    let formerly = (keys::GROUP, keys::PLURAL, "value", "db");
+    for (wanted, status, by_name, id) in [
+        ("DB", json!({"name": "DB", "id": "the-id"}), vec![by("DB")], Some("the-id")),
+        ("NEW", json!({"name": "DB", "id": "the-id"}), vec![by("NEW"), by("DB")], Some("the-id")),
+        ("DB", json!(null), vec![by("DB")], None),
+    ] {
+        let handles = Handles::of("db", &json!({"spec": {"name": wanted}, "status": status}));
+        let mut expected: Vec<_> = id.map(|id| vec![by(id)]).into_iter().collect();
+        expected.extend([by_name, vec![formerly]]);
+        assert_eq!(Permission::Value(handles).ways(), expected);
     }
 }
 

@@ -22,6 +22,7 @@ use kube::{
 use managed_secrets_api::{
     ManagedSecret,
     keys::{GROUP, LAST_APPLIED, PLURAL, VERSION},
+    value,
 };
 use serde_json::{Value, json};
 use testkit::poll;
@@ -41,13 +42,21 @@ const PIN: &str = "pin";
 /// A value that is not delivered.
 const HIDDEN: &str = "hidden";
 
-/// To get a Secret, or `managedsecrets/value`: group, resource and name.
-type Reads = (&'static str, &'static str, &'static str);
+/// To get a Secret, or a value: group, resource and name.
+type Reads<'a> = (&'a str, &'a str, &'a str);
 
 /// Who may read both.
-const READER: [Reads; 2] = [("", "secrets", PIN), (GROUP, "managedsecrets/value", HIDDEN)];
+const READER: [Reads<'_>; 2] = [("", "secrets", PIN), (value::GROUP, value::PLURAL, "HIDDEN")];
+/// The same by the permission that was asked for before there was a value API.
+const FORMER_READER: [Reads<'_>; 2] = [("", "secrets", PIN), (GROUP, "managedsecrets/value", HIDDEN)];
 /// Who may read what happens to have the names, and not the values.
-const CONFUSED: [Reads; 3] = [("", "secrets", HIDDEN), (GROUP, "managedsecrets/value", PIN), ("", "secrets", "mine")];
+const CONFUSED: [Reads<'_>; 5] = [
+    ("", "secrets", HIDDEN),
+    (value::GROUP, value::PLURAL, "PIN"),
+    (value::GROUP, value::PLURAL, HIDDEN),
+    (GROUP, "managedsecrets/value", PIN),
+    ("", "secrets", "mine"),
+];
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +95,7 @@ struct Guesser<'p> {
 
 impl<'p> Guesser<'p> {
     /// A new user who may write ManagedSecrets in the namespace, and get these.
-    async fn new(premises: &'p Premises, reads: &[Reads]) -> Self {
+    async fn new(premises: &'p Premises, reads: &[Reads<'_>]) -> Self {
         let user = format!("guesser-{}", uuid::Uuid::new_v4().simple());
         let mut rules = vec![json!({
             "apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["get", "list", "create", "update", "patch"],
@@ -309,9 +318,16 @@ async fn with_the_right_unchanged_text_is_kept_and_the_right_ends_within_half_a_
         assert_eq!(version(&premises.site.get(name).await), version(&first));
     }
 
+    let [pin, hidden] = &objects;
+    let id = status(hidden).id.unwrap();
+    for reads in [&FORMER_READER[..], &[(value::GROUP, value::PLURAL, &id)]] {
+        let reader = Guesser::new(&premises, reads).await;
+        let right = reader.write(Way::Merge, hidden, RIGHT, false).await;
+        assert_eq!(right.value, sealed(hidden), "{reads:?}: {:?}", right.seen);
+    }
+
     reader.blind().await;
     let began = Instant::now();
-    let [pin, _] = &objects;
     poll("the right to end", PATIENCE, || async {
         // Asked often: that must not lengthen what is remembered.
         let right = reader.write(Way::Merge, pin, RIGHT, false).await;

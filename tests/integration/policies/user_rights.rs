@@ -1,19 +1,26 @@
 //! Whoever has a value delivered somewhere must be allowed to read it where it is.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod renames;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use managed_secrets_api::limits::{SEALED_ENC_BYTES, SEALED_KEPT_BIT, SEALED_PREFIX, SEALED_SUITE};
 use managed_secrets_api::types::SealedValue;
-use managed_secrets_api::{ManagedSecret, keys};
+use managed_secrets_api::{ManagedSecret, keys, value};
 use serde_json::{Value, json};
 use testkit::shared::TestNamespace;
 
 use crate::integration::installation::{Right, admin, control_plane, dry_run, editor, expect, object, operator};
 
-const VALUE: Right = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("db") };
+/// To read the value by its name.
+const VALUE: Right = Right { name: Some("DB_PASSWORD"), ..ALL_VALUES };
+/// To read all values of the namespace.
+const ALL_VALUES: Right = Right { verb: "get", group: value::GROUP, resource: value::PLURAL, name: None };
+/// What stood for it before there was a value API.
+const FORMER: Right = Right { verb: "get", group: keys::GROUP, resource: "managedsecrets/value", name: Some("db") };
 
 /// What the built-in role `edit` has on Secrets, as far as it matters here.
 const EDIT: [Right; 5] = [secrets("get"), secrets("create"), secrets("update"), secrets("patch"), secrets("delete")];
@@ -126,8 +133,12 @@ impl Scene {
 
 /// Has status say that the value is delivered to this Secret.
 async fn deliver_to(scene: &Scene, name: &str) {
-    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
-        "status": {"target": {"name": name, "key": "value", "uid": "u", "resourceVersion": "1"}}});
+    report(scene, &json!({"target": {"name": name, "key": "value", "uid": "u", "resourceVersion": "1"}})).await;
+}
+
+/// Has the operator write this status.
+async fn report(scene: &Scene, status: &Value) {
+    let status = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "status": status});
     let by_operator = scene.of(operator().await);
     by_operator.patch_status("db", &PatchParams::apply("managed-secrets"), &Patch::Apply(&status)).await.unwrap();
 }
@@ -177,7 +188,7 @@ async fn a_move_needs_get_on_the_present_target() {
     let named = json!({"target": {"name": "vault", "key": "password"}});
     let refusal = || Some(cannot_get("vault"));
     let changes = vec![
-        (json!({"name": "RENAMED", "suspend": true, "deletionPolicy": "Retain"}), None),
+        (json!({"suspend": true, "deletionPolicy": "Retain"}), None),
         (json!({"target": {"name": "mine"}}), refusal()),
         (json!({"target": {"name": null}}), refusal()),
         (json!({"target": {"key": "other"}}), refusal()),
@@ -190,11 +201,11 @@ async fn a_move_needs_get_on_the_present_target() {
     check_changes(&Scene::new(json!({})).await, Right::get_secret("db"), unnamed).await;
 }
 
-/// A right on the new target, or on `managedsecrets/value`, is none on the present one.
+/// A right on the new target, or on `secretvalues`, is none on the present one.
 #[tokio::test]
 async fn other_rights_do_not_move_a_value() {
     let scene = Scene::new(json!({})).await;
-    let objects = scene.objects(&[Right::get_secret("mine"), Right::CREATE_SECRETS, VALUE]).await;
+    let objects = scene.objects(&[Right::get_secret("mine"), Right::CREATE_SECRETS, ALL_VALUES, FORMER]).await;
     let change = json!({"target": {"name": "mine"}});
     expect("move", objects.patch("db", &params(), &merge(&change)).await, Some(&cannot_get("db")));
 }
@@ -216,11 +227,8 @@ async fn a_move_needs_get_on_the_target_in_force() {
 }
 
 #[tokio::test]
-async fn an_undelivered_value_needs_get_on_value() {
-    let refusal = || {
-        let text = "cannot get resource \"managedsecrets/value\" in API group \"managedsecrets.dev\" named \"db\"";
-        Some(text.to_owned())
-    };
+async fn an_undelivered_value_needs_the_permission_to_read_it() {
+    let refusal = || Some(CANNOT_GET_VALUE.to_owned());
     let changes = vec![
         (json!({"description": "x"}), None),
         (json!({"delivery": "Secret"}), refusal()),
@@ -228,10 +236,14 @@ async fn an_undelivered_value_needs_get_on_value() {
         (json!({"target": {"name": "mine"}}), refusal()),
     ];
     let scene = Scene::new(json!({"delivery": "None"})).await;
-    check_changes(&scene, VALUE, changes).await;
-    let objects = scene.objects(&[Right::get_secret("db")]).await;
+    for right in [VALUE, ALL_VALUES, FORMER] {
+        check_changes(&scene, right, changes.clone()).await;
+    }
+    let others =
+        [Right::get_secret("db"), Right { name: Some("db"), ..VALUE }, Right { name: Some("DB_PASSWORD"), ..FORMER }];
+    let objects = scene.objects(&others).await;
     let change = json!({"delivery": "Secret"});
-    expect("get on the Secret", objects.patch("db", &params(), &merge(&change)).await, refusal().as_deref());
+    expect("other rights", objects.patch("db", &params(), &merge(&change)).await, refusal().as_deref());
 }
 
 /// Each change of how a target looks: a label or an annotation can have a replicator copy the value.
@@ -361,24 +373,29 @@ fn holding(text: &str, spec: &Value) -> ManagedSecret {
 }
 
 const CANNOT_GET_VALUE: &str =
-    "cannot get resource \"managedsecrets/value\" in API group \"managedsecrets.dev\" named \"db\"";
+    "cannot get resource \"secretvalues\" in API group \"values.managedsecrets.dev\" named \"DB_PASSWORD\"";
+const CANNOT_GET_VALUES: &str =
+    "cannot get resource \"secretvalues\" in API group \"values.managedsecrets.dev\" in the namespace";
 
 /// Otherwise `delivery: None` would be undone by deleting the object and creating it with its sealed text again.
 #[tokio::test]
-async fn delivering_text_that_is_kept_needs_get_on_value() {
+async fn delivering_text_that_is_kept_needs_the_permission_to_read_all_values() {
     let namespace = TestNamespace::create(control_plane().await, "kept").await.unwrap();
     let objects = async |rights: &[Right]| {
         Api::<ManagedSecret>::namespaced(editor(&namespace.name, rights).await, &namespace.name)
     };
-    let editing = objects(&EDIT).await;
-    let reading = objects(&[&EDIT[..], &[VALUE]].concat()).await;
+    // The text opens for the object `db`, and the user chooses which secret that is: a name of their own is not enough.
+    let editing = objects(&[&EDIT[..], &[VALUE]].concat()).await;
+    let reading = objects(&[&EDIT[..], &[ALL_VALUES]].concat()).await;
+    let former = objects(&[&EDIT[..], &[FORMER]].concat()).await;
     for scope in [1, 2, 3] {
         let (deliverable, kept) = (well_formed(scope), well_formed(scope | SEALED_KEPT_BIT));
         for spec in [json!({}), json!({"delivery": "Secret"}), json!({"target": {"name": "mine", "key": "k"}})] {
             let case = format!("{spec} of scope {scope}");
             expect(&case, editing.create(&dry_run(), &holding(&deliverable, &spec)).await, None);
-            expect(&case, editing.create(&dry_run(), &holding(&kept, &spec)).await, Some(CANNOT_GET_VALUE));
+            expect(&case, editing.create(&dry_run(), &holding(&kept, &spec)).await, Some(CANNOT_GET_VALUES));
             expect(&case, reading.create(&dry_run(), &holding(&kept, &spec)).await, None);
+            expect(&case, former.create(&dry_run(), &holding(&kept, &spec)).await, None);
         }
         let undelivered = json!({"delivery": "None"});
         expect("undelivered", editing.create(&dry_run(), &holding(&kept, &undelivered)).await, None);
@@ -386,27 +403,37 @@ async fn delivering_text_that_is_kept_needs_get_on_value() {
 }
 
 #[tokio::test]
-async fn changing_a_delivered_value_to_text_that_is_kept_needs_get_on_value() {
+async fn changing_a_delivered_value_to_text_that_is_kept_needs_the_permission_to_read_all_values() {
     let kept = well_formed(1 | SEALED_KEPT_BIT);
-    let refusal = || Some(CANNOT_GET_VALUE.to_owned());
+    let refusal = || Some(CANNOT_GET_VALUES.to_owned());
     let to_kept = json!({"generate": null, "value": kept});
     let scene = Scene::new(json!({"delivery": "None"})).await;
     let changes = vec![
         (to_kept.clone(), None),
         (json!({"generate": null, "value": well_formed(1)}), None),
-        (json!({"generate": null, "value": kept, "delivery": "Secret"}), refusal()),
+        (json!({"generate": null, "value": kept, "delivery": "Secret"}), Some(CANNOT_GET_VALUE.to_owned())),
     ];
-    check_changes(&scene, VALUE, changes).await;
-    check_changes(&Scene::new(json!({})).await, VALUE, vec![(to_kept, refusal())]).await;
+    check_changes(&scene, ALL_VALUES, changes).await;
+    check_changes(&Scene::new(json!({})).await, ALL_VALUES, vec![(to_kept, refusal())]).await;
     // An administrator delivers it: then it is a delivered value as any other.
     let scene = Scene::new(json!({})).await;
     let admin = scene.of(admin().await);
     admin.patch("db", &PatchParams::default(), &merge(&json!({"generate": null, "value": kept}))).await.unwrap();
-    let changes = vec![
-        (json!({"description": "x"}), None),
-        (json!({"value": well_formed(1)}), None),
-        (json!({"value": well_formed(2 | SEALED_KEPT_BIT)}), refusal()),
-    ];
+    let by_name = scene.objects(&[VALUE]).await;
+    let other = json!({"value": well_formed(2 | SEALED_KEPT_BIT)});
+    expect("by name", by_name.patch("db", &params(), &merge(&other)).await, refusal().as_deref());
+    let changes =
+        vec![(json!({"description": "x"}), None), (json!({"value": well_formed(1)}), None), (other, refusal())];
+    check_changes(&scene, ALL_VALUES, changes).await;
+}
+
+/// Text that stays as it is is the value that the secret has: to deliver it needs the permission to read that one.
+#[tokio::test]
+async fn delivering_the_kept_text_that_an_object_has_needs_the_permission_to_read_it() {
+    let scene = Scene::new(json!({"delivery": "None"})).await;
+    let kept = json!({"generate": null, "value": well_formed(1 | SEALED_KEPT_BIT)});
+    scene.of(admin().await).patch("db", &PatchParams::default(), &merge(&kept)).await.unwrap();
+    let changes = vec![(json!({"delivery": "Secret"}), Some(CANNOT_GET_VALUE.to_owned()))];
     check_changes(&scene, VALUE, changes).await;
 }
 

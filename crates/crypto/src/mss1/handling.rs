@@ -11,8 +11,8 @@ pub enum Handling {
     /// It may be delivered as a Secret.
     #[default]
     Deliverable,
-    /// It is kept: to have it delivered needs the permission to read a value that is not delivered
-    /// (`managedsecrets/value`).
+    /// It is kept: to have it delivered needs the permission to read values through the value API
+    /// (`secretvalues.values.managedsecrets.dev`).
     Kept,
 }
 

@@ -3,6 +3,7 @@
 mod install;
 mod keys;
 mod secrets;
+mod values;
 mod webhooks;
 
 use managed_secrets_api::names::cluster_object_name;
@@ -27,7 +28,7 @@ impl Check {
 }
 
 /// Every check.
-pub(super) const CHECKS: [Check; 16] = [
+pub(super) const CHECKS: [Check; 17] = [
     // First what the keys protect against.
     Check { name: "protection", look: keys::protection },
     Check { name: "server", look: install::server },
@@ -38,6 +39,7 @@ pub(super) const CHECKS: [Check; 16] = [
     Check { name: "webhooks", look: webhooks::configurations },
     Check { name: "endpoints", look: webhooks::endpoints },
     Check { name: "certificates", look: webhooks::certificates },
+    Check { name: "value API", look: values::api },
     Check { name: "keyring", look: keys::keyring },
     Check { name: "sealing key", look: keys::sealing_key },
     Check { name: "secrets", look: secrets::objects },

@@ -16,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
 use managed_secrets_api::ManagedSecret;
@@ -23,6 +24,7 @@ use managed_secrets_api::keys::{
     GROUP, KEK_PREFIX, LABEL_ROLE, OPERATOR_NAME, PLURAL, PUBLIC_KEY_CONFIGMAP, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING,
     TYPE_RECORD, WEBHOOK_DATA_KEY, WEBHOOK_SECRET,
 };
+use managed_secrets_api::value::API_SERVICE;
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::names;
 use managed_secrets_cli::permission::Permission;
@@ -33,6 +35,9 @@ use serde::de::DeserializeOwned;
 use super::finding::Read;
 use crate::archive::StoredKeyring;
 use crate::session::Session;
+
+/// Name of the ConfigMap in which the API server publishes how its front proxy authenticates, and its namespace.
+const FRONT_PROXY: (&str, &str) = ("extension-apiserver-authentication", "kube-system");
 
 /// Objects of one page.
 const PAGE: u32 = 500;
@@ -57,6 +62,10 @@ pub(super) struct Facts {
     pub(super) endpoints: Read<Vec<EndpointSlice>>,
     pub(super) mutating: Read<Vec<MutatingWebhookConfiguration>>,
     pub(super) validating: Read<Vec<ValidatingWebhookConfiguration>>,
+    /// That of the value API.
+    pub(super) api_service: Read<Option<APIService>>,
+    /// Where the API server publishes how its front proxy authenticates.
+    pub(super) front_proxy: Read<Option<ConfigMap>>,
     pub(super) policies: Read<Vec<ValidatingAdmissionPolicy>>,
     pub(super) bindings: Read<Vec<ValidatingAdmissionPolicyBinding>>,
     /// When each certificate authority was made; none where there is no Secret of them.
@@ -106,7 +115,7 @@ enum Where {
 
 /// What each command needs.
 pub(super) const NEEDS: [Need; 14] = [
-    need("get, list, export, create, update, delete, value, describe", "list", GROUP, PLURAL, Where::Here),
+    need("get, list, export, create, update, delete, value, can-read, describe", "list", GROUP, PLURAL, Where::Here),
     need("create, update, delete, diff, reseal", "get", GROUP, PLURAL, Where::Here),
     need("create", "create", GROUP, PLURAL, Where::Here),
     need("update", "patch", GROUP, PLURAL, Where::Here),
@@ -159,6 +168,10 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
     };
     let crd_name = format!("{PLURAL}.{GROUP}");
     let service = format!("kubernetes.io/service-name={OPERATOR_NAME}");
+    let (api_service, front_proxy) = futures::join!(
+        cluster_object(client, API_SERVICE, "apiservices.apiregistration.k8s.io"),
+        object(client, FRONT_PROXY.1, FRONT_PROXY.0, "configmaps"),
+    );
     let (crd, mutating, validating, policies, bindings) = futures::join!(
         cluster_object(client, &crd_name, "customresourcedefinitions.apiextensions.k8s.io"),
         cluster_list(client, "mutatingwebhookconfigurations.admissionregistration.k8s.io"),
@@ -201,6 +214,8 @@ pub(super) async fn read(session: &Session, own: &str) -> Result<Facts, CliError
         endpoints,
         mutating,
         validating,
+        api_service,
+        front_proxy,
         policies,
         bindings,
         authorities,

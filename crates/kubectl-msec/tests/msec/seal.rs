@@ -51,7 +51,12 @@ fn a_value_that_is_not_to_be_delivered_is_kept() {
     for (delivery, arguments, expected, note) in [
         ("None", &[][..], Handling::Kept, "is kept (sealed with --no-delivery)\n"),
         ("Secret", &[], Handling::Deliverable, ""),
-        ("Secret", &["--no-delivery"], Handling::Kept, "needs the permission to get managedsecrets/value\n"),
+        (
+            "Secret",
+            &["--no-delivery"],
+            Handling::Kept,
+            "needs the permission to get secretvalues.values.managedsecrets.dev\n",
+        ),
     ] {
         folder.write("db.yaml", &plain(delivery));
         folder.seal(&[&["-f", "db.yaml"], arguments].concat(), "").ok();

@@ -7,8 +7,9 @@
 //! | field | permission |
 //! |---|---|
 //! | `valueFrom` | `get` on the source Secret |
-//! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `managedsecrets/value` |
-//! | `value` that is sealed as kept, with a delivery | `get` on `managedsecrets/value` |
+//! | `name` | to read the value now: `get` on `secretvalues` by its old name or its id, or on the Secret that holds it |
+//! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `secretvalues` by its name or its id |
+//! | `value` that is sealed as kept, with a delivery | `get` on all `secretvalues` of the namespace |
 //! | `target.type`, `labels`, `annotations` of a target that exists | `get` and `patch` on that Secret |
 //! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
 //! | `target.name`, `delivery`, where `target.type`, `labels` or `annotations` are given | `patch` on the Secret that the value is now delivered to |
@@ -25,7 +26,20 @@
 //! (`deletionPolicy: Retain`) is taken over, so the same holds for a new target, which may be one. A target without a
 //! shape of its own needs no `patch`: users without permissions on Secrets can create ManagedSecrets.
 //!
-//! `status.target`, too, is where the value is now: it differs from the spec while a move waits.
+//! `status.target`, too, is where the value is now: it differs from the spec while a move waits. So is `status.name`, while
+//! a rename waits or is not yet done.
+//!
+//! The [value API](managed_secrets_api::value) answers users who have the permission for a name. A rename therefore gives
+//! the value to those who may read the new name, and a user who asks for it must be allowed to read the value. This is also
+//! the way to a value that an earlier object left behind: a new object takes it over under its old name only, and giving it
+//! another name is a rename; a rename to a name that is taken is checked when it is asked for, not when that name becomes
+//! free.
+//!
+//! Kept text is opened for every object that has its Kubernetes name, whatever `spec.name` that object has. So no
+//! permission for one name is enough to have new text of this kind delivered.
+//!
+//! `get` on `managedsecrets/value` of the object, which stood for these permissions before the value API, is accepted for
+//! one release.
 //!
 //! Adoption compares the value with what the Secret holds, and tells whether they are the same. Without `get`, it would
 //! answer guesses at a Secret that the user may not read, and a correct guess would let the user take over that Secret.
@@ -33,7 +47,7 @@
 //! there. Adoption also writes into a Secret that the operator did not create: without `patch`, the user could write
 //! there too.
 
-use managed_secrets_api::rules::kept_text_cel;
+use managed_secrets_api::{rules::kept_text_cel, value};
 
 use super::{Options, Policy, Resource, Validation, concerned, keys, literal};
 
@@ -81,7 +95,7 @@ fn variables() -> Vec<(&'static str, String)> {
                   || variables.changesSource && variables.targetInForce != variables.targetName)";
     let delivers_kept = format!(
         "variables.delivery != 'None' && {}\n\
-         && (oldObject == null || object.spec.?value != variables.old.?value || variables.oldDelivery == 'None')",
+         && (oldObject == null || object.spec.?value != variables.old.?value)",
         kept_text_cel(VALUE)
     );
     let simple = [
@@ -104,6 +118,9 @@ fn variables() -> Vec<(&'static str, String)> {
         // The value is, or was, in the Secret that the old spec names: a sealed value may come from a deleted object.
         ("hadTarget", "variables.oldDelivery != 'None' && (oldObject != null || has(object.spec.value))"),
         ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
+        ("id", "oldObject == null ? '' : dyn(oldObject).?status.?id.orValue('')"),
+        ("nameInForce", "oldObject == null ? '' : dyn(oldObject).?status.?name.orValue(oldObject.spec.name)"),
+        ("renames", "oldObject != null && object.spec.name != oldObject.spec.name"),
     ];
     let simple = simple.map(|(name, expression)| (name, expression.to_owned()));
     let reshapes = "oldObject != null && variables.shapes".to_owned();
@@ -115,7 +132,7 @@ fn variables() -> Vec<(&'static str, String)> {
         ("adopts", adopts.to_owned()),
         ("deliversKept", delivers_kept),
     ];
-    simple.into_iter().chain(built).collect()
+    simple.into_iter().chain(built).chain(may_read_value()).collect()
 }
 
 fn validations() -> Vec<Validation> {
@@ -135,7 +152,7 @@ fn validations() -> Vec<Validation> {
     };
     let moved = "changing where or how a value is delivered needs the permission to get the present target";
     let reshaped = "setting the type, labels or annotations of a target needs the permission to patch it";
-    vec![
+    let validations = vec![
         get(
             "variables.readsOtherSource",
             "variables.source",
@@ -165,23 +182,6 @@ fn validations() -> Vec<Validation> {
         patch("variables.reshapes && variables.hadTarget", "variables.oldTargetName", RESHAPE, reshaped),
         patch("variables.reshapes && variables.targetInForce != ''", "variables.targetInForce", RESHAPE, reshaped),
         Validation {
-            admits: format!(
-                "!(variables.moves && variables.oldDelivery == 'None' || variables.deliversKept)\n\
-                 || authorizer.group({}).resource('managedsecrets').subresource('value')\
-                 .namespace(request.namespace).name(object.metadata.name).check('get').allowed()",
-                literal(keys::GROUP)
-            ),
-            message: cannot(
-                "get",
-                "managedsecrets/value",
-                keys::GROUP,
-                Some("object.metadata.name"),
-                "to deliver a value that is not delivered, or that is sealed with --no-delivery (delivery, target, \
-                 value)",
-            ),
-            fallback: "delivering a value that is not delivered needs the permission to get managedsecrets/value",
-        },
-        Validation {
             admits:
                 "(!variables.shapes || variables.reshapes && (variables.hadTarget || variables.targetInForce != ''))\n\
                      && variables.adoption == variables.oldAdoption\n\
@@ -208,7 +208,110 @@ fn validations() -> Vec<Validation> {
             &format!("{ADOPT}, because adoption writes into it"),
             "target.adoption needs the permission to patch the Secret to adopt",
         ),
+    ];
+    validations.into_iter().chain(value_validations()).collect()
+}
+
+/// What needs permission to read a value, wherever it is.
+fn value_validations() -> [Validation; 3] {
+    [
+        Validation {
+            admits: "!variables.renames || variables.mayReadValue".to_owned(),
+            message: cannot(
+                "get",
+                value::PLURAL,
+                value::GROUP,
+                Some("variables.nameInForce"),
+                "to change spec.name: users who may read the new name can then read the value. The permission to get it \
+                 by its id, or to get the Secret that holds it, is enough as well",
+            ),
+            fallback: "changing spec.name needs the permission to read the value (secretvalues.values.managedsecrets.dev)",
+        },
+        Validation {
+            // A new object has no value yet that its target could show.
+            admits:
+                "!(oldObject != null && variables.moves && variables.oldDelivery == 'None')\n|| variables.mayReadValue"
+                    .to_owned(),
+            message: cannot(
+                "get",
+                value::PLURAL,
+                value::GROUP,
+                Some("variables.nameInForce"),
+                "to deliver a value that is not delivered (delivery, target)",
+            ),
+            fallback: "delivering a value that is not delivered needs the permission to read it \
+                       (secretvalues.values.managedsecrets.dev)",
+        },
+        Validation {
+            admits: format!(
+                "!variables.deliversKept || {}.check('get').allowed() || {}",
+                values(),
+                may_read_by_former_permission()
+            ),
+            message: cannot(
+                "get",
+                value::PLURAL,
+                value::GROUP,
+                None,
+                "for all names, to deliver a value that is sealed with --no-delivery (delivery, value)",
+            ),
+            fallback: "delivering a value that is sealed with --no-delivery needs the permission to read all values \
+                       (secretvalues.values.managedsecrets.dev)",
+        },
     ]
+}
+
+/// The ways to the value that the stored object has, each as a variable, and whether one of them is open: by its id; by its
+/// name, and by its current name if that differs; from the Secret that it is delivered to, and from its current Secret if
+/// that differs.
+///
+/// The API server limits the cost of each expression, and of each variable, to that of two questions to the authorizer.
+fn may_read_value() -> [(&'static str, String); 5] {
+    let by = |name: &str| format!("{}.name({name}).check('get').allowed()", values());
+    [
+        ("mayReadById", format!("variables.id != '' && {}", by("variables.id"))),
+        (
+            "mayReadByName",
+            format!(
+                "{}\n&& (variables.nameInForce == variables.old.name || {})",
+                by("variables.old.name"),
+                by("variables.nameInForce")
+            ),
+        ),
+        (
+            "mayReadFromSecret",
+            format!(
+                "variables.oldDelivery != 'None' && {}\n\
+                 && (variables.targetInForce == '' || variables.targetInForce == variables.oldTargetName || {})",
+                may("get", "variables.oldTargetName"),
+                may("get", "variables.targetInForce")
+            ),
+        ),
+        ("mayReadAsBefore", may_read_by_former_permission()),
+        (
+            "mayReadValue",
+            "oldObject != null && (variables.mayReadById || variables.mayReadByName || variables.mayReadFromSecret\n\
+             || variables.mayReadAsBefore)"
+                .to_owned(),
+        ),
+    ]
+}
+
+/// CEL: what the authorizer knows of the values of the namespace.
+fn values() -> String {
+    let (group, resource) = (literal(value::GROUP), literal(value::PLURAL));
+    format!("authorizer.group({group}).resource({resource}).namespace(request.namespace)")
+}
+
+/// CEL: the user has the permission that stood for reading a value before there was a value API.
+fn may_read_by_former_permission() -> String {
+    format!(
+        "authorizer.group({}).resource({}).subresource({}).namespace(request.namespace).name(object.metadata.name)\
+         .check('get').allowed()",
+        literal(keys::GROUP),
+        literal(keys::PLURAL),
+        literal(value::FORMER_SUBRESOURCE)
+    )
 }
 
 /// CEL: the user may do this to the Secret that the expression `name` names.

@@ -24,10 +24,12 @@ async fn a_value_is_printed_byte_for_byte_by_name_id_or_object() {
     let limited = plugin.impersonating(&user);
     let control_plane = control_plane().await;
     let id = id(&site.get("plain").await);
-    // What looks like an id is looked up as a name as well.
-    for (called, verbs) in
-        [("plain", &["list", "get"][..]), (&id, &["list", "list", "get"]), ("msec/plain", &["list", "get"])]
-    {
+    // What looks like an id is looked up as a name as well. The first request asks whether there is a value API.
+    for (called, verbs) in [
+        ("plain", &["get", "list", "get"][..]),
+        (&id, &["get", "list", "list", "get"]),
+        ("msec/plain", &["get", "list", "get"]),
+    ] {
         let mark = control_plane.audit_mark().await.unwrap();
         assert_eq!(limited.run(&["value", called]).await.ok(), "hunter2");
         let requests = control_plane.requests_since(mark).await.unwrap();
@@ -50,13 +52,35 @@ async fn who_may_not_read_it_is_told_which_right_it_takes() {
     let right = format!("check `kubectl auth can-i get secrets/login -n {}`", site.namespace);
     assert!(refused.error(1).contains(&right), "{refused:?}");
     let inner = plugin.run(&["value", "INNER"]).await;
-    let error = inner.error(1);
-    assert!(error.contains("set spec.delivery: Secret, which needs the permission"), "{error}");
-    let right = format!(
-        "`kubectl auth can-i get managedsecrets.managedsecrets.dev/inner --subresource value -n {}`",
-        site.namespace
+    assert_eq!(
+        inner.error(1),
+        "cannot read the value: msec/inner is not delivered (spec.delivery: None), and the value API is not installed in \
+         this cluster; install it with `managed-secrets manifests --value-api`, or set spec.delivery: Secret"
     );
-    assert!(error.contains(&right), "{error}");
+    let version = plugin.run(&["value", "DB", "--version", "1"]).await;
+    let error = version.error(1);
+    assert!(error.starts_with("cannot read version 1 of the value: the value API is not installed"), "{error}");
+    operator.stop().await;
+}
+
+/// In the form in which the value API answers, whichever of the two gives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivered_value_is_printed_as_json() {
+    let (site, operator, plugin) = place("json").await;
+    plugin.run_with(&["create", "DB"], "hunter2\u{200b}\n".as_bytes()).await.ok();
+    let object = site.in_step("db").await;
+    let printed = plugin.run(&["value", "DB", "-o", "json"]).await.ok();
+    assert!(printed.is_ascii(), "{printed}");
+    let status = status(&object);
+    let expected = json!({
+        "apiVersion": "values.managedsecrets.dev/v1alpha1", "kind": "SecretValue",
+        "metadata": {"name": "DB", "namespace": site.namespace, "uid": status.id},
+        "status": {
+            "id": status.id, "name": "DB", "version": 1, "updatedDate": status.updated_date,
+            "valueUpdatedTime": status.value_updated_time, "value": "hunter2\u{200b}\n",
+        },
+    });
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), expected);
     operator.stop().await;
 }
 

@@ -44,6 +44,8 @@ fn blind() -> Facts {
         endpoints: unknown(),
         mutating: unknown(),
         validating: unknown(),
+        api_service: unknown(),
+        front_proxy: unknown(),
         policies: unknown(),
         bindings: unknown(),
         authorities: unknown(),
@@ -163,6 +165,33 @@ fn endpoints(ready: bool) -> Facts {
 fn authority(days: &[i64]) -> Facts {
     let created = days.iter().map(|days| Timestamp::now() - SignedDuration::from_hours(24 * days)).collect();
     Facts { authorities: Read::Known(Some(created)), ..with_flag("run") }
+}
+
+/// The APIService of the value API in this state, whose Service is in this namespace, owned or not, and an operator that
+/// serves the API or not.
+fn registered(status: &str, namespace: &str, is_owned: bool, argument: &str) -> Facts {
+    let owner = json!([{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": "r", "uid": "u"}]);
+    let condition = json!({"type": "Available", "status": status, "reason": "R", "message": "no endpoints"});
+    let service = json!({
+        "metadata": {"ownerReferences": if is_owned { owner } else { json!([]) }},
+        "spec": {"service": {"name": OPERATOR_NAME, "namespace": namespace}, "groupPriorityMinimum": 1, "versionPriority": 1},
+        "status": {"conditions": [condition]},
+    });
+    Facts { api_service: known(service), ..front_proxy("proxy", "[\"front-proxy\"]", argument) }
+}
+
+/// What the API server publishes of its front proxy, where users' certificates are signed by `users`.
+fn front_proxy(authority: &str, names: &str, argument: &str) -> Facts {
+    let data = json!({
+        "client-ca-file": "users", "requestheader-client-ca-file": authority, "requestheader-allowed-names": names,
+    });
+    Facts { front_proxy: known(json!({"metadata": {}, "data": data})), ..with_flag(argument) }
+}
+
+/// A registered, available API with this front proxy.
+fn trusts(authority: &str, names: &str) -> Facts {
+    let facts = registered("True", "system", true, "--value-api");
+    Facts { front_proxy: front_proxy(authority, names, "").front_proxy, ..facts }
 }
 
 /// The public key of which the keyring has the other half.
@@ -341,9 +370,44 @@ fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
     ]
 }
 
+/// The same for the value API.
+fn rules_of_the_value_api() -> Vec<(&'static str, Facts, Level, &'static str)> {
+    use Level::{Note, Ok, Problem, Unknown, Warning};
+    vec![
+        ("value API", Facts { api_service: Read::Known(None), ..with_flag("run") }, Ok, "off"),
+        ("value API", Facts { api_service: Read::Known(None), ..with_flag("--value-api") }, Warning, "not found"),
+        (
+            "value API",
+            Facts { api_service: Read::Known(None), served: serves(true, true).served, ..with_flag("--value-api") },
+            Ok,
+            "answers requests to its Service",
+        ),
+        ("value API", registered("True", "system", true, "--value-api"), Ok, "is available"),
+        (
+            "value API",
+            registered("False", "system", true, "--value-api"),
+            Problem,
+            "no namespace of the cluster finishes",
+        ),
+        ("value API", registered("Unknown", "system", true, "run"), Problem, "(R: no endpoints)"),
+        ("value API", registered("True", "system", false, "--value-api"), Warning, "no ClusterRole owns"),
+        ("value API", registered("False", "team-a", true, "--value-api"), Note, "in the namespace team-a"),
+        ("value API", trusts("users", "[\"front-proxy\"]"), Ok, "is available"),
+        ("value API", trusts("proxy", "[]"), Ok, "is available"),
+        ("value API", trusts("users", "[]"), Problem, "any name for its front proxy"),
+        ("value API", trusts("", "[]"), Problem, "does not say who it is"),
+        (
+            "value API",
+            Facts { front_proxy: unknown(), ..registered("True", "system", true, "--value-api") },
+            Unknown,
+            "needs `x`",
+        ),
+    ]
+}
+
 #[test]
 fn every_rule() {
-    let rules = rules();
+    let rules: Vec<_> = rules().into_iter().chain(rules_of_the_value_api()).collect();
     for Check { name, .. } in &CHECKS {
         assert!(rules.iter().any(|(check, ..)| check == name), "no rule of the check {name}");
     }

@@ -107,7 +107,8 @@ fn is_off(facts: &Facts) -> bool {
     has_argument(facts, |argument| argument == "--webhook-listen=off")
 }
 
-fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
+/// Whether an argument of the Deployment fits.
+pub(super) fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
     let deployment: Option<&Deployment> = facts.deployment.known("").ok().and_then(Option::as_ref);
     let pod = deployment.and_then(|it| it.spec.template.spec.as_ref());
     pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))

@@ -1,0 +1,143 @@
+//! Reads a value from the Secret that it is delivered to.
+
+use k8s_openapi::api::core::v1::Secret;
+use managed_secrets_api::ManagedSecret;
+use managed_secrets_api::types::{Delivery, TargetRef};
+use managed_secrets_api::value::{SecretValue, SecretValueStatus, ValueText};
+use managed_secrets_cli::CliError;
+use managed_secrets_cli::permission::Permission;
+use zeroize::Zeroizing;
+
+use crate::session::Session;
+use crate::state::State;
+
+/// The value of a secret, from its Secret.
+pub(super) struct Delivered {
+    /// The bytes.
+    pub(super) value: Zeroizing<Vec<u8>>,
+    /// What the user should know about it.
+    pub(super) note: Option<String>,
+    /// Whether the Secret holds an older version than status says.
+    is_behind: bool,
+}
+
+/// Reads the value of this object.
+pub(super) async fn read(session: &Session, object: &ManagedSecret) -> Result<Delivered, CliError> {
+    let target = target(object)?;
+    let permission = Permission::to("get", "secrets").named(&target.name).within(&session.namespace);
+    let found = session.find::<Secret>(&target.name).await;
+    let found = found.map_err(|error| permission.explain("cannot read the value", &error))?;
+    let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
+    let value = value_of(found, target)?;
+    Ok(Delivered { value, note: note(object, target, &version), is_behind: target.resource_version.is_empty() })
+}
+
+impl Delivered {
+    /// The value as the value API would answer.
+    pub(super) fn answer(&self, namespace: &str, object: &ManagedSecret) -> Result<SecretValue, CliError> {
+        let failed = |why: &str| CliError::Failed(format!("cannot print the value as JSON: {why}"));
+        if self.is_behind {
+            return Err(failed("the Secret holds an older version, and its number is not known"));
+        }
+        let text = std::str::from_utf8(&self.value).map_err(|_| failed("it is not UTF-8 text"))?;
+        let status = object.status.clone().unwrap_or_default();
+        let missing = || failed("the status of the ManagedSecret is incomplete; try again in a moment");
+        Ok(SecretValue::new(
+            namespace,
+            SecretValueStatus {
+                id: status.id.ok_or_else(missing)?,
+                name: status.name.ok_or_else(missing)?,
+                version: status.version.and_then(|version| version.try_into().ok()).ok_or_else(missing)?,
+                updated_date: status.updated_date.ok_or_else(missing)?,
+                value_updated_time: status.value_updated_time.ok_or_else(missing)?,
+                value: ValueText::copy_of(text),
+            },
+        ))
+    }
+}
+
+/// Where the value is delivered.
+fn target(object: &ManagedSecret) -> Result<&TargetRef, CliError> {
+    if let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) {
+        return Ok(target);
+    }
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    Err(CliError::Failed(match object.spec.delivery() {
+        Delivery::None => format!(
+            "cannot read the value: msec/{name} is not delivered (spec.delivery: None), so no Secret holds its value"
+        ),
+        Delivery::Secret => format!("msec/{name} is not delivered yet: {}", State::of(object)),
+    }))
+}
+
+/// The value in a Secret, if that is the one that status names.
+fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    let name = &target.name;
+    let secret = secret.ok_or_else(|| {
+        CliError::Failed(format!("the Secret {name} was deleted; the operator recreates it; try again in a moment"))
+    })?;
+    if secret.metadata.uid.as_deref() != Some(&target.uid) {
+        return Err(CliError::Failed(format!(
+            "the Secret {name} is not the delivered one (its uid differs), so its content is not this secret's \
+             value"
+        )));
+    }
+    // Each value is wiped on its way out, not this one alone.
+    let mut data: Vec<_> = secret.data.into_iter().flatten().map(|(key, it)| (key, Zeroizing::new(it.0))).collect();
+    let at = data.iter().position(|(key, _)| *key == target.key);
+    at.map(|at| data.swap_remove(at).1).ok_or_else(|| {
+        CliError::Failed(format!("the Secret {name} has no key {}; it was removed after the delivery", target.key))
+    })
+}
+
+/// A note if this may not be the value that the spec asks for. `version` is the Secret's resourceVersion.
+fn note(object: &ManagedSecret, target: &TargetRef, version: &str) -> Option<String> {
+    // The operator's mark for a target that holds an older version, because the newest could not be delivered.
+    let behind = target.resource_version.is_empty();
+    match State::of(object) {
+        State::Suspended => {
+            Some("this is the current value; spec.suspend is true, so no newer value is delivered".to_owned())
+        }
+        State::Waiting(why) | State::Stalled(why) => {
+            let (reason, message) = (why.reason, why.message);
+            Some(format!(
+                "this is the current value; the value that the spec asks for is not delivered yet: {reason}: {message}"
+            ))
+        }
+        State::Served if behind => Some("a newer version of this value could not be delivered yet".to_owned()),
+        // The operator corrects what others write, and status shows the operator's last write.
+        State::Served if version != target.resource_version => Some(format!(
+            "the Secret {} was written after the last write that status shows; if another program wrote it, this may \
+             be another value",
+            target.name
+        )),
+        State::Served => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_secret_that_status_names_is_believed() {
+        let target =
+            TargetRef { name: "db".into(), key: "value".into(), uid: "u1".into(), resource_version: "7".into() };
+        let secret = |uid: &str, key: &str| -> Secret {
+            serde_json::from_value(json!({"metadata": {"name": "db", "uid": uid}, "data": {"a": "YQ==", key: "AGIK"}}))
+                .unwrap()
+        };
+        assert_eq!(value_of(Some(secret("u1", "value")), &target).unwrap().as_slice(), b"\0b\n");
+        for (found, expected) in [
+            (None, "was deleted"),
+            (Some(secret("u2", "value")), "not the delivered one"),
+            (Some(secret("u1", "other")), "has no key value"),
+        ] {
+            let error = value_of(found, &target).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("AGIK"), "{error}");
+        }
+    }
+}
