@@ -21,10 +21,14 @@ use std::{
 
 use super::program::PROGRAM;
 
-/// `long` asks for the durations of real outages.
+/// `long` asks for the durations of real outages; `whole`, for all faults, as soon as they are noticed.
 const LENGTH: &str = "FAULTS";
 /// The program to run; the one that was built with the tests, if it is not set.
 const OTHER_PROGRAM: &str = "FAULTS_PROGRAM";
+
+/// Flags of a leader election that does not take long.
+const FAST_ELECTION: [&str; 3] =
+    ["--leader-elect-lease-duration=3", "--leader-elect-renew-deadline=2", "--leader-elect-retry-period=1"];
 
 /// How long the outages of `make faults` are.
 const OUTAGES: &[Option<Duration>] = &[Some(Duration::from_secs(30)), Some(Duration::from_secs(300))];
@@ -58,7 +62,8 @@ struct Length {
 impl Length {
     fn asked_for() -> Self {
         let seconds = Duration::from_secs;
-        if std::env::var(LENGTH).is_ok_and(|length| length == "long") {
+        let asked_for = std::env::var(LENGTH).unwrap_or_default();
+        if asked_for == "long" {
             return Self {
                 outages: OUTAGES,
                 before: seconds(15),
@@ -79,12 +84,9 @@ impl Length {
             objects: 60,
             crowd: 300,
             memory: None,
-            is_whole: false,
-            election: &[
-                "--leader-elect-lease-duration=3",
-                "--leader-elect-renew-deadline=2",
-                "--leader-elect-retry-period=1",
-            ],
+            is_whole: asked_for == "whole",
+            // With a slow etcd, no Lease can be renewed that fast.
+            election: if asked_for == "whole" { &[] } else { &FAST_ELECTION },
             patience: seconds(180),
         }
     }
