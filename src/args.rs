@@ -129,7 +129,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_WEBHOOK_LISTEN", default_value = DEFAULT_LISTEN)]
     pub webhook_listen: Listen,
 
-    /// Seconds that the webhooks still answer after a signal to stop, while API servers learn of another replica
+    /// Seconds that the webhooks still answer after a signal to stop, while API servers learn of another replica; a request in
+    /// this time begins it again, up to four times as long
     #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_WEBHOOK_DRAIN", default_value_t = DRAIN_SECONDS,
         value_parser = clap::value_parser!(u16).range(..=300))]
     pub webhook_drain: u16,

@@ -144,7 +144,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let mut grace = GRACE;
     let (mut served, mut counted) = (None, None);
     if let Some(webhooks) = webhooks {
-        grace += webhooks.limits.drain;
+        grace += webhooks.limits.longest_drain();
         counted = Some(Arc::clone(&webhooks.stats));
         let known = Arc::new(Known { keys: Arc::clone(&keys), shared: Arc::clone(&shared) });
         served = Some(webhook::start(webhooks, &clients.call, &watcher, known, &health));

@@ -281,7 +281,7 @@ mod tests {
     fn a_pod_has_time_to_drain_and_is_probed_with_and_without_webhooks() {
         let (with, without) = (pod(&Options::default()), pod(&Options { webhooks: false, ..Options::default() }));
         let grace = |pod: &Value| pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-        assert_eq!(grace(&with), grace(&without) + u64::from(crate::webhook::server::DRAIN_SECONDS));
+        assert_eq!(grace(&with), grace(&without) + u64::from(crate::webhook::server::LONGEST_DRAIN_SECONDS));
         for pod in [&with, &without] {
             let container = &pod["containers"][0];
             let ports = container["ports"].as_array().unwrap();

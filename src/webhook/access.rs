@@ -23,7 +23,7 @@ use crate::access::cache::{Cache, digest};
 const CACHED_FOR: Duration = Duration::from_secs(30);
 /// Limit of cached verdicts.
 const MAX_VERDICTS: usize = 1024;
-/// How long the API server may take to answer: less than the webhook's own timeout (5 s), but not much less, because
+/// How long the API server may take to answer: less than the webhook has for a request (8 s), but not much less, because
 /// without an answer an unchanged value becomes a new generation.
 const PATIENCE: Duration = Duration::from_secs(4);
 

@@ -5,7 +5,8 @@
 //!
 //! A replica can be replaced without a lost request. The port opens when there is a certificate, so a probe of the port
 //! tells whether the server answers requests. After the signal to stop, the server continues for a time, because API servers
-//! and proxies learn of its end later: it accepts new connections, and closes each one after its next answer.
+//! and proxies learn of its end later: it accepts new connections, and closes each one after its next answer. A request that
+//! still arrives shows that one of them has not learned it yet, so the time begins again, up to a limit.
 //!
 //! | | limit |
 //! |---|---|
@@ -29,7 +30,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ServerConfig;
 use tokio::{
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -56,12 +57,21 @@ pub struct Limits {
     pub body: usize,
     /// Time for the handshake, and then for the first request on a secret path.
     pub handshake: Duration,
-    /// Time from the head of a request to its answer; the API server waits 5 s.
+    /// Time from the head of a request to its answer; the API server waits 10 s.
     pub request: Duration,
     /// Time between requests of a connection.
     pub idle: Duration,
-    /// Time from the signal to stop until the server accepts no more connections.
+    /// Time from the signal to stop, and from the last request after it, until the server accepts no more connections; at
+    /// most [`Limits::longest_drain`].
     pub drain: Duration,
+}
+
+impl Limits {
+    /// The longest time from the signal to stop until the server accepts no more connections.
+    #[must_use]
+    pub fn longest_drain(&self) -> Duration {
+        self.drain * u32::from(DRAINS)
+    }
 }
 
 impl Default for Limits {
@@ -87,8 +97,12 @@ const BREATHER: Duration = Duration::from_millis(200);
 const FINISH: Duration = Duration::from_secs(10);
 
 /// Default of [`Limits::drain`] in seconds: kube-proxy and the API server usually learn within one or two seconds that an
-/// endpoint ends.
+/// endpoint ends. On nodes without free processor time it can take longer.
 pub const DRAIN_SECONDS: u16 = 5;
+/// How often requests can make the drain begin, with the first time.
+const DRAINS: u16 = 4;
+/// [`Limits::longest_drain`] in seconds, for the default.
+pub const LONGEST_DRAIN_SECONDS: u16 = DRAIN_SECONDS * DRAINS;
 
 /// Serves from the first certificate until `shutdown` and the drain time, then waits for the open requests.
 pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limits, shutdown: CancellationToken) {
@@ -104,6 +118,7 @@ pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limi
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let places = Arc::new(Semaphore::new(limits.connections));
     let spare = Arc::new(Semaphore::new(limits.spare));
+    let late = Arc::<Notify>::default();
     let mut connections = JoinSet::new();
     if let Ok(address) = listener.local_addr() {
         info!(%address, "serving the webhooks");
@@ -114,7 +129,7 @@ pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limi
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let (acceptor, router, spare) = (acceptor.clone(), router.clone(), Arc::clone(&spare));
-                    let connection = Connection { acceptor, router, limits, spare };
+                    let connection = Connection { acceptor, router, limits, spare, late: Arc::clone(&late) };
                     let (leaving, end) = (shutdown.clone(), end.clone());
                     connections.spawn(async move {
                         connection.serve(stream, leaving, end).await;
@@ -136,7 +151,10 @@ pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limi
             seconds = limits.drain.as_secs(),
             "shutting down; still serving the webhooks while API servers move to another replica"
         );
-        sleep(limits.drain).await;
+        let quiet = async { while timeout(limits.drain, late.notified()).await.is_ok() {} };
+        if timeout(limits.longest_drain(), quiet).await.is_err() {
+            warn!("requests of API servers still arrive; the webhooks stop now");
+        }
     };
     tokio::select! {
         () = accepting => {}
@@ -163,12 +181,14 @@ struct Connection {
     limits: Limits,
     /// Permits for connections that name no path in time.
     spare: Arc<Semaphore>,
+    /// Told of each answer after the signal to stop.
+    late: Arc<Notify>,
 }
 
 impl Connection {
     /// Serves until `end`. After `leaving` it gives at most one more answer.
     async fn serve(self, stream: TcpStream, leaving: CancellationToken, end: CancellationToken) {
-        let Self { acceptor, router, limits, spare } = self;
+        let Self { acceptor, router, limits, spare, late } = self;
         let _ = stream.set_nodelay(true);
         // The system ends the connection if the client does not read the answer, or has disappeared.
         #[cfg(target_os = "linux")]
@@ -180,8 +200,12 @@ impl Connection {
         };
         let proven = Proven::default();
         let router = axum::Extension(proven.clone()).layer(router).map_request(axum_body);
+        let caller = proven.clone();
         let router = router.map_response(move |mut response: http::Response<axum::body::Body>| {
             if leaving.is_cancelled() {
+                if caller.get() {
+                    late.notify_one();
+                }
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Options, in_namespaces, labels, metadata};
 
-/// Seconds that a plaintext apply waits for the operator.
-const SEAL_TIMEOUT: u32 = 5;
+/// Seconds that a plaintext apply waits for the operator. Kubernetes' own default: if no answer comes in time, the value is
+/// refused, so a busy cluster is better served by a late answer.
+const SEAL_TIMEOUT: u32 = 10;
 /// Seconds that a create waits for warnings.
 const WARN_TIMEOUT: u32 = 3;
 

@@ -4,7 +4,7 @@ use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
 use super::{Options, labels, metadata};
-use crate::{admin, args::POD_NAME, webhook::server::DRAIN_SECONDS};
+use crate::{admin, args::POD_NAME, webhook::server::LONGEST_DRAIN_SECONDS};
 
 /// User and group of the operator's process: "nonroot" of the distroless images.
 const NONROOT: u32 = 65532;
@@ -99,7 +99,7 @@ pub(super) fn deployment(options: &Options) -> Value {
         "serviceAccountName": keys::OPERATOR_NAME,
         "automountServiceAccountToken": true,
         "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": GRACE_SECONDS + if options.has_server() { DRAIN_SECONDS } else { 0 },
+        "terminationGracePeriodSeconds": GRACE_SECONDS + if options.has_server() { LONGEST_DRAIN_SECONDS } else { 0 },
         "affinity": apart(),
         "securityContext": security(options),
         "containers": [container(options)],

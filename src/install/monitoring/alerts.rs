@@ -514,7 +514,7 @@ pub const ALERTS: &[Alert] = &[
         },
         summary: "The webhooks answer slowly.",
         description: "One of ten requests to the webhooks in namespace \"{{ $labels.namespace }}\" takes longer than \
-                      {{ $value | humanizeDuration }}. After 5 seconds, the API server stops waiting and refuses the plain value.",
+                      {{ $value | humanizeDuration }}. After 10 seconds, the API server stops waiting and refuses the plain value.",
         meaning: "Sealing takes milliseconds. The webhook may have to ask the API server whether the user may read the stored \
                   value (LocalSubjectAccessReview), and waits up to 4 seconds for the answer. Or the container gets too little \
                   CPU.",

@@ -304,7 +304,7 @@ pub const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Webhook requests: duration",
-                description: "How long half, and 99 of 100, of the answers took. The API server waits for 5 seconds.",
+                description: "How long half, and 99 of 100, of the answers took. The API server waits for 10 seconds.",
                 unit: "s",
                 kind: Kind::Lines,
                 queries: &[

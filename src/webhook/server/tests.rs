@@ -216,6 +216,34 @@ async fn told_to_stop_it_serves_on_and_sends_its_callers_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_it_serves_as_long_as_callers_still_come() {
+    let server = Server::start(Limits { drain: A_MOMENT, ..LIMITS });
+    server.connect().await.unwrap();
+    server.shutdown.cancel();
+    let began = Instant::now();
+    while began.elapsed() < A_MOMENT * 2 {
+        let answer = ask(&mut server.connect().await.unwrap(), &server.good()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // Now no caller comes any more.
+    timeout(PATIENCE, server.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_never_learn_do_not_keep_it() {
+    let server = Server::start(Limits { drain: Duration::from_millis(300), ..LIMITS });
+    server.connect().await.unwrap();
+    server.shutdown.cancel();
+    let asked = async {
+        while let Ok(stream) = TcpStream::connect(server.address).await {
+            let Ok(mut stream) = server.connect_on(stream).await else { continue };
+            ask(&mut stream, &server.good()).await;
+        }
+    };
+    timeout(PATIENCE, asked).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_sent_away() {
     let server = Server::start(Limits { connections: 8, handshake: A_MOMENT, ..LIMITS });
     // No handshake; half a handshake; no request; half a head; the wrong path.
