@@ -434,6 +434,30 @@ mod tests {
     }
 
     #[test]
+    fn prometheus_scrapes_the_port_that_has_the_metrics() {
+        for (secure_metrics, scheme) in [(false, Value::Null), (true, json!("https"))] {
+            let options = Options { monitoring: true, secure_metrics, ..Options::default() };
+            let objects = manifests(&options);
+            let of = |kind: &str, name: &str| {
+                let named = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+                objects.iter().find(named).unwrap()["spec"].clone()
+            };
+            let endpoint = of("ServiceMonitor", "managed-secrets-metrics")["endpoints"][0].clone();
+            assert_eq!(endpoint["scheme"], scheme);
+            assert_eq!(endpoint["tlsConfig"].is_object(), secure_metrics);
+            assert_eq!(endpoint["bearerTokenFile"].is_string(), secure_metrics);
+            let port = of("Service", "managed-secrets-metrics")["ports"][0].clone();
+            let container = pod(&options)["containers"][0]["ports"].clone();
+            let ports = container.as_array().unwrap();
+            let target = ports.iter().find(|open| open["name"] == port["targetPort"]).unwrap()["containerPort"].clone();
+            assert_eq!(port["port"], target);
+            let ingress = of("NetworkPolicy", "managed-secrets")["ingress"].clone();
+            let admitted = ingress.as_array().unwrap().iter().find(|rule| rule["from"].is_array()).unwrap();
+            assert_eq!(admitted["ports"][0]["port"], target);
+        }
+    }
+
+    #[test]
     fn the_operators_user_name_follows_its_namespace_into_the_policies() {
         let options = Options { operator_namespace: "vault".to_owned(), ..Options::default() };
         let text = serde_json::to_string(&manifests(&options)).unwrap();

@@ -123,6 +123,44 @@ fn a_request_that_no_webhook_decides_counts_too() {
     }
 }
 
+/// The text of the metrics of these counters.
+fn counted(stats: &Stats) -> String {
+    let (mut registry, mut text) = (prometheus_client::registry::Registry::default(), String::new());
+    registry.register("answers", "Answers", stats.durations.family().clone());
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn what_is_refused_before_it_is_decoded_is_counted() {
+    let (served, secret) = crate::webhook::testing::served();
+    let stats = Arc::<Stats>::default();
+    let webhooks = Webhooks {
+        served,
+        access: Access::new(readers().0),
+        operator: Arc::new(alone()),
+        allow_cluster_scope: false,
+        stats: Arc::clone(&stats),
+    };
+    let router = router(Arc::new(webhooks), Limits { body: 4096, ..Limits::default() });
+    let unread = |count: u32| format!("answers_count{{webhook=\"seal\",verdict=\"unread\"}} {count}");
+    assert!(counted(&stats).contains(&unread(0)), "{}", counted(&stats));
+    let path = format!("/{secret}/{SEAL}");
+    send(&router, request(&path, Body::from("x".repeat(5000)))).await;
+    let mut typed = request(&path, Body::empty());
+    typed.headers_mut().insert(header::CONTENT_TYPE, "text/plain".parse().unwrap());
+    send(&router, typed).await;
+    // Any client can send this.
+    send(&router, request(&format!("/{}/{SEAL}", "0".repeat(64)), Body::from("x".repeat(5000)))).await;
+    assert!(counted(&stats).contains(&unread(2)), "{}", counted(&stats));
+    send(&router, request(&path, Body::from("{}"))).await;
+    let text = counted(&stats);
+    assert!(
+        text.contains("answers_count{webhook=\"seal\",verdict=\"malformed\"} 1") && text.contains(&unread(2)),
+        "{text}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_given_up() {
     let (router, secret) = webhooks(alone(), readers().0, Limits { requests: 1, ..Limits::default() });
