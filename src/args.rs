@@ -86,6 +86,7 @@ pub enum Command {
 
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RunArgs {
     /// Watch this namespace only; may be given several times (in the environment: separated by commas)
     #[arg(long = "namespace", value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE", value_delimiter = ',')]
@@ -147,6 +148,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FOLDER", env = "MANAGED_SECRETS_WEBHOOK_CERT_DIR")]
     pub webhook_cert_dir: Option<PathBuf>,
 
+    /// Serve the value API, by which values are read by name or id, on the port of the webhooks. With --webhook-listen off,
+    /// it listens on every address of the machine, without webhooks
+    #[arg(long, env = "MANAGED_SECRETS_VALUE_API")]
+    pub value_api: bool,
+
     /// Address of the port for probes (/livez, /readyz and /startupz) and /metrics, or off; the Deployment sets it
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_ADMIN_LISTEN", default_value = "off")]
     pub admin_listen: Listen,
@@ -189,7 +195,7 @@ impl RunArgs {
 pub(crate) const POD_NAME: &str = "POD_NAME";
 
 /// Where the webhooks are served when no flag says: on every address of the machine, IPv6 and IPv4.
-const DEFAULT_LISTEN: &str = "[::]:8443";
+pub(crate) const DEFAULT_LISTEN: &str = "[::]:8443";
 
 /// Where a port is served; `None` is `off`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

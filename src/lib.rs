@@ -16,6 +16,7 @@
 //! |---|---|
 //! | [`controller`] | facts → decide (pure) → act → status |
 //! | [`webhook`] | the webhooks that seal plaintext before it is stored, and their certificates |
+//! | [`values`] | the value API: reads a value by name or id |
 //! | [`keyring`] | how the keyring is loaded and first created, and its public key published |
 //! | [`admin`] | the port for kubelets and Prometheus: health and metrics |
 //! | [`access`] | who sent a request and what they may do, by TokenReview and SubjectAccessReview |
@@ -39,6 +40,7 @@ pub mod keyring;
 mod logging;
 pub mod port;
 pub mod run;
+pub mod values;
 pub mod webhook;
 
 pub use commands::main;

@@ -1,8 +1,8 @@
 //! The composition root: it builds the parts of the operator, connects them, starts them and waits for their end. The
-//! [`controller`] and the [`webhook`] meet only here.
+//! [`controller`], the [`webhook`] and the [`values`] meet only here.
 //!
 //! In: a client configuration and options. Out: nothing, until the operator is told to stop or cannot continue. Order of
-//! a start: the keyring (created at the first start), the CRD, the controller, the webhooks. What does not exist yet is
+//! a start: the discovery of the value API, the keyring (created at the first start), the CRD, the controller, the webhooks. What does not exist yet is
 //! waited for, and logged once, then rarely; [`Health`] says it too.
 
 use std::{sync::Arc, time::Duration};
@@ -41,6 +41,7 @@ use crate::{
     },
     keyring::{KeyringError, KeyringStore, OverRecords, Unreadable},
     port::Port,
+    values,
     webhook::{self, certificates::Served},
 };
 
@@ -55,8 +56,10 @@ const GRACE: Duration = Duration::from_secs(25);
 pub struct Options {
     /// The controller.
     pub controller: controller::run::Options,
-    /// The webhooks; `None` switches them off.
+    /// The port of the webhooks and of the value API; `None` switches both off.
     pub webhooks: Option<webhook::Options>,
+    /// The value API; `None` switches it off. It needs the port of the webhooks.
+    pub values: Option<values::Options>,
     /// Who holds the KEK.
     pub provider: Provider,
     /// Whether a missing keyring is created although there are records that it does not open.
@@ -104,6 +107,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let Options {
         controller,
         webhooks,
+        values,
         provider,
         over_records,
         clients,
@@ -121,14 +125,6 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let requests = Arc::new(Requests::new(RESOURCES));
     let clients = client::Options { requests: Arc::clone(&requests), leadership: leadership.clone(), ..clients };
     let clients = Clients::new(config, &clients)?;
-    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
-    let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, &health)).await;
-    let Some(keyring) = opened.transpose()? else { return Ok(()) };
-    let keys = Arc::new(Keys::new(store, keyring));
-    health.starting("waiting for the ManagedSecret resource");
-    if shutdown.run_until_cancelled(wait_for_crd(&clients.call, &controller.namespaces)).await.is_none() {
-        return Ok(());
-    }
     let supervisor = Supervisor::new();
     let watcher = Watcher {
         client: clients.watch,
@@ -138,22 +134,61 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         shutdown: shutdown.clone(),
         common: Arc::default(),
     };
-    let leader = Leader { client: clients.lead, leadership: leadership.clone() };
-    let operator_namespace = controller.operator_namespace.clone();
-    let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
     let mut grace = GRACE;
-    let (mut served, mut counted) = (None, None);
-    if let Some(webhooks) = webhooks {
+    let (mut reviewed, mut read) = (None, None);
+    if let Some(webhooks) = &webhooks {
         grace += webhooks.limits.longest_drain();
-        counted = Some(Arc::clone(&webhooks.stats));
-        let known = Arc::new(Known { keys: Arc::clone(&keys), shared: Arc::clone(&shared) });
-        served = Some(webhook::start(webhooks, &clients.call, &watcher, known, &health));
+        reviewed = Some(Arc::clone(&webhooks.stats));
+        read = values.as_ref().map(|values| Arc::clone(&values.stats));
     }
+    let listen = |webhooks, guest| webhook::listen(webhooks, &clients.call, &watcher, guest, &health);
+    // While a registered API does not answer, no namespace of the cluster is deleted: it does not wait for the keyring.
+    let (mut webhooks, values) =
+        (webhooks, values.map(|values| values::start(values, &clients.call, &watcher, &health)));
+    let mut listener = match &values {
+        Some(values) => webhooks.take().map(|webhooks| listen(webhooks, Some(values.guest.clone()))),
+        None => None,
+    };
+    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
+    let opened =
+        shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, values.is_some(), &health)).await;
+    let Some(keyring) = opened.transpose()? else { return Ok(()) };
+    let keys = Arc::new(Keys::new(store, keyring));
+    health.starting("waiting for the ManagedSecret resource");
+    if shutdown.run_until_cancelled(wait_for_crd(&clients.call, &controller.namespaces)).await.is_none() {
+        return Ok(());
+    }
+    let leader = Leader { client: clients.lead, leadership: leadership.clone() };
+    let (namespaces, operator_namespace) = (controller.namespaces.clone(), controller.operator_namespace.clone());
+    let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
+    let known = Known {
+        keys: Arc::clone(&keys),
+        shared: Arc::clone(&shared),
+        namespaces,
+        operator_namespace: operator_namespace.clone(),
+    };
+    let known = Arc::new(known);
+    if let Some(webhooks) = webhooks {
+        listener = Some(listen(webhooks, None));
+    }
+    if let Some(listener) = &listener {
+        listener.connect(Arc::clone(&known) as Arc<dyn webhook::Operator>);
+    }
+    if let Some(values) = &values {
+        values.connect(known);
+    }
+    let served = listener.map(|listener| listener.served);
     if let (Some(port), Some(served)) = (secure_metrics, &served) {
         secure::start(port, served, &metrics, &clients.call, operator_namespace, &watcher);
     }
     let parts = Parts { keys, shared, watches: Arc::clone(&watcher.common), served, leadership };
-    metrics.connect(Sources { stats, requests, webhooks: counted, read: Box::new(move || parts.read()) });
+    metrics.connect(Sources {
+        stats,
+        requests,
+        webhooks: reviewed,
+        values: read,
+        read: Box::new(move || parts.read()),
+    });
     watcher.notice_restores();
     // The checks of the parts are registered.
     health.started();
@@ -188,14 +223,20 @@ fn leaving(shutdown: &CancellationToken) -> Verdict {
 }
 
 /// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while for
-/// permissions that are being granted.
-async fn open_keyring(store: &KeyringStore, namespaces: &[String], health: &Health) -> Result<Keyring, KeyringError> {
+/// permissions that are being granted. If it `persists`, it also waits until an administrator mends what is wrong: the end of
+/// this process would end discovery.
+async fn open_keyring(
+    store: &KeyringStore,
+    namespaces: &[String],
+    persists: bool,
+    health: &Health,
+) -> Result<Keyring, KeyringError> {
     let mut waiting = Waiting::new("the keyring");
     let began = tokio::time::Instant::now();
     loop {
         let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
         match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
-            Err(error) if error.is_retryable() => {
+            Err(error) if persists || error.is_retryable() => {
                 let why = error.to_string();
                 health.starting(format!("waiting for the keyring: {why}"));
                 waiting.pause(&why).await;
@@ -250,10 +291,39 @@ impl Parts {
     }
 }
 
-/// What the webhooks ask of the controller and its keyring.
+/// What webhooks and value API ask of the controller and its keyring.
 struct Known {
     keys: Arc<Keys>,
     shared: Arc<Shared>,
+    /// The namespaces that are served; all if empty.
+    namespaces: Vec<String>,
+    operator_namespace: String,
+}
+
+impl values::Operator for Known {
+    fn serves(&self, namespace: &str) -> bool {
+        namespace != self.operator_namespace
+            && (self.namespaces.is_empty() || self.namespaces.iter().any(|served| served == namespace))
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        self.keys.get()
+    }
+
+    fn look_again(&self) -> BoxFuture<'_, ()> {
+        self.keys.look_again().map(drop).boxed()
+    }
+
+    fn records(&self, namespace: &str, id: &str) -> Vec<String> {
+        self.shared.index().records(namespace, id)
+    }
+
+    fn object(&self, namespace: &str, name: &str) -> Option<values::Object> {
+        let index = self.shared.index();
+        let own = index.object(namespace, name)?;
+        let (id, version) = (own.status.id.clone(), own.status.version);
+        Some(values::Object { uid: own.uid.clone(), id, version })
+    }
 }
 
 impl webhook::Operator for Known {

@@ -17,6 +17,7 @@
 //! A request body comes from users and may contain plaintext: this module never logs, repeats or stores any of it.
 
 pub mod access;
+mod any_client;
 pub mod certificates;
 pub mod http;
 mod review;
@@ -24,8 +25,14 @@ mod seal;
 pub mod server;
 mod warn;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use ::http::StatusCode;
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::Client;
@@ -35,12 +42,13 @@ use managed_secrets_engine::{
     stats::{Counter, Durations},
     watch::Watcher,
 };
+use tower::ServiceExt as _;
 
 use self::{
     access::Access,
     certificates::{Rotator, Served},
     http::Webhooks,
-    server::Limits,
+    server::{ClientCertificates, Limits},
 };
 use crate::port::Port;
 
@@ -100,15 +108,29 @@ pub trait Operator: Send + Sync + 'static {
     fn lacks_source(&self, namespace: &str, secret: &str) -> bool;
 }
 
-/// Starts the webhooks as tasks of the watcher's supervisor; they end with its `shutdown`. Returns what they
-/// serve.
-pub fn start(
-    options: Options,
-    client: &Client,
-    watcher: &Watcher,
-    operator: Arc<dyn Operator>,
-    health: &Health,
-) -> Arc<Served> {
+/// A port that is served, and what answers there.
+pub struct Listener {
+    /// The certificate and the secret paths.
+    pub served: Arc<Served>,
+    client: Client,
+    limits: Limits,
+    allow_cluster_scope: bool,
+    stats: Arc<Stats>,
+    webhooks: Arc<OnceLock<Router>>,
+}
+
+/// What else answers on the port: it asks clients for their certificate.
+#[derive(Clone)]
+pub struct Guest {
+    /// Whether a path belongs to it.
+    pub owns: fn(&str) -> bool,
+    /// Its routes.
+    pub router: Router,
+}
+
+/// Serves the port, as tasks of the watcher's supervisor that end with its `shutdown`. The webhooks answer after
+/// [`Listener::connect`].
+pub fn listen(options: Options, client: &Client, watcher: &Watcher, guest: Option<Guest>, health: &Health) -> Listener {
     let Options { port, certificates, limits, allow_cluster_scope, stats } = options;
     let served = Arc::new(Served::default());
     let certified = Arc::clone(&served);
@@ -117,20 +139,48 @@ pub fn start(
     let moved = rotator.watch(watcher);
     let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);
     spawner.spawn("webhook certificates", shutdown.clone(), rotator.keep(moved, shutdown.clone()));
-    let webhooks = Webhooks {
-        served: Arc::clone(&served),
-        access: Access::new(client.clone()),
-        operator,
-        allow_cluster_scope,
-        stats,
-    };
-    let router = http::router(Arc::new(webhooks), limits);
+    let webhooks = Arc::<OnceLock<Router>>::default();
+    let clients = if guest.is_some() { ClientCertificates::Asked } else { ClientCertificates::Ignored };
+    let router = Router::new().fallback(dispatch).with_state(Parts { guest, webhooks: Arc::clone(&webhooks) });
     spawner.spawn(
         "webhooks",
         shutdown.clone(),
-        server::serve(port, Arc::clone(&served), router, limits, shutdown.clone()),
+        server::serve(port, Arc::clone(&served), clients, router, limits, shutdown.clone()),
     );
-    served
+    Listener { served, client: client.clone(), limits, allow_cluster_scope, stats, webhooks }
+}
+
+impl Listener {
+    /// Lets the webhooks answer.
+    pub fn connect(&self, operator: Arc<dyn Operator>) {
+        let webhooks = Webhooks {
+            served: Arc::clone(&self.served),
+            access: Access::new(self.client.clone()),
+            operator,
+            allow_cluster_scope: self.allow_cluster_scope,
+            stats: Arc::clone(&self.stats),
+        };
+        // An operator starts once in a process.
+        let _ = self.webhooks.set(http::router(Arc::new(webhooks), self.limits));
+    }
+}
+
+/// What answers on the port.
+#[derive(Clone)]
+struct Parts {
+    guest: Option<Guest>,
+    webhooks: Arc<OnceLock<Router>>,
+}
+
+async fn dispatch(State(parts): State<Parts>, request: Request) -> Response {
+    let router = match parts.guest {
+        Some(guest) if (guest.owns)(request.uri().path()) => Some(guest.router),
+        _ => parts.webhooks.get().cloned(),
+    };
+    match router {
+        Some(router) => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 #[cfg(test)]

@@ -56,5 +56,6 @@ mod integration {
     mod unicode;
     mod unmanaged;
     mod upgrade;
+    mod value_api;
     mod witness;
 }

@@ -24,7 +24,7 @@ use prometheus_client::{
 };
 
 pub use self::table::{Label, TABLE};
-use crate::webhook;
+use crate::{values, webhook};
 
 /// Resources that the operator requests, which have metrics of their own.
 pub const RESOURCES: &[&str] = &[
@@ -38,6 +38,8 @@ pub const RESOURCES: &[&str] = &[
     "tokenreviews",
     "mutatingwebhookconfigurations",
     "validatingwebhookconfigurations",
+    "apiservices",
+    "clusterroles",
 ];
 
 /// What changes with the cluster.
@@ -69,6 +71,8 @@ pub struct Sources {
     pub requests: Arc<Requests>,
     /// The counters of the webhooks, where they are on.
     pub webhooks: Option<Arc<webhook::Stats>>,
+    /// The counters of the value API, where it is on.
+    pub values: Option<Arc<values::Stats>>,
     /// Reads what changes with the cluster.
     pub read: Box<dyn Fn() -> Reading + Send + Sync>,
 }

@@ -86,6 +86,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
             workers: workers::Options { workers: args.workers.get(), ..workers::Options::default() },
         },
         webhooks: None,
+        values: None,
         provider,
         over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
         clients: client::Options { replica: Some(identity), ..client::Options::default() },
@@ -179,11 +180,13 @@ async fn operate(
         "starting"
     );
     reachable(&connection, &options.health).await?;
-    options.webhooks = plan.map(Plan::bind).transpose()?;
+    if let Some((webhooks, values)) = plan.map(Plan::bind).transpose()? {
+        (options.webhooks, options.values) = (Some(webhooks), values);
+    }
     let config = connection.config().clone();
     options.clients.connector = Arc::new(move |config| connection.client_of(config));
     working.cancel();
-    let ended = run::run(&config, options, shutdown).await;
+    let ended = Box::pin(run::run(&config, options, shutdown)).await;
     ended.map_err(|error| CliError::failed("the operator ended", &error))
 }
 

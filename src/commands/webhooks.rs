@@ -1,64 +1,85 @@
-//! From the flags of `run` to the options of the webhooks.
+//! From the flags of `run` to the options of the webhooks and of the value API, which share a port.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use managed_secrets_api::{
     keys::{SEAL_CONFIGURATION, WARN_CONFIGURATION},
     names::cluster_object_name,
+    value::CLUSTER_ROLE,
 };
 use managed_secrets_cli::CliError;
 
 use crate::{
-    args::RunArgs,
+    args::{DEFAULT_LISTEN, RunArgs},
     port::Port,
+    values,
     webhook::{
         Options,
-        certificates::{self, Reached, Source, authority::Lifetimes},
+        certificates::{self, Reached, Source, api_service, authority::Lifetimes},
         server::Limits,
     },
 };
 
-/// Webhooks as the flags ask for them.
+/// Webhooks and value API as the flags ask for them.
 pub(super) struct Plan {
     address: SocketAddr,
     drain: Duration,
     certificates: certificates::Options,
     allow_cluster_scope: bool,
+    value_api: bool,
 }
 
 impl Plan {
-    /// Checks the flags; `None` where the webhooks are off.
+    /// Checks the flags; `None` if both are off.
     pub(super) fn of(args: &RunArgs, operator_namespace: &str) -> Result<Option<Self>, CliError> {
-        let Some(address) = args.webhook_listen.0 else { return Ok(None) };
+        let address = match args.webhook_listen.0 {
+            Some(address) => address,
+            None if args.value_api => any_address()?,
+            None => return Ok(None),
+        };
         let reached = match &args.webhook_url {
             None => Reached::Service { name: args.webhook_service.clone(), namespace: operator_namespace.to_owned() },
             Some(url) => reached_by(url)?,
         };
+        let api_service = args.value_api.then(|| api_service::Options {
+            owner: cluster_object_name(CLUSTER_ROLE, operator_namespace, args.namespaces.is_empty()),
+            host: format!("{}.{operator_namespace}.svc", args.webhook_service),
+        });
         let name = |name| cluster_object_name(name, operator_namespace, args.namespaces.is_empty());
         let certificates = certificates::Options {
             operator_namespace: operator_namespace.to_owned(),
             source: args.webhook_cert_dir.clone().map_or(Source::Own, Source::Folder),
             reached,
+            webhooks: args.webhook_listen.0.is_some(),
+            api_service,
             seal_configuration: name(SEAL_CONFIGURATION),
             warn_configuration: name(WARN_CONFIGURATION),
             lifetimes: Lifetimes::default(),
         };
         let drain = Duration::from_secs(args.webhook_drain.into());
-        Ok(Some(Self { address, drain, certificates, allow_cluster_scope: args.allow_cluster_scope }))
+        let (allow_cluster_scope, value_api) = (args.allow_cluster_scope, args.value_api);
+        Ok(Some(Self { address, drain, certificates, allow_cluster_scope, value_api }))
     }
 
     /// Takes the port already, so that one that is taken is an error that the user reads. Must be called in a runtime.
-    pub(super) fn bind(self) -> Result<Options, CliError> {
+    pub(super) fn bind(self) -> Result<(Options, Option<values::Options>), CliError> {
         let port = Port::bind(self.address)
             .map_err(|error| CliError::failed(&format!("cannot serve the webhooks on {}", self.address), &error))?;
-        Ok(Options {
+        let webhooks = Options {
             port,
             certificates: self.certificates,
             limits: Limits { drain: self.drain, ..Limits::default() },
             allow_cluster_scope: self.allow_cluster_scope,
             stats: Arc::default(),
-        })
+        };
+        let values = || values::Options { limits: values::Limits::default(), stats: Arc::default() };
+        Ok((webhooks, self.value_api.then(values)))
     }
+}
+
+/// The address that the webhooks have when no flag says another one.
+fn any_address() -> Result<SocketAddr, CliError> {
+    DEFAULT_LISTEN.parse().map_err(|error| CliError::failed("cannot serve the value API", &error))
 }
 
 fn reached_by(url: &http::Uri) -> Result<Reached, CliError> {

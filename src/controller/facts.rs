@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use managed_secrets_api::{Reason, keys};
+use managed_secrets_api::{Reason, keys, record::Unopened};
 use managed_secrets_crypto::{Plaintext, keyring::Keyring, mse1::OpenError};
 
 use super::{
@@ -119,17 +119,6 @@ pub struct Confirmed {
     pub commitment: [u8; 32],
     /// What it holds, or why it does not open.
     pub contents: Result<Contents, Unopened>,
-}
-
-/// Why a record's bytes give no value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Unopened {
-    /// A stage of opening failed.
-    Crypto(OpenError),
-    /// The bytes are another version than the authenticated annotation says.
-    OtherVersion,
-    /// The bytes are not those that the MAC covers, or name another uid.
-    Altered,
 }
 
 /// What a Secret that is not a record holds, read in this pass.

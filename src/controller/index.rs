@@ -147,6 +147,19 @@ impl Index {
         sources.is_some_and(|sources| sources.synced && !sources.versions.contains_key(secret))
     }
 
+    /// The names of the Secrets that are labelled as records with this id. Anyone may create others with the same label.
+    #[must_use]
+    pub fn records(&self, namespace: &str, id: &str) -> Vec<String> {
+        let records = self.namespaces.get(namespace).and_then(|ns| ns.by_id.get(id));
+        records.into_iter().flatten().cloned().collect()
+    }
+
+    /// An object by its `metadata.name`.
+    #[must_use]
+    pub fn object(&self, namespace: &str, name: &str) -> Option<&Own> {
+        self.namespaces.get(namespace)?.objects.get(name)
+    }
+
     /// Every object.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.namespaces.iter().flat_map(|(namespace, ns)| {

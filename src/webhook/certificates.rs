@@ -8,6 +8,7 @@
 //! the next date, or until the Secret or a configuration changes, so an idle operator sends no requests. All replicas do the
 //! same. Each write carries the resourceVersion that it was decided on; a replica whose write is refused reads again.
 
+pub mod api_service;
 pub mod authority;
 mod clock;
 pub mod folder;
@@ -27,9 +28,13 @@ use k8s_openapi::{
         core::v1::Secret,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher};
-use managed_secrets_api::keys::{TYPE_WEBHOOK, WEBHOOK_DATA_KEY, WEBHOOK_SECRET};
+use managed_secrets_api::{
+    keys::{TYPE_WEBHOOK, WEBHOOK_DATA_KEY, WEBHOOK_SECRET},
+    value::API_SERVICE,
+};
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_engine::{
     backoff::{Backoff, Retries},
@@ -79,6 +84,10 @@ pub struct Options {
     pub source: Source,
     /// How the API server reaches the webhooks.
     pub reached: Reached,
+    /// Whether the webhooks are on. If they are off, nothing is written into their configurations.
+    pub webhooks: bool,
+    /// The APIService of the value API; `None` if the value API is off.
+    pub api_service: Option<api_service::Options>,
     /// Name of the MutatingWebhookConfiguration.
     pub seal_configuration: String,
     /// Name of the ValidatingWebhookConfiguration.
@@ -86,6 +95,20 @@ pub struct Options {
     /// How long authorities, certificates and paths last.
     pub lifetimes: Lifetimes,
 }
+
+impl Options {
+    /// Returns the names that API servers expect in the certificate.
+    fn names(&self) -> Vec<String> {
+        let mut names = self.reached.names();
+        // An APIService always names a Service, also if the webhooks are reached by a URL.
+        names.extend(self.api_service.as_ref().map(|api_service| api_service.host.clone()));
+        names.dedup();
+        names
+    }
+}
+
+/// Name of the watch of the APIService, for logs and metrics.
+pub(crate) const API_SERVICE_WATCH: &str = "api service";
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug)]
@@ -239,6 +262,9 @@ pub enum RoundError {
          operator creates a new one"
     )]
     NotManaged,
+    /// The APIService could not be read or written.
+    #[error("APIService {API_SERVICE}: {0}")]
+    ApiService(CallError),
     /// A webhook configuration could not be read or written.
     #[error("webhook configuration {name}: {source}")]
     Configuration {
@@ -269,6 +295,8 @@ pub struct Rotator {
     told: Option<(String, Instant)>,
     /// The other certificates that each configuration trusts.
     retained: [RetainedBundles; 2],
+    /// The other certificates that the APIService trusts.
+    retained_by_api: RetainedBundles,
 }
 
 /// Facts about the current certificate.
@@ -286,7 +314,15 @@ impl Rotator {
     #[must_use]
     pub fn new(client: Client, options: Options, served: Arc<Served>) -> Self {
         debug_assert!(options.lifetimes.are_sound(), "an authority expires before the certificates that it issued");
-        Self { client, options, served, leaf: None, told: None, retained: Default::default() }
+        Self {
+            client,
+            options,
+            served,
+            leaf: None,
+            told: None,
+            retained: Default::default(),
+            retained_by_api: RetainedBundles::default(),
+        }
     }
 
     /// Watches the objects that others can change. Returns a notification of changes.
@@ -295,13 +331,20 @@ impl Rotator {
         let moved = Arc::new(Notify::new());
         let sink = Arc::new(Trigger(Arc::clone(&moved)));
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let Options { operator_namespace, seal_configuration, warn_configuration, .. } = &self.options;
+        let Options { operator_namespace, seal_configuration, warn_configuration, webhooks, api_service, .. } =
+            &self.options;
         let secrets = |client| Api::<PartialObjectMeta<Secret>>::namespaced(client, operator_namespace);
         watcher.watch("webhook secret", secrets, named(WEBHOOK_SECRET), Arc::clone(&sink));
-        let mutating = |client| Api::<PartialObjectMeta<MutatingWebhookConfiguration>>::all(client);
-        watcher.watch("sealing webhook", mutating, named(seal_configuration), Arc::clone(&sink));
-        let validating = |client| Api::<PartialObjectMeta<ValidatingWebhookConfiguration>>::all(client);
-        watcher.watch("warning webhook", validating, named(warn_configuration), sink);
+        if *webhooks {
+            let mutating = |client| Api::<PartialObjectMeta<MutatingWebhookConfiguration>>::all(client);
+            watcher.watch("sealing webhook", mutating, named(seal_configuration), Arc::clone(&sink));
+            let validating = |client| Api::<PartialObjectMeta<ValidatingWebhookConfiguration>>::all(client);
+            watcher.watch("warning webhook", validating, named(warn_configuration), Arc::clone(&sink));
+        }
+        if api_service.is_some() {
+            let services = |client| Api::<PartialObjectMeta<APIService>>::all(client);
+            watcher.watch(API_SERVICE_WATCH, services, named(API_SERVICE), sink);
+        }
         moved
     }
 
@@ -361,7 +404,7 @@ impl Rotator {
         // already trusted needs no change of the configurations.
         let is_known = self.leaf.as_ref().is_none_or(|leaf| leaf.of == path);
         if !self.leaf.as_ref().is_some_and(fits) && (injected.is_ok() || is_known) {
-            let leaf = document.issue(&self.options.reached.names(), now, lives)?;
+            let leaf = document.issue(&self.options.names(), now, lives)?;
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.key.to_vec()));
             self.served.set_certificate(folder::certified(vec![CertificateDer::from(leaf.certificate)], key)?);
             self.leaf = Some(Serving {
@@ -419,7 +462,8 @@ impl Rotator {
         let of = found.bundle.or_else(|| self.leaf.take().map(|leaf| leaf.of)).unwrap_or_default();
         self.leaf = Some(Serving { of, validity: None, fingerprint: found.fingerprint });
         injected?;
-        let ends = self.retained.iter().filter_map(|retained| retained.next(lives.overlap));
+        let ends =
+            self.retained.iter().chain([&self.retained_by_api]).filter_map(|retained| retained.next(lives.overlap));
         let next = document.next(now, lives).into_iter().chain(ends).min();
         Ok(next.map_or(LOOK, |next| Duration::try_from(next - now).unwrap_or_default()).clamp(BREATHER, LOOK))
     }
@@ -433,20 +477,26 @@ impl Rotator {
         }
     }
 
-    /// Updates both configurations, even if the first update fails. Returns the first error.
+    /// Updates the configurations and the APIService, even if the first update fails. Returns the first error.
     async fn inject(
         &mut self,
         path: &str,
         trust: impl Fn(&mut RetainedBundles, &str) -> Option<String>,
     ) -> Result<(), RoundError> {
-        let Options { seal_configuration, warn_configuration, reached, .. } = &self.options;
+        let Options { seal_configuration, warn_configuration, reached, webhooks, api_service, .. } = &self.options;
         let registrations =
             [Registration::sealing(seal_configuration.clone()), Registration::warning(warn_configuration.clone())];
         let mut done = Ok(());
-        for (registration, retained) in registrations.into_iter().zip(&mut self.retained) {
+        let registrations = registrations.into_iter().filter(|_| *webhooks);
+        for (registration, retained) in registrations.zip(&mut self.retained) {
             let told = registration.inject(&self.client, reached, path, |present| trust(retained, present)).await;
             let told = told.map_err(|source| RoundError::Configuration { name: registration.configuration, source });
             done = done.and(told);
+        }
+        if let Some(options) = api_service {
+            let retained = &mut self.retained_by_api;
+            let told = api_service::inject(&self.client, options, |present| trust(retained, present)).await;
+            done = done.and(told.map_err(RoundError::ApiService));
         }
         done
     }

@@ -23,8 +23,9 @@ use axum::{
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 use managed_secrets_api::{Violation, value};
+use parking_lot::Mutex;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 use tracing::warn;
@@ -65,15 +66,40 @@ pub struct Webhooks {
     pub stats: Arc<Stats>,
 }
 
-/// Set once a connection has named a secret path: other connections are closed.
+/// Set once a connection has named a secret path, or once its caller is known: other connections are closed.
 #[derive(Clone, Debug, Default)]
-pub struct Proven(Arc<AtomicBool>);
+pub struct Proven(Arc<Proof>);
+
+#[derive(Debug, Default)]
+struct Proof {
+    is_proven: AtomicBool,
+    /// The place that a connection of a known caller has.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+}
 
 impl Proven {
     /// Whether the connection has named a secret path.
     #[must_use]
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_proven.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps the connection of a known caller open, if there is a place for it: many callers must leave connections for the
+    /// API server. Returns whether it is kept.
+    pub(crate) fn keep(&self, places: &Arc<Semaphore>) -> bool {
+        let mut place = self.0.place.lock();
+        if place.is_none() {
+            *place = Arc::clone(places).try_acquire_owned().ok();
+        }
+        let is_kept = place.is_some();
+        if is_kept {
+            self.set();
+        }
+        is_kept
     }
 }
 
@@ -109,9 +135,9 @@ async fn admit(
     if !gate.webhooks.served.knows(secret) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    proven.0.store(true, Ordering::Relaxed);
     let began = Instant::now();
     let webhook = webhook(request.uri().path());
+    proven.set();
     let handled = AssertUnwindSafe(gate.handle(request, next)).catch_unwind();
     let response = match timeout(gate.limits.request, handled).await {
         Ok(Ok(response)) => response,

@@ -27,7 +27,7 @@ use hyper_util::{
 };
 #[cfg(target_os = "linux")]
 use rustix::net::sockopt::set_tcp_user_timeout;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::TcpStream,
     sync::{Notify, Semaphore},
@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer as _, ServiceExt as _};
 use tracing::{debug, error, info, warn};
 
-use super::{certificates::Served, http::Proven};
+use super::{any_client::AnyClient, certificates::Served, http::Proven};
 use crate::port::Port;
 
 /// Limits of connections and requests.
@@ -104,12 +104,47 @@ const DRAINS: u16 = 4;
 /// [`Limits::longest_drain`] in seconds, for the default.
 pub const LONGEST_DRAIN_SECONDS: u16 = DRAIN_SECONDS * DRAINS;
 
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientCertificates {
+    /// No.
+    Ignored,
+    /// Yes. Any certificate is accepted, also none: [`Peer`] tells which one it was.
+    Asked,
+}
+
+/// The certificates that a client showed, its own first. The client has the key of the first one; nothing else of them is
+/// checked.
+#[derive(Clone, Debug, Default)]
+pub struct Peer(Arc<[CertificateDer<'static>]>);
+
+impl Peer {
+    /// Takes a copy of the certificates.
+    #[must_use]
+    pub fn new(certificates: &[CertificateDer<'_>]) -> Self {
+        Self(certificates.iter().map(|one| one.clone().into_owned()).collect())
+    }
+
+    /// Returns them.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0
+    }
+}
+
 /// Serves from the first certificate until `shutdown` and the drain time, then waits for the open requests.
-pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limits, shutdown: CancellationToken) {
+pub async fn serve(
+    port: Port,
+    served: Arc<Served>,
+    clients: ClientCertificates,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
     if shutdown.run_until_cancelled(served.certified()).await.is_none() {
         return;
     }
-    let (listener, config) = match (port.open(), tls(served)) {
+    let (listener, config) = match (port.open(), tls(served, clients)) {
         (Ok(listener), Ok(config)) => (listener, config),
         (Err(error), _) => return error!(%error, "the webhooks cannot listen on their port"),
         (_, Err(error)) => return error!(%error, "the webhooks cannot configure TLS"),
@@ -165,12 +200,15 @@ pub async fn serve(port: Port, served: Arc<Served>, router: Router, limits: Limi
     let _ = timeout(FINISH, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-fn tls(served: Arc<Served>) -> Result<ServerConfig, rustls::Error> {
+fn tls(served: Arc<Served>, clients: ClientCertificates) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(served);
+    let any_client = AnyClient::new(provider.signature_verification_algorithms);
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        ClientCertificates::Ignored => builder.with_no_client_auth(),
+        ClientCertificates::Asked => builder.with_client_cert_verifier(Arc::new(any_client)),
+    };
+    let mut config = builder.with_cert_resolver(served);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -199,6 +237,8 @@ impl Connection {
             Err(_) => return debug!("handshake took too long"),
         };
         let proven = Proven::default();
+        let peer = Peer::new(stream.get_ref().1.peer_certificates().unwrap_or_default());
+        let router = axum::Extension(peer).layer(router);
         let router = axum::Extension(proven.clone()).layer(router).map_request(axum_body);
         let caller = proven.clone();
         let router = router.map_response(move |mut response: http::Response<axum::body::Body>| {

@@ -131,6 +131,8 @@ impl Premises {
                 operator_namespace: self.operator_namespace.clone(),
                 source: Source::Own,
                 reached: Reached::Url { url, host: "127.0.0.1".to_owned() },
+                webhooks: true,
+                api_service: None,
                 seal_configuration: self.configuration(keys::SEAL_CONFIGURATION),
                 warn_configuration: self.configuration(keys::WARN_CONFIGURATION),
                 lifetimes,

@@ -23,7 +23,7 @@ use managed_secrets::{
     controller,
     keyring::OverRecords,
     run::{Options, RunError},
-    webhook,
+    values, webhook,
 };
 use managed_secrets_api::keys;
 use managed_secrets_crypto::provider::Provider;
@@ -284,6 +284,8 @@ pub(crate) struct Setup {
     pub(crate) clients: client::Options,
     /// The webhooks; none unless a test asks for them.
     pub(crate) webhooks: Option<webhook::Options>,
+    /// The value API; none unless a test asks for it. It needs the port of the webhooks.
+    pub(crate) values: Option<values::Options>,
     /// The leader election; none unless a test asks for it.
     pub(crate) election: Option<lease::Options>,
 }
@@ -303,6 +305,7 @@ impl Setup {
             deadline: run::Options::default().deadline,
             clients: client::Options::default(),
             webhooks: None,
+            values: None,
             election: None,
         }
     }
@@ -338,6 +341,7 @@ impl Setup {
                 workers: run::Options { workers: self.workers, deadline: self.deadline, ..run::Options::default() },
             },
             webhooks: self.webhooks,
+            values: self.values,
             provider: Provider::Local,
             over_records: self.over_records,
             clients: client::Options {
@@ -354,7 +358,7 @@ impl Setup {
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { managed_secrets::run::run(&config, options, stop).await });
+        let task = tokio::spawn(async move { Box::pin(managed_secrets::run::run(&config, options, stop)).await });
         Running { task, shutdown, stats, health, metrics }
     }
 }

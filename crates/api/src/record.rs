@@ -8,6 +8,7 @@
 //! every field and its position under the MAC stand once, in `RecordMeta::fields`. `docs/formats.md` describes them for
 //! other programs.
 
+mod open;
 mod place;
 mod take_over;
 
@@ -18,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_crypto::mac::{self, MacError};
 use managed_secrets_crypto::{FieldTooLong, Seed, SeedId};
 
+pub use self::open::{Opened, Unopened, open};
 pub use self::place::{Delivered, Source};
 pub use self::take_over::Misfit;
 use crate::types::DeletionPolicy;

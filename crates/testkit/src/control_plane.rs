@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::access::Access;
 use super::binaries::{self, Binaries};
 use super::error::{Context, Error, Result};
+use super::front_proxy::Authority;
 use super::supervisor::{Process, Signal, Supervisor};
 
 const ETCD: &str = "etcd";
@@ -48,6 +49,8 @@ pub struct Options {
     pub audit_bodies_of: Vec<String>,
     /// An audit policy (YAML) in place of the tests' own.
     pub audit_policy: Option<String>,
+    /// The authority of the API server's front proxy, which sends requests to extension API servers; none if absent.
+    pub front_proxy: Option<Arc<Authority>>,
     /// Further flags of kube-apiserver.
     pub apiserver_flags: Vec<String>,
     /// What kube-apiserver identifies itself with; otherwise it signs a certificate for itself.
@@ -154,7 +157,9 @@ impl ControlPlane {
             write_serving(folder, serving)?;
         }
         supervisor.run(ETCD, &etcd(binaries, &etcd_url, etcd_peer, &options.etcd_under))?;
-        supervisor.run(APISERVER, &apiserver(binaries, &etcd_url, secure, options))?;
+        let front_proxy = options.front_proxy.as_ref().map(|authority| authority.flags(folder)).transpose()?;
+        let program = apiserver(binaries, &etcd_url, secure, options).args(front_proxy.unwrap_or_default());
+        supervisor.run(APISERVER, &program)?;
 
         // The API server signs a certificate for itself when it starts, if there is none.
         let certificate = folder.join(CERTIFICATES).join("apiserver.crt");

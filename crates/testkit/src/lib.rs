@@ -6,6 +6,7 @@
 //!  build        with us        server, …         shared    one for many tests, a namespace each
 //!                                                guest     what is made on a given cluster, and removed
 //!                                                operator  its program, as a process
+//!                                            front_proxy   certificates for the aggregator
 //! ```
 //!
 //! It starts programs and writes below a temporary folder and the cache. Of the operator it knows only that it is a
@@ -18,6 +19,7 @@ pub mod binaries;
 pub mod child;
 pub mod control_plane;
 pub mod error;
+pub mod front_proxy;
 pub mod guest;
 pub mod markdown;
 pub mod operator;

@@ -10,7 +10,13 @@ use managed_secrets_engine::{
 };
 
 use super::{Figures, Kind, RESOURCES, Reading, Row, Value};
-use crate::webhook::http::{SEAL, VERDICTS, WARN};
+use crate::{
+    values::{self, DOORS, WATCH as FRONT_PROXY_WATCH},
+    webhook::{
+        certificates::API_SERVICE_WATCH,
+        http::{SEAL, VERDICTS, WARN},
+    },
+};
 
 /// A label.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +43,10 @@ pub enum Label {
     Verdict,
     /// A health check.
     Check,
+    /// The way that a request for a value took: through the API server, or from the caller.
+    Door,
+    /// How a request for a value ended.
+    ValueResult,
 }
 
 /// The health checks, as the parts of the operator register them.
@@ -49,6 +59,7 @@ const CHECKS: &[&str] = &[
     "caches",
     "lists and watches",
     "webhook certificate",
+    "front proxy",
     OTHER,
 ];
 
@@ -63,6 +74,8 @@ const WATCHES: &[&str] = &[
     "sealing webhook",
     "warning webhook",
     "lease",
+    API_SERVICE_WATCH,
+    FRONT_PROXY_WATCH,
     OTHER,
 ];
 const FRESH: &str = "fresh";
@@ -75,7 +88,7 @@ impl Label {
     pub fn name(self) -> &'static str {
         match self {
             Self::Version => "version",
-            Self::Result => "result",
+            Self::Result | Self::ValueResult => "result",
             Self::Priority => "priority",
             Self::Verb => "verb",
             Self::Resource => "resource",
@@ -85,6 +98,7 @@ impl Label {
             Self::Webhook => "webhook",
             Self::Verdict => "verdict",
             Self::Check => "check",
+            Self::Door => "door",
         }
     }
 
@@ -103,6 +117,8 @@ impl Label {
             Self::Webhook => vec![SEAL, WARN],
             Self::Verdict => VERDICTS.to_vec(),
             Self::Check => CHECKS.to_vec(),
+            Self::Door => DOORS.to_vec(),
+            Self::ValueResult => values::RESULTS.to_vec(),
         }
     }
 }
@@ -277,6 +293,16 @@ pub const TABLE: &[Row] = &[
         read: |figures| {
             let webhooks = figures.sources().and_then(|from| from.webhooks.as_ref());
             webhooks.map_or(Value::Absent, |stats| Value::Family(stats.durations.family()))
+        },
+    },
+    Row {
+        name: "managed_secrets_value_request_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &[Label::Door, Label::ValueResult],
+        help: "How long the value API took to answer requests for a value, by the way that they took and their result",
+        read: |figures| {
+            let values = figures.sources().and_then(|from| from.values.as_ref());
+            values.map_or(Value::Absent, |stats| Value::Family(stats.durations.family()))
         },
     },
     Row {

@@ -1,10 +1,15 @@
 //! Reads: what they find becomes facts.
 
-use managed_secrets_api::{Reason, keys::RECORD_DATA_KEY, types::Alphabet};
+use managed_secrets_api::{
+    Reason,
+    keys::RECORD_DATA_KEY,
+    record::{self, Unopened},
+    types::Alphabet,
+};
 use managed_secrets_crypto::{
     Plaintext,
     keyring::{Keyring, SealingKeyStatus},
-    mse1::{self, Place, Record},
+    mse1::Place,
     mss1::{self, Scope, Sealed},
 };
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use tracing::debug;
 
 use super::{
     super::{
-        facts::{Confirmed, Content, Facts, Freshness, Incoming, Known, SourceSeen, Unopened},
+        facts::{Confirmed, Content, Facts, Freshness, Incoming, Known, SourceSeen},
         failure::Failure,
         plan::{Contents, Problem, Read},
         record::{Authenticity, RecordMeta, Source},
@@ -117,16 +122,9 @@ fn open(
     live: &LiveSecret,
 ) -> Result<Contents, Unopened> {
     let bytes = live.data.get(RECORD_DATA_KEY).map(|bytes| bytes.as_slice()).unwrap_or_default();
-    let record = Record::parse(bytes).map_err(Unopened::Crypto)?;
     let place = Place { namespace: &own.namespace, object: &own.name };
-    let value = mse1::open(&record, &place, |id| keyring.seed(id)).map_err(Unopened::Crypto)?;
-    if record.version() != meta.version {
-        return Err(Unopened::OtherVersion);
-    }
-    if record.uid() != meta.uid || record.commitment() != commitment {
-        return Err(Unopened::Altered);
-    }
-    Ok(Contents { bytes: Arc::new(record), value: Arc::new(value) })
+    let opened = record::open(bytes, &place, meta, commitment, |id| keyring.seed(id))?;
+    Ok(Contents { bytes: Arc::new(opened.bytes), value: Arc::new(opened.value) })
 }
 
 /// Opens sealed text for the object that holds it; the problem names the field, the rule, and who can mend it.

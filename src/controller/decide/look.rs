@@ -1,10 +1,10 @@
 //! What has to be looked at live before it is acted on. In: facts. Out: the fact, or the read that finds it out.
 
-use managed_secrets_api::Reason;
+use managed_secrets_api::{Reason, record::Unopened};
 use managed_secrets_crypto::mse1::OpenError;
 
 use super::super::{
-    facts::{Content, Facts, Seen, Unopened},
+    facts::{Content, Facts, Seen},
     plan::{Contents, Need, Problem, Verdict},
     view::SecretView,
 };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use managed_secrets_api::{
-    keys::{ANNO_OWNER, ANNO_UID, RECORD_PREFIX},
+    keys::{ANNO_OWNER, ANNO_UID, LABEL_ID, RECORD_PREFIX, ROLE_RECORD},
     names::record_name,
     types::Delivery,
 };
@@ -57,6 +57,8 @@ pub(super) struct NamespaceIndex {
     pub(super) by_delivery: HashMap<(String, String), BTreeSet<Claim>>,
     /// Secrets by the object that they name as their owner.
     pub(super) by_owner: HashMap<String, BTreeSet<String>>,
+    /// Secrets that are labelled as records, by their id.
+    pub(super) by_id: HashMap<String, BTreeSet<String>>,
 }
 
 impl NamespaceIndex {
@@ -199,11 +201,17 @@ impl NamespaceIndex {
             for owner in owners(&before.view) {
                 remove_from(&mut self.by_owner, &owner, &name);
             }
+            if let Some(id) = record_id(&before.view) {
+                remove_from(&mut self.by_id, id, &name);
+            }
         }
         if let Some(after) = after {
             wake.extend(self.concerned(&after.view));
             for owner in owners(&after.view) {
                 self.by_owner.entry(owner).or_default().insert(name.clone());
+            }
+            if let Some(id) = record_id(&after.view) {
+                self.by_id.entry(id.to_owned()).or_default().insert(name.clone());
             }
             self.secrets.insert(name.clone(), after);
         } else {
@@ -368,6 +376,11 @@ impl Standing {
 pub(super) fn owners(view: &SecretView) -> BTreeSet<String> {
     let references = view.owners.iter().filter(|owner| owner.is_managed_secret).map(|owner| owner.name.clone());
     references.chain(view.annotation(ANNO_OWNER).map(str::to_owned)).collect()
+}
+
+/// The id of a Secret that is labelled as a record.
+fn record_id(view: &SecretView) -> Option<&str> {
+    view.labels.get(LABEL_ID).filter(|_| view.role() == Some(ROLE_RECORD)).map(String::as_str)
 }
 
 fn remove_from(map: &mut HashMap<String, BTreeSet<String>>, key: &str, item: &str) {

@@ -69,7 +69,14 @@ impl Server {
         let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = port.address().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve(port, Arc::clone(&served), routes, limits, shutdown.clone()));
+        let task = tokio::spawn(serve(
+            port,
+            Arc::clone(&served),
+            ClientCertificates::Ignored,
+            routes,
+            limits,
+            shutdown.clone(),
+        ));
         let path = authorities.path(now, lives).to_owned();
         Self { address, served, authorities, path, shutdown, task }
     }

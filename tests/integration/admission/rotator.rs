@@ -70,6 +70,8 @@ impl Cluster {
             operator_namespace: premises.operator_namespace.clone(),
             source,
             reached: Reached::Service { name: "s".to_owned(), namespace: premises.operator_namespace.clone() },
+            webhooks: true,
+            api_service: None,
             seal_configuration: premises.configuration(SEAL_CONFIGURATION),
             warn_configuration: premises.configuration(WARN_CONFIGURATION),
             lifetimes,
