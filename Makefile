@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: bench-fairness help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
+.PHONY: bench-fairness bench-sizing help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ startup: ## how long the plugin takes to start, as it is released
 bench-fairness: ## what one namespace costs the others; OBJECTS of them (2000)
 	$(CARGO) build --locked --release --bin managed-secrets --example fairness
 	target/release/examples/fairness --objects $(or $(OBJECTS),2000)
+
+bench-sizing: ## which memory and CPU the operator needs; OBJECTS (0,1000,10000)
+	$(CARGO) build --locked --release --bin managed-secrets --example sizing
+	target/release/examples/sizing --objects $(or $(OBJECTS),0,1000,10000)
 
 generate: ## crds/, deploy/ and the reference in docs/, from the code
 	UPDATE=1 $(CARGO) test --locked --quiet --test generated

@@ -192,15 +192,12 @@ fn every_flag_and_variable_is_one_of_ours() {
 }
 
 #[test]
-fn every_flag_of_run_is_documented() {
-    let operations = Document::read("docs/operations.md").unwrap();
-    let code: BTreeSet<_> = operations.inline_code().collect();
-    for name in ["run", "manifests"] {
+fn every_flag_of_run_and_manifests_is_documented() {
+    for (name, page) in [("run", "docs/operations.md"), ("manifests", "docs/install.md")] {
+        let document = Document::read(page).unwrap();
+        let code: BTreeSet<_> = document.inline_code().collect();
         for flag in Cli::command().find_subcommand(name).unwrap().get_arguments().filter_map(|arg| arg.get_long()) {
-            assert!(
-                code.contains(format!("--{flag}").as_str()),
-                "docs/operations.md does not tell of --{flag} of {name}"
-            );
+            assert!(code.contains(format!("--{flag}").as_str()), "{page} does not describe --{flag} of {name}");
         }
     }
 }

@@ -151,7 +151,7 @@ drain() {
 }
 
 uninstall() {
-    # As docs/operations.md describes it.
+    # As docs/install.md describes it.
     kubectl delete managedsecrets --all --all-namespaces >/dev/null
     owned() { kubectl get secrets --all-namespaces --selector managedsecrets.dev/role --output "jsonpath={.items[*].metadata.ownerReferences[*].name}"; }
     are_deleted() { [[ -z $(owned) ]]; }

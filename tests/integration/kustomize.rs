@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::Api;
 use managed_secrets::install::manifests::{self, Options};
-use managed_secrets_api::keys::{GROUP, KIND, OPERATOR_NAME, VERSION};
+use managed_secrets_api::keys::{GROUP, KIND, OPERATOR_NAME, SEAL_CONFIGURATION, VERSION, WARN_CONFIGURATION};
 use managed_secrets_cli::yaml::read_stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -151,6 +151,9 @@ async fn every_form_is_admitted_and_the_operator_works_with_it() {
         }
         access.kubectl_ok(&apply).await.unwrap();
         the_pod_is_admitted(&plane).await;
+        if number == 0 {
+            has_no_drift(&plane, folder.path()).await;
+        }
     }
     works(&plane, "first", &[SERVED, "elsewhere"]).await;
 
@@ -195,22 +198,54 @@ async fn the_pod_is_admitted(plane: &ControlPlane) {
     .unwrap();
 }
 
-/// Runs the operator as its Deployment does, as its service account, and applies a plain value in each namespace.
-async fn works(plane: &ControlPlane, name: &str, namespaces: &[&str]) {
+/// The operator completes its webhook configurations, and a GitOps tool finds no difference to what Git holds.
+async fn has_no_drift(plane: &ControlPlane, folder: &Path) {
     let access = plane.access();
-    let kubeconfig = access.kubeconfig_for(OPERATOR_NAMESPACE, OPERATOR_NAME).await.unwrap();
-    let client = access.admin_client().await.unwrap();
+    let listen = format!("--webhook-listen={}", quiet_address().unwrap());
+    let operator = operator(plane, &[&listen]).await;
+    let bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+    for configuration in [
+        format!("mutatingwebhookconfiguration/{SEAL_CONFIGURATION}"),
+        format!("validatingwebhookconfiguration/{WARN_CONFIGURATION}"),
+    ] {
+        poll("the CA bundle", PATIENCE, || async {
+            Ok((!access.kubectl_ok(&["get", &configuration, "-o", bundle]).await?.is_empty()).then_some(()))
+        })
+        .await
+        .unwrap();
+        let before = access.kubectl_ok(&["get", &configuration, "-o", "yaml"]).await.unwrap();
+        let folder = folder.to_str().unwrap();
+        for by in [&[][..], &["--server-side", "--force-conflicts", "--field-manager=tool"]] {
+            let output = access.kubectl(&[&["diff", "-k", folder], by].concat()).await.unwrap();
+            let (found, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{by:?}: {found}{error}");
+        }
+        access.kubectl_ok(&["apply", "-k", folder]).await.unwrap();
+        assert_eq!(access.kubectl_ok(&["get", &configuration, "-o", "yaml"]).await.unwrap(), before);
+    }
+    assert_eq!(operator.stop().await.unwrap(), 0);
+}
+
+/// Starts the operator with the arguments of its Deployment and these, as its service account.
+async fn operator(plane: &ControlPlane, own: &[&str]) -> Operator {
+    let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, OPERATOR_NAME).await.unwrap();
+    let client = plane.access().admin_client().await.unwrap();
     let deployment = Api::<Deployment>::namespaced(client, OPERATOR_NAMESPACE).get(OPERATOR_NAME).await.unwrap();
-    let container = deployment.spec.template.spec.unwrap().containers.remove(0);
-    let given = container.args.unwrap();
+    let given = deployment.spec.template.spec.unwrap().containers.remove(0).args.unwrap();
     let (command, given) = given.split_first().unwrap();
     assert_eq!(command, "run");
-    let address = quiet_address().unwrap();
-    let own = [format!("--webhook-listen={address}"), format!("--webhook-url=https://{address}")];
     // The port is fixed, and another test may use it.
     let given = given.iter().filter(|argument| !argument.starts_with("--admin-listen"));
-    let arguments: Vec<_> = given.chain(&own).map(String::as_str).collect();
-    let operator = Operator::start(plane, Path::new(PROGRAM), &kubeconfig, &arguments).await.unwrap();
+    let arguments: Vec<_> = given.map(String::as_str).chain(own.iter().copied()).collect();
+    Operator::start(plane, Path::new(PROGRAM), &kubeconfig, &arguments).await.unwrap()
+}
+
+/// The operator seals and delivers a plain value in each namespace.
+async fn works(plane: &ControlPlane, name: &str, namespaces: &[&str]) {
+    let access = plane.access();
+    let address = quiet_address().unwrap();
+    let (listen, url) = (format!("--webhook-listen={address}"), format!("--webhook-url=https://{address}"));
+    let operator = operator(plane, &[&listen, &url]).await;
     for namespace in namespaces {
         let secret = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"), "kind": KIND,

@@ -29,13 +29,15 @@ use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
 /// Our program, as cargo built it.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");
 
-/// A folder to work in, with the examples in it; removed in the end.
+/// A folder to work in, with what the repository ships in it; removed in the end.
 struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        symlink(root().join("examples"), folder.path().join("examples")).unwrap();
+        for shipped in ["examples", "deploy", "crds"] {
+            symlink(root().join(shipped), folder.path().join(shipped)).unwrap();
+        }
         Self(folder)
     }
 
@@ -208,6 +210,29 @@ async fn readme_and_guide_can_be_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_pages_about_installation_and_upgrade_can_be_followed() {
+    let (folder, plane) = (Folder::new(), ControlPlane::start_own(&testkit::Options::default()).await.unwrap());
+    let (mut installation, mut upgrade) = (Story::read("docs/install.md"), Story::read("docs/upgrade.md"));
+    let printed = installation.run("Plain manifests", &folder, &plane).await;
+    assert!(printed.contains("deployment.apps/managed-secrets created"), "{printed}");
+    let printed = installation.run("kustomize", &folder, &plane).await;
+    assert!(printed.contains("deployment.apps/managed-secrets configured"), "{printed}");
+    let get = ["-n", OPERATOR_NAMESPACE, "get", "deployment", "managed-secrets", "-o", "json"];
+    let deployment: Value = serde_json::from_str(&plane.access().kubectl_ok(&get).await.unwrap()).unwrap();
+    assert_eq!(deployment["spec"]["replicas"], 3);
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "registry.example.com/managed-secrets:0.1.0");
+    let printed = upgrade.run("Steps", &folder, &plane).await;
+    assert!(printed.contains("customresourcedefinition.apiextensions.k8s.io/managedsecrets.managedsecrets.dev"));
+    installation.run("Serve some namespaces only", &folder, &plane).await;
+    let file = fs::read_to_string(folder.path().join("manifests.yaml")).unwrap();
+    assert!(file.contains("namespace: shop") && file.contains("--namespace=shop"), "{file}");
+    installation.end(&["Uninstall"]);
+    upgrade.end(&[]);
+    plane.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secrets_in_git_can_be_followed() {
     let (folder, plane) = (Folder::new(), install(&options(), &[]).await.unwrap());
     let operator = operator(&plane).await;
@@ -298,12 +323,11 @@ kubectl wait --for=condition=Established crd/managedsecrets.managedsecrets.dev -
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_restores_every_secret_in_another_cluster() {
     let folder = Folder::new();
-    let mut operations = Story::read("docs/operations.md");
+    let (mut operations, mut installation) = (Story::read("docs/operations.md"), Story::read("docs/install.md"));
 
     let first = install(&options(), &[]).await.unwrap();
-    operations.run("Install", &folder, &first).await;
+    installation.run("Plain manifests", &folder, &first).await;
     operations.run("A KEK outside etcd", &folder, &first).await;
-    operations.run("Serve some namespaces only", &folder, &first).await;
     let running = operator(&first).await;
     bash("the estate", ESTATE, folder.path(), &first).await;
     let before = secrets(&first).await;
@@ -317,7 +341,7 @@ async fn a_backup_restores_every_secret_in_another_cluster() {
     assert_eq!(folder.json("keys.json")["items"].as_array().unwrap().len(), 2);
     // Another owner reference holds nothing up.
     bash("another owner", OTHER_OWNER, folder.path(), &first).await;
-    let printed = operations.run("Uninstall", &folder, &first).await;
+    let printed = installation.run("Uninstall", &folder, &first).await;
     assert!(printed.contains("prod\t"), "what is retained is listed: {printed}");
     assert_eq!(running.stop().await.unwrap(), 0);
     // Installed again, the operator has its keys, and what was retained is taken over.

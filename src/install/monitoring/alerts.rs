@@ -290,7 +290,7 @@ pub const ALERTS: &[Alert] = &[
         confirm: "```console\n\
                   $ kubectl get managedsecrets -A --no-headers | awk '{print $1}' | sort | uniq -c | sort -rn | head\n\
                   ```",
-        action: "Increase `resources` of the Deployment ([Memory](operations.md#memory) has figures). If one namespace has \
+        action: "Increase `resources` of the Deployment ([Memory](sizing.md#memory) has figures). If one namespace has \
                  most of the objects, limit it with a ResourceQuota \
                  ([security.md](security.md#what-a-tenant-can-fill)).",
         risk: "No value is at risk. If the process is ended, the other replica continues, and may reach the same limit.",
