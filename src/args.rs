@@ -50,6 +50,14 @@ Examples:
   managed-secrets manifests --value-api
   managed-secrets manifests --without-operator-namespace | kubectl delete --ignore-not-found -f -";
 
+const CHECK_EXAMPLES: &str = "\
+The command needs the permission to create ManagedSecrets in the namespace. It tries again until the time is over, because \
+an operator that has just started needs some seconds.
+
+Examples:
+  managed-secrets check
+  managed-secrets check --namespace shop --timeout 120";
+
 const SEAL_EXAMPLES: &str = "\
 The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. \
 On a terminal, the command asks for it without echo; the line break that ends it is not part of the value.
@@ -79,6 +87,9 @@ pub enum Command {
     /// Print what a cluster needs to run the operator, except the CustomResourceDefinition
     #[command(after_long_help = MANIFESTS_EXAMPLES)]
     Manifests(ManifestsArgs),
+    /// Check that the API server seals plain values: ask it to create a ManagedSecret, without storing it
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
     /// Seal a value for a cluster: read it from standard input, print the text for spec.value
     #[command(after_long_help = SEAL_EXAMPLES)]
     Seal(SealArgs),
@@ -297,6 +308,22 @@ pub struct ManifestsArgs {
     /// Add a ServiceMonitor, by which the Prometheus operator scrapes the replicas, and let Prometheus connect to them
     #[arg(long, env = "MANAGED_SECRETS_MONITORING")]
     pub monitoring: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Namespace of the ManagedSecret; one that the operator watches, and not its own
+    #[arg(long, value_name = "NAMESPACE", env = "MANAGED_SECRETS_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+
+    /// The operator runs without webhooks: check that the API server refuses plain values
+    #[arg(long, env = "MANAGED_SECRETS_WITHOUT_WEBHOOKS")]
+    pub without_webhooks: bool,
+
+    /// Seconds to try again
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_TIMEOUT", default_value = "60")]
+    pub timeout: u16,
 }
 
 impl From<ManifestsArgs> for Options {

@@ -1,5 +1,6 @@
-//! The commands of `managed-secrets`: `run`, `crd`, `manifests` and `seal`.
+//! The commands of `managed-secrets`: `run`, `crd`, `manifests`, `check` and `seal`.
 
+mod check;
 mod run;
 mod webhooks;
 
@@ -37,6 +38,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Run(args) => run::run(args),
         Command::Crd => say::print_document(&install::crd_text()?),
         Command::Manifests(args) => say::print_document(&manifests::print(&args.into())?),
+        Command::Check(args) => check::check(&args),
         Command::Seal(args) => seal::seal(&args),
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{env, fs, path::Path};
 
+#[path = "generated/chart/mod.rs"]
+mod chart;
 #[path = "generated/commands.rs"]
 mod commands;
 #[path = "generated/components.rs"]
@@ -33,4 +35,23 @@ fn files_on_disk_are_up_to_date() {
         }
     }
     assert!(stale.is_empty(), "out of date: {stale:?}; run `make generate`");
+}
+
+/// A template of an object that the installation no longer has would install it for ever.
+#[test]
+fn every_file_of_the_chart_is_generated_or_known() {
+    const BY_HAND: [&str; 3] = ["templates/_helpers.tpl", "templates/NOTES.txt", ".helmignore"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let chart = root.join(chart::FOLDER);
+    let mut known: Vec<_> = BY_HAND.iter().map(|path| chart.join(path)).collect();
+    known.extend(chart::generated().unwrap().into_iter().map(|(path, _)| root.join(path)));
+    let (mut found, mut folders) = (Vec::new(), vec![chart]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    known.sort();
+    found.sort();
+    assert_eq!(found, known);
 }

@@ -9,6 +9,7 @@ mod integration {
     mod borrowed_rights;
     mod callers;
     mod canary;
+    mod chart;
     mod command;
     mod corpus;
     mod costs;

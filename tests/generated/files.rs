@@ -3,7 +3,7 @@
 use managed_secrets::install::{crd_text, monitoring};
 use managed_secrets_cli::CliError;
 
-use crate::{commands, deploy, metrics, reference};
+use crate::{chart, commands, deploy, metrics, reference};
 
 /// Every generated file: its path in the project and its content.
 ///
@@ -19,5 +19,6 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
     let rules = monitoring::generated()?;
     let mut files: Vec<_> = files.into_iter().chain(rules).map(|(path, content)| (path.to_owned(), content)).collect();
     files.extend(deploy::generated()?);
+    files.extend(chart::generated()?);
     Ok(files)
 }

@@ -57,7 +57,7 @@ async fn offline(arguments: &[&str]) -> Ran {
 async fn help_and_version_are_what_they_were() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/command/help");
     let update = std::env::var_os("UPDATE").is_some_and(|update| update == "1");
-    for command in ["", "run", "crd", "manifests", "seal"] {
+    for command in ["", "run", "crd", "manifests", "check", "seal"] {
         let arguments: Vec<_> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let ran = offline(&arguments).await;
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");

@@ -1,0 +1,234 @@
+//! What the chart renders is what `managed-secrets manifests` prints for the same choices.
+//!
+//! Three things differ, and nothing else: the chart adds [`LABELS`] to each object, it contains the CRD, and it does not
+//! contain the namespace.
+
+use std::collections::BTreeMap;
+
+use managed_secrets::install::manifests::{DEFAULT_PRIORITY_CLASS, Options, PolicySwitch, Spread, manifests};
+use managed_secrets_api::{crd, keys};
+use serde_json::{Value, json};
+
+use super::{Helm, MAJORS, NAMESPACE, RELEASE};
+
+/// The labels that each object of the chart has besides those of the manifests.
+const LABELS: [(&str, &str); 4] = [
+    ("app.kubernetes.io/instance", RELEASE),
+    ("app.kubernetes.io/managed-by", "Helm"),
+    ("app.kubernetes.io/version", env!("CARGO_PKG_VERSION")),
+    ("helm.sh/chart", concat!("managed-secrets-", env!("CARGO_PKG_VERSION"))),
+];
+
+/// Objects by kind, namespace and name.
+type Objects = BTreeMap<String, Value>;
+
+fn by_name(objects: impl IntoIterator<Item = Value>) -> Objects {
+    let mut named = Objects::new();
+    for object in objects {
+        let metadata = &object["metadata"];
+        let name = format!("{} {}/{}", object["kind"], metadata["namespace"], metadata["name"]);
+        assert!(named.insert(name.clone(), object).is_none(), "{name} twice");
+    }
+    named
+}
+
+/// What Helm renders, without the labels of the chart, which each object must have.
+fn rendered(text: &str) -> Objects {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    by_name(documents.into_iter().filter(|document| !document.is_null()).map(|mut object| {
+        let name = object["metadata"]["name"].clone();
+        let labels = object["metadata"]["labels"].as_object_mut().unwrap();
+        for (key, value) in LABELS {
+            assert_eq!(labels.remove(key), Some(json!(value)), "{name}: {key}");
+        }
+        object
+    }))
+}
+
+/// What the manifests contain, and the CRD as the chart has it.
+fn printed(options: &Options) -> Objects {
+    let mut definition = serde_json::to_value(crd::crd()).unwrap();
+    definition["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
+    definition["metadata"]["labels"] = json!({});
+    by_name(manifests(options).into_iter().chain([definition]))
+}
+
+fn options() -> Options {
+    Options { operator_namespace: NAMESPACE.to_owned(), with_namespace: false, ..Options::default() }
+}
+
+#[track_caller]
+fn assert_same(case: &Value, rendered: &Objects, printed: &Objects) {
+    let names = |objects: &Objects| objects.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(rendered), names(printed), "{case}");
+    for (name, object) in printed {
+        assert_eq!(&rendered[name], object, "{case}: {name}");
+    }
+}
+
+/// Values, and the options that they stand for.
+fn cases() -> Vec<(Value, Options)> {
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut cases = vec![
+        (json!({}), options()),
+        (
+            json!({"image": {"repository": "registry.example.com:5000/team/operator", "tag": "1.2.3"}}),
+            Options { image: "registry.example.com:5000/team/operator:1.2.3".to_owned(), ..options() },
+        ),
+        (
+            json!({"image": {"tag": "1.2.3", "digest": format!("sha256:{}", "a".repeat(64))}}),
+            Options { image: format!("managed-secrets@sha256:{}", "a".repeat(64)), ..options() },
+        ),
+        // A namespace that YAML would read as a number.
+        (json!({"namespaces": ["1"]}), Options { namespaces: texts(&["1"]), ..options() }),
+        (
+            json!({"namespaces": ["shop", "prod", "test"]}),
+            Options { namespaces: texts(&["shop", "prod", "test"]), ..options() },
+        ),
+        (
+            json!({"restorers": ["system:serviceaccount:velero:velero", "O=Ops: \"team\", CN=a # b {{ c }}"]}),
+            Options {
+                restorers: texts(&["system:serviceaccount:velero:velero", "O=Ops: \"team\", CN=a # b {{ c }}"]),
+                ..options()
+            },
+        ),
+        (json!({"webhooks": {"enabled": false}}), Options { webhooks: false, ..options() }),
+        (json!({"openshift": true}), Options { openshift: true, ..options() }),
+        (json!({"replicas": 5}), Options { replicas: 5, ..options() }),
+        (json!({"highAvailability": true}), Options { spread: Spread::Required, ..options() }),
+        (json!({"networkPolicy": {"enabled": false}}), Options { network_policy: false, ..options() }),
+        (json!({"monitoring": {"enabled": true}}), Options { monitoring: true, ..options() }),
+        (
+            json!({"monitoring": {"enabled": true}, "webhooks": {"enabled": false}}),
+            Options { monitoring: true, webhooks: false, ..options() },
+        ),
+        (
+            json!({"monitoring": {"enabled": true}, "networkPolicy": {"enabled": false}, "highAvailability": true}),
+            Options { monitoring: true, network_policy: false, spread: Spread::Required, ..options() },
+        ),
+        (
+            json!({"kekFile": "/run/kek/key", "allowClusterScope": true}),
+            Options { kek_file: Some("/run/kek/key".to_owned()), allow_cluster_scope: true, ..options() },
+        ),
+        (
+            json!({
+                "namespaces": ["shop", "prod"], "restorers": ["velero"], "webhooks": {"enabled": false},
+                "openshift": true, "kekFile": "/run/kek/key", "allowClusterScope": true,
+                "policies": {"userRights": false, "metadataSize": false},
+            }),
+            Options {
+                namespaces: texts(&["shop", "prod"]),
+                restorers: texts(&["velero"]),
+                webhooks: false,
+                openshift: true,
+                kek_file: Some("/run/kek/key".to_owned()),
+                allow_cluster_scope: true,
+                without_policies: vec![PolicySwitch::UserRights, PolicySwitch::MetadataSize],
+                ..options()
+            },
+        ),
+        (
+            json!({"policies": {
+                "userRights": false, "protected": false, "operatorWrites": false, "plaintextAnnotations": false,
+                "metadataSize": false,
+            }}),
+            Options { without_policies: PolicySwitch::ALL.to_vec(), ..options() },
+        ),
+    ];
+    for class in [DEFAULT_PRIORITY_CLASS, "system-node-critical", "platform", ""] {
+        let priority_class = Some(class.to_owned()).filter(|class| !class.is_empty());
+        cases.push((json!({"priorityClassName": class}), Options { priority_class, ..options() }));
+    }
+    for (value, switch) in [
+        ("userRights", PolicySwitch::UserRights),
+        ("protected", PolicySwitch::Protected),
+        ("operatorWrites", PolicySwitch::OperatorWrites),
+        ("plaintextAnnotations", PolicySwitch::PlaintextAnnotations),
+        ("metadataSize", PolicySwitch::MetadataSize),
+    ] {
+        cases.push((json!({"policies": {value: false}}), Options { without_policies: vec![switch], ..options() }));
+    }
+    cases
+}
+
+#[tokio::test]
+async fn the_chart_renders_what_manifests_prints() {
+    for major in MAJORS {
+        let helm = Helm::new(major);
+        for (values, options) in cases() {
+            let text = helm.template(&values).await.ok();
+            assert_same(&values, &rendered(&text), &printed(&options));
+        }
+    }
+}
+
+/// Values for which `managed-secrets manifests` has no option: each sets one field, and changes nothing else.
+#[tokio::test]
+async fn values_for_pods_set_the_fields_that_they_name() {
+    let pod = "/spec/template/spec";
+    let cases = [
+        (json!({"nodeSelector": {"a": "b"}}), "nodeSelector", json!({"a": "b"})),
+        (json!({"tolerations": [{"operator": "Exists"}]}), "tolerations", json!([{"operator": "Exists"}])),
+        (json!({"affinity": {"nodeAffinity": {}}}), "affinity", json!({"nodeAffinity": {}})),
+        (json!({"topologySpreadConstraints": [{"maxSkew": 1}]}), "topologySpreadConstraints", json!([{"maxSkew": 1}])),
+        (json!({"imagePullSecrets": [{"name": "a"}]}), "imagePullSecrets", json!([{"name": "a"}])),
+        (json!({"extraVolumes": [{"name": "kek"}]}), "volumes", json!([{"name": "kek"}])),
+        (json!({"podAnnotations": {"a": "1"}}), "/spec/template/metadata/annotations", json!({"a": "1"})),
+        (
+            json!({"podLabels": {"a": "1"}}),
+            "/spec/template/metadata/labels",
+            json!({"app.kubernetes.io/name": keys::OPERATOR_NAME, "a": "1"}),
+        ),
+        // Helm merges maps of values.
+        (json!({"resources": {"limits": {"memory": "1Gi"}}}), "containers/0/resources/limits/memory", json!("1Gi")),
+        (json!({"resources": {"requests": null, "limits": null}}), "containers/0/resources", json!({})),
+        (json!({"image": {"pullPolicy": "Always"}}), "containers/0/imagePullPolicy", json!("Always")),
+        (json!({"extraVolumeMounts": [{"name": "kek"}]}), "containers/0/volumeMounts", json!([{"name": "kek"}])),
+        (json!({"extraEnv": [{"name": "A"}]}), "containers/0/env/2", json!({"name": "A"})),
+        (json!({"extraArgs": ["--workers=4"]}), "containers/0/args/4", json!("--workers=4")),
+        (json!({"logLevel": "debug"}), "containers/0/args/4", json!("--log-level=debug")),
+        (json!({"logFormat": "human"}), "containers/0/args/1", json!("--log-format=human")),
+    ];
+    let name = format!("\"Deployment\" \"{NAMESPACE}\"/\"managed-secrets\"");
+    let usual = printed(&options());
+    for major in MAJORS {
+        let helm = Helm::new(major);
+        for (values, field, expected) in &cases {
+            let path = if field.starts_with('/') { (*field).to_owned() } else { format!("{pod}/{field}") };
+            let mut found = rendered(&helm.template(values).await.ok());
+            let deployment = found.get_mut(&name).unwrap();
+            assert_eq!(deployment.pointer(&path), Some(expected), "{values}");
+            // Without it, the Deployment is the usual one.
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            match (deployment.pointer_mut(parent).unwrap(), usual[&name].pointer(&path)) {
+                (Value::Object(map), None) => drop(map.remove(key)),
+                (Value::Array(list), None) => drop(list.remove(key.parse().unwrap())),
+                (parent, Some(was)) => match parent.pointer_mut(&format!("/{key}")) {
+                    Some(field) => *field = was.clone(),
+                    None => panic!("{values}"),
+                },
+                _ => panic!("{values}: {path}"),
+            }
+            assert_same(values, &found, &usual);
+        }
+        let values = json!({"serviceAccount": {"annotations": {"a": "1"}}});
+        let mut found = rendered(&helm.template(&values).await.ok());
+        let account = found.get_mut(&name.replace("Deployment", "ServiceAccount")).unwrap();
+        assert_eq!(account["metadata"].as_object_mut().unwrap().remove("annotations"), Some(json!({"a": "1"})));
+        assert_same(&values, &found, &usual);
+    }
+}
+
+/// What all releases of a cluster share can be left to one of them.
+#[tokio::test]
+async fn shared_objects_can_be_left_out() {
+    let values = json!({"crds": {"install": false}, "userRoles": {"install": false}});
+    for major in MAJORS {
+        let found = rendered(&Helm::new(major).template(&values).await.ok());
+        let mut expected = printed(&options());
+        expected
+            .retain(|name, _| !name.starts_with("\"CustomResourceDefinition\"") && !name.contains("\"managedsecret-"));
+        assert_eq!(expected.len(), printed(&options()).len() - 3);
+        assert_same(&values, &found, &expected);
+    }
+}
