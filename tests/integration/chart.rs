@@ -31,11 +31,12 @@ struct Helm {
     major: u8,
     home: TempDir,
     chart: PathBuf,
+    namespace: &'static str,
 }
 
 impl Helm {
     fn new(major: u8) -> Self {
-        Self { major, home: tempfile::tempdir().unwrap(), chart: root().join(CHART) }
+        Self { major, home: tempfile::tempdir().unwrap(), chart: root().join(CHART), namespace: NAMESPACE }
     }
 
     /// Runs `helm COMMAND ARGUMENTS -n NAMESPACE`, with these values if the command takes the chart.
@@ -43,7 +44,7 @@ impl Helm {
         let major = self.major;
         let helm = blocking(move || binaries::helm(major)).await.unwrap();
         let mut command = Command::new(helm);
-        command.args(arguments).args(["-n", NAMESPACE]);
+        command.args(arguments).args(["-n", self.namespace]);
         if let Some(values) = values {
             let file = tempfile::NamedTempFile::new_in(self.home.path()).unwrap().into_temp_path().keep().unwrap();
             std::fs::write(&file, values.to_string()).unwrap();

@@ -15,8 +15,9 @@ mod values;
 use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
-use managed_secrets::install::manifests::{
-    DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, GENERATED, Options, PolicySwitch, Spread, manifests,
+use managed_secrets::install::{
+    manifests::{DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, GENERATED, Options, PolicySwitch, Spread, manifests},
+    monitoring,
 };
 use managed_secrets_api::{crd, keys};
 use managed_secrets_cli::{CliError, yaml};
@@ -46,6 +47,7 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
     for object in &mut objects {
         complete(object)?;
     }
+    objects.push(rules());
     let check = check::objects(&mut objects).ok_or_else(|| failed(&"no Deployment"))?;
     for object in objects {
         let path = file(&mut object.clone()).ok_or_else(|| failed(&"an object without kind or name"))?;
@@ -136,7 +138,7 @@ fn choices() -> Vec<(Choice, Choose)> {
         choice(".Values.openshift", |options| options.openshift = true),
         choice(".Values.highAvailability", |options| options.spread = Spread::Required),
         choice("not .Values.networkPolicy.enabled", |options| options.network_policy = false),
-        choice(".Values.monitoring.enabled", |options| options.monitoring = true),
+        choice(".Values.monitoring.serviceMonitor", |options| options.monitoring = true),
     ];
     choices.extend(PolicySwitch::ALL.map(|switch| {
         choice(format!("not .Values.policies.{}", value_of(switch)), move |options| {
@@ -269,15 +271,28 @@ fn spliced(value: &str) -> Part {
     Part::added(vec![Guard::If(value.to_owned())], None, Node::Lines(format!("toYaml {value}")))
 }
 
-/// The CRD. Helm upgrades it with the release, and keeps it on uninstall: with it, Kubernetes deletes every secret.
+/// The CRD. Helm and Argo CD upgrade it with the release and never delete it: with it, Kubernetes deletes every secret.
 fn resource_definition() -> Result<Part, CliError> {
     let mut object =
         serde_json::to_value(crd::crd()).map_err(|error| CliError::failed("cannot print the CRD", &error))?;
-    object["metadata"]["annotations"]["helm.sh/resource-policy"] = json!("keep");
+    object["metadata"]["annotations"] =
+        json!({"helm.sh/resource-policy": "keep", "argocd.argoproj.io/sync-options": "Prune=false,Delete=false"});
     object["metadata"]["labels"] = json!({});
     let mut node = Node::of(&object);
+    node.escape();
     label(&mut node);
     Ok(Part::added(vec![Guard::If(".Values.crds.install".to_owned())], None, node))
+}
+
+/// The alert rules as an object of the Prometheus operator.
+fn rules() -> Part {
+    let mut node = Node::of(&monitoring::prometheus_rule(""));
+    node.escape();
+    if let Some(namespace) = node.at(&["metadata", "namespace"]) {
+        *namespace = Node::Text("{{ .Release.Namespace }}".to_owned());
+    }
+    label(&mut node);
+    Part::added(vec![Guard::If(".Values.monitoring.rules".to_owned())], None, node)
 }
 
 /// What values have as default because the default installation has it.
@@ -308,6 +323,8 @@ fn file(object: &mut Part) -> Option<String> {
             let name = name.split("{{").next().unwrap_or_default();
             format!("policies/{}.yaml", name.strip_prefix("managed-secrets-").unwrap_or(name))
         }
+        "Service" if name.ends_with("-metrics") => "monitoring.yaml".to_owned(),
+        "ServiceMonitor" | "PrometheusRule" => "monitoring.yaml".to_owned(),
         "Service" | "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => "webhooks.yaml".to_owned(),
         other => format!("{}.yaml", other.to_lowercase()),
     })

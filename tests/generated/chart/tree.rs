@@ -188,6 +188,15 @@ impl Node {
         }
     }
 
+    /// Lets every text appear as it is, also if it looks like an action of Helm.
+    pub(super) fn escape(&mut self) {
+        match self {
+            Self::Text(text) => *text = text.replace("{{", r#"{{ "{{" }}"#),
+            Self::Map(parts) | Self::List(parts) => parts.iter_mut().for_each(|part| part.node.escape()),
+            _ => {}
+        }
+    }
+
     /// Replaces every text that is `old`.
     pub(super) fn replace(&mut self, old: &str, new: &str) {
         match self {

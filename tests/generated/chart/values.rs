@@ -38,12 +38,28 @@ const NAMESPACE: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
 /// Every value, in the order of `values.yaml`. Values of one group are neighbours.
 fn table(defaults: &Defaults) -> Vec<Entry> {
-    let flag = || json!({"type": "boolean"});
-    let text = || json!({"type": "string"});
-    let texts = || json!({"type": "object", "additionalProperties": {"type": "string"}});
-    let objects = || json!({"type": "array", "items": {"type": "object"}});
-    let object = || json!({"type": "object"});
-    let mut table = vec![
+    [replicas(defaults), operator(), policies(), pods(defaults), cluster()].into_iter().flatten().collect()
+}
+
+fn flag() -> Value {
+    json!({"type": "boolean"})
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn texts() -> Value {
+    json!({"type": "object", "additionalProperties": {"type": "string"}})
+}
+
+fn objects() -> Value {
+    json!({"type": "array", "items": {"type": "object"}})
+}
+
+/// What runs, and how often.
+fn replicas(defaults: &Defaults) -> Vec<Entry> {
+    vec![
         entry(
             "image.repository",
             json!(default_repository()),
@@ -86,6 +102,12 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
             flag(),
             "Whether the pods spread evenly over nodes, strictly, and over zones, if possible. Use it with 3 replicas.",
         ),
+    ]
+}
+
+/// What the operator does.
+fn operator() -> Vec<Entry> {
+    vec![
         entry(
             "namespaces",
             json!([]),
@@ -100,17 +122,6 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
             "Whether the operator seals plain values when they are applied. Without the webhooks, users must seal values \
              first.",
         ),
-    ];
-    table.extend(PolicySwitch::ALL.map(|switch| {
-        let help = switch.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
-        Entry {
-            path: format!("policies.{}", value_of(switch)),
-            default: json!(true),
-            schema: flag(),
-            help: format!("Admission policy: {}.", help.unwrap_or_default().trim_end_matches('.')),
-        }
-    }));
-    table.extend([
         entry(
             "restorers",
             json!([]),
@@ -151,6 +162,27 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
             json!({"type": "string", "pattern": r"^[A-Za-z0-9_:=,]+$"}),
             "What is logged: error, warn, info, debug, trace, or a list such as info,managed_secrets::engine=debug.",
         ),
+    ]
+}
+
+/// The admission policies.
+fn policies() -> Vec<Entry> {
+    let policy = |switch: PolicySwitch| {
+        let help = switch.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+        Entry {
+            path: format!("policies.{}", value_of(switch)),
+            default: json!(true),
+            schema: flag(),
+            help: format!("Admission policy: {}.", help.unwrap_or_default().trim_end_matches('.')),
+        }
+    };
+    PolicySwitch::ALL.map(policy).into()
+}
+
+/// The operator's pods.
+fn pods(defaults: &Defaults) -> Vec<Entry> {
+    let object = || json!({"type": "object"});
+    vec![
         entry(
             "extraArgs",
             json!([]),
@@ -168,12 +200,7 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
         ),
         entry("nodeSelector", json!({}), texts(), "Labels of the nodes that the pods may run on."),
         entry("tolerations", json!([]), objects(), "Taints of nodes that the pods tolerate."),
-        entry(
-            "affinity",
-            json!({}),
-            object(),
-            "Affinity of the pods. If it is empty, they prefer different nodes.",
-        ),
+        entry("affinity", json!({}), object(), "Affinity of the pods. If it is empty, they prefer different nodes."),
         entry(
             "topologySpreadConstraints",
             json!([]),
@@ -187,6 +214,14 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
             "Priority class of the pods. Without an operator, the API server refuses plain values. If it is empty, the pods \
              have the cluster's default priority.",
         ),
+        entry("podAnnotations", json!({}), texts(), "Annotations of the pods."),
+        entry("podLabels", json!({}), texts(), "More labels of the pods."),
+    ]
+}
+
+/// The other objects of the installation.
+fn cluster() -> Vec<Entry> {
+    vec![
         entry(
             "networkPolicy.enabled",
             json!(true),
@@ -194,14 +229,18 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
             "Whether a NetworkPolicy limits who may connect to the pods.",
         ),
         entry(
-            "monitoring.enabled",
+            "monitoring.serviceMonitor",
             json!(false),
             flag(),
-            "Whether to install a ServiceMonitor, by which the Prometheus operator scrapes the pods. The cluster must have its \
-             CustomResourceDefinitions.",
+            "Whether to install a ServiceMonitor, by which the Prometheus operator scrapes the pods. The cluster must have the \
+             CustomResourceDefinitions of the Prometheus operator.",
         ),
-        entry("podAnnotations", json!({}), texts(), "Annotations of the pods."),
-        entry("podLabels", json!({}), texts(), "More labels of the pods."),
+        entry(
+            "monitoring.rules",
+            json!(false),
+            flag(),
+            "Whether to install the alert rules of docs/runbook.md as a PrometheusRule.",
+        ),
         entry(
             "serviceAccount.annotations",
             json!({}),
@@ -222,8 +261,7 @@ fn table(defaults: &Defaults) -> Vec<Entry> {
             "Whether the chart installs the ClusterRoles managedsecret-viewer and managedsecret-editor, which extend the \
              roles view and edit. All releases of a cluster share them.",
         ),
-    ]);
-    table
+    ]
 }
 
 /// `values.yaml`, each value below its description.

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use managed_secrets::install::manifests::{DEFAULT_PRIORITY_CLASS, Options, PolicySwitch, Spread, manifests};
+use managed_secrets::install::{
+    manifests::{DEFAULT_PRIORITY_CLASS, Options, PolicySwitch, Spread, manifests},
+    monitoring,
+};
 use managed_secrets_api::{crd, keys};
 use serde_json::{Value, json};
 
@@ -48,7 +51,8 @@ fn rendered(text: &str) -> Objects {
 /// What the manifests contain, and the CRD as the chart has it.
 fn printed(options: &Options) -> Objects {
     let mut definition = serde_json::to_value(crd::crd()).unwrap();
-    definition["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
+    definition["metadata"]["annotations"] =
+        json!({"helm.sh/resource-policy": "keep", "argocd.argoproj.io/sync-options": "Prune=false,Delete=false"});
     definition["metadata"]["labels"] = json!({});
     by_name(manifests(options).into_iter().chain([definition]))
 }
@@ -97,13 +101,13 @@ fn cases() -> Vec<(Value, Options)> {
         (json!({"replicas": 5}), Options { replicas: 5, ..options() }),
         (json!({"highAvailability": true}), Options { spread: Spread::Required, ..options() }),
         (json!({"networkPolicy": {"enabled": false}}), Options { network_policy: false, ..options() }),
-        (json!({"monitoring": {"enabled": true}}), Options { monitoring: true, ..options() }),
+        (json!({"monitoring": {"serviceMonitor": true}}), Options { monitoring: true, ..options() }),
         (
-            json!({"monitoring": {"enabled": true}, "webhooks": {"enabled": false}}),
+            json!({"monitoring": {"serviceMonitor": true}, "webhooks": {"enabled": false}}),
             Options { monitoring: true, webhooks: false, ..options() },
         ),
         (
-            json!({"monitoring": {"enabled": true}, "networkPolicy": {"enabled": false}, "highAvailability": true}),
+            json!({"monitoring": {"serviceMonitor": true}, "networkPolicy": {"enabled": false}, "highAvailability": true}),
             Options { monitoring: true, network_policy: false, spread: Spread::Required, ..options() },
         ),
         (
@@ -216,6 +220,35 @@ async fn values_for_pods_set_the_fields_that_they_name() {
         let account = found.get_mut(&name.replace("Deployment", "ServiceAccount")).unwrap();
         assert_eq!(account["metadata"].as_object_mut().unwrap().remove("annotations"), Some(json!({"a": "1"})));
         assert_same(&values, &found, &usual);
+    }
+}
+
+/// A namespace of digits stays a text. In kube-system, the quota would limit pods of others.
+#[tokio::test]
+async fn every_object_follows_the_namespace_of_the_release() {
+    for major in MAJORS {
+        for namespace in ["1", "kube-system"] {
+            let helm = Helm { namespace, ..Helm::new(major) };
+            let values = json!({"namespaces": ["shop"], "monitoring": {"serviceMonitor": true}});
+            let options = Options {
+                operator_namespace: namespace.to_owned(),
+                namespaces: vec!["shop".to_owned()],
+                monitoring: true,
+                ..options()
+            };
+            assert_same(&json!(namespace), &rendered(&helm.template(&values).await.ok()), &printed(&options));
+        }
+    }
+}
+
+/// The rules contain actions of Prometheus, which look like those of Helm.
+#[tokio::test]
+async fn alert_rules_are_the_shipped_ones() {
+    for major in MAJORS {
+        let mut found = rendered(&Helm::new(major).template(&json!({"monitoring": {"rules": true}})).await.ok());
+        let name = format!("\"PrometheusRule\" \"{NAMESPACE}\"/\"managed-secrets\"");
+        assert_eq!(found.remove(&name), Some(monitoring::prometheus_rule(NAMESPACE)));
+        assert_same(&json!("rules"), &found, &printed(&options()));
     }
 }
 
