@@ -107,6 +107,9 @@ fn placeholders() -> Options {
         // These are set by `deployment` and `complete`.
         replicas,
         priority_class,
+        // The chart does not offer these.
+        secure_metrics: false,
+        value_api: false,
         // These are the options of `choices`.
         namespaces: Vec::new(),
         restorers: Vec::new(),
