@@ -260,7 +260,7 @@ fn aligned<'v>(base: &'v [Value], other: &'v [Value]) -> Vec<(Option<&'v Value>,
     let mut left = base.iter().peekable();
     for is in other {
         if left.clone().any(|was| identity(was) == identity(is)) {
-            while let Some(was) = left.next() {
+            for was in left.by_ref() {
                 let same = identity(was) == identity(is);
                 pairs.push((Some(was), same.then_some(is)));
                 if same {
