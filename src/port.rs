@@ -10,8 +10,9 @@ use std::{
 use rustix::{io::Errno, net::sockopt::set_ipv6_v6only};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that the system completes before they are accepted; the value that std uses.
-const BACKLOG: u32 = 128;
+/// Connections that the system completes before they are accepted. When there are more, it drops them silently, those of the
+/// API server among them.
+const BACKLOG: u32 = 1024;
 
 /// A reserved port. The system refuses connections to it until [`Port::open`].
 #[derive(Debug)]

@@ -112,6 +112,8 @@ async fn exchange(address: SocketAddr, certificate: Option<&ClientCertificate>, 
     let stream = TcpStream::connect(address).await.unwrap();
     let mut stream = connector(certificate).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
+    // TLS keeps what the socket did not take at once.
+    stream.flush().await.unwrap();
     let mut answer = Vec::new();
     // A server may end a connection without notice to TLS.
     let _ = stream.read_to_end(&mut answer).await;

@@ -8,13 +8,17 @@ use managed_secrets_api::{
     value::{GROUP, TOKEN_AUDIENCE},
 };
 use serde_json::json;
-use testkit::front_proxy::{Authority, FRONT_PROXY};
+use testkit::{
+    control_plane::poll,
+    front_proxy::{Authority, FRONT_PROXY},
+};
 
 use super::{
     Estate, OPERATOR_NAMESPACE,
     client::{Identity, ask},
     hidden, path,
 };
+use crate::integration::operator::PATIENCE;
 
 const NAME: &str = "a#B_+=-@$1";
 
@@ -69,8 +73,13 @@ async fn kubectl_shows_a_table_without_the_value_and_explains_the_kind() {
     let table = kubectl(&["get", "secretvalue", "DB"]).await;
     assert!(table.contains("VERSION") && table.contains("DB") && !table.contains("hunter2"), "{table}");
     assert_eq!(kubectl(&["get", "secretvalue", "DB", "-o", "jsonpath={.status.value}"]).await, "hunter2-of-the-table");
-    let explained = kubectl(&["explain", "secretvalue.status.value"]).await;
-    assert!(explained.contains("The value."), "{explained}");
+    // The API server reads the OpenAPI documents in the background.
+    poll("the explanation of the kind", PATIENCE, || async {
+        let explained = estate.control_plane.access().kubectl_ok(&["explain", "secretvalue.status.value"]).await;
+        Ok(explained.is_ok_and(|text| text.contains("The value.")).then_some(()))
+    })
+    .await
+    .unwrap();
     let resources = kubectl(&["api-resources", "--api-group", GROUP, "-o", "wide"]).await;
     assert!(resources.contains("secretvalues") && resources.contains(" get"), "{resources}");
 }

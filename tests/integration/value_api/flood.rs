@@ -1,7 +1,7 @@
 //! Many reads at once: some are refused with the time to wait, and the webhooks and other callers are served.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt as _, stream};
 
@@ -14,7 +14,7 @@ const AT_ONCE: usize = 128;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_reads_too_much_is_told_to_wait_and_no_other_caller_is() {
-    let estate = Estate::start(FrontProxy::On).await;
+    let estate = Arc::new(Estate::start(FrontProxy::On).await);
     let site = estate.site("flood").await;
     hidden(&site, "db", "DB", "hunter2").await;
     let greedy = estate.reader(&site, "greedy", &["DB"]).await;
@@ -31,11 +31,13 @@ async fn a_caller_that_reads_too_much_is_told_to_wait_and_no_other_caller_is() {
             *codes.entry(answer.code).or_default() += 1;
             codes
         });
-    // Meanwhile another caller reads, and a plain value is sealed, as if nothing were.
-    let others = async {
+    // Meanwhile another caller reads, and a plain value is sealed. In a task of its own: the flood would starve it.
+    let (asked, token, its_path) = (Arc::clone(&estate), modest.clone(), path.clone());
+    let namespace = site.namespace.clone();
+    let others = tokio::spawn(async move {
         let mut refused = 0;
         for _ in 0..20 {
-            let answer = estate.direct(&Identity::Token(&modest), &path, &[]).await;
+            let answer = asked.direct(&Identity::Token(&token), &its_path, &[]).await;
             match answer.code {
                 200 => assert_eq!(answer.value(), "hunter2"),
                 // All callers together have a limit, too; it is over in milliseconds.
@@ -46,11 +48,12 @@ async fn a_caller_that_reads_too_much_is_told_to_wait_and_no_other_caller_is() {
         assert!(refused < 20, "another caller must get answers");
         let manifest = serde_json::json!({
             "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
-            "metadata": {"name": "plain", "namespace": site.namespace}, "spec": {"name": "PLAIN", "value": "plain"},
+            "metadata": {"name": "plain", "namespace": namespace}, "spec": {"name": "PLAIN", "value": "plain"},
         });
-        apply(&estate.control_plane, &manifest).await;
-    };
-    let (codes, ()) = futures::join!(flood, others);
+        apply(&asked.control_plane, &manifest).await;
+    });
+    let codes = flood.await;
+    others.await.unwrap();
     println!("answers: {codes:?}");
     assert_eq!(codes.keys().copied().collect::<Vec<_>>(), [200, 429], "{codes:?}");
     assert_eq!(codes.values().sum::<usize>(), READS);
