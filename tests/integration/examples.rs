@@ -1,6 +1,8 @@
 //! The files of `examples/`: each is applied as it is, by kubectl, and keeps what it promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod value_api;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};

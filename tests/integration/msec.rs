@@ -16,6 +16,7 @@ mod list;
 mod manifests;
 mod missing_resource;
 mod terminal;
+mod value_api;
 mod visible;
 
 use std::{
