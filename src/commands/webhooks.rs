@@ -41,7 +41,9 @@ impl Plan {
             None => Reached::Service { name: args.webhook_service.clone(), namespace: operator_namespace.to_owned() },
             Some(url) => reached_by(url)?,
         };
-        let api_service = args.value_api.then(|| api_service::Options {
+        // A cluster has one APIService. An operator of some namespaces has no permission on it, and serves direct callers.
+        let aggregated = args.value_api && args.namespaces.is_empty();
+        let api_service = aggregated.then(|| api_service::Options {
             owner: cluster_object_name(CLUSTER_ROLE, operator_namespace, args.namespaces.is_empty()),
             host: format!("{}.{operator_namespace}.svc", args.webhook_service),
         });
@@ -111,5 +113,20 @@ mod tests {
         for url in ["http://a", "https://a/b", "https://a?b", "/a"] {
             assert!(reached_by(&url.parse().unwrap()).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn only_an_operator_of_the_whole_cluster_takes_the_api_service() {
+        use clap::Parser as _;
+
+        let takes_it = |flags: &[&str]| {
+            let all = ["managed-secrets", "run", "--value-api"].iter().chain(flags);
+            let crate::args::Command::Run(args) = crate::args::Cli::parse_from(all).command else {
+                panic!("{flags:?}")
+            };
+            Plan::of(&args, "managed-secrets-system").unwrap().unwrap().certificates.api_service.is_some()
+        };
+        assert!(takes_it(&[]));
+        assert!(!takes_it(&["--namespace", "shop"]));
     }
 }
