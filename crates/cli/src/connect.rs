@@ -264,11 +264,22 @@ impl Connection {
 
     /// A client for calls of a command that a user waits for. It belongs to the runtime that it is created in.
     pub fn client(&self) -> Result<Client, CliError> {
+        self.client_with(true)
+    }
+
+    /// The same, but it does not repeat a request that is answered with 429, 503 or 504: for a command that can act on this
+    /// answer. kube's own client repeats it for a minute and longer.
+    pub fn client_without_retries(&self) -> Result<Client, CliError> {
+        self.client_with(false)
+    }
+
+    fn client_with(&self, retries: bool) -> Result<Client, CliError> {
         let mut config = self.config.clone();
         // 0 is no limit, as for kubectl.
         let patience = Some(self.limit.unwrap_or(PATIENCE)).filter(|patience| !patience.is_zero());
         config.connect_timeout = patience;
         config.read_timeout = patience;
+        config.default_retry = retries;
         self.client_of(config).map_err(|error| CliError::from_kube("cannot call the cluster", &error))
     }
 

@@ -17,6 +17,7 @@ use std::fmt;
 use std::io::Write as _;
 
 use clap::{Args, ValueEnum};
+use kube::Client;
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::types::Delivery;
 use managed_secrets_api::value::{Handle, SecretValue};
@@ -71,7 +72,9 @@ pub enum Format {
 pub(super) async fn value(cluster: &ClusterArgs, args: &ValueArgs) -> Result<(), CliError> {
     let session = Session::open(cluster)?;
     let called = Called::parse(&args.secret)?;
-    let (reason, object) = match through_api(&session, &called, args.version).await? {
+    // If the server of the API does not answer, the Secret is the other way, at once.
+    let client = cluster.connection()?.client_without_retries()?;
+    let (reason, object) = match through_api(&session, &client, &called, args.version).await? {
         Asked::Answered(found) => return print_answer(&found, args.output),
         Asked::Unanswered(reason, object) => (reason, object),
     };
@@ -137,9 +140,14 @@ enum Reason {
     Unavailable(String),
 }
 
-async fn through_api(session: &Session, called: &Called, version: Option<u64>) -> Result<Asked, CliError> {
+async fn through_api(
+    session: &Session,
+    client: &Client,
+    called: &Called,
+    version: Option<u64>,
+) -> Result<Asked, CliError> {
     let context = "cannot call the cluster";
-    let is_registered = value_api::is_registered(&session.client).await;
+    let is_registered = value_api::is_registered(client).await;
     if !is_registered.map_err(|error| CliError::unreachable(context, &error))? {
         return Ok(Asked::Unanswered(Reason::NotInstalled, None));
     }
@@ -164,7 +172,7 @@ async fn through_api(session: &Session, called: &Called, version: Option<u64>) -
     let mut reason = Reason::NotFound;
     for text in &handles {
         let Some(handle) = Handle::parse(text) else { continue };
-        let answer = value_api::read(&session.client, &session.namespace, handle, version).await;
+        let answer = value_api::read(client, &session.namespace, handle, version).await;
         reason = match answer.map_err(|error| CliError::unreachable(context, &error))? {
             Answer::Value(found) => return Ok(Asked::Answered(found)),
             Answer::Denied => match reason {
