@@ -101,6 +101,7 @@ const RUNBOOK_HEAD: &str = "# Runbook\n\n\
     operator, `managed-secrets-system`; `$POD` is the name of one of its pods:\n\n\
     ```console\n\
     $ POD=$(kubectl -n managed-secrets-system get pods -l app.kubernetes.io/name=managed-secrets -o name | head -1 | cut -d/ -f2)\n\
+    $ kubectl -n managed-secrets-system port-forward \"$POD\" 8080 &\n\
     ```\n\n\
     Whatever the alert is: delivered Secrets stay, and pods continue to read them without the operator. So do not delete \
     Secrets, ManagedSecrets or the operator's namespace to \"start again\".\n\n\

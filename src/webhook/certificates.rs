@@ -352,6 +352,8 @@ impl Rotator {
     pub async fn keep(mut self, moved: Arc<Notify>, shutdown: CancellationToken) {
         let mut retries = Retries::new(RETRY);
         loop {
+            // From before the round: a clock that is set during it decided about the certificate.
+            let clock_is_set = clock::set(Timestamp::now);
             let Some(done) = shutdown.run_until_cancelled(self.round(Timestamp::now())).await else { return };
             let wait = match done {
                 Ok(next) => {
@@ -370,7 +372,7 @@ impl Rotator {
                 tokio::select! {
                     () = moved.notified() => {}
                     () = sleep(wait.saturating_sub(BREATHER)) => {}
-                    () = clock::set(Timestamp::now) => info!("the clock of this machine was set; checking the webhook certificate"),
+                    () = clock_is_set => info!("the clock of this machine was set; checking the webhook certificate"),
                     () = self.folder_changed() => {}
                 }
             };

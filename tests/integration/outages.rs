@@ -70,8 +70,8 @@ impl Length {
                 after: seconds(60),
                 objects: 300,
                 crowd: 20_000,
-                // What docs/operations.md recommends for so many.
-                memory: Some(768 * 1024),
+                // What docs/sizing.md recommends for so many.
+                memory: Some(1024 * 1024),
                 is_whole: true,
                 election: &[],
                 patience: seconds(1800),

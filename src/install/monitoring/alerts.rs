@@ -158,7 +158,7 @@ pub const ALERTS: &[Alert] = &[
                   record.",
         confirm: "```console\n\
                   $ kubectl -n managed-secrets-system get secrets\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/readyz?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
                   ```\n\n\
                   The line `keyring` of the second answer says what is missing.",
         action: "1. **Do not restart or delete the operator's pods**, and do not change the Deployment.\n\
@@ -214,7 +214,7 @@ pub const ALERTS: &[Alert] = &[
         meaning: "A certificate is valid for 14 days, and the operator renews it after two thirds of this time. One that \
                   expires within two days was therefore not renewed. With `--webhook-cert-dir`, another program renews it.",
         confirm: "```console\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/readyz?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
                   $ kubectl -n managed-secrets-system logs -l app.kubernetes.io/name=managed-secrets --tail=500 | grep -i webhook\n\
                   ```",
         action: "* **The log says that the Secret `managed-secrets-webhook` cannot be read or written**: correct the \
@@ -241,8 +241,8 @@ pub const ALERTS: &[Alert] = &[
                   it waits for: the API server, the keyring, or the CRD. A check of `/livez` leads to a restart, a check of \
                   `/readyz` takes the replica out of the Service.",
         confirm: "```console\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/readyz?verbose\"\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/livez?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/livez?verbose\"\n\
                   ```\n\n\
                   The line of the check says why. [operations.md](operations.md#health) explains the checks.",
         action: "* **`start`**: the line says what the replica waits for. Apply the CRD, or correct the permissions.\n\
@@ -308,7 +308,7 @@ pub const ALERTS: &[Alert] = &[
         meaning: "The API server ends each watch after at most 200 seconds, so a watch that works hears from it at least that \
                   often. The connection hangs, or the API server cannot be reached.",
         confirm: "```console\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/readyz?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
                   ```\n\n\
                   The line `lists and watches` shows errors. If there is no error, the connection hangs.",
         action: "Check the way from the pod to the API server: a proxy, a load balancer, a NetworkPolicy, the node's network. \
@@ -327,7 +327,7 @@ pub const ALERTS: &[Alert] = &[
                       changes of these objects.",
         meaning: "The API server refuses or fails lists or watches. Usually a permission is missing.",
         confirm: "```console\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/readyz?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
                   ```\n\n\
                   The line `lists and watches` names each watch, its namespace and the error.",
         action: "* **403**: apply the manifests again; they contain the roles and bindings. With `--namespace`, each \
@@ -347,7 +347,7 @@ pub const ALERTS: &[Alert] = &[
         meaning: "At its start, the operator lists the ManagedSecrets and Secrets of each namespace that it serves. For at \
                   least one namespace this has not succeeded. If it serves the whole cluster, all namespaces count as one.",
         confirm: "```console\n\
-                  $ kubectl get --raw \"/api/v1/namespaces/managed-secrets-system/pods/$POD:8080/proxy/readyz?verbose\"\n\
+                  $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
                   ```\n\n\
                   The line `caches` names the namespaces, and `lists and watches` says why.",
         action: "Create the namespace, or the operator's Role and RoleBinding in it: `managed-secrets manifests` with the same \

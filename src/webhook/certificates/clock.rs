@@ -10,14 +10,16 @@ const EVERY: Duration = Duration::from_secs(30);
 /// A larger difference than this is no drift that a time service corrects slowly.
 const STEP: Duration = Duration::from_secs(60);
 
-/// Waits until the wall clock, which `now` reads, has been set.
-pub(super) async fn set(now: impl Fn() -> Timestamp) {
+/// Ends when the wall clock, which `now` reads, has been set since this call.
+pub(super) fn set(now: impl Fn() -> Timestamp) -> impl Future<Output = ()> {
     let (wall, own) = (now(), Instant::now());
-    loop {
-        sleep(EVERY).await;
-        let expected = wall.saturating_add(own.elapsed()).unwrap_or(Timestamp::MAX);
-        if now().duration_since(expected).unsigned_abs() > STEP {
-            return;
+    async move {
+        loop {
+            sleep(EVERY).await;
+            let expected = wall.saturating_add(own.elapsed()).unwrap_or(Timestamp::MAX);
+            if now().duration_since(expected).unsigned_abs() > STEP {
+                return;
+            }
         }
     }
 }

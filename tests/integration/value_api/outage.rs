@@ -46,7 +46,7 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     .await
     .unwrap();
 
-    // A keyring that is gone breaks reads, not namespaces: discovery is served before the keyring is opened.
+    // A lost keyring breaks reads, not namespaces: discovery is served before the keyring is opened.
     let secrets = Api::<Secret>::namespaced(restorer(&estate.control_plane).await, OPERATOR_NAMESPACE);
     let mut keyring = secrets.get(KEYRING_NAME).await.unwrap();
     secrets.delete(KEYRING_NAME, &DeleteParams::default()).await.unwrap();
