@@ -321,6 +321,37 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
+        title: "Value API",
+        panels: &[
+            Panel {
+                title: "Reads",
+                description: "Requests for values, by the way that they took and their result. Empty if the value API is off.",
+                unit: "reqps",
+                kind: Kind::Lines,
+                queries: &[(
+                    "sum by (door, result) (rate(managed_secrets_value_request_duration_seconds_count{namespace=~\"$namespace\"}[$__rate_interval]))",
+                    "{{door}} {{result}}",
+                )],
+            },
+            Panel {
+                title: "Reads: duration",
+                description: "How long half, and 99 of 100, of the answers took.",
+                unit: "s",
+                kind: Kind::Lines,
+                queries: &[
+                    (
+                        "histogram_quantile(0.5, sum by (le, door) (rate(managed_secrets_value_request_duration_seconds_bucket{namespace=~\"$namespace\"}[$__rate_interval])))",
+                        "{{door}}, half",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le, door) (rate(managed_secrets_value_request_duration_seconds_bucket{namespace=~\"$namespace\"}[$__rate_interval])))",
+                        "{{door}}, 99 of 100",
+                    ),
+                ],
+            },
+        ],
+    },
+    Row {
         title: "Replicas",
         panels: &[
             Panel {
