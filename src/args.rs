@@ -19,7 +19,7 @@ use crate::install::manifests::{
     DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
 };
 use crate::logging::LogFormat;
-use crate::webhook::server::DRAIN_SECONDS;
+use crate::webhook::server::{DRAIN_SECONDS, MAX_DRAIN_SECONDS};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -144,7 +144,7 @@ pub struct RunArgs {
     /// Seconds that the webhooks still answer after a signal to stop, while API servers learn of another replica; a request in
     /// this time begins it again, up to four times as long
     #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_WEBHOOK_DRAIN", default_value_t = DRAIN_SECONDS,
-        value_parser = clap::value_parser!(u16).range(..=300))]
+        value_parser = clap::value_parser!(u16).range(..=i64::from(MAX_DRAIN_SECONDS)))]
     pub webhook_drain: u16,
 
     /// Service by which the API server reaches the webhooks, in the operator's namespace

@@ -99,8 +99,10 @@ const FINISH: Duration = Duration::from_secs(10);
 /// Default of [`Limits::drain`] in seconds: kube-proxy and the API server usually learn within one or two seconds that an
 /// endpoint ends. On nodes without free processor time it can take longer.
 pub const DRAIN_SECONDS: u16 = 5;
+/// The longest [`Limits::drain`] that `run` accepts, in seconds.
+pub const MAX_DRAIN_SECONDS: u16 = 300;
 /// How often requests can make the drain begin, with the first time.
-const DRAINS: u16 = 4;
+pub const DRAINS: u16 = 4;
 /// [`Limits::longest_drain`] in seconds, for the default.
 pub const LONGEST_DRAIN_SECONDS: u16 = DRAIN_SECONDS * DRAINS;
 

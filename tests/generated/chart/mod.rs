@@ -19,6 +19,7 @@ use managed_secrets::install::{
     manifests::{DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, GENERATED, Options, PolicySwitch, Spread, manifests},
     monitoring,
 };
+use managed_secrets::webhook::server::{DRAIN_SECONDS, DRAINS};
 use managed_secrets_api::{crd, keys};
 use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
     for object in &mut objects {
         complete(object)?;
     }
-    objects.push(rules());
+    objects.push(rules()?);
     let check = check::objects(&mut objects).ok_or_else(|| failed(&"no Deployment"))?;
     for object in objects {
         let path = file(&mut object.clone()).ok_or_else(|| failed(&"an object without kind or name"))?;
@@ -175,6 +176,7 @@ fn complete(object: &mut Part) -> Result<(), CliError> {
         "ServiceAccount" => {
             optional(&mut object.node, &["metadata"], &[("annotations", ".Values.serviceAccount.annotations")])?;
         }
+        "ServiceMonitor" => monitoring_labels(&mut object.node)?,
         "Deployment" => deployment(&mut object.node)?,
         // As `manifests` has it: for the priority classes of the system, and not where it would limit pods of others.
         "ResourceQuota" => {
@@ -196,6 +198,13 @@ fn label(object: &mut Node) {
         let more = Node::Lines(r#"include "managed-secrets.labels" ."#.to_owned());
         labels.push(Part::added(Vec::new(), None, more));
     }
+}
+
+/// By its labels, a Prometheus selects what it uses.
+fn monitoring_labels(object: &mut Node) -> Result<(), CliError> {
+    let labels = object.parts(&["metadata", "labels"]).ok_or_else(|| failed(&"an object without labels"))?;
+    labels.push(spliced(".Values.monitoring.labels"));
+    Ok(())
 }
 
 /// What users set for the operator's pods.
@@ -220,7 +229,12 @@ fn deployment(deployment: &mut Node) -> Result<(), CliError> {
             "--log-format={{ .Values.logFormat }}".clone_into(text);
         }
     }
+    let period = deployment.at(&[&pod[..], &["terminationGracePeriodSeconds"]].concat()).ok_or_else(absent)?;
+    *period = grace_period()?;
     let arguments = deployment.parts(&[container.as_slice(), &["args"]].concat()).ok_or_else(absent)?;
+    let drains = format!("and .Values.webhooks.enabled (ne (int .Values.webhooks.drainSeconds) {DRAIN_SECONDS})");
+    let drain = Node::Text("--webhook-drain={{ .Values.webhooks.drainSeconds }}".to_owned());
+    arguments.push(Part::added(vec![Guard::If(drains)], None, drain));
     let level = Node::Text("--log-level={{ .Values.logLevel }}".to_owned());
     arguments.push(Part::added(vec![Guard::If("ne .Values.logLevel \"info\"".to_owned())], None, level));
     arguments.push(spliced(".Values.extraArgs"));
@@ -248,6 +262,17 @@ fn deployment(deployment: &mut Node) -> Result<(), CliError> {
             ("volumes", ".Values.extraVolumes"),
         ],
     )
+}
+
+/// The webhooks' longest drain comes on top of what every replica has.
+fn grace_period() -> Result<Node, CliError> {
+    let without_webhooks = manifests(&Options { webhooks: false, ..placeholders() });
+    let deployment = without_webhooks.iter().find(|object| object["kind"] == "Deployment");
+    let own =
+        deployment.and_then(|object| object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64());
+    let own = own.ok_or_else(|| failed(&"the Deployment has no grace period"))?;
+    let with_webhooks = format!("{{{{ add {own} (mul {DRAINS} .Values.webhooks.drainSeconds) }}}}");
+    Ok(Node::Bare(format!("{{{{ if .Values.webhooks.enabled }}}}{with_webhooks}{{{{ else }}}}{own}{{{{ end }}}}")))
 }
 
 /// Adds fields that stand for values, if these are given. What the installation has otherwise is the alternative; the
@@ -288,14 +313,15 @@ fn resource_definition() -> Result<Part, CliError> {
 }
 
 /// The alert rules as an object of the Prometheus operator.
-fn rules() -> Part {
+fn rules() -> Result<Part, CliError> {
     let mut node = Node::of(&monitoring::prometheus_rule(""));
     node.escape();
     if let Some(namespace) = node.at(&["metadata", "namespace"]) {
         *namespace = Node::Text("{{ .Release.Namespace }}".to_owned());
     }
     label(&mut node);
-    Part::added(vec![Guard::If(".Values.monitoring.rules".to_owned())], None, node)
+    monitoring_labels(&mut node)?;
+    Ok(Part::added(vec![Guard::If(".Values.monitoring.rules".to_owned())], None, node))
 }
 
 /// What values have as default because the default installation has it.

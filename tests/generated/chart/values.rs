@@ -6,7 +6,10 @@ use clap::ValueEnum as _;
 use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Map, Value, json};
 
-use managed_secrets::install::manifests::{DEFAULT_PRIORITY_CLASS, GENERATED, PolicySwitch};
+use managed_secrets::{
+    install::manifests::{DEFAULT_PRIORITY_CLASS, GENERATED, PolicySwitch},
+    webhook::server::{DRAIN_SECONDS, MAX_DRAIN_SECONDS},
+};
 
 use super::{default_repository, value_of};
 
@@ -33,6 +36,19 @@ fn entry(path: &str, default: Value, schema: Value, help: &str) -> Entry {
     Entry { path: path.to_owned(), default, schema, help: help.to_owned() }
 }
 
+/// The label by which the Deployment and the Services select the pods.
+const SELECTED: &str = "app.kubernetes.io/name";
+
+/// The labels of the ServiceMonitor and the PrometheusRule, with those of `templates/_helpers.tpl`.
+const OF_MONITORING: [&str; 6] = [
+    SELECTED,
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/version",
+    "helm.sh/chart",
+];
+
 /// A name of a namespace (RFC 1123).
 const NAMESPACE: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
@@ -51,6 +67,14 @@ fn text() -> Value {
 
 fn texts() -> Value {
     json!({"type": "object", "additionalProperties": {"type": "string"}})
+}
+
+/// Labels that stand beside these in an object: YAML does not permit a key twice. With `propertyNames`, Helm names another
+/// value in its message.
+fn labels_besides(own: &[&str]) -> Value {
+    let mut labels = texts();
+    labels["properties"] = own.iter().map(|key| ((*key).to_owned(), json!(false))).collect::<Map<_, _>>().into();
+    labels
 }
 
 fn objects() -> Value {
@@ -121,6 +145,13 @@ fn operator() -> Vec<Entry> {
             flag(),
             "Whether the operator seals plain values when they are applied. Without the webhooks, users must seal values \
              first.",
+        ),
+        entry(
+            "webhooks.drainSeconds",
+            json!(DRAIN_SECONDS),
+            json!({"type": "integer", "minimum": 0, "maximum": MAX_DRAIN_SECONDS}),
+            "Seconds for which the webhooks continue to answer after a signal to stop, or after a request that arrives \
+             later. The pods' grace period follows.",
         ),
         entry(
             "restorers",
@@ -196,7 +227,7 @@ fn pods(defaults: &Defaults) -> Vec<Entry> {
             "resources",
             defaults.resources.clone(),
             object(),
-            "Requests and limits. docs/operations.md says how much memory the operator needs for your objects.",
+            "Requests and limits. docs/sizing.md says how much memory the operator needs for your objects.",
         ),
         entry("nodeSelector", json!({}), texts(), "Labels of the nodes that the pods may run on."),
         entry("tolerations", json!([]), objects(), "Taints of nodes that the pods tolerate."),
@@ -215,7 +246,7 @@ fn pods(defaults: &Defaults) -> Vec<Entry> {
              have the cluster's default priority.",
         ),
         entry("podAnnotations", json!({}), texts(), "Annotations of the pods."),
-        entry("podLabels", json!({}), texts(), "More labels of the pods."),
+        entry("podLabels", json!({}), labels_besides(&[SELECTED]), "More labels of the pods."),
     ]
 }
 
@@ -242,6 +273,13 @@ fn cluster() -> Vec<Entry> {
             "Whether to install the alert rules of docs/runbook.md as a PrometheusRule.",
         ),
         entry(
+            "monitoring.labels",
+            json!({}),
+            labels_besides(&OF_MONITORING),
+            "More labels of the ServiceMonitor and the PrometheusRule. The Prometheus of kube-prometheus-stack selects only \
+             objects with the label release, which is the name of its own Helm release.",
+        ),
+        entry(
             "serviceAccount.annotations",
             json!({}),
             texts(),
@@ -251,8 +289,8 @@ fn cluster() -> Vec<Entry> {
             "crds.install",
             json!(true),
             flag(),
-            "Whether the chart installs and upgrades the CustomResourceDefinition. helm uninstall always keeps it: with it, \
-             Kubernetes would delete every ManagedSecret and every Secret that was delivered.",
+            "Whether the chart installs and upgrades the CustomResourceDefinition. helm uninstall always keeps it. If it is \
+             deleted, Kubernetes deletes every ManagedSecret and every delivered Secret.",
         ),
         entry(
             "userRoles.install",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Helm, MAJORS};
+use super::{Helm, MAJORS, rendered::LABELS};
 
 #[tokio::test]
 async fn wrong_values_are_refused_and_named() {
@@ -24,12 +24,30 @@ async fn wrong_values_are_refused_and_named() {
         (json!({"logFormat": "text"}), "'/logFormat'"),
         (json!({"policies": {"protected": "no"}}), "'/policies/protected'"),
         (json!({"extraArgs": [1]}), "'/extraArgs/0'"),
+        (json!({"webhooks": {"drainSeconds": 301}}), "'/webhooks/drainSeconds'"),
         (json!({"podLabels": {"a": true}}), "'/podLabels/a'"),
+        (json!({"podLabels": {"app.kubernetes.io/name": "other"}}), "'/podLabels/app.kubernetes.io~1name'"),
     ] {
         for major in MAJORS {
             let ran = Helm::new(major).template(&values).await;
             assert_eq!(ran.code, 1, "{values}: {}", ran.out);
             assert!(ran.err.contains(named), "{values}: {}", ran.err);
+        }
+    }
+}
+
+/// A second entry with the same key would make the object unreadable.
+#[tokio::test]
+async fn labels_that_the_chart_sets_are_refused() {
+    for major in MAJORS {
+        for key in
+            LABELS.map(|(key, _)| key).into_iter().chain(["app.kubernetes.io/name", "app.kubernetes.io/component"])
+        {
+            let values = json!({"monitoring": {"labels": {key: "other"}}});
+            let ran = Helm::new(major).template(&values).await;
+            assert_eq!(ran.code, 1, "{values}: {}", ran.out);
+            let named = format!("'/monitoring/labels/{}'", key.replace('/', "~1"));
+            assert!(ran.err.contains(&named), "{values}: {}", ran.err);
         }
     }
 }

@@ -42,7 +42,8 @@ impl Story {
     }
 
     async fn install(&self, values: &Value) {
-        self.helm(&["install", RELEASE, "--create-namespace"], Some(values)).await;
+        let said = self.helm(&["install", RELEASE, "--create-namespace"], Some(values)).await;
+        assert!(said.contains("Back up its keys") && !said.contains("key file"), "{said}");
     }
 
     /// Installs, starts the operator and waits until it seals values.
@@ -130,6 +131,11 @@ async fn life_of_a_release(major: u8) {
     story.site.apply("db", spec.clone()).await;
     let first = story.site.served("db").await;
     story.site.delivers("db", "value", "only-an-example").await;
+
+    // The keyring is a Secret, also if the key that encrypts it is in a file.
+    let in_file = json!({"kekFile": "/run/kek/key"});
+    let said = story.helm(&["upgrade", RELEASE, "--dry-run=server"], Some(&in_file)).await;
+    assert!(said.contains("Back up its keys") && said.contains("Keep a copy of the key file, too."), "{said}");
 
     // An upgrade keeps what the operator has written, and no value is refused meanwhile.
     let injected = story.injected().await;

@@ -3,11 +3,14 @@
 //! Three things differ, and nothing else: the chart adds [`LABELS`] to each object, it contains the CRD, and it does not
 //! contain the namespace.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use managed_secrets::install::{
-    manifests::{DEFAULT_PRIORITY_CLASS, Options, PolicySwitch, Spread, manifests},
-    monitoring,
+use managed_secrets::{
+    install::{
+        manifests::{DEFAULT_PRIORITY_CLASS, Options, PolicySwitch, Spread, manifests},
+        monitoring,
+    },
+    webhook::server::Limits,
 };
 use managed_secrets_api::{crd, keys};
 use serde_json::{Value, json};
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 use super::{Helm, MAJORS, NAMESPACE, RELEASE};
 
 /// The labels that each object of the chart has besides those of the manifests.
-const LABELS: [(&str, &str); 4] = [
+pub(super) const LABELS: [(&str, &str); 4] = [
     ("app.kubernetes.io/instance", RELEASE),
     ("app.kubernetes.io/managed-by", "Helm"),
     ("app.kubernetes.io/version", env!("CARGO_PKG_VERSION")),
@@ -249,6 +252,53 @@ async fn alert_rules_are_the_shipped_ones() {
         let name = format!("\"PrometheusRule\" \"{NAMESPACE}\"/\"managed-secrets\"");
         assert_eq!(found.remove(&name), Some(monitoring::prometheus_rule(NAMESPACE)));
         assert_same(&json!("rules"), &found, &printed(&options()));
+    }
+}
+
+/// A Prometheus of the Prometheus operator selects both by labels.
+#[tokio::test]
+async fn labels_for_prometheus_are_on_what_it_selects_and_on_nothing_else() {
+    let values =
+        json!({"monitoring": {"serviceMonitor": true, "rules": true, "labels": {"release": "1", "team": "a"}}});
+    for major in MAJORS {
+        let mut found = rendered(&Helm::new(major).template(&values).await.ok());
+        for name in [
+            "\"ServiceMonitor\" \"vault\"/\"managed-secrets-metrics\"",
+            "\"PrometheusRule\" \"vault\"/\"managed-secrets\"",
+        ] {
+            let labels = found.get_mut(name).unwrap()["metadata"]["labels"].as_object_mut().unwrap();
+            assert_eq!(
+                (labels.remove("release"), labels.remove("team")),
+                (Some(json!("1")), Some(json!("a"))),
+                "{name}"
+            );
+        }
+        let options = Options { monitoring: true, ..options() };
+        let rules = by_name([monitoring::prometheus_rule(NAMESPACE)]);
+        assert_same(&values, &found, &printed(&options).into_iter().chain(rules).collect());
+    }
+}
+
+/// Kubernetes ends a pod after its grace period, also if the webhooks still answer.
+#[tokio::test]
+async fn the_grace_period_follows_the_drain_of_the_webhooks() {
+    let name = format!("\"Deployment\" \"{NAMESPACE}\"/\"managed-secrets\"");
+    let grace = "terminationGracePeriodSeconds";
+    let usual = Limits::default().longest_drain();
+    for major in MAJORS {
+        for seconds in [0, 1, 15, 300] {
+            let values = json!({"webhooks": {"drainSeconds": seconds}});
+            let drain = Limits { drain: Duration::from_secs(seconds), ..Limits::default() }.longest_drain();
+            let mut expected = printed(&options());
+            let pod = &mut expected.get_mut(&name).unwrap()["spec"]["template"]["spec"];
+            pod[grace] = json!(pod[grace].as_u64().unwrap() + drain.as_secs() - usual.as_secs());
+            let arguments = pod["containers"][0]["args"].as_array_mut().unwrap();
+            arguments.push(json!(format!("--webhook-drain={seconds}")));
+            assert_same(&values, &rendered(&Helm::new(major).template(&values).await.ok()), &expected);
+        }
+        let values = json!({"webhooks": {"drainSeconds": 15, "enabled": false}});
+        let without = printed(&Options { webhooks: false, ..options() });
+        assert_same(&values, &rendered(&Helm::new(major).template(&values).await.ok()), &without);
     }
 }
 
