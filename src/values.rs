@@ -98,7 +98,7 @@ pub trait Operator: Send + Sync + 'static {
     /// Reads the keyring again, unless it was just read: another replica may have added a key.
     fn look_again(&self) -> BoxFuture<'_, ()>;
 
-    /// Returns the names of the Secrets that are labelled as records with this id, as far as the cache knows.
+    /// Returns the names of the Secrets that are labelled and named as records with this id, as far as the cache knows.
     fn records(&self, namespace: &str, id: &str) -> Vec<String>;
 
     /// Returns a ManagedSecret by its `metadata.name`, as far as the cache knows.

@@ -147,7 +147,7 @@ impl Index {
         sources.is_some_and(|sources| sources.synced && !sources.versions.contains_key(secret))
     }
 
-    /// The names of the Secrets that are labelled as records with this id. Anyone may create others with the same label.
+    /// The names of the Secrets that are labelled and named as records with this id.
     #[must_use]
     pub fn records(&self, namespace: &str, id: &str) -> Vec<String> {
         let records = self.namespaces.get(namespace).and_then(|ns| ns.by_id.get(id));

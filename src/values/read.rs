@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use managed_secrets_api::{
     ManagedSecret,
-    keys::{ANNO_MAC, GROUP, KIND, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD},
+    keys::{ANNO_MAC, GROUP, KIND, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, RECORD_PREFIX, ROLE_RECORD, TYPE_RECORD},
     names::record_name,
     record::{RecordMeta, StoredRecord, Unopened, open},
     value::Handle,
@@ -24,8 +24,8 @@ use managed_secrets_crypto::{
 
 use super::Operator;
 
-/// Limit of Secrets that are read for one request. Usually there is one; an interrupted rename leaves two. Users can create
-/// others with the same label.
+/// Limit of records that are read for one request. Usually there is one; an interrupted rename leaves two. Secrets that
+/// users label as records do not count: a policy keeps the type and the names of records for the operator.
 const MAX_SECRETS: usize = 4;
 
 /// Why there is no value.
@@ -94,10 +94,12 @@ impl Reader<'_> {
             done => return done,
         }
         // The cache may be behind.
-        let selector = format!("{LABEL_ROLE}={ROLE_RECORD},{LABEL_ID}={id}");
+        let (of_type, labelled) =
+            (format!("type={TYPE_RECORD}"), format!("{LABEL_ROLE}={ROLE_RECORD},{LABEL_ID}={id}"));
         let secrets = SecretApi::namespaced(self.client.clone(), self.namespace);
-        let listed = secrets.list_labelled(&selector).await?;
-        let names: Vec<String> = listed.into_iter().filter_map(|metadata| metadata.name).collect();
+        let listed = secrets.list_selected(&of_type, &labelled).await?;
+        let names = listed.into_iter().filter_map(|metadata| metadata.name);
+        let names: Vec<String> = names.filter(|name| name.starts_with(RECORD_PREFIX)).collect();
         if names.iter().all(|name| known.contains(name)) {
             return Err(Unread::NotFound);
         }
@@ -125,12 +127,18 @@ impl Reader<'_> {
 
     /// Reads a record. `None` if there is none, or if its secret was deleted.
     async fn read(&self, name: &str) -> Result<Option<Found>, Unread> {
+        if !name.starts_with(RECORD_PREFIX) {
+            return Ok(None);
+        }
         let secrets = SecretApi::namespaced(self.client.clone(), self.namespace);
-        let Some(SecretObject { metadata, mut data, .. }) = secrets.get(name).await? else { return Ok(None) };
+        let Some(SecretObject { metadata, type_, mut data, .. }) = secrets.get(name).await? else { return Ok(None) };
         if metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
         let Some(StoredRecord { meta, commitment, .. }) = self.authentic(&metadata).await? else { return Ok(None) };
+        if type_.as_deref() != Some(TYPE_RECORD) {
+            return Err(Unread::Changed(meta.owner));
+        }
         if !self.lives(&metadata, &meta).await? {
             return Ok(None);
         }

@@ -87,6 +87,11 @@ impl SecretApi {
         self.metadata(ListParams::default().labels(label_selector)).await
     }
 
+    /// Metadata of all Secrets that both a field selector and a label selector select.
+    pub async fn list_selected(&self, fields: &str, labels: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        self.metadata(ListParams::default().fields(fields).labels(labels)).await
+    }
+
     async fn metadata(&self, params: ListParams) -> Result<Vec<ObjectMeta>, CallError> {
         let found = self.0.list::<MetadataOnly>(params, Content::Metadata, |_| ()).await?;
         Ok(found.into_iter().map(|object| object.metadata).collect())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use managed_secrets_api::{
-    keys::{ANNO_OWNER, ANNO_UID, LABEL_ID, RECORD_PREFIX, ROLE_RECORD},
+    keys::{ANNO_OWNER, ANNO_UID, RECORD_PREFIX, ROLE_RECORD},
     names::record_name,
     types::Delivery,
 };
@@ -57,7 +57,7 @@ pub(super) struct NamespaceIndex {
     pub(super) by_delivery: HashMap<(String, String), BTreeSet<Claim>>,
     /// Secrets by the object that they name as their owner.
     pub(super) by_owner: HashMap<String, BTreeSet<String>>,
-    /// Secrets that are labelled as records, by their id.
+    /// Secrets that are labelled and named as records, by their id.
     pub(super) by_id: HashMap<String, BTreeSet<String>>,
 }
 
@@ -378,9 +378,11 @@ pub(super) fn owners(view: &SecretView) -> BTreeSet<String> {
     references.chain(view.annotation(ANNO_OWNER).map(str::to_owned)).collect()
 }
 
-/// The id of a Secret that is labelled as a record.
+/// The id of a Secret that is labelled as a record and has a record's name. Users can give the labels to any Secret, but a
+/// policy keeps these names for the operator.
 fn record_id(view: &SecretView) -> Option<&str> {
-    view.labels.get(LABEL_ID).filter(|_| view.role() == Some(ROLE_RECORD)).map(String::as_str)
+    let is_record = view.role() == Some(ROLE_RECORD) && view.name.starts_with(RECORD_PREFIX);
+    view.id().filter(|_| is_record)
 }
 
 fn remove_from(map: &mut HashMap<String, BTreeSet<String>>, key: &str, item: &str) {

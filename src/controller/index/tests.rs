@@ -4,6 +4,7 @@ mod cache;
 
 use std::collections::BTreeMap;
 
+use managed_secrets_api::keys::{LABEL_ID, LABEL_ROLE, ROLE_RECORD};
 use serde_json::json;
 
 use super::{super::facts::Peers, *};
@@ -185,4 +186,26 @@ fn a_ring_over_a_secret_that_does_not_exist_is_found_by_its_key() {
     assert_eq!(peers(&index, "a").ring, ["a", "b"]);
     assert_eq!(names(index.remove_object(NAMESPACE, "b", None)), ["a", "b"]);
     assert!(peers(&index, "a").ring.is_empty());
+}
+
+#[test]
+fn of_all_secrets_with_the_labels_of_a_record_those_with_a_records_name_count() {
+    let labels = [(LABEL_ROLE, ROLE_RECORD), (LABEL_ID, "id")].map(|(key, text)| (key.to_owned(), text.to_owned()));
+    let labelled = |name: &str| SecretView {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        resource_version: "1".to_owned(),
+        labels: labels.clone().into(),
+        ..SecretView::default()
+    };
+    let mut index = Index::default();
+    let (old, new) = (record_name("OLD"), record_name("NEW"));
+    for name in ["a1", "a2", "a3", "a4", "zz", &old, &new] {
+        index.put_secret(NAMESPACE, labelled(name), None);
+    }
+    assert_eq!(BTreeSet::from_iter(index.records(NAMESPACE, "id")), BTreeSet::from([old.clone(), new.clone()]));
+    index.remove_secret(NAMESPACE, &labelled("a1"));
+    index.remove_secret(NAMESPACE, &labelled(&old));
+    assert_eq!(index.records(NAMESPACE, "id"), [new]);
+    assert!(index.records(NAMESPACE, "other").is_empty());
 }
