@@ -56,6 +56,34 @@ pub(super) struct Found {
     bytes: SecretBytes,
 }
 
+/// The current one of the records that were read so far.
+#[derive(Default)]
+struct Best {
+    found: Option<Found>,
+    /// Why one of them does not count.
+    changed: Option<Unread>,
+}
+
+impl Best {
+    /// Takes a record of the secret with this id, if it is the current one by the controller's rule: the higher version,
+    /// then the higher generation. A changed record does not count. A record that could not be read may be the current one,
+    /// so there is no answer without it.
+    fn weigh(&mut self, id: &str, read: Result<Option<Found>, Unread>) -> Result<(), Unread> {
+        let rank = |found: &Found| (found.meta.version, found.meta.generation);
+        match read {
+            Ok(Some(found)) if found.meta.id == id => {
+                if self.found.as_ref().is_none_or(|best| rank(best) < rank(&found)) {
+                    self.found = Some(found);
+                }
+            }
+            Ok(_) => {}
+            Err(changed @ Unread::Changed(_)) => self.changed = Some(changed),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
 /// Reads records of one namespace.
 pub(super) struct Reader<'a> {
     pub(super) client: &'a Client,
@@ -76,23 +104,20 @@ impl Reader<'_> {
         let record = record_name(name);
         let found = self.read(&record).await?.filter(|found| found.meta.name == name).ok_or(Unread::NotFound)?;
         // A rename that was interrupted leaves the old record, which may hold an older value.
-        let others = self.operator.records(self.namespace, &found.meta.id);
-        for other in others.iter().filter(|other| **other != record).take(MAX_SECRETS) {
-            // A copy that anyone may create must not stop this read.
-            let Ok(Some(other)) = self.read(other).await else { continue };
-            if other.meta.id == found.meta.id && other.meta.version > found.meta.version {
-                return Err(Unread::NotFound);
-            }
-        }
-        Ok(found)
+        let id = found.meta.id.clone();
+        let mut others = self.operator.records(self.namespace, &id);
+        others.retain(|other| *other != record);
+        let current = self.best(&id, &others, Some(found)).await?;
+        // The secret has another name now.
+        if current.meta.name == name { Ok(current) } else { Err(Unread::NotFound) }
     }
 
     async fn by_id(&self, id: &str) -> Result<Found, Unread> {
         let known = self.operator.records(self.namespace, id);
-        match self.best(id, &known).await {
-            Err(Unread::NotFound) => {}
+        let missing = match self.best(id, &known, None).await {
+            Err(missing @ (Unread::NotFound | Unread::Changed(_))) => missing,
             done => return done,
-        }
+        };
         // The cache may be behind.
         let (of_type, labelled) =
             (format!("type={TYPE_RECORD}"), format!("{LABEL_ROLE}={ROLE_RECORD},{LABEL_ID}={id}"));
@@ -101,28 +126,18 @@ impl Reader<'_> {
         let names = listed.into_iter().filter_map(|metadata| metadata.name);
         let names: Vec<String> = names.filter(|name| name.starts_with(RECORD_PREFIX)).collect();
         if names.iter().all(|name| known.contains(name)) {
-            return Err(Unread::NotFound);
+            return Err(missing);
         }
-        self.best(id, &names).await
+        self.best(id, &names, None).await
     }
 
-    /// The current one of these records, by the controller's rule: the higher version, then the higher generation.
-    async fn best(&self, id: &str, names: &[String]) -> Result<Found, Unread> {
-        let mut best: Option<Found> = None;
-        let mut trouble = Unread::NotFound;
+    /// The current one of a secret's records: of `first` and those with these names.
+    async fn best(&self, id: &str, names: &[String], first: Option<Found>) -> Result<Found, Unread> {
+        let mut best = Best { found: first, changed: None };
         for name in names.iter().take(MAX_SECRETS) {
-            match self.read(name).await {
-                Ok(Some(found)) if found.meta.id == id => {
-                    let rank = |found: &Found| (found.meta.version, found.meta.generation);
-                    if best.as_ref().is_none_or(|best| rank(best) < rank(&found)) {
-                        best = Some(found);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => trouble = error,
-            }
+            best.weigh(id, self.read(name).await)?;
         }
-        best.ok_or(trouble)
+        best.found.ok_or(best.changed.unwrap_or(Unread::NotFound))
     }
 
     /// Reads a record. `None` if there is none, or if its secret was deleted.
@@ -205,5 +220,71 @@ impl Reader<'_> {
             Unopened::Crypto(OpenError::SeedUnknown(_)) => Unread::KeyUnknown,
             _ => Unread::Changed(found.meta.owner.clone()),
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use managed_secrets_api::{
+        record::{Delivered, Source},
+        types::DeletionPolicy,
+    };
+
+    use super::*;
+
+    fn found(name: &str, version: u64, generation: i64) -> Found {
+        let date = || "2026-11-23T09:00:00Z".to_owned();
+        let meta = RecordMeta {
+            id: "id".to_owned(),
+            owner: "db".to_owned(),
+            uid: "uid".to_owned(),
+            name: name.to_owned(),
+            description: String::new(),
+            created: date(),
+            updated: date(),
+            value_updated: date(),
+            version,
+            generation,
+            deletion_policy: DeletionPolicy::Delete,
+            source: Source::Generate,
+            target: Delivered::None,
+        };
+        Found { meta, commitment: [0; 32], bytes: SecretBytes::copy_of(b"") }
+    }
+
+    /// The name of the current one of these records.
+    fn current(reads: impl IntoIterator<Item = Result<Option<Found>, Unread>>) -> Result<Option<String>, Unread> {
+        let mut best = Best::default();
+        for read in reads {
+            best.weigh("id", read)?;
+        }
+        Ok(best.found.map(|found| found.meta.name))
+    }
+
+    #[test]
+    fn of_two_records_the_controllers_rule_finds_the_current_one() {
+        for (old, new) in [((1, 5), (2, 4)), ((2, 4), (2, 5))] {
+            let [old, new] = [("OLD", old), ("NEW", new)]
+                .map(|(name, (version, generation))| move || Ok(Some(found(name, version, generation))));
+            assert_eq!(current([old(), new()]).unwrap().as_deref(), Some("NEW"));
+            assert_eq!(current([new(), old()]).unwrap().as_deref(), Some("NEW"));
+        }
+        let other =
+            || Found { meta: RecordMeta { id: "other".to_owned(), ..found("OTHER", 9, 9).meta }, ..found("", 9, 9) };
+        assert_eq!(current([Ok(Some(found("DB", 1, 1))), Ok(Some(other())), Ok(None)]).unwrap().as_deref(), Some("DB"));
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_read_may_be_the_current_one() {
+        let old = || Ok(Some(found("OLD", 1, 1)));
+        let errors: [fn() -> Unread; 3] =
+            [|| Unread::Call(CallError::Unreachable(String::new())), || Unread::KeyUnknown, || Unread::Owner];
+        for error in errors {
+            assert!(current([old(), Err(error())]).is_err(), "{}", error());
+            assert!(current([Err(error()), old()]).is_err(), "{}", error());
+        }
+        // A changed record does not count.
+        assert_eq!(current([Err(Unread::Changed(String::new())), old()]).unwrap().as_deref(), Some("OLD"));
     }
 }
