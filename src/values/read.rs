@@ -22,7 +22,7 @@ use managed_secrets_crypto::{
     mse1::{OpenError, Place},
 };
 
-use super::Operator;
+use super::{Object, Operator};
 
 /// Limit of records that are read for one request. Usually there is one; an interrupted rename leaves two. Secrets that
 /// users label as records do not count: a policy keeps the type and the names of records for the operator.
@@ -194,21 +194,21 @@ impl Reader<'_> {
         if owned && !owners.any(|owner| owner.uid == meta.uid) {
             return Ok(false);
         }
-        if let Some(object) = self.operator.object(self.namespace, &meta.owner).filter(|object| object.uid == meta.uid)
+        if let Some(object) = self.operator.object(self.namespace, &meta.owner)
+            && fits(&object, meta)?
         {
-            // What the object's status says was written after the record.
-            let is_older =
-                object.version.is_some_and(|version| i64::try_from(meta.version).is_ok_and(|own| own < version));
-            let is_other = object.id.is_some_and(|id| id != meta.id);
-            return if is_older || is_other { Err(Unread::Changed(meta.owner.clone())) } else { Ok(true) };
+            return Ok(true);
         }
         if !owned {
             return Ok(true);
         }
         // The cache may be behind.
         let objects = Api::<ManagedSecret>::namespaced(self.client.clone(), self.namespace);
-        let live = objects.get_metadata_opt(&meta.owner).await.map_err(|_| Unread::Owner)?;
-        Ok(live.is_some_and(|object| object.metadata.uid.as_deref() == Some(meta.uid.as_str())))
+        let live = objects.get_opt(&meta.owner).await.map_err(|_| Unread::Owner)?;
+        let Some(ManagedSecret { metadata, status, .. }) = live else { return Ok(false) };
+        let status = status.unwrap_or_default();
+        let object = Object { uid: metadata.uid.unwrap_or_default(), id: status.id, version: status.version };
+        fits(&object, meta)
     }
 
     /// Opens a record that was found.
@@ -221,6 +221,17 @@ impl Reader<'_> {
             _ => Unread::Changed(found.meta.owner.clone()),
         })
     }
+}
+
+/// Whether a record was written for this object. An error if it is not the one that the object's status names: the status
+/// is written after the record.
+fn fits(object: &Object, meta: &RecordMeta) -> Result<bool, Unread> {
+    if object.uid != meta.uid {
+        return Ok(false);
+    }
+    let is_older = object.version.is_some_and(|version| i64::try_from(meta.version).is_ok_and(|own| own < version));
+    let is_other = object.id.as_ref().is_some_and(|id| *id != meta.id);
+    if is_older || is_other { Err(Unread::Changed(meta.owner.clone())) } else { Ok(true) }
 }
 
 #[cfg(test)]
@@ -286,5 +297,20 @@ mod tests {
         }
         // A changed record does not count.
         assert_eq!(current([Err(Unread::Changed(String::new())), old()]).unwrap().as_deref(), Some("OLD"));
+    }
+
+    #[test]
+    fn a_record_that_is_older_than_its_objects_status_is_not_current() {
+        let meta = found("DB", 2, 1).meta;
+        let object =
+            |uid: &str, id: Option<&str>, version| Object { uid: uid.to_owned(), id: id.map(str::to_owned), version };
+        for fit in [object("uid", None, None), object("uid", Some("id"), Some(2)), object("uid", Some("id"), Some(1))] {
+            assert!(fits(&fit, &meta).unwrap(), "{fit:?}");
+        }
+        // Another object of the same name.
+        assert!(!fits(&object("other", Some("id"), Some(2)), &meta).unwrap());
+        for wrong in [object("uid", Some("id"), Some(3)), object("uid", Some("other"), Some(2))] {
+            assert!(matches!(fits(&wrong, &meta), Err(Unread::Changed(owner)) if owner == "db"), "{wrong:?}");
+        }
     }
 }
