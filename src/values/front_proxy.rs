@@ -25,7 +25,7 @@ use parking_lot::RwLock;
 use percent_encoding::percent_decode_str;
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, TrustAnchor, UnixTime, pem::PemObject as _},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tracing::{info, warn};
@@ -70,6 +70,8 @@ pub(super) struct FrontProxy {
     verifier: Arc<dyn ClientCertVerifier>,
     /// Allowed common names; every name if empty.
     names: BTreeSet<String>,
+    /// If every name is allowed: the users of the cluster, none of whom is believed.
+    users: Option<Users>,
     user: Vec<HeaderName>,
     uid: Vec<HeaderName>,
     groups: Vec<HeaderName>,
@@ -95,17 +97,16 @@ impl FrontProxy {
             names.collect::<Result<_, _>>().map_err(|_| Problem::Invalid(key))
         };
         let names: BTreeSet<String> = list("requestheader-allowed-names")?.into_iter().collect();
-        let users = entry("client-ca-file").map(certificates).unwrap_or_default();
-        if names.is_empty() && authorities.iter().any(|authority| users.contains(authority)) {
-            return Err(Problem::AnyUser);
-        }
+        let users = entry("client-ca-file").filter(|_| names.is_empty());
+        let users = users.map(|bundle| Users::read(bundle, &authorities)).transpose()?;
         let user = headers("requestheader-username-headers")?;
         if user.is_empty() {
             return Err(Problem::Off);
         }
         Ok(Self {
-            verifier: verifier(authorities).ok_or(Problem::Invalid("requestheader-client-ca-file"))?,
+            verifier: verifier(roots(authorities)).ok_or(Problem::Invalid("requestheader-client-ca-file"))?,
             names,
+            users,
             user,
             uid: headers("requestheader-uid-headers")?,
             groups: headers("requestheader-group-headers")?,
@@ -123,6 +124,7 @@ impl FrontProxy {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         self.verifier.verify_client_cert(own, others, now).is_ok()
             && (self.names.is_empty() || common_name(own).is_some_and(|name| self.names.contains(&name)))
+            && !self.users.as_ref().is_some_and(|users| users.have(own, others, now))
     }
 
     /// The caller that the headers name. `None` if they name none, or in text that is not UTF-8.
@@ -143,6 +145,41 @@ impl FrontProxy {
     }
 }
 
+/// Recognizes the certificates with which users authenticate to the API server.
+#[derive(Debug)]
+struct Users {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The front proxy's authorities. One of the users' may have issued them, and a client could leave them out.
+    between: Vec<CertificateDer<'static>>,
+}
+
+impl Users {
+    /// Reads the users' authorities. An error if the front proxy has none of its own, or if one of them is not understood:
+    /// its certificates would be taken for the front proxy's.
+    fn read(bundle: &str, front_proxys: &[CertificateDer<'static>]) -> Result<Self, Problem> {
+        const INVALID: Problem = Problem::Invalid("client-ca-file");
+        let authorities = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let mut users = RootCertStore::empty();
+        for authority in authorities.map_err(|_| INVALID)? {
+            users.add(authority).map_err(|_| INVALID)?;
+        }
+        // A certificate that was issued again has the same key.
+        let has_key_of = |other: &TrustAnchor<'_>| {
+            users.roots.iter().any(|user| user.subject_public_key_info == other.subject_public_key_info)
+        };
+        if roots(front_proxys.to_vec()).roots.iter().any(has_key_of) {
+            return Err(Problem::AnyUser);
+        }
+        Ok(Self { verifier: verifier(users).ok_or(INVALID)?, between: front_proxys.to_vec() })
+    }
+
+    /// Whether a user could authenticate with these certificates.
+    fn have(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let chain: Vec<_> = self.between.iter().chain(others).cloned().collect();
+        self.verifier.verify_client_cert(own, &chain, now).is_ok()
+    }
+}
+
 /// The first value that is not empty.
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
     names.iter().filter_map(|name| headers.get(name)).find(|value| !value.is_empty()).and_then(text)
@@ -156,9 +193,14 @@ fn certificates(bundle: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(bundle.as_bytes()).filter_map(Result::ok).collect()
 }
 
-fn verifier(authorities: Vec<CertificateDer<'static>>) -> Option<Arc<dyn ClientCertVerifier>> {
+fn roots(authorities: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(authorities);
+    roots
+}
+
+/// `None` if there are no authorities.
+fn verifier(roots: RootCertStore) -> Option<Arc<dyn ClientCertVerifier>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
 }
@@ -262,12 +304,32 @@ pub(super) mod tests {
 
     impl Authority {
         pub(crate) fn new(name: &str) -> Self {
-            let mut params = CertificateParams::default();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let params = Self::params(name);
             let key = KeyPair::generate().unwrap();
             let pem = params.self_signed(&key).unwrap().pem();
             Self { pem, issuer: Issuer::new(params, key) }
+        }
+
+        /// The same authority with another certificate: the name and the key are the same.
+        fn again(&self, name: &str) -> String {
+            let mut params = Self::params(name);
+            params.serial_number = Some(vec![7].into());
+            params.self_signed(self.issuer.key()).unwrap().pem()
+        }
+
+        /// An authority whose certificate this one issued.
+        fn subordinate(&self, name: &str) -> Self {
+            let params = Self::params(name);
+            let key = KeyPair::generate().unwrap();
+            let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+            Self { pem, issuer: Issuer::new(params, key) }
+        }
+
+        fn params(name: &str) -> CertificateParams {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params
         }
 
         pub(crate) fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateDer<'static> {
@@ -338,6 +400,50 @@ pub(super) mod tests {
             read(&[ca, ("client-ca-file", &both), ("requestheader-allowed-names", r#"["front-proxy"]"#)]),
             Ok(())
         );
+    }
+
+    #[test]
+    fn where_every_name_is_allowed_no_certificate_of_a_user_is_the_front_proxys() {
+        use ExtendedKeyUsagePurpose::ClientAuth;
+        let read = |proxy: &str, users: &str| {
+            FrontProxy::read(&data(&[("requestheader-client-ca-file", proxy), ("client-ca-file", users)]))
+        };
+        let now = Timestamp::now();
+        let (root, apart) = (Authority::new("root"), Authority::new("apart"));
+        let users = root.subordinate("users");
+        let (ours, theirs) = (root.issue("front-proxy", ClientAuth), users.issue("jane", ClientAuth));
+        let ca = |authority: &Authority| certificates(&authority.pem).remove(0);
+
+        // The users' authority is below the front proxy's.
+        let below = read(&root.pem, &users.pem).unwrap();
+        assert!(below.is_it(std::slice::from_ref(&ours), now));
+        assert!(!below.is_it(&[theirs.clone(), ca(&users)], now));
+        let names = ("requestheader-allowed-names", r#"["jane"]"#);
+        let named = [("requestheader-client-ca-file", &*root.pem), ("client-ca-file", &*users.pem), names];
+        let named = FrontProxy::read(&data(&named)).unwrap();
+        assert!(named.is_it(&[theirs.clone(), ca(&users)], now), "the chain is valid: an allowed name is believed");
+
+        // It is above the front proxy's: what the client sends does not matter.
+        let above = read(&users.pem, &root.pem).unwrap();
+        assert!(!above.is_it(std::slice::from_ref(&theirs), now));
+        assert!(!above.is_it(&[theirs.clone(), ca(&users)], now));
+        assert!(
+            read(&users.pem, &apart.pem).unwrap().is_it(&[theirs], now),
+            "with another authority of the users it is"
+        );
+
+        // It is the same, with two certificates.
+        let again = root.again("root");
+        assert_ne!(again, root.pem);
+        assert_eq!(read(&root.pem, &again).map(drop), Err(Problem::AnyUser));
+
+        // It is not understood.
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for users in ["no certificate", broken, &format!("{}{broken}", users.pem)] {
+            assert_eq!(read(&root.pem, users).map(drop), Err(Problem::Invalid("client-ca-file")), "{users}");
+        }
+        let named = [("requestheader-client-ca-file", &*root.pem), ("client-ca-file", broken), names];
+        assert!(FrontProxy::read(&data(&named)).is_ok(), "with names, it does not matter");
     }
 
     #[test]
