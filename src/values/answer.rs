@@ -1,7 +1,9 @@
 //! The answers of the value API, as Kubernetes' clients expect them. Pure.
 
+use std::io::{self, Write};
+
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -10,7 +12,9 @@ use managed_secrets_api::{
     value::{GROUP, KIND, PLURAL, SecretValue, SecretValueStatus, VERSION, ValueText},
 };
 use managed_secrets_crypto::Plaintext;
+use serde::Serialize;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 /// What a request was answered with, for metrics and the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -154,8 +158,8 @@ pub(super) fn document(json: &Value) -> Response {
 }
 
 /// The same of another media type.
-pub(super) fn with_body(body: Vec<u8>, media_type: &'static str) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub(super) fn with_body(body: impl Into<Body>, media_type: &'static str) -> Response {
+    let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     unstored(headers);
@@ -246,11 +250,36 @@ pub(super) fn value(namespace: &str, meta: &RecordMeta, value: &Plaintext) -> Re
         value_updated_time: meta.value_updated.clone(),
         value: text,
     };
-    // Text always has a form in JSON.
-    let body = serde_json::to_vec(&SecretValue::new(namespace, status)).unwrap_or_default();
+    // Wiped once the answer is sent.
+    let body = Bytes::from_owner(json_of(&SecretValue::new(namespace, status)));
     let mut response = with_body(body, "application/json");
     set_tag(&mut response, &tag(meta));
     response
+}
+
+/// The JSON of an object with a value. The buffer has its size before anything is written into it: one that grows leaves
+/// copies in memory.
+fn json_of(object: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut size = Size(0);
+    // Text always has a form in JSON.
+    let _ = serde_json::to_writer(&mut size, object);
+    let mut json = Zeroizing::new(vec![0; size.0]);
+    let _ = serde_json::to_writer(json.as_mut_slice(), object);
+    json
+}
+
+/// Counts what is written.
+struct Size(usize);
+
+impl Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn set_tag(response: &mut Response, tag: &str) {
@@ -326,6 +355,15 @@ mod tests {
         }
         assert_eq!(Form::asked(&HeaderMap::new()), Some(Form::Object));
         assert_eq!(Form::asked(&headers(&header::ACCEPT, &["text/html", table])), Some(Form::Table));
+    }
+
+    #[test]
+    fn json_is_written_whole_into_a_buffer_of_its_size() {
+        for object in [json!({"value": "hunter2"}), json!(["\u{1}\"\\\n", "ä😀", {"empty": ""}, 3])] {
+            let json = json_of(&object);
+            assert_eq!(*json, serde_json::to_vec(&object).unwrap());
+            assert_eq!(json.capacity(), json.len());
+        }
     }
 
     #[test]
