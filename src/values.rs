@@ -40,7 +40,12 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::{answer::RESULTS, caller::DOORS, front_proxy::WATCH};
-use self::{caller::Doors, front_proxy::Followed, pace::Pace, server::Server};
+use self::{
+    caller::Doors,
+    front_proxy::Followed,
+    pace::{Pace, Places},
+    server::Server,
+};
 use crate::{access::Reviewer, webhook::Guest};
 
 /// Options of the value API.
@@ -56,6 +61,8 @@ pub struct Options {
 pub struct Limits {
     /// Requests for a value that are answered at once, of all callers. Each costs the API server one request.
     pub at_once: usize,
+    /// The same of one caller, so that there are always places for others.
+    pub at_once_each: usize,
     /// Requests of one caller in a second.
     pub rate: u32,
     /// Requests that a caller may send at once after a pause.
@@ -69,7 +76,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { at_once: 64, rate: 50, burst: 200, kept: 96, seconds: 10 }
+        Self { at_once: 64, at_once_each: 16, rate: 50, burst: 200, kept: 96, seconds: 10 }
     }
 }
 
@@ -150,6 +157,7 @@ fn build(options: Options, client: &Client, front_proxy: Arc<Followed>) -> Value
         operator: Arc::clone(&operator),
         pace: Mutex::new(Pace::new(limits.rate, limits.burst)),
         at_once: Semaphore::new(limits.at_once),
+        places: Places::new(limits.at_once_each),
         kept: Arc::new(Semaphore::new(limits.kept)),
         limits,
         stats,

@@ -1,13 +1,15 @@
-//! Limits how many requests one caller may send.
+//! Limits how many requests one caller may send, and how many of them are answered at once.
 //!
 //! In: the caller's name, and the time. Out: whether the request is within the limit, or how long to wait. Each caller has
-//! a bucket that fills at a constant rate and holds a burst. Pure.
+//! a bucket that fills at a constant rate and holds a burst, and some of the places for requests that are being answered.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// Limit of known callers. More callers than this within a moment share what is left.
 const MAX_CALLERS: usize = 4096;
@@ -52,9 +54,69 @@ impl Pace {
     }
 }
 
+/// The requests that are being answered. There are as many as the server answers at once, so that their number is bounded.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Limit for one caller.
+    each: usize,
+    /// By the caller's name.
+    taken: Mutex<HashMap<String, usize>>,
+}
+
+impl Places {
+    /// Creates places that all are free.
+    pub(super) fn new(each: usize) -> Self {
+        Self { each: each.max(1), taken: Mutex::default() }
+    }
+
+    /// Takes a place of this caller, until what is returned is dropped. `None` if the caller has no more.
+    pub(super) fn take(&self, caller: &str) -> Option<Place<'_>> {
+        let mut taken = self.taken.lock();
+        let count = taken.entry(caller.to_owned()).or_default();
+        if *count >= self.each {
+            return None;
+        }
+        *count += 1;
+        Some(Place { places: self, caller: caller.to_owned() })
+    }
+}
+
+/// A place that is taken.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    places: &'a Places,
+    caller: String,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock();
+        if let Some(count) = taken.get_mut(&self.caller) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                taken.remove(&self.caller);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_caller_has_some_of_the_places() {
+        let places = Places::new(2);
+        let first = places.take("ann").unwrap();
+        let second = places.take("ann").unwrap();
+        assert!(places.take("ann").is_none());
+        assert!(places.take("bob").is_some(), "each caller has its own");
+        drop(first);
+        assert!(places.take("ann").is_some(), "a place is free when its request is over");
+        drop(second);
+        assert!(places.taken.lock().is_empty());
+    }
 
     #[test]
     fn a_caller_has_a_burst_and_then_a_rate() {

@@ -29,7 +29,7 @@ use super::{
     answer::{self, Form, Outcome, Refusal},
     caller::{Door, Doors},
     documents,
-    pace::Pace,
+    pace::{Pace, Places},
     path::{self, Route, Wrong},
     read::{Found, Reader, Unread},
 };
@@ -45,6 +45,7 @@ pub(super) struct Server {
     pub(super) operator: Arc<OnceLock<Arc<dyn Operator>>>,
     pub(super) pace: Mutex<Pace>,
     pub(super) at_once: Semaphore,
+    pub(super) places: Places,
     pub(super) kept: Arc<Semaphore>,
     pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
@@ -119,6 +120,9 @@ impl Server {
             })?;
             let caller = self.doors.caller(door, proxy, &request.headers).await?;
             trace.user = Some(caller.username.clone());
+            let _place = self.places.take(&caller.username).ok_or_else(|| {
+                Refusal::for_a_time(Outcome::Limited, "you read too many values at once", RETRY_SECONDS)
+            })?;
             let paced = self.pace.lock().take(&caller.username, std::time::Instant::now());
             paced.map_err(|wait| {
                 let seconds = wait.as_secs() + RETRY_SECONDS;
