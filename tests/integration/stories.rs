@@ -29,16 +29,23 @@ use super::installation::{OPERATOR_NAMESPACE, PATIENCE, install, options};
 /// Our program, as cargo built it.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");
 
-/// A folder to work in, with what the repository ships in it; removed in the end.
+/// A folder to work in, with the examples in it; removed in the end.
 struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for shipped in ["examples", "deploy", "crds"] {
+        symlink(root().join("examples"), folder.path().join("examples")).unwrap();
+        Self(folder)
+    }
+
+    /// The same, with the manifests and the CRD, for pages that write into neither folder.
+    fn with_manifests() -> Self {
+        let folder = Self::new();
+        for shipped in ["deploy", "crds"] {
             symlink(root().join(shipped), folder.path().join(shipped)).unwrap();
         }
-        Self(folder)
+        folder
     }
 
     fn path(&self) -> &Path {
@@ -211,7 +218,8 @@ async fn readme_and_guide_can_be_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_about_installation_and_upgrade_can_be_followed() {
-    let (folder, plane) = (Folder::new(), ControlPlane::start_own(&testkit::Options::default()).await.unwrap());
+    let (folder, plane) =
+        (Folder::with_manifests(), ControlPlane::start_own(&testkit::Options::default()).await.unwrap());
     let (mut installation, mut upgrade) = (Story::read("docs/install.md"), Story::read("docs/upgrade.md"));
     let printed = installation.run("Plain manifests", &folder, &plane).await;
     assert!(printed.contains("deployment.apps/managed-secrets created"), "{printed}");
