@@ -69,14 +69,14 @@ fn script(mounted: &Mounted) -> String {
         file.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect();
     let pod = documents.iter().find(|document| document["kind"] == "Pod").unwrap();
     let script = pod["spec"]["containers"][0]["args"][0].as_str().unwrap();
-    for (place, count) in [("/var/run/secrets/kubernetes.io/serviceaccount", 1), ("kubernetes.default.svc", 1)] {
-        assert_eq!(script.matches(place).count(), count, "{place}");
+    for place in ["/var/run/secrets/kubernetes.io/serviceaccount", "kubernetes.default.svc", "/values/value.json"] {
+        assert_eq!(script.matches(place).count(), 1, "{place}");
     }
 
     script
         .replace("/var/run/secrets/kubernetes.io/serviceaccount", mounted.path().to_str().unwrap())
         .replace("kubernetes.default.svc", &format!("{}:{}", mounted.host, mounted.port))
-        .replace("/tmp/value.json", mounted.path().join("value.json").to_str().unwrap())
+        .replace("/values/value.json", mounted.path().join("value.json").to_str().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
