@@ -418,8 +418,8 @@ pub(super) mod tests {
         let below = read(&root.pem, &users.pem).unwrap();
         assert!(below.is_it(std::slice::from_ref(&ours), now));
         assert!(!below.is_it(&[theirs.clone(), ca(&users)], now));
-        let names = ("requestheader-allowed-names", r#"["jane"]"#);
-        let named = [("requestheader-client-ca-file", &*root.pem), ("client-ca-file", &*users.pem), names];
+        let only_jane = ("requestheader-allowed-names", r#"["jane"]"#);
+        let named = [("requestheader-client-ca-file", &*root.pem), ("client-ca-file", &*users.pem), only_jane];
         let named = FrontProxy::read(&data(&named)).unwrap();
         assert!(named.is_it(&[theirs.clone(), ca(&users)], now), "the chain is valid: an allowed name is believed");
 
@@ -442,7 +442,7 @@ pub(super) mod tests {
         for users in ["no certificate", broken, &format!("{}{broken}", users.pem)] {
             assert_eq!(read(&root.pem, users).map(drop), Err(Problem::Invalid("client-ca-file")), "{users}");
         }
-        let named = [("requestheader-client-ca-file", &*root.pem), ("client-ca-file", broken), names];
+        let named = [("requestheader-client-ca-file", &*root.pem), ("client-ca-file", broken), only_jane];
         assert!(FrontProxy::read(&data(&named)).is_ok(), "with names, it does not matter");
     }
 

@@ -39,7 +39,7 @@ fn entry(path: &str, default: Value, schema: Value, help: &str) -> Entry {
 /// The label by which the Deployment and the Services select the pods.
 const SELECTED: &str = "app.kubernetes.io/name";
 
-/// The labels of the ServiceMonitor and the `PrometheusRule`, with those of `templates/_helpers.tpl`.
+/// The labels of the `ServiceMonitor` and the `PrometheusRule`, with those of `templates/_helpers.tpl`.
 const OF_MONITORING: [&str; 6] = [
     SELECTED,
     "app.kubernetes.io/component",
