@@ -121,7 +121,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let (election, leadership) = candidacy(election);
     let stopping = shutdown.clone();
     health.check("shutdown", &[Probe::Ready], move || leaving(&stopping));
-    health.starting("waiting for the keyring");
+    let persists = webhooks.is_some() && values.is_some();
+    waits(&health, persists, "waiting for the keyring");
     let requests = Arc::new(Requests::new(RESOURCES));
     let clients = client::Options { requests: Arc::clone(&requests), leadership: leadership.clone(), ..clients };
     let clients = Clients::new(config, &clients)?;
@@ -150,11 +151,10 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         None => None,
     };
     let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
-    let opened =
-        shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, values.is_some(), &health)).await;
+    let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, persists, &health)).await;
     let Some(keyring) = opened.transpose()? else { return Ok(()) };
     let keys = Arc::new(Keys::new(store, keyring));
-    health.starting("waiting for the ManagedSecret resource");
+    waits(&health, persists, "waiting for the ManagedSecret resource");
     if shutdown.run_until_cancelled(wait_for_crd(&clients.call, &controller.namespaces)).await.is_none() {
         return Ok(());
     }
@@ -222,6 +222,12 @@ fn leaving(shutdown: &CancellationToken) -> Verdict {
     }
 }
 
+/// Says what the start waits for. A process that `persists` answers discovery meanwhile, which a restart would interrupt: it
+/// counts as started.
+fn waits(health: &Health, persists: bool, why: impl Into<String>) {
+    if persists { health.waiting(why) } else { health.starting(why) }
+}
+
 /// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while for
 /// permissions that are being granted. If it `persists`, it also waits until an administrator mends what is wrong: the end of
 /// this process would end discovery.
@@ -238,7 +244,7 @@ async fn open_keyring(
         match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
             Err(error) if persists || error.is_retryable() => {
                 let why = error.to_string();
-                health.starting(format!("waiting for the keyring: {why}"));
+                waits(health, persists, format!("waiting for the keyring: {why}"));
                 waiting.pause(&why).await;
             }
             done => {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use managed_secrets_api::{
     keys::{SEAL_CONFIGURATION, WARN_CONFIGURATION},
     names::cluster_object_name,
-    value::CLUSTER_ROLE,
+    value::{CLUSTER_ROLE, service_name},
 };
 use managed_secrets_cli::CliError;
 
@@ -45,14 +45,17 @@ impl Plan {
         let aggregated = args.value_api && args.namespaces.is_empty();
         let api_service = aggregated.then(|| api_service::Options {
             owner: cluster_object_name(CLUSTER_ROLE, operator_namespace, args.namespaces.is_empty()),
-            host: format!("{}.{operator_namespace}.svc", args.webhook_service),
         });
+        // Callers and the APIService use Services, also if the webhooks are reached by a URL.
+        let services = [args.webhook_service.clone(), service_name(&args.webhook_service)];
+        let services = services.into_iter().filter(|_| args.value_api);
         let name = |name| cluster_object_name(name, operator_namespace, args.namespaces.is_empty());
         let certificates = certificates::Options {
             operator_namespace: operator_namespace.to_owned(),
             source: args.webhook_cert_dir.clone().map_or(Source::Own, Source::Folder),
             reached,
             webhooks: args.webhook_listen.0.is_some(),
+            also_named: services.map(|service| format!("{service}.{operator_namespace}.svc")).collect(),
             api_service,
             seal_configuration: name(SEAL_CONFIGURATION),
             warn_configuration: name(WARN_CONFIGURATION),
@@ -119,14 +122,20 @@ mod tests {
     fn only_an_operator_of_the_whole_cluster_takes_the_api_service() {
         use clap::Parser as _;
 
-        let takes_it = |flags: &[&str]| {
-            let all = ["managed-secrets", "run", "--value-api"].iter().chain(flags);
+        let planned = |flags: &[&str]| {
+            let all = ["managed-secrets", "run"].iter().chain(flags);
             let crate::args::Command::Run(args) = crate::args::Cli::parse_from(all).command else {
                 panic!("{flags:?}")
             };
-            Plan::of(&args, "managed-secrets-system").unwrap().unwrap().certificates.api_service.is_some()
+            Plan::of(&args, "ms").unwrap().unwrap().certificates
         };
-        assert!(takes_it(&[]));
-        assert!(!takes_it(&["--namespace", "shop"]));
+        assert!(planned(&["--value-api"]).api_service.is_some());
+        assert!(planned(&["--value-api", "--namespace", "shop"]).api_service.is_none());
+        // The Services of both doors.
+        let names = ["managed-secrets.ms.svc", "managed-secrets-values.ms.svc"];
+        assert_eq!(planned(&["--value-api"]).also_named, names);
+        assert_eq!(planned(&["--value-api", "--namespace", "shop"]).also_named, names);
+        assert_eq!(planned(&["--value-api", "--webhook-service", "x"]).also_named, ["x.ms.svc", "x-values.ms.svc"]);
+        assert!(planned(&[]).also_named.is_empty());
     }
 }

@@ -123,8 +123,7 @@ pub const HIGHLY_AVAILABLE_REPLICAS: u16 = 3;
 pub const DEFAULT_PRIORITY_CLASS: &str = "system-cluster-critical";
 
 /// All objects of an installation, except the CRD: namespace, service account, permissions, policies, Deployment,
-/// `PodDisruptionBudget`, Service, webhook configurations,
-/// APIService of the value API.
+/// `PodDisruptionBudget`, Service, webhook configurations, and the Service and APIService of the value API.
 ///
 /// The policies come before the Deployment, so that no operator runs without them.
 #[must_use]
@@ -150,7 +149,7 @@ pub fn manifests(options: &Options) -> Vec<Value> {
         objects.extend(monitoring::objects(options));
     }
     if options.value_api {
-        objects.extend(values::api_service(options));
+        objects.extend(values::registration(options));
     }
     objects
 }
@@ -312,10 +311,16 @@ mod tests {
             );
             // The operator writes it.
             assert!(service["spec"].get("caBundle").is_none());
-            let (target, port) = (&service["spec"]["service"], &objects[objects.len() - 2]);
-            let service = objects.iter().find(|object| object["kind"] == "Service").unwrap();
-            assert_eq!(target["name"], service["metadata"]["name"], "{port}");
+            let target = &service["spec"]["service"];
+            let service = &objects[objects.len() - 2];
+            assert_eq!((&service["kind"], &service["metadata"]["name"]), (&json!("Service"), &target["name"]));
             assert_eq!((&target["port"], &service["spec"]["ports"][0]["port"]), (&json!(443), &json!(443)));
+            // Discovery must reach a replica that waits for its keyring; the webhooks must not.
+            let webhooks = objects.iter().find(|object| object["kind"] == "Service").unwrap();
+            assert_eq!(webhooks["metadata"]["name"], keys::OPERATOR_NAME);
+            let publishes = |service: &Value| service["spec"]["publishNotReadyAddresses"] == true;
+            assert!(publishes(service) && !publishes(webhooks));
+            assert_eq!(service["spec"]["selector"], webhooks["spec"]["selector"]);
             let pod = pod(&options);
             let container = &pod["containers"][0];
             assert!(container["args"].as_array().unwrap().contains(&json!("--value-api")));

@@ -33,7 +33,10 @@ use super::{
     path::{self, Route, Wrong},
     read::{Found, Reader, Unread},
 };
-use crate::webhook::{http::Proven, server::Peer};
+use crate::webhook::{
+    http::Proven,
+    server::{Peer, Untold},
+};
 
 /// Seconds after which a caller may try again.
 const RETRY_SECONDS: u64 = 1;
@@ -142,7 +145,11 @@ impl Server {
         if door == Door::Direct {
             audit(&trace, &namespace, &name, outcome);
         }
-        if trace.user.is_none() || !proven.keep(&self.kept) {
+        if door == Door::Aggregated {
+            response.extensions_mut().insert(Untold);
+        }
+        // On another connection, the caller may reach a replica that can answer.
+        if outcome == Outcome::Unavailable || trace.user.is_none() || !proven.keep(&self.kept) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

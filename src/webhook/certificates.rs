@@ -86,7 +86,9 @@ pub struct Options {
     pub reached: Reached,
     /// Whether the webhooks are on. If they are off, nothing is written into their configurations.
     pub webhooks: bool,
-    /// The APIService of the value API; `None` if the value API is off.
+    /// Further names by which clients call the operator: those of the value API's Services.
+    pub also_named: Vec<String>,
+    /// The APIService of the value API; `None` if the operator has none.
     pub api_service: Option<api_service::Options>,
     /// Name of the MutatingWebhookConfiguration.
     pub seal_configuration: String,
@@ -97,11 +99,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns the names that API servers expect in the certificate.
+    /// Returns the names that clients expect in the certificate.
     fn names(&self) -> Vec<String> {
         let mut names = self.reached.names();
-        // An APIService always names a Service, also if the webhooks are reached by a URL.
-        names.extend(self.api_service.as_ref().map(|api_service| api_service.host.clone()));
+        names.extend(self.also_named.iter().cloned());
         names.dedup();
         names
     }

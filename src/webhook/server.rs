@@ -134,6 +134,11 @@ impl Peer {
     }
 }
 
+/// Marks an answer to a client that is never told that a replica ends, such as the API server behind a Service that also names
+/// replicas that are not ready. Its requests continue to the end, so they do not make the drain begin again.
+#[derive(Clone, Copy, Debug)]
+pub struct Untold;
+
 /// Serves from the first certificate until `shutdown` and the drain time, then waits for the open requests.
 pub async fn serve(
     port: Port,
@@ -245,7 +250,7 @@ impl Connection {
         let caller = proven.clone();
         let router = router.map_response(move |mut response: http::Response<axum::body::Body>| {
             if leaving.is_cancelled() {
-                if caller.get() {
+                if caller.get() && response.extensions().get::<Untold>().is_none() {
                     late.notify_one();
                 }
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

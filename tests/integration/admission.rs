@@ -132,6 +132,7 @@ impl Premises {
                 source: Source::Own,
                 reached: Reached::Url { url, host: "127.0.0.1".to_owned() },
                 webhooks: true,
+                also_named: Vec::new(),
                 api_service: None,
                 seal_configuration: self.configuration(keys::SEAL_CONFIGURATION),
                 warn_configuration: self.configuration(keys::WARN_CONFIGURATION),

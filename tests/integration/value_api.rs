@@ -7,6 +7,7 @@ mod decoys;
 mod doors;
 mod flood;
 mod hostile;
+mod keyring;
 mod leaks;
 mod outage;
 mod permissions;
@@ -70,14 +71,8 @@ impl Estate {
     /// One of its own, for a test that stops parts of it.
     pub(crate) async fn start(front_proxy: FrontProxy) -> Self {
         let address = quiet_address().unwrap();
-        let options = Options { restorers: vec![RESTORER.to_owned()], ..Options::default() };
-        let authority = Arc::new(Authority::new("front-proxy-ca").unwrap());
-        let proxy = (front_proxy == FrontProxy::On).then(|| Arc::clone(&authority));
-        let testkit = testkit::Options { front_proxy: proxy, ..testkit::Options::default() };
-        let control_plane = installation::install_on(testkit, &options, &[]).await.unwrap();
-        for object in manifests(address.port()) {
-            apply(&control_plane, &object).await;
-        }
+        let (control_plane, authority) = install(front_proxy, &[]).await;
+        lead_outside(&control_plane, address.port()).await;
         let operator = Some(run(&control_plane, address).await);
         let this = Self { control_plane, operator, address, authority };
         this.available().await;
@@ -166,8 +161,6 @@ impl Estate {
     }
 }
 
-/// The Service by which the API server reaches the operator. The webhooks are reached by a URL.
-const SERVICE: &str = "outside";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// The path of a value, encoded.
@@ -186,9 +179,14 @@ pub(crate) async fn apply(control_plane: &ControlPlane, object: &Value) {
 pub(crate) async fn run(control_plane: &ControlPlane, address: SocketAddr) -> Operator {
     let kubeconfig = control_plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
     let (listen, url) = (address.to_string(), format!("https://{address}"));
+    // The webhooks are reached by a URL, the value API by a Service.
     let flags = ["--value-api", "--log-format", "json", "--webhook-listen", &listen, "--webhook-url", &url];
-    let flags = [&flags[..], &["--webhook-service", SERVICE]].concat();
     Operator::start(control_plane, PROGRAM, &kubeconfig, &flags).await.unwrap()
+}
+
+/// A client that may write keys.
+pub(crate) async fn restorer(control_plane: &ControlPlane) -> Client {
+    control_plane.access().client_as(RESTORER, &["system:masters"]).await.unwrap()
 }
 
 /// Whether the API server can use the value API.
@@ -198,34 +196,34 @@ pub(crate) async fn is_available(client: &Client) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Available" && condition.status == "True")
 }
 
-/// What the value API needs: the operator's permissions, an APIService, and a Service through which the API server reaches a
-/// process of this machine.
-fn manifests(port: u16) -> Vec<Value> {
-    let name = value::CLUSTER_ROLE;
-    let account = json!({"kind": "ServiceAccount", "name": keys::OPERATOR_NAME, "namespace": OPERATOR_NAMESPACE});
-    let role_ref =
-        |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
-    vec![
-        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name}, "rules": [
-            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-            {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
-            {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"],
-             "resourceNames": [value::API_SERVICE], "verbs": ["get", "list", "watch", "patch"]},
-            {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "resourceNames": [name],
-             "verbs": ["get"]},
-        ]}),
-        json!({"apiVersion": RBAC, "kind": "ClusterRoleBinding", "metadata": {"name": name}, "subjects": [account],
-               "roleRef": role_ref("ClusterRole", name)}),
-        json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": {"name": name, "namespace": "kube-system"},
-               "subjects": [account], "roleRef": role_ref("Role", "extension-apiserver-authentication-reader")}),
-        json!({"apiVersion": "v1", "kind": "Service",
-               "metadata": {"name": SERVICE, "namespace": OPERATOR_NAMESPACE},
-               "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]}}),
-        json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": value::API_SERVICE},
-               "spec": {"group": value::GROUP, "version": value::VERSION, "groupPriorityMinimum": 1000,
-                        "versionPriority": 15,
-                        "service": {"name": SERVICE, "namespace": OPERATOR_NAMESPACE, "port": port}}}),
-    ]
+/// A control plane with the installation's manifests and these flags of its API server, and the authority of its front proxy.
+pub(crate) async fn install(front_proxy: FrontProxy, flags: &[&str]) -> (ControlPlane, Arc<Authority>) {
+    let authority = Arc::new(Authority::new("front-proxy-ca").unwrap());
+    let testkit = testkit::Options {
+        front_proxy: (front_proxy == FrontProxy::On).then(|| Arc::clone(&authority)),
+        apiserver_flags: flags.iter().map(ToString::to_string).collect(),
+        ..testkit::Options::default()
+    };
+    (installation::install_on(testkit, &options(), &[]).await.unwrap(), authority)
+}
+
+/// The installation.
+pub(crate) fn options() -> Options {
+    Options { restorers: vec![RESTORER.to_owned()], value_api: true, ..Options::default() }
+}
+
+/// Makes the Service of the value API lead to a process of this machine. There is no kube-proxy, and the API server itself
+/// follows an external name.
+async fn lead_outside(control_plane: &ControlPlane, port: u16) {
+    let kubectl = control_plane.access();
+    let service = value::service_name(keys::OPERATOR_NAME);
+    // The type of a Service that has an address cannot be changed.
+    kubectl.kubectl_ok(&["-n", OPERATOR_NAMESPACE, "delete", "service", &service]).await.unwrap();
+    let metadata = json!({"name": service, "namespace": OPERATOR_NAMESPACE});
+    let spec = json!({"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]});
+    apply(control_plane, &json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})).await;
+    let patch = json!({"spec": {"service": {"port": port}}}).to_string();
+    kubectl.kubectl_ok(&["patch", "apiservice", value::API_SERVICE, "--type=merge", "-p", &patch]).await.unwrap();
 }
 
 /// A secret with a value that is not delivered; its id.

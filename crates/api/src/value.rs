@@ -38,6 +38,14 @@ pub const VERSION_PARAMETER: &str = "version";
 /// APIService with it: a registered API without a server stops the deletion of every namespace.
 pub const CLUSTER_ROLE: &str = "managed-secrets-value-api";
 
+/// Returns the name of the Service to which the API server sends requests of the API, for an installation whose webhooks have
+/// the Service `webhooks`. It is a Service of its own, because it also names replicas that are not ready: while a registered
+/// API does not answer, the API server deletes no namespace, and a replica answers discovery before it is ready.
+#[must_use]
+pub fn service_name(webhooks: &str) -> String {
+    format!("{webhooks}-values")
+}
+
 /// How a request names a secret.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Handle<'a> {

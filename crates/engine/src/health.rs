@@ -49,6 +49,7 @@ pub struct Health {
 /// The name of the check that fails while the process starts.
 const START: &str = "start";
 const STARTING: &[Probe] = &[Probe::Ready, Probe::Started];
+const READY: &[Probe] = &[Probe::Ready];
 
 impl Default for Health {
     fn default() -> Self {
@@ -78,6 +79,13 @@ impl Health {
     pub fn starting(&self, why: impl Into<String>) {
         let why = why.into();
         self.check(START, STARTING, move || Verdict::Failed(why.clone()));
+    }
+
+    /// Says what the start waits for, if a restart cannot help: until [`started`](Self::started), the process is not ready.
+    /// It counts as started, so that no kubelet restarts it.
+    pub fn waiting(&self, why: impl Into<String>) {
+        let why = why.into();
+        self.check(START, READY, move || Verdict::Failed(why.clone()));
     }
 
     /// The process has started: from now on, the other checks decide.
@@ -148,7 +156,6 @@ mod tests {
     use super::*;
 
     const LIVE: &[Probe] = &[Probe::Live];
-    const READY: &[Probe] = &[Probe::Ready];
 
     #[test]
     fn a_process_is_live_but_neither_ready_nor_started_until_it_says_so() {
@@ -160,6 +167,8 @@ mod tests {
             health.report(Probe::Ready).text(false),
             "[-] start: waiting for the API server\nthe check failed\n"
         );
+        health.waiting("the keyring is missing");
+        assert!(passes(Probe::Live) && !passes(Probe::Ready) && passes(Probe::Started), "a restart cannot help");
         health.started();
         assert!(passes(Probe::Live) && passes(Probe::Ready) && passes(Probe::Started));
         assert_eq!(health.report(Probe::Ready).text(false), "ok\n");

@@ -37,7 +37,7 @@ const ISSUER: &str = "https://kubernetes.default.svc";
 /// The controllers that these tests rely on. All of them would only cost time: there are no nodes.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
     serviceaccount-token-controller,resourcequota-controller,clusterrole-aggregation-controller,\
-    validatingadmissionpolicy-status-controller";
+    validatingadmissionpolicy-status-controller,endpointslice-controller";
 
 /// What a control plane is to be like.
 #[derive(Clone, Debug, Default)]

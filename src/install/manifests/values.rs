@@ -9,6 +9,7 @@ use managed_secrets_api::{keys, value};
 use serde_json::{Value, json};
 
 use super::rbac::{API_GROUP, binding, role, service_account};
+use super::webhooks::service_of_pods;
 use super::{Options, metadata};
 
 /// Role that lets a user read every value of the namespaces in which it is bound.
@@ -52,10 +53,20 @@ pub(super) fn permissions(options: &Options) -> Vec<Value> {
     ]
 }
 
-/// What sends the API's requests to the operator. Absent if the operator serves some namespaces only: a cluster has one
-/// APIService of this name, and it is for all namespaces.
-pub(super) fn api_service(options: &Options) -> Option<Value> {
-    is_registered(options).then(|| {
+/// What sends the API's requests to the operator: a Service, and the APIService that names it. Absent if the operator serves
+/// some namespaces only: a cluster has one APIService of this name, and it is for all namespaces.
+///
+/// The Service also names pods that are not ready. A pod without a keyring is not ready, and it answers discovery: so a lost
+/// keyring does not stop the deletion of namespaces.
+pub(super) fn registration(options: &Options) -> Vec<Value> {
+    if !is_registered(options) {
+        return Vec::new();
+    }
+    let name = value::service_name(keys::OPERATOR_NAME);
+    let mut service = service_of_pods(options, &name);
+    service["spec"]["publishNotReadyAddresses"] = json!(true);
+    vec![
+        service,
         json!({
             "apiVersion": "apiregistration.k8s.io/v1",
             "kind": "APIService",
@@ -66,10 +77,10 @@ pub(super) fn api_service(options: &Options) -> Option<Value> {
                 // The lowest of what Kubernetes recommends: no name of ours is to hide another's.
                 "groupPriorityMinimum": 1000,
                 "versionPriority": 15,
-                "service": {"name": keys::OPERATOR_NAME, "namespace": options.operator_namespace, "port": 443},
+                "service": {"name": name, "namespace": options.operator_namespace, "port": 443},
             },
-        })
-    })
+        }),
+    ]
 }
 
 fn is_registered(options: &Options) -> bool {

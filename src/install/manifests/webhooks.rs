@@ -15,12 +15,18 @@ const SEAL_TIMEOUT: u32 = 10;
 /// Seconds that a create waits for warnings.
 const WARN_TIMEOUT: u32 = 3;
 
-/// The Service in front of the operator's pods: for the webhooks and the value API.
+/// The Service in front of the operator's pods: for the webhooks, and for callers of the value API that do not go through
+/// the API server.
 pub(super) fn service(options: &Options) -> Value {
+    service_of_pods(options, keys::OPERATOR_NAME)
+}
+
+/// A Service of this name for the port of the operator's pods.
+pub(super) fn service_of_pods(options: &Options, name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(keys::OPERATOR_NAME, Some(&options.operator_namespace)),
+        "metadata": metadata(name, Some(&options.operator_namespace)),
         "spec": {
             "selector": labels(),
             "ports": [{"name": "webhooks", "port": 443, "targetPort": "webhooks", "protocol": "TCP"}],

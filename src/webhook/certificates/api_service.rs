@@ -26,13 +26,11 @@ use tracing::{info, warn};
 /// The path of the resource.
 const URL: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
-/// Which ClusterRole owns the APIService, and how the API server names the operator.
+/// Which ClusterRole owns the APIService.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Name of the ClusterRole.
     pub owner: String,
-    /// The name that the API server expects in the certificate: `SERVICE.NAMESPACE.svc`.
-    pub host: String,
 }
 
 /// The parts of an APIService that the operator reads.

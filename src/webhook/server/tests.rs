@@ -52,6 +52,10 @@ impl Server {
     }
 
     fn without_certificate(limits: Limits) -> Self {
+        Self::with_routes(limits, |routes| routes)
+    }
+
+    fn with_routes(limits: Limits, change: impl Fn(Router) -> Router) -> Self {
         let (now, lives) = (jiff::Timestamp::now(), Lifetimes::default());
         let authorities = Document::due(None, now, lives).unwrap().unwrap();
         let served = Arc::new(Served::default());
@@ -65,7 +69,7 @@ impl Server {
             allow_cluster_scope: false,
             stats: Arc::default(),
         };
-        let routes = router(Arc::new(webhooks), limits);
+        let routes = change(router(Arc::new(webhooks), limits));
         let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = port.address().unwrap();
         let shutdown = CancellationToken::new();
@@ -248,6 +252,27 @@ async fn callers_who_never_learn_do_not_keep_it() {
         }
     };
     timeout(PATIENCE, asked).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_are_never_told_do_not_make_it_wait_longer() {
+    let limits = Limits { drain: A_MOMENT * 2, ..LIMITS };
+    let untold = async |mut response: axum::response::Response| {
+        response.extensions_mut().insert(Untold);
+        response
+    };
+    let server = Server::with_routes(limits, |routes| routes.layer(axum::middleware::map_response(untold)));
+    server.certify();
+    server.connect().await.unwrap();
+    server.shutdown.cancel();
+    let asked = async {
+        while let Ok(stream) = TcpStream::connect(server.address).await {
+            let Ok(mut stream) = server.connect_on(stream).await else { continue };
+            ask(&mut stream, &server.good()).await;
+        }
+    };
+    // Any answer that counted would have made it twice the time.
+    timeout(limits.drain * 2, asked).await.expect("it ends after the first drain");
 }
 
 #[tokio::test(flavor = "multi_thread")]

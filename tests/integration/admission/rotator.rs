@@ -71,6 +71,7 @@ impl Cluster {
             source,
             reached: Reached::Service { name: "s".to_owned(), namespace: premises.operator_namespace.clone() },
             webhooks: true,
+            also_named: Vec::new(),
             api_service: None,
             seal_configuration: premises.configuration(SEAL_CONFIGURATION),
             warn_configuration: premises.configuration(WARN_CONFIGURATION),

@@ -3,21 +3,20 @@
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, NamespaceCondition, Secret},
+        core::v1::{Namespace, NamespaceCondition},
         rbac::v1::ClusterRole,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
-use managed_secrets_api::{keys::KEYRING_NAME, value};
+use managed_secrets_api::value;
 use serde_json::json;
 use testkit::control_plane::poll;
 
-use super::{Estate, FrontProxy, OPERATOR_NAMESPACE, client::Identity, hidden, is_available, path, run};
+use super::{Estate, FrontProxy, client::Identity, hidden, is_available, path, run};
 use crate::integration::{installation, operator::PATIENCE};
 
 #[tokio::test]
@@ -46,10 +45,6 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     .await
     .unwrap();
 
-    // A lost keyring breaks reads, not namespaces: discovery is served before the keyring is opened.
-    let secrets = Api::<Secret>::namespaced(restorer(&estate.control_plane).await, OPERATOR_NAMESPACE);
-    let mut keyring = secrets.get(KEYRING_NAME).await.unwrap();
-    secrets.delete(KEYRING_NAME, &DeleteParams::default()).await.unwrap();
     estate.operator = Some(run(&estate.control_plane, estate.address).await);
     poll("the value API to be available", PATIENCE, || async { Ok(is_available(&client).await.then_some(())) })
         .await
@@ -59,13 +54,7 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     })
     .await
     .unwrap();
-    let read = async || estate.aggregated("", &path(&other.namespace, "DB"), &[]).await;
-    let answer = read().await;
-    assert_eq!((answer.code, answer.json()["reason"].as_str()), (503, Some("ServiceUnavailable")), "{answer:?}");
-    assert!(is_available(&client).await);
-    keyring.metadata = ObjectMeta { name: keyring.metadata.name, ..ObjectMeta::default() };
-    secrets.create(&PostParams::default(), &keyring).await.unwrap();
-    poll("the value", PATIENCE, || async { Ok((read().await.value() == "hunter3").then_some(())) }).await.unwrap();
+    assert_eq!(estate.aggregated("", &path(&other.namespace, "DB"), &[]).await.value(), "hunter3");
 
     // The APIService ends with the operator's ClusterRole.
     let services = Api::<APIService>::all(client.clone());
@@ -81,10 +70,6 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     })
     .await
     .unwrap();
-}
-
-async fn restorer(control_plane: &testkit::ControlPlane) -> kube::Client {
-    control_plane.access().client_as(installation::RESTORER, &["system:masters"]).await.unwrap()
 }
 
 #[tokio::test]
