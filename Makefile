@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: bench-fairness bench-sizing help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
+.PHONY: bench bench-small bench-fairness bench-sizing help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,15 @@ session: ## records docs/session.md from a terminal; needs tmux
 
 startup: ## how long the plugin takes to start, as it is released
 	hack/startup.sh
+
+bench: ## what it costs, against the limit of this machine: prints a table; ROWS=burst,latency,reads OBJECTS=2000 REPETITIONS=5
+	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --release --bin managed-secrets --example bench)
+	target/release/examples/bench $(if $(ROWS),--rows $(ROWS)) $(if $(OBJECTS),--objects $(OBJECTS)) \
+		$(if $(REPETITIONS),--repetitions $(REPETITIONS))
+
+bench-small: ## that the benchmark runs, and that each operation costs the requests that the design says
+	$(CARGO) build --locked --bin managed-secrets --example bench
+	target/debug/examples/bench --small
 
 bench-fairness: ## what one namespace costs the others; OBJECTS of them (2000)
 	$(CARGO) build --locked --release --bin managed-secrets --example fairness

@@ -1,0 +1,113 @@
+//! What the operator costs, against the limit of the machine: `make bench`.
+//!
+//! ```text
+//! bench [--rows ROW[,ROW…]] [--objects NUMBER] [--repetitions NUMBER] [--samples NUMBER] [--at-once NUMBER] [--small]
+//! ```
+//!
+//! Starts a control plane of its own with the whole installation, and the operator, as it was built beside this one. Each
+//! figure is taken several times, in turn with a baseline on the same control plane: what a bare client needs for the same
+//! writes, what a plain request takes. It prints a table with the spread, and writes `figures.json` and a plot of each curve
+//! into `target/bench`.
+//!
+//! Numbers of requests are exact: if one is not what the design says, the program fails.
+
+#![allow(clippy::disallowed_methods, reason = "it applies as other clients do")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its figures")]
+
+mod bare;
+mod ground;
+mod load;
+mod plot;
+mod report;
+mod rows;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use testkit::{Result, root};
+
+use self::{
+    ground::Ground,
+    report::Figure,
+    rows::{Found, Size, burst, latency, progress, reads},
+};
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measures what the operator costs, against the limit of the machine")]
+struct Arguments {
+    /// What to measure; everything when absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    rows: Vec<Row>,
+    /// Objects of a burst.
+    #[arg(long, default_value_t = 2000)]
+    objects: usize,
+    /// How often each figure is taken.
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    /// Edits, reads or writes of each repetition whose latency is taken.
+    #[arg(long, default_value_t = 200)]
+    samples: usize,
+    /// Objects that are applied at once, and that the bare client delivers at once; when absent, its best number is searched.
+    #[arg(long)]
+    at_once: Option<usize>,
+    /// A small form, for which the figures of time say nothing: checks that the benchmark runs, and the numbers of requests.
+    #[arg(long)]
+    small: bool,
+}
+
+/// A row of the benchmark.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Row {
+    /// New objects in one burst, for each source.
+    Burst,
+    /// From an edit to its delivery.
+    Latency,
+    /// Reads through the value API.
+    Reads,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(wrong) if wrong.is_empty() => ExitCode::SUCCESS,
+        Ok(wrong) => {
+            eprintln!("bench: the number of requests is not what the design says:\n{}", report::table(&wrong));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, prints, and returns the figures whose exact goal is missed.
+async fn run(arguments: Arguments) -> Result<Vec<Figure>> {
+    let size = if arguments.small {
+        Size { objects: 40, repetitions: 1, samples: 20, at_once: Some(8) }
+    } else {
+        let Arguments { objects, repetitions, samples, at_once, .. } = arguments;
+        Size { objects, repetitions, samples, at_once }
+    };
+    let rows = if arguments.rows.is_empty() { Row::value_variants() } else { &arguments.rows };
+    let folder = root().join("target/bench");
+    progress("start a control plane");
+    let ground = Ground::start().await?;
+    let mut figures = Vec::new();
+    for row in rows {
+        let found: Found = match row {
+            Row::Burst => burst::measure(&ground, size).await?,
+            Row::Latency => latency::measure(&ground, size).await?,
+            Row::Reads => reads::measure(&ground, size).await?,
+        };
+        for plot in &found.plots {
+            plot.write(&folder)?;
+        }
+        println!("{}", report::table(&found.figures));
+        figures.extend(found.figures);
+        report::write(&folder, &figures)?;
+    }
+    ground.control_plane.stop().await?;
+    Ok(figures.into_iter().filter(report::is_wrong).collect())
+}

@@ -1,0 +1,229 @@
+//! What every row stands on: a control plane with the whole installation, and the operator's program as a process.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
+use managed_secrets::install::manifests::{self, Options};
+use managed_secrets_api::{crd, keys, keys::DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE};
+use managed_secrets_crypto::mss1::PublishedKey;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use testkit::{
+    ControlPlane, Error, Operator, Result,
+    audit::{Mark, Request},
+    control_plane::quiet_address,
+    error::Context,
+    front_proxy::Authority,
+    poll,
+};
+
+/// The longest that any step may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// A control plane, and what is installed on it.
+pub(crate) struct Ground {
+    pub(crate) control_plane: ControlPlane,
+    /// A client as administrator.
+    pub(crate) admin: Client,
+    /// A client with the permissions of the operator, and under its admission policies.
+    pub(crate) bare: Client,
+    kubeconfig: PathBuf,
+    program: PathBuf,
+}
+
+impl Ground {
+    /// Starts it. The operator's program is the one beside this one.
+    pub(crate) async fn start() -> Result<Self> {
+        let options = Options::default();
+        let folder = tempfile::tempdir().context("create", Path::new("a temporary folder"))?;
+        let printed = manifests::print(&options).map_err(|error| format_error("the manifests", &error))?;
+        let files = [("crd.yaml", json(&crd::crd())?.to_string()), ("manifests.yaml", printed)];
+        let mut paths = Vec::new();
+        for (name, content) in files {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).context("write", &path)?;
+            paths.push(path);
+        }
+        let authority = Arc::new(Authority::new("front-proxy-ca")?);
+        let control_plane = testkit::Options { manifests: paths, front_proxy: Some(authority), ..Default::default() };
+        let control_plane = ControlPlane::start_own(&control_plane).await?;
+        let access = control_plane.access();
+        let (admin, bare) =
+            (access.admin_client().await?, access.client_of(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await?);
+        let kubeconfig = access.kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await?;
+        let here = std::env::current_exe().context("find", Path::new("this program"))?;
+        let program = here.ancestors().nth(2).unwrap_or(Path::new(".")).join("managed-secrets");
+        Ok(Self { control_plane, admin, bare, kubeconfig, program })
+    }
+
+    /// Starts the operator with these flags, and waits until it has started.
+    pub(crate) async fn operator(&self, flags: &[String]) -> Result<Replica> {
+        let admin = quiet_address()?;
+        let listen = format!("--admin-listen={admin}");
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain([listen.as_str(), "--log-level=warn"]).collect();
+        let operator = Operator::start(&self.control_plane, &self.program, &self.kubeconfig, &flags).await?;
+        let replica = Replica { pid: operator.pid()?, operator, admin };
+        replica.until_started().await?;
+        Ok(replica)
+    }
+
+    /// Creates a namespace.
+    pub(crate) async fn create_namespace(&self, name: &str) -> Result<()> {
+        let namespace: Namespace = object(json!({"metadata": {"name": name}}))?;
+        Api::all(self.admin.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(())
+    }
+
+    /// Deletes a namespace, and waits until nothing of it is left.
+    pub(crate) async fn delete_namespace(&self, name: &str) -> Result<()> {
+        let namespaces = Api::<Namespace>::all(self.admin.clone());
+        namespaces.delete(name, &DeleteParams::default()).await?;
+        poll("the namespace to be deleted", PATIENCE, || async {
+            Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
+        })
+        .await
+    }
+
+    /// Applies an object as administrator.
+    pub(crate) async fn apply(&self, object: &Value) -> Result<()> {
+        let text = object.to_string();
+        let output = self.control_plane.access().kubectl_with_input(&["apply", "-f", "-"], &text).await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format_error("kubectl apply", &String::from_utf8_lossy(&output.stderr).trim()))
+    }
+
+    /// The key that the operator has published.
+    pub(crate) async fn public_key(&self) -> Result<PublishedKey> {
+        let maps = Api::<ConfigMap>::namespaced(self.admin.clone(), OPERATOR_NAMESPACE);
+        poll("the public key", PATIENCE, || async {
+            let map = maps.get_opt(keys::PUBLIC_KEY_CONFIGMAP).await?;
+            Ok(map
+                .and_then(|map| map.data?.remove(keys::PUBLIC_KEY_DATA_KEY))
+                .and_then(|text| PublishedKey::parse(&text).ok()))
+        })
+        .await
+    }
+
+    /// CPU seconds that the API server has used so far.
+    pub(crate) fn api_server_cpu(&self) -> Result<f64> {
+        let path = self.control_plane.supervisor().folder().join("kube-apiserver.pid");
+        let text = std::fs::read_to_string(&path).context("read", &path)?;
+        cpu(text.trim().parse().map_err(|error| format_error("a process id", &error))?)
+    }
+
+    /// What the operator asked for in a namespace since a mark.
+    pub(crate) async fn requests(&self, namespace: &str, since: Mark) -> Result<Requests> {
+        let user = Options::default().operator_user();
+        let all = self.control_plane.requests_since(since).await?;
+        Ok(Requests::of(all.iter().filter(|it| it.username() == user && it.object().namespace == namespace)))
+    }
+}
+
+/// Requests of the operator, without lists and watches.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Requests {
+    pub(crate) writes: usize,
+    pub(crate) dry_runs: usize,
+    pub(crate) reads: usize,
+    pub(crate) events: usize,
+}
+
+impl Requests {
+    /// The number of each kind.
+    pub(crate) const fn kinds(&self) -> [(&'static str, usize); 4] {
+        let Self { writes, dry_runs, reads, events } = *self;
+        [("writes", writes), ("dry runs", dry_runs), ("reads", reads), ("events", events)]
+    }
+
+    fn of<'a>(requests: impl Iterator<Item = &'a Request>) -> Self {
+        let mut counted = Self::default();
+        for request in requests.filter(|it| !matches!(it.verb.as_str(), "list" | "watch")) {
+            let count = match request {
+                it if it.object().resource == "events" => &mut counted.events,
+                it if it.is_dry_run() => &mut counted.dry_runs,
+                it if it.is_write() => &mut counted.writes,
+                _ => &mut counted.reads,
+            };
+            *count += 1;
+        }
+        counted
+    }
+}
+
+/// One running operator.
+pub(crate) struct Replica {
+    operator: Operator,
+    admin: SocketAddr,
+    pid: i32,
+}
+
+impl Replica {
+    async fn until_started(&self) -> Result<()> {
+        poll("the operator to start", PATIENCE, || async {
+            if let Some(code) = self.operator.ended() {
+                return Err(format_error("the operator", &format!("exit {code}: {}", self.operator.log()?)));
+            }
+            Ok(self.get("/startupz").await.starts_with("HTTP/1.1 200").then_some(()))
+        })
+        .await
+    }
+
+    /// The answer on a path of its port for probes and metrics; empty if there is none.
+    async fn get(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut answer = String::new();
+        if let Ok(mut stream) = tokio::net::TcpStream::connect(self.admin).await {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            if stream.write_all(request.as_bytes()).await.is_err() || stream.read_to_string(&mut answer).await.is_err()
+            {
+                answer.clear();
+            }
+        }
+        answer
+    }
+
+    /// CPU seconds that it has used so far.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        cpu(self.pid)
+    }
+
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.operator.stop().await.map(drop)
+    }
+}
+
+/// CPU seconds that a process has used so far.
+fn cpu(pid: i32) -> Result<f64> {
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    let stat = stat.map_err(|error| format_error("a process", &error))?;
+    #[allow(clippy::cast_precision_loss, reason = "hundredths of a second, for days at most")]
+    let ticks = (stat.utime + stat.stime) as f64;
+    #[allow(clippy::cast_precision_loss, reason = "100 on Linux")]
+    let per_second = procfs::ticks_per_second() as f64;
+    Ok(ticks / per_second)
+}
+
+/// A typed object.
+pub(crate) fn object<K: DeserializeOwned>(json: Value) -> Result<K> {
+    serde_json::from_value(json).map_err(|error| format_error("an object", &error))
+}
+
+/// An object as JSON.
+pub(crate) fn json(object: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(object).map_err(|error| format_error("an object", &error))
+}
+
+pub(crate) fn format_error(what: &str, why: &impl ToString) -> Error {
+    Error::Format { what: what.to_owned(), why: why.to_string() }
+}
