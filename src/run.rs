@@ -325,10 +325,8 @@ impl values::Operator for Known {
     }
 
     fn object(&self, namespace: &str, name: &str) -> Option<values::Object> {
-        let index = self.shared.index();
-        let own = index.object(namespace, name)?;
-        let (id, version) = (own.status.id.clone(), own.status.version);
-        Some(values::Object { uid: own.uid.clone(), id, version })
+        let own = self.shared.index().object(namespace, name)?;
+        Some(values::Object { uid: own.uid, id: own.status.id, version: own.status.version })
     }
 }
 

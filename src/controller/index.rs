@@ -11,6 +11,7 @@
 //!   however many there are. [`Index::pass_on`] belongs to the end of every pass.
 
 mod calls;
+mod kept;
 mod line;
 mod namespace;
 mod rings;
@@ -20,21 +21,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use managed_secrets_api::{
-    Reason,
-    keys::{ANNO_OWNER, CONDITION_READY},
-    names::record_name,
-};
+use managed_secrets_api::{Reason, keys::ANNO_OWNER, names::record_name};
 use managed_secrets_engine::queue::Grouped;
 
 pub(crate) use self::calls::Sent;
 use self::{
     calls::{Calls, Kind},
-    namespace::{NamespaceIndex, owners, secrets_of},
+    kept::{Entry, Said, type_text},
+    namespace::{Buried, NamespaceIndex, owners, secrets_of},
 };
 use super::{
     facts::{Cached, SourceSeen},
-    view::{Own, SecretView},
+    view::{Own, SecretView, packed::Packed},
 };
 
 /// For how long our own write is believed although no watch has shown it. Afterwards a live read decides: a watch may
@@ -68,16 +66,6 @@ pub enum Holder {
     Secret(String),
 }
 
-/// A Secret and how it came here.
-#[derive(Clone, Debug)]
-struct Entry {
-    view: SecretView,
-    /// When we wrote it, until a watch shows it.
-    unconfirmed: Option<Instant>,
-    /// Its type, where a write or a live read has told; no part of what a watch shows.
-    type_: Option<String>,
-}
-
 /// All namespaces.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -90,18 +78,19 @@ impl Index {
     #[must_use]
     pub fn snapshot(&self, key: &Key, now: Instant) -> Option<Cached> {
         let ns = self.namespaces.get(&key.namespace)?;
-        let own = ns.objects.get(&key.name)?.clone();
+        let own = ns.object(&key.name)?;
         let concerning = secrets_of(&own);
         let mut names: BTreeSet<&String> = concerning.iter().collect();
         names.extend(ns.others_of(&own));
-        let entries: Vec<&Entry> = names
+        let entries: Vec<Entry> = names
             .into_iter()
-            .filter_map(|name| ns.secrets.get(name))
+            .filter_map(|name| ns.secret(name))
             .filter(|entry| entry.unconfirmed.is_none_or(|since| now.duration_since(since) < UNCONFIRMED_FOR))
             .collect();
         let peers = ns.peers(&own, &entries);
-        let types = entries.iter().filter_map(|entry| Some((entry.view.uid.clone(), entry.type_.clone()?))).collect();
-        let secrets = entries.into_iter().map(|entry| entry.view.clone()).collect();
+        let type_of = |entry: &Entry| Some((entry.view.uid.clone(), entry.type_.clone()?.into_owned()));
+        let types = entries.iter().filter_map(type_of).collect();
+        let secrets = entries.into_iter().map(|entry| entry.view).collect();
         let source = match &own.spec.value_from {
             None => SourceSeen::NotWanted,
             Some(_) if !ns.sources.synced => SourceSeen::Unsynced,
@@ -117,7 +106,7 @@ impl Index {
     #[must_use]
     pub fn is_fresh(&self, key: &Key) -> bool {
         let own = self.namespaces.get(&key.namespace).and_then(|ns| ns.objects.get(&key.name));
-        own.is_some_and(|own| own.status.observed_generation != Some(own.generation))
+        own.is_some_and(|own| own.is_fresh)
     }
 
     /// Whom the name `name` belongs to, if not to the object `asking`: its record's owner, else one that wants it too.
@@ -125,19 +114,19 @@ impl Index {
     pub fn holder_of_name(&self, namespace: &str, name: &str, asking: &str) -> Option<Holder> {
         let ns = self.namespaces.get(namespace)?;
         let record = record_name(name);
-        match ns.secrets.get(&record).map(|entry| entry.view.annotation(ANNO_OWNER).unwrap_or_default()) {
+        match ns.secret(&record).map(|mut entry| entry.view.annotations.remove(ANNO_OWNER).unwrap_or_default()) {
             Some(owner) if owner == asking => None,
-            Some(owner) if ns.objects.contains_key(owner) => Some(Holder::Object(owner.to_owned())),
+            Some(owner) if ns.objects.contains_key(&owner) => Some(Holder::Object(owner)),
             Some(_) => Some(Holder::Secret(record)),
-            None => ns.first_for_name(name, asking).map(|own| Holder::Object(own.name.clone())),
+            None => ns.first_for_name(name, asking).map(|own| Holder::Object(own.name)),
         }
     }
 
     /// Whom a delivered Secret belongs to, if not to the object `asking`.
     #[must_use]
     pub fn holder_of_target(&self, namespace: &str, secret: &str, asking: &str) -> Option<Holder> {
-        let owner = self.namespaces.get(namespace)?.secrets.get(secret)?.view.annotation(ANNO_OWNER)?;
-        (owner != asking).then(|| Holder::Object(owner.to_owned()))
+        let owner = self.namespaces.get(namespace)?.secret(secret)?.view.annotations.remove(ANNO_OWNER)?;
+        (owner != asking).then_some(Holder::Object(owner))
     }
 
     /// Whether a Secret that a value could be taken from is known not to exist.
@@ -156,8 +145,8 @@ impl Index {
 
     /// An object by its `metadata.name`.
     #[must_use]
-    pub fn object(&self, namespace: &str, name: &str) -> Option<&Own> {
-        self.namespaces.get(namespace)?.objects.get(name)
+    pub fn object(&self, namespace: &str, name: &str) -> Option<Own> {
+        self.namespaces.get(namespace)?.object(name)
     }
 
     /// Every object.
@@ -172,12 +161,10 @@ impl Index {
     #[must_use]
     pub fn reasons(&self) -> (BTreeMap<Reason, usize>, usize) {
         let (mut known, mut unknown) = (BTreeMap::new(), 0);
-        for own in self.namespaces.values().flat_map(|ns| ns.objects.values()) {
-            let mut conditions = own.status.conditions.iter().flatten();
-            let Some(ready) = conditions.find(|condition| condition.type_ == CONDITION_READY) else { continue };
-            match Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason) {
-                Some(reason) => *known.entry(*reason).or_default() += 1,
-                None => unknown += 1,
+        for said in self.namespaces.values().flat_map(|ns| ns.objects.values()).filter_map(|own| own.ready) {
+            match said {
+                Said::Known(reason) => *known.entry(reason).or_default() += 1,
+                Said::Unknown => unknown += 1,
             }
         }
         (known, unknown)
@@ -190,8 +177,8 @@ impl Index {
 
     /// Announces a call whose answer will be put in here, about the Secret or ManagedSecret `name`.
     pub fn send(&mut self, namespace: &str, name: &str) -> Sent {
-        let entry = self.namespaces.get(namespace).and_then(|ns| ns.secrets.get(name));
-        let shown = entry.map(|entry| (entry.view.uid.clone(), entry.view.resource_version.clone()));
+        let entry = self.namespaces.get(namespace).and_then(|ns| ns.secret(name));
+        let shown = entry.map(|entry| (entry.view.uid, entry.view.resource_version));
         self.calls.send(shown)
     }
 
@@ -210,12 +197,14 @@ impl Index {
     /// An object as a watch shows it. Returns whom to wake.
     pub fn put_object(&mut self, own: Own) -> Vec<Key> {
         let ns = self.namespaces.get(&own.namespace);
-        let before = ns.and_then(|ns| ns.objects.get(&own.name));
+        let before = ns.and_then(|ns| ns.object(&own.name));
         // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
-        if before.is_some_and(|before| !is_newer(&own.resource_version, &before.resource_version)) {
+        if before.as_ref().is_some_and(|before| !is_newer(&own.resource_version, &before.resource_version)) {
             return Vec::new();
         }
-        self.set_object(own)
+        let own = own.kept();
+        let packed = Packed::new(&own);
+        self.set_object(before.as_ref(), &own, packed)
     }
 
     /// An object as it came back from our own write of its status. Returns whom to wake.
@@ -227,22 +216,18 @@ impl Index {
         self.put_object(own)
     }
 
-    fn set_object(&mut self, own: Own) -> Vec<Key> {
-        let own = own.kept();
-        let (namespace, name) = (own.namespace.clone(), own.name.clone());
-        let ns = self.namespaces.entry(namespace.clone()).or_default();
-        let before = ns.objects.get(&name).cloned();
-        let mut wake = ns.change_object(before.as_ref(), Some(own));
-        wake.insert(name);
-        keys(&namespace, wake)
+    fn set_object(&mut self, before: Option<&Own>, own: &Own, packed: Packed<Own>) -> Vec<Key> {
+        let ns = self.namespaces.entry(own.namespace.clone()).or_default();
+        let mut wake = ns.change_object(before, Some((own, packed)));
+        wake.insert(own.name.clone());
+        keys(&own.namespace, wake)
     }
 
     /// An object is gone.
     pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
         self.calls.ended(Kind::Object, Key { namespace: namespace.to_owned(), name: name.to_owned() }, None);
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        let Some(before) = ns.objects.get(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)).cloned()
-        else {
+        let Some(before) = ns.object(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)) else {
             return Vec::new();
         };
         let mut wake = ns.change_object(Some(&before), None);
@@ -256,8 +241,10 @@ impl Index {
     pub fn put_secret(&mut self, namespace: &str, view: SecretView, written: Option<Instant>) -> Vec<Key> {
         let mut view = view.kept();
         let ns = self.namespaces.entry(namespace.to_owned()).or_default();
-        let known_type = ns.secrets.get(&view.name).filter(|entry| entry.view.uid == view.uid);
-        let type_ = view.type_.take().or_else(|| known_type.and_then(|entry| entry.type_.clone()));
+        let before = ns.secret(&view.name);
+        let known_type = before.as_ref().filter(|before| before.view.uid == view.uid);
+        let known_type = known_type.and_then(|before| before.type_.clone());
+        let type_ = view.type_.take().map(type_text).or(known_type);
         if ns
             .buried
             .get(&view.name)
@@ -265,12 +252,15 @@ impl Index {
         {
             return Vec::new();
         }
-        if let Some(before) = ns.secrets.get_mut(&view.name)
+        if let Some(before) = &before
             && !is_newer(&view.resource_version, &before.view.resource_version)
         {
-            if before.view.uid == view.uid && before.view.resource_version == view.resource_version {
-                before.type_ = type_;
-                if written.is_none() && before.unconfirmed.take().is_some() {
+            if before.view.uid == view.uid
+                && before.view.resource_version == view.resource_version
+                && let Some(kept) = ns.secrets.get_mut(&view.name)
+            {
+                kept.type_ = type_;
+                if written.is_none() && kept.unconfirmed.take().is_some() {
                     // Nothing new to its owner, who wrote it; but a ring of values may be closed by it.
                     return keys(namespace, ns.rings(owners(&view)));
                 }
@@ -278,9 +268,8 @@ impl Index {
             return Vec::new();
         }
         ns.buried.remove(&view.name);
-        let before = ns.secrets.remove(&view.name);
         let writers = if written.is_some() { owners(&view) } else { BTreeSet::new() };
-        let mut wake = ns.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: written, type_ }));
+        let mut wake = ns.change_secret(before.as_ref(), Some(Entry::new(view, written, type_)));
         wake.retain(|name| !writers.contains(name));
         keys(namespace, wake)
     }
@@ -300,16 +289,16 @@ impl Index {
             if !self.is_outdated(namespace, &view, sent) {
                 return self.put_secret(namespace, view, None);
             }
-            let entry = self.namespaces.get_mut(namespace).and_then(|ns| ns.secrets.get_mut(name));
-            if let Some(entry) = entry.filter(|entry| entry.view.uid == view.uid) {
-                entry.type_ = view.kept().type_;
+            let kept = self.namespaces.get_mut(namespace).and_then(|ns| ns.secrets.get_mut(name));
+            if let Some(kept) = kept.filter(|kept| kept.packed.get().uid == view.uid) {
+                kept.type_ = view.kept().type_.map(type_text);
             }
             return Vec::new();
         }
         // Only the cache shows it, and did so before the read began.
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         let same = |entry: &Entry| sent.showed(&entry.view.uid, &entry.view.resource_version);
-        let Some(ghost) = ns.secrets.get(name).filter(|entry| same(entry)).cloned() else { return Vec::new() };
+        let Some(ghost) = ns.secret(name).filter(same) else { return Vec::new() };
         let wake = ns.change_secret(Some(&ghost), None);
         self.drop_if_empty(namespace);
         keys(namespace, wake)
@@ -322,8 +311,8 @@ impl Index {
         let objects = namespaces().flat_map(|ns| ns.objects.values());
         let secrets = namespaces().flat_map(|ns| ns.secrets.values());
         [
-            objects.map(|own| (own.name.clone(), own.resource_version.clone())).collect(),
-            secrets.map(|entry| (entry.view.name.clone(), entry.view.resource_version.clone())).collect(),
+            objects.map(|own| own.packed.get()).map(|own| (own.name, own.resource_version)).collect(),
+            secrets.map(|secret| secret.packed.get()).map(|view| (view.name, view.resource_version)).collect(),
         ]
     }
 
@@ -340,7 +329,7 @@ impl Index {
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         ns.buried.remove(&view.name);
         let mut wake = ns.concerned(view);
-        match ns.take(view) {
+        match ns.ended(view) {
             Some(before) => wake.extend(ns.change_secret(Some(&before), None)),
             None if ns.secrets.contains_key(&view.name) => {}
             None => ns.start_line(&view.name, &mut wake),
@@ -354,9 +343,9 @@ impl Index {
     /// Where the watch has shown the end before our answer came, there is nothing to keep out any more.
     pub fn bury(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
-        let Some(before) = ns.take(view) else { return Vec::new() };
+        let Some(before) = ns.ended(view) else { return Vec::new() };
         let wake = ns.change_secret(Some(&before), None);
-        ns.buried.insert(view.name.clone(), view.clone().kept());
+        ns.buried.insert(view.name.clone(), Buried::of(view));
         keys(namespace, wake)
     }
 
@@ -368,19 +357,39 @@ impl Index {
         }
     }
 
+    /// Packs an object that a list shows, for [`Index::replace_objects`]. Where it is as it was known, that memory is
+    /// shared, so that a new list of what is known already takes little.
+    #[must_use]
+    pub(crate) fn pack_object(&self, own: Own) -> Packed<Own> {
+        let own = own.kept();
+        let packed = Packed::new(&own);
+        let known = self.namespaces.get(&own.namespace).and_then(|ns| ns.objects.get(&own.name));
+        known.map(|known| &known.packed).filter(|known| **known == packed).cloned().unwrap_or(packed)
+    }
+
+    /// Packs a Secret that a list shows, for [`Index::replace_secrets`].
+    #[must_use]
+    pub(crate) fn pack_secret(&self, namespace: &str, view: SecretView) -> Packed<SecretView> {
+        let view = view.kept();
+        let packed = Packed::new(&view);
+        let known = self.namespaces.get(namespace).and_then(|ns| ns.secrets.get(&view.name));
+        known.map(|known| &known.packed).filter(|known| **known == packed).cloned().unwrap_or(packed)
+    }
+
     /// A list of objects is complete: what it shows replaces all that was known, also newer versions, for a list after
     /// a restore of etcd shows older ones. Returns those that are new or changed, or whom a vanished one concerns.
-    pub fn replace_objects(&mut self, namespace: Option<&str>, listed: Vec<Own>) -> Vec<Key> {
+    pub(crate) fn replace_objects(&mut self, namespace: Option<&str>, listed: Vec<Packed<Own>>) -> Vec<Key> {
         self.calls.listed(Kind::Object, namespace);
         let mut gone: HashSet<Key> =
             self.keys().filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace)).collect();
         let mut wake = Vec::new();
-        for own in listed {
+        for packed in listed {
+            let own = packed.get();
             gone.remove(&Key { namespace: own.namespace.clone(), name: own.name.clone() });
-            let before = self.namespaces.get(&own.namespace).and_then(|ns| ns.objects.get(&own.name));
+            let before = self.namespaces.get(&own.namespace).and_then(|ns| ns.object(&own.name));
             let same = |before: &Own| before.uid == own.uid && before.resource_version == own.resource_version;
-            if !before.is_some_and(same) {
-                wake.extend(self.set_object(own));
+            if !before.as_ref().is_some_and(same) {
+                wake.extend(self.set_object(before.as_ref(), &own, packed));
             }
         }
         for key in gone {
@@ -391,7 +400,11 @@ impl Index {
 
     /// A list of labelled Secrets is complete: what it shows replaces all that was known, also newer versions, for a
     /// list after a restore of etcd shows older ones.
-    pub fn replace_secrets(&mut self, namespace: Option<&str>, listed: Vec<(String, SecretView)>) -> Vec<Key> {
+    pub(crate) fn replace_secrets(
+        &mut self,
+        namespace: Option<&str>,
+        listed: Vec<(String, Packed<SecretView>)>,
+    ) -> Vec<Key> {
         self.calls.listed(Kind::Secret, namespace);
         let mut gone: HashSet<(String, String)> = HashSet::new();
         for (name, ns) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
@@ -399,22 +412,22 @@ impl Index {
             gone.extend(ns.secrets.keys().map(|secret| (name.clone(), secret.clone())));
         }
         let mut wake = Vec::new();
-        for (namespace, view) in listed {
-            let mut view = view.kept();
+        for (namespace, packed) in listed {
+            let view = packed.get();
             gone.remove(&(namespace.clone(), view.name.clone()));
             let ns = self.namespaces.entry(namespace.clone()).or_default();
-            let mut before = ns.secrets.remove(&view.name);
-            let known = before.as_mut().filter(|before| before.view.uid == view.uid);
-            let same = known.as_ref().is_some_and(|known| known.view.resource_version == view.resource_version);
-            let type_ = view.type_.take().or_else(|| known.and_then(|known| known.type_.take()));
-            let concerned = ns.change_secret(before.as_ref(), Some(Entry { view, unconfirmed: None, type_ }));
+            let before = ns.secret(&view.name);
+            let known = before.as_ref().filter(|before| before.view.uid == view.uid);
+            let same = known.is_some_and(|known| known.view.resource_version == view.resource_version);
+            let type_ = known.and_then(|known| known.type_.clone());
+            let concerned = ns.change_secret(before.as_ref(), Some(Entry::listed(view, packed, type_)));
             if !same {
                 wake.extend(keys(&namespace, concerned));
             }
         }
         for (namespace, secret) in gone {
             let Some(ns) = self.namespaces.get_mut(&namespace) else { continue };
-            let before = ns.secrets.remove(&secret);
+            let before = ns.secret(&secret);
             wake.extend(keys(&namespace, ns.change_secret(before.as_ref(), None)));
             self.drop_if_empty(&namespace);
         }

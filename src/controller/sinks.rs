@@ -20,6 +20,7 @@ use super::{
     scopes::Scopes,
     view::{
         Own, SecretView,
+        packed::Packed,
         watched::{Stub, WatchedObject, WatchedSecret},
     },
 };
@@ -71,7 +72,7 @@ type Gathered<T> = Mutex<Vec<T>>;
 pub(crate) struct Objects {
     shared: Arc<Shared>,
     namespace: Option<String>,
-    list: Gathered<Own>,
+    list: Gathered<Packed<Own>>,
 }
 
 impl Objects {
@@ -99,7 +100,9 @@ impl Sink<WatchedObject> for Objects {
     }
 
     fn init_apply(&self, object: WatchedObject) {
-        self.list.lock().extend(decoded(object));
+        let Some(own) = decoded(object) else { return };
+        let packed = self.shared.index().pack_object(own);
+        self.list.lock().push(packed);
     }
 
     fn init_done(&self) {
@@ -133,7 +136,7 @@ impl Sink<WatchedObject> for Objects {
 pub(crate) struct Labelled {
     shared: Arc<Shared>,
     namespace: Option<String>,
-    list: Gathered<(String, SecretView)>,
+    list: Gathered<(String, Packed<SecretView>)>,
 }
 
 impl Labelled {
@@ -154,7 +157,9 @@ impl Sink<WatchedSecret> for Labelled {
     }
 
     fn init_apply(&self, object: WatchedSecret) {
-        self.list.lock().push(viewed(object));
+        let (namespace, view) = viewed(object);
+        let packed = self.shared.index().pack_secret(&namespace, view);
+        self.list.lock().push((namespace, packed));
     }
 
     fn init_done(&self) {

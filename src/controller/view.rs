@@ -7,10 +7,12 @@
 //!
 //! A view that was read live lacks nothing that decides: of what others may put there in any number, it has a bounded part,
 //! and says so ([`bounded`]). A cache keeps what [`Own::kept`] and [`SecretView::kept`] leave: users choose the
-//! objects of one namespace, and one memory holds those of all namespaces, so no field is kept without a small bound.
+//! objects of one namespace, and one memory holds those of all namespaces, so no field is kept without a small bound. It
+//! keeps them [`packed`].
 
 pub mod bounded;
 pub mod decode;
+pub(crate) mod packed;
 pub mod shape;
 pub mod watched;
 

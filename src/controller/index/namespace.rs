@@ -9,13 +9,14 @@ use managed_secrets_api::{
 };
 
 use super::{
-    Entry, is_surely_newer,
+    is_surely_newer,
+    kept::{Entry, KeptObject, KeptSecret},
     line::{Claim, Line, Rank},
     rings::delivery,
 };
 use crate::controller::{
     facts::Peers,
-    view::{Own, OwnerRef, SecretView},
+    view::{Own, OwnerRef, SecretView, packed::Packed},
 };
 
 /// The longest circle of names that is told as one. The members of a longer one only say whom they wait for: following a
@@ -41,13 +42,25 @@ struct Concerned {
     line: Line,
 }
 
+/// A Secret that we deleted: an older event must not bring it back.
+#[derive(Debug)]
+pub(super) struct Buried {
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+}
+
+impl Buried {
+    pub(super) fn of(view: &SecretView) -> Self {
+        Self { uid: view.uid.clone(), resource_version: view.resource_version.clone() }
+    }
+}
+
 /// One namespace.
 #[derive(Debug, Default)]
 pub(super) struct NamespaceIndex {
-    pub(super) objects: HashMap<String, Own>,
-    pub(super) secrets: HashMap<String, Entry>,
-    /// Versions of Secrets that we deleted: an older event must not bring them back.
-    pub(super) buried: HashMap<String, SecretView>,
+    pub(super) objects: HashMap<String, KeptObject>,
+    pub(super) secrets: HashMap<String, KeptSecret>,
+    pub(super) buried: HashMap<String, Buried>,
     pub(super) sources: Sources,
     by_secret: HashMap<String, Concerned>,
     /// Objects by the name of their source.
@@ -62,18 +75,28 @@ pub(super) struct NamespaceIndex {
 }
 
 impl NamespaceIndex {
+    /// An object, unpacked.
+    pub(super) fn object(&self, name: &str) -> Option<Own> {
+        self.objects.get(name).map(|kept| kept.packed.get())
+    }
+
+    /// A Secret, unpacked.
+    pub(super) fn secret(&self, name: &str) -> Option<Entry> {
+        self.secrets.get(name).map(KeptSecret::entry)
+    }
+
     /// Secrets that name an object as their owner: leftovers of an earlier pass, or copies. Users can make any number of
     /// copies, so few are looked at: records first, which only the operator creates, then those that our field manager
     /// gave the object's owner reference.
     pub(super) fn others_of(&self, own: &Own) -> Vec<&String> {
         let rank = |name: &&String| {
             let has_our_reference =
-                self.secrets.get(*name).is_some_and(|entry| entry.view.ours.owner_uids.contains(&own.uid));
+                self.secret(name).is_some_and(|entry| entry.view.ours.owner_uids.contains(&own.uid));
             (!name.starts_with(RECORD_PREFIX), !has_our_reference)
         };
         let mut names: Vec<&String> = self.by_owner.get(&own.name).into_iter().flatten().collect();
         if names.len() > OTHERS_MAX {
-            names.sort_by_key(rank);
+            names.sort_by_cached_key(rank);
             names.truncate(OTHERS_MAX);
         }
         names
@@ -85,33 +108,36 @@ impl NamespaceIndex {
 
     /// Puts in an object, or takes it out: `before` is what it was, `after` what it is. Returns whom that concerns, but
     /// for itself.
-    pub(super) fn change_object(&mut self, before: Option<&Own>, after: Option<Own>) -> BTreeSet<String> {
-        let Some(name) = before.or(after.as_ref()).map(|own| own.name.clone()) else { return BTreeSet::new() };
-        let renamed = before.map(|before| &before.spec.name) != after.as_ref().map(|after| &after.spec.name);
+    pub(super) fn change_object(
+        &mut self,
+        before: Option<&Own>,
+        after: Option<(&Own, Packed<Own>)>,
+    ) -> BTreeSet<String> {
+        let (after, packed) = after.unzip();
+        let Some(name) = before.or(after).map(|own| own.name.clone()) else { return BTreeSet::new() };
+        let renamed = before.map(|before| &before.spec.name) != after.map(|after| &after.spec.name);
         // What it wants is all that it has to do with circles.
         let mut wake = before.filter(|_| renamed).map(|before| self.circle(before)).unwrap_or_default();
         // What closes or opens a ring of values concerns all of it.
-        let edited = match (before, &after) {
+        let edited = match (before, after) {
             (Some(before), Some(after)) => before.spec != after.spec || before.deleting != after.deleting,
             _ => true,
         };
         wake.extend(before.filter(|_| edited).map(|before| self.ring(before)).unwrap_or_default());
         let was = before.map(Bonds::of).unwrap_or_default();
-        let is = after.as_ref().map(Bonds::of).unwrap_or_default();
-        let old_uid = before.map(|before| before.uid.clone());
-        let new_uid = after.as_ref().map(|after| after.uid.clone());
-        match after {
-            Some(after) => drop(self.objects.insert(name.clone(), after)),
+        let is = after.map(Bonds::of).unwrap_or_default();
+        match after.zip(packed) {
+            Some((after, packed)) => drop(self.objects.insert(name.clone(), KeptObject::new(after, packed))),
             None => drop(self.objects.remove(&name)),
         }
         self.rebind(&name, &was, &is, &mut wake);
-        if old_uid != new_uid {
+        if before.map(|before| &before.uid) != after.map(|after| &after.uid) {
             // Whether the holder of a name lives makes a difference to those that wait for the name.
             for secret in self.by_owner.get(&name).cloned().unwrap_or_default() {
                 self.start_line(&secret, &mut wake);
             }
         }
-        if let Some(own) = self.objects.get(&name).filter(|_| renamed) {
+        if let Some(own) = after.filter(|_| renamed) {
             wake.extend(self.circle(own));
         }
         if edited {
@@ -191,9 +217,6 @@ impl NamespaceIndex {
         let same_owners = owned == owns;
         if !same_owners {
             // While it is still known: the rings that it is a part of.
-            if let Some(before) = before {
-                self.secrets.insert(name.clone(), before.clone());
-            }
             wake.extend(self.rings(owned));
         }
         if let Some(before) = before {
@@ -213,7 +236,7 @@ impl NamespaceIndex {
             if let Some(id) = record_id(&after.view) {
                 self.by_id.entry(id.to_owned()).or_default().insert(name.clone());
             }
-            self.secrets.insert(name.clone(), after);
+            self.secrets.insert(name.clone(), after.keep());
         } else {
             self.secrets.remove(&name);
         }
@@ -226,11 +249,11 @@ impl NamespaceIndex {
         wake
     }
 
-    /// Takes out a Secret of which a watch or an answer shows the end, unless what is known of it is newer.
-    pub(super) fn take(&mut self, end: &SecretView) -> Option<Entry> {
-        let known = self.secrets.get(&end.name)?;
+    /// The Secret of which a watch or an answer shows the end, unless what is known of it is newer.
+    pub(super) fn ended(&self, end: &SecretView) -> Option<Entry> {
+        let known = self.secret(&end.name)?;
         let newer = is_surely_newer(&known.view.resource_version, &end.resource_version);
-        if known.view.uid != end.uid || newer { None } else { self.secrets.remove(&end.name) }
+        (known.view.uid == end.uid && !newer).then_some(known)
     }
 
     /// The objects that a Secret is about: its owners, and those whose status names it.
@@ -249,20 +272,20 @@ impl NamespaceIndex {
 
     /// A pass of this object is over: where it had the turn in a line, the next one has it. Returns whom to wake.
     pub(super) fn pass_on(&mut self, name: &str) -> BTreeSet<String> {
-        let Some(own) = self.objects.get(name) else { return BTreeSet::new() };
-        let wants = Bonds::of(own).wants;
+        let Some(own) = self.object(name) else { return BTreeSet::new() };
+        let wants = Bonds::of(&own).wants;
         let lines = wants.keys().filter_map(|secret| self.by_secret.get_mut(secret)?.line.pass_on(name));
         lines.collect()
     }
 
     /// The first in the line of a name that is free, but for the object `asking`.
-    pub(super) fn first_for_name(&self, name: &str, asking: &str) -> Option<&Own> {
+    pub(super) fn first_for_name(&self, name: &str, asking: &str) -> Option<Own> {
         let line = &self.by_secret.get(&record_name(name))?.line;
         let others = line.claims().filter(|claim| claim.object != asking);
-        others.filter_map(|claim| self.objects.get(&claim.object)).find(|own| own.spec.name == name)
+        others.filter_map(|claim| self.object(&claim.object)).find(|own| own.spec.name == name)
     }
 
-    pub(super) fn peers(&self, own: &Own, secrets: &[&Entry]) -> Peers {
+    pub(super) fn peers(&self, own: &Own, secrets: &[Entry]) -> Peers {
         let reserved_for = self.by_secret.get(&record_name(&own.spec.name)).and_then(|concerned| {
             // An object without a record leaves a free name to one that wants to move there, and can. Who has lost its
             // record keeps its name also while it is suspended or being deleted.
@@ -271,26 +294,31 @@ impl NamespaceIndex {
             before_it.map(|claim| &claim.object).find(|object| **object != own.name).cloned()
         });
         let holders = secrets.iter().flat_map(|entry| owners(&entry.view));
-        let living = holders.filter_map(|holder| Some(self.objects.get(&holder)?.uid.clone())).collect();
+        let living = holders.filter_map(|holder| Some(self.object(&holder)?.uid)).collect();
         Peers { reserved_for, cycle: !self.circle(own).is_empty(), living, ring: self.ring(own) }
+    }
+
+    /// The object that a Secret names as its owner by annotation, if it exists.
+    pub(super) fn owner_of(&self, secret: &str) -> Option<Own> {
+        let entry = self.secret(secret)?;
+        self.object(entry.view.annotation(ANNO_OWNER)?)
     }
 
     /// Follows the chain "who holds the name that it waits for" from one object. If the chain comes back to it: all that
     /// are in the circle.
     fn circle(&self, own: &Own) -> BTreeSet<String> {
         let mut members = BTreeSet::from([own.name.clone()]);
-        let mut wanted = &own.spec.name;
+        let mut wanted = own.spec.name.clone();
         for _ in 0..MAX_CIRCLE {
-            let holder = self.secrets.get(&record_name(wanted)).and_then(|entry| entry.view.annotation(ANNO_OWNER));
-            let Some(holder) = holder.and_then(|owner| self.objects.get(owner)) else { break };
+            let Some(holder) = self.owner_of(&record_name(&wanted)) else { break };
             if holder.name == own.name {
-                return if *wanted == own.spec.name { BTreeSet::new() } else { members };
+                return if wanted == own.spec.name { BTreeSet::new() } else { members };
             }
-            if holder.spec.name == *wanted {
+            if holder.spec.name == wanted {
                 break;
             }
-            members.insert(holder.name.clone());
-            wanted = &holder.spec.name;
+            members.insert(holder.name);
+            wanted = holder.spec.name;
         }
         BTreeSet::new()
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use managed_secrets_api::{keys::ANNO_OWNER, types::Delivery};
+use managed_secrets_api::types::Delivery;
 
 use super::NamespaceIndex;
 use crate::controller::view::Own;
@@ -18,39 +18,36 @@ impl NamespaceIndex {
     /// the target of the one that follows.
     pub(super) fn ring(&self, own: &Own) -> Vec<String> {
         let mut ring = vec![own.name.clone()];
-        let mut member = own;
-        while ring.len() <= MAX_RING {
-            match self.upstream(member) {
-                Some(upstream) if upstream.name == own.name => return ring,
-                Some(upstream) => {
-                    ring.push(upstream.name.clone());
-                    member = upstream;
-                }
-                None => break,
+        let mut upstream = self.upstream(own);
+        while let Some(member) = upstream.filter(|_| ring.len() <= MAX_RING) {
+            if member.name == own.name {
+                return ring;
             }
+            upstream = self.upstream(&member);
+            ring.push(member.name);
         }
         Vec::new()
     }
 
     /// Members of rings that objects of these names are in.
     pub(super) fn rings(&self, names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
-        let members = names.into_iter().filter_map(|name| self.objects.get(&name)).flat_map(|own| self.ring(own));
+        let members = names.into_iter().filter_map(|name| self.object(&name)).flat_map(|own| self.ring(&own));
         members.collect()
     }
 
     /// The object that delivers what this one takes its value from.
-    fn upstream(&self, own: &Own) -> Option<&Own> {
+    fn upstream(&self, own: &Own) -> Option<Own> {
         let reference = &own.spec.value_from.as_ref()?.secret_key_ref;
         let place = (reference.name.clone(), reference.key.clone());
-        if let Some(entry) = self.secrets.get(&reference.name) {
-            let owner = self.objects.get(entry.view.annotation(ANNO_OWNER)?)?;
-            return delivery(owner).is_some_and(|delivered| delivered == place).then_some(owner);
+        if self.secrets.contains_key(&reference.name) {
+            let owner = self.owner_of(&reference.name)?;
+            return delivery(&owner).is_some_and(|delivered| delivered == place).then_some(owner);
         }
         // A Secret that exists and is not ours is not a target. One that does not exist yet will be the target of the
         // first object that delivers there.
         let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
         let first = self.by_delivery.get(&place).filter(|_| absent)?.first()?;
-        self.objects.get(&first.object)
+        self.object(&first.object)
     }
 }
 

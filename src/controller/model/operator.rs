@@ -22,7 +22,7 @@ use super::{
         facts::{Facts, Settings},
         failure::Failure,
         index::{Index, Key},
-        view::{Own, SecretView},
+        view::{Own, SecretView, packed::Packed},
     },
     line::{Line, Plan},
     server::{Change, Server, is_labelled},
@@ -98,9 +98,9 @@ impl Operator {
     pub(super) fn restart(&self) {
         let mut index = Index::default();
         let server = self.server.lock();
-        let objects = server.objects.values().map(|object| Own::new(object.typed())).collect();
+        let objects = server.objects.values().map(|object| Packed::new(&Own::new(object.typed()).kept())).collect();
         let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
-        let labelled = labelled.map(|secret| (NAMESPACE.to_owned(), view(secret))).collect();
+        let labelled = labelled.map(|secret| (NAMESPACE.to_owned(), Packed::new(&view(secret).kept()))).collect();
         let sources: HashMap<_, _> = server
             .secrets
             .values()
@@ -119,9 +119,13 @@ impl Operator {
     pub(super) fn list_again(&self) {
         let (objects, labelled, length) = {
             let server = self.server.lock();
-            let objects = server.objects.values().map(|object| Own::new(object.typed())).collect();
+            let objects = server.objects.values().map(|object| Packed::new(&Own::new(object.typed()).kept())).collect();
             let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
-            (objects, labelled.map(|secret| (NAMESPACE.to_owned(), view(secret))).collect(), server.log.len())
+            (
+                objects,
+                labelled.map(|secret| (NAMESPACE.to_owned(), Packed::new(&view(secret).kept()))).collect(),
+                server.log.len(),
+            )
         };
         let mut woken = self.index.lock().replace_objects(None, objects);
         woken.extend(self.index.lock().replace_secrets(None, labelled));

@@ -4,10 +4,15 @@
 //! keeps a digest: it tells whether a target is as a write would make it. The text is needed for the write alone, and is
 //! read live right before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use managed_secrets_api::keys::{ANNOTATIONS, LABELS};
 use sha2::{Digest as _, Sha256};
+
+use super::packed::{Pack, Reader, Writer, fields};
 
 /// Bytes of a target's labels and annotations, keys and values together, that a cache keeps as text. Most specs ask for
 /// less, and need no read beside the watches.
@@ -24,6 +29,8 @@ pub struct MetadataText {
     pub annotations: BTreeMap<String, String>,
 }
 
+fields!(MetadataText { labels, annotations });
+
 impl MetadataText {
     fn is_short(&self) -> bool {
         let maps = [&self.labels, &self.annotations];
@@ -39,6 +46,8 @@ pub struct TargetMetadata {
     digest: MetadataDigest,
     text: Option<Box<MetadataText>>,
 }
+
+fields!(TargetMetadata { digest, text });
 
 impl TargetMetadata {
     /// With the text.
@@ -68,6 +77,8 @@ pub struct Shape {
     operator: MetadataDigest,
     user: MetadataDigest,
 }
+
+fields!(Shape { operator, user });
 
 impl Shape {
     /// Of a target with the operator's own labels and annotations, and those that a spec asks for.
@@ -107,6 +118,19 @@ fn texts<'m>(
 /// SHA-256 of labels and annotations.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct MetadataDigest([u8; 32]);
+
+/// The digest of no labels and no annotations: most specs ask for none.
+static OF_NOTHING: LazyLock<MetadataDigest> = LazyLock::new(|| MetadataDigest::of(&BTreeMap::new(), &BTreeMap::new()));
+
+impl Pack for MetadataDigest {
+    fn pack(&self, to: &mut Writer) {
+        Some(self.0).filter(|_| *self != *OF_NOTHING).pack(to);
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        Option::unpack(from).map_or(*OF_NOTHING, Self)
+    }
+}
 
 impl MetadataDigest {
     fn of(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Self {

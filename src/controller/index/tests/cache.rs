@@ -54,6 +54,15 @@ fn seen(index: &Index, of: &str, name: &str, at: Instant) -> Option<String> {
     snapshot.secrets.into_iter().find(|view| view.name == name).map(|view| view.resource_version)
 }
 
+/// As a list shows them.
+fn listed<const N: usize>(objects: [Own; N]) -> Vec<Packed<Own>> {
+    objects.map(|own| Index::default().pack_object(own)).to_vec()
+}
+
+fn listed_secrets<const N: usize>(views: [SecretView; N]) -> Vec<(String, Packed<SecretView>)> {
+    views.map(|view| (NS.to_owned(), Index::default().pack_secret(NS, view))).to_vec()
+}
+
 fn names(keys: Vec<Key>) -> Vec<String> {
     keys.into_iter().map(|key| key.name).collect()
 }
@@ -117,16 +126,14 @@ fn a_list_replaces_what_was_known_also_by_older_versions() {
         index.put_secret(NS, secret(name, name, 60, name), None);
     }
     // After a restore of etcd: `a` as it was, `b` older, `c` never made.
-    let woken = index.replace_objects(Some(NS), vec![waiting("a", 50, "ONE"), waiting("b", 40, "TWO")]);
+    let woken = index.replace_objects(Some(NS), listed([waiting("a", 50, "ONE"), waiting("b", 40, "TWO")]));
     let woken: BTreeSet<String> = names(woken).into_iter().collect();
     assert!(woken.contains("b") && woken.contains("c"), "{woken:?}");
     assert_eq!(index.snapshot(&key("b"), now).unwrap().own.spec.name, "TWO");
     assert!(index.snapshot(&key("c"), now).is_none());
 
-    let woken = index.replace_secrets(
-        Some(NS),
-        vec![(NS.to_owned(), secret("a", "a", 60, "a")), (NS.to_owned(), secret("b", "b", 55, "b"))],
-    );
+    let shown = listed_secrets([secret("a", "a", 60, "a"), secret("b", "b", 55, "b")]);
+    let woken = index.replace_secrets(Some(NS), shown);
     assert_eq!(names(woken), ["b"], "of those who are there, one has seen something new");
     assert_eq!(seen(&index, "a", "a", now).as_deref(), Some("60"));
     assert_eq!(seen(&index, "b", "b", now).as_deref(), Some("55"));
@@ -147,9 +154,9 @@ fn a_list_from_before_our_own_writes_is_believed_and_what_follows_it() {
     index.bury(NS, &secret("gone", "g", 81, "a"));
     index.put_source(NS, "upstream", "s".to_owned(), "85".to_owned());
 
-    index.replace_objects(None, vec![waiting("a", 40, "ONE")]);
-    let listed = [secret("a", "u", 50, "a"), secret("gone", "g", 45, "a")];
-    let woken = index.replace_secrets(None, listed.map(|view| (NS.to_owned(), view)).to_vec());
+    index.replace_objects(None, listed([waiting("a", 40, "ONE")]));
+    let shown = [secret("a", "u", 50, "a"), secret("gone", "g", 45, "a")];
+    let woken = index.replace_secrets(None, listed_secrets(shown));
     assert!(names(woken).contains(&"a".to_owned()));
     index.replace_sources(NS, HashMap::from([("upstream".to_owned(), ("s".to_owned(), "30".to_owned()))]));
     let seen = |index: &Index, name: &str| seen(index, "a", name, now);
@@ -308,7 +315,7 @@ fn an_answer_does_not_outlive_a_later_event() {
         // A list shows it no more; or shows, after a restore, an older state.
         answer(&mut index, "u1", 23, &|index| drop(index.replace_secrets(None, Vec::new())));
         assert_eq!(seen(&index, "a", "a", now), None, "read: {read}");
-        let restored = || vec![(NS.to_owned(), secret("a", "u1", 7, "a"))];
+        let restored = || listed_secrets([secret("a", "u1", 7, "a")]);
         answer(&mut index, "u1", 23, &|index| drop(index.replace_secrets(Some(NS), restored())));
         assert_eq!(seen(&index, "a", "a", later).as_deref(), Some("7"), "read: {read}");
         // Made again since that end: that is news, whether the watch has shown it or not.

@@ -1,0 +1,92 @@
+//! What the cache keeps of one object and of one Secret: its view, packed, and beside it what is asked for of many at
+//! once.
+
+use std::{borrow::Cow, time::Instant};
+
+use managed_secrets_api::{
+    Reason,
+    keys::{CONDITION_READY, DEFAULT_TARGET_TYPE, TYPE_RECORD},
+};
+
+use crate::controller::view::{Own, SecretView, packed::Packed};
+
+/// An object.
+#[derive(Debug)]
+pub(super) struct KeptObject {
+    pub(super) packed: Packed<Own>,
+    /// The reason of its `Ready` condition; nothing where it has no such condition.
+    pub(super) ready: Option<Said>,
+    /// Its spec is newer than its status says.
+    pub(super) is_fresh: bool,
+}
+
+/// What a condition says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Said {
+    Known(Reason),
+    /// A reason that this version does not know.
+    Unknown,
+}
+
+impl KeptObject {
+    /// Of an object that is `packed`.
+    pub(super) fn new(own: &Own, packed: Packed<Own>) -> Self {
+        let ready =
+            own.status.conditions.iter().flatten().find(|condition| condition.type_ == CONDITION_READY).map(|ready| {
+                let known = Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason);
+                known.map_or(Said::Unknown, |reason| Said::Known(*reason))
+            });
+        Self { packed, ready, is_fresh: own.status.observed_generation != Some(own.generation) }
+    }
+}
+
+/// A Secret.
+#[derive(Debug)]
+pub(super) struct KeptSecret {
+    pub(super) packed: Packed<SecretView>,
+    pub(super) unconfirmed: Option<Instant>,
+    pub(super) type_: Option<Cow<'static, str>>,
+}
+
+/// A Secret that is unpacked, and how it came here.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) view: SecretView,
+    /// The same view.
+    packed: Packed<SecretView>,
+    /// When we wrote it, until a watch shows it.
+    pub(super) unconfirmed: Option<Instant>,
+    /// Its type, where a write or a live read has told; no part of what a watch shows.
+    pub(super) type_: Option<Cow<'static, str>>,
+}
+
+impl Entry {
+    /// Of a view as `kept` leaves it.
+    pub(super) fn new(view: SecretView, unconfirmed: Option<Instant>, type_: Option<Cow<'static, str>>) -> Self {
+        Self { packed: Packed::new(&view), view, unconfirmed, type_ }
+    }
+
+    /// As a list shows it.
+    pub(super) fn listed(view: SecretView, packed: Packed<SecretView>, type_: Option<Cow<'static, str>>) -> Self {
+        Self { view, packed, unconfirmed: None, type_ }
+    }
+
+    pub(super) fn keep(self) -> KeptSecret {
+        KeptSecret { packed: self.packed, unconfirmed: self.unconfirmed, type_: self.type_ }
+    }
+}
+
+impl KeptSecret {
+    pub(super) fn entry(&self) -> Entry {
+        let (packed, type_) = (self.packed.clone(), self.type_.clone());
+        Entry { view: packed.get(), packed, unconfirmed: self.unconfirmed, type_ }
+    }
+}
+
+/// The type of a Secret, without memory of its own where it is one that the operator gives.
+pub(super) fn type_text(text: String) -> Cow<'static, str> {
+    match [TYPE_RECORD, DEFAULT_TARGET_TYPE].into_iter().find(|known| *known == text) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(text),
+    }
+}
