@@ -136,7 +136,7 @@ pub fn manifests(options: &Options) -> Vec<Value> {
     objects.push(workload::service_account(options));
     objects.extend(rbac::objects(options));
     objects.extend(policies::objects(options));
-    objects.extend(network::policy(options));
+    objects.extend(network::policies(options));
     objects.push(workload::deployment(options));
     objects.push(workload::disruption_budget(options));
     if options.has_server() {
@@ -364,13 +364,16 @@ mod tests {
 
     #[test]
     fn only_the_webhooks_are_reached_and_metrics_if_they_are_wanted() {
-        let rules = |options: &Options| {
+        let rules = |options: &Options| -> Vec<_> {
             let objects = manifests(options);
-            let policy = objects.iter().find(|object| object["kind"] == "NetworkPolicy")?;
-            assert_eq!(policy["spec"]["podSelector"]["matchLabels"], labels());
-            assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
+            let policies = objects.iter().filter(|object| object["kind"] == "NetworkPolicy");
             let ports = |rule: &Value| (rule["ports"][0]["port"].as_u64().unwrap(), rule["from"].is_null());
-            Some(policy["spec"]["ingress"].as_array().unwrap().iter().map(ports).collect::<Vec<_>>())
+            let rules = policies.flat_map(|policy| {
+                assert_eq!(policy["spec"]["podSelector"]["matchLabels"], labels());
+                assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
+                policy["spec"]["ingress"].as_array().unwrap()
+            });
+            rules.map(ports).collect()
         };
         let port = |options: &Options, name: &str| {
             let pod = pod(options);
@@ -378,14 +381,15 @@ mod tests {
             ports.iter().find(|port| port["name"] == name).unwrap()["containerPort"].as_u64().unwrap()
         };
         let usual = Options::default();
-        assert_eq!(rules(&usual), Some(vec![(port(&usual, "webhooks"), true)]));
+        assert_eq!(rules(&usual), [(port(&usual, "webhooks"), true)]);
         let monitored = Options { monitoring: true, ..Options::default() };
-        assert_eq!(
-            rules(&monitored),
-            Some(vec![(port(&monitored, "webhooks"), true), (port(&monitored, "admin"), false)])
-        );
-        assert_eq!(rules(&Options { webhooks: false, ..Options::default() }), Some(vec![]));
-        assert_eq!(rules(&Options { network_policy: false, monitoring: true, ..Options::default() }), None);
+        assert_eq!(rules(&monitored), [(port(&monitored, "webhooks"), true), (port(&monitored, "admin"), false)]);
+        // A policy without a rule refuses every connection.
+        let closed = Options { webhooks: false, ..Options::default() };
+        assert_eq!(rules(&closed), []);
+        assert!(kinds_and_names(&closed).iter().any(|name| name.starts_with("NetworkPolicy ")));
+        let open = Options { network_policy: false, monitoring: true, ..Options::default() };
+        assert!(!kinds_and_names(&open).iter().any(|name| name.starts_with("NetworkPolicy ")));
     }
 
     #[test]
@@ -456,7 +460,7 @@ mod tests {
             let ports = container.as_array().unwrap();
             let target = ports.iter().find(|open| open["name"] == port["targetPort"]).unwrap()["containerPort"].clone();
             assert_eq!(port["port"], target);
-            let ingress = of("NetworkPolicy", "managed-secrets")["ingress"].clone();
+            let ingress = of("NetworkPolicy", "managed-secrets-metrics")["ingress"].clone();
             let admitted = ingress.as_array().unwrap().iter().find(|rule| rule["from"].is_array()).unwrap();
             assert_eq!(admitted["ports"][0]["port"], target);
         }

@@ -13,8 +13,9 @@ pub(crate) struct Component {
 /// The name that stands for the served namespace in the files of the component `namespaced`.
 pub(crate) const PLACEHOLDER: &str = "SERVED-NAMESPACE";
 
-/// Every component, in the order of their names.
-pub(crate) const COMPONENTS: [Component; 4] = [
+/// Every component, in the order in which a kustomization must list them: each one also changes what those before it have
+/// added.
+pub(crate) const COMPONENTS: [Component; 6] = [
     Component {
         name: "high-availability",
         set: |options| {
@@ -23,6 +24,8 @@ pub(crate) const COMPONENTS: [Component; 4] = [
         },
     },
     Component { name: "monitoring", set: |options| options.monitoring = true },
-    Component { name: "namespaced", set: |options| options.namespaces = vec![PLACEHOLDER.to_owned()] },
     Component { name: "openshift", set: |options| options.openshift = true },
+    Component { name: "secure-metrics", set: |options| options.secure_metrics = true },
+    Component { name: "value-api", set: |options| options.value_api = true },
+    Component { name: "namespaced", set: |options| options.namespaces = vec![PLACEHOLDER.to_owned()] },
 ];

@@ -20,11 +20,16 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
         ("deploy/audit-policy.yaml".to_owned(), format!("{GENERATED}{AUDIT}{}", yaml::document(&audit_policy())?)),
         ("deploy/kustomization.yaml".to_owned(), format!("{GENERATED}{}", yaml::document(&base)?)),
     ];
-    let base = manifests(&options);
-    for component in &COMPONENTS {
+    let with = |components: &[&Component]| {
         let mut options = options.clone();
-        (component.set)(&mut options);
-        files.extend(self::component(component, &base, &manifests(&options), &options.operator_namespace)?);
+        for component in components {
+            (component.set)(&mut options);
+        }
+        manifests(&options)
+    };
+    for (at, component) in COMPONENTS.iter().enumerate() {
+        let before = COMPONENTS.iter().take(at).map(|earlier| (with(&[earlier]), with(&[earlier, component])));
+        files.extend(self::component(component, &with(&[]), &with(&[component]), &before.collect::<Vec<_>>())?);
     }
     Ok(files)
 }
@@ -51,30 +56,32 @@ fn audit_policy() -> Value {
     })
 }
 
-/// The files of a component that turns the objects `base` into the objects `wanted`.
+/// The files of a component that turns the objects `base` into the objects `wanted`. `before` are such pairs for an
+/// installation that one of the components before it has changed.
 fn component(
     component: &Component,
     base: &[Value],
     wanted: &[Value],
-    operator_namespace: &str,
+    before: &[(Vec<Value>, Vec<Value>)],
 ) -> Result<Vec<(String, String)>, CliError> {
-    let counterpart = |object: &Value| {
-        let names = [name(object).to_owned(), format!("{}.{operator_namespace}", name(object))];
-        wanted.iter().find(|other| {
-            kind(other) == kind(object)
-                && namespace(other) == namespace(object)
-                && names.contains(&name(other).to_owned())
-        })
-    };
     let mut patches = Vec::new();
     for object in base {
-        match counterpart(object) {
+        match counterpart(object, wanted) {
             Some(other) => patches.extend(patch(object, other)?),
             None => patches.push(json!({"patch": yaml::document(&deletion(object))?})),
         }
     }
-    let old: Vec<_> = base.iter().filter_map(counterpart).collect();
-    let new: Vec<_> = wanted.iter().filter(|object| !old.contains(object)).collect();
+    let new = added(base, wanted);
+    for (from, to) in before {
+        assert_eq!(added(from, to), new, "{} adds other objects after another component", component.name);
+        for object in added(base, from) {
+            match counterpart(object, to) {
+                Some(other) => patches.extend(patch(object, other)?),
+                // With a target, it is no error if the object is not there.
+                None => patches.push(json!({"target": selector(object), "patch": yaml::document(&deletion(object))?})),
+            }
+        }
+    }
 
     let mut kustomization = json!({"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"});
     let folder = format!("deploy/components/{}", component.name);
@@ -96,6 +103,20 @@ fn component(
     Ok(files)
 }
 
+/// The same object in another installation. Those of the cluster have another name if the operator serves some namespaces.
+fn counterpart<'v>(object: &Value, among: &'v [Value]) -> Option<&'v Value> {
+    let names = [name(object).to_owned(), format!("{}.{}", name(object), keys::DEFAULT_OPERATOR_NAMESPACE)];
+    among.iter().find(|other| {
+        kind(other) == kind(object) && namespace(other) == namespace(object) && names.iter().any(|it| it == name(other))
+    })
+}
+
+/// The objects of `to` without counterpart in `from`.
+fn added<'v>(from: &[Value], to: &'v [Value]) -> Vec<&'v Value> {
+    let old: Vec<_> = from.iter().filter_map(|object| counterpart(object, to)).collect();
+    to.iter().filter(|object| !old.contains(object)).collect()
+}
+
 /// What a component does, as comment of its kustomization.
 fn about(component: &Component) -> &'static str {
     match component.name {
@@ -108,13 +129,23 @@ fn about(component: &Component) -> &'static str {
         "monitoring" => {
             "\
 # A ServiceMonitor, by which the Prometheus operator scrapes the replicas, and a NetworkPolicy that lets Prometheus connect
-# to them. The cluster must have the CRDs of the Prometheus operator.
+# to them. The cluster must have the CRDs of the Prometheus operator. List secure-metrics after it.
+"
+        }
+        "secure-metrics" => {
+            "\
+# Metrics with TLS, for callers with a token, on a port of their own. List it after monitoring.
+"
+        }
+        "value-api" => {
+            "\
+# The value API, by which values are read by name or id. docs/value-api.md says what it costs, and how to switch it off.
 "
         }
         "namespaced" => {
             "\
 # Permissions in one namespace and the operator's own, instead of the whole cluster. A ConfigMap names the namespace. Your
-# kustomization must contain it, and kustomize does not print it:
+# kustomization must contain it, and kustomize does not print it. List this component after the others.
 #
 #   configMapGenerator:
 #   - name: managed-secrets-served-namespace

@@ -79,10 +79,18 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
     objects.into_iter().map(|object| (name(&object), object)).collect()
 }
 
+/// Two components, in their order.
+fn pairs() -> Vec<Vec<&'static Component>> {
+    let pairs = |(at, one): (usize, &'static Component)| {
+        COMPONENTS.iter().skip(at + 1).map(move |other| vec![one, other]).collect::<Vec<_>>()
+    };
+    COMPONENTS.iter().enumerate().flat_map(pairs).collect()
+}
+
 #[tokio::test]
-async fn each_component_gives_what_the_flags_give() {
+async fn components_give_what_the_flags_give_alone_and_together() {
     let access = testkit::shared::embedded().await.unwrap().access();
-    for form in forms() {
+    for form in forms().into_iter().chain(pairs()) {
         let folder = kustomization(&form);
         let built = access.kubectl_ok(&["kustomize", folder.path().to_str().unwrap()]).await.unwrap();
         let built = by_name(read_stream(&built).unwrap());
@@ -157,7 +165,7 @@ async fn every_form_is_admitted_and_the_operator_works_with_it() {
     }
     works(&plane, "first", &[SERVED, "elsewhere"]).await;
 
-    let mut installed = Options { monitoring: true, ..Options::default() };
+    let mut installed = Options { monitoring: true, secure_metrics: true, value_api: true, ..Options::default() };
     for form in namespaced {
         installed.with_namespace = false;
         let delete = ["delete", "--ignore-not-found", "-f", "-"];
@@ -234,8 +242,9 @@ async fn operator(plane: &ControlPlane, own: &[&str]) -> Operator {
     let given = deployment.spec.template.spec.unwrap().containers.remove(0).args.unwrap();
     let (command, given) = given.split_first().unwrap();
     assert_eq!(command, "run");
-    // The port is fixed, and another test may use it.
-    let given = given.iter().filter(|argument| !argument.starts_with("--admin-listen"));
+    // These ports are fixed, and another test may use them.
+    let ports = ["--admin-listen", "--metrics-listen"];
+    let given = given.iter().filter(|argument| !ports.iter().any(|port| argument.starts_with(port)));
     let arguments: Vec<_> = given.map(String::as_str).chain(own.iter().copied()).collect();
     Operator::start(plane, Path::new(PROGRAM), &kubeconfig, &arguments).await.unwrap()
 }

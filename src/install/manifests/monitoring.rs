@@ -4,11 +4,11 @@ use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
 use super::{
-    Options, labels, metadata,
+    Options, labels,
     workload::{ADMIN_PORT, ADMIN_PORT_NAME, METRICS_PORT, METRICS_PORT_NAME},
 };
 
-/// Name of the Service and of its `ServiceMonitor`.
+/// Name of the Service, of its `ServiceMonitor`, and of the `NetworkPolicy` that lets Prometheus connect.
 const NAME: &str = "managed-secrets-metrics";
 /// Label of that Service: the Service of the webhooks has all others.
 const COMPONENT: &str = "app.kubernetes.io/component";
@@ -21,11 +21,17 @@ pub(super) fn port(options: &Options) -> (u16, &'static str) {
     if options.secure_metrics { (METRICS_PORT, METRICS_PORT_NAME) } else { (ADMIN_PORT, ADMIN_PORT_NAME) }
 }
 
+/// `metadata` of what Prometheus needs.
+pub(super) fn metadata(options: &Options) -> Value {
+    let mut metadata = super::metadata(NAME, Some(&options.operator_namespace));
+    metadata["labels"][COMPONENT] = json!("metrics");
+    metadata
+}
+
 /// The Service with the addresses of all replicas, and the `ServiceMonitor` that names it.
 pub(super) fn objects(options: &Options) -> [Value; 2] {
     let (port, port_name) = port(options);
-    let mut metadata = metadata(NAME, Some(&options.operator_namespace));
-    metadata["labels"][COMPONENT] = json!("metrics");
+    let metadata = metadata(options);
     let service = json!({
         "apiVersion": "v1",
         "kind": "Service",

@@ -225,9 +225,6 @@ fn container(options: &Options) -> Value {
 fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = ["run", "--log-format=json", "--leader-elect"].map(str::to_owned).to_vec();
     arguments.push(format!("--admin-listen=[::]:{ADMIN_PORT}"));
-    if options.secure_metrics {
-        arguments.push(format!("--metrics-listen=[::]:{METRICS_PORT}"));
-    }
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     if !options.webhooks {
@@ -235,6 +232,9 @@ fn arguments(options: &Options) -> Vec<String> {
     }
     if options.value_api {
         arguments.push("--value-api".to_owned());
+    }
+    if options.secure_metrics {
+        arguments.push(format!("--metrics-listen=[::]:{METRICS_PORT}"));
     }
     if options.allow_cluster_scope {
         arguments.push("--allow-cluster-scope".to_owned());

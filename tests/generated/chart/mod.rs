@@ -2,8 +2,8 @@
 //!
 //! [`manifests`] builds the objects of the default installation, with actions of Helm in place of texts such as the
 //! namespace. For each value of the chart that changes objects, it builds them once more with the option that the value
-//! stands for, and the templates get a condition around each difference. A new option therefore needs one line in
-//! [`choices`], and one in the table of [`values`].
+//! stands for, and the templates get a condition around each difference. It does the same for each pair of values. A new
+//! option therefore needs one line in [`choices`], and one in the table of [`values`].
 //!
 //! Files that are neither YAML of objects nor a table are written by hand in `deploy/charts/managed-secrets`.
 
@@ -24,7 +24,7 @@ use managed_secrets_api::{crd, keys};
 use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Value, json};
 
-use self::tree::{Choice, Guard, ITEM, Node, Part};
+use self::tree::{Choice, Clash, Four, Guard, ITEM, Node, Part};
 
 /// Where the chart is, from the project's root.
 pub(crate) const FOLDER: &str = "deploy/charts/managed-secrets";
@@ -36,18 +36,15 @@ const CONTAINER: [&str; 5] = ["spec", "template", "spec", "containers", "0"];
 
 /// The generated files of the chart, as path from the project's root and content.
 pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
-    let default = Value::Array(manifests(&placeholders()));
-    let mut tree = Node::of(&default);
-    for (choice, choose) in choices() {
-        let mut options = placeholders();
-        choose(&mut options);
-        tree.overlay(&default, &Value::Array(manifests(&options)), &choice).map_err(|clash| failed(&clash))?;
-    }
-    let Node::List(mut objects) = tree else { return Err(failed(&"not a list")) };
+    let default = installation(&placeholders());
+    let Node::List(mut objects) = tree(&default).map_err(|clash| failed(&clash))? else {
+        return Err(failed(&"not a list"));
+    };
     let mut files: BTreeMap<String, Vec<Part>> = BTreeMap::new();
     for object in &mut objects {
         complete(object)?;
     }
+    let flags = flags(&mut objects).ok_or_else(|| failed(&"the Deployment has no arguments"))?;
     objects.push(rules()?);
     let check = check::objects(&mut objects).ok_or_else(|| failed(&"no Deployment"))?;
     for object in objects {
@@ -61,7 +58,7 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
         Ok((format!("{FOLDER}/templates/{path}"), text))
     });
     let mut written = templates.collect::<Result<Vec<_>, CliError>>()?;
-    let defaults = defaults(&default);
+    let defaults = defaults(&default, flags);
     for (name, text) in [
         ("Chart.yaml", format!("{GENERATED}{}", yaml::document(&about())?)),
         ("values.yaml", values::yaml(&defaults)?),
@@ -71,6 +68,43 @@ pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
         written.push((format!("{FOLDER}/{name}"), text));
     }
     Ok(written)
+}
+
+/// The objects as a tree, with all choices of the chart.
+fn tree(default: &Value) -> Result<Node, Clash> {
+    let choices = choices();
+    let with = |choose: &[&Choose]| {
+        let mut options = placeholders();
+        for choose in choose {
+            choose(&mut options);
+        }
+        installation(&options)
+    };
+    let mut tree = Node::of(default);
+    let mut alone = Vec::new();
+    for (choice, choose) in &choices {
+        let one = with(&[choose]);
+        tree.overlay(default, &one, choice)?;
+        alone.push(one);
+    }
+    for (at, ((choice, choose), first)) in choices.iter().zip(&alone).enumerate() {
+        for ((other, choose_other), second) in choices.iter().zip(&alone).skip(at + 1) {
+            let both = with(&[choose, choose_other]);
+            tree.combine(Four { neither: default, first, second, both: &both }, [choice, other])?;
+        }
+    }
+    Ok(tree)
+}
+
+/// The objects of an installation, without what the chart computes itself: the grace period of the pods.
+fn installation(options: &Options) -> Value {
+    let mut objects = manifests(options);
+    for object in &mut objects {
+        if let Some(period) = object.pointer_mut("/spec/template/spec/terminationGracePeriodSeconds") {
+            *period = json!(0);
+        }
+    }
+    Value::Array(objects)
 }
 
 /// First lines of each template. A comment of Helm, so that a template renders nothing if its condition is false.
@@ -108,10 +142,9 @@ fn placeholders() -> Options {
         // These are set by `deployment` and `complete`.
         replicas,
         priority_class,
-        // The chart does not offer these.
+        // These are the options of `choices`.
         secure_metrics: false,
         value_api: false,
-        // These are the options of `choices`.
         namespaces: Vec::new(),
         restorers: Vec::new(),
         kek_file: None,
@@ -143,10 +176,12 @@ fn choices() -> Vec<(Choice, Choose)> {
         choice(".Values.highAvailability", |options| options.spread = Spread::Required),
         choice("not .Values.networkPolicy.enabled", |options| options.network_policy = false),
         choice(".Values.monitoring.serviceMonitor", |options| options.monitoring = true),
+        choice(".Values.valueApi.enabled", |options| options.value_api = true),
+        choice(".Values.monitoring.secureMetrics", |options| options.secure_metrics = true),
     ];
     choices.extend(PolicySwitch::ALL.map(|switch| {
         choice(format!("not .Values.policies.{}", value_of(switch)), move |options| {
-            options.without_policies = vec![switch];
+            options.without_policies.push(switch);
         })
     }));
     choices
@@ -207,6 +242,18 @@ fn monitoring_labels(object: &mut Node) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The flags that the arguments of the Deployment contain, whichever values are set.
+fn flags(objects: &mut [Part]) -> Option<Vec<String>> {
+    let mut nodes = objects.iter_mut().map(|object| &mut object.node);
+    let deployment = nodes.find_map(|node| (text_at(node, &["kind"]) == "Deployment").then_some(node))?;
+    let arguments = deployment.parts(&[&CONTAINER[..], &["args"]].concat())?;
+    let flag = |part: &Part| match &part.node {
+        Node::Text(text) => Some(text.strip_prefix("--")?.split('=').next()?.to_owned()),
+        _ => None,
+    };
+    Some(arguments.iter().filter_map(flag).collect())
+}
+
 /// What users set for the operator's pods.
 fn deployment(deployment: &mut Node) -> Result<(), CliError> {
     let pod = ["spec", "template", "spec"];
@@ -232,7 +279,7 @@ fn deployment(deployment: &mut Node) -> Result<(), CliError> {
     let period = deployment.at(&[&pod[..], &["terminationGracePeriodSeconds"]].concat()).ok_or_else(absent)?;
     *period = grace_period()?;
     let arguments = deployment.parts(&[container.as_slice(), &["args"]].concat()).ok_or_else(absent)?;
-    let drains = format!("and .Values.webhooks.enabled (ne (int .Values.webhooks.drainSeconds) {DRAIN_SECONDS})");
+    let drains = format!("and ({HAS_SERVER}) (ne (int .Values.webhooks.drainSeconds) {DRAIN_SECONDS})");
     let drain = Node::Text("--webhook-drain={{ .Values.webhooks.drainSeconds }}".to_owned());
     arguments.push(Part::added(vec![Guard::If(drains)], None, drain));
     let level = Node::Text("--log-level={{ .Values.logLevel }}".to_owned());
@@ -264,15 +311,18 @@ fn deployment(deployment: &mut Node) -> Result<(), CliError> {
     )
 }
 
-/// The webhooks' longest drain comes on top of what every replica has.
+/// Whether replicas serve the webhooks, the value API, or both, on one port.
+const HAS_SERVER: &str = "or .Values.webhooks.enabled .Values.valueApi.enabled";
+
+/// The longest drain of that port comes on top of what every replica has.
 fn grace_period() -> Result<Node, CliError> {
-    let without_webhooks = manifests(&Options { webhooks: false, ..placeholders() });
-    let deployment = without_webhooks.iter().find(|object| object["kind"] == "Deployment");
+    let without_server = manifests(&Options { webhooks: false, value_api: false, ..placeholders() });
+    let deployment = without_server.iter().find(|object| object["kind"] == "Deployment");
     let own =
         deployment.and_then(|object| object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64());
     let own = own.ok_or_else(|| failed(&"the Deployment has no grace period"))?;
-    let with_webhooks = format!("{{{{ add {own} (mul {DRAINS} .Values.webhooks.drainSeconds) }}}}");
-    Ok(Node::Bare(format!("{{{{ if .Values.webhooks.enabled }}}}{with_webhooks}{{{{ else }}}}{own}{{{{ end }}}}")))
+    let with_server = format!("{{{{ add {own} (mul {DRAINS} .Values.webhooks.drainSeconds) }}}}");
+    Ok(Node::Bare(format!("{{{{ if {HAS_SERVER} }}}}{with_server}{{{{ else }}}}{own}{{{{ end }}}}")))
 }
 
 /// Adds fields that stand for values, if these are given. What the installation has otherwise is the alternative; the
@@ -324,14 +374,16 @@ fn rules() -> Result<Part, CliError> {
     Ok(Part::added(vec![Guard::If(".Values.monitoring.rules".to_owned())], None, node))
 }
 
-/// What values have as default because the default installation has it.
-fn defaults(objects: &Value) -> values::Defaults {
+/// What values have as default because the default installation has it. `flags` are those of `managed-secrets run` that
+/// other values set.
+fn defaults(objects: &Value, flags: Vec<String>) -> values::Defaults {
     let mut objects = objects.as_array().into_iter().flatten();
     let spec = objects.find(|object| object["kind"] == "Deployment").map(|object| &object["spec"]);
     let spec = spec.unwrap_or(&Value::Null);
     values::Defaults {
         resources: spec["template"]["spec"]["containers"][0]["resources"].clone(),
         replicas: spec["replicas"].clone(),
+        flags,
     }
 }
 
@@ -352,7 +404,7 @@ fn file(object: &mut Part) -> Option<String> {
             let name = name.split("{{").next().unwrap_or_default();
             format!("policies/{}.yaml", name.strip_prefix("managed-secrets-").unwrap_or(name))
         }
-        "Service" if name.ends_with("-metrics") => "monitoring.yaml".to_owned(),
+        "NetworkPolicy" | "Service" if name.ends_with("-metrics") => "monitoring.yaml".to_owned(),
         "ServiceMonitor" | "PrometheusRule" => "monitoring.yaml".to_owned(),
         "Service" | "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => "webhooks.yaml".to_owned(),
         other => format!("{}.yaml", other.to_lowercase()),

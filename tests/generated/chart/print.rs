@@ -8,7 +8,7 @@ use managed_secrets_cli::{
 };
 use serde_json::Value;
 
-use super::tree::{Guard, Node, Part};
+use super::tree::{Guard, Node, Part, operand};
 
 /// Objects as a stream of documents.
 pub(super) fn documents(parts: &[Part]) -> Result<String, CliError> {
@@ -87,13 +87,18 @@ impl Printer {
     fn condition_of_none(&self, parts: &[Part]) -> Option<String> {
         let mut conditions = Vec::new();
         for part in parts {
-            let (Guard::If(pipeline) | Guard::Each(pipeline)) = part.guards.first()?;
-            if self.open.contains(&Guard::If(pipeline.clone())) {
+            let guard = part.guards.first()?;
+            let (Guard::If(pipeline) | Guard::Each(pipeline)) = guard;
+            let has_opposite = parts.iter().any(|other| other.guards.as_slice() == [guard.negated()]);
+            if self.open.contains(&Guard::If(pipeline.clone())) || part.guards.len() == 1 && has_opposite {
                 return None;
             }
-            conditions.push(if pipeline.contains(' ') { format!("({pipeline})") } else { pipeline.clone() });
+            conditions.push(operand(pipeline));
         }
-        Some(format!("not (or {})", conditions.join(" ")))
+        Some(match conditions.as_slice() {
+            [only] => format!("not {only}"),
+            several => format!("not (or {})", several.join(" ")),
+        })
     }
 
     fn close(&mut self, until: usize, indent: usize) {

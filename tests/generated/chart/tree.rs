@@ -1,8 +1,9 @@
 //! A template as a tree: YAML whose parts have conditions.
 //!
 //! The tree begins as the objects of the default installation. [`Node::overlay`] compares them with the objects of an
-//! installation that differs in one option, and puts a condition around each difference. The result renders as the one or
-//! as the other, depending on a value of the chart.
+//! installation that differs in one option, and puts a condition around each difference. [`Node::combine`] then compares the
+//! installations that differ in two options, and adds what both change together. The result renders as one of them,
+//! depending on the values of the chart.
 
 use std::fmt;
 
@@ -63,17 +64,68 @@ pub(super) struct Part {
     by_default: bool,
     /// In a map. A template without a key renders entries of its own.
     pub(super) key: Option<String>,
+    /// In a list: what tells it apart from the other elements.
+    identity: String,
     pub(super) node: Node,
 }
 
 impl Part {
     fn of(key: Option<&str>, node: Node) -> Self {
-        Self { guards: Vec::new(), by_default: true, key: key.map(ToOwned::to_owned), node }
+        Self { guards: Vec::new(), by_default: true, key: key.map(ToOwned::to_owned), identity: String::new(), node }
     }
 
     /// A part that only the chart has.
     pub(super) fn added(guards: Vec<Guard>, key: Option<&str>, node: Node) -> Self {
         Self { guards, by_default: false, ..Self::of(key, node) }
+    }
+
+    /// Adds the difference between two installations in one of which this may be absent.
+    fn change(&mut self, was: &Value, is: Option<&Value>, choice: &Choice) -> Result<(), Clash> {
+        match is {
+            Some(is) => return self.node.overlay(was, is, choice),
+            None => self.guards.push(choice.not_taken()),
+        }
+        Ok(())
+    }
+
+    /// Keeps what the first choice removes if the second one is taken, too.
+    fn keep(&mut self, [removes, keeps]: [&Choice; 2]) -> Result<(), Clash> {
+        let absent = removes.not_taken();
+        let guard = self.guards.iter_mut().find(|guard| **guard == absent).ok_or_else(|| keeps.clash("a guard"))?;
+        let (Guard::If(present) | Guard::Each(present)) = absent;
+        *guard = Guard::If(format!("or {} {}", operand(&present), operand(&keeps.when)));
+        Ok(())
+    }
+}
+
+/// A pipeline as an operand of another one.
+pub(super) fn operand(pipeline: &str) -> String {
+    if pipeline.contains(' ') { format!("({pipeline})") } else { pipeline.to_owned() }
+}
+
+/// The same place in four installations: with neither of two choices, with one of them, and with both.
+#[derive(Clone, Copy)]
+pub(super) struct Four<T> {
+    pub(super) neither: T,
+    pub(super) first: T,
+    pub(super) second: T,
+    pub(super) both: T,
+}
+
+impl<T: PartialEq> Four<T> {
+    /// Whether each choice changes the same with and without the other: then [`Node::overlay`] has added everything.
+    fn is_settled(&self) -> bool {
+        self.neither == self.first && self.second == self.both || self.neither == self.second && self.first == self.both
+    }
+}
+
+impl<T> Four<T> {
+    fn map<U>(self, of: impl Fn(T) -> U) -> Four<U> {
+        Four { neither: of(self.neither), first: of(self.first), second: of(self.second), both: of(self.both) }
+    }
+
+    fn into_array(self) -> [T; 4] {
+        [self.neither, self.first, self.second, self.both]
     }
 }
 
@@ -188,6 +240,55 @@ impl Node {
         }
     }
 
+    /// Adds what two choices change together. Each of them has been overlaid alone.
+    pub(super) fn combine(&mut self, of: Four<&Value>, choices: [&Choice; 2]) -> Result<(), Clash> {
+        if of.is_settled() {
+            return Ok(());
+        }
+        let clash = |at: &str| {
+            let [first, second] = choices.map(|choice| operand(&choice.when));
+            Clash { when: format!("and {first} {second}"), at: at.to_owned() }
+        };
+        let (Self::Map(parts) | Self::List(parts)) = self else { return Err(clash("a scalar")) };
+        let names = |value: &Value| -> Vec<String> {
+            match value {
+                Value::Object(map) => map.keys().cloned().collect(),
+                Value::Array(items) => items.iter().map(identity).collect(),
+                _ => Vec::new(),
+            }
+        };
+        let mut all: Vec<String> = of.map(names).into_array().concat();
+        all.sort();
+        all.dedup();
+        for name in all {
+            let four = of.map(|value| named(value, &name));
+            if four.is_settled() {
+                continue;
+            }
+            let by_default = four.neither.is_some();
+            let is_it = |part: &&mut Part| {
+                part.by_default == by_default && (part.key.as_ref() == Some(&name) || part.identity == name)
+            };
+            let part = parts.iter_mut().find(is_it).ok_or_else(|| clash(&name))?;
+            let [first, second] = choices;
+            let done = match four.into_array() {
+                [Some(neither), Some(one), Some(other), Some(both)] => {
+                    part.node.combine(Four { neither, first: one, second: other, both }, choices)
+                }
+                // One choice adds it, and the other changes what is added.
+                [None, Some(was), None, is] => part.change(was, is, second),
+                [None, None, Some(was), is] => part.change(was, is, first),
+                // One choice removes it.
+                [Some(_), None, _, None] | [Some(_), _, None, None] => Ok(()),
+                [Some(_), None, Some(is), Some(both)] if is == both => part.keep([first, second]),
+                [Some(_), Some(is), None, Some(both)] if is == both => part.keep([second, first]),
+                _ => Err(clash("")),
+            };
+            done.map_err(|clash| Clash { at: format!("{name}/{}", clash.at), ..clash })?;
+        }
+        Ok(())
+    }
+
     /// Lets every text appear as it is, also if it looks like an action of Helm.
     pub(super) fn escape(&mut self) {
         match self {
@@ -227,7 +328,7 @@ impl Node {
 }
 
 fn element(item: &Value, list: Option<&str>) -> Part {
-    let mut part = Part::of(None, Node::repeated(item, list));
+    let mut part = Part { identity: identity(item), ..Part::of(None, Node::repeated(item, list)) };
     if let Some(list) = list.filter(|_| is_per_item(item)) {
         part.guards.push(Guard::Each(list.to_owned()));
     }
@@ -252,6 +353,15 @@ fn identity(value: &Value) -> String {
         _ => value.to_string(),
     };
     name.replace(super::CLUSTER_SUFFIX, "")
+}
+
+/// The entry of a map with this key, or the element of a list with this identity.
+fn named<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    match value {
+        Value::Object(map) => map.get(name),
+        Value::Array(items) => items.iter().find(|item| identity(item) == name),
+        _ => None,
+    }
 }
 
 /// The elements of both lists side by side, in the order of both.

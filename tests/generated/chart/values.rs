@@ -19,6 +19,8 @@ pub(super) struct Defaults {
     pub(super) resources: Value,
     /// How many operators run.
     pub(super) replicas: Value,
+    /// The flags of `managed-secrets run` that values of their own set.
+    pub(super) flags: Vec<String>,
 }
 
 /// One value.
@@ -150,8 +152,15 @@ fn operator() -> Vec<Entry> {
             "webhooks.drainSeconds",
             json!(DRAIN_SECONDS),
             json!({"type": "integer", "minimum": 0, "maximum": MAX_DRAIN_SECONDS}),
-            "Seconds for which the webhooks continue to answer after a signal to stop, or after a request that arrives \
-             later. The pods' grace period follows.",
+            "Seconds for which the webhooks and the value API continue to answer after a signal to stop, or after a request \
+             that arrives later. The pods' grace period follows.",
+        ),
+        entry(
+            "valueApi.enabled",
+            json!(false),
+            flag(),
+            "Whether the operator serves the value API, by which values are read by name or id, and registers it with the API \
+             server. With namespaces, it is not registered. docs/value-api.md says what it costs.",
         ),
         entry(
             "restorers",
@@ -217,8 +226,12 @@ fn pods(defaults: &Defaults) -> Vec<Entry> {
         entry(
             "extraArgs",
             json!([]),
-            json!({"type": "array", "items": {"type": "string"}}),
-            "More arguments of managed-secrets run.",
+            // The operator does not start with a flag that is given twice.
+            json!({"type": "array", "items": {
+                "type": "string",
+                "not": {"pattern": format!("^--({})(=|$)", defaults.flags.join("|"))},
+            }}),
+            "More arguments of managed-secrets run. Flags that other values set are refused.",
         ),
         entry("extraEnv", json!([]), objects(), "More environment variables of the container."),
         entry("extraVolumes", json!([]), objects(), "Volumes of the pods."),
@@ -267,6 +280,13 @@ fn cluster() -> Vec<Entry> {
              CustomResourceDefinitions of the Prometheus operator.",
         ),
         entry(
+            "monitoring.secureMetrics",
+            json!(false),
+            flag(),
+            "Whether the metrics require TLS and a token, on a port of their own. It needs webhooks.enabled, because it uses \
+             their certificate.",
+        ),
+        entry(
             "monitoring.rules",
             json!(false),
             flag(),
@@ -297,7 +317,7 @@ fn cluster() -> Vec<Entry> {
             json!(true),
             flag(),
             "Whether the chart installs the ClusterRoles managedsecret-viewer and managedsecret-editor, which extend the \
-             roles view and edit. All releases of a cluster share them.",
+             roles view and edit, and managedsecret-value-reader with valueApi.enabled. All releases of a cluster share them.",
         ),
     ]
 }
@@ -358,6 +378,9 @@ pub(super) fn schema(defaults: &Defaults) -> Result<String, CliError> {
         "type": "object",
         "additionalProperties": false,
         "properties": properties,
+        // As `managed-secrets manifests` has it.
+        "if": {"properties": {"monitoring": {"properties": {"secureMetrics": {"const": true}}}}},
+        "then": {"properties": {"webhooks": {"properties": {"enabled": {"const": true}}}}},
     });
     let text = serde_json::to_string_pretty(&schema);
     Ok(text.map_err(|error| CliError::failed("cannot print the schema", &error))? + "\n")

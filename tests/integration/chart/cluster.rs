@@ -3,16 +3,23 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition},
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use managed_secrets_api::keys;
+use managed_secrets_api::{keys, value};
 use parking_lot::Mutex;
 use serde_json::json;
 use tempfile::TempDir;
-use testkit::{ControlPlane, Operator, control_plane::quiet_address, poll};
+use testkit::{ControlPlane, Operator, control_plane::quiet_address, front_proxy::Authority, poll};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional},
     net::{TcpStream, UnixListener, UnixStream},
@@ -21,6 +28,7 @@ use tokio::{
 
 use super::{Helm, NAMESPACE};
 use crate::integration::{
+    installation::object,
     operator::PATIENCE,
     program::{self, PROGRAM, Ran},
 };
@@ -54,7 +62,9 @@ impl Cluster {
         });
         std::fs::write(&file, selection.to_string()).unwrap();
         let flags = vec![format!("--egress-selector-config-file={}", file.display())];
-        let options = testkit::Options { apiserver_flags: flags, ..testkit::Options::default() };
+        let authority = Some(Arc::new(Authority::new("front-proxy-ca").unwrap()));
+        let options =
+            testkit::Options { apiserver_flags: flags, front_proxy: authority, ..testkit::Options::default() };
         let plane = ControlPlane::start_own(&options).await.unwrap();
         let client = plane.access().admin_client().await.unwrap();
         Self { plane, client, backend, proxy, _folder: folder }
@@ -70,8 +80,8 @@ impl Cluster {
         let pod = deployments.get(keys::OPERATOR_NAME).await.unwrap().spec.template.spec.unwrap();
         let arguments = pod.containers[0].args.clone().unwrap();
         assert_eq!(arguments[0], "run");
-        let arguments: Vec<_> =
-            arguments[1..].iter().map(String::as_str).filter(|it| !it.starts_with("--admin-listen=")).collect();
+        let is_own_port = |it: &&str| it.starts_with("--admin-listen=") || it.starts_with("--metrics-listen=");
+        let arguments: Vec<_> = arguments[1..].iter().map(String::as_str).filter(|it| !is_own_port(it)).collect();
         let account = pod.service_account_name.unwrap();
         let kubeconfig = self.plane.access().kubeconfig_for(NAMESPACE, &account).await.unwrap();
         let address = quiet_address().unwrap();
@@ -90,6 +100,41 @@ impl Cluster {
         let log = operator.log().unwrap();
         assert_eq!(operator.stop().await.unwrap(), 0, "{log}");
         *self.backend.lock() = None;
+    }
+
+    /// Gives the Service of the APIService an address, as a pod that is ready does. The API server asks for no other.
+    pub(super) async fn publish_value_api(&self) {
+        let service = self.value_api().await.unwrap().spec.unwrap().service.unwrap();
+        let name = service.name.unwrap();
+        let services = Api::<Service>::namespaced(self.client.clone(), NAMESPACE);
+        let port = services.get(&name).await.unwrap().spec.unwrap().ports.unwrap().remove(0);
+        let slice: EndpointSlice = object(json!({
+            "metadata": {
+                "name": "replica",
+                "labels": {"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "test"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}],
+            "ports": [{"name": port.name, "port": 8443, "protocol": "TCP"}],
+        }));
+        let slices = Api::<EndpointSlice>::namespaced(self.client.clone(), NAMESPACE);
+        slices.patch("replica", &PatchParams::apply("test"), &Patch::Apply(&slice)).await.unwrap();
+        self.value_api_is("True").await;
+    }
+
+    /// The APIService, if there is one.
+    pub(super) async fn value_api(&self) -> Option<APIService> {
+        Api::<APIService>::all(self.client.clone()).get_opt(value::API_SERVICE).await.unwrap()
+    }
+
+    /// Waits until the API server says whether the value API is available.
+    pub(super) async fn value_api_is(&self, status: &str) {
+        let available = poll("the availability of the value API", PATIENCE, || async {
+            let conditions = self.value_api().await.and_then(|service| service.status?.conditions).unwrap_or_default();
+            let is_it = |condition: &APIServiceCondition| condition.type_ == "Available" && condition.status == status;
+            Ok(conditions.iter().any(is_it).then_some(()))
+        });
+        available.await.unwrap();
     }
 
     /// `helm test`, whose pod runs here.

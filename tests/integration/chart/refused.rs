@@ -24,6 +24,11 @@ async fn wrong_values_are_refused_and_named() {
         (json!({"logFormat": "text"}), "'/logFormat'"),
         (json!({"policies": {"protected": "no"}}), "'/policies/protected'"),
         (json!({"extraArgs": [1]}), "'/extraArgs/0'"),
+        (json!({"valueApi": {"enable": true}}), "'/valueApi': additional properties 'enable' not allowed"),
+        (
+            json!({"monitoring": {"secureMetrics": true}, "webhooks": {"enabled": false}}),
+            "'/webhooks/enabled': value must be true",
+        ),
         (json!({"webhooks": {"drainSeconds": 301}}), "'/webhooks/drainSeconds'"),
         (json!({"podLabels": {"a": true}}), "'/podLabels/a'"),
         (json!({"podLabels": {"app.kubernetes.io/name": "other"}}), "'/podLabels/app.kubernetes.io~1name'"),
@@ -32,6 +37,34 @@ async fn wrong_values_are_refused_and_named() {
             let ran = Helm::new(major).template(&values).await;
             assert_eq!(ran.code, 1, "{values}: {}", ran.out);
             assert!(ran.err.contains(named), "{values}: {}", ran.err);
+        }
+    }
+}
+
+/// The operator does not start with a flag that is given twice.
+#[tokio::test]
+async fn flags_that_values_set_are_refused_among_the_extra_arguments() {
+    for (flag, is_refused) in [
+        ("--webhook-drain=9", true),
+        ("--webhook-drain", true),
+        ("--log-level=debug", true),
+        ("--log-format=human", true),
+        ("--admin-listen=off", true),
+        ("--metrics-listen=off", true),
+        ("--namespace=shop", true),
+        ("--kek-file=/run/key", true),
+        ("--webhook-listen=off", true),
+        ("--allow-cluster-scope", true),
+        ("--value-api", true),
+        ("--leader-elect", true),
+        ("--leader-elect-lease-duration=30", false),
+        ("--workers=4", false),
+        ("--webhook-cert-dir=/run/certificates", false),
+    ] {
+        for major in MAJORS {
+            let ran = Helm::new(major).template(&json!({"extraArgs": ["--allow-new-keyring", flag]})).await;
+            assert_eq!(ran.code, i32::from(is_refused), "{flag}: {ran:?}");
+            assert_eq!(ran.err.contains("'/extraArgs/1'"), is_refused, "{flag}: {ran:?}");
         }
     }
 }

@@ -9,18 +9,25 @@ use k8s_openapi::{
             WebhookClientConfig,
         },
         apps::v1::Deployment,
-        core::v1::Secret,
+        core::v1::{Namespace, NamespaceCondition, Secret},
         rbac::v1::ClusterRole,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
-use kube::{Api, ResourceExt as _, api::ListParams};
-use managed_secrets_api::keys;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
+use managed_secrets_api::{keys, value};
 use serde_json::{Value, json};
-use testkit::root;
+use testkit::{poll, root};
 
 use super::{CHART, Helm, MAJORS, NAMESPACE, RELEASE, cluster::Cluster};
-use crate::integration::objects::{Site, id, status};
+use crate::integration::{
+    objects::{Site, id, status},
+    operator::PATIENCE,
+};
 
 /// One release of one Helm, and a namespace with secrets.
 struct Story {
@@ -191,6 +198,60 @@ async fn helm_3_installs_upgrades_uninstalls_and_installs_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_4_installs_upgrades_uninstalls_and_installs_again() {
     life_of_a_release(4).await;
+}
+
+/// Helm keeps what the operator writes into the APIService, and deletes it first: without its server, no namespace of the
+/// cluster would finish deleting.
+async fn life_of_a_value_api(major: u8) {
+    let story = Story::begin(major).await;
+    let values = json!({"valueApi": {"enabled": true}, "monitoring": {"secureMetrics": true}});
+    let operator = story.install_and_run(&values).await;
+    story.cluster.publish_value_api().await;
+    story.site.apply("db", json!({"name": "DB", "value": "only-an-example", "delivery": "None"})).await;
+    story.site.served("db").await;
+    let path = value::path(&story.site.namespace, value::Handle::parse("DB").unwrap()).unwrap();
+    let access = story.cluster.plane.access();
+    let read = async || access.kubectl_ok(&["get", "--raw", &path]).await.unwrap();
+    assert!(read().await.contains(r#""value":"only-an-example""#));
+
+    let completed = |service: APIService| (service.metadata.owner_references, service.spec.unwrap().ca_bundle);
+    let before = completed(story.cluster.value_api().await.unwrap());
+    assert!(before.0.is_some() && before.1.is_some());
+    let more = json!({"valueApi": {"enabled": true}, "replicas": 3});
+    story.helm(&["upgrade", RELEASE], Some(&more)).await;
+    assert_eq!(completed(story.cluster.value_api().await.unwrap()), before);
+    assert!(read().await.contains(r#""value":"only-an-example""#));
+
+    // Without an operator, a namespace waits until the release is uninstalled.
+    story.cluster.stop_operator(operator).await;
+    story.cluster.value_api_is("False").await;
+    let namespaces = Api::<Namespace>::all(story.cluster.client.clone());
+    let namespace = story.site.namespace.as_str();
+    namespaces.delete(namespace, &DeleteParams::default()).await.unwrap();
+    let waiting = poll("the namespace to wait for the value API", PATIENCE, || async {
+        let conditions = namespaces.get(namespace).await?.status.and_then(|status| status.conditions);
+        let is_it = |condition: &NamespaceCondition| {
+            condition.type_ == "NamespaceDeletionDiscoveryFailure" && condition.status == "True"
+        };
+        Ok(conditions.unwrap_or_default().iter().any(is_it).then_some(()))
+    });
+    waiting.await.unwrap();
+    story.helm(&["uninstall", RELEASE], None).await;
+    assert!(story.cluster.value_api().await.is_none());
+    let deleted = poll("the namespace to be deleted", PATIENCE, || async {
+        Ok(namespaces.get_opt(namespace).await?.is_none().then_some(()))
+    });
+    deleted.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_3_upgrades_the_value_api_and_uninstalls_it_without_a_server() {
+    life_of_a_value_api(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_4_upgrades_the_value_api_and_uninstalls_it_without_a_server() {
+    life_of_a_value_api(4).await;
 }
 
 /// The Roles of the chart suffice, and `helm test` fails when the operator does not run.

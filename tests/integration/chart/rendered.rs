@@ -109,6 +109,23 @@ fn cases() -> Vec<(Value, Options)> {
             json!({"monitoring": {"serviceMonitor": true}, "webhooks": {"enabled": false}}),
             Options { monitoring: true, webhooks: false, ..options() },
         ),
+        (json!({"valueApi": {"enabled": true}}), Options { value_api: true, ..options() }),
+        (json!({"monitoring": {"secureMetrics": true}}), Options { secure_metrics: true, ..options() }),
+        (
+            json!({
+                "monitoring": {"serviceMonitor": true, "secureMetrics": true}, "networkPolicy": {"enabled": false},
+                "valueApi": {"enabled": true}, "highAvailability": true, "openshift": true,
+            }),
+            Options {
+                monitoring: true,
+                secure_metrics: true,
+                network_policy: false,
+                value_api: true,
+                spread: Spread::Required,
+                openshift: true,
+                ..options()
+            },
+        ),
         (
             json!({"monitoring": {"serviceMonitor": true}, "networkPolicy": {"enabled": false}, "highAvailability": true}),
             Options { monitoring: true, network_policy: false, spread: Spread::Required, ..options() },
@@ -166,6 +183,25 @@ async fn the_chart_renders_what_manifests_prints() {
             let text = helm.template(&values).await.ok();
             assert_same(&values, &rendered(&text), &printed(&options));
         }
+    }
+}
+
+/// Values that change the same objects, in every combination.
+#[tokio::test]
+async fn values_that_meet_in_one_object_render_what_manifests_prints() {
+    // Each is off or on: the webhooks last, which metrics with TLS need.
+    let choices = |bits: u8| [0, 1, 2, 3, 4].map(|bit| bits & (1 << bit) != 0);
+    let sets = (0..32).map(choices).filter(|[.., secure, webhooks]| *webhooks || !secure);
+    for (number, [value_api, monitoring, namespaced, secure_metrics, webhooks]) in sets.enumerate() {
+        let namespaces = Vec::from_iter(namespaced.then(|| "shop".to_owned()));
+        let values = json!({
+            "valueApi": {"enabled": value_api}, "namespaces": namespaces, "webhooks": {"enabled": webhooks},
+            "monitoring": {"serviceMonitor": monitoring, "secureMetrics": secure_metrics},
+        });
+        let options = Options { value_api, monitoring, namespaces, secure_metrics, webhooks, ..options() };
+        // Both versions render templates in the same way, as the other tests show.
+        let helm = Helm::new(MAJORS[number % MAJORS.len()]);
+        assert_same(&values, &rendered(&helm.template(&values).await.ok()), &printed(&options));
     }
 }
 
@@ -296,9 +332,17 @@ async fn the_grace_period_follows_the_drain_of_the_webhooks() {
             arguments.push(json!(format!("--webhook-drain={seconds}")));
             assert_same(&values, &rendered(&Helm::new(major).template(&values).await.ok()), &expected);
         }
-        let values = json!({"webhooks": {"drainSeconds": 15, "enabled": false}});
+        let mut values = json!({"webhooks": {"drainSeconds": 15, "enabled": false}});
         let without = printed(&Options { webhooks: false, ..options() });
         assert_same(&values, &rendered(&Helm::new(major).template(&values).await.ok()), &without);
+        // The value API is on the same port.
+        values["valueApi"] = json!({"enabled": true});
+        let found = rendered(&Helm::new(major).template(&values).await.ok());
+        let pod = &found[&name]["spec"]["template"]["spec"];
+        let own = without[&name]["spec"]["template"]["spec"][grace].as_u64().unwrap();
+        let drain = Limits { drain: Duration::from_secs(15), ..Limits::default() }.longest_drain();
+        assert_eq!(pod[grace], json!(own + drain.as_secs()));
+        assert!(pod["containers"][0]["args"].as_array().unwrap().contains(&json!("--webhook-drain=15")));
     }
 }
 
