@@ -1,4 +1,5 @@
-//! Events: what a user should see in `kubectl describe`, said once and not at every resync.
+//! Events: what a user should see in `kubectl describe`, said once and not at every resync: a failure, its end, a new
+//! value, a repair, a take-over. The first delivery is none of them: the status says it.
 //!
 //! Publishing never holds up a reconcile and never fails one: events go through a bounded queue, and what does not fit
 //! is dropped. kube's recorder counts repeated ones in a series.

@@ -103,16 +103,26 @@ impl Meter {
 
 /// What the operator asked for in a namespace since a mark, without lists, watches and events; and the next mark.
 async fn counted(namespace: &str, since: Mark) -> (Vec<Request>, Mark) {
+    let (mut requests, next) = all_counted(namespace, since).await;
+    requests.retain(|request| !is_event(request));
+    (requests, next)
+}
+
+/// The same with events.
+async fn all_counted(namespace: &str, since: Mark) -> (Vec<Request>, Mark) {
     let control_plane = installation::control_plane().await;
     let (requests, next) = control_plane.requests_and_mark(since).await.unwrap();
     let user = installation::options().operator_user();
     let requests = requests.into_iter().filter(|request| {
         request.username() == user
             && request.object().namespace == namespace
-            && request.object().resource != "events"
             && !matches!(request.verb.as_str(), "list" | "watch")
     });
     (requests.collect(), next)
+}
+
+fn is_event(request: &Request) -> bool {
+    request.object().resource == "events"
 }
 
 fn generated(name: &str) -> Value {
@@ -226,6 +236,32 @@ async fn what_users_do_costs_what_the_design_says() {
     meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     meter.end();
     operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_delivery_costs_no_event() {
+    let site = Site::new("silent").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let mark = installation::control_plane().await.audit_mark().await.unwrap();
+    site.foreign_secret("upstream", &[("token", "one")]).await;
+    let sealed = site.seal("sealed", "one").await;
+    let from = json!({"secretKeyRef": {"name": "upstream", "key": "token"}});
+    for (name, spec) in [
+        ("sealed", json!({"name": "SEALED", "value": sealed})),
+        ("from", json!({"name": "FROM", "valueFrom": from})),
+        ("made", generated("MADE")),
+        ("hidden", json!({"name": "HIDDEN", "generate": {}, "delivery": "None"})),
+    ] {
+        site.apply(name, spec).await;
+        site.in_step(name).await;
+    }
+    // It is to be reported, and events that wait are published before the end.
+    site.intrude("upstream", json!({"stringData": {"token": "two"}})).await;
+    site.until("from", "its second version", |object| object.status.as_ref().unwrap().version == Some(2)).await;
+    operator.stop().await;
+    let (requests, _) = all_counted(&site.namespace, mark).await;
+    let events: Vec<_> = requests.iter().filter(|request| is_event(request)).map(Request::summary).collect();
+    assert_eq!(events.len(), 1, "{events:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -234,20 +234,21 @@ async fn repairs_that_change_nothing_are_not_announced_and_a_resync_writes_nothi
     let writes = tap.seen().len();
     let again = Tap::recording();
     let operator = Setup::of(&site.namespace).calls(&again).start().await;
-    site.apply("other", json!({"name": "OTHER", "generate": {}})).await;
-    site.served("other").await;
-    let record = managed_secrets_api::names::record_name("OTHER");
+    // It has something to say: the source is missing.
+    let from = json!({"secretKeyRef": {"name": "other-source", "key": "token"}});
+    site.apply("other", json!({"name": "OTHER", "valueFrom": from})).await;
+    site.reports("other", "False", "SourceNotFound").await;
     let strays: Vec<_> = again
         .seen()
         .into_iter()
         .filter(|seen| seen.path.contains(&site.namespace))
-        .filter(|seen| !seen.path.contains("other") && !seen.path.contains(&record))
+        .filter(|seen| !seen.path.contains("other"))
         .filter(|seen| seen.method != "GET" || !seen.path.contains('?'))
         .collect();
     assert!(strays.is_empty() && writes > 0, "{strays:?}");
     operator.stop().await;
     // Whatever either of them had to say is said: the events of one that is told to end go out before it ends.
-    assert_eq!(site.events("other", "Served").await.len(), 1);
+    assert_eq!(site.events("other", "SourceNotFound").await.len(), 1);
     assert_eq!(site.events("db", CORRECTED).await, [""; 0]);
 }
 

@@ -16,7 +16,7 @@ use testkit::{Operator, poll};
 use super::{
     admission::{self, Premises},
     installation::{control_plane, operator_kubeconfig},
-    objects::Site,
+    objects::{Site, status},
     operator::{PATIENCE, Setup, Tap},
     program::PROGRAM,
 };
@@ -204,45 +204,51 @@ async fn events_are_said_once() {
     site.delete("retained").await;
     site.apply("retained", retained).await;
     site.served("retained").await;
+    let from = json!({"secretKeyRef": {"name": "source", "key": "token"}});
+    site.apply("late", json!({"name": "LATE", "valueFrom": from})).await;
+    site.reports("late", "False", "SourceNotFound").await;
+    site.foreign_secret("source", &[("token", "one")]).await;
+    site.served("late").await;
+    site.foreign_secret("edited", &[("token", "one")]).await;
+    let from = json!({"secretKeyRef": {"name": "edited", "key": "token"}});
+    site.apply("changed", json!({"name": "CHANGED", "valueFrom": from})).await;
+    site.served("changed").await;
+    site.intrude("edited", json!({"stringData": {"token": "two"}})).await;
+    site.until("changed", "its second version", |object| status(object).version == Some(2)).await;
     site.apply("drifted", json!({"name": "DRIFTED", "generate": {}})).await;
     site.served("drifted").await;
     let value = site.value("drifted", "value").await.unwrap();
     site.intrude("drifted", json!({"stringData": {"value": "edited"}})).await;
     site.delivers("drifted", "value", &value).await;
 
+    // Only the status reports a first delivery, unless a failure was reported before it.
     let all = [
-        ("holder", &[("Served", "NewValue", "Normal")][..]),
+        ("holder", &[][..]),
         ("loser", &[("NameInUse", "Reconcile", "Warning")]),
         ("invalid", &[("InvalidValue", "Reconcile", "Warning")]),
-        ("drifted", &[("Served", "NewValue", "Normal"), ("TargetDriftCorrected", "Repair", "Warning")]),
+        ("late", &[("Served", "NewValue", "Normal"), ("SourceNotFound", "Reconcile", "Warning")]),
+        ("changed", &[("Served", "NewValue", "Normal")]),
+        ("drifted", &[("TargetDriftCorrected", "Repair", "Warning")]),
+        ("retained", &[("RecordTakenOver", "TakeOver", "Normal")]),
     ];
     for (name, expected) in all {
         told(&site, name, expected).await;
     }
-    // Two objects of one name: each was served once, and the second took over.
-    poll("the take-over to be told", PATIENCE, || async {
-        let events = events(&site, "retained").await;
-        let count = |reason: &str| events.iter().filter(|(it, ..)| it == reason).map(|(.., times)| times).sum::<i32>();
-        Ok((count("RecordTakenOver") == 1 && count("Served") == 2).then_some(()))
-    })
-    .await
-    .unwrap();
-    let before = events(&site, "retained").await;
 
     // Neither a new look nor a restart says anything again.
-    for name in ["holder", "loser", "invalid", "drifted", "retained"] {
+    for (name, _) in all {
         site.nudge(name).await;
     }
     operator.stop().await;
     let operator = Setup::of(&site.namespace).start().await;
-    site.apply("after", json!({"name": "AFTER", "generate": {}})).await;
-    site.served("after").await;
-    told(&site, "after", &[("Served", "NewValue", "Normal")]).await;
+    site.apply("after", json!({"name": "AFTER", "generate": {}, "suspend": true})).await;
+    site.reports("after", "True", "Suspended").await;
+    told(&site, "after", &[("Suspended", "Serve", "Normal")]).await;
+    // Events that wait are published before the end.
+    operator.stop().await;
     for (name, expected) in all {
         told(&site, name, expected).await;
     }
-    assert_eq!(events(&site, "retained").await, before);
-    operator.stop().await;
 }
 
 /// What the last passes had to say is said, although the operator was told to end before it could be.
@@ -252,15 +258,16 @@ async fn the_last_events_are_said_before_the_end() {
     let slow = Tap::slow_events(Duration::from_millis(500));
     let operator = Setup::of(&site.namespace).calls(&slow).start().await;
     let names = ["one", "two", "three", "four"];
+    let from = json!({"secretKeyRef": {"name": "missing", "key": "token"}});
     for name in names {
-        site.apply(name, json!({"name": name, "generate": {}})).await;
+        site.apply(name, json!({"name": name, "valueFrom": from})).await;
     }
     for name in names {
-        site.served(name).await;
+        site.reports(name, "False", "SourceNotFound").await;
     }
     operator.stop().await;
     for name in names {
         let events = events(&site, name).await;
-        assert_eq!(events, [("Served".to_owned(), "NewValue".to_owned(), "Normal".to_owned(), 1)], "{name}");
+        assert_eq!(events, [("SourceNotFound".to_owned(), "Reconcile".to_owned(), "Warning".to_owned(), 1)], "{name}");
     }
 }

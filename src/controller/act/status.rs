@@ -68,8 +68,15 @@ impl Actor<'_> {
         let Some((status, reason, message)) = ready(&own.status) else { return };
         info!(ready = status, reason, version = own.status.version, "status written");
         let Some(reason) = Reason::ALL.iter().copied().find(|known| known.as_str() == reason) else { return };
-        let same_state = ready(before).is_some_and(|(old, cause, _)| old == status && cause == reason.as_str());
+        let before_ready = ready(before);
+        let same_state =
+            before_ready.as_ref().is_some_and(|(old, cause, _)| *old == status && cause == reason.as_str());
         let new_version = before.version != own.status.version;
+        let recovers = before_ready.is_some_and(|(old, ..)| old == "False");
+        if before.version.is_none() && reason == Reason::Served && !recovers {
+            // The status says the first delivery. An event for each would be a fourth write for each new object.
+            return;
+        }
         match (status.as_str(), same_state) {
             ("True", _) if new_version => {
                 let note = format!("version {}: {message}", own.status.version.unwrap_or_default());
