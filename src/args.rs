@@ -14,6 +14,7 @@ use managed_secrets_cli::CliError;
 use managed_secrets_cli::error::EXIT_CODES;
 use managed_secrets_cli::seal::SealArgs;
 use managed_secrets_engine::lease::{Durations, DurationsError};
+use managed_secrets_engine::run::MAX_WORKERS;
 
 use crate::install::manifests::{
     DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
@@ -173,8 +174,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", env = "MANAGED_SECRETS_METRICS_LISTEN", default_value = "off")]
     pub metrics_listen: Listen,
 
-    /// How many objects the operator works on at once
-    #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value = "8")]
+    /// The most objects that the operator works on at once; it begins with 8, and adapts the number to the API server
+    #[arg(long, value_name = "N", env = "MANAGED_SECRETS_WORKERS", default_value_t = MAX_WORKERS)]
     pub workers: NonZeroUsize,
 
     /// Format of log lines

@@ -124,7 +124,12 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let persists = webhooks.is_some() && values.is_some();
     waits(&health, persists, "waiting for the keyring");
     let requests = Arc::new(Requests::new(RESOURCES));
-    let clients = client::Options { requests: Arc::clone(&requests), leadership: leadership.clone(), ..clients };
+    let clients = client::Options {
+        requests: Arc::clone(&requests),
+        leadership: leadership.clone(),
+        limiter: Some(Arc::clone(&controller.workers.limiter)),
+        ..clients
+    };
     let clients = Clients::new(config, &clients)?;
     let supervisor = Supervisor::new();
     let watcher = Watcher {

@@ -13,6 +13,7 @@ use managed_secrets_engine::{
     client,
     health::Health,
     lease,
+    limit::Limiter,
     run::{self as workers, log_panics},
     shutdown::Signals,
     waiting::Waiting,
@@ -83,7 +84,10 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
             namespaces: args.namespaces,
             operator_namespace: own_namespace,
             allow_cluster_scope: args.allow_cluster_scope,
-            workers: workers::Options { workers: args.workers.get(), ..workers::Options::default() },
+            workers: workers::Options {
+                limiter: Arc::new(Limiter::new(args.workers.get())),
+                ..workers::Options::default()
+            },
         },
         webhooks: None,
         values: None,

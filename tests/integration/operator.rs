@@ -30,7 +30,9 @@ use managed_secrets_crypto::provider::Provider;
 use managed_secrets_engine::{
     client::{self, Answer, Tap as EngineTap, Wire},
     health::Health,
-    lease, run,
+    lease,
+    limit::Limiter,
+    run,
     stats::Stats,
     watch::Timing,
 };
@@ -338,7 +340,11 @@ impl Setup {
                 namespaces: self.namespaces,
                 operator_namespace: self.operator_namespace,
                 allow_cluster_scope: self.allow_cluster_scope,
-                workers: run::Options { workers: self.workers, deadline: self.deadline, ..run::Options::default() },
+                workers: run::Options {
+                    limiter: Arc::new(Limiter::new(self.workers)),
+                    deadline: self.deadline,
+                    ..run::Options::default()
+                },
             },
             webhooks: self.webhooks,
             values: self.values,

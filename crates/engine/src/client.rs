@@ -23,7 +23,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use kube::{
     Client, Config,
@@ -32,6 +32,7 @@ use kube::{
         retry::{InvalidBackoff, RetryPolicy},
     },
 };
+use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 use tower::{
     BoxError, Service,
@@ -41,7 +42,11 @@ use tower::{
 
 #[cfg(any(doc, test))]
 use super::lease::NotLeading;
-use super::{lease::Leadership, requests::Requests};
+use super::{
+    lease::Leadership,
+    limit::{Answered, Limiter},
+    requests::Requests,
+};
 
 /// The name of this client in the API server's audit log and metrics.
 const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -102,6 +107,8 @@ pub struct Options {
     pub requests: Arc<Requests>,
     /// When [`Clients::lead`] may change something.
     pub leadership: Leadership,
+    /// Told of each answer to [`Clients::lead`], the client of the reconciles.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl Default for Options {
@@ -119,6 +126,7 @@ impl Default for Options {
             replica: None,
             requests: Arc::default(),
             leadership: Leadership::always(),
+            limiter: None,
         }
     }
 }
@@ -137,8 +145,12 @@ impl Clients {
         config.default_retry = false;
         let namespace = config.default_namespace.clone();
         let requests = &options.requests;
-        let client =
-            |wire, tap: &Option<Arc<dyn Tap>>| Tapped { tap: tap.clone(), wire, requests: Arc::clone(requests) };
+        let client = |wire, tap: &Option<Arc<dyn Tap>>, limiter: Option<&Arc<Limiter>>| Tapped {
+            tap: tap.clone(),
+            wire,
+            requests: Arc::clone(requests),
+            limiter: limiter.cloned(),
+        };
 
         let mut calls = config.clone();
         calls.read_timeout = Some(options.read);
@@ -146,20 +158,21 @@ impl Clients {
         calls.reset_reader_on_write = true;
         let (shortest, longest) = options.retry_delay;
         let policy = RetryPolicy::new(shortest, longest, options.retries, true).map_err(ClientError::Retry)?;
-        let limited = |wire| {
+        let limited = |wire, limiter| {
             let service = tower::ServiceBuilder::new()
                 .layer(TimeoutLayer::new(options.call))
                 .layer(RetryLayer::new(Patient { policy: policy.clone(), longest }))
-                .service(client(wire, &options.call_tap));
+                .service(client(wire, &options.call_tap, limiter));
             Client::new(service, namespace.clone())
         };
         let wire = Wire::new(calls, &options.connector)?;
-        let (call, lead) = (limited(wire.clone()), limited(wire.guarded(options.leadership.clone())));
+        let guarded = wire.clone().guarded(options.leadership.clone());
+        let (call, lead) = (limited(wire, None), limited(guarded, options.limiter.as_ref()));
 
         // Its connections are its own, so a busy client does not delay it.
-        let lease = client(Wire::new(config.clone(), &options.connector)?, &options.lease_tap);
+        let lease = client(Wire::new(config.clone(), &options.connector)?, &options.lease_tap, None);
         config.read_timeout = None;
-        let watch = client(Wire::new(config, &options.connector)?, &options.watch_tap);
+        let watch = client(Wire::new(config, &options.connector)?, &options.watch_tap, None);
         Ok(Self { watch: Client::new(watch, namespace.clone()), call, lead, lease: Client::new(lease, namespace) })
     }
 }
@@ -212,6 +225,7 @@ struct Tapped {
     tap: Option<Arc<dyn Tap>>,
     wire: Wire,
     requests: Arc<Requests>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 impl Service<Request<Body>> for Tapped {
@@ -224,15 +238,21 @@ impl Service<Request<Body>> for Tapped {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (tap, wire) = (self.tap.clone(), self.wire.clone());
+        let (tap, wire, limiter) = (self.tap.clone(), self.wire.clone(), self.limiter.clone());
         // Before the first poll, so that the wait for a connection counts.
-        let mut pending = self.requests.begin(&request);
+        let (began, mut pending) = (Instant::now(), self.requests.begin(&request));
         Box::pin(async move {
             let answer = match tap {
                 Some(tap) => tap.exchange(request, wire).await?,
                 None => wire.send(request).await?,
             };
             pending.answered(answer.status().as_u16());
+            if let Some(limiter) = limiter {
+                limiter.answered(match answer.status() {
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Answered::Busy,
+                    _ => Answered::After(began.elapsed()),
+                });
+            }
             Ok(answer)
         })
     }
@@ -279,7 +299,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
-        time::{Instant, timeout},
+        time::timeout,
     };
 
     use super::*;

@@ -19,6 +19,7 @@
 //! | [`client`] | two clients, one for watches and one for calls, and a [`client::Tap`] that sees each request |
 //! | [`watch`] | one supervised task per watch, with its own backoff, that recovers from every failure of the server |
 //! | [`queue`] | chooses the next key |
+//! | [`limit`] | how many run at the same time: as many as the API server answers quickly |
 //! | [`run`] | the workers: every reconcile has a deadline and cannot end the process by a panic |
 //! | [`lease`] | leader election: one replica at a time changes the cluster |
 //! | [`supervise`] | tasks that must not end |
@@ -34,6 +35,7 @@ pub mod backoff;
 pub mod client;
 pub mod health;
 pub mod lease;
+pub mod limit;
 pub mod queue;
 pub mod requests;
 pub mod rounds;

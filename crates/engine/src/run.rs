@@ -3,7 +3,7 @@
 //! Each reconcile is a separate task with a deadline. A panic in one is counted, logged and retried with the key's backoff;
 //! it ends neither the workers nor the process.
 
-use std::{collections::HashMap, fmt::Debug, future::Future, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Debug, future::Future, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -14,9 +14,14 @@ use tracing::{Instrument as _, error, info, warn};
 
 pub use super::queue::Next;
 use super::{
-    queue::{Grouped, Queue, Workers},
+    limit::Limiter,
+    queue::{Grouped, Queue},
     stats::Stats,
 };
+
+/// The most reconciles at the same time, unless the operator is told otherwise. Each has one request in flight, and an API
+/// server serves some hundreds at a time, for all of its clients.
+pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// Reconciles keys.
 pub trait Reconciler: Send + Sync + 'static {
@@ -28,10 +33,10 @@ pub trait Reconciler: Send + Sync + 'static {
 }
 
 /// How [`run`] works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// Reconciles at the same time, at least one.
-    pub workers: usize,
+    /// How many reconciles run at the same time.
+    pub limiter: Arc<Limiter>,
     /// The longest a reconcile may take.
     pub deadline: Duration,
     /// How long reconciles in flight may continue after the shutdown started.
@@ -40,16 +45,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 8, deadline: Duration::from_secs(60), drain: Duration::from_secs(20) }
-    }
-}
-
-impl Options {
-    /// A quarter of the workers, and at least one, is kept for groups that have none: groups whose reconciles take long must
-    /// not hold all workers, be it one group or several.
-    fn limits(self) -> Workers {
-        let all = self.workers.max(1);
-        Workers { all, reserved: (all / 4).max(1) }
+        let limiter = Arc::new(Limiter::new(MAX_WORKERS.get()));
+        Self { limiter, deadline: Duration::from_secs(60), drain: Duration::from_secs(20) }
     }
 }
 
@@ -64,11 +61,12 @@ pub async fn run<R: Reconciler>(
     queue.begin();
     let mut flights = Flights { queue: &queue, stats: &stats, tasks: JoinSet::new(), keys: HashMap::new() };
     loop {
+        let workers = options.limiter.workers(flights.tasks.len());
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = flights.tasks.join_next_with_id() => flights.land(&ended),
-            key = queue.next(options.limits()), if flights.tasks.len() < options.workers.max(1) => {
+            key = queue.next(workers), if flights.tasks.len() < workers.all => {
                 flights.start(&reconciler, key, options.deadline);
             }
         }
