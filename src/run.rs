@@ -19,6 +19,7 @@ use managed_secrets_engine::{
     client::{self, ClientError, Clients},
     health::{Health, Probe, Verdict},
     lease::{self, Elector, Leadership, Lost, Term},
+    limit::Limiter,
     requests::{OTHER, Requests},
     stats::Stats,
     supervise::{self, Supervisor},
@@ -124,13 +125,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let persists = webhooks.is_some() && values.is_some();
     waits(&health, persists, "waiting for the keyring");
     let requests = Arc::new(Requests::new(RESOURCES));
-    let clients = client::Options {
-        requests: Arc::clone(&requests),
-        leadership: leadership.clone(),
-        limiter: Some(Arc::clone(&controller.workers.limiter)),
-        ..clients
-    };
-    let clients = Clients::new(config, &clients)?;
+    let clients = connect(config, clients, &requests, &leadership, &controller.workers.limiter)?;
     let supervisor = Supervisor::new();
     let watcher = Watcher {
         client: clients.watch,
@@ -208,6 +203,19 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     };
     try_join(supervised.err_into(), elector.run(written).err_into::<RunError>()).await?;
     Ok(())
+}
+
+/// Creates the clients. They count their requests, and report to the workers how busy the API server is.
+fn connect(
+    config: &Config,
+    options: client::Options,
+    requests: &Arc<Requests>,
+    leadership: &Leadership,
+    limiter: &Arc<Limiter>,
+) -> Result<Clients, ClientError> {
+    let (requests, leadership) = (Arc::clone(requests), leadership.clone());
+    let options = client::Options { requests, leadership, limiter: Some(Arc::clone(limiter)), ..options };
+    Clients::new(config, &options)
 }
 
 /// What this process competes for, and whether it leads: always, if there is no election.

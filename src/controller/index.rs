@@ -22,7 +22,7 @@ use std::{
 };
 
 use managed_secrets_api::{Reason, keys::ANNO_OWNER, names::record_name};
-use managed_secrets_engine::queue::Grouped;
+use managed_secrets_engine::queue::{Grouped, Priority};
 
 pub(crate) use self::calls::Sent;
 use self::{
@@ -102,11 +102,10 @@ impl Index {
         Some(Cached { own, secrets, types, source, peers })
     }
 
-    /// Whether an object's spec is newer than its status says.
+    /// How urgently a user waits for an object, whose spec is newer than its status says; `None` if none does.
     #[must_use]
-    pub fn is_fresh(&self, key: &Key) -> bool {
-        let own = self.namespaces.get(&key.namespace).and_then(|ns| ns.objects.get(&key.name));
-        own.is_some_and(|own| own.is_fresh)
+    pub fn urgency(&self, key: &Key) -> Option<Priority> {
+        self.namespaces.get(&key.namespace)?.objects.get(&key.name)?.urgency
     }
 
     /// Whom the name `name` belongs to, if not to the object `asking`: its record's owner, else one that wants it too.

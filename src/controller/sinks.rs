@@ -1,7 +1,7 @@
 //! From watch events to the index and the queue.
 //!
-//! In: events of the engine's watches. Out: entries in the index, keys in the queue: those of new and edited objects
-//! ahead, those found in step at a start or a new list behind.
+//! In: events of the engine's watches. Out: entries in the index, keys in the queue: edited objects first, then new ones,
+//! then those that depend on what changed, and last those found in step at a start or a new list.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -51,16 +51,18 @@ impl Shared {
             index.keys().filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace)).collect();
         let count = keys.len();
         for key in keys {
-            let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
+            let priority = index.urgency(&key).unwrap_or(Priority::Resync);
             self.queue.add(key, priority);
         }
         count
     }
 
-    /// Has these looked at, ahead of resyncs.
+    /// Has these looked at, ahead of resyncs: first those that a user changed, then those that a user created.
     pub fn wake(&self, keys: Vec<Key>) {
+        let index = self.index();
         for key in keys {
-            self.queue.add(key, Priority::Fresh);
+            let priority = index.urgency(&key).unwrap_or(Priority::Woken);
+            self.queue.add(key, priority);
         }
     }
 }
@@ -110,7 +112,7 @@ impl Sink<WatchedObject> for Objects {
         let mut index = self.shared.index();
         let keys = index.replace_objects(self.namespace.as_deref(), listed);
         for key in keys {
-            let priority = if index.is_fresh(&key) { Priority::Fresh } else { Priority::Resync };
+            let priority = index.urgency(&key).unwrap_or(Priority::Resync);
             self.shared.queue.add(key, priority);
         }
         self.shared.sources_moved.notify_one();

@@ -143,7 +143,7 @@ mod tests {
 
     fn grown() -> Core {
         let mut core = Core::new(MAX);
-        assert_eq!(busy(&mut core, &[QUICK; 1000]), MAX);
+        assert_eq!(busy(&mut core, &[QUICK; WINDOW * 60]), MAX);
         core
     }
 
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(busy(&mut core, &[QUICK; WINDOW]), 9);
         assert_eq!(busy(&mut core, &[QUICK; WINDOW * 3]), 12);
         assert_eq!(core.workers(0).reserved, 3);
-        assert_eq!(busy(&mut core, &[QUICK; WINDOW * 100]), MAX);
+        assert_eq!(busy(&mut core, &[QUICK; WINDOW * 60]), MAX);
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
     fn late_answers_shrink_it_and_a_few_of_them_do_not() {
         let mut core = grown();
         assert_eq!(busy(&mut core, &[SLOW; WINDOW]), 28);
-        assert_eq!(busy(&mut core, &[SLOW; WINDOW * 100]), 8, "the floor");
+        assert_eq!(busy(&mut core, &[SLOW; WINDOW * 60]), 8, "the floor");
         let mixed = [QUICK, QUICK, QUICK, SLOW].repeat(WINDOW * 100);
         assert_eq!(busy(&mut core, &mixed), MAX, "a quarter of late ones, as where one namespace hangs");
         let mixed = [QUICK, SLOW].repeat(WINDOW * 100);

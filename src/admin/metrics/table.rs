@@ -79,6 +79,8 @@ const WATCHES: &[&str] = &[
     OTHER,
 ];
 const FRESH: &str = "fresh";
+const NEW: &str = "new";
+const WOKEN: &str = "woken";
 const RESYNC: &str = "resync";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -108,7 +110,7 @@ impl Label {
         match self {
             Self::Version => vec![VERSION],
             Self::Result => RESULTS.to_vec(),
-            Self::Priority => vec![FRESH, RESYNC],
+            Self::Priority => vec![FRESH, NEW, WOKEN, RESYNC],
             Self::Verb => VERBS.to_vec(),
             Self::Resource => [RESOURCES, &[OTHER]].concat(),
             Self::Code => CODES.iter().map(|(_, text)| *text).chain([OTHER, NO_ANSWER]).collect(),
@@ -401,6 +403,8 @@ fn by_priority<'f>(figures: &'f Figures<'_>, read: impl Fn(&DueAge) -> f64) -> V
 fn priority(priority: Priority) -> &'static str {
     match priority {
         Priority::Fresh => FRESH,
+        Priority::New => NEW,
+        Priority::Woken => WOKEN,
         Priority::Resync => RESYNC,
     }
 }

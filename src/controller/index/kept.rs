@@ -7,6 +7,7 @@ use managed_secrets_api::{
     Reason,
     keys::{CONDITION_READY, DEFAULT_TARGET_TYPE, TYPE_RECORD},
 };
+use managed_secrets_engine::queue::Priority;
 
 use crate::controller::view::{Own, SecretView, packed::Packed};
 
@@ -16,8 +17,8 @@ pub(super) struct KeptObject {
     pub(super) packed: Packed<Own>,
     /// The reason of its `Ready` condition; nothing where it has no such condition.
     pub(super) ready: Option<Said>,
-    /// Its spec is newer than its status says.
-    pub(super) is_fresh: bool,
+    /// How urgently a user waits for it.
+    pub(super) urgency: Option<Priority>,
 }
 
 /// What a condition says.
@@ -36,7 +37,11 @@ impl KeptObject {
                 let known = Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason);
                 known.map_or(Said::Unknown, |reason| Said::Known(*reason))
             });
-        Self { packed, ready, is_fresh: own.status.observed_generation != Some(own.generation) }
+        let urgency = match own.status.observed_generation {
+            None => Some(Priority::New),
+            Some(observed) => (observed != own.generation).then_some(Priority::Fresh),
+        };
+        Self { packed, ready, urgency }
     }
 }
 

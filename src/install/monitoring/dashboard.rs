@@ -202,8 +202,8 @@ pub const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Queue: oldest due object",
-                description: "How long the oldest due object has waited for a worker. Changes (fresh) should wait for less than a \
-                              second.",
+                description: "How long the oldest due object has waited for a worker. Edited objects (fresh) should wait for less \
+                              than a second; new ones may come in large numbers.",
                 unit: "s",
                 kind: Kind::Lines,
                 queries: &[(

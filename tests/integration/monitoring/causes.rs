@@ -337,10 +337,10 @@ async fn queue_old() -> Vec<Target> {
     for number in 0..12 {
         site.apply(&format!("late-{number}"), json!({"name": format!("LATE_{number}"), "generate": {}})).await;
     }
-    let (age, fresh) = ("managed_secrets_queue_oldest_due_seconds", [("priority", "fresh")]);
-    let text = at_least(&probes, age, &fresh, 1.0).await;
+    let (age, new) = ("managed_secrets_queue_oldest_due_seconds", [("priority", "new")]);
+    let text = at_least(&probes, age, &new, 1.0).await;
     // It is a clock.
-    at_least(&probes, age, &fresh, total(&text, age, &fresh) + 0.5).await;
+    at_least(&probes, age, &new, total(&text, age, &new) + 0.5).await;
     operator.kill().await;
     let old = changed(&text, age, |seconds| if seconds > 0.0 { seconds + MOVED } else { 0.0 });
     vec![Target::new(1).shows(&before, BEFORE).shows(&old, LONG)]

@@ -4,7 +4,7 @@
 //! * a key is in flight at most once;
 //! * a key added while in flight runs once more afterwards, however often it was added;
 //! * a key that was added is handed out, once its time has come;
-//! * neither priority waits for ever while the other is full;
+//! * no priority waits for ever while others are full;
 //! * between two keys of one group and priority, every other group gets at most one key of that priority: however much a group
 //!   has waiting, no other waits longer for it than for a single key;
 //! * the last free workers are for groups that have no key in flight: however many groups hang, a group waits for none of
@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt::Debug,
     hash::Hash,
+    ops::{Index, IndexMut},
     time::{Duration, Instant},
 };
 
@@ -24,16 +25,25 @@ use crate::backoff::{Backoff, Jitter};
 const FAILURES: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(300) };
 /// The longest that a key waits because the server asked for it.
 const LONGEST_PAUSE: Duration = FAILURES.cap;
-/// After this many keys, one key of the priority of resyncs goes first.
-const RESYNC_TURN: u32 = 8;
+/// Each priority has one key of this many, whatever else is due.
+const TURN: u32 = 8;
 
-/// How urgent a key is.
+/// How urgent a key is. What comes in large numbers at once does not delay what comes one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Work that no user waits for: a periodic check, a retry, every object that is up to date at start.
     Resync,
-    /// A user has just created or changed an object, and waits.
+    /// Another object changed, on which this one depends: one change can concern thousands.
+    Woken,
+    /// A user has just created the object, and waits: an installation creates many.
+    New,
+    /// A user has just changed the object, and waits.
     Fresh,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::New, Self::Woken, Self::Resync];
 }
 
 /// How a reconcile ended, and so when its key runs next.
@@ -201,8 +211,7 @@ impl<K: Grouped> DueKeys<K> {
 pub struct Core<K: Grouped> {
     entries: HashMap<K, Entry>,
     later: BTreeMap<Place, K>,
-    fresh: DueKeys<K>,
-    resync: DueKeys<K>,
+    due: ByPriority<DueKeys<K>>,
     /// Keys in flight, by group; no group without any.
     in_flight: HashMap<K::Group, usize>,
     /// When each key in flight was handed out.
@@ -210,8 +219,32 @@ pub struct Core<K: Grouped> {
     /// When a key was last handed out, or the workers began.
     last_taken: Option<Instant>,
     tickets: u64,
-    /// Keys handed out since the priority of resyncs last had one.
-    since_resync: u32,
+    /// Keys handed out since a priority last had one.
+    since: ByPriority<u32>,
+}
+
+/// Something for each priority.
+#[derive(Debug)]
+struct ByPriority<T>([T; Priority::ALL.len()]);
+
+impl<T: Default> Default for ByPriority<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
+impl<T> Index<Priority> for ByPriority<T> {
+    type Output = T;
+
+    fn index(&self, priority: Priority) -> &T {
+        &self.0[priority as usize]
+    }
+}
+
+impl<T> IndexMut<Priority> for ByPriority<T> {
+    fn index_mut(&mut self, priority: Priority) -> &mut T {
+        &mut self.0[priority as usize]
+    }
 }
 
 impl<K: Grouped> Default for Core<K> {
@@ -219,13 +252,12 @@ impl<K: Grouped> Default for Core<K> {
         Self {
             entries: HashMap::new(),
             later: BTreeMap::new(),
-            fresh: DueKeys::default(),
-            resync: DueKeys::default(),
+            due: ByPriority::default(),
             in_flight: HashMap::new(),
             taken: BTreeSet::new(),
             last_taken: None,
             tickets: 0,
-            since_resync: 0,
+            since: ByPriority::default(),
         }
     }
 }
@@ -255,7 +287,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
             return; // it keeps its position in the order of arrival
         }
         if self.later.remove(&place).is_none() {
-            self.priority(before.priority).remove(&key, place);
+            self.due[before.priority].remove(&key, place);
         }
         self.wait(key, merged, history);
     }
@@ -268,18 +300,16 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         if free == 0 {
             return None;
         }
-        let resync_first = self.since_resync + 1 >= RESYNC_TURN;
-        let order =
-            if resync_first { [Priority::Resync, Priority::Fresh] } else { [Priority::Fresh, Priority::Resync] };
-        let (priority, key) = order.into_iter().find_map(|priority| {
-            let due = match priority {
-                Priority::Fresh => &mut self.fresh,
-                Priority::Resync => &mut self.resync,
-            };
-            let key = due.take(|group| free > workers.reserved || !self.in_flight.contains_key(group))?;
-            Some((priority, key))
+        // Those whose turn it is, and then all, the most urgent first.
+        let has_turn = Priority::ALL.map(|priority| self.since[priority] + 1 >= TURN);
+        let turns = Priority::ALL.into_iter().zip(has_turn).filter_map(|(priority, has)| has.then_some(priority));
+        let (priority, key) = turns.chain(Priority::ALL).find_map(|priority| {
+            let may = |group: &K::Group| free > workers.reserved || !self.in_flight.contains_key(group);
+            Some((priority, self.due[priority].take(may)?))
         })?;
-        self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync.saturating_add(1) };
+        for other in Priority::ALL {
+            self.since[other] = if other == priority { 0 } else { self.since[other].saturating_add(1).min(TURN) };
+        }
         *self.in_flight.entry(key.group().clone()).or_default() += 1;
         self.tickets += 1;
         let taken = Place { due: now, ticket: self.tickets };
@@ -351,19 +381,15 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
         self.promote(now);
         let since = |then: Instant| now.saturating_duration_since(then);
         let oldest = |due: &DueKeys<K>| due.oldest().map(since);
-        let of = |priority, due: &DueKeys<K>| DueAge { priority, keys: due.len(), oldest: oldest(due) };
+        let of = |priority| {
+            let due = &self.due[priority];
+            DueAge { priority, keys: due.len(), oldest: oldest(due) }
+        };
         Progress {
-            due: [of(Priority::Fresh, &self.fresh), of(Priority::Resync, &self.resync)],
+            due: Priority::ALL.map(of),
             depth: self.depth(),
             oldest_in_flight: self.taken.first().map(|taken| since(taken.due)),
             since_taken: self.last_taken.map(since),
-        }
-    }
-
-    fn priority(&mut self, priority: Priority) -> &mut DueKeys<K> {
-        match priority {
-            Priority::Fresh => &mut self.fresh,
-            Priority::Resync => &mut self.resync,
         }
     }
 
@@ -381,7 +407,7 @@ impl<K: Clone + Eq + Grouped + Hash> Core<K> {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if let State::Later { priority, place } = entry.state {
                 entry.state = State::Due { priority, place };
-                self.priority(priority).insert(place, key);
+                self.due[priority].insert(place, key);
             }
         }
     }

@@ -19,7 +19,7 @@ pub struct DueAge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// What is due, by priority.
-    pub due: [DueAge; 2],
+    pub due: [DueAge; Priority::ALL.len()],
     /// The keys that wait, due or not, and those in flight.
     pub depth: Depth,
     /// How long the oldest key in flight has been so.
@@ -52,13 +52,11 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(120);
 
-    fn due(age: Option<u64>) -> [DueAge; 2] {
-        let of = |priority, age: Option<u64>| DueAge {
-            priority,
-            keys: usize::from(age.is_some()),
-            oldest: age.map(Duration::from_secs),
-        };
-        [of(Priority::Fresh, None), of(Priority::Resync, age)]
+    fn due(age: Option<u64>) -> [DueAge; Priority::ALL.len()] {
+        Priority::ALL.map(|priority| {
+            let age = age.filter(|_| priority == Priority::Resync);
+            DueAge { priority, keys: usize::from(age.is_some()), oldest: age.map(Duration::from_secs) }
+        })
     }
 
     #[test]

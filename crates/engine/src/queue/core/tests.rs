@@ -38,7 +38,8 @@ fn a_group_with_much_to_do_delays_no_other() {
     let order = drain(&mut core, now);
     assert_eq!(order[..6], [Of(1, 0), Of(2, 0), Of(3, 0), Of(1, 1), Of(2, 1), Of(1, 2)]);
     assert_eq!(order.len(), 1004);
-    assert!(core.fresh.groups.is_empty() && core.fresh.turns.is_empty(), "what is worked off takes no memory");
+    let fresh = &core.due[Priority::Fresh];
+    assert!(fresh.groups.is_empty() && fresh.turns.is_empty(), "what is worked off takes no memory");
 }
 
 #[test]
@@ -60,7 +61,10 @@ fn progress_tells_the_age_of_what_waits_and_of_what_runs() {
     core.add(Of(1, 2), Priority::Fresh, now + SECOND);
     core.add(Of(2, 1), Priority::Resync, now + SECOND * 2);
     core.add(Of(2, 2), Priority::Resync, now + SECOND * 100);
-    let due = |core: &mut Core<Of>, at| core.progress(at).due.map(|due| (due.keys, due.oldest));
+    let due = |core: &mut Core<Of>, at| {
+        let [fresh, .., resync] = core.progress(at).due.map(|due| (due.keys, due.oldest));
+        [fresh, resync]
+    };
     // No worker has looked since they became due.
     assert_eq!(due(&mut core, now + SECOND * 5), [(2, Some(SECOND * 5)), (1, Some(SECOND * 3))]);
     assert_eq!(core.progress(now + SECOND * 5).since_taken, Some(SECOND * 5));
@@ -107,6 +111,24 @@ fn first_come_first_served_and_fresh_before_resync() {
         core.add(key, Priority::Fresh, now);
     }
     assert_eq!(drain(&mut core, now), [4, 3, 1, 2]);
+}
+
+#[test]
+fn an_edit_goes_ahead_of_what_comes_in_large_numbers_in_its_group() {
+    let (mut core, now) = (Core::new(), Instant::now());
+    for number in 0..10_000 {
+        core.add(Of(1, number), Priority::Woken, now);
+        core.add(Of(1, 10_000 + number), Priority::New, now);
+    }
+    let taken: Vec<_> = std::iter::from_fn(|| core.pop(now, ALL)).take(100).collect();
+    let new = taken.iter().filter(|key| key.1 >= 10_000).count();
+    assert!((80..=90).contains(&new), "new objects go ahead of those that are woken, which have their turns: {new}");
+    for number in 0..20 {
+        core.add(Of(1, 50_000 + number), Priority::Fresh, now);
+    }
+    let taken: Vec<_> = std::iter::from_fn(|| core.pop(now, ALL)).take(30).collect();
+    let position = |number: u32| taken.iter().position(|key| key.1 == 50_000 + number).unwrap();
+    assert!(position(0) <= 2 && position(19) <= 28, "{taken:?}");
 }
 
 #[test]
@@ -202,7 +224,7 @@ fn key(number: usize) -> Of {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let priority = prop_oneof![Just(Priority::Fresh), Just(Priority::Resync)];
+    let priority = prop::sample::select(&Priority::ALL[..]);
     let next = prop_oneof![
         3 => Just(Next::Done),
         1 => (0..3000u64).prop_map(|ms| Next::After(Duration::from_millis(ms))),
@@ -269,10 +291,10 @@ struct Model {
     keys: [Expected; KEYS],
     /// How often the first group was passed over for the second, in this priority, while it had a key for it.
     overtaken: HashMap<(u32, u32, Priority), u32>,
-    /// How often resyncs that could have been handed out were passed over.
-    resyncs_passed: u32,
-    /// Keys handed out since the last resync.
-    since_resync: u32,
+    /// How often a priority with a key that could have been handed out was passed over.
+    passed: HashMap<Priority, u32>,
+    /// Keys handed out since a priority last had one.
+    since: HashMap<Priority, u32>,
 }
 
 impl Model {
@@ -320,14 +342,17 @@ impl Model {
         for other in 0..3 {
             self.overtaken.insert((group, other, priority), 0);
         }
-        let resyncs = ready.iter().flatten().any(|priority| *priority == Priority::Resync);
-        self.resyncs_passed = if resyncs && priority == Priority::Fresh { self.resyncs_passed + 1 } else { 0 };
-        prop_assert!(self.resyncs_passed < RESYNC_TURN, "resyncs wait for ever");
-        let fresh = ready.iter().flatten().any(|priority| *priority == Priority::Fresh);
-        if priority == Priority::Resync && fresh {
-            prop_assert!(self.since_resync + 1 >= RESYNC_TURN, "a resync went ahead of what is fresh, out of its turn");
+        let out_of_turn = self.since.get(&priority).copied().unwrap_or_default() + 1 < TURN;
+        for other in Priority::ALL {
+            let waits = other != priority && ready.iter().flatten().any(|ready| *ready == other);
+            prop_assert!(!(waits && other > priority && out_of_turn), "{priority:?} went ahead of {other:?}");
+            let passed = self.passed.entry(other).or_default();
+            *passed = if waits { *passed + 1 } else { 0 };
+            // Others may have their turn at the same time.
+            prop_assert!(*passed < TURN + 2, "{other:?} waits for ever");
+            let since = self.since.entry(other).or_default();
+            *since = if other == priority { 0 } else { *since + 1 };
         }
-        self.since_resync = if priority == Priority::Resync { 0 } else { self.since_resync + 1 };
         self.keys[number] = Expected { turn: None, in_flight: true, not_before: None, ..self.keys[number] };
         Ok(())
     }
