@@ -11,6 +11,7 @@
 //!   however many there are. [`Index::pass_on`] belongs to the end of every pass.
 
 mod calls;
+mod few;
 mod kept;
 mod line;
 mod namespace;
@@ -18,6 +19,7 @@ mod rings;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,8 +29,9 @@ use managed_secrets_engine::queue::{Grouped, Priority};
 pub(crate) use self::calls::Sent;
 use self::{
     calls::{Calls, Kind},
-    kept::{Entry, Said, type_text},
-    namespace::{Buried, NamespaceIndex, owners, secrets_of},
+    few::Few,
+    kept::{Entry, Said, word},
+    namespace::{Buried, NamespaceIndex, secrets_of},
 };
 use super::{
     facts::{Cached, SourceSeen},
@@ -39,20 +42,23 @@ use super::{
 /// be stuck, and after a restore of etcd versions go backwards.
 pub(crate) const UNCONFIRMED_FOR: Duration = Duration::from_secs(5);
 
+/// The name of an object or of a namespace. Clones share its memory.
+pub(crate) type Name = Arc<str>;
+
 /// Namespace and `metadata.name` of a ManagedSecret.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Key {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Name,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Name,
 }
 
 /// Namespaces take turns: what one of them has waiting does not delay another.
 impl Grouped for Key {
-    type Group = String;
+    type Group = Name;
 
-    fn group(&self) -> &String {
+    fn group(&self) -> &Name {
         &self.namespace
     }
 }
@@ -69,7 +75,7 @@ pub enum Holder {
 /// All namespaces.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: HashMap<String, NamespaceIndex>,
+    namespaces: HashMap<Name, NamespaceIndex>,
     calls: Calls,
 }
 
@@ -80,8 +86,8 @@ impl Index {
         let ns = self.namespaces.get(&key.namespace)?;
         let own = ns.object(&key.name)?;
         let concerning = secrets_of(&own);
-        let mut names: BTreeSet<&String> = concerning.iter().collect();
-        names.extend(ns.others_of(&own));
+        let mut names: BTreeSet<&str> = concerning.iter().map(|name| &**name).collect();
+        names.extend(ns.others_of(&own).into_iter().map(|name| &**name));
         let entries: Vec<Entry> = names
             .into_iter()
             .filter_map(|name| ns.secret(name))
@@ -115,7 +121,7 @@ impl Index {
         let record = record_name(name);
         match ns.secret(&record).map(|mut entry| entry.view.annotations.remove(ANNO_OWNER).unwrap_or_default()) {
             Some(owner) if owner == asking => None,
-            Some(owner) if ns.objects.contains_key(&owner) => Some(Holder::Object(owner)),
+            Some(owner) if ns.objects.contains_key(&*owner) => Some(Holder::Object(owner)),
             Some(_) => Some(Holder::Secret(record)),
             None => ns.first_for_name(name, asking).map(|own| Holder::Object(own.name)),
         }
@@ -138,8 +144,8 @@ impl Index {
     /// The names of the Secrets that are labelled and named as records with this id.
     #[must_use]
     pub fn records(&self, namespace: &str, id: &str) -> Vec<String> {
-        let records = self.namespaces.get(namespace).and_then(|ns| ns.by_id.get(id));
-        records.into_iter().flatten().cloned().collect()
+        let records = self.namespaces.get(namespace).and_then(|ns| ns.by_id.get(&id.parse().ok()?));
+        records.into_iter().flat_map(Few::iter).map(|name| (**name).to_owned()).collect()
     }
 
     /// An object by its `metadata.name`.
@@ -150,9 +156,7 @@ impl Index {
 
     /// Every object.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.namespaces.iter().flat_map(|(namespace, ns)| {
-            ns.objects.keys().map(|name| Key { namespace: namespace.clone(), name: name.clone() })
-        })
+        self.namespaces.values().flat_map(|ns| ns.keys(ns.objects.keys().map(Name::clone)))
     }
 
     /// How many objects have each reason of their `Ready` condition, and how many have one that this version does not know.
@@ -170,7 +174,7 @@ impl Index {
     }
 
     /// Namespaces in which some object has a `valueFrom`.
-    pub fn source_namespaces(&self) -> impl Iterator<Item = &String> {
+    pub fn source_namespaces(&self) -> impl Iterator<Item = &Name> {
         self.namespaces.iter().filter(|(_, ns)| !ns.by_source.is_empty()).map(|(namespace, _)| namespace)
     }
 
@@ -190,12 +194,13 @@ impl Index {
     /// the turn to take it, the next one that wants it.
     pub fn pass_on(&mut self, key: &Key) -> Vec<Key> {
         let Some(ns) = self.namespaces.get_mut(&key.namespace) else { return Vec::new() };
-        keys(&key.namespace, ns.pass_on(&key.name))
+        let next = ns.pass_on(&key.name);
+        ns.keys(next)
     }
 
     /// An object as a watch shows it. Returns whom to wake.
     pub fn put_object(&mut self, own: Own) -> Vec<Key> {
-        let ns = self.namespaces.get(&own.namespace);
+        let ns = self.namespaces.get(&*own.namespace);
         let before = ns.and_then(|ns| ns.object(&own.name));
         // Whatever its uid: the versions of one kind are of one sequence, and an older event may come late.
         if before.as_ref().is_some_and(|before| !is_newer(&own.resource_version, &before.resource_version)) {
@@ -208,7 +213,7 @@ impl Index {
 
     /// An object as it came back from our own write of its status. Returns whom to wake.
     pub fn put_described(&mut self, own: Own, sent: &Sent) -> Vec<Key> {
-        let key = Key { namespace: own.namespace.clone(), name: own.name.clone() };
+        let key = Key { namespace: own.namespace.as_str().into(), name: own.name.as_str().into() };
         if self.calls.is_outdated(sent, Kind::Object, &key, &own.resource_version) {
             return Vec::new();
         }
@@ -216,34 +221,35 @@ impl Index {
     }
 
     fn set_object(&mut self, before: Option<&Own>, own: &Own, packed: Packed<Own>) -> Vec<Key> {
-        let ns = self.namespaces.entry(own.namespace.clone()).or_default();
+        let ns = self.namespace(&own.namespace);
         let mut wake = ns.change_object(before, Some((own, packed)));
-        wake.insert(own.name.clone());
-        keys(&own.namespace, wake)
+        wake.insert(ns.name(&own.name));
+        ns.keys(wake)
     }
 
     /// An object is gone.
     pub fn remove_object(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> Vec<Key> {
-        self.calls.ended(Kind::Object, Key { namespace: namespace.to_owned(), name: name.to_owned() }, None);
+        self.calls.ended(Kind::Object, Key { namespace: namespace.into(), name: name.into() }, None);
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         let Some(before) = ns.object(name).filter(|before| uid.is_none_or(|uid| uid == before.uid)) else {
             return Vec::new();
         };
         let mut wake = ns.change_object(Some(&before), None);
-        wake.insert(name.to_owned());
+        wake.insert(ns.name(name));
+        let wake = ns.keys(wake);
         self.drop_if_empty(namespace);
-        keys(namespace, wake)
+        wake
     }
 
     /// A labelled Secret as a watch or a live read shows it (`written` absent), or as it came back from our own write.
     /// Returns whom to wake, but not who wrote it.
     pub fn put_secret(&mut self, namespace: &str, view: SecretView, written: Option<Instant>) -> Vec<Key> {
         let mut view = view.kept();
-        let ns = self.namespaces.entry(namespace.to_owned()).or_default();
+        let ns = self.namespace(namespace);
         let before = ns.secret(&view.name);
         let known_type = before.as_ref().filter(|before| before.view.uid == view.uid);
         let known_type = known_type.and_then(|before| before.type_.clone());
-        let type_ = view.type_.take().map(type_text).or(known_type);
+        let type_ = view.type_.take().map(|type_| word(&type_)).or(known_type);
         if ns
             .buried
             .get(&view.name)
@@ -256,21 +262,21 @@ impl Index {
         {
             if before.view.uid == view.uid
                 && before.view.resource_version == view.resource_version
-                && let Some(kept) = ns.secrets.get_mut(&view.name)
+                && let Some(kept) = ns.secrets.get_mut(&*view.name)
             {
                 kept.type_ = type_;
                 if written.is_none() && kept.unconfirmed.take().is_some() {
                     // Nothing new to its owner, who wrote it; but a ring of values may be closed by it.
-                    return keys(namespace, ns.rings(owners(&view)));
+                    return ns.keys(ns.rings(ns.owners(&view)));
                 }
             }
             return Vec::new();
         }
         ns.buried.remove(&view.name);
-        let writers = if written.is_some() { owners(&view) } else { BTreeSet::new() };
+        let writers = if written.is_some() { ns.owners(&view) } else { BTreeSet::new() };
         let mut wake = ns.change_secret(before.as_ref(), Some(Entry::new(view, written, type_)));
         wake.retain(|name| !writers.contains(name));
-        keys(namespace, wake)
+        ns.keys(wake)
     }
 
     /// A labelled Secret as it came back from our own write. Returns whom to wake, but not who wrote it.
@@ -290,7 +296,7 @@ impl Index {
             }
             let kept = self.namespaces.get_mut(namespace).and_then(|ns| ns.secrets.get_mut(name));
             if let Some(kept) = kept.filter(|kept| kept.packed.get().uid == view.uid) {
-                kept.type_ = view.kept().type_.map(type_text);
+                kept.type_ = view.kept().type_.map(|type_| word(&type_));
             }
             return Vec::new();
         }
@@ -299,8 +305,9 @@ impl Index {
         let same = |entry: &Entry| sent.showed(&entry.view.uid, &entry.view.resource_version);
         let Some(ghost) = ns.secret(name).filter(same) else { return Vec::new() };
         let wake = ns.change_secret(Some(&ghost), None);
+        let wake = ns.keys(wake);
         self.drop_if_empty(namespace);
-        keys(namespace, wake)
+        wake
     }
 
     /// Everything that the cache shows: objects and Secrets, with their versions.
@@ -316,25 +323,26 @@ impl Index {
     }
 
     fn is_outdated(&self, namespace: &str, view: &SecretView, sent: &Sent) -> bool {
-        let key = Key { namespace: namespace.to_owned(), name: view.name.clone() };
+        let key = Key { namespace: namespace.into(), name: view.name.as_str().into() };
         self.calls.is_outdated(sent, Kind::Secret, &key, &view.resource_version)
     }
 
     /// A labelled Secret is gone, or has lost its label. Wakes also where it was known already, for our own deletion
     /// frees a name that others wait for.
     pub fn remove_secret(&mut self, namespace: &str, view: &SecretView) -> Vec<Key> {
-        let key = Key { namespace: namespace.to_owned(), name: view.name.clone() };
+        let key = Key { namespace: namespace.into(), name: view.name.as_str().into() };
         self.calls.ended(Kind::Secret, key, Some(&view.resource_version));
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         ns.buried.remove(&view.name);
         let mut wake = ns.concerned(view);
         match ns.ended(view) {
             Some(before) => wake.extend(ns.change_secret(Some(&before), None)),
-            None if ns.secrets.contains_key(&view.name) => {}
+            None if ns.secrets.contains_key(&*view.name) => {}
             None => ns.start_line(&view.name, &mut wake),
         }
+        let wake = ns.keys(wake);
         self.drop_if_empty(namespace);
-        keys(namespace, wake)
+        wake
     }
 
     /// We deleted a Secret: until its end is seen, no event from before may bring it back. Returns whom to wake.
@@ -345,7 +353,12 @@ impl Index {
         let Some(before) = ns.ended(view) else { return Vec::new() };
         let wake = ns.change_secret(Some(&before), None);
         ns.buried.insert(view.name.clone(), Buried::of(view));
-        keys(namespace, wake)
+        ns.keys(wake)
+    }
+
+    fn namespace(&mut self, name: &str) -> &mut NamespaceIndex {
+        let name = self.namespaces.get_key_value(name).map_or_else(|| name.into(), |(name, _)| Name::clone(name));
+        self.namespaces.entry(name).or_insert_with_key(|name| NamespaceIndex::new(Name::clone(name)))
     }
 
     /// Namespaces come and go; what is left of one is nothing. What a watch on its sources has listed stays until that
@@ -362,7 +375,7 @@ impl Index {
     pub(crate) fn pack_object(&self, own: Own) -> Packed<Own> {
         let own = own.kept();
         let packed = Packed::new(&own);
-        let known = self.namespaces.get(&own.namespace).and_then(|ns| ns.objects.get(&own.name));
+        let known = self.namespaces.get(&*own.namespace).and_then(|ns| ns.objects.get(&*own.name));
         known.map(|known| &known.packed).filter(|known| **known == packed).cloned().unwrap_or(packed)
     }
 
@@ -371,7 +384,7 @@ impl Index {
     pub(crate) fn pack_secret(&self, namespace: &str, view: SecretView) -> Packed<SecretView> {
         let view = view.kept();
         let packed = Packed::new(&view);
-        let known = self.namespaces.get(namespace).and_then(|ns| ns.secrets.get(&view.name));
+        let known = self.namespaces.get(namespace).and_then(|ns| ns.secrets.get(&*view.name));
         known.map(|known| &known.packed).filter(|known| **known == packed).cloned().unwrap_or(packed)
     }
 
@@ -380,12 +393,14 @@ impl Index {
     pub(crate) fn replace_objects(&mut self, namespace: Option<&str>, listed: Vec<Packed<Own>>) -> Vec<Key> {
         self.calls.listed(Kind::Object, namespace);
         let mut gone: HashSet<Key> =
-            self.keys().filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace)).collect();
+            self.keys().filter(|key| namespace.is_none_or(|namespace| *namespace == *key.namespace)).collect();
         let mut wake = Vec::new();
         for packed in listed {
             let own = packed.get();
-            gone.remove(&Key { namespace: own.namespace.clone(), name: own.name.clone() });
-            let before = self.namespaces.get(&own.namespace).and_then(|ns| ns.object(&own.name));
+            let before = self.namespaces.get(&*own.namespace).and_then(|ns| ns.object(&own.name));
+            if before.is_some() {
+                gone.remove(&Key { namespace: own.namespace.as_str().into(), name: own.name.as_str().into() });
+            }
             let same = |before: &Own| before.uid == own.uid && before.resource_version == own.resource_version;
             if !before.as_ref().is_some_and(same) {
                 wake.extend(self.set_object(before.as_ref(), &own, packed));
@@ -405,29 +420,32 @@ impl Index {
         listed: Vec<(String, Packed<SecretView>)>,
     ) -> Vec<Key> {
         self.calls.listed(Kind::Secret, namespace);
-        let mut gone: HashSet<(String, String)> = HashSet::new();
-        for (name, ns) in self.namespaces.iter_mut().filter(|(name, _)| namespace.is_none_or(|only| only == *name)) {
+        let mut gone: HashSet<(Name, Name)> = HashSet::new();
+        for ns in self.namespaces.values_mut().filter(|ns| namespace.is_none_or(|only| *only == *ns.name)) {
             ns.buried.clear();
-            gone.extend(ns.secrets.keys().map(|secret| (name.clone(), secret.clone())));
+            gone.extend(ns.secrets.keys().map(|secret| (Name::clone(&ns.name), Name::clone(secret))));
         }
         let mut wake = Vec::new();
         for (namespace, packed) in listed {
             let view = packed.get();
-            gone.remove(&(namespace.clone(), view.name.clone()));
-            let ns = self.namespaces.entry(namespace.clone()).or_default();
+            let ns = self.namespace(&namespace);
             let before = ns.secret(&view.name);
+            if before.is_some() {
+                gone.remove(&(Name::clone(&ns.name), ns.name(&view.name)));
+            }
             let known = before.as_ref().filter(|before| before.view.uid == view.uid);
             let same = known.is_some_and(|known| known.view.resource_version == view.resource_version);
             let type_ = known.and_then(|known| known.type_.clone());
             let concerned = ns.change_secret(before.as_ref(), Some(Entry::listed(view, packed, type_)));
             if !same {
-                wake.extend(keys(&namespace, concerned));
+                wake.extend(ns.keys(concerned));
             }
         }
         for (namespace, secret) in gone {
             let Some(ns) = self.namespaces.get_mut(&namespace) else { continue };
             let before = ns.secret(&secret);
-            wake.extend(keys(&namespace, ns.change_secret(before.as_ref(), None)));
+            let concerned = ns.change_secret(before.as_ref(), None);
+            wake.extend(ns.keys(concerned));
             self.drop_if_empty(&namespace);
         }
         wake
@@ -435,34 +453,33 @@ impl Index {
 
     /// A source Secret as the watch on its namespace shows it.
     pub fn put_source(&mut self, namespace: &str, name: &str, uid: String, resource_version: String) -> Vec<Key> {
-        let ns = self.namespaces.entry(namespace.to_owned()).or_default();
+        let ns = self.namespace(namespace);
         let version = (uid, resource_version);
         let before = ns.sources.versions.insert(name.to_owned(), version.clone());
         if before == Some(version) || !ns.sources.synced {
             return Vec::new();
         }
-        keys(namespace, ns.by_source.get(name).cloned().unwrap_or_default())
+        ns.keys(ns.following(name))
     }
 
     /// A source Secret is gone.
     pub fn remove_source(&mut self, namespace: &str, name: &str) -> Vec<Key> {
         let Some(ns) = self.namespaces.get_mut(namespace) else { return Vec::new() };
         ns.sources.versions.remove(name);
-        keys(namespace, ns.by_source.get(name).cloned().unwrap_or_default())
+        ns.keys(ns.following(name))
     }
 
     /// A list of source Secrets is complete.
     pub fn replace_sources(&mut self, namespace: &str, listed: HashMap<String, (String, String)>) -> Vec<Key> {
-        let ns = self.namespaces.entry(namespace.to_owned()).or_default();
+        let ns = self.namespace(namespace);
         let first = !std::mem::replace(&mut ns.sources.synced, true);
         let before = std::mem::replace(&mut ns.sources.versions, listed);
-        let moved = ns
-            .by_source
-            .iter()
-            .filter(|(source, _)| first || before.get(*source) != ns.sources.versions.get(*source))
-            .flat_map(|(_, objects)| objects.clone())
-            .collect();
-        keys(namespace, moved)
+        let moved = ns.by_source.iter().filter(|(source, _)| {
+            let version_in = |versions: &HashMap<_, _>| versions.get(&***source).cloned();
+            first || version_in(&before) != version_in(&ns.sources.versions)
+        });
+        let objects: BTreeSet<Name> = moved.flat_map(|(_, objects)| objects.iter().map(Name::clone)).collect();
+        ns.keys(objects)
     }
 
     /// The watch on a namespace's sources has ended.
@@ -486,10 +503,6 @@ fn is_newer(new: &str, old: &str) -> bool {
 /// A number as `new` is greater than `old`.
 fn is_surely_newer(new: &str, old: &str) -> bool {
     matches!((new.parse::<u64>(), old.parse::<u64>()), (Ok(new), Ok(old)) if new > old)
-}
-
-fn keys(namespace: &str, names: BTreeSet<String>) -> Vec<Key> {
-    names.into_iter().map(|name| Key { namespace: namespace.to_owned(), name }).collect()
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ use super::{
     facts::{Cached, Facts, Incoming, Rejected, Settings, Waits},
     failure::Failure,
     health,
-    index::{Index, Key},
+    index::{Index, Key, Name},
     keys::Keys,
     plan::{Finish, Why},
     record::Source,
@@ -216,17 +216,17 @@ where
 /// One watch on Secrets, metadata only, for each namespace in which some object has a `valueFrom`.
 async fn keep_sources(watcher: Watcher, shared: Arc<Shared>) {
     let shutdown = watcher.shutdown.clone();
-    let kept: WatchSet<String> = WatchSet::default();
+    let kept: WatchSet<Name> = WatchSet::default();
     let mut running = BTreeSet::new();
     while shutdown.run_until_cancelled(shared.sources_moved.notified()).await.is_some() {
-        let wanted: BTreeSet<String> = shared.index().source_namespaces().cloned().collect();
+        let wanted: BTreeSet<Name> = shared.index().source_namespaces().cloned().collect();
         kept.retain(|namespace| wanted.contains(namespace));
         for namespace in running.difference(&wanted) {
             shared.index().forget_sources(namespace);
         }
         for namespace in &wanted {
-            kept.ensure(namespace.clone(), || {
-                let sink = Arc::new(Sources::new(Arc::clone(&shared), namespace.clone()));
+            kept.ensure(Name::clone(namespace), || {
+                let sink = Arc::new(Sources::new(Arc::clone(&shared), namespace.to_string()));
                 let scope = |client| Api::<Stub<Secret>>::namespaced(client, namespace);
                 let config = watcher::Config::default().page_size(PAGE);
                 watcher.watch(format!("sources of {namespace}"), scope, config, sink)
@@ -391,7 +391,7 @@ impl Reconciler for Operator {
             return Next::Done;
         }
         let generation = snapshot.own.generation;
-        let span = info_span!("reconcile", namespace = key.namespace, name = key.name, generation);
+        let span = info_span!("reconcile", namespace = &*key.namespace, name = &*key.name, generation);
         self.pass(&key, snapshot).instrument(span).await
     }
 }

@@ -48,7 +48,7 @@ impl Shared {
     pub(super) fn look_at_all(&self, namespace: Option<&str>) -> usize {
         let index = self.index();
         let keys: Vec<Key> =
-            index.keys().filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace)).collect();
+            index.keys().filter(|key| namespace.is_none_or(|namespace| *namespace == *key.namespace)).collect();
         let count = keys.len();
         for key in keys {
             let priority = index.urgency(&key).unwrap_or(Priority::Resync);

@@ -101,7 +101,7 @@ impl Actor<'_> {
 
     /// Has those looked at whom it concerns what this pass did or found: but for its own object, which knows.
     pub(super) fn wake_others(&self, facts: &Facts, mut concerned: Vec<Key>) {
-        concerned.retain(|key| key.name != facts.snapshot.own.name);
+        concerned.retain(|key| *key.name != *facts.snapshot.own.name);
         (self.wake)(concerned);
     }
 

@@ -101,7 +101,7 @@ impl Calls {
         let listed = self.lists.iter().any(|(moment, of, namespace)| {
             *moment > sent.moment
                 && *of == kind
-                && namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+                && namespace.as_ref().is_none_or(|namespace| **namespace == *key.namespace)
         });
         let ended = self.ends.get(&(kind, key.clone())).filter(|end| end.moment > sent.moment).is_some_and(|end| {
             // Made again since: that is news.
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key { namespace: "ns".to_owned(), name: name.to_owned() }
+        Key { namespace: "ns".into(), name: name.into() }
     }
 
     #[test]

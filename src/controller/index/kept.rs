@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Instant};
 
 use managed_secrets_api::{
     Reason,
-    keys::{CONDITION_READY, DEFAULT_TARGET_TYPE, TYPE_RECORD},
+    keys::{CONDITION_READY, DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, TYPE_RECORD},
 };
 use managed_secrets_engine::queue::Priority;
 
@@ -88,10 +88,8 @@ impl KeptSecret {
     }
 }
 
-/// The type of a Secret, without memory of its own where it is one that the operator gives.
-pub(super) fn type_text(text: String) -> Cow<'static, str> {
-    match [TYPE_RECORD, DEFAULT_TARGET_TYPE].into_iter().find(|known| *known == text) {
-        Some(known) => Cow::Borrowed(known),
-        None => Cow::Owned(text),
-    }
+/// The type of a Secret, or a key of its data: without memory of its own where it is what nearly all have.
+pub(super) fn word(text: &str) -> Cow<'static, str> {
+    let known = [TYPE_RECORD, DEFAULT_TARGET_TYPE, DEFAULT_TARGET_KEY].into_iter().find(|known| *known == text);
+    known.map_or_else(|| Cow::Owned(text.to_owned()), Cow::Borrowed)
 }

@@ -8,10 +8,9 @@
 //!   starts again: no wake-up is lost, also where objects leave the line meanwhile;
 //! * the turn ends.
 
-use std::{
-    collections::BTreeSet,
-    ops::Bound::{Excluded, Unbounded},
-};
+use std::collections::BTreeSet;
+
+use super::{Name, few::Few};
 
 /// What an object has to do with a name that it wants. The order is that of the line.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -30,13 +29,13 @@ pub(super) enum Rank {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Claim {
     pub(super) rank: Rank,
-    pub(super) object: String,
+    pub(super) object: Name,
 }
 
 /// The objects that want one name.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    claims: BTreeSet<Claim>,
+    claims: Few<Claim>,
     /// The object that has the turn, with the claim that it had when it got it.
     turn: Option<Claim>,
 }
@@ -56,7 +55,7 @@ impl Line {
     }
 
     /// An object wants the name no more. If it had the turn, returns the object that has it now.
-    pub(super) fn leave(&mut self, claim: &Claim) -> Option<String> {
+    pub(super) fn leave(&mut self, claim: &Claim) -> Option<Name> {
         self.claims.remove(claim);
         self.pass_on(&claim.object)
     }
@@ -68,19 +67,19 @@ impl Line {
     }
 
     /// Gives the turn to the first object that is not in `woken`: those are looked at anyway. Returns which one has it.
-    pub(super) fn start(&mut self, woken: &BTreeSet<String>) -> Option<String> {
-        let first = self.claims.iter().find(|claim| !woken.contains(&claim.object));
-        self.give(first.cloned())
+    pub(super) fn start(&mut self, woken: &BTreeSet<Name>) -> Option<Name> {
+        let first = self.claims.iter().find(|claim| !woken.contains(&claim.object)).cloned();
+        self.give(first)
     }
 
     /// If `object` has the turn, hands it on. Returns the object that has it now.
-    pub(super) fn pass_on(&mut self, object: &str) -> Option<String> {
-        let turn = self.turn.take_if(|turn| turn.object == object)?;
-        let next = self.claims.range((Excluded(turn), Unbounded)).find(|claim| claim.object != object);
-        self.give(next.cloned())
+    pub(super) fn pass_on(&mut self, object: &str) -> Option<Name> {
+        let turn = self.turn.take_if(|turn| *turn.object == *object)?;
+        let next = self.claims.after(&turn).find(|claim| *claim.object != *object).cloned();
+        self.give(next)
     }
 
-    fn give(&mut self, next: Option<Claim>) -> Option<String> {
+    fn give(&mut self, next: Option<Claim>) -> Option<Name> {
         self.turn = next.filter(|next| next.rank != Rank::Cannot);
         self.turn.as_ref().map(|turn| turn.object.clone())
     }
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     fn claim(rank: Rank, object: usize) -> Claim {
-        Claim { rank, object: format!("o{object}") }
+        Claim { rank, object: format!("o{object}").into() }
     }
 
     #[test]
@@ -105,12 +104,12 @@ mod tests {
         {
             line.join(claim(rank, object));
         }
-        let mut turns = vec![line.start(&BTreeSet::from(["o4".to_owned()])).unwrap()];
+        let mut turns = vec![line.start(&BTreeSet::from(["o4".into()])).unwrap()];
         assert_eq!(line.pass_on("o1"), None, "it has no turn to hand on");
         while let Some(next) = line.pass_on(&turns.last().unwrap().clone()) {
             turns.push(next);
         }
-        assert_eq!(turns, ["o2", "o1", "o3"]);
+        assert_eq!(turns, ["o2", "o1", "o3"].map(Name::from));
         assert_eq!(line.pass_on("o3"), None);
     }
 
@@ -147,7 +146,7 @@ mod tests {
             let mut claims: [Option<Claim>; 6] = Default::default();
             // Those that were in the line when it started, have stayed as they were since, and are still to have the turn.
             let mut owed: BTreeSet<Claim> = BTreeSet::new();
-            let mut turn: Option<String> = None;
+            let mut turn: Option<Name> = None;
             for step in steps {
                 match step {
                     Step::Join(object, rank) if claims[object].is_none() => {
@@ -180,7 +179,7 @@ mod tests {
                         turn = line.pass_on(&object);
                     },
                     Step::PassOnWithoutTurn(object) => {
-                        let object = format!("o{object}");
+                        let object = Name::from(format!("o{object}"));
                         if turn.as_ref() != Some(&object) {
                             prop_assert_eq!(line.pass_on(&object), None);
                         }

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 
 use managed_secrets_api::types::Delivery;
 
-use super::NamespaceIndex;
+use super::{
+    Name,
+    namespace::{NamespaceIndex, Place},
+};
 use crate::controller::view::Own;
 
 /// Members after which a ring is not looked for any further. A longer one is not found; it turns slowly, for new values
@@ -30,31 +33,33 @@ impl NamespaceIndex {
     }
 
     /// Members of rings that objects of these names are in.
-    pub(super) fn rings(&self, names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    pub(super) fn rings(&self, names: impl IntoIterator<Item = Name>) -> BTreeSet<Name> {
         let members = names.into_iter().filter_map(|name| self.object(&name)).flat_map(|own| self.ring(&own));
-        members.collect()
+        members.map(|name| self.name(&name)).collect()
     }
 
     /// The object that delivers what this one takes its value from.
     fn upstream(&self, own: &Own) -> Option<Own> {
         let reference = &own.spec.value_from.as_ref()?.secret_key_ref;
-        let place = (reference.name.clone(), reference.key.clone());
-        if self.secrets.contains_key(&reference.name) {
+        let place = Place::new(Name::from(&*reference.name), &reference.key);
+        if self.secrets.contains_key(&*reference.name) {
             let owner = self.owner_of(&reference.name)?;
-            return delivery(&owner).is_some_and(|delivered| delivered == place).then_some(owner);
+            return delivery(&owner)
+                .is_some_and(|delivered| delivered == (&*reference.name, &*reference.key))
+                .then_some(owner);
         }
         // A Secret that exists and is not ours is not a target. One that does not exist yet will be the target of the
         // first object that delivers there.
         let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
-        let first = self.by_delivery.get(&place).filter(|_| absent)?.first()?;
+        let first = self.by_delivery.get(&place).filter(|_| absent)?.iter().next()?;
         self.object(&first.object)
     }
 }
 
 /// The Secret and the key that an object delivers its value under; nothing where it writes nothing, for then it passes
 /// nothing on.
-pub(super) fn delivery(own: &Own) -> Option<(String, String)> {
+pub(super) fn delivery(own: &Own) -> Option<(&str, &str)> {
     let spec = &own.spec;
     let delivers = spec.delivery() == Delivery::Secret && !own.deleting && !spec.suspended() && own.violation.is_none();
-    delivers.then(|| (spec.target_name(&own.name).to_owned(), spec.target_key().to_owned()))
+    delivers.then(|| (spec.target_name(&own.name), spec.target_key()))
 }

@@ -1,11 +1,12 @@
 //! Who is woken by what.
 
 mod cache;
+mod memory;
 
 use std::collections::BTreeMap;
 
 use managed_secrets_api::keys::{LABEL_ID, LABEL_ROLE, ROLE_RECORD};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{super::facts::Peers, *};
 
@@ -45,11 +46,11 @@ fn index(wants: &[&str]) -> Index {
 }
 
 fn names(keys: Vec<Key>) -> Vec<String> {
-    keys.into_iter().map(|key| key.name).collect()
+    keys.into_iter().map(|key| key.name.to_string()).collect()
 }
 
 fn peers(index: &Index, name: &str) -> Peers {
-    let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+    let key = Key { namespace: NAMESPACE.into(), name: name.into() };
     index.snapshot(&key, Instant::now()).unwrap().peers
 }
 
@@ -82,7 +83,7 @@ fn who_waits_for_a_name_is_woken_when_it_changes_its_holder_and_not_when_the_hol
     let mut going = record("A", "b", 5);
     going.deleting = true;
     assert_eq!(names(index.put_secret(NAMESPACE, going, None)), ["waiter"], "one at a time");
-    assert_eq!(names(index.pass_on(&Key { namespace: NAMESPACE.to_owned(), name: "waiter".to_owned() })), ["a"]);
+    assert_eq!(names(index.pass_on(&Key { namespace: NAMESPACE.into(), name: "waiter".into() })), ["a"]);
 }
 
 #[test]
@@ -190,7 +191,8 @@ fn a_ring_over_a_secret_that_does_not_exist_is_found_by_its_key() {
 
 #[test]
 fn of_all_secrets_with_the_labels_of_a_record_those_with_a_records_name_count() {
-    let labels = [(LABEL_ROLE, ROLE_RECORD), (LABEL_ID, "id")].map(|(key, text)| (key.to_owned(), text.to_owned()));
+    const ID: &str = "6e6fcec5-4f59-452e-b760-01087152958a";
+    let labels = [(LABEL_ROLE, ROLE_RECORD), (LABEL_ID, ID)].map(|(key, text)| (key.to_owned(), text.to_owned()));
     let labelled = |name: &str| SecretView {
         name: name.to_owned(),
         uid: format!("uid-{name}"),
@@ -203,9 +205,9 @@ fn of_all_secrets_with_the_labels_of_a_record_those_with_a_records_name_count() 
     for name in ["a1", "a2", "a3", "a4", "zz", &old, &new] {
         index.put_secret(NAMESPACE, labelled(name), None);
     }
-    assert_eq!(BTreeSet::from_iter(index.records(NAMESPACE, "id")), BTreeSet::from([old.clone(), new.clone()]));
+    assert_eq!(BTreeSet::from_iter(index.records(NAMESPACE, ID)), BTreeSet::from([old.clone(), new.clone()]));
     index.remove_secret(NAMESPACE, &labelled("a1"));
     index.remove_secret(NAMESPACE, &labelled(&old));
-    assert_eq!(index.records(NAMESPACE, "id"), [new]);
-    assert!(index.records(NAMESPACE, "other").is_empty());
+    assert_eq!(index.records(NAMESPACE, ID), [new]);
+    assert!(index.records(NAMESPACE, "7b977328-e080-4273-b655-8dd8c1205f85").is_empty());
 }

@@ -132,7 +132,7 @@ impl Operator {
         let mut state = self.state.lock();
         state.heard[Stream::Objects as usize] = length;
         state.heard[Stream::Labelled as usize] = length;
-        state.queue.extend(woken.into_iter().map(|key| key.name));
+        state.queue.extend(woken.into_iter().map(|key| key.name.to_string()));
     }
 
     /// Hears up to `most` changes of a stream.
@@ -168,7 +168,7 @@ impl Operator {
             });
         }
         drop(index);
-        self.state.lock().queue.extend(woken.into_iter().map(|key| key.name));
+        self.state.lock().queue.extend(woken.into_iter().map(|key| key.name.to_string()));
     }
 
     /// Hears everything.
@@ -180,7 +180,7 @@ impl Operator {
 
     /// Everything is looked at once, as in a resync.
     pub(super) fn wake_all(&self) {
-        let names: Vec<String> = self.index.lock().keys().map(|key| key.name).collect();
+        let names: Vec<String> = self.index.lock().keys().map(|key| key.name.to_string()).collect();
         self.state.lock().queue.extend(names);
     }
 
@@ -203,7 +203,7 @@ impl Operator {
 
     /// The id that the cache knows from the status of an object.
     pub(super) fn known_id(&self, name: &str) -> Option<String> {
-        let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+        let key = Key { namespace: NAMESPACE.into(), name: name.into() };
         self.index.lock().snapshot(&key, Instant::now())?.own.status.id
     }
 
@@ -225,7 +225,7 @@ impl Operator {
     /// A pass of one object, if it is known. With `late`, own writes that no watch has shown are believed no more.
     pub(super) async fn pass(&self, name: &str, plan: Plan, late: bool) -> Done {
         let line = Line::new(plan);
-        let key = Key { namespace: NAMESPACE.to_owned(), name: name.to_owned() };
+        let key = Key { namespace: NAMESPACE.into(), name: name.into() };
         let at = if late { Instant::now() + Duration::from_secs(6) } else { Instant::now() };
         let snapshot = self.index.lock().snapshot(&key, at);
         let Some(snapshot) = snapshot else {
@@ -242,7 +242,7 @@ impl Operator {
         facts.snapshot.waits.source = *self.source_wait.lock();
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
-        let wake = |keys: Vec<Key>| self.state.lock().queue.extend(keys.into_iter().map(|key| key.name));
+        let wake = |keys: Vec<Key>| self.state.lock().queue.extend(keys.into_iter().map(|key| key.name.to_string()));
         let actor = Actor {
             cluster,
             keyring: &self.keyring,
@@ -253,7 +253,7 @@ impl Operator {
         };
         let end = actor.pass(&mut facts).await;
         let next = self.index.lock().pass_on(&key);
-        self.state.lock().queue.extend(next.into_iter().map(|key| key.name));
+        self.state.lock().queue.extend(next.into_iter().map(|key| key.name.to_string()));
         if let Some(rest) = line.rest() {
             rest.await;
         }

@@ -10,7 +10,7 @@ use super::super::*;
 const NS: &str = "shop";
 
 fn key(name: &str) -> Key {
-    Key { namespace: NS.to_owned(), name: name.to_owned() }
+    Key { namespace: NS.into(), name: name.into() }
 }
 
 /// An object called `name` that wants the name `wants`, with that status.
@@ -64,7 +64,7 @@ fn listed_secrets<const N: usize>(views: [SecretView; N]) -> Vec<(String, Packed
 }
 
 fn names(keys: Vec<Key>) -> Vec<String> {
-    keys.into_iter().map(|key| key.name).collect()
+    keys.into_iter().map(|key| key.name.to_string()).collect()
 }
 
 #[test]

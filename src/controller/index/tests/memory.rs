@@ -1,0 +1,175 @@
+//! What the cache keeps for each object, in bytes and blocks of memory, counted.
+
+use allocation_counter::{AllocationInfo, measure};
+use managed_secrets_api::{
+    keys::{ANNOTATIONS, LABELS, ROLE_TARGET},
+    record::{Delivered, RecordMeta, Source},
+    types::DeletionPolicy,
+};
+use managed_secrets_crypto::Seed;
+use managed_secrets_engine::{
+    backoff::Jitter,
+    queue::{Core, Next, Priority, Workers},
+};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::controller::view::watched::{WatchedObject, WatchedSecret};
+
+/// ManagedSecrets, each with a record and a target.
+const OBJECTS: usize = 1000;
+const TIME: &str = "2026-11-28T11:30:00Z";
+
+/// An id that looks random, as those of the API server do.
+fn id(kind: u128, number: usize) -> String {
+    let mixed = (kind << 64 | number as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    Uuid::from_u128(mixed).to_string()
+}
+
+fn version(number: usize) -> String {
+    (1_000_000 + number).to_string()
+}
+
+fn served(number: usize) -> Own {
+    let (name, id_of) = (format!("secret-{number}"), |kind| id(kind, number));
+    let (wanted, shown) = (format!("SECRET_{number}"), version(number));
+    let condition = json!({
+        "type": "Ready", "status": "True", "reason": "Served", "observedGeneration": 1, "lastTransitionTime": TIME,
+        "message": format!(
+            "delivered as key value of Secret {name}; generated once: a changed length or alphabet applies to the next \
+             generated value"
+        ),
+    });
+    let object = json!({
+        "metadata": {
+            "name": name, "namespace": NAMESPACE, "uid": id_of(1), "resourceVersion": shown, "generation": 1,
+            "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {"f:name": {}}}}],
+        },
+        "spec": {"name": wanted, "description": "OpenWeather, production plan", "generate": {}},
+        "status": {
+            "id": id_of(4), "name": wanted, "createdDate": TIME, "updatedDate": TIME, "valueUpdatedTime": TIME,
+            "version": 1, "observedGeneration": 1, "deletionPolicy": "Delete", "conditions": [condition],
+            "record": {"name": record_name(&wanted), "uid": id_of(2), "resourceVersion": shown},
+            "target": {"name": name, "key": "value", "uid": id_of(3), "resourceVersion": shown},
+        },
+    });
+    serde_json::from_value::<WatchedObject>(object).unwrap().kept.unwrap()
+}
+
+/// A Secret that the operator wrote, with these labels and annotations.
+fn written(number: usize, name: &str, kind: u128, labels: &Value, annotations: &Value) -> SecretView {
+    let owner = json!({
+        "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "name": format!("secret-{number}"),
+        "uid": id(1, number),
+    });
+    let keys = |map: &Value| -> Value {
+        map.as_object()
+            .unwrap()
+            .keys()
+            .map(|key| (format!("f:{key}"), json!({})))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let owner_key = format!("k:{{\"uid\":\"{}\"}}", id(1, number));
+    let secret = json!({"metadata": {
+        "name": name, "namespace": NAMESPACE, "uid": id(kind, number), "resourceVersion": version(number),
+        "labels": labels, "annotations": annotations, "ownerReferences": [owner],
+        "managedFields": [{
+            "manager": "managed-secrets", "operation": "Apply", "time": TIME,
+            "fieldsV1": {
+                "f:type": {}, "f:data": {"f:value": {}},
+                "f:metadata": {
+                    "f:labels": keys(labels), "f:annotations": keys(annotations),
+                    "f:ownerReferences": {owner_key: {}},
+                },
+            },
+        }],
+    }});
+    serde_json::from_value::<WatchedSecret>(secret).unwrap().kept
+}
+
+fn stored_record(number: usize) -> SecretView {
+    let meta = RecordMeta {
+        id: id(4, number),
+        owner: format!("secret-{number}"),
+        uid: id(1, number),
+        name: format!("SECRET_{number}"),
+        description: "OpenWeather, production plan".to_owned(),
+        created: TIME.to_owned(),
+        updated: TIME.to_owned(),
+        value_updated: TIME.to_owned(),
+        version: 1,
+        generation: 1,
+        deletion_policy: DeletionPolicy::Delete,
+        source: Source::Generate,
+        target: Delivered::Own { name: format!("secret-{number}"), key: "value".to_owned() },
+    };
+    let annotations = meta.annotations(NAMESPACE, &Seed::new(Zeroizing::new([7; 32])), &[9; 32]).unwrap();
+    let view = written(number, &meta.object_name(), 2, &json!(meta.labels()), &json!(annotations));
+    assert_eq!((view.labels.len(), view.annotations.len()), (LABELS.len(), ANNOTATIONS.len() - 1));
+    view
+}
+
+fn delivered(number: usize) -> SecretView {
+    let name = format!("secret-{number}");
+    let labels = json!({(LABEL_ROLE): ROLE_TARGET, (LABEL_ID): id(4, number)});
+    written(number, &name, 3, &labels, &json!({(ANNO_OWNER): name}))
+}
+
+type Listed = (Vec<Packed<Own>>, Vec<(String, Packed<SecretView>)>);
+
+/// Lists of all of them.
+fn lists(index: &Index) -> Listed {
+    let objects = (0..OBJECTS).map(|number| index.pack_object(served(number))).collect();
+    let secrets = (0..OBJECTS).flat_map(|number| [stored_record(number), delivered(number)]);
+    let secrets = secrets.map(|view| (String::new(), index.pack_secret(NAMESPACE, view)));
+    (objects, secrets.map(|(_, packed)| (NAMESPACE.to_owned(), packed)).collect())
+}
+
+fn replace(index: &mut Index, (objects, secrets): Listed) {
+    index.replace_objects(None, objects);
+    index.replace_secrets(None, secrets);
+}
+
+/// Bytes and blocks for each object that are still there.
+fn each(info: &AllocationInfo) -> (i64, i64) {
+    let objects = i64::try_from(OBJECTS).unwrap();
+    (info.bytes_current / objects, info.count_current / objects)
+}
+
+/// A field or a map that takes more is seen here. `docs/performance.md` has these figures.
+#[test]
+fn an_object_takes_under_three_kilobytes_of_the_cache_and_the_queue() {
+    let mut index = Index::default();
+    let cached = measure(|| replace(&mut index, lists(&Index::default())));
+    let mut queue = Core::default();
+    let queued = measure(|| {
+        for key in index.keys() {
+            queue.add(key, Priority::Resync, Instant::now());
+        }
+        while let Some(key) = queue.pop(Instant::now(), Workers { all: OBJECTS, reserved: 0 }) {
+            queue.finish(&key, Next::After(Duration::from_secs(3600)), Instant::now(), Jitter::NONE);
+        }
+    });
+    let again = measure(|| {
+        let listed = lists(&index);
+        replace(&mut index, listed);
+    });
+    let packed = |info: AllocationInfo| info.bytes_current;
+    let mut views = (None, None, None);
+    let object = packed(measure(|| views.0 = Some(index.pack_object(served(OBJECTS)))));
+    let record = packed(measure(|| views.1 = Some(index.pack_secret(NAMESPACE, stored_record(OBJECTS)))));
+    let target = packed(measure(|| views.2 = Some(index.pack_secret(NAMESPACE, delivered(OBJECTS)))));
+    assert_eq!([object, record, target], [408, 424, 192], "bytes of ManagedSecret, record and target");
+    let ((bytes, blocks), (queued_bytes, queued_blocks)) = (each(&cached), each(&queued));
+    // The three views, the names of object and record, and the list of the two Secrets that it owns.
+    assert_eq!(blocks, 6);
+    assert!(bytes < 2400, "{bytes} bytes in the cache");
+    // The names are those of the cache.
+    assert_eq!(queued_blocks, 0);
+    assert!(queued_bytes < 400, "{queued_bytes} bytes in the queue");
+    // What is as it was shares its memory.
+    assert_eq!(again.bytes_current, 0);
+    assert!(again.bytes_max < 300 * OBJECTS as u64, "{} bytes more while it lists again", again.bytes_max);
+}
