@@ -4,8 +4,9 @@
 //! SubjectAccessReview), cached for a short time. No answer is an error, so it is never taken for a permission.
 //!
 //! Anyone who reaches a port can send tokens, so their cost is limited: tokens that are too long are refused without a
-//! question, a limited number of questions is open at once, and the caches are bounded. A token is never logged or stored; the
-//! caches know its hash.
+//! question, a limited number of tokens is checked at once, and the caches are bounded. Tokens have their own limit, and
+//! wrong ones their own cache, so that a flood of them takes nothing from callers who are known. A token is never logged or
+//! stored; the caches know its hash.
 
 pub(crate) mod cache;
 
@@ -31,10 +32,14 @@ const GRANTED_FOR: Duration = Duration::from_secs(10);
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Limit of cached callers. Each may have a long list of groups.
 const MAX_CALLERS: usize = 256;
+/// Limit of cached tokens that are not valid.
+const MAX_INVALID: usize = 1024;
 /// Limit of cached permissions.
 const MAX_VERDICTS: usize = 1024;
-/// Limit of questions that are open at once.
+/// Limit of questions that are open at once: of those about tokens, and of those about permissions.
 const MAX_QUESTIONS: usize = 8;
+/// Limit of tokens that are checked or wait to be.
+const MAX_TOKENS: usize = 64;
 /// How long an answer may take, with the wait for other questions.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Limit of a token in bytes. Tokens of service accounts have about 1 KiB, those of identity providers a few.
@@ -73,6 +78,9 @@ pub enum ReviewError {
     /// The API server did not answer in time.
     #[error("the API server did not answer in time")]
     Timeout,
+    /// Too many tokens wait to be checked.
+    #[error("too many bearer tokens are checked at present")]
+    Busy,
     /// The API server did not answer, or refused the question: the operator may lack the permission to ask.
     #[error(transparent)]
     Call(#[from] kube::Error),
@@ -84,9 +92,12 @@ pub enum ReviewError {
 /// Asks the API server, and caches its answers.
 pub struct Reviewer {
     client: Client,
-    callers: Mutex<Cache<Option<Caller>>>,
+    callers: Mutex<Cache<Caller>>,
+    invalid: Mutex<Cache<()>>,
     verdicts: Mutex<Cache<bool>>,
-    questions: Semaphore,
+    tokens: Semaphore,
+    about_tokens: Semaphore,
+    about_permissions: Semaphore,
 }
 
 impl Reviewer {
@@ -96,8 +107,11 @@ impl Reviewer {
         Self {
             client,
             callers: Mutex::new(Cache::new(MAX_CALLERS)),
+            invalid: Mutex::new(Cache::new(MAX_INVALID)),
             verdicts: Mutex::new(Cache::new(MAX_VERDICTS)),
-            questions: Semaphore::new(MAX_QUESTIONS),
+            tokens: Semaphore::new(MAX_TOKENS),
+            about_tokens: Semaphore::new(MAX_QUESTIONS),
+            about_permissions: Semaphore::new(MAX_QUESTIONS),
         }
     }
 
@@ -109,8 +123,12 @@ impl Reviewer {
         }
         let digest = digest_of_token(token, audience);
         if let Some(known) = self.callers.lock().get(&digest, Instant::now()) {
-            return Ok(known);
+            return Ok(Some(known));
         }
+        if self.invalid.lock().get(&digest, Instant::now()).is_some() {
+            return Ok(None);
+        }
+        let _place = self.tokens.try_acquire().map_err(|_| ReviewError::Busy)?;
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: token.to_owned(),
@@ -118,11 +136,13 @@ impl Reviewer {
             },
             ..TokenReview::default()
         };
-        let answer =
-            self.ask(async { Api::all(self.client.clone()).create(&PostParams::default(), &review).await }).await?;
+        let question = async { Api::all(self.client.clone()).create(&PostParams::default(), &review).await };
+        let answer = ask(&self.about_tokens, question).await?;
         let caller = caller(answer.status.ok_or(ReviewError::Empty)?, audience);
-        let lifetime = lifetime(caller.is_some());
-        self.callers.lock().put(digest, caller.clone(), lifetime, Instant::now());
+        match &caller {
+            Some(caller) => self.callers.lock().put(digest, caller.clone(), GRANTED_FOR, Instant::now()),
+            None => self.invalid.lock().put(digest, (), REFUSED_FOR, Instant::now()),
+        }
         Ok(caller)
     }
 
@@ -133,28 +153,26 @@ impl Reviewer {
         if let Some(known) = digest.and_then(|digest| self.verdicts.lock().get(&digest, Instant::now())) {
             return Ok(known);
         }
-        let answer =
-            self.ask(async { Api::all(self.client.clone()).create(&PostParams::default(), &review).await }).await?;
+        let question = async { Api::all(self.client.clone()).create(&PostParams::default(), &review).await };
+        let answer = ask(&self.about_permissions, question).await?;
         let status = answer.status.ok_or(ReviewError::Empty)?;
         let allowed = status.allowed && status.denied != Some(true);
         if let Some(digest) = digest {
-            self.verdicts.lock().put(digest, allowed, lifetime(allowed), Instant::now());
+            let lifetime = if allowed { GRANTED_FOR } else { REFUSED_FOR };
+            self.verdicts.lock().put(digest, allowed, lifetime, Instant::now());
         }
         Ok(allowed)
     }
-
-    async fn ask<T>(&self, question: impl Future<Output = kube::Result<T>>) -> Result<T, ReviewError> {
-        let asked = async {
-            // The semaphore is never closed.
-            let _permit = self.questions.acquire().await.map_err(|_| ReviewError::Timeout)?;
-            Ok(question.await?)
-        };
-        timeout(PATIENCE, asked).await.unwrap_or(Err(ReviewError::Timeout))
-    }
 }
 
-fn lifetime(granted: bool) -> Duration {
-    if granted { GRANTED_FOR } else { REFUSED_FOR }
+/// Asks when there is a place for the question.
+async fn ask<T>(places: &Semaphore, question: impl Future<Output = kube::Result<T>>) -> Result<T, ReviewError> {
+    let asked = async {
+        // The semaphore is never closed.
+        let _permit = places.acquire().await.map_err(|_| ReviewError::Timeout)?;
+        Ok(question.await?)
+    };
+    timeout(PATIENCE, asked).await.unwrap_or(Err(ReviewError::Timeout))
 }
 
 /// Returns the caller that the API server names. An authenticator that does not know audiences does not repeat the audience;
@@ -289,6 +307,37 @@ mod tests {
         silent.store(false, Ordering::SeqCst);
         assert!(reviewer.may(&ann, &get("/metrics")).await.unwrap());
         assert!(reviewer.authenticate("good", None).await.unwrap().is_some());
+    }
+
+    /// Anyone can send wrong tokens. They must not make the reviewer forget known callers, or keep it from checking permissions.
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_wrong_tokens_takes_nothing_from_known_callers() {
+        let silent = Arc::new(AtomicBool::new(false));
+        let (reviewer, asked) = server(Arc::clone(&silent));
+        let ann = reviewer.authenticate("good", None).await.unwrap().unwrap();
+        for number in 0..3 * MAX_INVALID {
+            assert!(reviewer.authenticate(&format!("wrong {number}"), None).await.unwrap().is_none());
+        }
+        let before = asked.load(Ordering::SeqCst);
+        assert!(reviewer.authenticate("good", None).await.unwrap().is_some());
+        assert_eq!(asked.load(Ordering::SeqCst), before, "the caller is still known");
+        // All places for tokens are taken.
+        silent.store(true, Ordering::SeqCst);
+        let mut many: Vec<_> = (0..MAX_TOKENS)
+            .map(|number| {
+                let (token, reviewer) = (format!("other {number}"), &reviewer);
+                Box::pin(async move { reviewer.authenticate(&token, None).await })
+            })
+            .collect();
+        for one in &mut many {
+            assert!(futures::poll!(one).is_pending());
+        }
+        assert!(matches!(reviewer.authenticate("one more", None).await, Err(ReviewError::Busy)));
+        assert!(reviewer.authenticate("good", None).await.unwrap().is_some());
+        silent.store(false, Ordering::SeqCst);
+        assert!(reviewer.may(&ann, &get("/metrics")).await.unwrap(), "no token holds up a permission");
+        drop(many);
+        assert!(reviewer.authenticate("one more", None).await.unwrap().is_none(), "the places are free again");
     }
 
     #[test]

@@ -325,6 +325,10 @@ impl values::Operator for Known {
             && (self.namespaces.is_empty() || self.namespaces.iter().any(|served| served == namespace))
     }
 
+    fn knows(&self, namespace: &str) -> bool {
+        self.shared.scopes.is_filled(namespace)
+    }
+
     fn keyring(&self) -> Arc<Keyring> {
         self.keys.get()
     }

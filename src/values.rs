@@ -37,14 +37,13 @@ use managed_secrets_engine::{
     watch::Watcher,
 };
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 pub(crate) use self::{answer::RESULTS, caller::DOORS, front_proxy::WATCH};
 use self::{
     caller::Doors,
     front_proxy::Followed,
     pace::{Pace, Places},
-    server::Server,
+    server::{Gate, Server},
 };
 use crate::{access::Reviewer, webhook::Guest};
 
@@ -59,7 +58,8 @@ pub struct Options {
 /// Limits of requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests for a value that are answered at once, of all callers. Each costs the API server one request.
+    /// Requests for a value that are answered at once through one door, of all callers. Each costs the API server one
+    /// request. The caller is known before a request counts.
     pub at_once: usize,
     /// The same of one caller, so that there are always places for others.
     pub at_once_each: usize,
@@ -67,16 +67,18 @@ pub struct Limits {
     pub rate: u32,
     /// Requests that a caller may send at once after a pause.
     pub burst: u32,
-    /// Connections of callers that stay open between requests. Others end after their answer, so that there are always
+    /// Connections of API servers that stay open between requests. Others end after their answer, so that there are always
     /// connections for the webhooks.
     pub kept: usize,
+    /// The same of callers with a permission that connect themselves.
+    pub kept_direct: usize,
     /// Seconds from a request to its answer.
     pub seconds: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { at_once: 64, at_once_each: 16, rate: 50, burst: 200, kept: 96, seconds: 10 }
+        Self { at_once: 64, at_once_each: 16, rate: 50, burst: 200, kept: 96, kept_direct: 32, seconds: 10 }
     }
 }
 
@@ -98,6 +100,9 @@ impl Default for Stats {
 pub trait Operator: Send + Sync + 'static {
     /// Whether the operator serves the namespace.
     fn serves(&self, namespace: &str) -> bool;
+
+    /// Whether the cache knows the namespace. Until then, it could miss the current one of two records.
+    fn knows(&self, namespace: &str) -> bool;
 
     /// Returns the keyring as last read.
     fn keyring(&self) -> Arc<Keyring>;
@@ -156,9 +161,9 @@ fn build(options: Options, client: &Client, front_proxy: Arc<Followed>) -> Value
         doors: Doors { front_proxy, reviewer: Reviewer::new(client.clone()) },
         operator: Arc::clone(&operator),
         pace: Mutex::new(Pace::new(limits.rate, limits.burst)),
-        at_once: Semaphore::new(limits.at_once),
+        aggregated: Gate::new(limits.at_once, limits.kept),
+        direct: Gate::new(limits.at_once, limits.kept_direct),
         places: Places::new(limits.at_once_each),
-        kept: Arc::new(Semaphore::new(limits.kept)),
         limits,
         stats,
     };

@@ -43,13 +43,12 @@ pub(super) enum Outcome {
     Failed,
 }
 
-/// Every outcome, as metrics name it.
+/// What metrics and the log can say of a request for a value.
 pub(crate) const RESULTS: &[&str] = &[
     "value",
     "not_modified",
     "described",
-    "invalid",
-    "verb",
+    INVALID,
     "unauthenticated",
     "forbidden",
     "not_found",
@@ -57,11 +56,24 @@ pub(crate) const RESULTS: &[&str] = &[
     "unavailable",
     "failed",
 ];
+const INVALID: &str = "invalid";
 
 impl Outcome {
     /// Its name: one of [`RESULTS`].
     pub(super) fn name(self) -> &'static str {
-        RESULTS[self as usize]
+        match self {
+            Self::Value => "value",
+            Self::NotModified => "not_modified",
+            Self::Described => "described",
+            // A request with another verb, or with another path than that of a value, is not counted.
+            Self::Invalid | Self::Verb => INVALID,
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Limited => "limited",
+            Self::Unavailable => "unavailable",
+            Self::Failed => "failed",
+        }
     }
 }
 
@@ -153,7 +165,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A JSON document that no cache may keep.
-pub(super) fn document(json: &Value) -> Response {
+fn document(json: &Value) -> Response {
     with_body(json.to_string().into_bytes(), "application/json")
 }
 
@@ -384,7 +396,6 @@ mod tests {
             Outcome::NotModified,
             Outcome::Described,
             Outcome::Invalid,
-            Outcome::Verb,
             Outcome::Unauthenticated,
             Outcome::Forbidden,
             Outcome::NotFound,

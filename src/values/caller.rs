@@ -13,7 +13,7 @@ use super::{
     front_proxy::{Followed, FrontProxy, Problem},
 };
 use crate::{
-    access::{Action, Caller, Reviewer},
+    access::{Action, Caller, ReviewError, Reviewer},
     webhook::server::Peer,
 };
 
@@ -79,6 +79,9 @@ impl Doors {
             Ok(None) => Err(unknown(&format!(
                 "the bearer token is not valid: it must be issued for the audience {TOKEN_AUDIENCE}, and not be expired"
             ))),
+            Err(ReviewError::Busy) => {
+                Err(Refusal::for_a_time(Outcome::Limited, ReviewError::Busy.to_string(), RETRY_SECONDS))
+            }
             Err(error) => {
                 warn!(%error, "could not check a bearer token");
                 Err(Refusal::for_a_time(Outcome::Unavailable, "the token could not be checked", RETRY_SECONDS))

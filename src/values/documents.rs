@@ -4,13 +4,15 @@
 //! While the API server cannot read these documents, it deletes no namespace: it cannot know what is in one. So they need
 //! neither a certificate nor a key.
 
-use axum::response::Response;
+use std::sync::LazyLock;
+
+use axum::{body::Bytes, response::Response};
 use http::{HeaderMap, header};
 use managed_secrets_api::value::{GROUP, KIND, PLURAL, SINGULAR, VERB, VERSION, VERSION_PARAMETER};
 use serde_json::{Value, json};
 
 use super::{
-    answer::{document, kind, with_body},
+    answer::{kind, with_body},
     path::Route,
 };
 
@@ -22,26 +24,53 @@ const SCHEMA: &str = "dev.managedsecrets.values.v1alpha1.SecretValue";
 /// The description of the kind.
 const DESCRIPTION: &str = "The value of a secret. It can only be read, by the secret's name or id.";
 
+/// The documents as they are sent. They are built once, so a request for one costs no more than its refusal would.
+struct Documents {
+    aggregated: Bytes,
+    groups: Bytes,
+    group: Bytes,
+    resources: Bytes,
+    openapi_index: Bytes,
+    openapi_v3: Bytes,
+    openapi_v2: Bytes,
+}
+
+static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
+    let bytes = |document: Value| Bytes::from(document.to_string());
+    let index = json!({"paths": {
+        format!("apis/{GROUP}/{VERSION}"): {"serverRelativeURL": format!("/openapi/v3/apis/{GROUP}/{VERSION}")},
+    }});
+    let mut only = group();
+    only["kind"] = json!("APIGroup");
+    only["apiVersion"] = json!("v1");
+    Documents {
+        aggregated: bytes(aggregated()),
+        groups: bytes(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]})),
+        group: bytes(only),
+        resources: bytes(resources()),
+        openapi_index: bytes(index),
+        openapi_v3: bytes(openapi(OpenApi::V3)),
+        openapi_v2: bytes(openapi(OpenApi::V2)),
+    }
+});
+
 /// Answers a request for a document; `None` if the route is none.
 pub(super) fn answer(route: &Route, headers: &HeaderMap) -> Option<Response> {
-    Some(match route {
-        Route::Health => with_body(b"ok".to_vec(), "text/plain; charset=utf-8"),
-        Route::Groups if accepts_aggregated(headers) => with_body(aggregated().to_string().into_bytes(), AGGREGATED),
-        Route::Groups => document(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]})),
-        Route::Group => {
-            let mut group = group();
-            group["kind"] = json!("APIGroup");
-            group["apiVersion"] = json!("v1");
-            document(&group)
+    let documents = &*DOCUMENTS;
+    let document = match route {
+        Route::Health => return Some(with_body("ok", "text/plain; charset=utf-8")),
+        Route::Groups if accepts_aggregated(headers) => {
+            return Some(with_body(documents.aggregated.clone(), AGGREGATED));
         }
-        Route::Resources => document(&resources()),
-        Route::OpenApiIndex => document(&json!({"paths": {
-            format!("apis/{GROUP}/{VERSION}"): {"serverRelativeURL": format!("/openapi/v3/apis/{GROUP}/{VERSION}")},
-        }})),
-        Route::OpenApiV3 => document(&openapi_v3()),
-        Route::OpenApiV2 => document(&openapi_v2()),
+        Route::Groups => &documents.groups,
+        Route::Group => &documents.group,
+        Route::Resources => &documents.resources,
+        Route::OpenApiIndex => &documents.openapi_index,
+        Route::OpenApiV3 => &documents.openapi_v3,
+        Route::OpenApiV2 => &documents.openapi_v2,
         Route::Collection | Route::Value { .. } => return None,
-    })
+    };
+    Some(with_body(document.clone(), "application/json"))
 }
 
 fn accepts_aggregated(headers: &HeaderMap) -> bool {
@@ -139,45 +168,45 @@ const NAME: &str = "The secret's name or id.";
 const NAMESPACE: &str = "The namespace of the secret.";
 const ASKED_VERSION: &str = "The version of the value; the current one if absent.";
 
-fn openapi_v3() -> Value {
+/// The two versions of `OpenAPI` that the API server and kubectl read. They say the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum OpenApi {
+    V2,
+    V3,
+}
+
+fn openapi(version: OpenApi) -> Value {
     let parameter = |name: &str, place: &str, type_: &str, description: &str| {
-        let required = place == "path";
-        json!({"name": name, "in": place, "required": required, "schema": {"type": type_}, "description": description})
+        let mut parameter = json!({"name": name, "in": place, "required": place == "path", "description": description});
+        match version {
+            OpenApi::V2 => parameter["type"] = json!(type_),
+            OpenApi::V3 => parameter["schema"] = json!({"type": type_}),
+        }
+        parameter
     };
     let mut get = operation();
     get["parameters"] = json!([parameter(VERSION_PARAMETER, "query", "integer", ASKED_VERSION)]);
-    let schema_ref = json!({"schema": {"$ref": format!("#/components/schemas/{SCHEMA}")}});
-    get["responses"] = json!({"200": {"description": "OK", "content": {"application/json": schema_ref}}});
-    json!({
-        "openapi": "3.0.0",
-        "info": info(),
-        "paths": {path(): {
-            "get": get,
-            "parameters": [
-                parameter("namespace", "path", "string", NAMESPACE), parameter("name", "path", "string", NAME),
-            ],
-        }},
-        "components": {"schemas": {SCHEMA: schema()}},
-    })
-}
-
-fn openapi_v2() -> Value {
-    let parameter = |name: &str, place: &str, type_: &str, description: &str| json!({"name": name, "in": place, "required": place == "path", "type": type_, "description": description});
-    let mut get = operation();
-    get["produces"] = json!(["application/json"]);
-    get["parameters"] = json!([parameter(VERSION_PARAMETER, "query", "integer", ASKED_VERSION)]);
-    get["responses"] = json!({"200": {"description": "OK", "schema": {"$ref": format!("#/definitions/{SCHEMA}")}}});
-    json!({
-        "swagger": "2.0",
-        "info": info(),
-        "paths": {path(): {
-            "get": get,
-            "parameters": [
-                parameter("namespace", "path", "string", NAMESPACE), parameter("name", "path", "string", NAME),
-            ],
-        }},
-        "definitions": {SCHEMA: schema()},
-    })
+    let mut document = json!({"info": info()});
+    let schemas = json!({SCHEMA: schema()});
+    let answer = match version {
+        OpenApi::V2 => {
+            document["swagger"] = json!("2.0");
+            document["definitions"] = schemas;
+            get["produces"] = json!(["application/json"]);
+            json!({"schema": {"$ref": format!("#/definitions/{SCHEMA}")}})
+        }
+        OpenApi::V3 => {
+            document["openapi"] = json!("3.0.0");
+            document["components"] = json!({"schemas": schemas});
+            let content = json!({"schema": {"$ref": format!("#/components/schemas/{SCHEMA}")}});
+            json!({"content": {"application/json": content}})
+        }
+    };
+    get["responses"] = json!({"200": answer});
+    get["responses"]["200"]["description"] = json!("OK");
+    let in_path = [parameter("namespace", "path", "string", NAMESPACE), parameter("name", "path", "string", NAME)];
+    document["paths"] = json!({path(): {"get": get, "parameters": in_path}});
+    document
 }
 
 #[cfg(test)]
@@ -202,7 +231,7 @@ mod tests {
     fn the_only_verb_is_get_in_every_document() {
         assert_eq!(resources()["resources"][0]["verbs"], json!(["get"]));
         assert_eq!(aggregated()["items"][0]["versions"][0]["resources"][0]["verbs"], json!(["get"]));
-        for document in [openapi_v2(), openapi_v3()] {
+        for document in [OpenApi::V2, OpenApi::V3].map(openapi) {
             let operations: Vec<_> = document["paths"][path()].as_object().unwrap().keys().collect();
             assert_eq!(operations, ["get", "parameters"]);
         }

@@ -46,12 +46,25 @@ pub(super) struct Server {
     pub(super) client: Client,
     pub(super) doors: Doors,
     pub(super) operator: Arc<OnceLock<Arc<dyn Operator>>>,
+    pub(super) aggregated: Gate,
+    pub(super) direct: Gate,
     pub(super) pace: Mutex<Pace>,
-    pub(super) at_once: Semaphore,
     pub(super) places: Places,
-    pub(super) kept: Arc<Semaphore>,
     pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
+}
+
+/// What the callers of one door can take at once: a flood through one door leaves the other open.
+pub(super) struct Gate {
+    at_once: Semaphore,
+    kept: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// Creates one with room for so many requests and kept connections.
+    pub(super) fn new(at_once: usize, kept: usize) -> Self {
+        Self { at_once: Semaphore::new(at_once), kept: Arc::new(Semaphore::new(kept)) }
+    }
 }
 
 /// One request for a value.
@@ -68,6 +81,8 @@ struct Asked<'a> {
 #[derive(Default)]
 struct Trace {
     user: Option<String>,
+    /// Whether the caller has the permission.
+    is_permitted: bool,
     /// The record that was found.
     found: Option<RecordMeta>,
 }
@@ -84,16 +99,9 @@ async fn handle(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response {
-    let limit = Duration::from_secs(server.limits.seconds);
     // The body is not read: a GET has none.
     let (request, _) = request.into_parts();
-    let answered = AssertUnwindSafe(server.answer(&proven, &peer, &request)).catch_unwind();
-    match timeout(limit, answered).await {
-        Ok(Ok(response)) => response,
-        // The log says where it panicked; see `engine::run::log_panics`.
-        Ok(Err(_)) => Refusal::new(Outcome::Failed, "the request was not handled").into_response(),
-        Err(_) => Refusal::for_a_time(Outcome::Unavailable, "the request took too long", RETRY_SECONDS).into_response(),
-    }
+    server.answer(&proven, &peer, &request).await
 }
 
 impl Server {
@@ -114,15 +122,19 @@ impl Server {
         };
         let began = Instant::now();
         let (door, proxy) = self.doors.door(peer);
+        let gate = match door {
+            Door::Aggregated => &self.aggregated,
+            Door::Direct => &self.direct,
+        };
         let mut trace = Trace::default();
         let asked = async {
             let version = path::version(request.uri.query());
             let version = version.map_err(|wrong| Refusal::new(Outcome::Invalid, wrong.to_string()))?;
-            let _permit = self.at_once.try_acquire().map_err(|_| {
-                Refusal::for_a_time(Outcome::Limited, "too many values are read at present", RETRY_SECONDS)
-            })?;
             let caller = self.doors.caller(door, proxy, &request.headers).await?;
             trace.user = Some(caller.username.clone());
+            let _permit = gate.at_once.try_acquire().map_err(|_| {
+                Refusal::for_a_time(Outcome::Limited, "too many values are read at present", RETRY_SECONDS)
+            })?;
             let _place = self.places.take(&caller.username).ok_or_else(|| {
                 Refusal::for_a_time(Outcome::Limited, "you read too many values at once", RETRY_SECONDS)
             })?;
@@ -132,24 +144,38 @@ impl Server {
                 Refusal::for_a_time(Outcome::Limited, "you read too many values in a short time", seconds)
             })?;
             self.doors.authorize(&caller, &namespace, &name).await?;
+            trace.is_permitted = true;
             let form = Form::asked(&request.headers);
             let form = form.ok_or_else(|| Refusal::new(Outcome::Invalid, "the server answers in application/json"))?;
             let headers = &request.headers;
             self.read(&Asked { namespace: &namespace, name: &name, version, form, headers }, &mut trace).await
         };
-        let (outcome, mut response) = match asked.await {
+        let limit = Duration::from_secs(self.limits.seconds);
+        let answered = match timeout(limit, AssertUnwindSafe(asked).catch_unwind()).await {
+            Ok(Ok(answered)) => answered,
+            // The log says where it panicked; see `engine::run::log_panics`.
+            Ok(Err(_)) => Err(Refusal::new(Outcome::Failed, "the request was not handled")),
+            Err(_) => Err(Refusal::for_a_time(Outcome::Unavailable, "the request took too long", RETRY_SECONDS)),
+        };
+        let (outcome, mut response) = match answered {
             Ok(answer) => answer,
             Err(refusal) => (refusal.outcome, refusal.about(&name).into_response()),
         };
         self.stats.durations.observe([("door", door.name()), ("result", outcome.name())], began.elapsed());
-        if door == Door::Direct {
-            audit(&trace, &namespace, &name, outcome);
+        match door {
+            // It is never told that this replica ends; and its connections carry the requests of many callers.
+            Door::Aggregated => drop(response.extensions_mut().insert(Untold)),
+            Door::Direct => audit(&trace, &namespace, &name, outcome),
         }
-        if door == Door::Aggregated {
-            response.extensions_mut().insert(Untold);
-        }
-        // On another connection, the caller may reach a replica that can answer.
-        if outcome == Outcome::Unavailable || trace.user.is_none() || !proven.keep(&self.kept) {
+        let stays = match (door, outcome) {
+            // On another connection, the caller may reach a replica that can answer.
+            (_, Outcome::Unavailable) => false,
+            (Door::Aggregated, _) => trace.user.is_some() && proven.keep(&gate.kept),
+            (Door::Direct, Outcome::Limited) => proven.is_kept(),
+            // Any service account can have a token: only those with a permission take a place.
+            (Door::Direct, _) => trace.is_permitted && proven.keep(&gate.kept),
+        };
+        if !stays {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -164,6 +190,10 @@ impl Server {
         };
         if !operator.serves(namespace) {
             return Err(not_found(format!("the operator does not serve the namespace {namespace:?}")));
+        }
+        if !operator.knows(namespace) {
+            let message = format!("the operator has not listed the namespace {namespace:?} yet");
+            return Err(Refusal::for_a_time(Outcome::Unavailable, message, RETRY_SECONDS));
         }
         let handle = Handle::parse(name).ok_or_else(|| not_found(Wrong::Path.to_string()))?;
         let reader = Reader { client: &self.client, operator: operator.as_ref(), namespace };

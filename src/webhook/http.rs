@@ -88,6 +88,11 @@ impl Proven {
         self.0.is_proven.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the connection of a known caller is kept open.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.place.lock().is_some()
+    }
+
     /// Keeps the connection of a known caller open, if there is a place for it: many callers must leave connections for the
     /// API server. Returns whether it is kept.
     pub(crate) fn keep(&self, places: &Arc<Semaphore>) -> bool {

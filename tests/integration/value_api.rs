@@ -9,8 +9,10 @@ mod flood;
 mod hostile;
 mod keyring;
 mod leaks;
+mod lists;
 mod outage;
 mod permissions;
+mod rotation;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -95,6 +97,11 @@ impl Estate {
     /// A client as administrator.
     pub(crate) async fn client(&self) -> Client {
         self.control_plane.access().admin_client().await.unwrap()
+    }
+
+    /// The operator's user name.
+    pub(crate) fn operator_user() -> String {
+        options().operator_user()
     }
 
     /// A namespace.
@@ -201,6 +208,8 @@ pub(crate) async fn install(front_proxy: FrontProxy, flags: &[&str]) -> (Control
     let authority = Arc::new(Authority::new("front-proxy-ca").unwrap());
     let testkit = testkit::Options {
         front_proxy: (front_proxy == FrontProxy::On).then(|| Arc::clone(&authority)),
+        // Bodies of values, of permissions that are checked, and of what is created.
+        audit_bodies_of: [value::GROUP, "authorization.k8s.io", keys::GROUP].map(str::to_owned).into(),
         apiserver_flags: flags.iter().map(ToString::to_string).collect(),
         ..testkit::Options::default()
     };

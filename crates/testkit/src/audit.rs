@@ -34,6 +34,9 @@ pub struct Request {
     pub object_ref: Option<ObjectRef>,
     /// The answer.
     pub response_status: Option<ResponseStatus>,
+    /// The body, for the groups of [`audit_bodies_of`](super::Options::audit_bodies_of).
+    #[serde(default)]
+    pub request_object: serde_json::Value,
     /// When the request came in, RFC 3339 with microseconds: compares as text.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received: String,

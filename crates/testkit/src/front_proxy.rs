@@ -53,18 +53,23 @@ impl Authority {
         Ok(ClientCertificate { certificate, key: key.serialize_pem() })
     }
 
+    /// Lets the API server with this folder come with a certificate of this authority from now on.
+    pub fn present(&self, folder: &Path) -> Result<()> {
+        let ClientCertificate { certificate, key } = self.issue(FRONT_PROXY)?;
+        replace(folder, "front-proxy-client.key", &key)?;
+        replace(folder, "front-proxy-client.crt", &certificate)
+    }
+
+    /// Lets the API server with this folder publish these authorities as those of its front proxy from now on.
+    pub fn publish(authorities: &[&Self], folder: &Path) -> Result<()> {
+        let bundle: String = authorities.iter().map(|authority| authority.certificate.as_str()).collect();
+        replace(folder, "front-proxy-ca.crt", &bundle)
+    }
+
     /// Writes what the API server needs into `folder`, and returns the flags that name it.
     pub(super) fn flags(&self, folder: &Path) -> Result<Vec<String>> {
-        let ClientCertificate { certificate, key } = self.issue(FRONT_PROXY)?;
-        let files = [
-            ("front-proxy-ca.crt", &self.certificate),
-            ("front-proxy-client.crt", &certificate),
-            ("front-proxy-client.key", &key),
-        ];
-        for (name, content) in files {
-            let path = folder.join(name);
-            fs::write(&path, content).context("write", &path)?;
-        }
+        Self::publish(&[self], folder)?;
+        self.present(folder)?;
         let flags = [
             "--requestheader-client-ca-file=front-proxy-ca.crt",
             "--requestheader-allowed-names=front-proxy-client",
@@ -76,4 +81,11 @@ impl Authority {
         ];
         Ok(flags.map(str::to_owned).into())
     }
+}
+
+/// Writes a file as a whole, since the API server reads it when it changes.
+fn replace(folder: &Path, name: &str, content: &str) -> Result<()> {
+    let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
+    fs::write(&new, content).context("write", &new)?;
+    fs::rename(&new, &path).context("write", &path)
 }

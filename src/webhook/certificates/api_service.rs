@@ -62,7 +62,7 @@ pub(super) async fn inject(
         Err(CallError::Refused(refusal)) if refusal.is_not_found() => return Ok(()),
         found => found?,
     };
-    let owner = if is_owned(&found.metadata, &options.owner) { None } else { owner(client, &options.owner).await };
+    let owner = owner(client, &options.owner).await.filter(|owner| !is_owned(&found.metadata, owner));
     let Some(operations) = operations(&found, owner, trust) else { return Ok(()) };
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let operations = Patch::<()>::Json(serde_json::from_value(operations).map_err(|_| CallError::Malformed)?);
@@ -72,12 +72,15 @@ pub(super) async fn inject(
     Ok(())
 }
 
-fn is_owned(metadata: &ObjectMeta, owner: &str) -> bool {
-    metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .any(|reference| reference.kind == ClusterRole::kind(&()) && reference.name == owner)
+/// Whether this ClusterRole, and no former one of its name, owns the APIService. Kubernetes deletes an object because of an
+/// owner that was deleted, and a restored backup can contain one.
+fn is_owned(metadata: &ObjectMeta, owner: &OwnerReference) -> bool {
+    let mut of_name = metadata.owner_references.iter().flatten().filter(|reference| is_same_role(reference, owner));
+    of_name.next().is_some_and(|first| first.uid == owner.uid) && of_name.next().is_none()
+}
+
+fn is_same_role(reference: &OwnerReference, owner: &OwnerReference) -> bool {
+    reference.kind == owner.kind && reference.name == owner.name
 }
 
 /// The owner reference. `None` if the ClusterRole cannot be read: the API works without it.
@@ -108,8 +111,7 @@ fn operations(
         "op": "test", "path": "/metadata/resourceVersion", "value": found.metadata.resource_version,
     })];
     if let Some(owner) = owner {
-        // An owner of the same name and another uid ended: Kubernetes would delete the APIService because of it.
-        let others = found.metadata.owner_references.iter().flatten().filter(|other| other.name != owner.name);
+        let others = found.metadata.owner_references.iter().flatten().filter(|other| !is_same_role(other, &owner));
         let all: Vec<&OwnerReference> = others.chain([&owner]).collect();
         operations.push(json!({"op": "add", "path": "/metadata/ownerReferences", "value": all}));
     }
@@ -150,9 +152,33 @@ mod tests {
         assert_eq!(operations(&found(&json!({"caBundle": bundle})), None, trust), None);
         assert_eq!(operations(&found(&json!({"caBundle": bundle})), None, |_| None), None);
         assert_eq!(operations(&found(&json!({"insecureSkipTLSVerify": true})), None, trust), None);
-        let owner = OwnerReference { name: "role".to_owned(), uid: "r".to_owned(), ..OwnerReference::default() };
+        let owner = role("r");
         let changed = operations(&found(&json!({"caBundle": bundle})), Some(owner), trust).unwrap();
         let names: Vec<_> = changed[1]["value"].as_array().unwrap().iter().map(|owner| &owner["name"]).collect();
         assert_eq!(names, ["other", "role"]);
+    }
+
+    fn role(uid: &str) -> OwnerReference {
+        let (kind, name) = (ClusterRole::kind(&()).into_owned(), "role".to_owned());
+        OwnerReference { kind, name, uid: uid.to_owned(), ..OwnerReference::default() }
+    }
+
+    #[test]
+    fn a_former_role_of_the_same_name_is_no_owner() {
+        let owned_by = |owners: Vec<OwnerReference>| {
+            let metadata = ObjectMeta { owner_references: Some(owners), ..ObjectMeta::default() };
+            is_owned(&metadata, &role("now"))
+        };
+        assert!(owned_by(vec![role("now")]));
+        let other = OwnerReference { kind: "Other".to_owned(), ..role("other") };
+        assert!(owned_by(vec![other.clone(), role("now")]));
+        for wrong in [vec![], vec![role("former")], vec![role("now"), role("former")], vec![other.clone()]] {
+            assert!(!owned_by(wrong.clone()), "{wrong:?}");
+        }
+        let mut service = found(&json!({}));
+        service.metadata.owner_references = Some(vec![role("former"), other]);
+        let changed = operations(&service, Some(role("now")), |_| None).unwrap();
+        let uids: Vec<_> = changed[1]["value"].as_array().unwrap().iter().map(|owner| &owner["uid"]).collect();
+        assert_eq!(uids, ["other", "now"]);
     }
 }

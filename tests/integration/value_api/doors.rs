@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use managed_secrets_api::{
-    keys::OPERATOR_NAME,
-    value::{GROUP, TOKEN_AUDIENCE},
-};
+use managed_secrets_api::value::{GROUP, TOKEN_AUDIENCE};
 use serde_json::json;
 use testkit::{
     control_plane::poll,
@@ -14,7 +11,7 @@ use testkit::{
 };
 
 use super::{
-    Estate, OPERATOR_NAMESPACE,
+    Estate,
     client::{Identity, ask},
     hidden, path,
 };
@@ -172,9 +169,8 @@ async fn a_read_by_name_costs_one_request() {
         }
     }
     let requests = estate.control_plane.requests_since(mark).await.unwrap();
-    let operator = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_NAME}");
     let mut counts = BTreeMap::<(String, String), usize>::new();
-    for request in requests.iter().filter(|request| request.username() == operator) {
+    for request in requests.iter().filter(|request| request.username() == Estate::operator_user()) {
         let object = request.object();
         // Other tests run beside this one.
         if object.namespace == site.namespace {

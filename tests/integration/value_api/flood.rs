@@ -1,16 +1,66 @@
-//! Many reads at once: some are refused with the time to wait, and the webhooks and other callers are served.
+//! Many reads at once, through both doors: some are refused with the time to wait, and the webhooks and other callers are
+//! served.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt as _, stream};
+use http::Request;
+use managed_secrets_api::keys::GROUP;
+use serde_json::json;
 
 use super::{Estate, FrontProxy, apply, client::Identity, hidden, path};
 
-/// Reads of one caller.
-const READS: usize = 10_000;
-/// Connections at once: more than the operator has places for callers.
+/// Reads through the operator's Service. Each has a connection of its own.
+const DIRECT_READS: usize = 3_000;
+/// Reads through the API server.
+const AGGREGATED_READS: usize = 7_000;
+/// Direct connections at once: more than the operator has places for callers.
 const AT_ONCE: usize = 128;
+
+/// How often each status code was answered.
+type Codes = BTreeMap<u16, usize>;
+
+/// Reads through the operator's Service: with a permission, without one, and with tokens that are not valid.
+async fn flood_directly(estate: Arc<Estate>, greedy: String, refused: String, path: String) -> [Codes; 3] {
+    let answers = stream::iter(0..DIRECT_READS).map(async |n| {
+        let wrong = format!("wrong.token.{n}");
+        let (kind, token) = match n % 5 {
+            0 => (1, &refused),
+            1 => (2, &wrong),
+            _ => (0, &greedy),
+        };
+        let answer = estate.direct(&Identity::Token(token), &path, &[]).await;
+        if answer.code == 429 {
+            assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{answer:?}");
+            assert_eq!(answer.json()["reason"], "TooManyRequests");
+        }
+        (kind, answer.code)
+    });
+    let count = async |mut codes: [Codes; 3], (kind, code): (usize, u16)| {
+        *codes[kind].entry(code).or_default() += 1;
+        codes
+    };
+    answers.buffer_unordered(AT_ONCE).fold(Default::default(), count).await
+}
+
+/// Reads through the API server, by one user.
+async fn flood_through_the_api_server(estate: Arc<Estate>, path: String) -> Codes {
+    let client = estate.client().await;
+    let answers = stream::iter(0..AGGREGATED_READS).map(async |_| {
+        let request = Request::get(&path).body(Vec::new()).unwrap();
+        match client.request_text(request).await {
+            Ok(_) => 200,
+            Err(kube::Error::Api(status)) => status.code,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    let count = async |mut codes: Codes, code: u16| {
+        *codes.entry(code).or_default() += 1;
+        codes
+    };
+    answers.buffer_unordered(AT_ONCE).fold(Codes::new(), count).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_reads_too_much_is_told_to_wait_and_no_other_caller_is() {
@@ -18,45 +68,41 @@ async fn a_caller_that_reads_too_much_is_told_to_wait_and_no_other_caller_is() {
     let site = estate.site("flood").await;
     hidden(&site, "db", "DB", "hunter2").await;
     let greedy = estate.reader(&site, "greedy", &["DB"]).await;
+    let refused = estate.reader(&site, "refused", &["OTHER"]).await;
     let modest = estate.reader(&site, "modest", &["DB"]).await;
     let path = path(&site.namespace, "DB");
-    let flood = stream::iter(0..READS)
-        .map(async |_| estate.direct(&Identity::Token(&greedy), &path, &[]).await)
-        .buffer_unordered(AT_ONCE)
-        .fold(BTreeMap::<u16, usize>::new(), async |mut codes, answer| {
-            if answer.code == 429 {
-                assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{answer:?}");
-                assert_eq!(answer.json()["reason"], "TooManyRequests");
-            }
-            *codes.entry(answer.code).or_default() += 1;
-            codes
-        });
-    // Meanwhile another caller reads, and a plain value is sealed. In a task of its own: the flood would starve it.
-    let (asked, token, its_path) = (Arc::clone(&estate), modest.clone(), path.clone());
-    let namespace = site.namespace.clone();
-    let others = tokio::spawn(async move {
-        let mut refused = 0;
-        for _ in 0..20 {
-            let answer = asked.direct(&Identity::Token(&token), &its_path, &[]).await;
+    let directly = tokio::spawn(flood_directly(Arc::clone(&estate), greedy, refused, path.clone()));
+    let aggregated = tokio::spawn(flood_through_the_api_server(Arc::clone(&estate), path.clone()));
+    // Meanwhile another caller reads through each door, and plain values are sealed. All callers of a door together have a
+    // limit, too; it is over in milliseconds.
+    let user = format!("system:serviceaccount:{}:modest", site.namespace);
+    let mut answered = [0, 0];
+    let mut rounds = 0;
+    while !(directly.is_finished() && aggregated.is_finished()) {
+        let answers =
+            [estate.direct(&Identity::Token(&modest), &path, &[]).await, estate.aggregated(&user, &path, &[]).await];
+        for (answered, answer) in answered.iter_mut().zip(answers) {
             match answer.code {
-                200 => assert_eq!(answer.value(), "hunter2"),
-                // All callers together have a limit, too; it is over in milliseconds.
-                429 => refused += 1,
+                200 => *answered += 1,
+                429 => {}
                 other => panic!("{other}: {answer:?}"),
             }
         }
-        assert!(refused < 20, "another caller must get answers");
-        let manifest = serde_json::json!({
-            "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
-            "metadata": {"name": "plain", "namespace": namespace}, "spec": {"name": "PLAIN", "value": "plain"},
+        let name = format!("plain-{rounds}");
+        let manifest = json!({
+            "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "ManagedSecret",
+            "metadata": {"name": name, "namespace": site.namespace}, "spec": {"name": name, "value": "plain"},
         });
-        apply(&asked.control_plane, &manifest).await;
-    });
-    let codes = flood.await;
-    others.await.unwrap();
-    println!("answers: {codes:?}");
-    assert_eq!(codes.keys().copied().collect::<Vec<_>>(), [200, 429], "{codes:?}");
-    assert_eq!(codes.values().sum::<usize>(), READS);
-    let answer = estate.direct(&Identity::Token(&modest), &path, &[]).await;
-    assert_eq!(answer.value(), "hunter2", "{answer:?}");
+        apply(&estate.control_plane, &manifest).await;
+        rounds += 1;
+    }
+    let ([greedy, refused, wrong], aggregated) = (directly.await.unwrap(), aggregated.await.unwrap());
+    println!("{greedy:?} {refused:?} {wrong:?} {aggregated:?}; of {rounds} rounds, {answered:?} answered");
+    let all: usize = [&greedy, &refused, &wrong, &aggregated].iter().flat_map(|codes| codes.values()).sum();
+    assert_eq!(all, DIRECT_READS + AGGREGATED_READS);
+    for (codes, expected) in [(greedy, 200), (refused, 403), (wrong, 401), (aggregated, 200)] {
+        assert!(codes.keys().all(|code| [expected, 429].contains(code)), "{codes:?}");
+        assert!(codes.contains_key(&expected), "{codes:?}");
+    }
+    assert!(rounds > 0 && answered.iter().all(|answered| *answered > 0), "another caller must get answers");
 }

@@ -3,7 +3,7 @@
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, NamespaceCondition},
+        core::v1::{ConfigMap, Namespace, NamespaceCondition},
         rbac::v1::ClusterRole,
     },
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
@@ -14,9 +14,9 @@ use kube::{
 };
 use managed_secrets_api::value;
 use serde_json::json;
-use testkit::control_plane::poll;
+use testkit::control_plane::{Component, poll};
 
-use super::{Estate, FrontProxy, client::Identity, hidden, is_available, path, run};
+use super::{Estate, FrontProxy, apply, client::Identity, hidden, is_available, path, run};
 use crate::integration::{installation, operator::PATIENCE};
 
 #[tokio::test]
@@ -60,6 +60,19 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     let services = Api::<APIService>::all(client.clone());
     let owners = services.get(value::API_SERVICE).await.unwrap().metadata.owner_references.unwrap();
     assert_eq!((owners.len(), owners[0].name.as_str()), (1, value::CLUSTER_ROLE));
+    // A restored backup names a ClusterRole of this name that was deleted. The garbage collector would act on it.
+    estate.control_plane.pause(Component::ControllerManager).await.unwrap();
+    let mut former = owners[0].clone();
+    former.uid = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".to_owned();
+    let restored = json!({"metadata": {"ownerReferences": [former]}});
+    services.patch(value::API_SERVICE, &PatchParams::default(), &Patch::Merge(restored)).await.unwrap();
+    poll("the owner to be repaired", PATIENCE, || async {
+        let found = services.get(value::API_SERVICE).await?.metadata.owner_references;
+        Ok((found.as_ref() == Some(&owners)).then_some(()))
+    })
+    .await
+    .unwrap();
+    estate.control_plane.resume(Component::ControllerManager).await.unwrap();
     // What an administrator changes stays.
     let change = json!({"spec": {"versionPriority": 7}});
     services.patch(value::API_SERVICE, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
@@ -67,6 +80,46 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     roles.delete(value::CLUSTER_ROLE, &DeleteParams::default()).await.unwrap();
     poll("the APIService to end", installation::PATIENCE, || async {
         Ok(services.get_opt(value::API_SERVICE).await?.is_none().then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+/// The end of the operator in the middle of a deletion: the namespace waits, and ends after the operator is back.
+#[tokio::test]
+async fn a_namespace_whose_deletion_began_before_the_operator_died_ends_when_it_is_back() {
+    let mut estate = Estate::start(FrontProxy::On).await;
+    let client = estate.client().await;
+    let site = estate.site("midway").await;
+    hidden(&site, "db", "DB", "hunter2").await;
+    // What keeps the deletion in its middle.
+    let metadata = json!({"name": "held", "namespace": site.namespace, "finalizers": ["example.com/held"]});
+    apply(&estate.control_plane, &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})).await;
+    let namespaces = Api::<Namespace>::all(client.clone());
+    namespaces.delete(&site.namespace, &DeleteParams::default()).await.unwrap();
+    let says = async |condition: &str| {
+        poll(condition, installation::PATIENCE, || async {
+            let namespace = namespaces.get(&site.namespace).await?;
+            let conditions = namespace.status.and_then(|status| status.conditions).unwrap_or_default();
+            Ok(conditions.iter().any(|one| one.type_ == condition && one.status == "True").then_some(()))
+        })
+        .await
+        .unwrap();
+    };
+    says("NamespaceFinalizersRemaining").await;
+    assert!(site.objects().get_opt("db").await.unwrap().is_none(), "the deletion has begun");
+    estate.operator.take().unwrap().kill().await.unwrap();
+    poll("the API server to notice", PATIENCE, || async { Ok((!is_available(&client).await).then_some(())) })
+        .await
+        .unwrap();
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &site.namespace);
+    let release = json!({"metadata": {"finalizers": null}});
+    maps.patch("held", &PatchParams::default(), &Patch::Merge(release)).await.unwrap();
+    says("NamespaceDeletionDiscoveryFailure").await;
+
+    estate.operator = Some(run(&estate.control_plane, estate.address).await);
+    poll("the namespace to end", installation::PATIENCE, || async {
+        Ok(namespaces.get_opt(&site.namespace).await?.is_none().then_some(()))
     })
     .await
     .unwrap();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::json;
-use testkit::control_plane::poll;
+use testkit::{control_plane::poll, front_proxy::FRONT_PROXY};
 
 use super::{Estate, client::Identity, hidden, path};
 use crate::integration::operator::PATIENCE;
@@ -50,6 +50,46 @@ async fn without_permission_a_missing_secret_looks_like_any_other() {
     // Nothing in the operator's own namespace is a secret, and a namespace that does not exist has none.
     for namespace in [super::OPERATOR_NAMESPACE, "away"] {
         assert_eq!(estate.aggregated("", &path(namespace, "THERE"), &[]).await.code, 404, "{namespace}");
+    }
+}
+
+/// The same requests and steps, so the same time: the permission is asked for, and nothing is looked up.
+#[tokio::test]
+async fn without_permission_a_missing_secret_costs_the_same_requests_as_any_other() {
+    let estate = Estate::shared().await;
+    let site = estate.site("same-cost").await;
+    let id = hidden(&site, "db", "THERE", "hunter2").await;
+    let token = estate.reader(&site, "web", &["OTHER"]).await;
+    let proxy = estate.authority.issue(FRONT_PROXY).unwrap();
+    let jane = [("X-Remote-User", "jane")];
+    let missing = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
+    // Who the caller is, is asked once.
+    assert_eq!(estate.direct(&Identity::Token(&token), &path(&site.namespace, "FIRST"), &[]).await.code, 403);
+    for name in ["THERE", "AWAY", &id, missing] {
+        let path = path(&site.namespace, name);
+        for door in ["direct", "aggregated"] {
+            let mark = estate.control_plane.audit_mark().await.unwrap();
+            let answer = match door {
+                "direct" => estate.direct(&Identity::Token(&token), &path, &[]).await,
+                _ => estate.direct(&Identity::Certificate(&proxy), &path, &jane).await,
+            };
+            assert_eq!(answer.code, 403, "{door} {name}: {answer:?}");
+            let requests = estate.control_plane.requests_since(mark).await.unwrap();
+            // Other tests run beside this one, in other namespaces.
+            let of_this = requests.iter().filter(|request| {
+                let asked = &request.request_object["spec"]["resourceAttributes"]["namespace"];
+                request.username() == Estate::operator_user()
+                    && (request.object().namespace == site.namespace || *asked == site.namespace)
+            });
+            let asked: Vec<_> = of_this
+                .map(|request| {
+                    let name = request.request_object["spec"]["resourceAttributes"]["name"].clone();
+                    (request.verb.clone(), request.object().resource, name)
+                })
+                .collect();
+            let expected = ("create".to_owned(), "subjectaccessreviews".to_owned(), json!(name));
+            assert_eq!(asked, [expected], "{door} {name}");
+        }
     }
 }
 
