@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: bench bench-small bench-fairness bench-sizing help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
+.PHONY: bench bench-small soak help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,22 +73,18 @@ session: ## records docs/session.md from a terminal; needs tmux
 startup: ## how long the plugin takes to start, as it is released
 	hack/startup.sh
 
-bench: ## what it costs, against the limit of this machine: prints a table; ROWS=burst,latency,reads OBJECTS=2000 REPETITIONS=5
+bench: ## what it costs, against the limit of this machine: prints a table; ROWS=burst,latency,drift,fairness,admission,reads,crypto,many
 	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --release --bin managed-secrets --example bench)
 	target/release/examples/bench $(if $(ROWS),--rows $(ROWS)) $(if $(OBJECTS),--objects $(OBJECTS)) \
-		$(if $(REPETITIONS),--repetitions $(REPETITIONS))
+		$(if $(MANY),--many $(MANY)) $(if $(REPETITIONS),--repetitions $(REPETITIONS)) $(if $(SAMPLES),--samples $(SAMPLES))
+
+soak: ## mixed work for MINUTES (20) while replicas end, with a checker outside; SEED=… does the same again
+	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --release --bin managed-secrets --example bench)
+	target/release/examples/bench soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 bench-small: ## that the benchmark runs, and that each operation costs the requests that the design says
 	$(CARGO) build --locked --bin managed-secrets --example bench
 	target/debug/examples/bench --small
-
-bench-fairness: ## what one namespace costs the others; OBJECTS of them (2000)
-	$(CARGO) build --locked --release --bin managed-secrets --example fairness
-	target/release/examples/fairness --objects $(or $(OBJECTS),2000)
-
-bench-sizing: ## which memory and CPU the operator needs; OBJECTS (0,1000,10000)
-	$(CARGO) build --locked --release --bin managed-secrets --example sizing
-	target/release/examples/sizing --objects $(or $(OBJECTS),0,1000,10000)
 
 generate: ## crds/, deploy/ and the reference in docs/, from the code
 	UPDATE=1 $(CARGO) test --locked --quiet --test generated

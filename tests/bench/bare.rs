@@ -42,6 +42,14 @@ impl Template {
     }
 }
 
+impl Template {
+    /// Bytes of the bodies of its writes: record, target and status.
+    pub(crate) fn bytes(&self) -> [(&'static str, usize); 3] {
+        [("record", &self.record), ("target", &self.target), ("status", &self.status)]
+            .map(|(what, body)| (what, body.to_string().len()))
+    }
+}
+
 /// The part of a Secret that is written.
 fn written(secret: &Value) -> Value {
     let metadata = &secret["metadata"];
@@ -71,21 +79,29 @@ impl Bare {
 
     /// Makes the writes of one object, one after the other.
     pub(crate) async fn write(&self, object: &ManagedSecret) -> Result<()> {
+        self.write_secret(object, &record_name(&object.spec.name), &self.template.record).await?;
+        self.restore(object).await
+    }
+
+    /// Makes the writes after the deletion of a target.
+    pub(crate) async fn restore(&self, object: &ManagedSecret) -> Result<()> {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let params = PatchParams::apply(keys::FIELD_MANAGER).force();
-        let secrets =
-            [(record_name(&object.spec.name), &self.template.record), (name.to_owned(), &self.template.target)];
-        for (name, template) in secrets {
-            let body = filled(template, &name, object);
-            self.secrets.patch(&name, &params, &Patch::Apply(&body)).await?;
-        }
+        self.write_secret(object, name, &self.template.target).await?;
         let mut status = self.template.status.clone();
         status["observedGeneration"] = json!(object.metadata.generation);
+        // A status that is like the one before is not stored.
+        status["target"]["resourceVersion"] = json!(rand::random_range(1_u32..1_000_000_000).to_string());
         let body = json!({
             "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION), "kind": keys::KIND,
             "metadata": {"name": name}, "status": status,
         });
-        self.objects.patch_status(name, &params, &Patch::Apply(&body)).await?;
+        self.objects.patch_status(name, &params(), &Patch::Apply(&body)).await?;
+        Ok(())
+    }
+
+    async fn write_secret(&self, owner: &ManagedSecret, name: &str, template: &Value) -> Result<()> {
+        let body = filled(template, name, owner);
+        self.secrets.patch(name, &params(), &Patch::Apply(&body)).await?;
         Ok(())
     }
 
@@ -107,6 +123,10 @@ impl Bare {
         }
         Ok(())
     }
+}
+
+fn params() -> PatchParams {
+    PatchParams::apply(keys::FIELD_MANAGER).force()
 }
 
 /// A Secret like the template, of this name and owner, with other data of the same length.

@@ -1,7 +1,8 @@
 //! What the operator costs, against the limit of the machine: `make bench`.
 //!
 //! ```text
-//! bench [--rows ROW[,ROW…]] [--objects NUMBER] [--repetitions NUMBER] [--samples NUMBER] [--at-once NUMBER] [--small]
+//! bench soak [--minutes NUMBER] [--seed NUMBER] [--objects NUMBER]
+//! bench [--rows ROW[,ROW…]] [--objects NUMBER] [--many NUMBER] [--repetitions NUMBER] [--samples NUMBER] [--at-once NUMBER] [--small]
 //! ```
 //!
 //! Starts a control plane of its own with the whole installation, and the operator, as it was built beside this one. Each
@@ -10,6 +11,8 @@
 //! into `target/bench`.
 //!
 //! Numbers of requests are exact: if one is not what the design says, the program fails.
+//!
+//! `bench soak` is the long run: see [`soak`].
 
 #![allow(clippy::disallowed_methods, reason = "it applies as other clients do")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its figures")]
@@ -20,17 +23,18 @@ mod load;
 mod plot;
 mod report;
 mod rows;
+mod soak;
 mod stats;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use testkit::{Result, root};
 
 use self::{
-    ground::Ground,
+    ground::{Ground, History},
     report::Figure,
-    rows::{Found, Size, burst, latency, progress, reads},
+    rows::{Found, Size, admission, burst, crypto, drift, fairness, latency, many, progress, reads},
 };
 
 #[derive(Parser)]
@@ -42,6 +46,9 @@ struct Arguments {
     /// Objects of a burst.
     #[arg(long, default_value_t = 2000)]
     objects: usize,
+    /// Objects of a large population, and five times as many.
+    #[arg(long, default_value_t = 10_000)]
+    many: usize,
     /// How often each figure is taken.
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
@@ -54,6 +61,14 @@ struct Arguments {
     /// A small form, for which the figures of time say nothing: checks that the benchmark runs, and the numbers of requests.
     #[arg(long)]
     small: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mixed work with a checker outside, while replicas end: make soak.
+    Soak(soak::Arguments),
 }
 
 /// A row of the benchmark.
@@ -61,10 +76,20 @@ struct Arguments {
 enum Row {
     /// New objects in one burst, for each source.
     Burst,
-    /// From an edit to its delivery.
+    /// From an edit to its delivery: idle, and while there is other work.
     Latency,
+    /// Targets that are deleted at once.
+    Drift,
+    /// What one namespace costs the others.
+    Fairness,
+    /// What the webhook adds to a write.
+    Admission,
     /// Reads through the value API.
     Reads,
+    /// Calls of the crates that encrypt.
+    Crypto,
+    /// Restarts and memory with large populations.
+    Many,
 }
 
 #[tokio::main]
@@ -72,7 +97,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(wrong) if wrong.is_empty() => ExitCode::SUCCESS,
         Ok(wrong) => {
-            eprintln!("bench: the number of requests is not what the design says:\n{}", report::table(&wrong));
+            eprintln!("bench: this is not what the design says:\n{}", report::table(&wrong));
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -85,20 +110,33 @@ async fn main() -> ExitCode {
 /// Measures, prints, and returns the figures whose exact goal is missed.
 async fn run(arguments: Arguments) -> Result<Vec<Figure>> {
     let size = if arguments.small {
-        Size { objects: 40, repetitions: 1, samples: 20, at_once: Some(8) }
+        Size { objects: 20, many: 20, repetitions: 1, samples: 10, idle: Duration::from_secs(1), at_once: Some(8) }
     } else {
-        let Arguments { objects, repetitions, samples, at_once, .. } = arguments;
-        Size { objects, repetitions, samples, at_once }
+        let Arguments { objects, many, repetitions, samples, at_once, .. } = arguments;
+        Size { objects, many, repetitions, samples, idle: Duration::from_secs(60), at_once }
     };
     let rows = if arguments.rows.is_empty() { Row::value_variants() } else { &arguments.rows };
     let folder = root().join("target/bench");
     progress("start a control plane");
-    let ground = Ground::start().await?;
+    if let Some(Command::Soak(arguments)) = &arguments.command {
+        let ground = Ground::start(History::Dropped).await?;
+        let figures = soak::run(&ground, arguments).await?;
+        println!("{}", report::table(&figures));
+        report::write(&folder.join("soak"), &figures)?;
+        ground.control_plane.stop().await?;
+        return Ok(figures.into_iter().filter(|figure| figure.met() == Some(false)).collect());
+    }
+    let ground = Ground::start(History::Kept).await?;
     let mut figures = Vec::new();
     for row in rows {
         let found: Found = match row {
             Row::Burst => burst::measure(&ground, size).await?,
             Row::Latency => latency::measure(&ground, size).await?,
+            Row::Drift => drift::measure(&ground, size).await?,
+            Row::Fairness => fairness::measure(&ground, size).await?,
+            Row::Admission => admission::measure(&ground, size).await?,
+            Row::Crypto => crypto::measure(size)?,
+            Row::Many => many::measure(&ground, size).await?,
             Row::Reads => reads::measure(&ground, size).await?,
         };
         for plot in &found.plots {

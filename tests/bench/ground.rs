@@ -26,8 +26,33 @@ use testkit::{
     poll,
 };
 
+use crate::stats::float;
+
 /// The longest that any step may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Whether the API server keeps an audit log, and etcd all versions of all objects.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum History {
+    /// Requests can be counted.
+    Kept,
+    /// It may run for long.
+    Dropped,
+}
+
+impl History {
+    fn options(self) -> testkit::Options {
+        let none = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "None"}]}"#;
+        match self {
+            Self::Kept => testkit::Options::default(),
+            Self::Dropped => testkit::Options {
+                audit_policy: Some(none.to_owned()),
+                apiserver_flags: vec!["--etcd-compaction-interval=1m".to_owned()],
+                ..testkit::Options::default()
+            },
+        }
+    }
+}
 
 /// A control plane, and what is installed on it.
 pub(crate) struct Ground {
@@ -42,7 +67,7 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// Starts it. The operator's program is the one beside this one.
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(history: History) -> Result<Self> {
         let options = Options::default();
         let folder = tempfile::tempdir().context("create", Path::new("a temporary folder"))?;
         let printed = manifests::print(&options).map_err(|error| format_error("the manifests", &error))?;
@@ -54,7 +79,13 @@ impl Ground {
             paths.push(path);
         }
         let authority = Arc::new(Authority::new("front-proxy-ca")?);
-        let control_plane = testkit::Options { manifests: paths, front_proxy: Some(authority), ..Default::default() };
+        let control_plane = testkit::Options {
+            manifests: paths,
+            front_proxy: Some(authority),
+            // Large populations, with all their versions.
+            etcd_flags: vec!["--quota-backend-bytes=8589934592".to_owned()],
+            ..history.options()
+        };
         let control_plane = ControlPlane::start_own(&control_plane).await?;
         let access = control_plane.access();
         let (admin, bare) =
@@ -67,13 +98,18 @@ impl Ground {
 
     /// Starts the operator with these flags, and waits until it has started.
     pub(crate) async fn operator(&self, flags: &[String]) -> Result<Replica> {
+        let replica = self.spawn_operator(flags).await?;
+        replica.until_started().await?;
+        Ok(replica)
+    }
+
+    /// Starts the operator with these flags.
+    pub(crate) async fn spawn_operator(&self, flags: &[String]) -> Result<Replica> {
         let admin = quiet_address()?;
         let listen = format!("--admin-listen={admin}");
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain([listen.as_str(), "--log-level=warn"]).collect();
         let operator = Operator::start(&self.control_plane, &self.program, &self.kubeconfig, &flags).await?;
-        let replica = Replica { pid: operator.pid()?, operator, admin };
-        replica.until_started().await?;
-        Ok(replica)
+        Ok(Replica { pid: operator.pid()?, operator, admin })
     }
 
     /// Creates a namespace.
@@ -169,7 +205,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    async fn until_started(&self) -> Result<()> {
+    pub(crate) async fn until_started(&self) -> Result<()> {
         poll("the operator to start", PATIENCE, || async {
             if let Some(code) = self.operator.ended() {
                 return Err(format_error("the operator", &format!("exit {code}: {}", self.operator.log()?)));
@@ -196,6 +232,32 @@ impl Replica {
     /// CPU seconds that it has used so far.
     pub(crate) fn cpu(&self) -> Result<f64> {
         cpu(self.pid)
+    }
+
+    /// Waits until it has nothing to do: for a second it uses next to no CPU.
+    pub(crate) async fn until_idle(&self) -> Result<()> {
+        let mut before = self.cpu()?;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = self.cpu()?;
+            if now - before < 0.03 {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+
+    /// Memory that it holds now, and the most that it has held, in MiB.
+    pub(crate) fn memory(&self) -> Result<[f64; 2]> {
+        let status = procfs::process::Process::new(self.pid).and_then(|process| process.status());
+        let status = status.map_err(|error| format_error("a process", &error))?;
+        let mib = |kib: Option<u64>| float(usize::try_from(kib.unwrap_or_default()).unwrap_or_default()) / 1024.0;
+        Ok([mib(status.vmrss), mib(status.vmhwm)])
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill(self) -> Result<()> {
+        self.operator.kill().await
     }
 
     pub(crate) async fn stop(self) -> Result<()> {

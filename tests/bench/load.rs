@@ -74,7 +74,10 @@ pub(crate) async fn specs(
     if source == Source::ValueFrom {
         let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
         stream::iter(0..count)
-            .map(|number| apply_source(&secrets, format!("source-{number}"), "upstream"))
+            .map(|number| {
+                let secrets = &secrets;
+                async move { apply_source(secrets, &format!("source-{number}"), "upstream").await }
+            })
             .buffer_unordered(16)
             .try_collect::<Vec<()>>()
             .await?;
@@ -82,19 +85,24 @@ pub(crate) async fn specs(
     for (number, (name, spec)) in specs.iter_mut().enumerate() {
         spec[source.field()] = match source {
             Source::Value => json!(sealed(key, namespace, name, "a-value-of-usual-length")?),
-            Source::ValueFrom => json!({"secretKeyRef": {"name": format!("source-{number}"), "key": SOURCE_KEY}}),
+            Source::ValueFrom => from_source(&format!("source-{number}")),
             Source::Generate => json!({}),
         };
     }
     Ok(specs)
 }
 
+/// What takes a value from a source.
+pub(crate) fn from_source(name: &str) -> Value {
+    json!({"secretKeyRef": {"name": name, "key": SOURCE_KEY}})
+}
+
 /// Creates or changes a source.
-pub(crate) async fn apply_source(secrets: &Api<Secret>, name: String, value: &str) -> Result<()> {
+pub(crate) async fn apply_source(secrets: &Api<Secret>, name: &str, value: &str) -> Result<()> {
     let body = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {SOURCE_KEY: value},
     });
-    secrets.patch(&name, &PatchParams::apply("bench").force(), &Patch::Apply(&body)).await?;
+    secrets.patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(&body)).await?;
     Ok(())
 }
 
@@ -125,11 +133,19 @@ pub(crate) async fn apply_all(objects: &Api<ManagedSecret>, specs: &[(String, Va
         .map(drop)
 }
 
+/// A delivery as a watch sees it.
+struct Delivery {
+    name: String,
+    generation: i64,
+    version: i64,
+    at: Instant,
+}
+
 /// Sees in a watch which objects of a namespace are delivered: the status of their generation is written, and says so.
 pub(crate) struct Deliveries {
-    /// Of each object, the generation that is delivered.
-    generations: BTreeMap<String, i64>,
-    seen: mpsc::UnboundedReceiver<(String, i64, Instant)>,
+    /// Of each object, the version of the value that is delivered.
+    versions: BTreeMap<String, i64>,
+    seen: mpsc::UnboundedReceiver<Delivery>,
     watch: JoinHandle<()>,
 }
 
@@ -143,22 +159,36 @@ impl Deliveries {
             while let Some(event) = events.next().await {
                 let at = Instant::now();
                 let Some(object) = event.ok().filter(is_delivered) else { continue };
-                let generation = object.metadata.generation.unwrap_or_default();
-                if sender.send((object.metadata.name.unwrap_or_default(), generation, at)).is_err() {
+                let delivery = Delivery {
+                    generation: object.metadata.generation.unwrap_or_default(),
+                    name: object.metadata.name.unwrap_or_default(),
+                    version: object.status.and_then(|status| status.version).unwrap_or_default(),
+                    at,
+                };
+                if sender.send(delivery).is_err() {
                     return;
                 }
             }
         });
-        Self { generations: BTreeMap::new(), seen, watch }
+        Self { versions: BTreeMap::new(), seen, watch }
     }
 
     /// Waits until so many objects are delivered. Returns when each of those was that were not before.
     pub(crate) async fn until_count(&mut self, count: usize) -> Result<Vec<Instant>> {
+        self.until_version(1, count).await
+    }
+
+    /// Waits until this version or a later one of so many objects is delivered. Returns when each of those was that had an
+    /// earlier one before.
+    pub(crate) async fn until_version(&mut self, version: i64, count: usize) -> Result<Vec<Instant>> {
         let mut moments = Vec::new();
-        while self.generations.len() < count {
-            let (name, generation, at) = self.next().await?;
-            if self.generations.insert(name, generation).is_none() {
-                moments.push(at);
+        let mut done = self.versions.values().filter(|had| **had >= version).count();
+        while done < count {
+            let delivery = self.next().await?;
+            let had = self.versions.insert(delivery.name, delivery.version).unwrap_or_default();
+            if had < version && delivery.version >= version {
+                done += 1;
+                moments.push(delivery.at);
             }
         }
         Ok(moments)
@@ -167,16 +197,16 @@ impl Deliveries {
     /// Waits until this generation of an object is delivered. Returns when it was.
     pub(crate) async fn until_generation(&mut self, name: &str, generation: i64) -> Result<Instant> {
         loop {
-            let (seen, delivered, at) = self.next().await?;
-            let found = seen == name && delivered >= generation;
-            self.generations.insert(seen, delivered);
+            let delivery = self.next().await?;
+            let found = delivery.name == name && delivery.generation >= generation;
+            self.versions.insert(delivery.name, delivery.version);
             if found {
-                return Ok(at);
+                return Ok(delivery.at);
             }
         }
     }
 
-    async fn next(&mut self) -> Result<(String, i64, Instant)> {
+    async fn next(&mut self) -> Result<Delivery> {
         let next = tokio::time::timeout(PATIENCE, self.seen.recv()).await;
         let late = || Error::Deadline { what: "a delivery".to_owned(), seconds: PATIENCE.as_secs() };
         next.ok().flatten().ok_or_else(late)
@@ -189,7 +219,8 @@ impl Drop for Deliveries {
     }
 }
 
-fn is_delivered(object: &ManagedSecret) -> bool {
+/// Whether the status of the object's generation is written, and says that it is delivered.
+pub(crate) fn is_delivered(object: &ManagedSecret) -> bool {
     let Some(status) = &object.status else { return false };
     let mut conditions = status.conditions.iter().flatten();
     status.observed_generation == object.metadata.generation

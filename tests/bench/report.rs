@@ -28,6 +28,8 @@ pub(crate) enum Goal {
     None,
     AtLeast(f64),
     AtMost(f64),
+    /// Not further than this from 1.
+    Within(f64),
     /// In every repetition.
     Exactly(f64),
 }
@@ -76,6 +78,7 @@ impl Figure {
             Goal::None => None,
             Goal::AtLeast(goal) => Some(median >= goal),
             Goal::AtMost(goal) => Some(median <= goal),
+            Goal::Within(goal) => Some((median - 1.0).abs() <= goal),
             Goal::Exactly(goal) => {
                 Some(!compared.is_empty() && compared.iter().all(|value| (value - goal).abs() < f64::EPSILON))
             }
@@ -145,6 +148,7 @@ fn line(figure: &Figure) -> [String; HEAD.len()] {
         Goal::None => String::new(),
         Goal::AtLeast(goal) => format!(">= {}", number(goal)),
         Goal::AtMost(goal) => format!("<= {}", number(goal)),
+        Goal::Within(goal) => format!("1 ± {}", number(goal)),
         Goal::Exactly(goal) => format!("= {}", number(goal)),
     };
     let met = figure.met().map_or("", |met| if met { "met" } else { "not met" });
@@ -188,6 +192,8 @@ mod tests {
         assert_eq!(figure(&[6.0], added.clone(), Goal::AtMost(1.0)).met(), Some(true));
         assert_eq!(figure(&[6.5], added, Goal::AtMost(1.0)).met(), Some(false));
         assert_eq!(figure(&[6.5], Comparison::None, Goal::None).met(), None);
+        let within = |value| figure(&[value], Comparison::None, Goal::Within(0.15)).met();
+        assert_eq!([0.8, 0.9, 1.1, 1.2, f64::NAN].map(within), [false, true, true, false, false].map(Some));
     }
 
     #[test]

@@ -22,6 +22,12 @@ impl Spread {
     }
 }
 
+/// A number for arithmetic with measured ones.
+#[allow(clippy::cast_precision_loss, reason = "numbers of objects and requests are far below 2^52")]
+pub(crate) const fn float(count: usize) -> f64 {
+    count as f64
+}
+
 /// Combines each repetition with the baseline that was taken beside it.
 pub(crate) fn paired(measured: &[f64], baseline: &[f64], combine: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     measured.iter().zip(baseline).map(|(measured, baseline)| combine(*measured, *baseline)).collect()
@@ -31,10 +37,20 @@ pub(crate) fn paired(measured: &[f64], baseline: &[f64], combine: impl Fn(f64, f
 pub(crate) fn quantile(values: &[f64], quantile: f64) -> f64 {
     let sorted = sorted(values);
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    // An exact share of a number that a machine can count to.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
-    let rank = (quantile * sorted.len() as f64).ceil() as usize;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank, which is at most the length")]
+    let rank = (quantile * float(sorted.len())).ceil() as usize;
     sorted[rank.saturating_sub(1).min(last)]
+}
+
+/// The slope of the line that fits these points best: y for each x. 0 where no line fits.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = float(points.len());
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (mean_x, mean_y) = (mean(|point| point.0), mean(|point| point.1));
+    let (both, square) = points.iter().fold((0.0, 0.0), |(both, square), (x, y)| {
+        ((x - mean_x).mul_add(y - mean_y, both), (x - mean_x).mul_add(x - mean_x, square))
+    });
+    if square > 0.0 { both / square } else { 0.0 }
 }
 
 fn sorted(values: &[f64]) -> Vec<f64> {
@@ -68,5 +84,12 @@ mod tests {
     #[test]
     fn each_repetition_is_compared_with_its_own_baseline() {
         assert_eq!(paired(&[2.0, 9.0], &[1.0, 3.0], |measured, baseline| measured / baseline), [2.0, 3.0]);
+    }
+
+    #[test]
+    fn a_slope_is_that_of_the_best_line() {
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0);
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, 0.0), (2.0, 1.0)]), 0.0);
+        assert_eq!([slope(&[]), slope(&[(1.0, 5.0)])], [0.0, 0.0]);
     }
 }

@@ -53,6 +53,8 @@ pub struct Options {
     pub front_proxy: Option<Arc<Authority>>,
     /// Further flags of kube-apiserver.
     pub apiserver_flags: Vec<String>,
+    /// Further flags of etcd.
+    pub etcd_flags: Vec<String>,
     /// What kube-apiserver identifies itself with; otherwise it signs a certificate for itself.
     pub serving: Option<Serving>,
     /// A program and its arguments that run etcd, to slow it down. etcd then calls fsync, which it otherwise leaves out.
@@ -156,7 +158,7 @@ impl ControlPlane {
         if let Some(serving) = &options.serving {
             write_serving(folder, serving)?;
         }
-        supervisor.run(ETCD, &etcd(binaries, &etcd_url, etcd_peer, &options.etcd_under))?;
+        supervisor.run(ETCD, &etcd(binaries, &etcd_url, etcd_peer, options))?;
         let front_proxy = options.front_proxy.as_ref().map(|authority| authority.flags(folder)).transpose()?;
         let program = apiserver(binaries, &etcd_url, secure, options).args(front_proxy.unwrap_or_default());
         supervisor.run(APISERVER, &program)?;
@@ -332,7 +334,8 @@ fn write_serving(folder: &Path, serving: &Serving) -> Result<()> {
     write(&folder.join("apiserver.key"), &serving.key)
 }
 
-fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16, under: &[OsString]) -> Process {
+fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16, options: &Options) -> Process {
+    let under = &options.etcd_under;
     let peer_url = format!("http://127.0.0.1:{peer_port}");
     // These data need not survive a power cut, and on most disks fsync is what a write costs.
     let fsync = under.is_empty().then_some("--unsafe-no-fsync");
@@ -347,6 +350,7 @@ fn etcd(binaries: &Binaries, client_url: &str, peer_port: u16, under: &[OsString
         .flag("initial-cluster", format!("test={peer_url}"))
         .flag("log-level", "warn")
         .args(fsync)
+        .args(&options.etcd_flags)
 }
 
 fn apiserver(binaries: &Binaries, etcd_url: &str, port: u16, options: &Options) -> Process {

@@ -7,13 +7,14 @@ use kube::Api;
 use managed_secrets_api::ManagedSecret;
 use testkit::Result;
 
-use super::{Found, Size, float, progress};
+use super::{Found, Size, progress};
 use crate::{
     bare::{Bare, Template},
     ground::{Ground, Requests},
     load::{self, Deliveries, Source, seconds_since},
     plot::Plot,
     report::{Comparison, Figure, Goal},
+    stats::float,
 };
 
 const ROW: &str = "burst";
@@ -34,10 +35,7 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
     let mut found = Found::default();
     for source in Source::ALL {
         let template = sample(ground, source).await?;
-        let at_once = match size.at_once {
-            Some(at_once) => at_once,
-            None => best_at_once(ground, &template, source, size, &mut found).await?,
-        };
+        let at_once = best_at_once(ground, &template, source, size, &mut found).await?;
         let (mut bare, mut runs) = (Vec::new(), Vec::new());
         for repetition in 1..=size.repetitions {
             progress(&format!("burst, {}: repetition {repetition} of {}", source.field(), size.repetitions));
@@ -45,12 +43,16 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
             runs.push(run_operator(ground, source, size.objects, at_once).await?);
         }
         figures(source, size, &bare, &runs, &mut found);
+        for (what, bytes) in template.bytes() {
+            let what = format!("{}: bytes written for the {what}", source.field());
+            found.figures.push(Figure::new(ROW, what, "", vec![float(bytes)]));
+        }
     }
     Ok(found)
 }
 
 /// What the operator writes for one object.
-async fn sample(ground: &Ground, source: Source) -> Result<Template> {
+pub(super) async fn sample(ground: &Ground, source: Source) -> Result<Template> {
     ground.create_namespace(SAMPLES).await?;
     let replica = ground.operator(&[]).await?;
     let key = ground.public_key().await?;
@@ -66,13 +68,16 @@ async fn sample(ground: &Ground, source: Source) -> Result<Template> {
 
 /// Searches the number of objects at once with which the bare client is fastest: doubles it, until two doublings have not
 /// helped.
-async fn best_at_once(
+pub(super) async fn best_at_once(
     ground: &Ground,
     template: &Template,
     source: Source,
     size: Size,
     found: &mut Found,
 ) -> Result<usize> {
+    if let Some(at_once) = size.at_once {
+        return Ok(at_once);
+    }
     let (mut best, mut best_rate, mut worse, mut at_once) = (1, 0.0, 0, 4);
     let mut curve = Vec::new();
     let objects = (size.objects / 2).max(1);

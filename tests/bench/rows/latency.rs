@@ -1,6 +1,10 @@
-//! From an edit to its delivery: a new sealed value, until the status of its generation is written, which comes last.
+//! From an edit to its delivery: a new sealed value, until the status of its generation is written, which comes last. While
+//! nothing else happens, during a burst of new objects, and while many objects follow one changed source.
 
-use std::time::Instant;
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use kube::Api;
 use managed_secrets_api::ManagedSecret;
@@ -8,24 +12,31 @@ use managed_secrets_crypto::mss1::PublicKey;
 use serde_json::json;
 use testkit::Result;
 
-use super::{Found, Size, float, progress};
+use super::{Found, Size, progress};
 use crate::{
     bare::{self, Bare, Template},
     ground::Ground,
     load::{self, Deliveries, Source, milliseconds},
     plot::Plot,
     report::{Comparison, Figure, Goal},
-    stats::quantile,
+    stats::{float, quantile},
 };
 
 const ROW: &str = "latency";
 const QUIET: &str = "quiet";
 const BARE: &str = "bare";
-/// The quantiles that are reported, and whether the goal is about them.
+const CROWD: &str = "crowd";
+/// The source that many objects follow.
+const UPSTREAM: &str = "upstream";
+/// Objects that are applied at once.
+const AT_ONCE: usize = 16;
+/// The pause after which the operator follows a source at once.
+const SOURCE_PAUSE: Duration = Duration::from_secs(61);
+/// The quantiles that are reported.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// One object that is edited again and again.
-pub(crate) struct Edited {
+pub(super) struct Edited {
     namespace: &'static str,
     objects: Api<ManagedSecret>,
     deliveries: Deliveries,
@@ -35,12 +46,41 @@ pub(crate) struct Edited {
 
 impl Edited {
     /// Creates it, and waits until it is delivered.
-    async fn create(ground: &Ground, namespace: &'static str, key: &PublicKey) -> Result<Self> {
+    pub(super) async fn create(ground: &Ground, namespace: &'static str, key: &PublicKey) -> Result<Self> {
         let objects = Api::namespaced(ground.admin.clone(), namespace);
         let deliveries = Deliveries::watch(ground.admin.clone(), namespace);
         let mut this = Self { namespace, objects, deliveries, key: key.clone(), edits: 0 };
         this.edit().await?;
         Ok(this)
+    }
+
+    /// Edits it again and again until `storm` has ended. Returns the latency of each edit, also of the last one, which outlasts
+    /// the storm.
+    async fn edits_during<T>(&mut self, storm: impl Future<Output = Result<T>>) -> Result<Vec<f64>> {
+        let (mut storm, mut latencies, mut over) = (pin!(storm), Vec::new(), false);
+        while !over {
+            let mut edit = pin!(self.edit());
+            let latency = loop {
+                tokio::select! {
+                    ended = &mut storm, if !over => {
+                        ended?;
+                        over = true;
+                    }
+                    latency = &mut edit => break latency?,
+                }
+            };
+            latencies.push(latency);
+        }
+        Ok(latencies)
+    }
+
+    /// Edits it so many times, one after the other. Returns the latency of each edit.
+    pub(super) async fn edits(&mut self, count: usize) -> Result<Vec<f64>> {
+        let mut latencies = Vec::new();
+        for _ in 0..count {
+            latencies.push(self.edit().await?);
+        }
+        Ok(latencies)
     }
 
     /// Gives it another value. Returns the milliseconds from the request to its delivery.
@@ -58,6 +98,35 @@ impl Edited {
 }
 
 pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
+    let mut found = Found::default();
+    let (bares, idle) = idle(ground, size, &mut found).await?;
+    let burst = beside_a_burst(ground, size).await?;
+    let followers = beside_followers(ground, size).await?;
+    let during = [("during a burst", &burst), ("behind one changed source", &followers)];
+    for (what, latencies) in during {
+        for (quantile, share) in QUANTILES {
+            let baseline = quantiles(&bares, share);
+            let figure = Figure::new(ROW, format!("{what}: {quantile}"), "ms", quantiles(latencies, share));
+            found.figures.push(match quantile {
+                "p99" => figure.goal(Goal::AtMost(2000.0)),
+                _ => figure.against(Comparison::Ratio { to: "bare client, idle", baseline }),
+            });
+        }
+    }
+    let lines = [("bare client, idle", &bares), ("operator, idle", &idle)].into_iter().chain(during);
+    found.plots.push(Plot {
+        file: "latency".to_owned(),
+        title: "From an edit to its delivery".to_owned(),
+        x: "share of edits, %",
+        y: "milliseconds",
+        lines: lines.map(|(name, latencies)| curve(name, &latencies.concat())).collect(),
+    });
+    Ok(found)
+}
+
+/// Edits while nothing else happens, in turn with a bare client. Returns the latencies of the bare client and of the operator,
+/// by repetition.
+async fn idle(ground: &Ground, size: Size, found: &mut Found) -> Result<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
     for namespace in [QUIET, BARE] {
         ground.create_namespace(namespace).await?;
     }
@@ -83,31 +152,88 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
     follower.abort();
     replica.stop().await?;
     let requests = ground.requests(QUIET, mark).await?;
-    let mut found = Found::default();
-    for (what, share) in QUANTILES {
-        let of = |repetitions: &[Vec<f64>]| repetitions.iter().map(|it| quantile(it, share)).collect::<Vec<f64>>();
-        let against = Comparison::Ratio { to: "bare client", baseline: of(&bares) };
-        let figure = Figure::new(ROW, format!("idle: {what}"), "ms", of(&operators)).against(against);
-        found.figures.push(figure.goal(if share > 0.9 { Goal::None } else { Goal::AtMost(1.5) }));
+    for (quantile, share) in QUANTILES {
+        let against = Comparison::Ratio { to: "bare client", baseline: quantiles(&bares, share) };
+        let figure = Figure::new(ROW, format!("idle: {quantile}"), "ms", quantiles(&operators, share)).against(against);
+        found.figures.push(figure.goal(if quantile == "p50" { Goal::AtMost(1.5) } else { Goal::None }));
     }
     let edits = float(size.repetitions * size.samples);
-    for (what, count, exactly) in
-        [("writes", requests.writes, 3.0), ("dry runs", requests.dry_runs, 2.0), ("reads", requests.reads, 2.0)]
-    {
+    for ((what, count), exactly) in requests.kinds().into_iter().zip([3.0, 2.0, 2.0]) {
         let figure = Figure::new(ROW, format!("idle: {what} per edit"), "", vec![float(count) / edits]);
         found.figures.push(figure.goal(Goal::Exactly(exactly)));
     }
-    found.plots.push(Plot {
-        file: "latency".to_owned(),
-        title: "From an edit to its delivery".to_owned(),
-        x: "share of edits, %",
-        y: "milliseconds",
-        lines: vec![curve("bare client, idle", &bares.concat()), curve("operator, idle", &operators.concat())],
-    });
     for namespace in [QUIET, BARE] {
         ground.delete_namespace(namespace).await?;
     }
-    Ok(found)
+    Ok((bares, operators))
+}
+
+/// Edits while a burst of new objects is delivered in another namespace.
+async fn beside_a_burst(ground: &Ground, size: Size) -> Result<Vec<Vec<f64>>> {
+    ground.create_namespace(QUIET).await?;
+    let replica = ground.operator(&[]).await?;
+    let key = ground.public_key().await?.key.clone();
+    let mut quiet = Edited::create(ground, QUIET, &key).await?;
+    let mut all = Vec::new();
+    for repetition in 1..=size.repetitions {
+        progress(&format!("latency, during a burst: repetition {repetition} of {}", size.repetitions));
+        ground.create_namespace(CROWD).await?;
+        let specs = load::specs(&ground.admin, CROWD, Source::Generate, &key, size.objects).await?;
+        let mut deliveries = Deliveries::watch(ground.admin.clone(), CROWD);
+        let objects = Api::namespaced(ground.admin.clone(), CROWD);
+        let storm = async {
+            load::apply_all(&objects, &specs, AT_ONCE).await?;
+            deliveries.until_count(specs.len()).await
+        };
+        all.push(quiet.edits_during(storm).await?);
+        ground.delete_namespace(CROWD).await?;
+    }
+    replica.stop().await?;
+    ground.delete_namespace(QUIET).await?;
+    Ok(all)
+}
+
+/// Edits while many objects in another namespace follow one changed source.
+async fn beside_followers(ground: &Ground, size: Size) -> Result<Vec<Vec<f64>>> {
+    for namespace in [QUIET, CROWD] {
+        ground.create_namespace(namespace).await?;
+    }
+    let replica = ground.operator(&[]).await?;
+    let key = ground.public_key().await?.key.clone();
+    let mut quiet = Edited::create(ground, QUIET, &key).await?;
+    let secrets = Api::namespaced(ground.admin.clone(), CROWD);
+    load::apply_source(&secrets, UPSTREAM, "value-0").await?;
+    progress(&format!("latency: create {} objects with one source", size.many));
+    let specs: Vec<_> = (0..size.many)
+        .map(|number| {
+            let mut spec = load::spec(number);
+            spec[Source::ValueFrom.field()] = load::from_source(UPSTREAM);
+            (load::name(number), spec)
+        })
+        .collect();
+    let mut deliveries = Deliveries::watch(ground.admin.clone(), CROWD);
+    load::apply_all(&Api::namespaced(ground.admin.clone(), CROWD), &specs, AT_ONCE).await?;
+    deliveries.until_count(size.many).await?;
+    let mut all = Vec::new();
+    for repetition in 1..=size.repetitions {
+        progress(&format!("latency, behind one changed source: repetition {repetition} of {}", size.repetitions));
+        if repetition > 1 {
+            // The operator lets new values of one source wait that come within a minute of each other.
+            tokio::time::sleep(SOURCE_PAUSE).await;
+        }
+        load::apply_source(&secrets, UPSTREAM, &format!("value-{repetition}")).await?;
+        let version = i64::try_from(repetition).unwrap_or_default() + 1;
+        all.push(quiet.edits_during(deliveries.until_version(version, size.many)).await?);
+    }
+    replica.stop().await?;
+    for namespace in [QUIET, CROWD] {
+        ground.delete_namespace(namespace).await?;
+    }
+    Ok(all)
+}
+
+fn quantiles(repetitions: &[Vec<f64>], share: f64) -> Vec<f64> {
+    repetitions.iter().map(|latencies| quantile(latencies, share)).collect()
 }
 
 /// How many percent of the edits took at most how long.

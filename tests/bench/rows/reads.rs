@@ -20,12 +20,12 @@ use managed_secrets_api::{
 use serde_json::{Value, json};
 use testkit::{Result, control_plane::quiet_address, poll};
 
-use super::{Found, Size, float, progress};
+use super::{Found, Size, progress};
 use crate::{
     ground::{Ground, PATIENCE, format_error},
     load::{self, Deliveries, Source, milliseconds},
     report::{Comparison, Figure, Goal},
-    stats::quantile,
+    stats::{float, quantile},
 };
 
 const ROW: &str = "reads";

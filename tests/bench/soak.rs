@@ -1,0 +1,239 @@
+//! A soak: users create, edit, rename and delete objects and damage targets, at half the rate that the operator reaches, with
+//! two replicas. In the first half of the time, replicas are stopped and killed; in the second half, memory and latency are
+//! judged. A checker looks at every event from outside.
+
+mod actor;
+mod checker;
+mod seen;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use futures::future::try_join_all;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use managed_secrets_api::keys::{self, DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use testkit::Result;
+
+use self::{
+    actor::{Actor, Operation, target_is_latest},
+    checker::Violation,
+    seen::Seen,
+};
+use crate::{
+    ground::{Ground, Replica, format_error},
+    load::milliseconds,
+    report::{Comparison, Figure, Goal},
+    rows::progress,
+    stats::{float, quantile, slope},
+};
+
+const ROW: &str = "soak";
+const NAMESPACE: &str = "soak";
+/// Users at the same time.
+const USERS: usize = 16;
+/// How long the highest rate is measured.
+const CALIBRATION: Duration = Duration::from_secs(20);
+/// Between two memory figures.
+const SAMPLE: Duration = Duration::from_secs(2);
+
+/// The arguments of a soak.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How long it takes, without the measurement of the highest rate.
+    #[arg(long, default_value_t = 20.0)]
+    minutes: f64,
+    /// What the users do follows from it; random when absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Objects of all users.
+    #[arg(long, default_value_t = 320)]
+    objects: usize,
+}
+
+/// An operation that is done.
+struct Done {
+    operation: Operation,
+    at: Instant,
+    took: Duration,
+}
+
+/// Runs it. Returns the figures, or an error if a rule was broken.
+pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Figure>> {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    progress(&format!("soak: seed {seed}"));
+    ground.create_namespace(NAMESPACE).await?;
+    let mut replicas = Vec::new();
+    for _ in 0..2 {
+        replicas.push(start(ground).await?);
+    }
+    let key = ground.public_key().await?.key.clone();
+    let watched = Seen::new();
+    let watches = watched.follow(&ground.admin, NAMESPACE);
+    let objects = (arguments.objects / USERS).max(1);
+    let mut users: Vec<Actor> = (0..USERS)
+        .map(|number| Actor::new(&watched, &ground.admin, NAMESPACE, &key, (seed, number, objects)))
+        .collect();
+
+    progress("soak: measure the highest rate");
+    let done = work(&mut users, CALIBRATION, Duration::ZERO, &watched).await?;
+    let rate = float(done.len()) / CALIBRATION.as_secs_f64();
+    let pause = Duration::from_secs_f64(2.0 * float(USERS) / rate.max(0.1));
+    let half = Duration::from_secs_f64(arguments.minutes * 30.0);
+
+    progress(&format!("soak: {:.0} operations per second, while replicas end", rate / 2.0));
+    let over = AtomicBool::new(false);
+    let worked = async {
+        let done = work(&mut users, half, pause, &watched).await;
+        over.store(true, Relaxed);
+        done
+    };
+    let (disturbed, ended) = tokio::join!(worked, disturb(ground, &mut replicas, seed, &over));
+    let (disturbed, ended) = (disturbed?, ended?);
+    let leases = Api::<Lease>::namespaced(ground.admin.clone(), OPERATOR_NAMESPACE);
+    let changes = leases.get(keys::OPERATOR_NAME).await?.spec.and_then(|spec| spec.lease_transitions);
+
+    progress("soak: the same, while all replicas run");
+    let began = Instant::now();
+    over.store(false, Relaxed);
+    let worked = async {
+        let done = work(&mut users, half, pause, &watched).await;
+        over.store(true, Relaxed);
+        done
+    };
+    let (quiet, memory) = tokio::join!(worked, sample_memory(&replicas, began, &over));
+    let (quiet, memory) = (quiet?, memory?);
+    sweep(&users, &watched);
+    watches.iter().for_each(tokio::task::JoinHandle::abort);
+    let violations = std::mem::take(&mut watched.state.lock().violations);
+    for replica in replicas {
+        replica.stop().await?;
+    }
+    if !violations.is_empty() {
+        let lines: Vec<String> =
+            violations.iter().map(|(object, violation)| format!("seed {seed}, {object}: {violation}")).collect();
+        return Err(format_error("the soak", &lines.join("\n")));
+    }
+    Ok(figures(rate, &disturbed, ended, changes.unwrap_or_default(), &quiet, began, &memory))
+}
+
+async fn start(ground: &Ground) -> Result<Replica> {
+    ground.operator(&["--leader-elect".to_owned()]).await
+}
+
+/// Has all users work for some time, each of them one operation in every `pause`. Ends early if a rule is broken.
+async fn work(users: &mut [Actor], time: Duration, pause: Duration, watched: &Arc<Seen>) -> Result<Vec<Done>> {
+    let until = Instant::now() + time;
+    let user = async |user: &mut Actor| {
+        let (mut done, mut next) = (Vec::new(), Instant::now());
+        while Instant::now() < until && watched.state.lock().violations.is_empty() {
+            let (operation, took) = user.act().await?;
+            done.push(Done { operation, at: Instant::now(), took });
+            // Operations that took longer than the pause are not made up for.
+            next = (next + pause).max(Instant::now());
+            tokio::time::sleep_until(next.min(until).into()).await;
+        }
+        Ok::<_, testkit::Error>(done)
+    };
+    Ok(try_join_all(users.iter_mut().map(user)).await?.into_iter().flatten().collect())
+}
+
+/// Ends replicas, with notice and without, and starts them again. Returns how many it ended.
+async fn disturb(ground: &Ground, replicas: &mut Vec<Replica>, seed: u64, over: &AtomicBool) -> Result<usize> {
+    let (mut random, mut ended) = (StdRng::seed_from_u64(seed), 0);
+    while !over.load(Relaxed) {
+        tokio::time::sleep(Duration::from_secs(random.random_range(3..20))).await;
+        let replica = replicas.swap_remove(random.random_range(0..replicas.len()));
+        if random.random() {
+            replica.kill().await?;
+        } else {
+            replica.stop().await?;
+        }
+        replicas.push(start(ground).await?);
+        ended += 1;
+    }
+    Ok(ended)
+}
+
+/// The memory of all replicas, in MiB, by seconds.
+async fn sample_memory(replicas: &[Replica], began: Instant, over: &AtomicBool) -> Result<Vec<(f64, f64)>> {
+    let mut samples = Vec::new();
+    while !over.load(Relaxed) {
+        let memory: Result<Vec<f64>> = replicas.iter().map(|replica| Ok(replica.memory()?[0])).collect();
+        samples.push((began.elapsed().as_secs_f64(), memory?.into_iter().sum()));
+        tokio::time::sleep(SAMPLE).await;
+    }
+    Ok(samples)
+}
+
+/// Compares every object with what it must be, once all users have finished.
+fn sweep(users: &[Actor], watched: &Seen) {
+    let mut state = watched.state.lock();
+    let present: Vec<&str> = users.iter().flat_map(Actor::present).collect();
+    for name in &present {
+        let delivered = state.objects.get(*name).is_some_and(|object| object.delivered);
+        if !delivered || !target_is_latest(&state, name) {
+            let lost = Violation::Lost { what: "the last state".to_owned() };
+            state.violations.push(((*name).to_owned(), lost));
+        }
+    }
+    let extra: Vec<String> = state.targets.keys().filter(|name| !present.contains(&name.as_str())).cloned().collect();
+    for name in extra {
+        let lost = Violation::Lost { what: "the deletion of the target".to_owned() };
+        state.violations.push((name, lost));
+    }
+}
+
+fn figures(
+    rate: f64,
+    disturbed: &[Done],
+    ended: usize,
+    changes: i32,
+    quiet: &[Done],
+    began: Instant,
+    memory: &[(f64, f64)],
+) -> Vec<Figure> {
+    let one = |what: &str, unit, value: f64| Figure::new(ROW, what, unit, vec![value]);
+    let latency = |done: &[&Done], share| {
+        let edits = done.iter().filter(|done| done.operation == Operation::Edit);
+        quantile(&edits.map(|done| milliseconds(done.took)).collect::<Vec<f64>>(), share)
+    };
+    let end = quiet.iter().map(|done| done.at).max().unwrap_or(began);
+    let third = end.saturating_duration_since(began) / 3;
+    let (first, last): (Vec<&Done>, Vec<&Done>) = (
+        quiet.iter().filter(|it| it.at < began + third).collect(),
+        quiet.iter().filter(|it| it.at >= began + third * 2).collect(),
+    );
+
+    // The first samples are those of a process that still fills its caches.
+    let settled = &memory[memory.len() / 5..];
+    let mean = settled.iter().map(|(_, mib)| mib).sum::<f64>() / float(settled.len()).max(1.0);
+    let (per_second, seconds) =
+        (slope(settled), settled.last().map_or(0.0, |last| last.0) - settled.first().map_or(0.0, |first| first.0));
+    let disturbed_all: Vec<&Done> = disturbed.iter().collect();
+    vec![
+        one("highest rate", "operations/s", rate),
+        one("operations while replicas end", "", float(disturbed.len())),
+        one("replicas ended", "", float(ended)),
+        one("changes of leader", "", f64::from(changes)),
+        one("latency of an edit while replicas end: p50", "ms", latency(&disturbed_all, 0.5)),
+        one("latency of an edit while replicas end: p99", "ms", latency(&disturbed_all, 0.99)),
+        one("operations while all run", "", float(quiet.len())),
+        one("latency of an edit, last third: p50", "ms", latency(&last, 0.5))
+            .against(Comparison::Ratio { to: "first third", baseline: vec![latency(&first, 0.5)] })
+            .goal(Goal::AtMost(1.5)),
+        one("latency of an edit, last third: p99", "ms", latency(&last, 0.99))
+            .against(Comparison::Ratio { to: "first third", baseline: vec![latency(&first, 0.99)] }),
+        one("memory of both replicas", "MiB", mean),
+        one("memory slope", "MiB/h", per_second * 3600.0),
+        // What a population of changing size and an allocator explain.
+        one("memory gained in the second half", "MiB", per_second * seconds).goal(Goal::AtMost(mean.mul_add(0.1, 2.0))),
+    ]
+}
