@@ -162,7 +162,7 @@ fn figures(source: Source, size: Size, bare: &[Vec<f64>], runs: &[Run], found: &
     let against = Comparison::Ratio { to: "API server", baseline: cpu(1) };
     found.figures.push(Figure::new(ROW, format!("{field}: CPU per object"), "ms", cpu(0)).against(against));
     let reads = if source == Source::Generate { 0.0 } else { 1.0 };
-    let goals = [Goal::Exactly(3.0), Goal::Exactly(0.0), Goal::Exactly(reads), Goal::None];
+    let goals = [Goal::Exactly(3.0), Goal::Exactly(0.0), Goal::Exactly(reads), Goal::Exactly(0.0)];
     for (kind, goal) in goals.into_iter().enumerate() {
         let (what, _) = Requests::default().kinds()[kind];
         let per_object = runs.iter().map(|run| float(run.requests.kinds()[kind].1) / objects).collect();
