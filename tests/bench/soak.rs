@@ -76,7 +76,7 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     }
     let key = ground.public_key().await?.key.clone();
     let watched = Seen::new();
-    let watches = watched.follow(&ground.admin, NAMESPACE);
+    let tasks = watched.follow(&ground.admin, NAMESPACE);
     let objects = (arguments.objects / USERS).max(1);
     let mut users: Vec<Actor> = (0..USERS)
         .map(|number| Actor::new(&watched, &ground.admin, NAMESPACE, &key, (seed, number, objects)))
@@ -97,6 +97,8 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     };
     let (disturbed, ended) = tokio::join!(worked, disturb(ground, &mut replicas, seed, &over));
     let (disturbed, ended) = (disturbed?, ended?);
+    // Each user does one more thing, which outlasts the wait for the next leader.
+    work(&mut users, Duration::from_millis(1), Duration::ZERO, &watched).await?;
     let leases = Api::<Lease>::namespaced(ground.admin.clone(), OPERATOR_NAMESPACE);
     let changes = leases.get(keys::OPERATOR_NAME).await?.spec.and_then(|spec| spec.lease_transitions);
 
@@ -111,7 +113,7 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     let (quiet, memory) = tokio::join!(worked, sample_memory(&replicas, began, &over));
     let (quiet, memory) = (quiet?, memory?);
     sweep(&users, &watched);
-    watches.iter().for_each(tokio::task::JoinHandle::abort);
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let violations = std::mem::take(&mut watched.state.lock().violations);
     for replica in replicas {
         replica.stop().await?;
@@ -145,12 +147,14 @@ async fn work(users: &mut [Actor], time: Duration, pause: Duration, watched: &Ar
     Ok(try_join_all(users.iter_mut().map(user)).await?.into_iter().flatten().collect())
 }
 
-/// Ends replicas, with notice and without, and starts them again. Returns how many it ended.
+/// Ends replicas, with notice and without, mostly the leader, and starts others. Returns how many it ended.
 async fn disturb(ground: &Ground, replicas: &mut Vec<Replica>, seed: u64, over: &AtomicBool) -> Result<usize> {
     let (mut random, mut ended) = (StdRng::seed_from_u64(seed), 0);
     while !over.load(Relaxed) {
         tokio::time::sleep(Duration::from_secs(random.random_range(3..20))).await;
-        let replica = replicas.swap_remove(random.random_range(0..replicas.len()));
+        // The oldest one leads: it was there when the one before it ended.
+        let leader = random.random_ratio(3, 4);
+        let replica = replicas.remove(if leader { 0 } else { replicas.len() - 1 });
         if random.random() {
             replica.kill().await?;
         } else {
