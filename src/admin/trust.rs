@@ -19,7 +19,7 @@ use crate::webhook::certificates::Served;
 /// The delay after a write that failed.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 /// How often the `ConfigMap` is compared: another client may have changed it.
-const LOOK: Duration = Duration::from_secs(600);
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Publishes until it is dropped. Without authorities of its own, because another program creates the certificate and tells
 /// no authority, it publishes nothing.

@@ -54,8 +54,11 @@ use super::{
     watch::{Sink, Watcher},
 };
 
-/// The longest that one request for the Lease may take.
+/// The longest that one request for the Lease may take. Where etcd is slow, a write takes seconds.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How many requests without an answer fit into the renew deadline. As the timeout of clients with leader election in
+/// controller-runtime (`pkg/cluster`: half of the renew deadline).
+const TRIES: u32 = 2;
 /// The factor by which a random delay may exceed [`Durations::retry`].
 const JITTER: f64 = 1.2;
 
@@ -236,7 +239,11 @@ impl Elector {
     }
 
     /// Tries once. Returns the delay until the next try.
+    ///
+    /// [`Durations::retry`] counts from the start of this try, as in client-go: a slow try must not cost a leader even more of
+    /// its deadline.
     async fn compete(&mut self) -> Result<Duration, Lost> {
+        let began = Instant::now();
         let mut tried = self.attempt().await;
         if matches!(tried, Err(TryError::Conflict)) && self.candidate.leads() {
             // Either the answer to an earlier write was lost, or the leadership is. The latter must be known at once.
@@ -255,6 +262,7 @@ impl Elector {
             }
         }
         let retry = Backoff { base: self.durations.retry, cap: self.durations.retry }.delay(1, Jitter::random());
+        let retry = retry.saturating_sub(began.elapsed());
         let left = self.candidate.until().map(|until| until.saturating_duration_since(Instant::now()));
         match left {
             Some(left) if !left.is_zero() => Ok(retry.min(left)),
@@ -283,7 +291,7 @@ impl Elector {
             Step::Write(spec) => {
                 // Before the request is sent: the time of the renewal must not be later than what others see.
                 let sent = Instant::now();
-                let written = self.put(stored, spec).await?;
+                let written = self.put(stored, spec, self.time()?).await?;
                 self.won(written, sent)
             }
         }
@@ -303,8 +311,7 @@ impl Elector {
         Ok(())
     }
 
-    async fn put(&self, stored: Option<Lease>, spec: LeaseSpec) -> Result<Lease, TryError> {
-        let time = self.time()?;
+    async fn put(&self, stored: Option<Lease>, spec: LeaseSpec, time: Duration) -> Result<Lease, TryError> {
         if let Some(lease) = stored {
             // The rest of the object, such as labels, stays. Its resourceVersion is the precondition.
             let lease = Lease { spec: Some(spec), ..lease };
@@ -315,9 +322,14 @@ impl Elector {
         }
     }
 
-    /// How long a request may take. A leader has no more time than its deadline, in which it should be able to try twice.
+    /// How long any request may take.
+    fn longest(&self) -> Duration {
+        ANSWER.min(self.durations.renew_deadline / TRIES)
+    }
+
+    /// How long a request of a try may take. A leader has no more time than its deadline.
     fn time(&self) -> Result<Duration, TryError> {
-        let time = ANSWER.min(self.durations.renew_deadline / 3);
+        let time = self.longest();
         let left = self.candidate.leads_until().map(|until| until.saturating_duration_since(Instant::now()));
         match left {
             Some(left) if left.is_zero() => Err(TryError::Lost(self.not_renewed())),
@@ -343,17 +355,19 @@ impl Elector {
         }
     }
 
+    /// The deadline of the leadership, which is over, does not matter here: the resourceVersion protects what others have
+    /// written since.
     async fn give_up(&mut self) -> Result<(), TryError> {
         loop {
             let (stored, is_known) = match self.written.take() {
                 Some(written) => (written, true),
-                None => match answer(self.time()?, self.api.get_opt(&self.name)).await? {
+                None => match answer(self.longest(), self.api.get_opt(&self.name)).await? {
                     Some(stored) => (stored, false),
                     None => return Ok(()),
                 },
             };
             let Some(spec) = self.candidate.released(stored.spec.as_ref(), Timestamp::now()) else { return Ok(()) };
-            match self.put(Some(stored), spec).await {
+            match self.put(Some(stored), spec, self.longest()).await {
                 // The release cut off a renewal whose answer was still to come.
                 Err(TryError::Conflict) if is_known => {}
                 done => return done.map(drop),

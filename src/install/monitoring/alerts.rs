@@ -227,6 +227,32 @@ pub const ALERTS: &[Alert] = &[
                renewed. Sealed values, delivered Secrets and the reconciles are not affected.",
     },
     Alert {
+        name: "ManagedSecretsOneReplica",
+        severity: Severity::Warning,
+        hold: "15m",
+        expression: || "count by (namespace) (managed_secrets_build_info) == 1".to_owned(),
+        summary: "Only one replica of the operator can be scraped.",
+        description: "Prometheus has scraped only one replica of managed-secrets in namespace \"{{ $labels.namespace }}\" for \
+                      15 minutes. If this replica ends or its node fails, the API server refuses plain values.",
+        meaning: "An installation has two replicas or more, so that one can fail or move. One of them does not run, or \
+                  Prometheus cannot connect to it. An installation with one replica on purpose has this alert always: \
+                  remove the rule, or silence it.",
+        confirm: "```console\n\
+                  $ kubectl -n managed-secrets-system get deployment,pods -l app.kubernetes.io/name=managed-secrets -o wide\n\
+                  $ kubectl -n managed-secrets-system get events --field-selector reason=FailedScheduling\n\
+                  ```\n\n\
+                  If all pods are ready, the page of targets in Prometheus shows why a scrape fails.",
+        action: "* **A pod that is pending**: `kubectl describe` shows why. With `--high-availability`, each replica needs a \
+                 node of its own if there are enough of them.\n\
+                 * **Fewer pods than replicas**: a quota or an admission policy refuses them; `kubectl describe replicaset` \
+                 shows it.\n\
+                 * **A pod that restarts**: see [ManagedSecretsRestarting](#managedsecretsrestarting).\n\
+                 * **All pods are ready, and a scrape fails**: check the NetworkPolicies, and whether Prometheus scrapes \
+                 every replica and not the Service.",
+        risk: "Nothing yet: one replica seals values, reconciles and serves the value API. Nothing replaces it for the time in \
+               which it restarts or moves to another node.",
+    },
+    Alert {
         name: "ManagedSecretsNotReady",
         severity: Severity::Warning,
         hold: "10m",

@@ -3,7 +3,7 @@
 //! Three things differ, and nothing else: the chart adds [`LABELS`] to each object, it contains the CRD, and it does not
 //! contain the namespace.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use managed_secrets::{
     install::{
@@ -15,7 +15,9 @@ use managed_secrets::{
 use managed_secrets_api::{crd, keys};
 use serde_json::{Value, json};
 
-use super::{Helm, MAJORS, NAMESPACE, RELEASE};
+use testkit::root;
+
+use super::{CHART, Helm, MAJORS, NAMESPACE, RELEASE};
 
 /// The labels that each object of the chart has besides those of the manifests.
 pub(super) const LABELS: [(&str, &str); 4] = [
@@ -343,6 +345,75 @@ async fn the_grace_period_follows_the_drain_of_the_webhooks() {
         let drain = Limits { drain: Duration::from_secs(15), ..Limits::default() }.longest_drain();
         assert_eq!(pod[grace], json!(own + drain.as_secs()));
         assert!(pod["containers"][0]["args"].as_array().unwrap().contains(&json!("--webhook-drain=15")));
+    }
+}
+
+/// Functions of Helm whose result depends on more than the values.
+const CHANCE_OR_CLUSTER: [&str; 20] = [
+    "lookup",
+    "now",
+    "uuidv4",
+    "htpasswd",
+    "bcrypt",
+    "encryptAES",
+    "shuffle",
+    "randAlphaNum",
+    "randAlpha",
+    "randNumeric",
+    "randAscii",
+    "randBytes",
+    "randInt",
+    "genPrivateKey",
+    "genCA",
+    "genCAWithKey",
+    "genSelfSignedCert",
+    "genSelfSignedCertWithKey",
+    "genSignedCert",
+    "genSignedCertWithKey",
+];
+
+/// Argo CD renders the chart at each comparison, without a release; Flux upgrades a release that it finds different. So what
+/// is rendered must not depend on chance, on the cluster, or on what Helm does, and hooks are for `helm test` only.
+#[tokio::test]
+async fn what_is_rendered_follows_from_the_values_alone() {
+    let values = json!({
+        "valueApi": {"enabled": true}, "monitoring": {"serviceMonitor": true, "rules": true, "secureMetrics": true},
+    });
+    for major in MAJORS {
+        let helm = Helm::new(major);
+        let text = async |flags: &[&str]| {
+            let command = [&["template", RELEASE, "--kube-version", "1.36.0"], flags].concat();
+            helm.run(None, &command, Some(&values)).await.ok()
+        };
+        let first = text(&[]).await;
+        assert_eq!(text(&[]).await, first);
+        assert_eq!(text(&["--is-upgrade"]).await, first);
+        assert_eq!(text(&["--kube-version", "1.34.0", "--api-versions", "monitoring.coreos.com/v1"]).await, first);
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&first).unwrap();
+        let is_hook = |object: &&Value| object["metadata"]["annotations"]["helm.sh/hook"].is_string();
+        let hooks: Vec<_> = documents.iter().filter(is_hook).collect();
+        assert_eq!(hooks.len(), 4);
+        for hook in hooks {
+            assert_eq!(hook["metadata"]["name"], "managed-secrets-check");
+            assert_eq!(hook["metadata"]["annotations"]["helm.sh/hook"], "test");
+        }
+    }
+    // What could make a difference in a cluster, which `template` cannot show.
+    let mut folders = vec![root().join(CHART).join("templates")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let actions = text.split("{{").skip(1).filter_map(|action| action.split("}}").next());
+            for word in actions.flat_map(|action| action.split([' ', '(', ')', '|', '-'])) {
+                let is_known = !CHANCE_OR_CLUSTER.contains(&word)
+                    && ![".Capabilities", ".Release.Is", ".Release.Revision"].iter().any(|part| word.contains(part));
+                assert!(is_known, "{word} in {}", path.display());
+            }
+        }
     }
 }
 

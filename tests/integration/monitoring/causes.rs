@@ -45,6 +45,7 @@ pub(super) async fn of(alert: &str) -> Vec<Target> {
         "ManagedSecretsKeyringLost" => keyring_lost().await,
         "ManagedSecretsValueAtRisk" => value_at_risk().await,
         "ManagedSecretsCertificateExpiring" => certificate_expiring().await,
+        "ManagedSecretsOneReplica" => one_replica().await,
         "ManagedSecretsNotReady" => not_ready().await,
         "ManagedSecretsRestarting" => restarting().await,
         "ManagedSecretsMemoryHigh" => memory_high().await,
@@ -110,7 +111,7 @@ async fn at_work(site: &Site, setup: Setup) -> (Running, Probes, String) {
     (operator, probes, text)
 }
 
-/// A leader and a replica that stands by, both healthy; and then the leader is replaced.
+/// A leader and a replica that stands by, both healthy; and then the leader is replaced, by another one and a new pod.
 pub(super) async fn none() -> Vec<Target> {
     let premises = Premises::new("calm").await;
     let election = |name: &str| {
@@ -150,6 +151,8 @@ pub(super) async fn none() -> Vec<Target> {
             .repeats(&standing_by, 1)
             .shows(&standing_by, LONGER)
             .shows(&leading, LONGER),
+        // It starts ten minutes after the leader has ended.
+        Target::new(3).later((BEFORE + 1 + LONGER + 10) * 60).shows(&second, LONGER - 10),
     ];
     standby.stop().await;
     targets
@@ -162,6 +165,17 @@ async fn down() -> Vec<Target> {
     probes.close().await;
     assert_eq!(scrape(&probes).await, None, "the port is closed");
     vec![Target::new(1).shows(&text, BEFORE).fails(LONG)]
+}
+
+async fn one_replica() -> Vec<Target> {
+    let site = Site::new("one-replica").await;
+    let (one, _probes, first) = at_work(&site, Setup::of(&site.namespace)).await;
+    let (two, mut probes, second) = at_work(&site, Setup::of(&site.namespace)).await;
+    two.stop().await;
+    probes.close().await;
+    assert_eq!(scrape(&probes).await, None, "the port is closed");
+    one.kill().await;
+    vec![Target::new(1).shows(&first, BEFORE + LONG), Target::new(2).shows(&second, BEFORE).fails(LONG)]
 }
 
 async fn no_leader() -> Vec<Target> {

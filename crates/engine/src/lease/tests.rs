@@ -33,6 +33,8 @@ enum Manner {
     Refuses,
     /// Carries it out, and never answers.
     LosesAnswers,
+    /// Carries out reads at once, and writes after this time.
+    Writes(Duration),
 }
 
 /// An API server that has one Lease, or none.
@@ -122,6 +124,12 @@ impl Tap for Line {
             let (code, answer) = match manner {
                 Manner::Hangs => pending().await,
                 Manner::Refuses => (500, status(500, "no")),
+                Manner::Writes(after) => {
+                    if parts.method != Method::GET {
+                        sleep(after).await;
+                    }
+                    server.serve(&parts.method, &body)
+                }
                 Manner::Good | Manner::LosesAnswers => server.serve(&parts.method, &body),
             };
             if manner == Manner::LosesAnswers {
@@ -293,6 +301,29 @@ async fn a_short_outage_and_lost_answers_change_nothing() {
         }
         assert_eq!(server.spec("leaseTransitions"), json!(0));
     }
+}
+
+/// With an etcd that needs a second for each fsync, a write of the Lease takes some seconds.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_every_write_is_slow_stays_the_leader() {
+    let server = Server::new();
+    let first = Replica::leader(&server, "first").await;
+    let second = Replica::start(&server, "second");
+    sleep(seconds(7)).await;
+    server.set(Manner::Writes(Duration::from_millis(4800)));
+    server.counts();
+    for _ in 0..300 {
+        sleep(seconds(1)).await;
+        assert!(first.leadership.is_leader() && !second.leadership.is_leader());
+    }
+    let (_, writes) = server.counts();
+    assert!((61..=63).contains(&writes), "{writes} writes: one after the other, and none at once");
+    assert_eq!(server.spec("leaseTransitions"), json!(0));
+    // Neither does it take much longer to become the leader.
+    first.release.cancel();
+    within(first.task).await.unwrap().unwrap();
+    let took = second.takes().await;
+    assert!(took < seconds(8), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
