@@ -49,8 +49,6 @@ struct Length {
     objects: usize,
     /// ManagedSecrets that are applied at once.
     crowd: usize,
-    /// The memory that each replica gets for them, in KiB; what the Deployment gives, if it is not set.
-    memory: Option<u64>,
     /// Whether etcd is slow, and clocks are set, as well.
     is_whole: bool,
     /// Flags of the leader election.
@@ -70,8 +68,6 @@ impl Length {
                 after: seconds(60),
                 objects: 300,
                 crowd: 20_000,
-                // What docs/sizing.md recommends for so many.
-                memory: Some(1024 * 1024),
                 is_whole: true,
                 election: &[],
                 patience: seconds(1800),
@@ -83,7 +79,6 @@ impl Length {
             after: seconds(2),
             objects: 60,
             crowd: 300,
-            memory: None,
             is_whole: asked_for == "whole",
             // With a slow etcd, no Lease can be renewed that fast.
             election: if asked_for == "whole" { &[] } else { &FAST_ELECTION },

@@ -1,4 +1,4 @@
-//! Many ManagedSecrets at once, with a limit of memory.
+//! Many ManagedSecrets at once, with the memory that the Deployment gives.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{
@@ -92,7 +92,7 @@ fn value(number: usize) -> String {
 async fn many_objects_at_once_fit_into_the_memory_of_a_replica() {
     // The leader must not change: no replica may end here.
     let length = Length { objects: 8, election: &[], ..Length::asked_for() };
-    let limit = length.memory.unwrap_or_else(limit);
+    let limit = limit();
     let limits: Vec<Limited> = (0..2).map_while(|_| Limited::to(limit)).collect();
     if limits.len() < 2 {
         println!("this user may not limit memory with cgroups: the peak is compared with the limit, and nothing ends");
