@@ -71,8 +71,8 @@ enum Command {
     Soak(soak::Arguments),
 }
 
-/// A row of the benchmark.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+/// A row of the benchmark, in the order in which they are measured.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
 enum Row {
     /// New objects in one burst, for each source.
     Burst,
@@ -115,7 +115,12 @@ async fn run(arguments: Arguments) -> Result<Vec<Figure>> {
         let Arguments { objects, many, repetitions, samples, at_once, .. } = arguments;
         Size { objects, many, repetitions, samples, idle: Duration::from_secs(60), at_once }
     };
-    let rows = if arguments.rows.is_empty() { Row::value_variants() } else { &arguments.rows };
+    let mut rows = arguments.rows;
+    if rows.is_empty() {
+        rows.extend(Row::value_variants());
+    }
+    rows.sort_unstable();
+    rows.dedup();
     let folder = root().join("target/bench");
     progress("start a control plane");
     if let Some(Command::Soak(arguments)) = &arguments.command {

@@ -7,6 +7,7 @@ mod checker;
 mod seen;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -16,14 +17,17 @@ use std::{
 
 use clap::Args;
 use futures::future::try_join_all;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
-use managed_secrets_api::keys::{self, DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
+use kube::{Api, api::ListParams};
+use managed_secrets_api::{
+    keys::{self, DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE},
+    names::record_name,
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use testkit::Result;
+use testkit::{Result, poll};
 
 use self::{
-    actor::{Actor, Operation, target_is_latest},
+    actor::{Actor, DEADLINE, Operation},
     checker::Violation,
     seen::Seen,
 };
@@ -112,7 +116,7 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     };
     let (quiet, memory) = tokio::join!(worked, sample_memory(&replicas, began, &over));
     let (quiet, memory) = (quiet?, memory?);
-    sweep(&users, &watched);
+    sweep(ground, &users, &watched).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let violations = std::mem::take(&mut watched.state.lock().violations);
     for replica in replicas {
@@ -177,22 +181,26 @@ async fn sample_memory(replicas: &[Replica], began: Instant, over: &AtomicBool) 
     Ok(samples)
 }
 
-/// Compares every object with what it must be, once all users have finished.
-fn sweep(users: &[Actor], watched: &Seen) {
+/// Compares everything with what it must be, once all users have finished.
+async fn sweep(ground: &Ground, users: &[Actor], watched: &Seen) {
+    let present: BTreeMap<&str, &str> = users.iter().flat_map(Actor::present).collect();
+    let expected: BTreeSet<String> = present.values().map(|secret| record_name(secret)).collect();
+    let secrets = Api::<Secret>::namespaced(ground.admin.clone(), NAMESPACE);
+    let records = ListParams::default().labels(&format!("{}={}", keys::LABEL_ROLE, keys::ROLE_RECORD));
+    // The record of an earlier name is deleted after the status is written, and those of deleted objects by Kubernetes.
+    let compared = poll("the records to be those of the objects", DEADLINE, || async {
+        let found = secrets.list_metadata(&records).await?.items;
+        let found: BTreeSet<String> = found.into_iter().filter_map(|record| record.metadata.name).collect();
+        Ok((found == expected).then_some(()))
+    });
+    let compared = compared.await;
     let mut state = watched.state.lock();
-    let present: Vec<&str> = users.iter().flat_map(Actor::present).collect();
-    for name in &present {
-        let delivered = state.objects.get(*name).is_some_and(|object| object.delivered);
-        if !delivered || !target_is_latest(&state, name) {
-            let lost = Violation::Lost { what: "the last state".to_owned() };
-            state.violations.push(((*name).to_owned(), lost));
-        }
+    let mut found = state.sweep(&present);
+    if compared.is_err() {
+        let what = "exactly one record for each object".to_owned();
+        found.push(("records".to_owned(), Violation::Lost { what }));
     }
-    let extra: Vec<String> = state.targets.keys().filter(|name| !present.contains(&name.as_str())).cloned().collect();
-    for name in extra {
-        let lost = Violation::Lost { what: "the deletion of the target".to_owned() };
-        state.violations.push((name, lost));
-    }
+    state.violations.extend(found);
 }
 
 fn figures(

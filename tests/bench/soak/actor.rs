@@ -24,7 +24,7 @@ use super::{
 use crate::load::{self, Source};
 
 /// The longest that an operation may take: also while a replica waits for the Lease of a killed leader.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a user does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,9 +114,9 @@ impl Actor {
         Ok((operation, began.elapsed()))
     }
 
-    /// Names of the objects that must exist.
-    pub(super) fn present(&self) -> impl Iterator<Item = &str> {
-        self.slots.iter().filter(|slot| slot.exists).map(|slot| slot.name.as_str())
+    /// The objects that must exist, each with the name of its secret.
+    pub(super) fn present(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.slots.iter().filter(|slot| slot.exists).map(|slot| (slot.name.as_str(), slot.secret.as_str()))
     }
 
     /// A text that no object had before.
@@ -140,7 +140,7 @@ impl Actor {
         self.until(&name, "a new value", |state| {
             let object = state.objects.get(&name);
             object.is_some_and(|object| object.delivered && object.generation >= generation)
-                && target_is_latest(state, &name)
+                && state.target_is_latest(&name)
         })
         .await;
         Ok(())
@@ -156,7 +156,7 @@ impl Actor {
         self.until(&name, "a new name", |state| {
             let object = state.objects.get(&name);
             object.is_some_and(|object| object.delivered && object.name.as_ref() == Some(&secret))
-                && target_is_latest(state, &name)
+                && state.target_is_latest(&name)
         })
         .await;
         Ok(())
@@ -184,7 +184,7 @@ impl Actor {
         let written = version(written.metadata.resource_version.as_deref());
         self.until(&name, "the repair of the target", |state| {
             let target = state.targets.get(&name);
-            target.is_some_and(|target| target.resource_version > written) && target_is_latest(state, &name)
+            target.is_some_and(|target| target.resource_version > written) && state.target_is_latest(&name)
         })
         .await;
         Ok(())
@@ -196,7 +196,7 @@ impl Actor {
         self.secrets.delete(&name, &DeleteParams::default()).await?;
         self.until(&name, "another target", |state| {
             let target = state.targets.get(&name);
-            target.is_some_and(|target| Some(&target.uid) != before.as_ref()) && target_is_latest(state, &name)
+            target.is_some_and(|target| Some(&target.uid) != before.as_ref()) && state.target_is_latest(&name)
         })
         .await;
         Ok(())
@@ -209,9 +209,4 @@ impl Actor {
             self.seen.state.lock().violations.push((name.to_owned(), lost));
         }
     }
-}
-
-/// Whether the target has the value that was applied last.
-pub(super) fn target_is_latest(state: &State, name: &str) -> bool {
-    state.targets.get(name).is_some_and(|target| state.checker.is_latest(name, &target.value))
 }

@@ -109,6 +109,28 @@ enum Present {
 }
 
 impl State {
+    /// Whether the target has the value that was applied last.
+    pub(super) fn target_is_latest(&self, name: &str) -> bool {
+        self.targets.get(name).is_some_and(|target| self.checker.is_latest(name, &target.value))
+    }
+
+    /// Whether an object is delivered under this name of its secret, with the value that was applied last.
+    fn is_in_step(&self, name: &str, secret: &str) -> bool {
+        let object = self.objects.get(name);
+        object.is_some_and(|object| object.delivered && object.name.as_deref() == Some(secret))
+            && self.target_is_latest(name)
+    }
+
+    /// What differs from the objects that must exist (each with the name of its secret), once nothing happens any more.
+    pub(super) fn sweep(&self, present: &BTreeMap<&str, &str>) -> Vec<(String, Violation)> {
+        let late = present.iter().filter(|(name, secret)| !self.is_in_step(name, secret)).map(|(name, _)| *name);
+        let late = late.map(|name| (name, "the last state"));
+        let names = self.objects.keys().chain(self.targets.keys()).map(String::as_str);
+        let extra = names.filter(|name| !present.contains_key(name)).map(|name| (name, "the deletion"));
+        let lost = |what: &str| Violation::Lost { what: what.to_owned() };
+        late.chain(extra).map(|(name, what)| (name.to_owned(), lost(what))).collect()
+    }
+
     fn saw_object(&mut self, object: ManagedSecret, present: Present) {
         let name = object.metadata.name.clone().unwrap_or_default();
         if present == Present::No {
@@ -146,4 +168,49 @@ pub(super) fn digest(value: &[u8]) -> Digest {
 /// A resourceVersion as a number, which compares in the order of the writes of one resource.
 pub(super) fn version(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUE: Digest = [1; 32];
+
+    /// An object that is in step.
+    fn state() -> State {
+        let mut state = State::default();
+        state.checker.will_apply("db", VALUE);
+        let object = SeenObject { generation: 1, delivered: true, name: Some("DB".to_owned()) };
+        state.objects.insert("db".to_owned(), object);
+        let target = SeenTarget { uid: "u".to_owned(), resource_version: 1, value: VALUE };
+        state.targets.insert("db".to_owned(), target);
+        state
+    }
+
+    /// Which objects a sweep finds, after this happened to one that is in step.
+    fn found(change: impl Fn(&mut State)) -> Vec<String> {
+        let mut state = state();
+        change(&mut state);
+        state.sweep(&BTreeMap::from([("db", "DB")])).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_sweep_finds_what_is_not_in_its_last_state() {
+        assert_eq!(found(|_| ()), Vec::<String>::new());
+        let changes: [fn(&mut State); 5] = [
+            |state| drop(state.objects.remove("db")),
+            |state| drop(state.targets.remove("db")),
+            |state| state.checker.will_apply("db", [2; 32]),
+            |state| state.objects.values_mut().for_each(|object| object.delivered = false),
+            |state| state.objects.values_mut().for_each(|object| object.name = Some("OTHER".to_owned())),
+        ];
+        for change in changes {
+            assert_eq!(found(change), ["db"]);
+        }
+    }
+
+    #[test]
+    fn a_sweep_finds_what_was_deleted() {
+        assert_eq!(state().sweep(&BTreeMap::new()).len(), 2, "the object and its target");
+    }
 }
