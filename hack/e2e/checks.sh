@@ -8,6 +8,10 @@ operator_pods() { kubectl --namespace $system get pods --selector app.kubernetes
 install_operator() {
     kubectl apply --filename "$root/crds" >/dev/null
     kubectl apply --filename "$root/deploy/manifests.yaml" >/dev/null
+    await_operator
+}
+
+await_operator() {
     kubectl --namespace $system rollout status deployment/managed-secrets --timeout=120s >/dev/null
     [[ $(replicas) == 2 ]]
     detail="2 ready, on $(operator_pods "jsonpath={.items[*].spec.nodeName}"), after $(start_times)"
@@ -159,7 +163,11 @@ uninstall() {
     kubectl delete --filename "$root/crds" >/dev/null
     "$program" manifests --without-operator-namespace >"$RUN/manifests.yaml"
     kubectl delete --ignore-not-found --filename "$RUN/manifests.yaml" >/dev/null
-    # The pod goes on, and the kubelet delivers the same value to a new one.
+    reads_in_a_new_pod
+}
+
+# The pod goes on, and the kubelet delivers the same value to a new one.
+reads_in_a_new_pod() {
     reader rollout restart deployment/reader >/dev/null
     reader rollout status deployment/reader --timeout=60s >/dev/null
     has_one_pod() { [[ $(reader get pods --selector app=reader --output name | wc -l) == 1 ]]; }
@@ -167,12 +175,48 @@ uninstall() {
     until_true 30 has_seen "second-value"
 }
 
-reinstall() {
-    install_operator
+# As docs/helm.md describes it, in the namespace that the uninstall has kept.
+helm() {
+    HELM_CACHE_HOME=$RUN/helm HELM_CONFIG_HOME=$RUN/helm HELM_DATA_HOME=$RUN/helm \
+        in_cluster helm --namespace $system "$@"
+}
+chart=$root/deploy/charts/managed-secrets
+
+install_chart() {
+    helm install managed-secrets "$chart" --set valueApi.enabled=true >/dev/null
+    await_operator
     [[ $(sealing_key) == "$key_before" ]]
     sed 's/first-value/second-value/; s/name: READER/name: RENAMED/' hack/e2e/reader.yaml >"$RUN/reader.yaml"
     reader apply --filename "$RUN/reader.yaml" >/dev/null
     reader wait managedsecret/reader --for condition=Ready --timeout=60s >/dev/null
     [[ $(id) == "$id_before" ]]
-    detail="id and sealing key are the same"
+    detail+="; id and sealing key are the same"
+}
+
+test_chart() { helm test managed-secrets --timeout 90s >/dev/null; }
+
+read_through_value_api() {
+    local service
+    kubectl wait --for=condition=Available apiservice/v1alpha1.values.managedsecrets.dev --timeout=60s >/dev/null
+    service=$(kubectl get apiservice v1alpha1.values.managedsecrets.dev --output "jsonpath={.spec.caBundle}")
+    base64 -d <<<"$service" >"$RUN/ca.crt"
+    service=$(kubectl --namespace $system get service managed-secrets --output "jsonpath={.spec.clusterIP}")
+    reader create configmap value-api --from-literal "address=$service" --from-file "ca.crt=$RUN/ca.crt" >/dev/null
+    reader apply --filename "$root/hack/e2e/value-reader.yaml" >/dev/null
+    reader wait pod/value-reader --for "jsonpath={.status.phase}=Succeeded" --timeout=90s >/dev/null
+    # Between them are the errors of kubectl, until the permission was known.
+    [[ $(reader logs value-reader | grep -E "^(through|from) the ") == $'through the API server: second-value\nfrom the Service: second-value' ]]
+}
+
+upgrade_chart() {
+    helm upgrade managed-secrets "$chart" --reset-then-reuse-values --set logFormat=human >/dev/null || return 1
+    kubectl --namespace $system rollout status deployment/managed-secrets --timeout=180s >/dev/null || return 1
+    [[ $(operator_pods "jsonpath={.items[*].spec.containers[*].args}") == *--log-format=human* ]]
+}
+
+# Without its server, the value API would keep every namespace from being deleted.
+uninstall_chart() {
+    helm uninstall managed-secrets >/dev/null
+    kubectl delete namespace applies --timeout=60s >/dev/null
+    reads_in_a_new_pod
 }

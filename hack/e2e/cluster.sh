@@ -35,10 +35,14 @@ await() { # WHAT COMMAND…: until the command succeeds
     done
 }
 
-certificate() { # NAME SUBJECT EXTENSIONS
+authority() { # NAME
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" -days 2 -keyout "$1.key" -out "$1.crt" 2>/dev/null
+}
+
+certificate() { # NAME SUBJECT EXTENSIONS [AUTHORITY]
     openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"
     openssl req -new -key "$1.key" -subj "$2" |
-        openssl x509 -req -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile <(printf '%b' "$3") -out "$1.crt" 2>/dev/null
+        openssl x509 -req -CA "${4:-ca}.crt" -CAkey "${4:-ca}.key" -CAcreateserial -days 2 -extfile <(printf '%b' "$3") -out "$1.crt" 2>/dev/null
 }
 
 kubeconfig() { # NAME SUBJECT
@@ -56,12 +60,14 @@ YAML
 keys() {
     mkdir -p keys
     cd keys
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=e2e -days 2 -keyout ca.key -out ca.crt 2>/dev/null
+    authority ca
+    authority front-proxy-ca
     openssl genrsa -out accounts.key 2048 2>/dev/null
     openssl rsa -in accounts.key -pubout -out accounts.pub 2>/dev/null
     local names="DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
     certificate apiserver /CN=kube-apiserver "extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,IP:$server,IP:$kubernetes,$names"
     certificate apiserver-kubelet /O=system:masters/CN=kube-apiserver-kubelet "extendedKeyUsage=clientAuth"
+    certificate front-proxy-client /CN=front-proxy-client "extendedKeyUsage=clientAuth" front-proxy-ca
     kubeconfig admin /O=system:masters/CN=admin
     kubeconfig controller-manager /CN=system:kube-controller-manager
     kubeconfig scheduler /CN=system:kube-scheduler
@@ -95,6 +101,10 @@ control_plane() {
         --kubelet-preferred-address-types=InternalIP --service-cluster-ip-range=$service_range \
         --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=keys/accounts.pub \
         --service-account-signing-key-file=keys/accounts.key --authorization-mode=Node,RBAC \
+        --requestheader-client-ca-file=keys/front-proxy-ca.crt --requestheader-allowed-names=front-proxy-client \
+        --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group \
+        --requestheader-extra-headers-prefix=X-Remote-Extra- \
+        --proxy-client-cert-file=keys/front-proxy-client.crt --proxy-client-key-file=keys/front-proxy-client.key \
         --enable-admission-plugins=NodeRestriction --allow-privileged "${routing[@]}"
     await "the API server" kubectl get --raw /readyz
     start controller-manager kube-controller-manager --kubeconfig=keys/controller-manager.kubeconfig --leader-elect=false \
