@@ -26,7 +26,7 @@ use self::{
 use super::{
     altered::{self, Altered, Part},
     facts::{Facts, Freshness},
-    plan::{Finish, Need, Problem, Step, Verdict, Why, Write},
+    plan::{Bytes, Finish, Need, Problem, RecordWrite, Step, TargetWrite, Verdict, Why, Write},
     record::Source,
 };
 
@@ -134,7 +134,10 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
             (_, Some(wait), _) => return Ok(Step::Finish(Finish::after(wait))),
             // A source that changes all the time is not followed at full speed. The target does not wait for that.
             (Why::SourceMoved, _, Some(wait)) if draft.base.is_some() => later = Some(wait),
-            _ => return Ok(Write::Record(record, draft.why).into()),
+            _ => {
+                let then = target_of_new_value(facts, draft, &record).map(Box::new);
+                return Ok(Write::Record(RecordWrite { then, ..record }, draft.why).into());
+            }
         }
     }
     let Some(record) = draft.base else {
@@ -201,6 +204,16 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
         }
         step => step,
     })
+}
+
+/// The write of the target that follows the write of a new value, if a target exists.
+fn target_of_new_value(facts: &Facts, draft: &Draft<'_>, record: &RecordWrite) -> Option<TargetWrite> {
+    let (Why::NewValue, Bytes::Incoming(value)) = (draft.why, &record.bytes) else { return None };
+    let Action::Write(over @ Some(_)) = draft.delivery.action else { return None };
+    let form = target::target_form(facts, &draft.delivery, &draft.meta.id).ok()?;
+    let target = form.write(facts, over, &draft.delivery, &draft.meta, Arc::clone(value)).ok()?;
+    // A key that has to be left to its owner is a write of its own, which comes first.
+    target.found_key.is_none().then_some(target)
 }
 
 /// Why the target has to be written, or nothing if it is known to be as it should be.

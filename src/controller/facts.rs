@@ -19,7 +19,7 @@ use super::{
     altered::Altered,
     plan::{Contents, Problem, Why},
     record::{Authenticity, RecordMeta, Source},
-    view::{Own, SecretView},
+    view::{LiveSecret, Own, SecretView},
 };
 
 /// What is known of a Secret by its name.
@@ -251,6 +251,16 @@ pub struct Learned {
     pub record: Option<Confirmed>,
     /// Values of a Secret that is not a record: for a lost record, or an adoption.
     pub content: Option<Content>,
+    /// What a write of the target would store, asked before it was its turn.
+    pub asked: Option<Asked>,
+}
+
+/// The answer to a dry run. It is about one write, and no other may rely on it.
+pub struct Asked {
+    /// The body of the write, with the version of the Secret that it replaces.
+    pub body: serde_json::Value,
+    /// What it would store.
+    pub stored: LiveSecret,
 }
 
 /// The record as this pass wrote it.

@@ -125,6 +125,8 @@ pub(super) struct RecordWrite {
     pub owner_reference: bool,
     /// Whether what is there is known not to be immutable.
     pub mutable: bool,
+    /// The write of the target that follows, where it is known already: the API server is asked about both at once.
+    pub then: Option<Box<TargetWrite>>,
 }
 
 /// A write of a target.

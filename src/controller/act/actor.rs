@@ -15,7 +15,7 @@ use super::super::{
     altered::{Altered, Field, Intent, Part},
     cluster::Cluster,
     events::Events,
-    facts::Facts,
+    facts::{Asked, Facts},
     failure::Failure,
     index::{Index, Key, Sent},
     plan::Slot,
@@ -49,7 +49,8 @@ pub(super) enum Applied {
 
 impl Actor<'_> {
     /// Applies a whole Secret. Over an existing one, a dry run comes first: what admission control of others would spoil is
-    /// not written, for what the Secret holds may have no other copy.
+    /// not written, for what the Secret holds may have no other copy. `asked` is a dry run of this pass, which counts if it
+    /// was about the very same write.
     pub(super) async fn apply(
         &self,
         name: &str,
@@ -57,10 +58,14 @@ impl Actor<'_> {
         body: Value,
         intent: &Intent<'_>,
         part: Part,
+        asked: Option<Asked>,
     ) -> Result<Applied, Failure> {
         let body = self.cluster.whole(name, slot, body);
         if *slot != Slot::Free {
-            let stored = self.cluster.apply_secret(name, slot, Run::Dry, &body).await?;
+            let stored = match asked {
+                Some(asked) if asked.body == body => asked.stored,
+                _ => self.cluster.apply_secret(name, slot, Run::Dry, &body).await?,
+            };
             if let Some(field) = intent.changed_in(&stored).filter(|field| field.spoils(part)) {
                 return Ok(Applied::Kept(field));
             }

@@ -1,7 +1,8 @@
 //! Reads: what they find becomes facts.
 
+use futures::future;
 use managed_secrets_api::{
-    Reason,
+    ManagedSecret, Reason,
     keys::RECORD_DATA_KEY,
     record::{self, Unopened},
     types::Alphabet,
@@ -23,7 +24,7 @@ use super::{
         record::{Authenticity, RecordMeta, Source},
         view::{LiveSecret, Own, SecretView},
     },
-    actor::Actor,
+    actor::{Actor, Call},
 };
 
 impl Actor<'_> {
@@ -31,32 +32,74 @@ impl Actor<'_> {
     pub(super) async fn read(&self, facts: &mut Facts, read: &Read) -> Result<(), Failure> {
         match read {
             Read::Secret(name) => self.read_secret(facts, name).await,
-            Read::Spec => self.read_object(facts).await,
-            Read::Source => self.read_source(facts).await,
+            Read::Spec => {
+                let (object, record) = future::join(self.fetch_object(facts), self.fetch_record(facts)).await;
+                self.learn_object(facts, object?);
+                self.learn_record(facts, record);
+                Ok(())
+            }
+            Read::Source => {
+                let (incoming, record) = future::join(self.fetch_source(facts), self.fetch_record(facts)).await;
+                facts.learned.incoming = incoming?;
+                self.learn_record(facts, record);
+                Ok(())
+            }
             Read::Generate => generate(facts),
         }
     }
 
     /// Reads a Secret that may be record or target.
     pub(super) async fn read_secret(&self, facts: &mut Facts, name: &str) -> Result<(), Failure> {
+        let fetched = self.fetch_secret(facts, name).await?;
+        self.learn_secret(facts, name, fetched);
+        Ok(())
+    }
+
+    async fn fetch_secret(&self, facts: &Facts, name: &str) -> Result<Fetched<'_>, Failure> {
         let call = self.call(facts, name);
         let keys: Vec<&str> = value_keys(&facts.snapshot.own).chain([RECORD_DATA_KEY]).collect();
         let live = self.cluster.secret(name, &keys).await?;
         debug!(secret = name, found = live.is_some(), "read live");
+        Ok(Fetched { call, live })
+    }
+
+    fn learn_secret(&self, facts: &mut Facts, name: &str, Fetched { call, live }: Fetched<'_>) {
         let labelled =
             live.as_ref().map(|live| &live.view).filter(|view| view.is_watched()).cloned().map(SecretView::kept);
         let concerned = call.answered(|index, sent| index.learn(&facts.snapshot.own.namespace, name, labelled, sent));
         self.wake_others(facts, concerned);
         learn(facts, name, live, self.keyring);
-        Ok(())
+    }
+
+    /// The record, if this pass has not read it: the value of a source is compared with its value, so both are read at the
+    /// same time. An error is not kept: what needs the record reads it again, and reports it.
+    async fn fetch_record(&self, facts: &Facts) -> Option<(String, Fetched<'_>)> {
+        let name = &facts.snapshot.own.status.record.as_ref()?.name;
+        facts.present(name)?.record().filter(|_| facts.learned.record.is_none())?;
+        Some((name.clone(), self.fetch_secret(facts, name).await.ok()?))
+    }
+
+    fn learn_record(&self, facts: &mut Facts, fetched: Option<(String, Fetched<'_>)>) {
+        if let Some((name, fetched)) = fetched {
+            self.learn_secret(facts, &name, fetched);
+        }
     }
 
     /// Reads the ManagedSecret, and opens its sealed text.
     pub(super) async fn read_object(&self, facts: &mut Facts) -> Result<(), Failure> {
-        let object = self.cluster.object(&facts.snapshot.own.name).await?;
+        let object = self.fetch_object(facts).await?;
+        self.learn_object(facts, object);
+        Ok(())
+    }
+
+    async fn fetch_object(&self, facts: &Facts) -> Result<Option<ManagedSecret>, Failure> {
+        self.cluster.object(&facts.snapshot.own.name).await
+    }
+
+    fn learn_object(&self, facts: &mut Facts, object: Option<ManagedSecret>) {
         let Some(object) = object.filter(|object| object.metadata.uid.as_ref() == Some(&facts.snapshot.own.uid)) else {
             facts.learned.own = Freshness::Gone;
-            return Ok(());
+            return;
         };
         let sealed = object.spec.value.as_ref().map(|sealed| sealed.0.clone());
         let own = Own::new(object);
@@ -75,16 +118,21 @@ impl Actor<'_> {
         };
         facts.snapshot.own = own;
         facts.learned.own = if renamed { Freshness::Renamed } else { Freshness::Live };
-        Ok(())
     }
 
-    async fn read_source(&self, facts: &mut Facts) -> Result<(), Failure> {
-        let Some(from) = facts.snapshot.own.spec.value_from.clone() else { return Ok(()) };
+    /// Reads the source; `None` if the spec has none.
+    async fn fetch_source(&self, facts: &Facts) -> Result<Option<Incoming>, Failure> {
+        let Some(from) = facts.snapshot.own.spec.value_from.clone() else { return Ok(None) };
         let reference = from.secret_key_ref;
         let live = self.cluster.secret(&reference.name, &[&reference.key]).await?;
-        facts.learned.incoming = Some(source_value(&reference.name, reference.key, live));
-        Ok(())
+        Ok(Some(source_value(&reference.name, reference.key, live)))
     }
+}
+
+/// A Secret as the API server answered; the answer is not in the index yet.
+struct Fetched<'a> {
+    call: Call<'a>,
+    live: Option<LiveSecret>,
 }
 
 /// Puts in what a live read of a Secret found: of a record that can be believed, its contents; of any other, the values

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures::future;
 use managed_secrets_api::{
     Reason,
     keys::{RECORD_DATA_KEY, TYPE_RECORD},
@@ -56,7 +57,16 @@ impl Actor<'_> {
         };
         let part = if write.slot == Slot::Free { Part::NewRecord } else { Part::Record };
         let call = self.call(facts, &name);
-        let (live, changed) = match self.apply(&name, &write.slot, body, &intent, part).await {
+        let ask = async {
+            match &write.then {
+                Some(target) => self.ask(facts, target).await,
+                None => None,
+            }
+        };
+        let applying = self.apply(&name, &write.slot, body, &intent, part, None);
+        let (applied, asked) = future::join(applying, ask).await;
+        facts.learned.asked = asked;
+        let (live, changed) = match applied {
             Ok(Applied::Stored(live, changed)) => (*live, changed),
             Ok(Applied::Kept(field)) => {
                 note_altered(facts, Altered { secret: name, part, field });

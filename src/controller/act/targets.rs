@@ -9,28 +9,19 @@ use tracing::info;
 use super::{
     super::{
         altered::{Altered, Intent, Part},
-        facts::{Facts, Holds, Known, Refused},
+        facts::{Asked, Facts, Holds, Known, Refused},
         failure::Failure,
         plan::{Problem, Slot, TargetWrite, Why},
         record::Authenticity,
-        view::SecretView,
+        view::{Own, SecretView},
     },
     actor::{Actor, Applied, note_altered, owner_references, stopped},
 };
 
 impl Actor<'_> {
     pub(super) async fn write_target(&self, facts: &mut Facts, write: &TargetWrite, why: Why) -> Result<(), Failure> {
-        let mut body = json!({
-            "metadata": {
-                "labels": write.labels,
-                "annotations": write.annotations,
-                "ownerReferences": owner_references(&facts.snapshot.own, write.owner_reference),
-            },
-            "data": {write.key.clone(): BASE64_STANDARD.encode(write.value.as_bytes())},
-        });
-        if let Some(type_) = &write.type_ {
-            body["type"] = json!(type_);
-        }
+        let body = body(&facts.snapshot.own, write);
+        let asked = facts.learned.asked.take();
         let intent = Intent {
             labels: &write.labels,
             annotations: &write.annotations,
@@ -47,7 +38,7 @@ impl Actor<'_> {
             None => write.slot.clone(),
         };
         let call = self.call(facts, &write.name);
-        let (live, changed) = match self.apply(&write.name, &slot, body, &intent, Part::Target).await {
+        let (live, changed) = match self.apply(&write.name, &slot, body, &intent, Part::Target, asked).await {
             Ok(Applied::Stored(live, changed)) => (*live, changed),
             Ok(Applied::Kept(field)) => {
                 note_altered(facts, Altered { secret: write.name.clone(), part: Part::Target, field });
@@ -100,6 +91,14 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// Asks what a write of a target over an existing one would store. An answer that is a refusal is not kept: the write
+    /// itself asks again, and reports it.
+    pub(super) async fn ask(&self, facts: &Facts, write: &TargetWrite) -> Option<Asked> {
+        let body = self.cluster.whole(&write.name, &write.slot, body(&facts.snapshot.own, write));
+        let stored = self.cluster.apply_secret(&write.name, &write.slot, Run::Dry, &body).await.ok()?;
+        Some(Asked { body, stored })
+    }
+
     pub(super) async fn release(&self, facts: &mut Facts, adopted: &SecretView) -> Result<(), Failure> {
         let (name, slot) = (adopted.name.as_str(), Slot::over(adopted));
         let slot = &match adopted.found_key() {
@@ -140,4 +139,20 @@ impl Actor<'_> {
         facts.snapshot.secrets.insert(secret.name.clone(), Known::Absent);
         Ok(())
     }
+}
+
+/// What the operator applies to a target.
+fn body(own: &Own, write: &TargetWrite) -> Value {
+    let mut body = json!({
+        "metadata": {
+            "labels": write.labels,
+            "annotations": write.annotations,
+            "ownerReferences": owner_references(own, write.owner_reference),
+        },
+        "data": {write.key.clone(): BASE64_STANDARD.encode(write.value.as_bytes())},
+    });
+    if let Some(type_) = &write.type_ {
+        body["type"] = json!(type_);
+    }
+    body
 }

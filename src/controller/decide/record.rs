@@ -96,6 +96,7 @@ impl<'w> Draft<'w> {
             owner_reference: self.meta.deletion_policy == DeletionPolicy::Delete,
             // A record that only the cache shows may have been immutable before.
             mutable: self.over.is_none_or(|seen| seen.live && !seen.view.immutable),
+            then: None,
         }))
     }
 

@@ -88,6 +88,14 @@ fn generated(facts: &mut Facts) {
     facts.learned.incoming = Some(Incoming { source: Source::Generate, value: Ok(plaintext("new")) });
 }
 
+/// The source is another Secret, and gives another value than the record holds.
+fn new_value(facts: &mut Facts) {
+    let followed = followed();
+    (facts.snapshot.own.spec, facts.snapshot.source) = (followed.snapshot.own.spec, followed.snapshot.source);
+    facts.learned.incoming = Some(Incoming { source: upstream(), value: Ok(plaintext("new")) });
+    read_record(facts);
+}
+
 /// The spec was edited.
 fn edited(facts: &mut Facts) {
     facts.snapshot.own.generation = 2;
@@ -143,7 +151,10 @@ fn outcome(step: &Step) -> String {
         Step::Finish(finish) if finish.retry => "retry".to_owned(),
         Step::Finish(finish) => finish.after.map_or("done", |_| "wait").to_owned(),
         Step::Write(write) => match &**write {
-            Write::Record(record, why) => format!("{} record: {why:?}", slot(&record.slot)),
+            Write::Record(record, why) => {
+                let then = record.then.as_ref().map(|target| format!(", then {}", secret(&target.name)));
+                format!("{} record: {why:?}{}", slot(&record.slot), then.unwrap_or_default())
+            }
             Write::Target(target, why) => format!("{} {}: {why:?}", slot(&target.slot), secret(&target.name)),
             Write::Release(view) => format!("release {}", view.name),
             Write::Delete(view, why) => format!("delete {}: {why:?}", secret(&view.name)),
@@ -238,6 +249,21 @@ fn each_rule_of_a_pass() {
                 it.learned.incoming = Some(Incoming { source: upstream(), value: Err(problem) });
             },
             "status: InvalidValue",
+        ),
+        (
+            "a new value: the write of the target is known with that of the record",
+            in_step,
+            new_value,
+            "write record: NewValue, then Secret db",
+        ),
+        (
+            "a new value, and no target: there is nothing to ask about",
+            in_step,
+            |it| {
+                without_target(it);
+                new_value(it);
+            },
+            "write record: NewValue",
         ),
         // Edits.
         ("edited: the record is read before it is written", in_step, edited, "look at record"),
