@@ -15,7 +15,7 @@ use std::io::IsTerminal as _;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE;
 use managed_secrets_cli::names;
 use managed_secrets_cli::say::Lines;
@@ -23,6 +23,7 @@ use managed_secrets_cli::{CliError, say};
 use serde_json::json;
 
 use self::finding::{Finding, Level};
+use super::output::ReportFormat;
 use super::session::{ClusterArgs, Session};
 
 const EXAMPLES: &str = "\
@@ -44,17 +45,7 @@ pub struct DoctorArgs {
 
     /// Output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub output: Format,
-}
-
-/// How findings are shown.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub enum Format {
-    /// A line for each finding, and below it what to do
-    #[default]
-    Text,
-    /// JSON, for programs
-    Json,
+    pub output: ReportFormat,
 }
 
 /// Checks an installation.
@@ -63,8 +54,8 @@ pub(super) async fn doctor(cluster: &ClusterArgs, args: &DoctorArgs) -> Result<(
     let facts = Box::pin(facts::read(&session, &args.operator_namespace)).await?;
     let findings: Vec<_> = checks::CHECKS.iter().flat_map(|check| check.findings(&facts)).collect();
     match args.output {
-        Format::Text => text(&findings, Look::of_standard_output()).print()?,
-        Format::Json => {
+        ReportFormat::Text => text(&findings, Look::of_standard_output()).print()?,
+        ReportFormat::Json => {
             let all = json!({"operatorNamespace": args.operator_namespace, "findings": findings});
             say::print_json(&all)?;
         }

@@ -145,6 +145,12 @@ pub(super) async fn one(session: &Session, called: &str) -> Result<ManagedSecret
     single(&called, all(session, &called).await?, &session.namespace)
 }
 
+/// The same; `None` if there is none.
+pub(super) async fn one_if_any(session: &Session, called: &Called) -> Result<Option<ManagedSecret>, CliError> {
+    let found = all(session, called).await?;
+    if found.is_empty() { Ok(None) } else { single(called, found, &session.namespace).map(Some) }
+}
+
 /// The same; `None` if the user may not list ManagedSecrets.
 pub(super) async fn one_if_permitted(session: &Session, called: &Called) -> Result<Option<ManagedSecret>, CliError> {
     match listed(session, called).await {

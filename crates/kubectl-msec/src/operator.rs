@@ -31,6 +31,18 @@ impl Replicas {
     }
 }
 
+/// Whether an argument of the operator's Deployment fits.
+pub(super) fn has_argument(deployment: &Deployment, is_it: impl Fn(&str) -> bool) -> bool {
+    let pod = deployment.spec.template.spec.as_ref();
+    pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))
+}
+
+/// Whether the operator's Deployment sets an environment variable.
+pub(super) fn has_variable(deployment: &Deployment, name: &str) -> bool {
+    let pod = deployment.spec.template.spec.as_ref();
+    pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.env.iter().flatten()).any(|it| it.name == name)
+}
+
 /// The command that shows why an operator in this namespace does not start.
 pub(super) fn logs_of(namespace: &str) -> String {
     format!("kubectl -n {namespace} logs deployment/{OPERATOR_NAME}")

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use managed_secrets_api::keys::{GROUP, KIND};
 use managed_secrets_cli::say::Lines;
 use managed_secrets_cli::{CliError, say, yaml};
@@ -36,6 +36,16 @@ pub enum Format {
     Yaml,
     /// `managedsecret.managedsecrets.dev/OBJECT`, one a line.
     Name,
+}
+
+/// How a report is shown: `doctor` and `can-read`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum ReportFormat {
+    /// A line for each entry
+    #[default]
+    Text,
+    /// JSON, for programs
+    Json,
 }
 
 /// The answer to a template. kubectl has its own: a second implementation would be a dialect of them.

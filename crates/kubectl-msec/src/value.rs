@@ -174,6 +174,10 @@ async fn through_api(
         let Some(handle) = Handle::parse(text) else { continue };
         let answer = value_api::read(client, &session.namespace, handle, version).await;
         reason = match answer.map_err(|error| CliError::unreachable(context, &error))? {
+            // The name that the object had may be another secret's by now.
+            Answer::Value(found) if object.as_deref().is_some_and(|object| !is_of(&found, object)) => {
+                Reason::Unavailable("it answered for another secret".to_owned())
+            }
             Answer::Value(found) => return Ok(Asked::Answered(found)),
             Answer::Denied => match reason {
                 Reason::Denied(first) => Reason::Denied(first),
@@ -184,6 +188,12 @@ async fn through_api(
         };
     }
     Ok(Asked::Unanswered(reason, object))
+}
+
+/// Whether an answer is about the secret of this object, as far as the object says.
+fn is_of(found: &SecretValue, object: &ManagedSecret) -> bool {
+    let id = object.status.as_ref().and_then(|status| status.id.as_deref());
+    id.is_none_or(|id| id == found.status.id)
 }
 
 impl Reason {
@@ -217,5 +227,37 @@ impl fmt::Display for Reason {
             Self::NotFound => f.write_str("the value API: not found"),
             Self::Unavailable(why) => write!(f, "the value API: {why}"),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use managed_secrets_api::value::{SecretValueStatus, ValueText};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_about_the_object_that_was_named() {
+        let status = SecretValueStatus {
+            id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".to_owned(),
+            name: "DB".to_owned(),
+            version: 1,
+            updated_date: String::new(),
+            value_updated_time: String::new(),
+            value: ValueText::copy_of("hunter2"),
+        };
+        let found = SecretValue::new("shop", status);
+        let object = |status: serde_json::Value| -> ManagedSecret {
+            serde_json::from_value(json!({
+                "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "metadata": {"name": "db"},
+                "spec": {"name": "DB", "generate": {}}, "status": status,
+            }))
+            .unwrap()
+        };
+        assert!(is_of(&found, &object(json!({"name": "DB", "id": found.status.id.clone()}))));
+        assert!(is_of(&found, &object(json!(null))), "the object has no id yet");
+        assert!(!is_of(&found, &object(json!({"name": "DB", "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7"}))));
     }
 }

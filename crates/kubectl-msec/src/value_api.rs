@@ -7,6 +7,11 @@ use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{CallError, RefusalKind, call};
 use serde::de::IgnoredAny;
 
+/// The argument of the operator that switches the API on.
+pub(super) const FLAG: &str = "--value-api";
+/// The variable that does the same.
+pub(super) const VARIABLE: &str = "MANAGED_SECRETS_VALUE_API";
+
 /// Whether an APIService sends the API's group to a server. Every user may ask this, in most clusters; where the answer is
 /// refused, the API is taken to be there.
 pub(super) async fn is_registered(client: &Client) -> Result<bool, CallError> {

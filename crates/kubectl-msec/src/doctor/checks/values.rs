@@ -8,6 +8,7 @@ use super::webhooks::has_argument;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Level, Read};
 use crate::operator::logs_of;
+use crate::value_api::FLAG;
 
 const APPLY: &str = "managed-secrets manifests --value-api | kubectl apply -f -, with the installation's options";
 const FLAGS: &str = "start kube-apiserver with --requestheader-client-ca-file, --requestheader-allowed-names, \
@@ -17,7 +18,7 @@ const FLAGS: &str = "start kube-apiserver with --requestheader-client-ca-file, -
 
 /// Whether values can be read through the API server; and whether the API stops the deletion of namespaces.
 pub(super) fn api(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
-    let runs = has_argument(facts, |argument| argument == "--value-api");
+    let runs = has_argument(facts, |argument| argument == FLAG);
     let Some(service) = facts.api_service.known(check)? else {
         return Ok(vec![not_registered(check, facts, runs)]);
     };

@@ -11,6 +11,7 @@ use managed_secrets_api::limits::AUTHORITY_DAYS;
 use super::is_named;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Level};
+use crate::operator;
 
 const APPLY: &str = "managed-secrets manifests | kubectl apply -f -, with the installation's options; the operator \
                      completes it. Until then, the API server refuses plain values, and nothing else";
@@ -110,8 +111,7 @@ fn is_off(facts: &Facts) -> bool {
 /// Whether an argument of the Deployment fits.
 pub(super) fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
     let deployment: Option<&Deployment> = facts.deployment.known("").ok().and_then(Option::as_ref);
-    let pod = deployment.and_then(|it| it.spec.template.spec.as_ref());
-    pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))
+    deployment.is_some_and(|deployment| operator::has_argument(deployment, is_it))
 }
 
 /// Whether the API server reaches the webhooks.
