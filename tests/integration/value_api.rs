@@ -14,7 +14,7 @@ mod outage;
 mod permissions;
 mod rotation;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -24,7 +24,15 @@ use k8s_openapi::{
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{Api, Client, api::PostParams};
-use managed_secrets::install::manifests::Options;
+use managed_secrets::{
+    install::manifests::Options,
+    port::Port,
+    webhook::{
+        self,
+        certificates::{self, Reached, Source, api_service, authority::Lifetimes},
+        server::Limits,
+    },
+};
 use managed_secrets_api::{
     keys::{self, DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE},
     value::{self, TOKEN_AUDIENCE},
@@ -233,6 +241,37 @@ async fn lead_outside(control_plane: &ControlPlane, port: u16) {
     apply(control_plane, &json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})).await;
     let patch = json!({"spec": {"service": {"port": port}}}).to_string();
     kubectl.kubectl_ok(&["patch", "apiservice", value::API_SERVICE, "--type=merge", "-p", &patch]).await.unwrap();
+}
+
+/// Whether the API server sends requests to an operator.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Registered {
+    Yes,
+    No,
+}
+
+/// The port of an operator in this process, for webhooks and value API.
+pub(crate) fn port_options(port: Port, registered: Registered) -> webhook::Options {
+    let address = port.address().unwrap();
+    let is_registered = registered == Registered::Yes;
+    let host = format!("{}.{OPERATOR_NAMESPACE}.svc", value::service_name(keys::OPERATOR_NAME));
+    webhook::Options {
+        port,
+        certificates: certificates::Options {
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+            source: Source::Own,
+            reached: Reached::Url { url: format!("https://{address}"), host: address.ip().to_string() },
+            webhooks: is_registered,
+            also_named: vec![host],
+            api_service: is_registered.then(|| api_service::Options { owner: value::CLUSTER_ROLE.to_owned() }),
+            seal_configuration: keys::SEAL_CONFIGURATION.to_owned(),
+            warn_configuration: keys::WARN_CONFIGURATION.to_owned(),
+            lifetimes: Lifetimes::default(),
+        },
+        limits: Limits { drain: Duration::ZERO, ..Limits::default() },
+        allow_cluster_scope: false,
+        stats: Arc::default(),
+    }
 }
 
 /// A secret with a value that is not delivered; its id.

@@ -148,8 +148,8 @@ struct Course<'c> {
 }
 
 impl Course<'_> {
-    /// Causes a fault, waits until everything is in step again, and checks what that cost.
-    async fn meets(&mut self, label: &str, fault: impl AsyncFnOnce(&mut Fault<'_>)) {
+    /// Causes a fault, waits until everything is in step again, and checks what that cost. Returns how often a replica ended.
+    async fn meets(&mut self, label: &str, fault: impl AsyncFnOnce(&mut Fault<'_>)) -> usize {
         let cluster = self.cluster;
         let (restarts, calm) = (cluster.restarts(), Moment::now(cluster));
         lasts(cluster.length.before).await;
@@ -196,6 +196,7 @@ impl Course<'_> {
         assert!(needless.is_empty(), "{label}: requests for objects that did not change: {needless:#?}");
         assert!(row.requests <= row.bound, "{row:?}");
         self.report.0.push(row);
+        restarts
     }
 }
 
@@ -300,7 +301,7 @@ async fn etcd(course: &mut Course<'_>) {
 /// It writes, and takes its time.
 async fn slow_etcd(course: &mut Course<'_>) {
     let (cluster, duration) = (course.cluster, course.cluster.length.outages[0]);
-    course
+    let restarts = course
         .meets("etcd takes 1 s for an fsync", async |fault| {
             cluster.slow_down_etcd(1000);
             cluster.in_step().await;
@@ -309,6 +310,7 @@ async fn slow_etcd(course: &mut Course<'_>) {
             cluster.slow_down_etcd(0);
         })
         .await;
+    assert_eq!(restarts, 0, "a leader cannot renew its Lease");
 }
 
 /// The clocks of the replicas differ by two days, and are corrected.

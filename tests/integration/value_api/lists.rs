@@ -6,20 +6,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use managed_secrets::{
-    port::Port,
-    values,
-    webhook::{
-        self,
-        certificates::{self, Reached, Source, authority::Lifetimes},
-        server::Limits,
-    },
-};
+use managed_secrets::{port::Port, values};
 use managed_secrets_api::keys;
 use testkit::{access::config_of, control_plane::poll};
 use tokio::net::TcpStream;
 
-use super::{Estate, OPERATOR_NAMESPACE, client, client::Identity, hidden, path};
+use super::{Estate, OPERATOR_NAMESPACE, Registered, client, client::Identity, hidden, path, port_options};
 use crate::integration::operator::{Fault, PATIENCE, Setup, Tap};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,23 +28,7 @@ async fn a_replica_gives_no_value_of_a_namespace_that_it_has_not_listed() {
     });
     let port = Port::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = port.address().unwrap();
-    let webhooks = webhook::Options {
-        port,
-        certificates: certificates::Options {
-            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
-            source: Source::Own,
-            reached: Reached::Url { url: format!("https://{address}"), host: "127.0.0.1".to_owned() },
-            webhooks: false,
-            also_named: Vec::new(),
-            api_service: None,
-            seal_configuration: String::new(),
-            warn_configuration: String::new(),
-            lifetimes: Lifetimes::default(),
-        },
-        limits: Limits { drain: std::time::Duration::ZERO, ..Limits::default() },
-        allow_cluster_scope: false,
-        stats: Arc::default(),
-    };
+    let webhooks = port_options(port, Registered::No);
     let values = values::Options { limits: values::Limits::default(), stats: Arc::default() };
     let setup = Setup { webhooks: Some(webhooks), values: Some(values), ..Setup::of(&site.namespace).watches(&lists) };
     let kubeconfig =
