@@ -234,10 +234,10 @@ impl Replica {
         cpu(self.pid)
     }
 
-    /// Waits until it has nothing to do: for a second it uses next to no CPU.
+    /// Waits until it has nothing to do: for a second it uses next to no CPU. Fails if that takes too long.
     pub(crate) async fn until_idle(&self) -> Result<()> {
-        let mut before = self.cpu()?;
-        loop {
+        let (began, mut before) = (Instant::now(), self.cpu()?);
+        while began.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = self.cpu()?;
             if now - before < 0.03 {
@@ -245,6 +245,7 @@ impl Replica {
             }
             before = now;
         }
+        Err(format_error("the operator", &"it is never idle"))
     }
 
     /// Memory that it holds now, and the most that it has held, in MiB.

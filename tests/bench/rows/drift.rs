@@ -1,23 +1,27 @@
 //! A drift storm: all targets of a namespace are deleted at once, until all exist again, against a bare client that makes the
 //! same writes.
 
-use std::{collections::BTreeSet, pin::pin, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    pin::pin,
+    time::Instant,
+};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     api::{DeleteParams, ListParams},
     core::PartialObjectMeta,
     runtime::{WatchStreamExt as _, watcher},
 };
 use managed_secrets_api::{ManagedSecret, keys};
-use testkit::Result;
+use testkit::{Result, control_plane::poll};
 
 use super::{Found, Size, burst, progress};
 use crate::{
     bare::{Bare, Template},
-    ground::{Ground, Requests, format_error},
+    ground::{Ground, PATIENCE, Requests, format_error},
     load::{self, Deliveries, Source},
     report::{Comparison, Figure, Goal},
     stats::float,
@@ -61,8 +65,16 @@ async fn run_bare(ground: &Ground, template: &Template, count: usize, at_once: u
     let users: Api<ManagedSecret> = Api::namespaced(ground.admin.clone(), namespace);
     bare.deliver_all(&users, &specs, at_once).await?;
     let objects = users.list(&ListParams::default()).await?.items;
+    let objects: HashMap<_, _> = objects.into_iter().map(|object| (object.name_any(), object)).collect();
+    let mut ends = pin!(ends(ground, namespace));
+    while !matches!(ends.try_next().await, Ok(Some(watcher::Event::InitDone))) {}
+    // As the operator does: each as soon as its end is seen, while others are still being deleted.
     let restore = async {
-        let writes = stream::iter(&objects).map(|object| bare.restore(object)).buffer_unordered(at_once);
+        let ended = ends.filter_map(async |event| match event {
+            Ok(watcher::Event::Delete(secret)) => objects.get(&secret.name_any()),
+            _ => None,
+        });
+        let writes = ended.take(count).map(|object| bare.restore(object)).buffer_unordered(at_once);
         writes.try_collect::<Vec<()>>().await.map(drop)
     };
     let rate = storm(ground, namespace, count, restore).await?;
@@ -82,8 +94,8 @@ async fn run_operator(ground: &Ground, count: usize, at_once: usize) -> Result<(
     deliveries.until_count(count).await?;
     let mark = ground.control_plane.audit_mark().await?;
     let rate = storm(ground, namespace, count, async { Ok(()) }).await?;
-    // The last requests of the last object follow its target.
-    replica.until_idle().await?;
+    // The last request of each object follows its target.
+    poll("each status to name its target", PATIENCE, || statuses_name_targets(ground, namespace)).await?;
     replica.stop().await?;
     let requests = ground.requests(namespace, mark).await?;
     ground.delete_namespace(namespace).await?;
@@ -98,7 +110,7 @@ async fn storm(
     restore: impl Future<Output = Result<()>>,
 ) -> Result<f64> {
     let secrets = Api::<Secret>::namespaced(ground.admin.clone(), namespace);
-    let targets = format!("{}={}", keys::LABEL_ROLE, keys::ROLE_TARGET);
+    let targets = targets();
     let before = secrets.list_metadata(&ListParams::default().labels(&targets)).await?;
     let before: BTreeSet<_> = before.items.into_iter().filter_map(|it| it.metadata.uid).collect();
     let metadata = Api::<PartialObjectMeta<Secret>>::namespaced(ground.admin.clone(), namespace);
@@ -113,7 +125,7 @@ async fn storm(
     let began = Instant::now();
     let delete = async {
         secrets.delete_collection(&DeleteParams::default(), &ListParams::default().labels(&targets)).await?;
-        restore.await
+        Ok(())
     };
     let see = async {
         let mut restored = BTreeSet::new();
@@ -124,8 +136,38 @@ async fn storm(
         }
         Ok(Instant::now())
     };
-    let (deleted, at) = tokio::join!(delete, see);
-    deleted?;
-    let at: Result<Instant> = at;
-    Ok(float(count) / at?.saturating_duration_since(began).as_secs_f64())
+    let ((), (), at) = tokio::try_join!(delete, restore, see)?;
+    Ok(float(count) / at.saturating_duration_since(began).as_secs_f64())
+}
+
+/// The label selector of targets.
+fn targets() -> String {
+    format!("{}={}", keys::LABEL_ROLE, keys::ROLE_TARGET)
+}
+
+/// What a watch shows of the targets, the ends of those that are there among it.
+fn ends(
+    ground: &Ground,
+    namespace: &str,
+) -> impl Stream<Item = watcher::Result<watcher::Event<PartialObjectMeta<Secret>>>> {
+    let metadata = Api::<PartialObjectMeta<Secret>>::namespaced(ground.bare.clone(), namespace);
+    watcher(metadata, watcher::Config::default().labels(&targets())).default_backoff()
+}
+
+/// `Some` when each status names the uid and the version of its target as it is.
+async fn statuses_name_targets(ground: &Ground, namespace: &str) -> Result<Option<()>> {
+    let secrets = Api::<Secret>::namespaced(ground.admin.clone(), namespace);
+    let secrets = secrets.list_metadata(&ListParams::default().labels(&targets())).await?;
+    let mut found: HashMap<_, _> = secrets.items.into_iter().map(|it| (it.name_any(), it.metadata)).collect();
+    let objects = Api::<ManagedSecret>::namespaced(ground.admin.clone(), namespace);
+    let objects = objects.list(&ListParams::default()).await?.items;
+    let is_named = |object: ManagedSecret| {
+        let target = object.status.and_then(|status| status.target);
+        target.is_some_and(|target| {
+            found.remove(&target.name).is_some_and(|secret| {
+                secret.uid.as_ref() == Some(&target.uid) && secret.resource_version == target.resource_version
+            })
+        })
+    };
+    Ok(objects.into_iter().all(is_named).then_some(()))
 }
