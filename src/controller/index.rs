@@ -54,7 +54,7 @@ pub struct Key {
     pub name: Name,
 }
 
-/// Namespaces take turns: what one of them has waiting does not delay another.
+/// Namespaces take turns: what one of them has waiting does not delay what is as urgent in another.
 impl Grouped for Key {
     type Group = Name;
 

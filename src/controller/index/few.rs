@@ -34,6 +34,13 @@ impl<T: Ord> Few<T> {
         }
     }
 
+    pub(super) fn contains(&self, item: &T) -> bool {
+        match self {
+            Self::Row(row) => row.binary_search(item).is_ok(),
+            Self::Tree(tree) => tree.contains(item),
+        }
+    }
+
     pub(super) fn insert(&mut self, item: T) {
         match self {
             Self::Row(row) => {
@@ -113,6 +120,7 @@ mod tests {
                 }
                 prop_assert!(few.iter().eq(&tree));
                 prop_assert_eq!(few.is_empty(), tree.is_empty());
+                prop_assert_eq!(few.contains(&item), tree.contains(&item));
                 prop_assert!(few.after(&after).eq(tree.range((Excluded(after), Unbounded))));
             }
         }

@@ -9,6 +9,7 @@ use managed_secrets_api::{
 };
 use managed_secrets_engine::queue::Priority;
 
+use super::{Name, namespace::Place};
 use crate::controller::view::{Own, SecretView, packed::Packed};
 
 /// An object.
@@ -19,6 +20,8 @@ pub(super) struct KeptObject {
     pub(super) ready: Option<Said>,
     /// How urgently a user waits for it.
     pub(super) urgency: Option<Priority>,
+    /// What it takes its value from.
+    pub(super) source: Option<Box<Place>>,
 }
 
 /// What a condition says.
@@ -31,7 +34,7 @@ pub(super) enum Said {
 
 impl KeptObject {
     /// Of an object that is `packed`.
-    pub(super) fn new(own: &Own, packed: Packed<Own>) -> Self {
+    pub(super) fn new(own: &Own, packed: Packed<Own>, source: Option<Place>) -> Self {
         let ready =
             own.status.conditions.iter().flatten().find(|condition| condition.type_ == CONDITION_READY).map(|ready| {
                 let known = Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason);
@@ -41,7 +44,7 @@ impl KeptObject {
             None => Some(Priority::New),
             Some(observed) => (observed != own.generation).then_some(Priority::Fresh),
         };
-        Self { packed, ready, urgency }
+        Self { packed, ready, urgency, source: source.map(Box::new) }
     }
 }
 
@@ -49,6 +52,8 @@ impl KeptObject {
 #[derive(Debug)]
 pub(super) struct KeptSecret {
     pub(super) packed: Packed<SecretView>,
+    /// The object that it names as its owner by annotation.
+    pub(super) owner: Option<Name>,
     pub(super) unconfirmed: Option<Instant>,
     pub(super) type_: Option<Cow<'static, str>>,
 }
@@ -76,8 +81,8 @@ impl Entry {
         Self { view, packed, unconfirmed: None, type_ }
     }
 
-    pub(super) fn keep(self) -> KeptSecret {
-        KeptSecret { packed: self.packed, unconfirmed: self.unconfirmed, type_: self.type_ }
+    pub(super) fn keep(self, owner: Option<Name>) -> KeptSecret {
+        KeptSecret { packed: self.packed, owner, unconfirmed: self.unconfirmed, type_: self.type_ }
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Sources {
 /// A key of a Secret's data, delivered under.
 #[derive(Debug, Eq, Hash, PartialEq)]
 pub(super) struct Place {
-    secret: Name,
+    pub(super) secret: Name,
     key: Cow<'static, str>,
 }
 
@@ -121,7 +121,9 @@ impl NamespaceIndex {
         let secret = || self.by_secret.get_key_value(text).map(|(name, _)| name);
         let shown = || self.secrets.get_key_value(text).map(|(name, _)| name);
         let owner = || self.by_owner.get_key_value(text).map(|(name, _)| name);
-        object().or_else(secret).or_else(shown).or_else(owner).map_or_else(|| text.into(), Name::clone)
+        let source = || self.by_source.get_key_value(text).map(|(name, _)| name);
+        let known = object().or_else(secret).or_else(shown).or_else(owner).or_else(source);
+        known.map_or_else(|| text.into(), Name::clone)
     }
 
     /// The keys of objects of this namespace.
@@ -178,7 +180,10 @@ impl NamespaceIndex {
         let was = before.map(Bonds::of).unwrap_or_default();
         let is = after.map(Bonds::of).unwrap_or_default();
         match after.zip(packed) {
-            Some((after, packed)) => drop(self.objects.insert(Name::clone(&name), KeptObject::new(after, packed))),
+            Some((after, packed)) => {
+                let kept = KeptObject::new(after, packed, self.source(after));
+                self.objects.insert(Name::clone(&name), kept);
+            }
             None => drop(self.objects.remove(&name)),
         }
         self.rebind(&name, &was, &is, &mut wake);
@@ -286,7 +291,8 @@ impl NamespaceIndex {
             if let Some(id) = record_id(&after.view) {
                 self.by_id.entry(id).or_default().insert(Name::clone(&name));
             }
-            self.secrets.insert(Name::clone(&name), after.keep());
+            let holder = after.view.annotation(ANNO_OWNER).map(|holder| self.name(holder));
+            self.secrets.insert(Name::clone(&name), after.keep(holder));
         } else {
             self.secrets.remove(&name);
         }
@@ -361,8 +367,7 @@ impl NamespaceIndex {
 
     /// The object that a Secret names as its owner by annotation, if it exists.
     pub(super) fn owner_of(&self, secret: &str) -> Option<Own> {
-        let entry = self.secret(secret)?;
-        self.object(entry.view.annotation(ANNO_OWNER)?)
+        self.object(self.secrets.get(secret)?.owner.as_ref()?)
     }
 
     /// Follows the chain "who holds the name that it waits for" from one object. If the chain comes back to it: all that

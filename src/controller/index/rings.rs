@@ -8,6 +8,7 @@ use managed_secrets_api::types::Delivery;
 
 use super::{
     Name,
+    line::{Claim, Rank},
     namespace::{NamespaceIndex, Place},
 };
 use crate::controller::view::Own;
@@ -20,39 +21,63 @@ impl NamespaceIndex {
     /// The ring that an object is a member of, beginning with it; empty where there is none. Each takes its value from
     /// the target of the one that follows.
     pub(super) fn ring(&self, own: &Own) -> Vec<String> {
-        let mut ring = vec![own.name.clone()];
-        let mut upstream = self.upstream(own);
-        while let Some(member) = upstream.filter(|_| ring.len() <= MAX_RING) {
-            if member.name == own.name {
-                return ring;
-            }
-            upstream = self.upstream(&member);
-            ring.push(member.name);
-        }
-        Vec::new()
+        let source = self.source(own);
+        let Some(others) = self.others_in_ring(&own.name, source.as_ref()) else { return Vec::new() };
+        let others = others.into_iter().map(|name| (**name).to_owned());
+        [own.name.clone()].into_iter().chain(others).collect()
     }
 
     /// Members of rings that objects of these names are in.
     pub(super) fn rings(&self, names: impl IntoIterator<Item = Name>) -> BTreeSet<Name> {
-        let members = names.into_iter().filter_map(|name| self.object(&name)).flat_map(|own| self.ring(&own));
-        members.map(|name| self.name(&name)).collect()
+        let mut members = BTreeSet::new();
+        for name in names {
+            let source = self.objects.get(&name).and_then(|kept| kept.source.as_deref());
+            if let Some(others) = self.others_in_ring(&name, source) {
+                members.extend(others.into_iter().map(Name::clone));
+                members.insert(name);
+            }
+        }
+        members
     }
 
-    /// The object that delivers what this one takes its value from.
-    fn upstream(&self, own: &Own) -> Option<Own> {
+    /// What an object takes its value from.
+    pub(super) fn source(&self, own: &Own) -> Option<Place> {
         let reference = &own.spec.value_from.as_ref()?.secret_key_ref;
-        let place = Place::new(Name::from(&*reference.name), &reference.key);
-        if self.secrets.contains_key(&*reference.name) {
-            let owner = self.owner_of(&reference.name)?;
-            return delivery(&owner)
-                .is_some_and(|delivered| delivered == (&*reference.name, &*reference.key))
-                .then_some(owner);
+        Some(Place::new(self.name(&reference.name), &reference.key))
+    }
+
+    /// The other members of the ring of an object that takes its value from `source`, if it is in one. A user can make long
+    /// chains that are no rings, so a step unpacks nothing.
+    fn others_in_ring<'n>(&'n self, name: &str, mut source: Option<&'n Place>) -> Option<Vec<&'n Name>> {
+        let mut others = Vec::new();
+        while others.len() < MAX_RING {
+            let member = self.upstream(source?)?;
+            if **member == *name {
+                return Some(others);
+            }
+            others.push(member);
+            source = self.objects.get(member).and_then(|kept| kept.source.as_deref());
+        }
+        None
+    }
+
+    /// The object that delivers at this place.
+    fn upstream(&self, place: &Place) -> Option<&Name> {
+        if let Some(secret) = self.secrets.get(&place.secret) {
+            let (owner, _) = self.objects.get_key_value(secret.owner.as_ref()?)?;
+            return self.delivers(owner, place).then_some(owner);
         }
         // A Secret that exists and is not ours is not a target. One that does not exist yet will be the target of the
         // first object that delivers there.
-        let absent = self.sources.synced && !self.sources.versions.contains_key(&reference.name);
-        let first = self.by_delivery.get(&place).filter(|_| absent)?.iter().next()?;
-        self.object(&first.object)
+        let absent = self.sources.synced && !self.sources.versions.contains_key(&*place.secret);
+        let first = self.by_delivery.get(place).filter(|_| absent)?.iter().next()?;
+        self.objects.get_key_value(&first.object).map(|(name, _)| name)
+    }
+
+    fn delivers(&self, object: &Name, place: &Place) -> bool {
+        let Some(claims) = self.by_delivery.get(place) else { return false };
+        let claims_as = |rank| claims.contains(&Claim { rank, object: Name::clone(object) });
+        claims_as(Rank::Holds) || claims_as(Rank::Wants)
     }
 }
 

@@ -165,11 +165,29 @@ fn an_object_takes_under_three_kilobytes_of_the_cache_and_the_queue() {
     let ((bytes, blocks), (queued_bytes, queued_blocks)) = (each(&cached), each(&queued));
     // The three views, the names of object and record, and the list of the two Secrets that it owns.
     assert_eq!(blocks, 6);
-    assert!(bytes < 2400, "{bytes} bytes in the cache");
+    assert!(bytes < 2450, "{bytes} bytes in the cache");
     // The names are those of the cache.
     assert_eq!(queued_blocks, 0);
     assert!(queued_bytes < 400, "{queued_bytes} bytes in the queue");
     // What is as it was shares its memory.
     assert_eq!(again.bytes_current, 0);
     assert!(again.bytes_max < 300 * OBJECTS as u64, "{} bytes more while it lists again", again.bytes_max);
+}
+
+/// A user can make a chain of sources that is no ring, of any length.
+#[test]
+fn a_step_of_a_walk_along_sources_unpacks_nothing() {
+    const CHAIN: usize = 200;
+    let mut index = Index::default();
+    for number in 0..CHAIN {
+        let (name, upstream) = (format!("o-{number}"), format!("o-{}", number + 1));
+        index.put_object(follows(&name, 1, &upstream));
+        index.put_secret(NAMESPACE, target(&name, &name, 1), None);
+    }
+    let blocks = |name: String| measure(|| assert!(peers(&index, &name).ring.is_empty())).count_total;
+    let (first, last) = (blocks("o-0".to_owned()), blocks(format!("o-{}", CHAIN - 1)));
+    // The list of members grows.
+    assert!(first < last + 16, "{first} blocks of memory for a long walk, {last} for a short one");
+    assert!(!index.put_object(follows(&format!("o-{}", CHAIN - 1), 2, "o-0")).is_empty());
+    assert_eq!(peers(&index, "o-0").ring.len(), CHAIN);
 }
