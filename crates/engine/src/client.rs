@@ -219,6 +219,30 @@ impl Wire {
     }
 }
 
+/// Tells the limiter what became of a request, also if it is dropped.
+struct Report {
+    limiter: Option<(Arc<Limiter>, Instant)>,
+}
+
+impl Report {
+    fn answered(mut self, status: StatusCode) {
+        if let Some((limiter, began)) = self.limiter.take() {
+            limiter.answered(match status {
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Answered::Busy,
+                _ => Answered::After(began.elapsed()),
+            });
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some((limiter, began)) = self.limiter.take() {
+            limiter.answered(Answered::Missing(began.elapsed()));
+        }
+    }
+}
+
 /// A service in which each request goes through the tap, if there is one, and else straight over the wire.
 #[derive(Clone)]
 struct Tapped {
@@ -240,19 +264,15 @@ impl Service<Request<Body>> for Tapped {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (tap, wire, limiter) = (self.tap.clone(), self.wire.clone(), self.limiter.clone());
         // Before the first poll, so that the wait for a connection counts.
-        let (began, mut pending) = (Instant::now(), self.requests.begin(&request));
+        let mut pending = self.requests.begin(&request);
+        let report = Report { limiter: limiter.map(|limiter| (limiter, Instant::now())) };
         Box::pin(async move {
             let answer = match tap {
                 Some(tap) => tap.exchange(request, wire).await?,
                 None => wire.send(request).await?,
             };
             pending.answered(answer.status().as_u16());
-            if let Some(limiter) = limiter {
-                limiter.answered(match answer.status() {
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Answered::Busy,
-                    _ => Answered::After(began.elapsed()),
-                });
-            }
+            report.answered(answer.status());
             Ok(answer)
         })
     }

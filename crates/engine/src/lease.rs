@@ -240,8 +240,8 @@ impl Elector {
 
     /// Tries once. Returns the delay until the next try.
     ///
-    /// [`Durations::retry`] counts from the start of this try, as in client-go: a slow try must not cost a leader even more of
-    /// its deadline.
+    /// [`Durations::retry`] counts from the start of this try, as client-go's does while a leader cannot renew: a slow try must
+    /// not cost a leader even more of its deadline.
     async fn compete(&mut self) -> Result<Duration, Lost> {
         let began = Instant::now();
         let mut tried = self.attempt().await;

@@ -19,8 +19,8 @@ use super::{
     stats::Stats,
 };
 
-/// The most reconciles at the same time, unless the operator is told otherwise. Each has one request in flight, and an API
-/// server serves some hundreds at a time, for all of its clients.
+/// The most reconciles at the same time, unless the operator is told otherwise. Each has one or two requests in flight, and
+/// an API server serves some hundreds at a time, for all of its clients.
 pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// Reconciles keys.

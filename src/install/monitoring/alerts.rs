@@ -385,7 +385,8 @@ pub const ALERTS: &[Alert] = &[
         severity: Severity::Warning,
         hold: "5m",
         expression: || {
-            "max by (namespace) (managed_secrets_queue_oldest_due_seconds{priority=~\"fresh|new\"}) > 60".to_owned()
+            "max by (namespace) (managed_secrets_queue_oldest_due_seconds{priority=~\"fresh|new|woken\"}) > 60"
+                .to_owned()
         },
         summary: "Changes wait too long for a worker of the operator.",
         description: "The oldest change in the queue of namespace \"{{ $labels.namespace }}\" has waited for \
