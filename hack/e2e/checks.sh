@@ -201,6 +201,8 @@ read_through_value_api() {
     service=$(kubectl get apiservice v1alpha1.values.managedsecrets.dev --output "jsonpath={.spec.caBundle}")
     base64 -d <<<"$service" >"$RUN/ca.crt"
     service=$(kubectl --namespace $system get service managed-secrets --output "jsonpath={.spec.clusterIP}")
+    # Without kube-proxy, no packet reaches the address of a Service.
+    if [[ $PROXY == none ]]; then service=$(operator_pods "jsonpath={.items[0].status.podIP}"):8443; fi
     reader create configmap value-api --from-literal "address=$service" --from-file "ca.crt=$RUN/ca.crt" >/dev/null
     reader apply --filename "$root/hack/e2e/value-reader.yaml" >/dev/null
     reader wait pod/value-reader --for "jsonpath={.status.phase}=Succeeded" --timeout=90s >/dev/null

@@ -165,7 +165,8 @@ async fn statuses_name_targets(ground: &Ground, namespace: &str) -> Result<Optio
         let target = object.status.and_then(|status| status.target);
         target.is_some_and(|target| {
             found.remove(&target.name).is_some_and(|secret| {
-                secret.uid.as_ref() == Some(&target.uid) && secret.resource_version == target.resource_version
+                secret.uid.as_ref() == Some(&target.uid)
+                    && secret.resource_version.as_ref() == Some(&target.resource_version)
             })
         })
     };
