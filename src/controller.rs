@@ -20,7 +20,7 @@ mod decide;
 mod events;
 pub mod facts;
 mod failure;
-mod health;
+pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod keys;
 #[cfg(test)]

@@ -5,15 +5,16 @@
 //! a start: the discovery of the value API, the keyring (created at the first start), the CRD, the controller, the webhooks. What does not exist yet is
 //! waited for, and logged once, then rarely; [`Health`] says it too.
 
-use std::{sync::Arc, time::Duration};
+mod start;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{
     TryFutureExt as _,
     future::{BoxFuture, FutureExt as _, try_join},
 };
-use jiff::Timestamp;
-use kube::{Api, Client, Config, core::PartialObjectMeta};
-use managed_secrets_api::{ManagedSecret, Reason, keys::KIND};
+use kube::Config;
+use managed_secrets_api::{Reason, keys::KIND};
 use managed_secrets_crypto::{Keyring, provider::Provider};
 use managed_secrets_engine::{
     client::{self, ClientError, Clients},
@@ -23,11 +24,11 @@ use managed_secrets_engine::{
     requests::{OTHER, Requests},
     stats::Stats,
     supervise::{self, Supervisor},
-    waiting::Waiting,
     watch::{Common, Timing, Watcher},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::start::Start;
 use crate::{
     admin::{
         metrics::{Metrics, RESOURCES, Reading, Sources},
@@ -40,15 +41,12 @@ use crate::{
         run::{Leader, Running},
         sinks::Shared,
     },
-    keyring::{KeyringError, KeyringStore, OverRecords, Unreadable},
+    keyring::{KeyringError, KeyringStore, OverRecords},
     port::Port,
     values,
     webhook::{self, certificates::Served},
 };
 
-/// How long a first start waits for the permission to look for records in every served namespace: manifests are applied
-/// one object after the other, and permissions take effect a moment later.
-const UNREADABLE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long tasks have to end after the signal to stop: the workers' own 20 s, and a little. The webhooks' drain comes on
 /// top.
 const GRACE: Duration = Duration::from_secs(25);
@@ -63,6 +61,8 @@ pub struct Options {
     pub values: Option<values::Options>,
     /// Who holds the KEK.
     pub provider: Provider,
+    /// The file that `provider` was read from; it is read again while it does not open the keyring.
+    pub kek_file: Option<PathBuf>,
     /// Whether a missing keyring is created although there are records that it does not open.
     pub over_records: OverRecords,
     /// The clients.
@@ -110,6 +110,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         webhooks,
         values,
         provider,
+        kek_file,
         over_records,
         clients,
         timing,
@@ -122,8 +123,10 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let (election, leadership) = candidacy(election);
     let stopping = shutdown.clone();
     health.check("shutdown", &[Probe::Ready], move || leaving(&stopping));
-    let persists = webhooks.is_some() && values.is_some();
-    waits(&health, persists, "waiting for the keyring");
+    // With `--namespace`, no APIService names this operator.
+    let persists = webhooks.is_some() && values.is_some() && controller.namespaces.is_empty();
+    let start = Start { health: Arc::clone(&health), namespaces: controller.namespaces.clone(), persists };
+    start.waits("waiting for the keyring");
     let requests = Arc::new(Requests::new(RESOURCES));
     let clients = connect(config, clients, &requests, &leadership, &controller.workers.limiter)?;
     let supervisor = Supervisor::new();
@@ -150,16 +153,30 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         Some(values) => webhooks.take().map(|webhooks| listen(webhooks, Some(values.guest.clone()))),
         None => None,
     };
-    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
-    let opened = shutdown.run_until_cancelled(open_keyring(&store, &controller.namespaces, persists, &health)).await;
+    let operator_namespace = controller.operator_namespace.clone();
+    let secure = |served: &Arc<Served>| {
+        if let Some(port) = secure_metrics {
+            secure::start(port, served, &metrics, &clients.call, operator_namespace.clone(), &watcher);
+        }
+    };
+    // The metrics say that the keyring is lost.
+    let mut secure = Some(secure);
+    if let Some(listener) = &listener
+        && let Some(secure) = secure.take()
+    {
+        secure(&listener.served);
+    }
+    let mut store =
+        KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
+    let opened = shutdown.run_until_cancelled(start.open_keyring(&mut store, kek_file.as_deref())).await;
     let Some(keyring) = opened.transpose()? else { return Ok(()) };
     let keys = Arc::new(Keys::new(store, keyring));
-    waits(&health, persists, "waiting for the ManagedSecret resource");
-    if shutdown.run_until_cancelled(wait_for_crd(&clients.call, &controller.namespaces)).await.is_none() {
+    start.waits("waiting for the ManagedSecret resource");
+    if shutdown.run_until_cancelled(start.wait_for_crd(&clients.call)).await.is_none() {
         return Ok(());
     }
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
-    let (namespaces, operator_namespace) = (controller.namespaces.clone(), controller.operator_namespace.clone());
+    let namespaces = controller.namespaces.clone();
     let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
     let known = Known {
         keys: Arc::clone(&keys),
@@ -178,8 +195,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         values.connect(known);
     }
     let served = listener.map(|listener| listener.served);
-    if let (Some(port), Some(served)) = (secure_metrics, &served) {
-        secure::start(port, served, &metrics, &clients.call, operator_namespace, &watcher);
+    if let (Some(secure), Some(served)) = (secure, &served) {
+        secure(served);
     }
     let parts = Parts { keys, shared, watches: Arc::clone(&watcher.common), served, leadership };
     metrics.connect(Sources {
@@ -233,53 +250,6 @@ fn leaving(shutdown: &CancellationToken) -> Verdict {
     } else {
         Verdict::Good
     }
-}
-
-/// Says what the start waits for. A process that `persists` answers discovery meanwhile, which a restart would interrupt: it
-/// counts as started.
-fn waits(health: &Health, persists: bool, why: impl Into<String>) {
-    if persists { health.waiting(why) } else { health.starting(why) }
-}
-
-/// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while for
-/// permissions that are being granted. If it `persists`, it also waits until an administrator mends what is wrong: the end of
-/// this process would end discovery.
-async fn open_keyring(
-    store: &KeyringStore,
-    namespaces: &[String],
-    persists: bool,
-    health: &Health,
-) -> Result<Keyring, KeyringError> {
-    let mut waiting = Waiting::new("the keyring");
-    let began = tokio::time::Instant::now();
-    loop {
-        let unreadable = if began.elapsed() < UNREADABLE_PATIENCE { Unreadable::Refuse } else { Unreadable::PassOver };
-        match store.load_or_create(Timestamp::now(), namespaces, unreadable).await {
-            Err(error) if persists || error.is_retryable() => {
-                let why = error.to_string();
-                waits(health, persists, format!("waiting for the keyring: {why}"));
-                waiting.pause(&why).await;
-            }
-            done => {
-                waiting.over();
-                return done;
-            }
-        }
-    }
-}
-
-/// Waits until the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
-async fn wait_for_crd(client: &Client, namespaces: &[String]) {
-    let api: Api<PartialObjectMeta<ManagedSecret>> = match namespaces.first() {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let one = kube::api::ListParams::default().limit(1);
-    let mut waiting = Waiting::new("the ManagedSecret resource");
-    while matches!(api.list_metadata(&one).await, Err(kube::Error::Api(status)) if status.code == 404) {
-        waiting.pause("not installed: apply the output of `managed-secrets crd`").await;
-    }
-    waiting.over();
 }
 
 /// What metrics read.

@@ -92,6 +92,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         webhooks: None,
         values: None,
         provider,
+        kek_file: args.kek_file,
         over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
         clients: client::Options { replica: Some(identity), ..client::Options::default() },
         timing: Timing::default(),

@@ -12,6 +12,8 @@ use managed_secrets_engine::{
 
 use super::{keys::Keys, scopes::Scopes, sinks::Shared};
 
+/// The name of the check of the keyring. A start that waits for a lost keyring reports it, too.
+pub(crate) const KEYRING: &str = "keyring";
 /// A watch is stuck after so many of its timeouts without an answer or an error.
 const TIMEOUTS: u32 = 3;
 /// Workers are stuck after so many deadlines of a reconcile.
@@ -29,7 +31,7 @@ pub(super) fn register(health: &Health, watcher: &Watcher, shared: &Arc<Shared>,
         None => Verdict::Good,
     });
     let keys = Arc::clone(keys);
-    health.check("keyring", &[Probe::Ready], move || keys.verdict());
+    health.check(KEYRING, &[Probe::Ready], move || keys.verdict());
     let shared = Arc::clone(shared);
     health.check("caches", &[Probe::Ready, Probe::Started], move || filled(&shared.scopes));
     let common = Arc::clone(&watcher.common);

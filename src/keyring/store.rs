@@ -74,6 +74,11 @@ impl KeyringStore {
         Self { over_records, ..self }
     }
 
+    /// Sets who holds the KEK from now on.
+    pub fn set_provider(&mut self, provider: Provider) {
+        self.provider = provider;
+    }
+
     /// Reads and opens the keyring from the API server; creates nothing. Used when a record names an unknown seed.
     pub async fn load(&self) -> Result<Keyring, KeyringError> {
         self.find(Timestamp::now()).await?.ok_or_else(|| KeyringError::Missing { namespace: self.namespace.clone() })

@@ -349,6 +349,7 @@ impl Setup {
             webhooks: self.webhooks,
             values: self.values,
             provider: Provider::Local,
+            kek_file: None,
             over_records: self.over_records,
             clients: client::Options {
                 call_tap: engine_tap(self.calls),

@@ -17,7 +17,7 @@ pub enum Provider {
     /// It protects against people and backups that see tenants' namespaces only; not against a person who has all of
     /// an etcd that is not encrypted.
     Local,
-    /// A file, read once at the start.
+    /// A file, as it was read.
     File(Kek),
 }
 
