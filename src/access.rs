@@ -31,15 +31,16 @@ const GRANTED_FOR: Duration = Duration::from_secs(10);
 /// How long a refusal is cached. A new permission takes effect after this time.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Limit of cached callers. Each may have a long list of groups.
-const MAX_CALLERS: usize = 256;
+const MAX_CALLERS: usize = 1024;
 /// Limit of cached tokens that are not valid.
 const MAX_INVALID: usize = 1024;
 /// Limit of cached permissions.
 const MAX_VERDICTS: usize = 1024;
 /// Limit of questions that are open at once: of those about tokens, and of those about permissions.
 const MAX_QUESTIONS: usize = 8;
-/// Limit of tokens that are checked or wait to be.
-const MAX_TOKENS: usize = 64;
+/// Limit of tokens that are checked or wait to be: as many as the webhooks' port has connections, so that the tokens of many
+/// pods that start together wait.
+const MAX_TOKENS: usize = 256;
 /// How long an answer may take, with the wait for other questions.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Limit of a token in bytes. Tokens of service accounts have about 1 KiB, those of identity providers a few.

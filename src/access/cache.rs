@@ -40,8 +40,9 @@ impl<V: Clone> Cache<V> {
             self.answers.retain(|_, (_, until)| now < *until);
         }
         if self.answers.len() >= self.max {
-            // Too many questions in a short time: start again rather than grow.
-            self.answers.clear();
+            // Too many questions in a short time: the answer that ends first makes place.
+            let first = self.answers.iter().min_by_key(|(_, (_, until))| *until).map(|(question, _)| *question);
+            first.map(|question| self.answers.remove(&question));
         }
         self.answers.insert(question, (answer, now + lifetime));
     }
@@ -75,6 +76,13 @@ mod tests {
             assert!(cache.answers.len() <= 100);
             assert_eq!(cache.get(&question, now), Some(true), "the newest one stays");
         }
+        // The one that ends first makes place, and no other.
+        let mut small = Cache::new(3);
+        let questions = [3_u64, 1, 2, 4].map(|number| (digest(&number).unwrap(), Duration::from_secs(number)));
+        for (question, lifetime) in questions {
+            small.put(question, true, lifetime, now);
+        }
+        assert_eq!(questions.map(|(question, _)| small.get(&question, now).is_some()), [true, false, true, true]);
         // Those that are too old make place first.
         let later = now + LIFETIME;
         let kept = digest(&"kept").unwrap();
