@@ -11,7 +11,7 @@
 //! | | limit |
 //! |---|---|
 //! | connections at once | others wait in the kernel's queue |
-//! | handshake, and the first request on a secret path | a few seconds, or the connection ends; a limited number may stay for later use |
+//! | handshake, and the first request on a secret path | a few seconds, or the connection ends, but not while a request is answered; a limited number may stay for later use |
 //! | a connection that has named a secret path | may idle longer than the API server's own 90 s, so that the server never closes a connection in use |
 //! | a request, its body and its answer | each is limited; see [`Limits`] |
 //! | an answer that the client does not read | the connection ends |
@@ -30,7 +30,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::TcpStream,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -246,9 +246,15 @@ impl Connection {
         let proven = Proven::default();
         let peer = Peer::new(stream.get_ref().1.peer_certificates().unwrap_or_default());
         let router = axum::Extension(peer).layer(router);
-        let router = axum::Extension(proven.clone()).layer(router).map_request(axum_body);
+        let (begun, progress) = watch::channel(Progress::default());
+        let answered = begun.clone();
+        let router = axum::Extension(proven.clone()).layer(router).map_request(move |request| {
+            begun.send_modify(|progress| progress.begun += 1);
+            axum_body(request)
+        });
         let caller = proven.clone();
         let router = router.map_response(move |mut response: http::Response<axum::body::Body>| {
+            answered.send_modify(|progress| progress.answered += 1);
             if leaving.is_cancelled() {
                 if caller.get() && response.extensions().get::<Untold>().is_none() {
                     late.notify_one();
@@ -265,7 +271,18 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = unproven(&proven, limits, &spare) => return debug!("closed a connection that named no secret path in time"),
+            () = unproven(&proven, limits, &spare, progress.clone()) => {
+                debug!("closing a connection that named no secret path in time");
+                if progress.borrow().begun == 0 {
+                    return;
+                }
+                // An answer that is being sent goes to its end.
+                connection.as_mut().graceful_shutdown();
+                match timeout(limits.request, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => return,
+                }
+            }
             () = end.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -277,17 +294,34 @@ impl Connection {
     }
 }
 
-/// Ends when a connection has not named a secret path in time. It checks only at that time.
-async fn unproven(proven: &Proven, limits: Limits, spare: &Semaphore) {
+/// How many requests of a connection have begun, and how many of them were answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    begun: u64,
+    answered: u64,
+}
+
+/// Ends when a connection has not named a secret path in time. It checks only at that time, and if a request is being
+/// answered then, after it: the value API learns from its caller whether the connection may stay.
+async fn unproven(proven: &Proven, limits: Limits, spare: &Semaphore, mut progress: watch::Receiver<Progress>) {
     sleep(limits.handshake).await;
+    answered(&mut progress).await;
     if !proven.get()
         && let Ok(_place) = spare.try_acquire()
     {
         sleep(limits.idle).await;
+        answered(&mut progress).await;
     }
     if proven.get() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Waits until the requests that have begun are answered.
+async fn answered(progress: &mut watch::Receiver<Progress>) {
+    let begun = progress.borrow().begun;
+    // It fails when the connection has ended, which also ends this wait.
+    let _ = progress.wait_for(|progress| progress.answered >= begun).await;
 }
 
 fn axum_body(request: http::Request<hyper::body::Incoming>) -> http::Request<axum::body::Body> {

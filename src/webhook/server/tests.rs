@@ -305,6 +305,45 @@ async fn strangers_are_sent_away() {
     tokio::join!(silent, half, mute, slow, lost, good);
 }
 
+/// The value API keeps a connection after it knows the caller, or does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_ends_while_a_request_is_answered() {
+    for kept in [true, false] {
+        let (asked, answer) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let (handler_asked, handler_answer) = (Arc::clone(&asked), Arc::clone(&answer));
+        let places = Arc::new(Semaphore::new(usize::from(kept)));
+        let slow = move |axum::Extension(proven): axum::Extension<Proven>| {
+            let (asked, answer) = (Arc::clone(&handler_asked), Arc::clone(&handler_answer));
+            let places = Arc::clone(&places);
+            async move {
+                asked.notify_one();
+                answer.notified().await;
+                proven.keep(&places);
+                "x".repeat(1 << 20)
+            }
+        };
+        let server = Server::with_routes(Limits { handshake: A_MOMENT, ..LIMITS }, |_| {
+            Router::new().route("/slow", axum::routing::get(slow.clone()))
+        });
+        server.certify();
+        let mut stream = server.connect().await.unwrap();
+        let request = "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        timeout(PATIENCE, asked.notified()).await.expect("the request arrives");
+        // The time of a later connection is over, so that of this one is, too.
+        closed(&mut server.connect().await.unwrap()).await;
+        answer.notify_one();
+        let text = ask(&mut stream, "").await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.len() > 1 << 20, "{kept}: {} bytes", text.len());
+        if kept {
+            answer.notify_one();
+            assert!(ask(&mut stream, request).await.starts_with("HTTP/1.1 200"), "a known caller stays");
+        } else {
+            closed(&mut stream).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let server = Server::start(Limits { request: Duration::from_millis(900), ..LIMITS });
