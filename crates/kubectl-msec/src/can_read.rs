@@ -14,9 +14,9 @@ use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
     SubjectAccessReviewSpec, SubjectAccessReviewStatus,
 };
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, ObjectMeta, PostParams};
-use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, LABEL_ID, LABEL_ROLE, OPERATOR_NAME, ROLE_RECORD};
+use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, LABEL_ID, LABEL_ROLE, ROLE_RECORD};
 use managed_secrets_api::names::record_name;
 use managed_secrets_api::record::{Delivered, RecordMeta, StoredRecord};
 use managed_secrets_api::types::{Delivery, ManagedSecretSpec, ManagedSecretStatus};
@@ -29,11 +29,10 @@ use serde_json::json;
 
 use super::completion;
 use super::lookup::{self, Called};
-use super::operator::{has_argument, has_variable};
 use super::output::ReportFormat;
 use super::session::{ClusterArgs, Session};
 use super::table::{Layout, Table};
-use super::value_api;
+use super::value_api::ValueApi;
 
 const EXAMPLES: &str = "\
 Without --as, the command answers for you. The exit code is 0 if at least one way is open, and 1 if none is.
@@ -82,19 +81,6 @@ struct Way {
     remark: Option<&'static str>,
 }
 
-/// How the value API can be called.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum ValueApi {
-    /// Through the API server, and directly.
-    Registered,
-    /// Through the operator's Service only.
-    Direct,
-    /// Perhaps through the operator's Service: the flags of the operator cannot be read.
-    Unknown,
-    /// The operator does not serve it.
-    Off,
-}
-
 /// A way, and whether it is open.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,7 +107,8 @@ pub(super) async fn can_read(cluster: &ClusterArgs, args: &CanReadArgs) -> Resul
     let reader = Reader::of(cluster)?;
     let session = Session::open(&cluster.without_impersonation())?;
     let called = Called::parse(&args.secret)?;
-    let api = value_api(&session, &args.operator_namespace).await?;
+    let api = ValueApi::find(&session.client, &args.operator_namespace).await;
+    let api = api.map_err(|error| CliError::unreachable("cannot call the cluster", &error))?;
     let (namespace, operators) = (session.namespace.as_str(), args.operator_namespace.as_str());
     let (object, ways) = if let Some(object) = lookup::one_if_any(&session, &called).await? {
         lookup::note_if_only_wanted(&args.secret, &object);
@@ -286,26 +273,6 @@ async fn retained(session: &Session, called: &Called) -> Option<RecordMeta> {
             }
         }
     }
-}
-
-/// How the value API can be called. Without an APIService, callers may still reach the operator's Service.
-async fn value_api(session: &Session, operator_namespace: &str) -> Result<ValueApi, CliError> {
-    let is_registered = value_api::is_registered(&session.client).await;
-    if is_registered.map_err(|error| CliError::unreachable("cannot call the cluster", &error))? {
-        return Ok(ValueApi::Registered);
-    }
-    let deployments = Api::<Deployment>::namespaced(session.client.clone(), operator_namespace);
-    Ok(match deployments.get_opt(OPERATOR_NAME).await {
-        Ok(Some(deployment))
-            if has_argument(&deployment, |argument| argument == value_api::FLAG)
-                || has_variable(&deployment, value_api::VARIABLE) =>
-        {
-            ValueApi::Direct
-        }
-        Ok(Some(_)) => ValueApi::Off,
-        // The operator may run elsewhere, or the user may not know.
-        Ok(None) | Err(_) => ValueApi::Unknown,
-    })
 }
 
 impl ValueApi {

@@ -31,7 +31,7 @@ use super::lookup;
 use super::session::{ClusterArgs, Session};
 use super::state::State;
 use super::users::{self, Users};
-use super::value_api;
+use super::value_api::ValueApi;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,8 +63,8 @@ struct Facts {
     key: Option<Part<KeyId>>,
     /// What uses the target; none if there is no target.
     users: Option<Users>,
-    /// Whether the cluster has the value API.
-    value_api: Part<bool>,
+    /// How the value API can be called.
+    value_api: Part<ValueApi>,
     events: Part<Vec<Event>>,
     now: Timestamp,
 }
@@ -82,7 +82,7 @@ pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Resu
         let target = object.status.as_ref()?.target.as_ref()?;
         Some(users::of_secret(&session, &target.name).await)
     };
-    let value_api = value_api::is_registered(&session.client);
+    let value_api = ValueApi::find(&session.client, &args.operator_namespace);
     let (key, users, value_api, events) = tokio::join!(key, users, value_api, events(&session, &object));
     let value_api = value_api.map_err(|error| error.to_string());
     let events = events.map_err(|error| error.to_string());
@@ -147,7 +147,7 @@ impl Facts {
 
     fn lines(&self) -> Vec<(&'static str, String)> {
         let (spec, status) = (&self.object.spec, self.object.status.clone().unwrap_or_default());
-        let value_api = self.value_api(status.id.as_deref());
+        let value_api = value_api(&self.value_api, status.id.as_deref(), &self.namespace);
         let name = match &status.name {
             Some(name) if *name != spec.name => format!("{name} (current; wanted: {})", spec.name),
             _ => spec.name.clone(),
@@ -231,15 +231,6 @@ impl Facts {
             Some(target) => format!("Secret {}, key {} (current; wanted: {wanted})", target.name, target.key),
             None if spec.delivery() == Delivery::None => wanted,
             None => format!("none yet (wanted: {wanted})"),
-        }
-    }
-
-    fn value_api(&self, id: Option<&str>) -> String {
-        match (&self.value_api, id) {
-            (Ok(true), Some(id)) => format!("{}/{id} in the namespace {}", value::RESOURCE, self.namespace),
-            (Ok(true), None) => "no value yet".to_owned(),
-            (Ok(false), _) => "not installed".to_owned(),
-            (Err(why), _) => format!("unknown: {why}"),
         }
     }
 
@@ -378,9 +369,32 @@ fn age(at: Timestamp, now: Timestamp) -> String {
     unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
 }
 
+/// Where the value API has the value.
+fn value_api(api: &Part<ValueApi>, id: Option<&str>, namespace: &str) -> String {
+    match (api, id) {
+        (Ok(ValueApi::Registered), Some(id)) => format!("{}/{id} in the namespace {namespace}", value::RESOURCE),
+        (Ok(ValueApi::Registered), None) => "no value yet".to_owned(),
+        (Ok(ValueApi::Direct), _) => "through the operator's Service only".to_owned(),
+        (Ok(ValueApi::Off | ValueApi::Unknown), _) => "not registered".to_owned(),
+        (Err(why), _) => format!("unknown: {why}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_value_api_is_said_as_it_can_be_called() {
+        let said = |api| value_api(&Ok(api), Some("the-id"), "shop");
+        assert_eq!(said(ValueApi::Registered), "secretvalues.values.managedsecrets.dev/the-id in the namespace shop");
+        assert_eq!(value_api(&Ok(ValueApi::Registered), None, "shop"), "no value yet");
+        assert_eq!(said(ValueApi::Direct), "through the operator's Service only");
+        for api in [ValueApi::Off, ValueApi::Unknown] {
+            assert_eq!(said(api), "not registered");
+        }
+        assert_eq!(value_api(&Err("no answer".to_owned()), None, "shop"), "unknown: no answer");
+    }
 
     #[test]
     fn ages_have_one_unit() {

@@ -37,10 +37,11 @@ pub(super) fn has_argument(deployment: &Deployment, is_it: impl Fn(&str) -> bool
     pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))
 }
 
-/// Whether the operator's Deployment sets an environment variable.
-pub(super) fn has_variable(deployment: &Deployment, name: &str) -> bool {
+/// Whether the operator's Deployment sets an environment variable to a value that fits; `None` where it comes from elsewhere.
+pub(super) fn has_variable(deployment: &Deployment, name: &str, is_it: impl Fn(Option<&str>) -> bool) -> bool {
     let pod = deployment.spec.template.spec.as_ref();
-    pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.env.iter().flatten()).any(|it| it.name == name)
+    let variables = pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.env.iter().flatten());
+    variables.into_iter().any(|it| it.name == name && is_it(it.value.as_deref()))
 }
 
 /// The command that shows why an operator in this namespace does not start.

@@ -1,16 +1,55 @@
 //! The value API as its clients see it: whether the cluster has it, which permission it needs, and what it answers.
 
 use http::Request;
-use kube::Client;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, Client};
+use managed_secrets_api::keys::OPERATOR_NAME;
 use managed_secrets_api::value::{self, Handle, SecretValue};
 use managed_secrets_cli::permission::Permission;
 use managed_secrets_client::{CallError, RefusalKind, call};
 use serde::de::IgnoredAny;
 
+use super::operator::{has_argument, has_variable};
+
 /// The argument of the operator that switches the API on.
-pub(super) const FLAG: &str = "--value-api";
-/// The variable that does the same.
-pub(super) const VARIABLE: &str = "MANAGED_SECRETS_VALUE_API";
+const FLAG: &str = "--value-api";
+/// The variable that does the same, unless it is `false`.
+const VARIABLE: &str = "MANAGED_SECRETS_VALUE_API";
+
+/// How the API can be called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ValueApi {
+    /// Through the API server, and directly.
+    Registered,
+    /// Through the operator's Service only.
+    Direct,
+    /// Perhaps through the operator's Service: the flags of the operator cannot be read.
+    Unknown,
+    /// The operator does not serve it.
+    Off,
+}
+
+impl ValueApi {
+    /// Asks the cluster. Without an APIService, callers may still reach the operator's Service.
+    pub(super) async fn find(client: &Client, operator_namespace: &str) -> Result<Self, CallError> {
+        if is_registered(client).await? {
+            return Ok(Self::Registered);
+        }
+        let deployments = Api::<Deployment>::namespaced(client.clone(), operator_namespace);
+        Ok(match deployments.get_opt(OPERATOR_NAME).await {
+            Ok(Some(deployment)) if is_served(&deployment) => Self::Direct,
+            Ok(Some(_)) => Self::Off,
+            // The operator may run elsewhere, or the user may not know.
+            Ok(None) | Err(_) => Self::Unknown,
+        })
+    }
+}
+
+/// Whether the operator's Deployment switches the API on.
+pub(super) fn is_served(deployment: &Deployment) -> bool {
+    has_argument(deployment, |argument| argument == FLAG)
+        || has_variable(deployment, VARIABLE, |value| value != Some("false"))
+}
 
 /// Whether an APIService sends the API's group to a server. Every user may ask this, in most clusters; where the answer is
 /// refused, the API is taken to be there.
@@ -86,10 +125,27 @@ fn is_asked_for(found: &SecretValue, namespace: &str, handle: Handle<'_>, versio
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use managed_secrets_api::value::{SecretValueStatus, ValueText};
+    use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_flag_or_a_variable_switches_the_api_on() {
+        let of = |container: Value| -> bool {
+            let pod = json!({"spec": {"containers": [container]}});
+            is_served(&serde_json::from_value(json!({"spec": {"selector": {}, "template": pod}})).unwrap())
+        };
+        let variable = |value: Value| json!({"name": "operator", "env": [value]});
+        assert!(of(json!({"name": "operator", "args": ["run", "--value-api"]})));
+        assert!(of(variable(json!({"name": "MANAGED_SECRETS_VALUE_API", "value": "true"}))));
+        assert!(of(variable(json!({"name": "MANAGED_SECRETS_VALUE_API", "valueFrom": {}}))));
+        assert!(!of(variable(json!({"name": "MANAGED_SECRETS_VALUE_API", "value": "false"}))));
+        assert!(!of(variable(json!({"name": "OTHER", "value": "true"}))));
+        assert!(!of(json!({"name": "operator", "args": ["run"]})));
+    }
 
     #[test]
     fn the_permission_is_said_as_kubectl_asks_for_it() {

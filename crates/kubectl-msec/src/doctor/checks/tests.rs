@@ -100,6 +100,13 @@ fn with_flag(argument: &str) -> Facts {
     Facts { deployment: deployment(2, 2, "i", argument), ..blind() }
 }
 
+/// The operator has the variable of the value API instead of the flag.
+fn with_variable() -> Facts {
+    let container = json!({"name": "operator", "env": [{"name": "MANAGED_SECRETS_VALUE_API", "value": "true"}]});
+    let deployment = json!({"spec": {"selector": {}, "template": {"spec": {"containers": [container]}}}});
+    Facts { deployment: known(deployment), ..blind() }
+}
+
 fn operator(replicas: i32, available: i32, image: &str) -> Facts {
     let account = known(json!({"metadata": {}}));
     Facts { deployment: deployment(replicas, available, image, "run"), account, ..blind() }
@@ -376,6 +383,7 @@ fn rules_of_the_value_api() -> Vec<(&'static str, Facts, Level, &'static str)> {
     vec![
         ("value API", Facts { api_service: Read::Known(None), ..with_flag("run") }, Ok, "off"),
         ("value API", Facts { api_service: Read::Known(None), ..with_flag("--value-api") }, Warning, "not found"),
+        ("value API", Facts { api_service: Read::Known(None), ..with_variable() }, Warning, "not found"),
         (
             "value API",
             Facts { api_service: Read::Known(None), served: serves(true, true).served, ..with_flag("--value-api") },

@@ -4,11 +4,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use managed_secrets_api::value::API_SERVICE;
 
-use super::webhooks::has_argument;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Level, Read};
 use crate::operator::logs_of;
-use crate::value_api::FLAG;
+use crate::value_api::is_served;
 
 const APPLY: &str = "managed-secrets manifests --value-api | kubectl apply -f -, with the installation's options";
 const FLAGS: &str = "start kube-apiserver with --requestheader-client-ca-file, --requestheader-allowed-names, \
@@ -18,7 +17,8 @@ const FLAGS: &str = "start kube-apiserver with --requestheader-client-ca-file, -
 
 /// Whether values can be read through the API server; and whether the API stops the deletion of namespaces.
 pub(super) fn api(check: &'static str, facts: &Facts) -> Result<Vec<Finding>, Finding> {
-    let runs = has_argument(facts, |argument| argument == FLAG);
+    let deployment = facts.deployment.known(check).ok().and_then(Option::as_ref);
+    let runs = deployment.is_some_and(is_served);
     let Some(service) = facts.api_service.known(check)? else {
         return Ok(vec![not_registered(check, facts, runs)]);
     };

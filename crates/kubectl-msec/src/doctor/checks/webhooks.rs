@@ -109,7 +109,7 @@ fn is_off(facts: &Facts) -> bool {
 }
 
 /// Whether an argument of the Deployment fits.
-pub(super) fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
+fn has_argument(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
     let deployment: Option<&Deployment> = facts.deployment.known("").ok().and_then(Option::as_ref);
     deployment.is_some_and(|deployment| operator::has_argument(deployment, is_it))
 }
