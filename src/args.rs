@@ -148,7 +148,8 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u16).range(..=i64::from(MAX_DRAIN_SECONDS)))]
     pub webhook_drain: u16,
 
-    /// Service by which the API server reaches the webhooks, in the operator's namespace
+    /// Service by which the API server reaches the webhooks, in the operator's namespace; it reaches the value API by
+    /// SERVICE-values
     #[arg(long, value_name = "SERVICE", env = "MANAGED_SECRETS_WEBHOOK_SERVICE", default_value = keys::OPERATOR_NAME)]
     pub webhook_service: String,
 

@@ -185,7 +185,7 @@ impl Server {
         let Asked { namespace, name, version, .. } = *asked;
         let not_found = |message: String| Refusal::new(Outcome::NotFound, message);
         let Some(operator) = self.operator.get() else {
-            let message = "the operator has not opened its keyring yet";
+            let message = "the operator starts, and waits for its keyring or for the ManagedSecret resource";
             return Err(Refusal::for_a_time(Outcome::Unavailable, message, RETRY_SECONDS));
         };
         if !operator.serves(namespace) {

@@ -155,7 +155,8 @@ pub const ALERTS: &[Alert] = &[
                       restart the operator: it still has the keys in memory.",
         meaning: "The Secret `managed-secrets-keyring` or a key-encryption key was deleted or changed, and the operator \
                   cannot open it. The operator keeps the keys that it has in memory, but after a restart it could open no \
-                  record.",
+                  record. With the value API, a replica that has started meanwhile waits for the keyring, and this alert \
+                  fires for it, too.",
         confirm: "```console\n\
                   $ kubectl -n managed-secrets-system get secrets\n\
                   $ curl \"http://127.0.0.1:8080/readyz?verbose\"\n\
@@ -271,7 +272,8 @@ pub const ALERTS: &[Alert] = &[
                   $ curl \"http://127.0.0.1:8080/livez?verbose\"\n\
                   ```\n\n\
                   The line of the check says why. [operations.md](operations.md#health) explains the checks.",
-        action: "* **`start`**: the line says what the replica waits for. Apply the CRD, or correct the permissions.\n\
+        action: "* **`start`**: the line says what the replica waits for. Apply the CRD, correct the permissions, or restore the \
+                 keyring: [When keys are lost](operations.md#when-keys-are-lost).\n\
                  * **`caches`**: the operator cannot list objects. Check its roles and bindings.\n\
                  * **`webhook certificate`**: see [ManagedSecretsCertificateExpiring](#managedsecretscertificateexpiring).\n\
                  * **`watches` or `workers`**: Kubernetes restarts the container. If it returns, save the log and report it.",
