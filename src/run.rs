@@ -117,7 +117,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         stats,
         health,
         metrics,
-        secure_metrics,
+        mut secure_metrics,
         election,
     } = options;
     let (election, leadership) = candidacy(election);
@@ -154,37 +154,26 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         None => None,
     };
     let operator_namespace = controller.operator_namespace.clone();
-    let secure = |served: &Arc<Served>| {
-        if let Some(port) = secure_metrics {
+    let mut secure = |served: &Arc<Served>| {
+        if let Some(port) = secure_metrics.take() {
             secure::start(port, served, &metrics, &clients.call, operator_namespace.clone(), &watcher);
         }
     };
     // The metrics say that the keyring is lost.
-    let mut secure = Some(secure);
-    if let Some(listener) = &listener
-        && let Some(secure) = secure.take()
-    {
+    if let Some(listener) = &listener {
         secure(&listener.served);
     }
-    let mut store =
-        KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
-    let opened = shutdown.run_until_cancelled(start.open_keyring(&mut store, kek_file.as_deref())).await;
-    let Some(keyring) = opened.transpose()? else { return Ok(()) };
-    let keys = Arc::new(Keys::new(store, keyring));
-    start.waits("waiting for the ManagedSecret resource");
-    if shutdown.run_until_cancelled(start.wait_for_crd(&clients.call)).await.is_none() {
-        return Ok(());
-    }
+    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
+    let prepared = shutdown.run_until_cancelled(start.prepare(store, kek_file.as_deref(), &clients.call)).await;
+    let Some(keys) = prepared.transpose()? else { return Ok(()) };
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
-    let namespaces = controller.namespaces.clone();
     let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
-    let known = Known {
+    let known = Arc::new(Known {
         keys: Arc::clone(&keys),
         shared: Arc::clone(&shared),
-        namespaces,
+        namespaces: start.namespaces,
         operator_namespace: operator_namespace.clone(),
-    };
-    let known = Arc::new(known);
+    });
     if let Some(webhooks) = webhooks {
         listener = Some(listen(webhooks, None));
     }
@@ -195,9 +184,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         values.connect(known);
     }
     let served = listener.map(|listener| listener.served);
-    if let (Some(secure), Some(served)) = (secure, &served) {
-        secure(served);
-    }
+    served.iter().for_each(secure);
     let parts = Parts { keys, shared, watches: Arc::clone(&watcher.common), served, leadership };
     metrics.connect(Sources {
         stats,

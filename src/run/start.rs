@@ -16,7 +16,7 @@ use managed_secrets_engine::{
 use tokio::time::Instant;
 
 use crate::{
-    controller::health::KEYRING,
+    controller::{health::KEYRING, keys::Keys},
     keyring::{KeyringError, KeyringStore, Unreadable},
 };
 
@@ -40,14 +40,23 @@ impl Start {
         if self.persists { self.health.waiting(why) } else { self.health.starting(why) }
     }
 
+    /// Waits for the keyring, and then for the CRD.
+    pub(super) async fn prepare(
+        &self,
+        mut store: KeyringStore,
+        kek_file: Option<&Path>,
+        client: &Client,
+    ) -> Result<Arc<Keys>, KeyringError> {
+        let keyring = self.open_keyring(&mut store, kek_file).await?;
+        self.waits("waiting for the ManagedSecret resource");
+        self.wait_for_crd(client).await;
+        Ok(Arc::new(Keys::new(store, keyring)))
+    }
+
     /// Opens the keyring, or creates it at the first start; waits for an API server that does not answer yet, and a while
     /// for permissions that are being granted. If it persists, it also waits for an administrator. It reads `kek_file`, the
     /// file of the store's KEK, before each further try.
-    pub(super) async fn open_keyring(
-        &self,
-        store: &mut KeyringStore,
-        kek_file: Option<&Path>,
-    ) -> Result<Keyring, KeyringError> {
+    async fn open_keyring(&self, store: &mut KeyringStore, kek_file: Option<&Path>) -> Result<Keyring, KeyringError> {
         let mut waiting = Waiting::new("the keyring");
         let began = Instant::now();
         let (mut is_lost, mut unread) = (false, None);
@@ -89,7 +98,7 @@ impl Start {
     }
 
     /// Waits until the API server knows the resource. Anything but a clear no counts as yes: the watches will find out.
-    pub(super) async fn wait_for_crd(&self, client: &Client) {
+    async fn wait_for_crd(&self, client: &Client) {
         let api: Api<PartialObjectMeta<ManagedSecret>> = match self.namespaces.first() {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
