@@ -1,6 +1,7 @@
 //! What an outage does, and how it ends.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use http::Request;
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Namespace, NamespaceCondition},
@@ -9,15 +10,32 @@ use k8s_openapi::{
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{
-    Api,
+    Api, Client,
     api::{DeleteParams, Patch, PatchParams},
 };
 use managed_secrets_api::value;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::control_plane::{Component, poll};
 
 use super::{Estate, FrontProxy, apply, client::Identity, hidden, is_available, path, run};
 use crate::integration::{installation, operator::PATIENCE};
+
+/// Waits until the API server says of the group's discovery document that it could not be read again. That is some moments
+/// after the APIService is unavailable, and until then namespaces end.
+async fn until_discovery_fails(client: &Client) {
+    poll("discovery to fail", PATIENCE, || async {
+        let accepts = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let request = Request::get("/apis").header("accept", accepts).body(Vec::new()).unwrap();
+        let list: Value = client.request(request).await?;
+        let groups = list["items"].as_array().unwrap().iter();
+        let mut versions =
+            groups.filter(|group| group["metadata"]["name"] == value::GROUP).map(|it| &it["versions"][0]);
+        let is_stale = versions.any(|version| version["freshness"] == "Stale");
+        Ok((is_stale && !is_available(client).await).then_some(()))
+    })
+    .await
+    .unwrap();
+}
 
 #[tokio::test]
 async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
@@ -29,9 +47,7 @@ async fn while_the_operator_is_down_no_namespace_ends_and_then_it_does() {
     hidden(&other, "db", "DB", "hunter3").await;
     let operator = estate.operator.take().unwrap();
     operator.kill().await.unwrap();
-    poll("the API server to notice", PATIENCE, || async { Ok((!is_available(&client).await).then_some(())) })
-        .await
-        .unwrap();
+    until_discovery_fails(&client).await;
     let namespaces = Api::<Namespace>::all(client.clone());
     namespaces.delete(&site.namespace, &DeleteParams::default()).await.unwrap();
     poll("the namespace to wait for discovery", PATIENCE, || async {
@@ -109,9 +125,7 @@ async fn a_namespace_whose_deletion_began_before_the_operator_died_ends_when_it_
     says("NamespaceFinalizersRemaining").await;
     assert!(site.objects().get_opt("db").await.unwrap().is_none(), "the deletion has begun");
     estate.operator.take().unwrap().kill().await.unwrap();
-    poll("the API server to notice", PATIENCE, || async { Ok((!is_available(&client).await).then_some(())) })
-        .await
-        .unwrap();
+    until_discovery_fails(&client).await;
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &site.namespace);
     let release = json!({"metadata": {"finalizers": null}});
     maps.patch("held", &PatchParams::default(), &Patch::Merge(release)).await.unwrap();
