@@ -444,6 +444,14 @@ impl Pod {
         ask(self.admin, path).await
     }
 
+    /// Whether it leads, or may lead because its process runs and does not answer.
+    pub(super) async fn leads(&self) -> bool {
+        match self.ask("/metrics").await {
+            Some((200, text)) => text.lines().any(|line| line == "managed_secrets_leader 1"),
+            _ => self.operator.ended().is_none(),
+        }
+    }
+
     /// Requests without an answer until now.
     pub(super) fn failed(&self) -> f64 {
         self.sent.lock().unwrap().failed()

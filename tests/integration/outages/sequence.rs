@@ -113,7 +113,7 @@ impl Fault<'_> {
         self.end = Some((Moment::now(self.cluster), self.cluster.control_plane.audit_end().unwrap()));
     }
 
-    /// For so long; or until each replica has noticed it, by requests without an answer or by its end.
+    /// For so long; or until each replica has noticed it, by requests without an answer or by its end, and none leads any more.
     async fn lasts(&self, duration: Option<Duration>) {
         if let Some(duration) = duration {
             return lasts(duration).await;
@@ -124,7 +124,10 @@ impl Fault<'_> {
             let noticed = || pod.failed() > before.0 + 2.0 || is_restarted((pod, before));
             self.cluster.until("a replica to notice", async || noticed().then_some(())).await;
         }
-        self.cluster.until("the leader to end", async || pods().any(is_restarted).then_some(())).await;
+        // The leader may have ended just before the fault, and no other taken its place yet.
+        for pod in &self.cluster.pods {
+            self.cluster.until("the leader to end", async || (!pod.leads().await).then_some(())).await;
+        }
     }
 }
 
