@@ -31,4 +31,6 @@ pub mod record;
 pub mod run;
 mod scopes;
 pub(crate) mod sinks;
+#[doc(hidden)]
+pub mod timing;
 pub mod view;

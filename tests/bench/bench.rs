@@ -86,7 +86,7 @@ enum Row {
     Admission,
     /// Reads through the value API.
     Reads,
-    /// Calls of the crates that encrypt.
+    /// Calls that seal, open and decide.
     Crypto,
     /// Restarts and memory with large populations.
     Many,
@@ -140,7 +140,7 @@ async fn run(arguments: Arguments) -> Result<Vec<Figure>> {
             Row::Drift => drift::measure(&ground, size).await?,
             Row::Fairness => fairness::measure(&ground, size).await?,
             Row::Admission => admission::measure(&ground, size).await?,
-            Row::Crypto => crypto::measure(size)?,
+            Row::Crypto => Box::pin(crypto::measure(&ground, size)).await?,
             Row::Many => many::measure(&ground, size).await?,
             Row::Reads => reads::measure(&ground, size).await?,
         };

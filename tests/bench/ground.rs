@@ -7,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Event, Namespace, Secret},
+};
 use kube::{
     Api, Client,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use managed_secrets::install::manifests::{self, Options};
-use managed_secrets_api::{crd, keys, keys::DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE};
+use managed_secrets_api::{ManagedSecret, crd, keys, keys::DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE};
 use managed_secrets_crypto::mss1::PublishedKey;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -112,21 +115,21 @@ impl Ground {
         Ok(Replica { pid: operator.pid()?, operator, admin })
     }
 
-    /// Creates a namespace.
+    /// Creates a namespace, or uses the one that an earlier row has [emptied](Self::empty_namespace).
     pub(crate) async fn create_namespace(&self, name: &str) -> Result<()> {
         let namespace: Namespace = object(json!({"metadata": {"name": name}}))?;
-        Api::all(self.admin.clone()).create(&PostParams::default(), &namespace).await?;
-        Ok(())
+        match Api::all(self.admin.clone()).create(&PostParams::default(), &namespace).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            created => Ok(created.map(drop)?),
+        }
     }
 
-    /// Deletes a namespace, and waits until nothing of it is left.
-    pub(crate) async fn delete_namespace(&self, name: &str) -> Result<()> {
-        let namespaces = Api::<Namespace>::all(self.admin.clone());
-        namespaces.delete(name, &DeleteParams::default()).await?;
-        poll("the namespace to be deleted", PATIENCE, || async {
-            Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
-        })
-        .await
+    /// Deletes what the rows create in a namespace, and waits until nothing of it is left. The namespace stays: its deletion
+    /// takes many seconds, in which the API server does other work. No operator may run, which would restore Secrets.
+    pub(crate) async fn empty_namespace(&self, name: &str) -> Result<()> {
+        // Otherwise the garbage collector looks at each Secret whose owner is deleted.
+        empty::<Secret>(&self.admin, name).await?;
+        tokio::try_join!(empty::<ManagedSecret>(&self.admin, name), empty::<Event>(&self.admin, name)).map(drop)
     }
 
     /// Applies an object as administrator.
@@ -207,12 +210,21 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) async fn until_started(&self) -> Result<()> {
         poll("the operator to start", PATIENCE, || async {
-            if let Some(code) = self.operator.ended() {
-                return Err(format_error("the operator", &format!("exit {code}: {}", self.operator.log()?)));
-            }
+            self.check()?;
             Ok(self.get("/startupz").await.starts_with("HTTP/1.1 200").then_some(()))
         })
         .await
+    }
+
+    /// Fails if it has ended by itself.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.operator.ended() {
+            None => Ok(()),
+            Some(code) => {
+                let why = format!("it ended by itself with exit status {code}: {}", self.operator.log()?);
+                Err(format_error("the operator", &why))
+            }
+        }
     }
 
     /// The answer on a path of its port for probes and metrics; empty if there is none.
@@ -256,14 +268,37 @@ impl Replica {
         Ok([mib(status.vmrss), mib(status.vmhwm)])
     }
 
-    /// SIGKILL.
+    /// SIGKILL. Fails if it has ended before.
     pub(crate) async fn kill(self) -> Result<()> {
+        self.check()?;
         self.operator.kill().await
     }
 
+    /// SIGTERM. Fails if it has ended before, or does not end in order.
     pub(crate) async fn stop(self) -> Result<()> {
-        self.operator.stop().await.map(drop)
+        self.check()?;
+        match self.operator.stop().await? {
+            0 => Ok(()),
+            code => Err(format_error("the operator", &format!("it stopped with exit status {code}"))),
+        }
     }
+}
+
+/// Deletes all objects of a kind in a namespace, and waits until none is left.
+async fn empty<K>(client: &Client, namespace: &str) -> Result<()>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let objects = Api::<K>::namespaced(client.clone(), namespace);
+    poll("the namespace to be empty", PATIENCE, || async {
+        match objects.delete_collection(&DeleteParams::default(), &ListParams::default()).await {
+            // Many objects take longer than the API server has for one request, which has deleted some of them.
+            Err(kube::Error::Api(status)) if status.code == 504 => {}
+            deleted => drop(deleted?),
+        }
+        Ok(objects.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty().then_some(()))
+    })
+    .await
 }
 
 /// CPU seconds that a process has used so far.

@@ -14,7 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{plot::Plot, report::Figure};
+use testkit::Result;
+
+use crate::{plot::Plot, report::Figure, stats::float};
+
+/// More objects at once than this were never faster.
+const MAX_AT_ONCE: usize = 256;
 
 /// How large the rows are.
 #[derive(Clone, Copy, Debug)]
@@ -45,4 +50,31 @@ pub(crate) fn progress(what: &str) {
     static BEGAN: OnceLock<Instant> = OnceLock::new();
     let seconds = BEGAN.get_or_init(Instant::now).elapsed().as_secs();
     eprintln!("{seconds:5} s  {what}");
+}
+
+/// Searches the number of objects at once with which the bare client is fastest: doubles it, until two doublings have not
+/// helped. Returns it, and the rate with each number.
+async fn fastest(size: Size, rate: impl AsyncFn(usize) -> Result<f64>) -> Result<(usize, Vec<(f64, f64)>)> {
+    if let Some(at_once) = size.at_once {
+        return Ok((at_once, Vec::new()));
+    }
+    let (mut best, mut best_rate, mut worse, mut at_once) = (1, 0.0, 0, 4);
+    let mut curve = Vec::new();
+    while worse < 2 && at_once <= MAX_AT_ONCE {
+        let rate = rate(at_once).await?;
+        curve.push((float(at_once), rate));
+        if rate > best_rate * 1.02 {
+            (best, best_rate, worse) = (at_once, rate, 0);
+        } else {
+            worse += 1;
+        }
+        at_once *= 2;
+    }
+    Ok((best, curve))
+}
+
+/// The plot of such rates.
+fn ceiling(file: String, title: String, curve: Vec<(f64, f64)>) -> Plot {
+    let lines = vec![("bare client".to_owned(), curve)];
+    Plot { file, title, x: "objects at once", y: "objects per second", lines }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
         sealed.push(of_sealed);
     }
     replica.stop().await?;
-    ground.delete_namespace(NAMESPACE).await?;
+    ground.empty_namespace(NAMESPACE).await?;
     let mut found = Found::default();
     for (what, share, goal) in [("p50", 0.5, Goal::None), ("p99", 0.99, Goal::AtMost(2.0))] {
         let of = |repetitions: &[Vec<f64>]| repetitions.iter().map(|it| quantile(it, share)).collect::<Vec<f64>>();

@@ -7,7 +7,7 @@ use kube::Api;
 use managed_secrets_api::ManagedSecret;
 use testkit::Result;
 
-use super::{Found, Size, progress};
+use super::{Found, Size, ceiling, fastest, progress};
 use crate::{
     bare::{Bare, Template},
     ground::{Ground, Requests},
@@ -19,8 +19,6 @@ use crate::{
 
 const ROW: &str = "burst";
 const SAMPLES: &str = "samples";
-/// More objects at once than this were never faster.
-const MAX_AT_ONCE: usize = 256;
 
 /// One repetition.
 struct Run {
@@ -62,44 +60,30 @@ pub(super) async fn sample(ground: &Ground, source: Source) -> Result<Template> 
     deliveries.until_count(1).await?;
     let template = Template::copy(ground, SAMPLES).await?;
     replica.stop().await?;
-    ground.delete_namespace(SAMPLES).await?;
+    ground.empty_namespace(SAMPLES).await?;
     Ok(template)
 }
 
-/// Searches the number of objects at once with which the bare client is fastest: doubles it, until two doublings have not
-/// helped.
-pub(super) async fn best_at_once(
+/// The number of objects at once with which the bare client is fastest.
+async fn best_at_once(
     ground: &Ground,
     template: &Template,
     source: Source,
     size: Size,
     found: &mut Found,
 ) -> Result<usize> {
-    if let Some(at_once) = size.at_once {
-        return Ok(at_once);
-    }
-    let (mut best, mut best_rate, mut worse, mut at_once) = (1, 0.0, 0, 4);
-    let mut curve = Vec::new();
     let objects = (size.objects / 2).max(1);
-    while worse < 2 && at_once <= MAX_AT_ONCE {
+    let rate = async |at_once| {
         progress(&format!("burst, {}: the bare client with {at_once} objects at once", source.field()));
-        let rate = float(objects) / last(&run_bare(ground, template, source, objects, at_once).await?);
-        curve.push((float(at_once), rate));
-        if rate > best_rate * 1.02 {
-            (best, best_rate, worse) = (at_once, rate, 0);
-        } else {
-            worse += 1;
-        }
-        at_once *= 2;
-    }
+        Ok(float(objects) / last(&run_bare(ground, template, source, objects, at_once).await?))
+    };
+    let (best, curve) = fastest(size, rate).await?;
     found.figures.push(Figure::new(ROW, format!("{}: best objects at once", source.field()), "", vec![float(best)]));
-    found.plots.push(Plot {
-        file: format!("ceiling-{}", source.field()),
-        title: format!("A bare client makes the writes of new objects ({})", source.field()),
-        x: "objects at once",
-        y: "objects per second",
-        lines: vec![("bare client".to_owned(), curve)],
-    });
+    found.plots.push(ceiling(
+        format!("ceiling-{}", source.field()),
+        format!("A bare client makes the writes of new objects ({})", source.field()),
+        curve,
+    ));
     Ok(best)
 }
 
@@ -122,7 +106,7 @@ async fn run_bare(
     let (delivered, moments) = tokio::join!(bare.deliver_all(&users, &specs, at_once), deliveries.until_count(objects));
     delivered?;
     let delivered = seconds_since(began, &moments?);
-    ground.delete_namespace(namespace).await?;
+    ground.empty_namespace(namespace).await?;
     Ok(delivered)
 }
 
@@ -144,7 +128,7 @@ async fn run_operator(ground: &Ground, source: Source, objects: usize, at_once: 
     let after = [replica.cpu()?, ground.api_server_cpu()?];
     replica.stop().await?;
     let requests = ground.requests(namespace, mark).await?;
-    ground.delete_namespace(namespace).await?;
+    ground.empty_namespace(namespace).await?;
     Ok(Run { delivered, cpu: [after[0] - before[0], after[1] - before[1]], requests })
 }
 

@@ -18,7 +18,7 @@ use kube::{
 use managed_secrets_api::{ManagedSecret, keys};
 use testkit::{Result, control_plane::poll};
 
-use super::{Found, Size, burst, progress};
+use super::{Found, Size, burst, ceiling, fastest, progress};
 use crate::{
     bare::{Bare, Template},
     ground::{Ground, PATIENCE, Requests, format_error},
@@ -29,24 +29,33 @@ use crate::{
 
 const ROW: &str = "drift";
 const SOURCE: Source = Source::Generate;
+/// Objects that are created at once, before they are measured.
+const CREATED_AT_ONCE: usize = 16;
 
 pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
     let mut found = Found::default();
     let size = Size { objects: (size.objects / 2).max(1), ..size };
     let template = burst::sample(ground, SOURCE).await?;
-    let at_once = burst::best_at_once(ground, &template, SOURCE, size, &mut Found::default()).await?;
+    let count = (size.objects / 2).max(1);
+    let rate = async |at_once| {
+        progress(&format!("drift storm: the bare client with {at_once} targets at once"));
+        run_bare(ground, &template, count, at_once).await
+    };
+    let (at_once, curve) = fastest(size, rate).await?;
+    found.figures.push(Figure::new(ROW, "best targets at once", "", vec![float(at_once)]));
+    found.plots.push(ceiling("ceiling-drift".to_owned(), "A bare client restores targets".to_owned(), curve));
     let (mut ceiling, mut rates, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 1..=size.repetitions {
         progress(&format!("drift storm: repetition {repetition} of {}", size.repetitions));
         ceiling.push(run_bare(ground, &template, size.objects, at_once).await?);
-        let (rate, asked) = run_operator(ground, size.objects, at_once).await?;
+        let (rate, asked) = run_operator(ground, size.objects).await?;
         rates.push(rate);
         requests.push(asked);
     }
     let against = Comparison::Ratio { to: "bare client", baseline: ceiling };
     let figure = Figure::new(ROW, "targets restored", "/s", rates).against(against);
     found.figures.push(figure.goal(Goal::AtLeast(0.9)));
-    for (kind, exactly) in [2.0, 0.0, 1.0].into_iter().enumerate() {
+    for (kind, exactly) in [2.0, 0.0, 1.0, 1.0].into_iter().enumerate() {
         let (what, _) = Requests::default().kinds()[kind];
         let per_target = requests.iter().map(|it| float(it.kinds()[kind].1) / float(size.objects)).collect();
         let figure = Figure::new(ROW, format!("{what} per target"), "", per_target);
@@ -63,7 +72,7 @@ async fn run_bare(ground: &Ground, template: &Template, count: usize, at_once: u
     let specs = load::specs(&ground.admin, namespace, SOURCE, &key.key, count).await?;
     let bare = Bare::new(&ground.bare, namespace, template.clone());
     let users: Api<ManagedSecret> = Api::namespaced(ground.admin.clone(), namespace);
-    bare.deliver_all(&users, &specs, at_once).await?;
+    bare.deliver_all(&users, &specs, CREATED_AT_ONCE).await?;
     let objects = users.list(&ListParams::default()).await?.items;
     let objects: HashMap<_, _> = objects.into_iter().map(|object| (object.name_any(), object)).collect();
     let mut ends = pin!(ends(ground, namespace));
@@ -78,19 +87,19 @@ async fn run_bare(ground: &Ground, template: &Template, count: usize, at_once: u
         writes.try_collect::<Vec<()>>().await.map(drop)
     };
     let rate = storm(ground, namespace, count, restore).await?;
-    ground.delete_namespace(namespace).await?;
+    ground.empty_namespace(namespace).await?;
     Ok(rate)
 }
 
 /// The operator restores the targets. Returns targets per second, and its requests.
-async fn run_operator(ground: &Ground, count: usize, at_once: usize) -> Result<(f64, Requests)> {
+async fn run_operator(ground: &Ground, count: usize) -> Result<(f64, Requests)> {
     let namespace = "drift";
     ground.create_namespace(namespace).await?;
     let replica = ground.operator(&[]).await?;
     let key = ground.public_key().await?;
     let specs = load::specs(&ground.admin, namespace, SOURCE, &key.key, count).await?;
     let mut deliveries = Deliveries::watch(ground.admin.clone(), namespace);
-    load::apply_all(&Api::namespaced(ground.admin.clone(), namespace), &specs, at_once).await?;
+    load::apply_all(&Api::namespaced(ground.admin.clone(), namespace), &specs, CREATED_AT_ONCE).await?;
     deliveries.until_count(count).await?;
     let mark = ground.control_plane.audit_mark().await?;
     let rate = storm(ground, namespace, count, async { Ok(()) }).await?;
@@ -98,7 +107,7 @@ async fn run_operator(ground: &Ground, count: usize, at_once: usize) -> Result<(
     poll("each status to name its target", PATIENCE, || statuses_name_targets(ground, namespace)).await?;
     replica.stop().await?;
     let requests = ground.requests(namespace, mark).await?;
-    ground.delete_namespace(namespace).await?;
+    ground.empty_namespace(namespace).await?;
     Ok((rate, requests))
 }
 

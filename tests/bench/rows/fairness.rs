@@ -2,7 +2,6 @@
 
 use std::{net::TcpListener, path::Path, time::Duration};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret};
 use kube::{
     Api,
@@ -14,7 +13,7 @@ use testkit::{Result, error::Context as _, poll};
 
 use super::{Found, Size, latency::Edited, progress};
 use crate::{
-    ground::{Ground, PATIENCE, Replica, object},
+    ground::{Ground, PATIENCE, object},
     load::{self, Deliveries, Source},
     report::{Comparison, Figure},
     stats::{float, quantile},
@@ -72,7 +71,7 @@ async fn waiters(ground: &Ground, size: Size) -> Result<Figure> {
         }
     }
     replica.stop().await?;
-    ground.delete_namespace(CROWD).await?;
+    ground.empty_namespace(CROWD).await?;
     let what = format!("CPU of an edit, while {} objects want its name", size.objects);
     Ok(Figure::new(ROW, what, "ms", measured).against(Comparison::Ratio { to: "no other wants it", baseline }))
 }
@@ -101,9 +100,7 @@ async fn hanging(ground: &Ground, size: Size) -> Result<Vec<Figure>> {
     for namespace in HANGING {
         ground.create_namespace(namespace).await?;
     }
-    let replica = ground.operator(&[]).await?;
     let key = ground.public_key().await?.key.clone();
-    let mut quiet = Edited::create(ground, QUIET, &key).await?;
     // It accepts connections, as the kernel does for it, and never says anything.
     let silent = TcpListener::bind(("127.0.0.1", 0)).context("listen on", Path::new("127.0.0.1"))?;
     let port = silent.local_addr().context("find the port of", Path::new("127.0.0.1"))?.port();
@@ -111,14 +108,17 @@ async fn hanging(ground: &Ground, size: Size) -> Result<Vec<Figure>> {
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for repetition in 1..=size.repetitions {
         progress(&format!("fairness, namespaces that hang: repetition {repetition} of {}", size.repetitions));
+        // A replica that hung before still has requests that hang.
+        let replica = ground.operator(&[]).await?;
+        let mut quiet = Edited::create(ground, QUIET, &key).await?;
         alone.push(quiet.edits(edits).await?);
-        hang(ground, port, repetition).await?;
+        hang(ground, port).await?;
         beside.push(quiet.edits(edits).await?);
-        release(ground, &replica).await?;
-    }
-    replica.stop().await?;
-    for namespace in HANGING.into_iter().chain([QUIET]) {
-        ground.delete_namespace(namespace).await?;
+        replica.kill().await?;
+        Api::<MutatingWebhookConfiguration>::all(ground.admin.clone()).delete(SILENT, &DeleteParams::default()).await?;
+        for namespace in HANGING.into_iter().chain([QUIET]) {
+            ground.empty_namespace(namespace).await?;
+        }
     }
     let figure = |(what, share): (&str, f64)| {
         let of = |latencies: &[Vec<f64>]| latencies.iter().map(|it| quantile(it, share)).collect::<Vec<f64>>();
@@ -129,7 +129,7 @@ async fn hanging(ground: &Ground, size: Size) -> Result<Vec<Figure>> {
 }
 
 /// Has two namespaces hang, with objects that are to be delivered there.
-async fn hang(ground: &Ground, port: u16, repetition: usize) -> Result<()> {
+async fn hang(ground: &Ground, port: u16) -> Result<()> {
     let webhook: MutatingWebhookConfiguration = object(json!({
         "metadata": {"name": SILENT},
         "webhooks": [{
@@ -151,26 +151,11 @@ async fn hang(ground: &Ground, port: u16, repetition: usize) -> Result<()> {
             Ok(answer.is_err().then_some(()))
         })
         .await?;
-        let name = |number| format!("hangs-{repetition}-{number}");
-        let specs: Vec<_> = (0..HANGING_OBJECTS).map(|number| (name(number), generated(&name(number)))).collect();
+        let specs: Vec<_> =
+            (0..HANGING_OBJECTS).map(|number| (load::name(number), generated(&load::name(number)))).collect();
         load::apply_all(&Api::namespaced(ground.admin.clone(), namespace), &specs, AT_ONCE).await?;
     }
     Ok(())
-}
-
-/// Deletes the silent webhook and the objects that hang, and waits until the operator has nothing to do.
-async fn release(ground: &Ground, replica: &Replica) -> Result<()> {
-    let webhooks = Api::<MutatingWebhookConfiguration>::all(ground.admin.clone());
-    webhooks.delete(SILENT, &DeleteParams::default()).await?;
-    stream::iter(HANGING)
-        .map(|namespace| async move {
-            let objects = Api::<ManagedSecret>::namespaced(ground.admin.clone(), namespace);
-            objects.delete_collection(&DeleteParams::default(), &ListParams::default()).await.map(drop)
-        })
-        .buffer_unordered(HANGING.len())
-        .try_collect::<Vec<()>>()
-        .await?;
-    replica.until_idle().await
 }
 
 fn generated(name: &str) -> Value {

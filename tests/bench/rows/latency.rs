@@ -158,26 +158,27 @@ async fn idle(ground: &Ground, size: Size, found: &mut Found) -> Result<(Vec<Vec
         found.figures.push(figure.goal(if quantile == "p50" { Goal::AtMost(1.5) } else { Goal::None }));
     }
     let edits = float(size.repetitions * size.samples);
-    for ((what, count), exactly) in requests.kinds().into_iter().zip([3.0, 2.0, 2.0]) {
+    for ((what, count), exactly) in requests.kinds().into_iter().zip([3.0, 2.0, 2.0, 1.0]) {
         let figure = Figure::new(ROW, format!("idle: {what} per edit"), "", vec![float(count) / edits]);
         found.figures.push(figure.goal(Goal::Exactly(exactly)));
     }
     for namespace in [QUIET, BARE] {
-        ground.delete_namespace(namespace).await?;
+        ground.empty_namespace(namespace).await?;
     }
     Ok((bares, operators))
 }
 
 /// Edits while a burst of new objects is delivered in another namespace.
 async fn beside_a_burst(ground: &Ground, size: Size) -> Result<Vec<Vec<f64>>> {
-    ground.create_namespace(QUIET).await?;
-    let replica = ground.operator(&[]).await?;
     let key = ground.public_key().await?.key.clone();
-    let mut quiet = Edited::create(ground, QUIET, &key).await?;
     let mut all = Vec::new();
     for repetition in 1..=size.repetitions {
         progress(&format!("latency, during a burst: repetition {repetition} of {}", size.repetitions));
-        ground.create_namespace(CROWD).await?;
+        for namespace in [QUIET, CROWD] {
+            ground.create_namespace(namespace).await?;
+        }
+        let replica = ground.operator(&[]).await?;
+        let mut quiet = Edited::create(ground, QUIET, &key).await?;
         let specs = load::specs(&ground.admin, CROWD, Source::Generate, &key, size.objects).await?;
         let mut deliveries = Deliveries::watch(ground.admin.clone(), CROWD);
         let objects = Api::namespaced(ground.admin.clone(), CROWD);
@@ -186,10 +187,11 @@ async fn beside_a_burst(ground: &Ground, size: Size) -> Result<Vec<Vec<f64>>> {
             deliveries.until_count(specs.len()).await
         };
         all.push(quiet.edits_during(storm).await?);
-        ground.delete_namespace(CROWD).await?;
+        replica.stop().await?;
+        for namespace in [QUIET, CROWD] {
+            ground.empty_namespace(namespace).await?;
+        }
     }
-    replica.stop().await?;
-    ground.delete_namespace(QUIET).await?;
     Ok(all)
 }
 
@@ -227,7 +229,7 @@ async fn beside_followers(ground: &Ground, size: Size) -> Result<Vec<Vec<f64>>> 
     }
     replica.stop().await?;
     for namespace in [QUIET, CROWD] {
-        ground.delete_namespace(namespace).await?;
+        ground.empty_namespace(namespace).await?;
     }
     Ok(all)
 }

@@ -65,11 +65,12 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
             let [rest, most] = grow(ground, present, count).await?;
             let new = count - present;
             present = count;
-            let figure = Figure::new(ROW, format!("{count} objects, {new} of them new: memory"), "MiB", vec![rest]);
-            found.figures.push(figure);
-            let figure =
-                Figure::new(ROW, format!("{count} objects, {new} of them new: most memory"), "MiB", vec![most]);
-            found.figures.push(figure);
+            found.figures.extend(memory_figures(
+                &format!("{count} objects, {new} of them new"),
+                count,
+                vec![rest],
+                vec![most],
+            ));
         }
         let restarts = restarts(ground, size, &format!("{count} objects"), &mut fresh).await?;
         restart_figures(count, &restarts, &mut found);
@@ -244,8 +245,16 @@ fn restart_figures(count: usize, restarts: &[Restart], found: &mut Found) {
         let others = |it: &Restart| float(it.requests.reads + it.requests.dry_runs + it.requests.events);
         figure("other requests of a restart", "", &others, Comparison::None, Goal::Exactly(0.0));
     }
+    let [rest, most] = [0, 1].map(|which| column(restarts, |it| it.memory[which]));
+    found.figures.extend(memory_figures(&format!("{count} objects, after a start"), count, rest, most));
+}
+
+/// What a process holds when it is idle, and has held at most: one that has delivered the objects, and one that found them.
+fn memory_figures(what: &str, count: usize, rest: Vec<f64>, most: Vec<f64>) -> [Figure; 2] {
     let goal = if count == GOAL_OBJECTS { Goal::AtMost(60.0) } else { Goal::None };
-    figure("memory at rest", "MiB", &|it| it.memory[0], Comparison::None, goal);
-    let rest = Comparison::Ratio { to: "at rest", baseline: column(restarts, |it| it.memory[0]) };
-    figure("most memory while starting", "MiB", &|it| it.memory[1], rest, Goal::AtMost(1.3));
+    let at_rest = Comparison::Ratio { to: "at rest", baseline: rest.clone() };
+    [
+        Figure::new(ROW, format!("{what}: memory at rest"), "MiB", rest).goal(goal),
+        Figure::new(ROW, format!("{what}: most memory"), "MiB", most).against(at_rest).goal(Goal::AtMost(1.3)),
+    ]
 }

@@ -15,7 +15,7 @@ use managed_secrets_api::{ManagedSecret, keys};
 use managed_secrets_crypto::mss1::PublicKey;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
-use testkit::Result;
+use testkit::{Result, poll};
 
 use super::{
     checker::Violation,
@@ -25,6 +25,9 @@ use crate::load::{self, Source};
 
 /// The longest that an operation may take: also while a replica waits for the Lease of a killed leader.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// After this time, the operator follows a source without delay.
+const FOLLOWED_AGAIN: Duration = Duration::from_secs(61);
 
 /// What a user does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,12 +58,54 @@ impl Operation {
     }
 }
 
+/// Where the value of an object comes from, from its creation to its deletion.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    Sealed,
+    /// Plaintext, which the webhook seals.
+    Plain,
+    Generated,
+    /// A Secret of its own.
+    Referenced,
+}
+
+impl Origin {
+    fn choose(random: &mut StdRng) -> Self {
+        match random.random_range(0..10) {
+            0..4 => Self::Sealed,
+            4..6 => Self::Plain,
+            6..8 => Self::Generated,
+            _ => Self::Referenced,
+        }
+    }
+}
+
 /// One object of a user.
 struct Slot {
     name: String,
     exists: bool,
     /// The name of its secret.
     secret: String,
+    origin: Origin,
+    /// When its source had a new value.
+    followed: Option<Instant>,
+}
+
+impl Slot {
+    /// The Secret that a referenced value comes from.
+    fn source(&self) -> String {
+        format!("source-of-{}", self.name)
+    }
+
+    /// Whether its next edit is a new value. The operator delays the values of one source that come within a minute of each
+    /// other, and does not replace a generated one.
+    fn takes_a_new_value(&self) -> bool {
+        match self.origin {
+            Origin::Sealed | Origin::Plain => true,
+            Origin::Generated => !self.exists,
+            Origin::Referenced => !self.exists || self.followed.is_none_or(|at| at.elapsed() > FOLLOWED_AGAIN),
+        }
+    }
 }
 
 /// A user.
@@ -85,7 +130,13 @@ impl Actor {
         key: &PublicKey,
         (seed, number, objects): (u64, usize, usize),
     ) -> Self {
-        let slot = |slot| Slot { name: format!("user-{number}-{slot}"), exists: false, secret: String::new() };
+        let slot = |slot| Slot {
+            name: format!("user-{number}-{slot}"),
+            exists: false,
+            secret: String::new(),
+            origin: Origin::Sealed,
+            followed: None,
+        };
         Self {
             seen: Arc::clone(watched),
             namespace: namespace.to_owned(),
@@ -105,7 +156,7 @@ impl Actor {
         self.counter += 1;
         let began = Instant::now();
         match operation {
-            Operation::Create | Operation::Edit => self.write_value(index).await?,
+            Operation::Create | Operation::Edit => self.write(index).await?,
             Operation::Rename => self.rename(index).await?,
             Operation::Delete => self.delete(index).await?,
             Operation::EditTarget => self.edit_target(index).await?,
@@ -124,20 +175,51 @@ impl Actor {
         format!("{}-{}", self.slots[index].name, self.counter)
     }
 
-    async fn write_value(&mut self, index: usize) -> Result<()> {
-        let value = self.unique(index);
+    /// Creates an object, or gives it a new value or, where it takes none now, a new description.
+    async fn write(&mut self, index: usize) -> Result<()> {
+        let text = self.unique(index);
+        if !self.slots[index].exists {
+            self.slots[index].origin = Origin::choose(&mut self.random);
+        }
         let slot = &mut self.slots[index];
+        let new_value = slot.takes_a_new_value();
         if !slot.exists {
-            slot.secret.clone_from(&value);
+            slot.secret.clone_from(&text);
         }
         slot.exists = true;
-        let (name, secret) = (slot.name.clone(), slot.secret.clone());
-        let text = load::sealed(&self.key, &self.namespace, &name, &value)?;
-        self.seen.state.lock().checker.will_apply(&name, digest(value.as_bytes()));
-        let mut spec = json!({"name": secret, "description": "soaked"});
-        spec[Source::Value.field()] = json!(text);
-        let generation = load::apply(&self.objects, &name, &spec).await?.metadata.generation.unwrap_or_default();
-        self.until(&name, "a new value", |state| {
+        let (name, source) = (slot.name.clone(), slot.source());
+        let mut spec = json!({"name": slot.secret, "description": format!("soaked: {}", self.counter)});
+        let origin = slot.origin;
+        if new_value {
+            slot.followed = Some(Instant::now());
+            let mut state = self.seen.state.lock();
+            match origin {
+                Origin::Generated => state.checker.will_generate(&name),
+                _ => state.checker.will_apply(&name, digest(text.as_bytes())),
+            }
+        }
+        let field = match origin {
+            Origin::Sealed => (Source::Value, json!(load::sealed(&self.key, &self.namespace, &name, &text)?)),
+            Origin::Plain => (Source::Value, json!(text)),
+            Origin::Generated => (Source::Generate, json!({})),
+            Origin::Referenced => (Source::ValueFrom, load::from_source(&source)),
+        };
+        spec[field.0.field()] = field.1;
+        if origin == Origin::Referenced && new_value {
+            load::apply_source(&self.secrets, &source, &text).await?;
+        }
+        let object = match origin {
+            // While no replica answers, the API server refuses plaintext.
+            Origin::Plain => {
+                poll("a plain value to be accepted", DEADLINE, || async {
+                    Ok(load::apply(&self.objects, &name, &spec).await.ok())
+                })
+                .await?
+            }
+            _ => load::apply(&self.objects, &name, &spec).await?,
+        };
+        let generation = object.metadata.generation.unwrap_or_default();
+        self.until(&name, "an edit", |state| {
             let object = state.objects.get(&name);
             object.is_some_and(|object| object.delivered && object.generation >= generation)
                 && state.target_is_latest(&name)
@@ -165,13 +247,16 @@ impl Actor {
     async fn delete(&mut self, index: usize) -> Result<()> {
         let slot = &mut self.slots[index];
         slot.exists = false;
-        let name = slot.name.clone();
+        let (name, source) = (slot.name.clone(), (slot.origin == Origin::Referenced).then(|| slot.source()));
         self.objects.delete(&name, &DeleteParams::default()).await?;
         self.until(&name, "the deletion", |state| {
             !state.objects.contains_key(&name) && !state.targets.contains_key(&name)
         })
         .await;
         self.seen.state.lock().checker.forget(&name);
+        if let Some(source) = source {
+            self.secrets.delete(&source, &DeleteParams::default()).await?;
+        }
         Ok(())
     }
 
@@ -187,6 +272,7 @@ impl Actor {
             target.is_some_and(|target| target.resource_version > written) && state.target_is_latest(&name)
         })
         .await;
+        self.seen.state.lock().checker.repaired(&name);
         Ok(())
     }
 

@@ -39,12 +39,19 @@ impl fmt::Display for Violation {
 struct Known {
     id: Option<String>,
     version: i64,
-    /// Its values, in the order in which they were applied.
-    values: Vec<Digest>,
-    /// What other programs wrote into its target.
-    intruders: Vec<Digest>,
+    /// Its values, in the order in which they were applied. `None` is one that the operator generates, until it is seen.
+    values: Vec<Option<Digest>>,
+    /// What another program wrote into its target, until that is repaired.
+    intruder: Option<Intruder>,
     /// How many of `values` were applied when the newest delivered one was.
     delivered: usize,
+}
+
+/// A value of another program.
+#[derive(Debug)]
+struct Intruder {
+    value: Digest,
+    seen: bool,
 }
 
 /// All objects.
@@ -54,12 +61,24 @@ pub(crate) struct Checker(BTreeMap<String, Known>);
 impl Checker {
     /// A value is about to be applied.
     pub(crate) fn will_apply(&mut self, object: &str, value: Digest) {
-        self.0.entry(object.to_owned()).or_default().values.push(value);
+        self.0.entry(object.to_owned()).or_default().values.push(Some(value));
+    }
+
+    /// The operator is about to generate a value.
+    pub(crate) fn will_generate(&mut self, object: &str) {
+        self.0.entry(object.to_owned()).or_default().values.push(None);
     }
 
     /// Another program is about to write this into the target.
     pub(crate) fn will_drift(&mut self, object: &str, value: Digest) {
-        self.0.entry(object.to_owned()).or_default().intruders.push(value);
+        self.0.entry(object.to_owned()).or_default().intruder = Some(Intruder { value, seen: false });
+    }
+
+    /// The operator has repaired the target: what another program wrote must not come back.
+    pub(crate) fn repaired(&mut self, object: &str) {
+        if let Some(known) = self.0.get_mut(object) {
+            known.intruder = None;
+        }
     }
 
     /// The object and what belongs to it were deleted.
@@ -89,10 +108,16 @@ impl Checker {
     /// The target of an object was seen with this value.
     pub(crate) fn saw_target(&mut self, object: &str, value: &Digest) -> Result<(), Violation> {
         let known = self.0.get_mut(object).ok_or(Violation::UnknownValue)?;
-        if known.intruders.contains(value) {
+        if let Some(intruder) = known.intruder.as_mut().filter(|intruder| intruder.value == *value) {
+            intruder.seen = true;
             return Ok(());
         }
-        let position = known.values.iter().position(|applied| applied == value).ok_or(Violation::UnknownValue)?;
+        let find = |wanted| known.values.iter().position(|applied| *applied == wanted);
+        let position = find(Some(*value)).or_else(|| find(None)).ok_or(Violation::UnknownValue)?;
+        known.values[position] = Some(*value);
+        if known.intruder.as_ref().is_some_and(|intruder| intruder.seen) {
+            known.intruder = None;
+        }
         let (before, now) = (known.delivered, position + 1);
         known.delivered = now.max(before);
         if now < before { Err(Violation::OlderValue { before, now }) } else { Ok(()) }
@@ -100,7 +125,7 @@ impl Checker {
 
     /// Whether this is the value that was applied last.
     pub(crate) fn is_latest(&self, object: &str, value: &Digest) -> bool {
-        self.0.get(object).is_some_and(|known| known.values.last() == Some(value))
+        self.0.get(object).is_some_and(|known| known.values.last() == Some(&Some(*value)))
     }
 }
 
@@ -158,8 +183,35 @@ mod tests {
         checker.saw_target("db", &VALUES[1]).unwrap();
         checker.will_drift("db", INTRUDER);
         checker.saw_target("db", &INTRUDER).unwrap();
+        checker.saw_target("db", &INTRUDER).unwrap();
         assert!(!checker.is_latest("db", &INTRUDER));
         assert_eq!(checker.saw_target("db", &VALUES[0]), Err(Violation::OlderValue { before: 2, now: 1 }));
+    }
+
+    #[test]
+    fn what_another_program_wrote_must_not_come_back() {
+        let repaired: [fn(&mut Checker); 2] =
+            [|checker| checker.saw_target("db", &VALUES[1]).unwrap(), |checker| checker.repaired("db")];
+        for repaired in repaired {
+            let mut checker = checker();
+            checker.will_drift("db", INTRUDER);
+            // What was written before may be seen late.
+            checker.saw_target("db", &VALUES[1]).unwrap();
+            checker.saw_target("db", &INTRUDER).unwrap();
+            repaired(&mut checker);
+            assert_eq!(checker.saw_target("db", &INTRUDER), Err(Violation::UnknownValue));
+        }
+    }
+
+    #[test]
+    fn a_generated_value_stays_as_it_was_seen_first() {
+        let mut checker = Checker::default();
+        checker.will_generate("db");
+        assert!(!checker.is_latest("db", &VALUES[0]));
+        checker.saw_target("db", &VALUES[0]).unwrap();
+        checker.saw_target("db", &VALUES[0]).unwrap();
+        assert!(checker.is_latest("db", &VALUES[0]));
+        assert_eq!(checker.saw_target("db", &VALUES[1]), Err(Violation::UnknownValue));
     }
 
     #[test]
