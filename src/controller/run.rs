@@ -122,7 +122,7 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     let writers = TaskTracker::new();
     let publishing = keep_published(watcher.clone(), leader.clone(), namespace, Arc::clone(keys));
     spawner.spawn("public key", shutdown.clone(), writers.track_future(publishing));
-    let (events, publish_events) = Events::new(leader.client.clone());
+    let (events, publish_events) = Events::new(&leader.client);
     let stopping = shutdown.clone();
     // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
     let late = async move {

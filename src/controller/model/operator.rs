@@ -79,7 +79,7 @@ fn view(secret: &Stored) -> SecretView {
 impl Operator {
     pub(super) fn new(server: Arc<Mutex<Server>>, keyring: Arc<Keyring>, clock: Arc<Mutex<i64>>) -> Self {
         // What is published is another test's matter: the queue fills and the rest is dropped.
-        let (events, _) = Events::new(Line::default().client(Arc::clone(&server), ""));
+        let (events, _) = Events::new(&Line::default().client(Arc::clone(&server), ""));
         let operator = Self {
             server,
             keyring,
