@@ -46,6 +46,7 @@ mod integration {
     mod restored;
     mod rights;
     mod rings;
+    mod rotation;
     mod seal;
     mod secret_api;
     mod secure_metrics;

@@ -10,6 +10,7 @@
 //! | [`record`] | which record a pass goes on from, and what it should say |
 //! | [`target`] | whose a target is, and what has to be done to it |
 //! | [`source`] | which source the spec wants, and whether it gives a value |
+//! | [`rotation`] | when a generated value is replaced |
 //! | [`status`] | what the status says |
 //! | [`look`] | what has to be looked at live before it is acted on |
 
@@ -33,6 +34,7 @@ use super::{
 mod claim;
 mod look;
 mod record;
+mod rotation;
 mod source;
 mod status;
 mod target;
@@ -200,7 +202,8 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
     Ok(match Step::from(report) {
         step if !facts.written.altered.is_empty() => again(step),
         Step::Finish(Finish { after, retry }) => {
-            Step::Finish(Finish { after: [after, later].into_iter().flatten().min(), retry })
+            let rotation = rotation::wait(facts, &draft.meta);
+            Step::Finish(Finish { after: [after, later, rotation].into_iter().flatten().min(), retry })
         }
         step => step,
     })

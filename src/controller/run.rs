@@ -51,7 +51,7 @@ use crate::keyring::{KeyringError, publish, stands};
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
 /// event would have hidden.
-const RESYNC: Duration = Duration::from_secs(3600);
+pub(super) const RESYNC: Duration = Duration::from_secs(3600);
 /// Repairs of one target within this time of each other back off: two controllers must never fight at full speed.
 const FIGHT: Duration = Duration::from_secs(60);
 /// How long the second, third, … in a row waits.
@@ -474,7 +474,9 @@ fn next(end: &End) -> Next {
     match end {
         End::Finished(Finish { retry: true, .. }) => Next::Retry { after: None },
         End::Finished(Finish { after, retry: false }) => {
-            Next::After(after.unwrap_or_else(|| Jitter::random().lengthen(RESYNC)))
+            // Never later than the next check: a date may be far away, and clocks are set.
+            let check = Jitter::random().lengthen(RESYNC);
+            Next::After(after.map_or(check, |after| after.min(check)))
         }
         // Nothing can be made there any more; the namespace's end takes the object with it.
         End::Failed(Failure::Terminating) => Next::Done,

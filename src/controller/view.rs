@@ -23,10 +23,10 @@ use managed_secrets_api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
     keys::{ANNO_FOUND_KEY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
     limits::{
-        DESCRIPTION_MAX, METADATA_KEY_MAX, NAME_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX,
-        STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
+        DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, METADATA_KEY_MAX, NAME_MAX, REVISION_MAX, SECRET_KEY_MAX,
+        SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
     },
-    types::Target,
+    types::{Generate, Target},
     validate_spec,
 };
 use serde::{Deserialize, de::DeserializeSeed as _};
@@ -126,7 +126,7 @@ impl Own {
             description,
             value: _,
             value_from,
-            generate: _,
+            generate,
             delivery: _,
             target,
             deletion_policy: _,
@@ -137,6 +137,10 @@ impl Own {
         if let Some(from) = value_from {
             clip(&mut from.secret_key_ref.name, SECRET_NAME_MAX);
             clip(&mut from.secret_key_ref.key, SECRET_KEY_MAX);
+        }
+        if let Some(Generate { length: _, alphabet: _, rotate_every, revision }) = generate {
+            clip_some(rotate_every, DURATION_CHARACTERS_MAX);
+            clip_some(revision, REVISION_MAX);
         }
         if let Some(Target { name, key, type_, labels: _, annotations: _, adoption: _ }) = target {
             clip_some(name, SECRET_NAME_MAX);

@@ -258,7 +258,7 @@ mod tests {
             version,
             generation,
             deletion_policy: DeletionPolicy::Delete,
-            source: Source::Generate,
+            source: Source::Generate { revision: None },
             target: Delivered::None,
         };
         Found { meta, commitment: [0; 32], bytes: SecretBytes::copy_of(b"") }

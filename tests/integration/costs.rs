@@ -184,7 +184,6 @@ async fn what_users_do_costs_what_the_design_says() {
     meter.row("a rename (and the description removed)", 3..=3, 0..=0, 1..=1).await;
     site.apply("made", generated("RENAMED")).await;
     meter.row("applied again, unchanged", 0..=0, 0..=0, 0..=0).await;
-
     let mut made = json!({"name": "RENAMED", "generate": {}, "target": {"labels": {"team": "x"}}});
     let edits = [
         ("target's labels edited", 3, 2, "/target/labels/team", json!("y")),
@@ -235,6 +234,25 @@ async fn what_users_do_costs_what_the_design_says() {
     site.apply("large-sealed", json!({"name": "LARGE_SEALED", "value": sealed, "target": large('x')})).await;
     site.in_step("large-sealed").await;
     meter.row("new: sealed, large annotation", 3..=3, 0..=0, 1..=1).await;
+    meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
+    meter.end();
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_costs_what_the_design_says() {
+    let site = Site::new("rotation-costs").await;
+    let operator = Setup { workers: 1, ..Setup::of(&site.namespace) }.start().await;
+    let mut meter = Meter::new(&site).await;
+    for (what, generate, writes, dry_runs, reads) in [
+        ("new: generate, with a schedule", json!({"rotateEvery": "720h"}), 3, 0, 0),
+        ("a rotation", json!({"rotateEvery": "720h", "revision": "a"}), 3, 2, 0),
+        ("the revision removed", json!({"rotateEvery": "720h"}), 2, 1, 1),
+    ] {
+        site.apply("rotated", json!({"name": "ROTATED", "generate": generate})).await;
+        site.in_step("rotated").await;
+        meter.row(what, writes..=writes, dry_runs..=dry_runs, reads..=reads).await;
+    }
     meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     meter.end();
     operator.stop().await;

@@ -19,8 +19,8 @@ use super::{
 };
 
 /// The examples that a test below runs.
-const RUN: [&str; 8] =
-    ["adoption", "delivery-none", "generate", "pod", "retain", "target", "value-from", "weather-api-key"];
+const RUN: [&str; 9] =
+    ["adoption", "delivery-none", "generate", "pod", "retain", "rotate", "target", "value-from", "weather-api-key"];
 
 #[test]
 fn every_example_is_run() {
@@ -57,6 +57,26 @@ async fn generate() {
     // Applied again, nothing moves.
     assert!(apply(&site, "generate").await.contains("unchanged"));
     assert_eq!(site.get("session-key").await.resource_version(), object.resource_version());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate() {
+    let (site, running, object) = example("rotate", "cookie-key").await;
+    let status = object.status.unwrap();
+    assert!(status.next_rotation > status.value_updated_time);
+    // Applied again, nothing moves.
+    assert!(apply(&site, "rotate").await.contains("unchanged"));
+    // As its comment says: another revision is a new value.
+    let before = site.value("cookie-key", "value").await;
+    let revision = r#"{"spec": {"generate": {"revision": "2026-12"}}}"#;
+    let access = installation::control_plane().await.access();
+    access
+        .kubectl_ok(&["-n", &site.namespace, "patch", "msec", "cookie-key", "--type=merge", "-p", revision])
+        .await
+        .unwrap();
+    site.until("cookie-key", "its second version", |object| object.status.as_ref().unwrap().version == Some(2)).await;
+    assert_ne!(site.value("cookie-key", "value").await, before);
     running.stop().await;
 }
 

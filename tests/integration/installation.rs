@@ -11,7 +11,10 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
 use managed_secrets::install::manifests::{self, Options};
+use managed_secrets::keyring::KeyringStore;
 use managed_secrets_api::{crd, keys};
+use managed_secrets_crypto::Keyring;
+use managed_secrets_crypto::provider::Provider;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testkit::{self, ControlPlane, Result, poll};
@@ -36,6 +39,16 @@ static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 /// A control plane with the CRD and every manifest applied, and effective policies.
 pub(crate) async fn control_plane() -> &'static ControlPlane {
     CONTROL_PLANE.get_or_init(|| async { install(&options(), &[]).await.unwrap() }).await
+}
+
+/// The keyring that the first operator created.
+pub(crate) async fn keyring() -> &'static Keyring {
+    static KEYRING: OnceCell<Keyring> = OnceCell::const_new();
+    let load = || async {
+        let store = KeyringStore::new(admin().await, OPERATOR_NAMESPACE, Provider::Local);
+        store.load().await.unwrap()
+    };
+    KEYRING.get_or_init(load).await
 }
 
 /// A client as the operator: with its service account's token, so with its rights and under its policies.

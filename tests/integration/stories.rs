@@ -201,6 +201,7 @@ async fn readme_and_guide_can_be_followed() {
         ("Keep a value without delivering it", "break-glass condition met"),
         ("Find a secret", "WEATHER_API_KEY"),
         ("Change the value or the description", "condition met\n2"),
+        ("Rotate", "version 2"),
         ("Rename", "condition met"),
         ("Delete", "\"session-key\" deleted"),
     ] {

@@ -1,6 +1,9 @@
 //! What absent fields mean. Nothing is defaulted in the stored object, so that it stays what the user applied; these
 //! methods are the one place that knows the behaviour.
 
+use std::time::Duration;
+
+use super::duration;
 use super::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE};
 use super::limits::GENERATE_DEFAULT;
 use super::types::{Adoption, Alphabet, DeletionPolicy, Delivery, Generate, ManagedSecretSpec, Target};
@@ -70,6 +73,12 @@ impl Generate {
     #[must_use]
     pub fn alphabet(&self) -> Alphabet {
         self.alphabet.unwrap_or_default()
+    }
+
+    /// How old a value becomes before the next one is generated; `None` if there is no schedule.
+    #[must_use]
+    pub fn rotate_every(&self) -> Option<Duration> {
+        self.rotate_every.as_deref().and_then(duration::parse)
     }
 }
 

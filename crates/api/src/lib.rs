@@ -6,6 +6,7 @@
 
 pub mod crd;
 mod defaults;
+pub mod duration;
 pub mod keys;
 pub mod limits;
 pub mod names;

@@ -17,6 +17,18 @@ pub const GENERATE_MIN: i32 = 1;
 pub const GENERATE_MAX: i32 = 3500;
 /// Length of a generated value when none is given, in characters.
 pub const GENERATE_DEFAULT: i32 = 32;
+/// Shortest duration, in characters: `0s`.
+pub const DURATION_CHARACTERS_MIN: usize = 2;
+/// Longest duration, in characters.
+pub const DURATION_CHARACTERS_MAX: usize = 24;
+/// Shortest time between two scheduled rotations of a generated value, in hours.
+pub const ROTATE_EVERY_HOURS_MIN: u32 = 1;
+/// Longest time between two scheduled rotations of a generated value, in hours: ten years.
+pub const ROTATE_EVERY_HOURS_MAX: u32 = 87_600;
+/// Longest `generate.revision`, in characters.
+pub const REVISION_MAX: usize = 63;
+/// Characters of `generate.revision` besides ASCII letters and digits: those of dates, versions and commits.
+pub const REVISION_SYMBOLS: &str = "._:+/-";
 /// Longest Secret key, in characters.
 pub const SECRET_KEY_MAX: usize = 253;
 /// Most labels, and most annotations, of a target.

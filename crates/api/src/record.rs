@@ -252,7 +252,7 @@ mod tests {
             version: 7,
             generation: 9,
             deletion_policy: DeletionPolicy::Retain,
-            source: Source::Generate,
+            source: Source::Generate { revision: None },
             target: Delivered::None,
         }
     }

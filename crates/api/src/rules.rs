@@ -10,8 +10,12 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use super::duration;
 use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX};
-use super::limits::{ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, SECRET_NAME_MAX};
+use super::limits::{
+    ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, REVISION_SYMBOLS, ROTATE_EVERY_HOURS_MAX, ROTATE_EVERY_HOURS_MIN,
+    SECRET_NAME_MAX,
+};
 use super::validate::FieldReason;
 
 mod copies;
@@ -38,6 +42,7 @@ pub struct Rule {
 pub static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let mut rules = object_rules();
     rules.extend(spec_rules());
+    rules.extend(generate_rules());
     rules.extend(secret_name_rules("spec.valueFrom.secretKeyRef.name"));
     rules.push(secret_key_rule("spec.valueFrom.secretKeyRef.key"));
     rules.extend(secret_name_rules("spec.target.name"));
@@ -144,6 +149,41 @@ fn spec_rules() -> Vec<Rule> {
             // "Invalid" would have the server print the value.
             reason: FieldReason::Forbidden,
             holds: |value| value.as_str().is_some_and(sealed::is_well_formed),
+        },
+    ]
+}
+
+fn generate_rules() -> [Rule; 2] {
+    [
+        Rule {
+            at: "spec.generate.rotateEvery",
+            field: "",
+            cel: format!(
+                "self.matches(r'{}') && duration(self) >= duration('{ROTATE_EVERY_HOURS_MIN}h') && duration(self) <= \
+                 duration('{ROTATE_EVERY_HOURS_MAX}h')",
+                duration::PATTERN
+            ),
+            message: format!(
+                "must be hours, minutes and seconds as in `720h` or `1h30m`, from {ROTATE_EVERY_HOURS_MIN}h to \
+                 {ROTATE_EVERY_HOURS_MAX}h"
+            ),
+            reason: FieldReason::Invalid,
+            holds: |text| {
+                let bounds = duration::hours(ROTATE_EVERY_HOURS_MIN)..=duration::hours(ROTATE_EVERY_HOURS_MAX);
+                text.as_str().and_then(duration::parse).is_some_and(|every| bounds.contains(&every))
+            },
+        },
+        Rule {
+            at: "spec.generate.revision",
+            field: "",
+            // The hyphen stands last, where a character class takes it literally.
+            cel: format!("self.matches(r'^[A-Za-z0-9{REVISION_SYMBOLS}]*$')"),
+            message: "must consist of letters, digits and `-._:+/`".to_owned(),
+            reason: FieldReason::Invalid,
+            holds: |revision| {
+                let fits = |byte: u8| byte.is_ascii_alphanumeric() || REVISION_SYMBOLS.as_bytes().contains(&byte);
+                revision.as_str().is_some_and(|revision| revision.bytes().all(fits))
+            },
         },
     ]
 }

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{
-    DESCRIPTION_MAX, GENERATE_MAX, GENERATE_MIN, NAME_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX,
-    STATUS_TEXT_MAX, TARGET_METADATA_MAX,
+    DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, DURATION_CHARACTERS_MIN, GENERATE_MAX, GENERATE_MIN, NAME_MAX,
+    REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_TEXT_MAX, TARGET_METADATA_MAX,
 };
 use super::schema;
 
@@ -50,7 +50,7 @@ pub struct ManagedSecretSpec {
     /// Takes the value from a key of a Secret in the same namespace, and follows its changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<ValueFrom>,
-    /// Lets the operator generate a random value, once.
+    /// Lets the operator generate a random value: once, or again by `rotateEvery` and `revision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<Generate>,
     /// Whether the value is delivered.
@@ -97,8 +97,9 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// How a value is generated, once.
+/// How a value is generated, and when it is replaced by another one.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Generate {
     /// How many characters. 32 when absent. A change applies to the next value that is generated, and generates none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +108,17 @@ pub struct Generate {
     /// Which characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alphabet: Option<Alphabet>,
+    /// Generates a new value when the present one is this old: a duration such as `720h`, at least `1h`. Up to 5 % later,
+    /// so that secrets of the same age do not rotate in the same minute; `status.nextRotation` says when. Never when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = DURATION_CHARACTERS_MIN, max = DURATION_CHARACTERS_MAX))]
+    pub rotate_every: Option<String>,
+    /// Any text, such as a date. A changed revision generates a new value, once, and so does adding one. Removing it does
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = REVISION_MAX))]
+    pub revision: Option<String>,
 }
 
 /// Which characters: `Alphanumeric` (when absent), `AlphanumericSymbols`, `Hex` or `Base64Url`.
@@ -208,6 +220,10 @@ pub struct ManagedSecretStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = STATUS_TEXT_MAX))]
     pub value_updated_time: Option<String>,
+    /// When `generate.rotateEvery` asks for the next value, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = STATUS_TEXT_MAX))]
+    pub next_rotation: Option<String>,
     /// Counts the values, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

@@ -115,7 +115,7 @@ fn frozen_metadata() -> RecordMeta {
         version: 7,
         generation: 9,
         deletion_policy: DeletionPolicy::Delete,
-        source: Source::Generate,
+        source: Source::Generate { revision: None },
         target: Delivered::Own { name: "db".to_owned(), key: "value".to_owned() },
         ..metadata()
     }

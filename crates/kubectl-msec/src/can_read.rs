@@ -479,7 +479,7 @@ mod tests {
             version: 1,
             generation: 1,
             deletion_policy: managed_secrets_api::types::DeletionPolicy::Retain,
-            source: managed_secrets_api::record::Source::Generate,
+            source: managed_secrets_api::record::Source::Generate { revision: None },
             target: Delivered::None,
         };
         let seen = |record: &RecordMeta| -> Vec<String> {

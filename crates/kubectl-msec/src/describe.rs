@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::Api;
 use kube::api::ListParams;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
-use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery};
+use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery, Generate};
 use managed_secrets_api::{ManagedSecret, Reason, value};
 use managed_secrets_cli::names;
 use managed_secrets_cli::permission::Permission;
@@ -179,7 +179,7 @@ impl Facts {
     fn source(&self) -> String {
         let spec = &self.object.spec;
         if let Some(generate) = &spec.generate {
-            return format!("generated once: {} characters, {:?}", generate.length(), generate.alphabet());
+            return self.generated(generate);
         }
         if let Some(from) = &spec.value_from {
             return format!("key {} of the Secret {}", from.secret_key_ref.key, from.secret_key_ref.name);
@@ -204,6 +204,22 @@ impl Facts {
             Handling::Deliverable => "",
         };
         format!("sealed value {scope}{kept}, key {}{key}", sealed.key_id())
+    }
+
+    fn generated(&self, generate: &Generate) -> String {
+        let again = generate.rotate_every.is_some() || generate.revision.is_some();
+        let once = if again { "" } else { " once" };
+        let next = self.object.status.as_ref().and_then(|status| status.next_rotation.as_deref());
+        let next = next.map(|next| format!(" (next: {next})")).unwrap_or_default();
+        let every = generate.rotate_every.as_ref().map(|every| format!("; rotated every {every}{next}"));
+        let revision = generate.revision.as_ref().map(|revision| format!("; revision {revision}"));
+        format!(
+            "generated{once}: {} characters, {:?}{}{}",
+            generate.length(),
+            generate.alphabet(),
+            every.unwrap_or_default(),
+            revision.unwrap_or_default()
+        )
     }
 
     fn target(&self) -> String {

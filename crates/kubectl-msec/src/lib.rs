@@ -26,6 +26,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod export;
+mod gitops;
 mod list;
 mod lookup;
 mod manifest;
@@ -35,6 +36,7 @@ mod progress;
 mod public_key;
 mod reseal;
 mod restore;
+mod rotate;
 mod seal;
 mod session;
 mod state;
@@ -85,6 +87,8 @@ pub enum Command {
     Create(create::CreateArgs),
     /// Change a secret's name, description or value
     Update(update::UpdateArgs),
+    /// Have new values generated for secrets
+    Rotate(rotate::RotateArgs),
     /// Delete a secret
     Delete(delete::DeleteArgs),
     /// Show secrets: everything about them but their values
@@ -137,6 +141,7 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
     match command {
         Command::Create(args) => block_on(create::create(&cluster, &args)),
         Command::Update(args) => block_on(update::update(&cluster, &args)),
+        Command::Rotate(args) => block_on(rotate::rotate(&cluster, &args)),
         Command::Delete(args) => block_on(delete::delete(&cluster, &args)),
         Command::Get(args) => block_on(list::get(&cluster, &args)),
         Command::List(args) => block_on(list::list(&cluster, &args)),

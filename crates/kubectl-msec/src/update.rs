@@ -181,7 +181,8 @@ fn wanted(args: &UpdateArgs, source: Option<&Source>, spec: &ManagedSecretSpec) 
                 let before = spec.generate.clone().unwrap_or_default();
                 let length = generate.length.or(before.length);
                 let alphabet = generate.alphabet.or(before.alphabet);
-                (None, None, Some(Generate { length, alphabet }))
+                let rotate_every = generate.rotate_every.clone().or(before.rotate_every);
+                (None, None, Some(Generate { length, alphabet, rotate_every, revision: before.revision }))
             }
         };
     }
@@ -189,7 +190,7 @@ fn wanted(args: &UpdateArgs, source: Option<&Source>, spec: &ManagedSecretSpec) 
 }
 
 /// Writes the differences. If another write came between, reads the object and tries again.
-async fn send(
+pub(super) async fn send(
     session: &Session,
     before: &ManagedSecret,
     dry_run: bool,

@@ -236,6 +236,7 @@ fn generate(facts: &mut Facts) -> Result<(), Failure> {
     let alphabet: Alphabet = wanted.alphabet();
     let value = Plaintext::generate(wanted.length(), alphabet.characters().as_bytes())
         .map_err(|error| Failure::Crypto(error.to_string()))?;
-    facts.learned.incoming = Some(Incoming { source: Source::Generate, value: Ok(Arc::new(value)) });
+    let source = Source::Generate { revision: wanted.revision };
+    facts.learned.incoming = Some(Incoming { source, value: Ok(Arc::new(value)) });
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::{
     },
     claim::{Claim, claim},
     look::{content, is_confirmed, looked_at, open},
+    rotation,
     source::{incoming, wanted_source},
     target::{self, Delivery},
 };
@@ -293,7 +294,7 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
         Ok(source) => source,
         Err(problem) => return Ok(Outcome::Stuck(verdict_of(problem))),
     };
-    let (source, value, same) = if wanted == Source::Generate {
+    let (source, value, same) = if matches!(wanted, Source::Generate { .. }) {
         let Some(survivor) = survivor else {
             let message = "the record was deleted, and the target is not what the operator last wrote: restore one of the two from a backup, or delete this object and apply it again to get a new value";
             return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordLost, message))));
@@ -488,7 +489,13 @@ fn source_and_value<'w>(
         Ok(source) => source,
         Err(problem) => return Ok(Err(problem)),
     };
-    if unmoved(&before.source, &wanted) {
+    let is_generated = matches!(wanted, Source::Generate { .. });
+    if is_generated && matches!(before.source, Source::Generate { .. }) {
+        if !rotation::is_wanted(facts, before) {
+            // Without a revision where there was one: the record says so, and the value stays.
+            return Ok(Ok((wanted, Value::Present(base))));
+        }
+    } else if unmoved(&before.source, &wanted) {
         return Ok(Ok(unchanged()));
     }
     let (source, value) = incoming(facts, &wanted)?;
@@ -496,12 +503,15 @@ fn source_and_value<'w>(
         Ok(value) => value,
         Err(problem) => return Ok(Err(problem)),
     };
+    // A generated value is new by definition; any other is compared.
+    if is_generated {
+        return Ok(Ok((source.clone(), Value::Incoming(value))));
+    }
     if *source == before.source {
         // The live source is the one that the record was made from; the cache was behind.
         return Ok(Ok(unchanged()));
     }
-    // A generated value is new by definition; any other is compared.
-    let same = *source != Source::Generate && open(facts, base)?.value.same_as(value);
+    let same = open(facts, base)?.value.same_as(value);
     Ok(Ok((source.clone(), if same { Value::Present(base) } else { Value::Incoming(value) })))
 }
 
@@ -534,7 +544,7 @@ fn skeleton(facts: &Facts, name: &str) -> RecordMeta {
         version: 0,
         generation: own.generation,
         deletion_policy: own.spec.deletion_policy(),
-        source: Source::Generate,
+        source: Source::Generate { revision: None },
         target: Delivered::None,
     }
 }

@@ -19,8 +19,8 @@ const MAX_LINKS: usize = 8;
 /// The source that the spec wants, where the caches alone can tell its fingerprint.
 pub(super) fn wanted_source(facts: &Facts) -> Result<Result<Source, Problem>, Need> {
     let own = &facts.snapshot.own;
-    if own.spec.generate.is_some() {
-        return Ok(Ok(Source::Generate));
+    if let Some(generate) = &own.spec.generate {
+        return Ok(Ok(Source::Generate { revision: generate.revision.clone() }));
     }
     if let Some(sha256) = &own.sealed_sha256 {
         return Ok(Ok(Source::Sealed { sha256: sha256.clone() }));
@@ -88,7 +88,7 @@ pub(super) fn incoming<'w>(
             Ok((&rejected.source, Err(rejected.problem.clone())))
         }
         _ => Err(Need::Read(match source {
-            Source::Generate => Read::Generate,
+            Source::Generate { .. } => Read::Generate,
             Source::Sealed { .. } => Read::Spec,
             Source::Secret { .. } => Read::Source,
         })),

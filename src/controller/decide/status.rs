@@ -1,6 +1,6 @@
 //! What the status says. Pure.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use managed_secrets_api::{
     ManagedSecretStatus, Reason,
@@ -11,11 +11,13 @@ use super::{
     super::{
         altered::Part,
         conditions::{self, UNSEEN_RETRY},
+        facts::rfc3339,
         facts::{Facts, Seen},
         plan::{Finish, Step, Verdict, Write},
         record::Source,
     },
     record::Draft,
+    rotation,
     target::Action,
 };
 
@@ -28,8 +30,11 @@ pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
         }
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
-    if draft.meta.source == Source::Generate {
-        text.push_str("; generated once: a changed length or alphabet applies to the next generated value");
+    if let (Source::Generate { .. }, Some(generate)) = (&draft.meta.source, &spec.generate) {
+        let again = generate.rotate_every.is_some() || generate.revision.is_some();
+        let once = if again { "" } else { " once" };
+        let next = "a changed length or alphabet applies to the next generated value";
+        write!(text, "; generated{once}: {next}").ok();
     }
     text
 }
@@ -74,6 +79,7 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
         status.created_date = Some(meta.created.clone());
         status.updated_date = Some(meta.updated.clone());
         status.value_updated_time = Some(meta.value_updated.clone());
+        status.next_rotation = rotation::next(&own.spec, meta).map(rfc3339);
         status.version = i64::try_from(meta.version).ok();
         status.deletion_policy = Some(meta.deletion_policy);
         status.record = Some(RecordRef {

@@ -40,7 +40,7 @@ pub(super) fn facts_of(spec: &Value, status: &Value) -> Facts {
     let fields = object["spec"].as_object_mut().unwrap();
     fields.extend(spec.as_object().unwrap().clone());
     if !fields.contains_key("valueFrom") {
-        fields.insert("generate".to_owned(), json!({}));
+        fields.entry("generate").or_insert_with(|| json!({}));
     }
     let snapshot = Snapshot {
         now: Timestamp::UNIX_EPOCH,
@@ -72,7 +72,7 @@ pub(super) fn valid(change: impl FnOnce(&mut RecordMeta)) -> Authenticity {
         version: 1,
         generation: 1,
         deletion_policy: DeletionPolicy::Retain,
-        source: Source::Generate,
+        source: Source::Generate { revision: None },
         target: own_place(),
     };
     change(&mut meta);

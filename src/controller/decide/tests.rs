@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use managed_secrets_api::{
     Reason,
     keys::CONDITION_READY,
@@ -13,7 +14,7 @@ use managed_secrets_crypto::{
     Seed,
     mse1::{self, Place},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     super::{
@@ -33,12 +34,18 @@ fn new() -> Facts {
 
 /// A pass of an object whose record, target and status are all as they should be.
 fn in_step() -> Facts {
-    let mut facts = facts(&json!({
+    in_step_as(&json!({}), |_| {})
+}
+
+/// The same with these fields of the spec besides, and what the record says of them.
+fn in_step_as(spec: &Value, change: impl FnOnce(&mut RecordMeta)) -> Facts {
+    let status = json!({
         "record": {"name": record_name("DB"), "uid": "uid-record", "resourceVersion": "1"},
         "target": {"name": "db", "key": "value", "uid": "uid-target", "resourceVersion": "2"},
         "observedGeneration": 1, "version": 1, "id": ID, "name": "DB",
-    }));
-    put_record(&mut facts, "DB", |_| {});
+    });
+    let mut facts = facts_of(spec, &status);
+    put_record(&mut facts, "DB", change);
     put(&mut facts, delivered(), Authenticity::NotARecord);
     hold(&mut facts);
     let Step::Write(write) = decide(&facts) else { panic!("the conditions are missing") };
@@ -85,7 +92,8 @@ fn read_record(facts: &mut Facts) {
 }
 
 fn generated(facts: &mut Facts) {
-    facts.learned.incoming = Some(Incoming { source: Source::Generate, value: Ok(plaintext("new")) });
+    facts.learned.incoming =
+        Some(Incoming { source: Source::Generate { revision: None }, value: Ok(plaintext("new")) });
 }
 
 /// The source is another Secret, and gives another value than the record holds.
@@ -93,6 +101,35 @@ fn new_value(facts: &mut Facts) {
     let followed = followed();
     (facts.snapshot.own.spec, facts.snapshot.source) = (followed.snapshot.own.spec, followed.snapshot.source);
     facts.learned.incoming = Some(Incoming { source: upstream(), value: Ok(plaintext("new")) });
+    read_record(facts);
+}
+
+/// Seconds in an hour.
+const HOUR: i64 = 3600;
+
+/// A value that rotates every hour. It was generated when the time began; the id is no UUID, so nothing is spread.
+fn hourly() -> Facts {
+    in_step_as(&json!({"generate": {"rotateEvery": "1h"}}), |meta| {
+        meta.value_updated = Timestamp::UNIX_EPOCH.to_string();
+    })
+}
+
+/// A value that was generated for the revision `a`.
+fn revised() -> Facts {
+    let source = Source::Generate { revision: Some("a".to_owned()) };
+    in_step_as(&json!({"generate": {"revision": "a"}}), |meta| meta.source = source)
+}
+
+fn clock(facts: &mut Facts, seconds: i64) {
+    facts.snapshot.now = Timestamp::from_second(seconds).unwrap();
+}
+
+/// The spec was edited to this revision, and a value was generated for it.
+fn revise(facts: &mut Facts, revision: Option<&str>) {
+    edited(facts);
+    let revision = revision.map(str::to_owned);
+    facts.snapshot.own.spec.generate.as_mut().unwrap().revision.clone_from(&revision);
+    facts.learned.incoming = Some(Incoming { source: Source::Generate { revision }, value: Ok(plaintext("new")) });
     read_record(facts);
 }
 
@@ -264,6 +301,74 @@ fn each_rule_of_a_pass() {
                 new_value(it);
             },
             "write record: NewValue",
+        ),
+        // Rotations.
+        ("a schedule: its time has not come", hourly, |it| clock(it, HOUR - 1), "wait"),
+        ("a schedule: its time has come", hourly, |it| clock(it, HOUR), "read Generate"),
+        (
+            "a schedule: its time has come, and a value is generated",
+            hourly,
+            |it| {
+                clock(it, HOUR);
+                generated(it);
+            },
+            "write record: NewValue, then Secret db",
+        ),
+        ("a schedule, and a clock that was set back by a day", hourly, |it| clock(it, -24 * HOUR), "wait"),
+        (
+            "a schedule, and a value that is not delivered: delivery comes first",
+            hourly,
+            |it| {
+                clock(it, HOUR);
+                it.snapshot.own.status.target.as_mut().unwrap().resource_version.clear();
+                it.written.holds = None;
+            },
+            "look at record",
+        ),
+        (
+            "a schedule, suspended",
+            hourly,
+            |it| {
+                clock(it, HOUR);
+                it.snapshot.own.spec.suspend = Some(true);
+            },
+            "status: Suspended",
+        ),
+        (
+            "a schedule, and a record of an earlier object: it is taken over first",
+            hourly,
+            |it| {
+                clock(it, HOUR);
+                put_record(it, "DB", |meta| {
+                    meta.value_updated = Timestamp::UNIX_EPOCH.to_string();
+                    meta.uid = "uid-before".to_owned();
+                });
+                it.snapshot.secrets.get_mut(&record_name("DB")).into_iter().for_each(|known| {
+                    let Known::Present(seen) = known else { return };
+                    seen.view.owners.clear();
+                });
+                read_record(it);
+            },
+            "write record: TakenOver",
+        ),
+        ("a revision: the value is of it", revised, |_| {}, "done"),
+        (
+            "another revision: a new value",
+            revised,
+            |it| revise(it, Some("b")),
+            "write record: NewValue, then Secret db",
+        ),
+        (
+            "a revision where there was none: a new value",
+            in_step,
+            |it| revise(it, Some("a")),
+            "write record: NewValue, then Secret db",
+        ),
+        (
+            "no revision where there was one: the same value",
+            revised,
+            |it| revise(it, None),
+            "write record: SpecChanged",
         ),
         // Edits.
         ("edited: the record is read before it is written", in_step, edited, "look at record"),

@@ -22,6 +22,7 @@ use super::{
         facts::{Facts, Settings},
         failure::Failure,
         index::{Index, Key},
+        run::RESYNC,
         view::{Own, SecretView, packed::Packed},
     },
     line::{Line, Plan},
@@ -45,16 +46,33 @@ struct State {
     /// How far each stream has been heard, as a place in the server's log.
     heard: [usize; 3],
     queue: BTreeSet<String>,
-    /// When to look again, in the model's seconds.
+    /// When to look again, in seconds that passed.
     timers: BTreeMap<String, i64>,
     failures: BTreeMap<String, u32>,
+}
+
+/// The model's time, in seconds. Timers go by what has passed, and dates by the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub(super) passed: i64,
+    /// What the wall clock showed at the beginning, and by how much it was set since.
+    pub(super) set: i64,
+    /// Hours have passed, or were said to. Each object is looked at in this time, which the model does only then: it would
+    /// hide an event that wakes too few.
+    pub(super) leapt: bool,
+}
+
+impl Clock {
+    pub(super) fn wall(self) -> Timestamp {
+        Timestamp::from_second(self.set + self.passed).unwrap()
+    }
 }
 
 /// One operator process after another.
 pub(super) struct Operator {
     server: Arc<Mutex<Server>>,
     keyring: Arc<Keyring>,
-    clock: Arc<Mutex<i64>>,
+    clock: Arc<Mutex<Clock>>,
     index: Mutex<Index>,
     events: Events,
     stats: Stats,
@@ -77,7 +95,7 @@ fn view(secret: &Stored) -> SecretView {
 }
 
 impl Operator {
-    pub(super) fn new(server: Arc<Mutex<Server>>, keyring: Arc<Keyring>, clock: Arc<Mutex<i64>>) -> Self {
+    pub(super) fn new(server: Arc<Mutex<Server>>, keyring: Arc<Keyring>, clock: Arc<Mutex<Clock>>) -> Self {
         // What is published is another test's matter: the queue fills and the rest is dropped.
         let (events, _) = Events::new(&Line::default().client(Arc::clone(&server), ""));
         let operator = Self {
@@ -184,9 +202,14 @@ impl Operator {
         self.state.lock().queue.extend(names);
     }
 
+    /// Wakes these.
+    pub(super) fn wake(&self, names: Vec<String>) {
+        self.state.lock().queue.extend(names);
+    }
+
     /// Wakes what has a timer that is due.
     pub(super) fn ring(&self) {
-        let now = *self.clock.lock();
+        let now = self.clock.lock().passed;
         let mut state = self.state.lock();
         let due: Vec<String> =
             state.timers.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
@@ -234,7 +257,8 @@ impl Operator {
             }
             return Done { writes: 0, end: None };
         };
-        let now = Timestamp::from_second(*self.clock.lock()).unwrap();
+        let clock = *self.clock.lock();
+        let now = clock.wall();
         let settings = Settings { operator_namespace: "managed-secrets-system".to_owned(), allow_cluster_scope: false };
         let fresh_id = uuid::Uuid::new_v4().to_string();
         let mut facts = Facts::new(snapshot, settings, &self.keyring, now, fresh_id);
@@ -264,8 +288,8 @@ impl Operator {
         let retry = match &end {
             End::Finished(finish) => {
                 if let Some(after) = finish.after {
-                    let after = i64::try_from(after.as_secs()).unwrap() + 1;
-                    self.state.lock().timers.insert(name.to_owned(), now.as_second() + after);
+                    let after = i64::try_from(after.min(RESYNC).as_secs()).unwrap() + 1;
+                    self.state.lock().timers.insert(name.to_owned(), clock.passed + after);
                 }
                 finish.retry
             }

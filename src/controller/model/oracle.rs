@@ -9,6 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::keys::{
     ANNO_OWNER, ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET,
 };
@@ -29,6 +30,28 @@ use crate::controller::view::SecretView;
 pub(super) struct OpenRecord {
     pub(super) meta: RecordMeta,
     pub(super) value: Vec<u8>,
+}
+
+/// The period of every schedule of the model.
+const PERIOD: SignedDuration = SignedDuration::from_hours(1);
+
+/// Why a generated value may not be replaced by another one. Dates of records are all that counts: whatever a clock does, one
+/// rotation follows another after a period.
+fn not_rotated(writer: Option<&Object>, last: &RecordMeta, meta: &RecordMeta) -> Option<&'static str> {
+    let (Source::Generate { revision: before }, Source::Generate { revision }) = (&last.source, &meta.source) else {
+        return None;
+    };
+    if meta.version != last.version + 1 {
+        return Some("not one version for one value");
+    }
+    if revision.is_some() && revision != before {
+        return None;
+    }
+    if writer.is_some_and(|writer| !writer.scheduled_once) {
+        return Some("nothing asks for it");
+    }
+    let date = |meta: &RecordMeta| meta.value_updated.parse::<Timestamp>().unwrap();
+    (date(meta).duration_since(date(last)) < PERIOD).then_some("it is too early")
 }
 
 /// What has been seen so far.
@@ -223,7 +246,7 @@ impl Oracle {
         if meta.owner != about {
             self.say(format!("record {name} of {} was written for {about}", meta.owner));
         }
-        if meta.source == Source::Generate {
+        if matches!(meta.source, Source::Generate { .. }) {
             self.canaries.insert(String::from_utf8(value.clone()).unwrap());
         }
         if self.is_excused(&meta.uid) || self.is_excused(&meta.id) {
@@ -250,9 +273,10 @@ impl Oracle {
                 if last.meta.updated > meta.updated || last.meta.value_updated > meta.value_updated {
                     self.say(format!("a date of {about} went back"));
                 }
-                let both_generated = last.meta.source == Source::Generate && meta.source == Source::Generate;
-                if both_generated && (last.value != *value || last.meta.version != meta.version) {
-                    self.say(format!("the generated value of {about} was generated again"));
+                if (last.value != *value || last.meta.version != meta.version)
+                    && let Some(problem) = not_rotated(writer, &last.meta, meta)
+                {
+                    self.say(format!("the generated value of {about} was generated again: {problem}"));
                 }
             }
             let same = self.values.get(&(meta.id.clone(), meta.version)).is_none_or(|before| before == value);

@@ -25,14 +25,14 @@ use zeroize::Zeroizing;
 
 use super::{
     line::{Plan, When},
-    operator::Operator,
+    operator::{Clock, Operator},
     oracle::Oracle,
     rest,
     server::{Server, is_labelled},
     steps::{Edit, Event, From, Meanwhile, Meddle, OBJECTS, Pick, Step, Work},
-    store::{Field, Maker, Stored, USER},
+    store::{Field, Maker, Object, Stored, USER},
 };
-use crate::controller::{model::store::NAMESPACE, view::shape::TEXT_KEPT_BYTES};
+use crate::controller::{model::store::NAMESPACE, run::RESYNC, view::shape::TEXT_KEPT_BYTES};
 
 /// ManagedSecrets.
 pub(super) const NAMES: [&str; OBJECTS] = ["a", "b", "c"];
@@ -46,6 +46,10 @@ const SOURCES: [&str; 2] = ["upstream", "other-upstream"];
 pub(super) const VALUES: [&str; 3] = ["canary-5a1f8e", "canary-c07d42", "canary-9be366"];
 /// Passes in which everything must come to rest.
 const MAX_PASSES: usize = 200;
+/// In seconds.
+const HOUR: i64 = 3600;
+/// Longer than the checks at rest take, in seconds.
+const SOON: i64 = 900;
 /// The model's first second.
 const START: i64 = 1_795_420_800;
 
@@ -85,7 +89,7 @@ fn keys() -> &'static Keys {
 pub(super) struct Play {
     pub(super) server: Arc<Mutex<Server>>,
     pub(super) operators: [Arc<Operator>; 2],
-    clock: Arc<Mutex<i64>>,
+    clock: Arc<Mutex<Clock>>,
     /// Only the first operator works, and it hears everything before each pass.
     attentive: bool,
 }
@@ -101,7 +105,7 @@ impl Play {
         let mut oracle = Oracle::new(Arc::clone(keyring), VALUES.map(str::to_owned));
         oracle.attentive = attentive;
         let server = Arc::new(Mutex::new(Server::new(oracle)));
-        let clock = Arc::new(Mutex::new(START));
+        let clock = Arc::new(Mutex::new(Clock { passed: 0, set: START, leapt: false }));
         let operator = || Arc::new(Operator::new(Arc::clone(&server), Arc::clone(keyring), Arc::clone(&clock)));
         Self { operators: [operator(), operator()], server, clock, attentive }
     }
@@ -111,7 +115,7 @@ impl Play {
     }
 
     pub(super) fn tick(&self, seconds: i64) {
-        *self.clock.lock() += seconds;
+        self.clock.lock().passed += seconds;
     }
 
     /// One step.
@@ -145,6 +149,7 @@ impl Play {
             }
             Work::Settle => {
                 // Not to rest, but as far as a busy moment comes.
+                operator.ring();
                 for _ in 0..6 {
                     operator.catch_up();
                     let Some(name) = operator.next() else { break };
@@ -237,6 +242,15 @@ impl Play {
             Event::Copy { which, to } => copy(&mut server, which, TARGETS[to]),
             Event::Collect => server.collect(),
             Event::Tick(seconds) => self.tick(i64::from(seconds)),
+            Event::Pass(hours) => {
+                self.tick(i64::from(hours) * HOUR);
+                self.clock.lock().leapt = true;
+            }
+            Event::Jump(hours) => {
+                let mut clock = self.clock.lock();
+                clock.set += i64::from(hours) * HOUR;
+                clock.leapt = true;
+            }
         }
     }
 
@@ -285,6 +299,7 @@ impl Play {
             self.operators.iter().for_each(|operator| operator.ring());
         }
         self.work_off().await?;
+        self.pass_dates().await?;
         // Looked at all over again, nothing is written.
         for restart in [false, true] {
             for operator in &self.operators {
@@ -299,6 +314,44 @@ impl Play {
             }
         }
         rest::check(&self.server())
+    }
+
+    /// Lets come what dates in the past ask for, or dates so close that they would fall into what follows.
+    async fn pass_dates(&self) -> Result<(), String> {
+        self.tick(i64::try_from(RESYNC.as_secs()).unwrap() + 1);
+        self.wake_dated();
+        self.work_off().await?;
+        loop {
+            let now = self.clock.lock().wall();
+            let left = |date: Timestamp| date.as_second() - now.as_second();
+            let soon = {
+                let server = self.server();
+                let next = |object: &Object| object.status_text("/nextRotation")?.parse().ok();
+                server.objects.values().filter_map(next).map(left).filter(|left| (0..SOON).contains(left)).max()
+            };
+            let Some(left) = soon else { return Ok(()) };
+            self.tick(left + 1);
+            self.wake_dated();
+            self.work_off().await?;
+        }
+    }
+
+    /// Has objects looked at of which something depends on the wall clock.
+    fn wake_dated(&self) {
+        let is_dated =
+            |spec: &ManagedSecretSpec| spec.generate.as_ref().is_some_and(|generate| generate.rotate_every.is_some());
+        let server = self.server();
+        let dated: Vec<String> =
+            server.objects.values().filter(|object| is_dated(&object.spec)).map(|object| object.name.clone()).collect();
+        drop(server);
+        let leapt = self.clock.lock().leapt;
+        for operator in &self.operators {
+            operator.ring();
+            operator.wake(dated.clone());
+            if leapt {
+                operator.wake_all();
+            }
+        }
     }
 
     /// Works off both queues. Returns the number of writes.
@@ -360,7 +413,7 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
             (spec.value, spec.value_from, spec.generate) = (None, None, None);
             match from {
                 From::Generate { long } => {
-                    spec.generate = Some(Generate { length: long.then_some(48), alphabet: None });
+                    spec.generate = Some(Generate { length: long.then_some(48), ..Generate::default() });
                 }
                 From::Source { source, other_key } => {
                     let key = if other_key { "other" } else { "token" };
@@ -373,6 +426,16 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
         Edit::Deliver(yes) => spec.delivery = (!yes).then_some(Delivery::None),
         Edit::Retain(yes) => spec.deletion_policy = yes.then_some(DeletionPolicy::Retain),
         Edit::Suspend(yes) => spec.suspend = yes.then_some(true),
+        Edit::RotateEvery(yes) => {
+            if let Some(generate) = &mut spec.generate {
+                generate.rotate_every = yes.then(|| "1h".to_owned());
+            }
+        }
+        Edit::Revision(pick) => {
+            if let Some(generate) = &mut spec.generate {
+                generate.revision = pick.map(|pick| format!("r{pick}"));
+            }
+        }
         Edit::TargetName(pick) => {
             target(spec).name = Some(TARGETS[pick].to_owned()).filter(|target| target != name);
         }

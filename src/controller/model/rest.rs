@@ -16,7 +16,7 @@ use super::{
 };
 use crate::controller::{
     model::store::{Field, Maker},
-    record::Delivered,
+    record::{Delivered, Source},
 };
 
 /// Says what is wrong with a state of rest.
@@ -133,6 +133,14 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
 
 /// What is served is what the source gives.
 fn value(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), String> {
+    if let Some(generate) = &object.spec.generate {
+        if record.meta.source != (Source::Generate { revision: generate.revision.clone() }) {
+            return Err(format!("its record names the source {}", record.meta.source));
+        }
+        if generate.rotate_every.is_some() != object.status_text("/nextRotation").is_some() {
+            return Err("its next rotation is not said, or there is none".to_owned());
+        }
+    }
     let Some(from) = &object.spec.value_from else { return Ok(()) };
     let reference = &from.secret_key_ref;
     let source = server.secrets.get(&reference.name).and_then(|source| source.data(&reference.key));

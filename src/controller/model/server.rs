@@ -242,6 +242,7 @@ impl Server {
             return;
         }
         let adopts = spec.adoption() == Adoption::IfUnowned;
+        let is_scheduled = spec.generate.as_ref().is_some_and(|generate| generate.rotate_every.is_some());
         match self.objects.get(name).cloned() {
             None => {
                 let uid = self.new_uid();
@@ -255,13 +256,16 @@ impl Server {
                     finalizer: false,
                     deleting: false,
                     adopted_once: adopts,
+                    scheduled_once: is_scheduled,
                 };
                 self.put_object(None, made);
             }
             Some(live) if live.spec == spec => {}
             Some(live) => {
                 let adopted_once = live.adopted_once || adopts;
-                let after = Object { spec, generation: live.generation + 1, adopted_once, ..live.clone() };
+                let scheduled_once = live.scheduled_once || is_scheduled;
+                let generation = live.generation + 1;
+                let after = Object { generation, spec, adopted_once, scheduled_once, ..live.clone() };
                 self.put_object(Some(live), after);
             }
         }

@@ -32,6 +32,8 @@ pub(super) enum Edit {
     Adopt(bool),
     Retain(bool),
     Suspend(bool),
+    RotateEvery(bool),
+    Revision(Option<Pick>),
 }
 
 /// What a user does to a Secret that exists.
@@ -78,6 +80,10 @@ pub(super) enum Event {
     },
     Collect,
     Tick(u8),
+    /// Hours pass.
+    Pass(u8),
+    /// The wall clock of every operator is set forwards or back, in hours.
+    Jump(i8),
 }
 
 /// What an operator does.
@@ -144,6 +150,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => any::<bool>().prop_map(Edit::Adopt),
         2 => any::<bool>().prop_map(Edit::Retain),
         1 => prop::bool::weighted(0.3).prop_map(Edit::Suspend),
+        2 => prop::bool::weighted(0.7).prop_map(Edit::RotateEvery),
+        1 => option::of(0..2usize).prop_map(Edit::Revision),
     ]
 }
 
@@ -179,6 +187,8 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         1 => (0..8usize, 0..5usize).prop_map(|(which, to)| Event::Copy { which, to }),
         2 => Just(Event::Collect),
         1 => any::<u8>().prop_map(Event::Tick),
+        1 => (1..30u8).prop_map(Event::Pass),
+        1 => (-30..30i8).prop_map(Event::Jump),
     ]
 }
 

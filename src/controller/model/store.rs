@@ -60,6 +60,7 @@ pub(super) struct Stored {
 
 /// A ManagedSecret.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Object {
     pub(super) name: String,
     pub(super) uid: String,
@@ -71,6 +72,8 @@ pub(super) struct Object {
     pub(super) deleting: bool,
     /// Some generation of its spec has allowed adoption.
     pub(super) adopted_once: bool,
+    /// Some generation of its spec has had a schedule of rotations.
+    pub(super) scheduled_once: bool,
 }
 
 /// Why an apply is refused: the field that is invalid.

@@ -84,8 +84,7 @@ fields!(Own {
     violation,
 });
 // Sealed text is never kept, and of a target's labels and annotations what `target_metadata` has.
-fields!(ManagedSecretSpec {
-    name,
+fields!(ManagedSecretSpec { name } options {
     description,
     value_from,
     generate,
@@ -94,11 +93,11 @@ fields!(ManagedSecretSpec {
     deletion_policy,
     suspend,
 } without { value });
-fields!(Target { name, key, type_, adoption } without { labels, annotations });
+fields!(Target {} options { name, key, type_, adoption } without { labels, annotations });
 fields!(ValueFrom { secret_key_ref });
 fields!(SecretKeyRef { name, key });
-fields!(Generate { length, alphabet });
-fields!(ManagedSecretStatus {
+fields!(Generate {} options { length, alphabet, rotate_every, revision });
+fields!(ManagedSecretStatus {} options {
     id,
     name,
     created_date,
@@ -110,6 +109,7 @@ fields!(ManagedSecretStatus {
     record,
     target,
     conditions,
+    next_rotation,
 });
 fields!(RecordRef { name, uid, resource_version });
 fields!(TargetRef { name, key, uid, resource_version });

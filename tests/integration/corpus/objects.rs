@@ -1,6 +1,8 @@
 //! The corpus: what it is made of, and what concerns the object and its name.
 
-use managed_secrets_api::limits::{DESCRIPTION_MAX, GENERATE_MAX, NAME_MAX, SECRET_NAME_MAX};
+use managed_secrets_api::limits::{
+    DESCRIPTION_MAX, GENERATE_MAX, NAME_MAX, REVISION_MAX, ROTATE_EVERY_HOURS_MAX, SECRET_NAME_MAX,
+};
 use serde_json::{Value, json};
 
 use super::{Case, source, target};
@@ -14,6 +16,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(names());
     cases.extend(descriptions());
     cases.extend(choices());
+    cases.extend(rotations());
     cases.extend(shapes());
     cases.extend(metadata());
     cases.extend(source::all());
@@ -153,9 +156,74 @@ fn choices() -> Vec<Case> {
     cases
 }
 
+/// When a generated value is replaced.
+fn rotations() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |field: &str, text: &str, valid: bool| {
+        let path = match field {
+            "rotateEvery" => "spec.generate.rotateEvery",
+            _ => "spec.generate.revision",
+        };
+        let wrong: &[_] = if valid { &[] } else { &[path] };
+        cases.push(Case::new(format!("{field} {text:?}"), with(json!({"generate": {(field): text}})), wrong));
+    };
+    let (longest, longer) = (format!("{ROTATE_EVERY_HOURS_MAX}h"), format!("{ROTATE_EVERY_HOURS_MAX}h1s"));
+    for text in ["1h", "720h", "1h30m", "60m", "3600s", "59m60s", "0h60m0s", "01h", "1h0m", &longest, "87599h60m"] {
+        case("rotateEvery", text, true);
+    }
+    // What Go accepts beyond it, what is too short or too long, and what is no duration.
+    for text in [
+        "",
+        "h",
+        "0",
+        "1",
+        "1d",
+        "1w",
+        "1H",
+        "1.5h",
+        "90.5m",
+        "-1h",
+        "+1h",
+        "1h ",
+        " 1h",
+        "30m1h",
+        "1h1h",
+        "3600000ms",
+        "1µs",
+        "0h",
+        "59m",
+        "59m59s",
+        "3599s",
+        &longer,
+        "99999h",
+        "100000h",
+        "2562048h",
+        "99999999999999999999h",
+        "1hour",
+        "٣h",
+    ] {
+        case("rotateEvery", text, false);
+    }
+    for character in ' '..='~' {
+        let valid = character.is_ascii_alphanumeric() || "._:+/-".contains(character);
+        case("revision", &format!("a{character}"), valid);
+    }
+    for text in ["2026-11", "2026-11-28T15:04:05Z", "v1.2.3+build", "a/b", "-", "_"] {
+        case("revision", text, true);
+    }
+    for (length, valid) in [(0, false), (1, true), (REVISION_MAX, true), (REVISION_MAX + 1, false)] {
+        case("revision", &"r".repeat(length), valid);
+    }
+    for text in STRANGE {
+        case("rotateEvery", text, false);
+        case("revision", text, false);
+    }
+    cases
+}
+
 /// Each field holding each type of JSON; server and validator must agree, whatever they say.
 fn shapes() -> Vec<Case> {
-    const FIELDS: [&str; 24] = [
+    const FIELDS: [&str; 26] = [
         "/spec",
         "/spec/name",
         "/spec/description",
@@ -167,6 +235,8 @@ fn shapes() -> Vec<Case> {
         "/spec/generate",
         "/spec/generate/length",
         "/spec/generate/alphabet",
+        "/spec/generate/rotateEvery",
+        "/spec/generate/revision",
         "/spec/delivery",
         "/spec/target",
         "/spec/target/name",

@@ -22,6 +22,8 @@ enum Values {
     Constant,
     /// This one, then any, but always the same.
     ThenConstant(&'static str),
+    /// Any, and then another one that never changes.
+    Rotated,
 }
 
 impl Allowed {
@@ -45,6 +47,12 @@ impl Allowed {
         value: &'static str,
     ) -> Self {
         self.targets.insert((secret, key), Values::ThenConstant(value));
+        self
+    }
+
+    /// Under this key of this Secret: the value that it has, and then another one that never changes.
+    pub(super) fn rotates(mut self, secret: &'static str, key: &'static str) -> Self {
+        self.targets.insert((secret, key), Values::Rotated);
         self
     }
 
@@ -90,6 +98,11 @@ impl Allowed {
                 let place = match allowed {
                     Values::InOrder(values) => values.iter().position(|allowed| allowed == value),
                     Values::Constant => before.is_none_or(|(_, before)| before == value).then_some(0),
+                    Values::Rotated => match before {
+                        None => Some(0),
+                        Some((place, before)) if before == value => Some(place),
+                        Some((place, _)) => (place == 0).then_some(1),
+                    },
                     Values::ThenConstant(first) if first == value => Some(0),
                     Values::ThenConstant(first) => {
                         before.is_none_or(|(_, before)| before == value || before == *first).then_some(1)
@@ -111,7 +124,7 @@ impl Allowed {
         let unfinished = last.iter().filter(|((name, _), _)| alive.contains(name)).find(|((name, key), (place, _))| {
             match self.targets.get(&(*name, *key)) {
                 Some(Values::InOrder(values)) => *place + 1 < values.len(),
-                Some(Values::ThenConstant(_)) => *place == 0,
+                Some(Values::ThenConstant(_) | Values::Rotated) => *place == 0,
                 Some(Values::Constant) | None => false,
             }
         });
@@ -150,5 +163,10 @@ fn a_wrong_an_empty_an_earlier_and_a_vanished_value_are_found() {
     assert!(adopted.judge(&[theirs, two.clone()]).is_err());
     let made = Allowed::default().generates("db", "value");
     assert_eq!(made.judge(&[two.clone(), two.clone()]), Ok(()));
-    assert!(made.judge(&[two, state(&[("value", "other")], false)]).is_err());
+    assert!(made.judge(&[two.clone(), state(&[("value", "other")], false)]).is_err());
+    let rotated = Allowed::default().rotates("db", "value");
+    assert_eq!(rotated.judge(&[one.clone(), one.clone(), two.clone(), two.clone()]), Ok(()));
+    for wrong in [vec![one.clone()], vec![one.clone(), two.clone(), one], vec![two, state(&[("value", "")], true)]] {
+        assert!(rotated.judge(&wrong).is_err(), "{wrong:?}");
+    }
 }

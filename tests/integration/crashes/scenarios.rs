@@ -168,6 +168,12 @@ fn valued() -> Vec<Scenario> {
         scenario("new value, sealed", steps(vec![sealed("one"), until_served("db")]), sealed("two"), two()),
         scenario("new value, valueFrom", following(), source("two"), upstream(&["one", "two"], two())),
         scenario(
+            "rotation",
+            served(generate("NAME")),
+            apply("db", generate_with(json!({"generate": {"revision": "a"}}))),
+            Allowed::default().rotates("db", "value"),
+        ),
+        scenario(
             "from valueFrom to generate",
             following(),
             apply("db", generate("NAME")),

@@ -7,27 +7,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt as _, api::ListParams};
-use managed_secrets::{
-    controller::{
-        facts::rfc3339,
-        record::Authenticity,
-        view::{Own, SecretView},
-    },
-    keyring::KeyringStore,
+use managed_secrets::controller::{
+    facts::rfc3339,
+    record::Authenticity,
+    view::{Own, SecretView},
 };
 use managed_secrets_api::{ManagedSecret, keys};
 use managed_secrets_crypto::{
     Keyring,
     mse1::{self, Place, Record},
-    provider::Provider,
 };
 use serde_json::{Map, Value, json};
-use tokio::sync::OnceCell;
 
-use super::super::{
-    installation::{self, OPERATOR_NAMESPACE},
-    objects::Site,
-};
+use super::super::{installation::keyring, objects::Site};
 
 /// What is there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,15 +31,6 @@ pub(super) struct Before {
     began: String,
     /// Uids, ids and generated values.
     known: Vec<String>,
-}
-
-async fn keyring() -> &'static Keyring {
-    static KEYRING: OnceCell<Keyring> = OnceCell::const_new();
-    let load = || async {
-        let store = KeyringStore::new(installation::admin().await, OPERATOR_NAMESPACE, Provider::Local);
-        store.load().await.unwrap()
-    };
-    KEYRING.get_or_init(load).await
 }
 
 /// A namespace as it is now.

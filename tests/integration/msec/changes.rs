@@ -1,4 +1,4 @@
-//! `create`, `update`, `delete`, `value`, `export`.
+//! `create`, `update`, `rotate`, `delete`, `value`, `export`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod create;
@@ -6,6 +6,7 @@ mod delete;
 mod export;
 mod gateways;
 mod hidden;
+mod rotate;
 mod update;
 mod value;
 

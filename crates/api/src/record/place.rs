@@ -20,23 +20,32 @@ pub enum Source {
         key: String,
     },
     /// The operator generated it.
-    Generate,
+    Generate {
+        /// The revision of the spec that it was generated for.
+        revision: Option<String>,
+    },
 }
+
+const GENERATE: &str = "generate";
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sealed { sha256 } => write!(f, "value:sha256:{sha256}"),
             Self::Secret { uid, resource_version, key } => write!(f, "valueFrom:{uid}:{resource_version}:{key}"),
-            Self::Generate => f.write_str("generate"),
+            Self::Generate { revision: None } => f.write_str(GENERATE),
+            Self::Generate { revision: Some(revision) } => write!(f, "{GENERATE}:{revision}"),
         }
     }
 }
 
 impl Source {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        if text == "generate" {
-            return Some(Self::Generate);
+        if text == GENERATE {
+            return Some(Self::Generate { revision: None });
+        }
+        if let Some(revision) = text.strip_prefix(GENERATE).and_then(|rest| rest.strip_prefix(':')) {
+            return Some(Self::Generate { revision: Some(revision.to_owned()) });
         }
         if let Some(sha256) = text.strip_prefix("value:sha256:") {
             return Some(Self::Sealed { sha256: sha256.to_owned() });
@@ -125,7 +134,8 @@ mod tests {
         for source in [
             Source::Sealed { sha256: "ab".repeat(32) },
             Source::Secret { uid: "u".into(), resource_version: "12".into(), key: "k.e_y".into() },
-            Source::Generate,
+            Source::Generate { revision: None },
+            Source::Generate { revision: Some("2026-11-28T15:00:00Z".into()) },
         ] {
             assert_eq!(Source::parse(&source.to_string()), Some(source));
         }

@@ -33,7 +33,7 @@ pub(crate) fn meta() -> RecordMeta {
         version: 3,
         generation: 4,
         deletion_policy: DeletionPolicy::Delete,
-        source: Source::Generate,
+        source: Source::Generate { revision: None },
         target: own("db", "value"),
     }
 }

@@ -59,6 +59,11 @@ pub(super) fn of_spec(
         let text = |generate: &Generate| format!("{} {:?}", generate.length(), generate.alphabet());
         say(changes("generate", &text(live), &text(wanted))
             .map(|text| format!("{text} (for the next generated value)")));
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        say(changes("generate.rotateEvery", &text(&live.rotate_every), &text(&wanted.rotate_every)));
+        let note = if wanted.revision.is_some() { " (the operator generates a new value)" } else { "" };
+        say(changes("generate.revision", &text(&live.revision), &text(&wanted.revision))
+            .map(|text| format!("{text}{note}")));
     }
     say(match (live.delivery(), wanted.delivery()) {
         (Delivery::Secret, Delivery::None) => {
@@ -201,6 +206,20 @@ mod tests {
                 "target.labels.z: new",
                 "target.annotations.n: new",
             ]
+        );
+    }
+
+    #[test]
+    fn a_rotation_has_its_words() {
+        let of = |generate: Json| json!({"name": "A", "generate": generate});
+        let (plain, rotated) = (of(json!({})), of(json!({"rotateEvery": "720h", "revision": "a"})));
+        assert_eq!(
+            lines(plain.clone(), rotated.clone(), &Value::FromElsewhere),
+            ["generate.rotateEvery: none → 720h", "generate.revision: none → a (the operator generates a new value)",]
+        );
+        assert_eq!(
+            lines(rotated, plain, &Value::FromElsewhere),
+            ["generate.rotateEvery: 720h → none", "generate.revision: a → none"]
         );
     }
 

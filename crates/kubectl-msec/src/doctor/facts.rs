@@ -115,10 +115,16 @@ enum Where {
 
 /// What each command needs.
 pub(super) const NEEDS: [Need; 14] = [
-    need("get, list, export, create, update, delete, value, can-read, describe", "list", GROUP, PLURAL, Where::Here),
-    need("create, update, delete, diff, reseal", "get", GROUP, PLURAL, Where::Here),
+    need(
+        "get, list, export, create, update, rotate, delete, value, can-read, describe",
+        "list",
+        GROUP,
+        PLURAL,
+        Where::Here,
+    ),
+    need("create, update, rotate, delete, diff, reseal", "get", GROUP, PLURAL, Where::Here),
     need("create", "create", GROUP, PLURAL, Where::Here),
-    need("update", "patch", GROUP, PLURAL, Where::Here),
+    need("update, rotate", "patch", GROUP, PLURAL, Where::Here),
     need("delete", "delete", GROUP, PLURAL, Where::Here),
     need("value, diff, reseal", "get", "", "secrets", Where::Here),
     need("describe, delete", "list", "", "pods", Where::Here),

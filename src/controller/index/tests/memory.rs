@@ -102,7 +102,7 @@ fn stored_record(number: usize) -> SecretView {
         version: 1,
         generation: 1,
         deletion_policy: DeletionPolicy::Delete,
-        source: Source::Generate,
+        source: Source::Generate { revision: None },
         target: Delivered::Own { name: format!("secret-{number}"), key: "value".to_owned() },
     };
     let annotations = meta.annotations(NAMESPACE, &Seed::new(Zeroizing::new([7; 32])), &[9; 32]).unwrap();
@@ -161,7 +161,16 @@ fn an_object_takes_under_three_kilobytes_of_the_cache_and_the_queue() {
     let object = packed(measure(|| views.0 = Some(index.pack_object(served(OBJECTS)))));
     let record = packed(measure(|| views.1 = Some(index.pack_secret(NAMESPACE, stored_record(OBJECTS)))));
     let target = packed(measure(|| views.2 = Some(index.pack_secret(NAMESPACE, delivered(OBJECTS)))));
-    assert_eq!([object, record, target], [408, 424, 192], "bytes of ManagedSecret, record and target");
+    assert_eq!([object, record, target], [392, 424, 192], "bytes of ManagedSecret, record and target");
+    let rotated = || {
+        let mut own = served(OBJECTS);
+        own.spec.generate.as_mut().unwrap().rotate_every = Some("720h".to_owned());
+        own.status.next_rotation = Some(TIME.to_owned());
+        own
+    };
+    let mut view = None;
+    let scheduled = packed(measure(|| view = Some(index.pack_object(rotated()))));
+    assert!(scheduled <= object + 16, "{scheduled} bytes with a schedule, {object} without");
     let ((bytes, blocks), (queued_bytes, queued_blocks)) = (each(&cached), each(&queued));
     // The three views, the names of object and record, and the list of the two Secrets that it owns.
     assert_eq!(blocks, 6);

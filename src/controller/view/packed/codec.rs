@@ -39,8 +39,25 @@ impl Writer {
         self.0.push(number.to_le_bytes()[0]);
     }
 
+    /// Which fields are there, one bit for each: absent ones at the end take nothing.
+    pub(crate) fn presence(&mut self, present: &[bool]) {
+        self.number(present.iter().rev().fold(0, |bits, present| bits << 1 | u64::from(*present)));
+    }
+
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+}
+
+/// Which fields are there, in the order of [`Writer::presence`].
+pub(crate) struct Presence(u64);
+
+impl Presence {
+    /// Whether the next one is.
+    pub(crate) fn next(&mut self) -> bool {
+        let present = self.0 & 1 != 0;
+        self.0 >>= 1;
+        present
     }
 }
 
@@ -63,6 +80,11 @@ impl<'b> Reader<'b> {
             shift += BITS;
         }
         number
+    }
+
+    /// Which fields are there.
+    pub(crate) fn presence(&mut self) -> Presence {
+        Presence(self.number())
     }
 
     /// A number of things, or of bytes: there are never more than bytes that are left.
@@ -203,20 +225,36 @@ impl<K: Pack + Ord, V: Pack> Pack for BTreeMap<K, V> {
     }
 }
 
-/// Packs a struct field by field. What stands after `without` is not packed, and has its default when it is unpacked.
+/// Packs a struct field by field. What stands after `options` are fields that may be absent: up to 64, the rarest ones
+/// last, so that an object without them takes no byte more. What stands after `without` is not packed, and has its default
+/// when it is unpacked.
 macro_rules! fields {
-    ($type:ident { $($field:ident),* $(,)? } $(without { $($left_out:ident),* })?) => {
+    (
+        $type:ident { $($field:ident),* $(,)? }
+        $(options { $($option:ident),* $(,)? })?
+        $(without { $($left_out:ident),* $(,)? })?
+    ) => {
         impl $crate::controller::view::packed::Pack for $type {
             fn pack(&self, to: &mut $crate::controller::view::packed::Writer) {
-                let Self { $($field,)* $($($left_out: _,)*)? } = self;
+                let Self { $($field,)* $($($option,)*)? $($($left_out: _,)*)? } = self;
                 $($crate::controller::view::packed::Pack::pack($field, to);)*
+                $(
+                    to.presence(&[$($option.is_some()),*]);
+                    $(
+                        if let Some(present) = $option {
+                            $crate::controller::view::packed::Pack::pack(present, to);
+                        }
+                    )*
+                )?
             }
 
             fn unpack(from: &mut $crate::controller::view::packed::Reader<'_>) -> Self {
-                Self {
-                    $($field: $crate::controller::view::packed::Pack::unpack(from),)*
-                    $($($left_out: ::std::default::Default::default(),)*)?
-                }
+                $(let $field = $crate::controller::view::packed::Pack::unpack(from);)*
+                $(
+                    let mut present = from.presence();
+                    $(let $option = present.next().then(|| $crate::controller::view::packed::Pack::unpack(from));)*
+                )?
+                Self { $($field,)* $($($option,)*)? $($($left_out: ::std::default::Default::default(),)*)? }
             }
         }
     };

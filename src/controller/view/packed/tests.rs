@@ -75,12 +75,13 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         annotations: None,
         adoption,
     });
-    let generate = (option::of(any::<i32>()), option::of(select(alphabets)));
+    let generate = (option::of(any::<i32>()), option::of(select(alphabets)), option::of(text()), option::of(text()))
+        .prop_map(|(length, alphabet, rotate_every, revision)| Generate { length, alphabet, rotate_every, revision });
     (
         text(),
         option::of(text()),
         option::of((text(), text())),
-        option::of(generate.prop_map(|(length, alphabet)| Generate { length, alphabet })),
+        option::of(generate),
         option::of(select(vec![Delivery::Secret, Delivery::None])),
         option::of(target),
         option::of(select(vec![DeletionPolicy::Delete, DeletionPolicy::Retain])),
@@ -101,7 +102,7 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
 }
 
 fn status() -> BoxedStrategy<ManagedSecretStatus> {
-    let dates = (option::of(text()), option::of(text()), option::of(text()));
+    let dates = (option::of(text()), option::of(text()), option::of(text()), option::of(text()));
     let secrets = (option::of((text(), text(), text())), option::of((text(), text(), text(), text())));
     let rest = (
         option::of(any::<i64>()),
@@ -111,7 +112,7 @@ fn status() -> BoxedStrategy<ManagedSecretStatus> {
     );
     (option::of(text()), option::of(text()), dates, secrets, rest)
         .prop_map(|(id, name, dates, secrets, rest)| {
-            let (created_date, updated_date, value_updated_time) = dates;
+            let (created_date, updated_date, value_updated_time, next_rotation) = dates;
             let (version, observed_generation, deletion_policy, conditions) = rest;
             ManagedSecretStatus {
                 id,
@@ -119,6 +120,7 @@ fn status() -> BoxedStrategy<ManagedSecretStatus> {
                 created_date,
                 updated_date,
                 value_updated_time,
+                next_rotation,
                 version,
                 observed_generation,
                 deletion_policy,
