@@ -49,7 +49,7 @@ test-versions: ## the integration tests on the oldest, the usual and the newest 
 	set -e; for version in 1.34 1.36 1.37; do \
 		echo "── Kubernetes $$version"; K8S=$$version $(CARGO) test --locked --test integration; done
 
-fuzz: ## libFuzzer on the webhooks and the parser of sealed text, FUZZ_SECONDS long (300)
+fuzz: ## libFuzzer on the webhooks and the parsers of sealed text and templates, FUZZ_SECONDS long (300)
 	hack/fuzz.sh
 
 simulate: ## the controller against a model of the API server, with fresh seeds for SECONDS (60); SEED=… runs one again

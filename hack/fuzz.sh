@@ -11,10 +11,11 @@ CARGO_TARGET_DIR=$target RUSTC_WRAPPER=$PWD/fuzz/rustc.sh cargo build --locked -
 fuzz() {
     local name=$1 corpus=$2 longest=$3
     mkdir -p "$target/found/$name" "$target/broken/$name"
-    printf '── %s, %d s\n' "$name" $((seconds / 2))
-    "$target/debug/$name" -max_total_time=$((seconds / 2)) -max_len="$longest" -timeout=10 -rss_limit_mb=2048 \
+    printf '── %s, %d s\n' "$name" $((seconds / 3))
+    "$target/debug/$name" -max_total_time=$((seconds / 3)) -max_len="$longest" -timeout=10 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$target/broken/$name/" -dict=fuzz/tokens.dict \
         "$target/found/$name" "tests/corpus/$corpus"
 }
 fuzz admission_review admission 65536
 fuzz mss1 mss1 32768
+fuzz template template 16384

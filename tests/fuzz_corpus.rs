@@ -13,7 +13,7 @@ use std::{fs, path::Path};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// What a mutation may put somewhere.
-const TOKENS: [&[u8]; 24] = [
+const TOKENS: [&[u8]; 30] = [
     b"null",
     b"true",
     b"\"\"",
@@ -38,6 +38,12 @@ const TOKENS: [&[u8]; 24] = [
     b"\"value\":",
     b"\"spec\":",
     b"\"reader\"",
+    b"$(",
+    b"$$(",
+    b"$(value | json)",
+    b" value ",
+    b"| base64",
+    b")",
 ];
 
 fn corpus(folder: &str) -> Vec<Vec<u8>> {
@@ -99,6 +105,12 @@ fn fuzz(folder: &str, mutations: usize, run: impl Fn(&[u8])) {
 fn admission_reviews() {
     let target = targets::admission_review::Target::new();
     fuzz("admission", 2_000, |data| target.run(data));
+}
+
+#[test]
+fn templates() {
+    let target = targets::template::Target::new();
+    fuzz("template", 20_000, |data| target.run(data));
 }
 
 #[test]

@@ -55,6 +55,7 @@ mod integration {
     mod stories;
     mod tamper;
     mod target;
+    mod template;
     mod unicode;
     mod unmanaged;
     mod upgrade;

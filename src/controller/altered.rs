@@ -30,10 +30,8 @@ pub(super) struct Intent<'a> {
     pub annotations: &'a BTreeMap<String, String>,
     /// Uid of the owner, if it has an owner reference of ours.
     pub owner: Option<&'a str>,
-    /// The one data key of ours.
-    pub key: &'a str,
-    /// What it holds.
-    pub value: &'a [u8],
+    /// The data keys of ours, and what they hold.
+    pub data: Vec<(&'a str, &'a [u8])>,
     /// The type; absent where it is not ours to say.
     pub type_: Option<&'a str>,
     /// It was not immutable before.
@@ -65,8 +63,9 @@ impl Intent<'_> {
     #[must_use]
     pub(super) fn changed_in(&self, live: &LiveSecret) -> Option<Field> {
         let view = &live.view;
-        if live.data.get(self.key).is_none_or(|bytes| bytes.as_slice() != self.value) {
-            return Some(Field { path: format!("data[{}]", self.key), kind: FieldKind::Data });
+        let stands = |key: &str, sent: &[u8]| live.data.get(key).is_some_and(|bytes| bytes.as_slice() == sent);
+        if let Some((key, _)) = self.data.iter().find(|(key, sent)| !stands(key, sent)) {
+            return Some(Field { path: format!("data[{key}]"), kind: FieldKind::Data });
         }
         if self.mutable && view.immutable {
             return Some(Field { path: "immutable".to_owned(), kind: FieldKind::Immutable });

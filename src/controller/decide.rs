@@ -216,7 +216,7 @@ fn target_of_new_value(facts: &Facts, draft: &Draft<'_>, record: &RecordWrite) -
     let form = target::target_form(facts, &draft.delivery, &draft.meta.id).ok()?;
     let target = form.write(facts, over, &draft.delivery, &draft.meta, Arc::clone(value)).ok()?;
     // A key that has to be left to its owner is a write of its own, which comes first.
-    target.found_key.is_none().then_some(target)
+    target.found_keys.is_empty().then_some(target)
 }
 
 /// Why the target has to be written, or nothing if it is known to be as it should be.

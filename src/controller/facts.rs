@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use managed_secrets_api::{Reason, keys, record::Unopened};
 use managed_secrets_crypto::{Plaintext, keyring::Keyring, mse1::OpenError};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 use super::{
     altered::Altered,
@@ -125,8 +127,42 @@ pub struct Confirmed {
 pub struct Content {
     /// Its uid.
     pub uid: String,
-    /// Its values under the keys that may be ours; `None` where the bytes are no valid value.
-    pub values: BTreeMap<String, Option<Arc<Plaintext>>>,
+    /// What it holds under the keys that may be ours.
+    pub values: BTreeMap<String, Held>,
+}
+
+/// What a Secret holds under one key; wiped when it is dropped.
+pub enum Held {
+    /// A valid value.
+    Value(Arc<Plaintext>),
+    /// Any other bytes.
+    Other(Zeroizing<Vec<u8>>),
+}
+
+impl Held {
+    /// Of these bytes.
+    #[must_use]
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Plaintext::new(bytes.clone()).map_or_else(|_| Self::Other(bytes), |value| Self::Value(Arc::new(value)))
+    }
+
+    /// The value, if it is a valid one.
+    #[must_use]
+    pub fn value(&self) -> Option<&Arc<Plaintext>> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Whether it is these bytes; the time taken depends on lengths only.
+    #[must_use]
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Value(value) => value.same_as_bytes(bytes),
+            Self::Other(other) => other.as_slice().ct_eq(bytes).into(),
+        }
+    }
 }
 
 /// A target that is known to hold a version of the value.

@@ -19,6 +19,7 @@ mod rest;
 mod server;
 mod steps;
 mod store;
+mod templates;
 
 use std::time::{Duration, Instant};
 

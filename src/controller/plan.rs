@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use managed_secrets_api::{ManagedSecretStatus, Reason};
+use managed_secrets_api::{
+    ManagedSecretStatus, Reason,
+    template::{self, RenderError, Rendered},
+};
 use managed_secrets_crypto::{Plaintext, mse1::Record};
 
 use super::{record::RecordMeta, view::SecretView};
@@ -129,6 +132,43 @@ pub(super) struct RecordWrite {
     pub then: Option<Box<TargetWrite>>,
 }
 
+/// What a target delivers.
+#[derive(Clone, Debug)]
+pub(super) struct TargetContent {
+    /// The key of the value.
+    pub key: String,
+    /// The value: that of the record.
+    pub value: Arc<Plaintext>,
+    /// The texts of the template, by their keys; empty where there is none.
+    pub template: BTreeMap<String, String>,
+}
+
+impl TargetContent {
+    /// The data of the Secret.
+    pub(super) fn data(&self) -> Result<BTreeMap<String, Rendered>, Undeliverable> {
+        template::data(&self.key, &self.value, &self.template).map_err(Undeliverable)
+    }
+}
+
+/// Why a template gives no data.
+#[derive(Debug)]
+pub(super) struct Undeliverable(RenderError);
+
+impl Undeliverable {
+    /// What the status says of the target of this name.
+    pub(super) fn problem(&self, target: &str) -> Problem {
+        let reason = match self.0 {
+            // Where the CRD is older than this program: the spec breaks a rule, and a pass ends before it renders.
+            RenderError::Syntax { .. } => Reason::InvalidSpec,
+            RenderError::TooLarge => Reason::TemplateTooLarge,
+        };
+        Problem::new(
+            reason,
+            format!("target Secret {target}: spec.target.template: {}; what is delivered stays", self.0),
+        )
+    }
+}
+
 /// A write of a target.
 #[derive(Clone, Debug)]
 pub(super) struct TargetWrite {
@@ -136,10 +176,8 @@ pub(super) struct TargetWrite {
     pub slot: Slot,
     /// Name of the Secret.
     pub name: String,
-    /// The key of the value.
-    pub key: String,
-    /// The value: that of the record.
-    pub value: Arc<Plaintext>,
+    /// What it delivers.
+    pub content: TargetContent,
     /// The record's version that has it.
     pub version: u64,
     /// The type; absent for an adopted Secret, whose type is not ours to own.
@@ -152,8 +190,8 @@ pub(super) struct TargetWrite {
     pub owner_reference: bool,
     /// Only the cache shows what is there. A refusal may mean another type, or immutability: a live read tells.
     pub from_cache: bool,
-    /// The key that an adopted Secret had before, where the value moves to another one: it stays.
-    pub found_key: Option<String>,
+    /// Keys that an adopted Secret had before, and that are not written any more: they stay.
+    pub found_keys: Vec<String>,
     /// The field manager that wrote what is there: an event about drift names it.
     pub other_manager: Option<String>,
 }

@@ -14,6 +14,7 @@ pub mod bounded;
 pub mod decode;
 pub(crate) mod packed;
 pub mod shape;
+pub mod template;
 pub mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use managed_secrets_api::{
     keys::{ANNO_FOUND_KEY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
     limits::{
         DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, METADATA_KEY_MAX, NAME_MAX, REVISION_MAX, SECRET_KEY_MAX,
-        SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
+        SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX,
     },
     types::{Generate, Target},
     validate_spec,
@@ -36,6 +37,7 @@ use zeroize::Zeroizing;
 use self::{
     bounded::{Data, LeftOut},
     shape::{MetadataText, Shape, TargetMetadata},
+    template::TargetTemplate,
 };
 
 /// Most names in a set of [`OwnedFields`]: more than a spec can ask for and the operator adds.
@@ -47,6 +49,9 @@ const ANNOTATIONS_KEPT_BYTES: usize = 8 * 1024;
 const OWNERS_KEPT_MAX: usize = 16;
 /// Owned keys besides the operator's own that a cache keeps of one Secret.
 const OTHERS_KEPT_MAX: usize = 2;
+/// Owned keys of data that a cache keeps of one Secret: those of the largest template, the value's, and one more, which
+/// tells that there are too many.
+const DATA_KEYS_KEPT_MAX: usize = TEMPLATE_KEYS_MAX + 2;
 /// Longest uid, in bytes. A uid of Kubernetes has 36.
 const UID_MAX: usize = 64;
 /// Longest name of a field manager, in bytes: what Kubernetes allows.
@@ -69,12 +74,14 @@ pub struct Own {
     pub generation: i64,
     /// A deletionTimestamp is set: nothing is written for it any more.
     pub deleting: bool,
-    /// The spec without the sealed text, and without the target's labels and annotations.
+    /// The spec without the sealed text, and without the target's labels, annotations and template.
     pub spec: ManagedSecretSpec,
     /// SHA-256 (hex) of the sealed text of `spec.value`, where there is one.
     pub sealed_sha256: Option<String>,
     /// The labels and annotations of `spec.target`.
     pub target_metadata: TargetMetadata,
+    /// The template of `spec.target`, where there is one.
+    pub template: Option<Box<TargetTemplate>>,
     /// The status; empty when there is none.
     pub status: ManagedSecretStatus,
     /// The first rule that the spec breaks. The API server refuses such specs, unless its CRD is older than this program.
@@ -93,9 +100,9 @@ impl Own {
             clip(path, METADATA_KEY_MAX);
         }
         let sealed_sha256 = object.spec.value.take().map(|sealed| hex::encode(Sha256::digest(sealed.0.as_bytes())));
-        let (labels, annotations) = match &mut object.spec.target {
-            Some(target) => (target.labels.take(), target.annotations.take()),
-            None => (None, None),
+        let (labels, annotations, template) = match &mut object.spec.target {
+            Some(target) => (target.labels.take(), target.annotations.take(), target.template.take()),
+            None => (None, None, None),
         };
         let text = MetadataText { labels: labels.unwrap_or_default(), annotations: annotations.unwrap_or_default() };
         Self {
@@ -108,6 +115,7 @@ impl Own {
             spec: object.spec,
             sealed_sha256,
             target_metadata: TargetMetadata::new(text),
+            template: template.and_then(TargetTemplate::new).map(Box::new),
             status: object.status.unwrap_or_default(),
             violation,
         }
@@ -120,6 +128,7 @@ impl Own {
     #[must_use]
     pub fn kept(mut self) -> Self {
         self.target_metadata = self.target_metadata.kept();
+        self.template = self.template.map(|template| Box::new(template.kept()));
         // Destructured without `..`, so that a new field gets a bound.
         let ManagedSecretSpec {
             name,
@@ -142,7 +151,7 @@ impl Own {
             clip_some(rotate_every, DURATION_CHARACTERS_MAX);
             clip_some(revision, REVISION_MAX);
         }
-        if let Some(Target { name, key, type_, labels: _, annotations: _, adoption: _ }) = target {
+        if let Some(Target { name, key, type_, labels: _, annotations: _, template: _, adoption: _ }) = target {
             clip_some(name, SECRET_NAME_MAX);
             clip_some(key, SECRET_KEY_MAX);
             clip_some(type_, SECRET_TYPE_MAX);
@@ -156,6 +165,24 @@ impl Own {
             }
         }
         self
+    }
+
+    /// The keys of the target's data: that of the value, and those of the template.
+    #[must_use]
+    pub fn data_keys(&self) -> BTreeSet<&str> {
+        self.template_keys().chain([self.spec.target_key()]).collect()
+    }
+
+    /// The key of the target's data that holds the value as it is, unless the template replaces it.
+    #[must_use]
+    pub fn value_key(&self) -> Option<&str> {
+        let key = self.spec.target_key();
+        (!self.template_keys().any(|replaced| replaced == key)).then_some(key)
+    }
+
+    /// The keys of the template.
+    pub fn template_keys(&self) -> impl Iterator<Item = &str> {
+        self.template.iter().flat_map(|template| template.keys())
     }
 }
 
@@ -213,6 +240,8 @@ pub struct SecretView {
     pub owners: Vec<OwnerRef>,
     /// What our field manager owns of it.
     pub ours: OwnedFields,
+    /// Keys of data that were left to an adopted Secret: what of it was given up, and stays. A cache does not keep them.
+    pub left: BTreeSet<String>,
     /// The labels and annotations that our field manager owns.
     pub shape: Shape,
     /// The field manager other than ours that wrote last: whom an event about drift names.
@@ -235,14 +264,15 @@ impl SecretView {
             left.is_some()
         });
         self.left_out = LeftOut::default();
+        self.left = BTreeSet::new();
         clip_some(&mut self.other_manager, MANAGER_MAX);
         // Kubernetes does not bound the type of a Secret.
         clip_some(&mut self.type_, SECRET_TYPE_MAX);
         let OwnedFields { labels, annotations, data, owner_uids, type_: _ } = &mut self.ours;
-        keep(labels, &LABELS);
-        keep(annotations, &ANNOTATIONS);
-        keep(data, &[]);
-        keep(owner_uids, &[]);
+        keep(labels, &LABELS, OTHERS_KEPT_MAX);
+        keep(annotations, &ANNOTATIONS, OTHERS_KEPT_MAX);
+        keep(data, &[], DATA_KEYS_KEPT_MAX);
+        keep(owner_uids, &[], OTHERS_KEPT_MAX);
         self
     }
 
@@ -258,10 +288,10 @@ impl SecretView {
         self.role().is_some_and(|role| ROLES.contains(&role))
     }
 
-    /// The key of an adopted Secret that holds the value and was there before: it must not go when we give it up.
-    #[must_use]
-    pub fn found_key(&self) -> Option<&str> {
-        self.annotation(ANNO_FOUND_KEY).filter(|key| !self.ours.type_ && self.ours.data.contains(*key))
+    /// The keys of an adopted Secret that we write and that were there before: they must not go when we give them up.
+    pub fn found_keys(&self) -> impl Iterator<Item = &str> {
+        let keys = self.annotation(ANNO_FOUND_KEY).filter(|_| !self.ours.type_).into_iter();
+        keys.flat_map(|keys| keys.split(',')).filter(|key| self.ours.data.contains(*key))
     }
 
     /// What it is to us, by its label.
@@ -288,7 +318,7 @@ impl SecretView {
 pub struct LiveSecret {
     /// All but the data.
     pub view: SecretView,
-    /// The data by key: under the keys that were asked for, and those that our field manager owns.
+    /// The data by key: under the keys that were asked for, and those that our field managers own.
     pub data: BTreeMap<String, Zeroizing<Vec<u8>>>,
 }
 
@@ -307,17 +337,17 @@ impl LiveSecret {
         // Kubernetes does not bound the type of a Secret.
         clip_some(&mut type_, SECRET_TYPE_MAX);
         let view = SecretView { type_, immutable: immutable.unwrap_or(false), ..metadata };
-        let wanted = |key: &str| keys.contains(&key) || view.ours.data.contains(key);
+        let wanted = |key: &str| keys.contains(&key) || view.ours.data.contains(key) || view.left.contains(key);
         let data = Data(wanted).deserialize(&mut serde_json::Deserializer::from_slice(answer))?;
         Ok(Self { view, data })
     }
 }
 
-/// Keeps these keys, and [`OTHERS_KEPT_MAX`] others: that there is more than one is all that is asked of them.
-fn keep(keys: &mut BTreeSet<String>, fixed: &[&str]) {
+/// Keeps these keys, and so many others: that there are more is all that is asked of them.
+fn keep(keys: &mut BTreeSet<String>, fixed: &[&str], others_max: usize) {
     let (mut kept, others): (BTreeSet<_>, BTreeSet<_>) =
         std::mem::take(keys).into_iter().partition(|key| fixed.contains(&key.as_str()));
-    kept.extend(others.into_iter().take(OTHERS_KEPT_MAX).map(|mut key| {
+    kept.extend(others.into_iter().take(others_max).map(|mut key| {
         clip(&mut key, METADATA_KEY_MAX);
         key
     }));

@@ -4,7 +4,7 @@
 //! and GitOps tools print. The webhook refuses nothing here: objects of one commit may come in any order, and a name that
 //! is in use may become free a moment later.
 
-use managed_secrets_api::types::Delivery;
+use managed_secrets_api::{template, types::Delivery};
 use managed_secrets_crypto::mss1::{Handling, Scope, Sealed};
 use serde_json::Value;
 
@@ -38,6 +38,10 @@ pub(super) fn warnings(
     if source_is_missing && let Some(source) = source(object) {
         warnings.push(format!("spec.valueFrom: Secret {source:?} not found; create it"));
     }
+    let template = object.pointer("/spec/target/template").and_then(Value::as_object).into_iter().flatten();
+    let texts = template.filter_map(|(key, text)| Some((key.as_str(), text.as_str()?)));
+    let plain = template::plain_credentials(texts);
+    warnings.extend(plain.map(|key| format!("spec.target.template[{key}]: {}", template::PLAIN_CREDENTIAL)));
     if let Some(Ok(sealed)) = text("/spec/value").map(Sealed::parse) {
         if let Err(wrong) = sealed.fits(namespace, name) {
             warnings.push(format!("spec.value: {wrong}"));
@@ -114,6 +118,13 @@ mod tests {
                 false,
                 "spec.value: sealed for delivery, so a user who may delete and create this object can have it delivered; \
                  seal it with --no-delivery",
+            ),
+            (
+                json!({"name": "DB", "target": {"template": {"DB_PASSWORD": "hunter2", "user": "shop", "key": "$(value)"}}}),
+                "",
+                false,
+                "spec.target.template[DB_PASSWORD]: has no expression, so this text is stored as plaintext and every user \
+                 who may read the ManagedSecret can read it; if it is a credential, make it the value and write `$(value)`",
             ),
         ] {
             assert_eq!(said(spec, &[held], missing), [expected]);

@@ -5,6 +5,8 @@
 pub(crate) mod admission_review;
 #[path = "mss1.rs"]
 pub(crate) mod mss1;
+#[path = "template.rs"]
+pub(crate) mod template;
 
 use managed_secrets_crypto::{Kek, Keyring, keyring::Document};
 

@@ -27,7 +27,8 @@ pub(super) fn fields() -> String {
                 if required {
                     rules.insert(0, "must be given".to_owned());
                 }
-                let _ = writeln!(page, "| `{path}` | {} | {} | {} |", type_name(field), text(field), rules.join("; "));
+                let rules = rules.join("; ").replace('|', "\\|");
+                let _ = writeln!(page, "| `{path}` | {} | {} | {rules} |", type_name(field), text(field));
             }
             page.push_str("\nRules across fields:\n\n");
             across(schema, "", &mut page);
@@ -157,7 +158,11 @@ fn rules(field: &JSONSchemaProps) -> Vec<String> {
     {
         rules.push(format!("must have values of at most {max} characters"));
     }
+    let each = match &field.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(value)) => value.x_kubernetes_validations.as_deref().unwrap_or_default(),
+        _ => &[],
+    };
     let written = field.x_kubernetes_validations.iter().flatten().filter(|rule| rule.field_path.is_none());
-    rules.extend(written.filter_map(|rule| rule.message.clone()));
+    rules.extend(written.chain(each).filter_map(|rule| rule.message.clone()));
     rules
 }

@@ -95,6 +95,21 @@ impl<'a> Story<'a> {
         self.overwrite("sealed", "value", &intruder).await;
         self.site.delivers("sealed", "value", &value).await;
 
+        let value = self.canary("a template", &["rendered"]);
+        let sealed = self.seal("rendered", &value).await;
+        let texts =
+            json!({"url": "x://$(value | urlencode)", "auth": "$(\"u:\" value | base64 | json)", "v2": "$(value)"});
+        let target = json!({"key": "v2", "template": texts});
+        self.apply("rendered", json!({"name": "RENDERED", "value": sealed, "target": target})).await;
+        self.site.served("rendered").await;
+        let value = self.canary("a template, a new value", &["rendered"]);
+        let sealed = self.seal("rendered", &value).await;
+        self.apply("rendered", json!({"name": "RENDERED", "value": sealed, "target": target})).await;
+        self.site.delivers("rendered", "v2", &value).await;
+        let intruder = self.canary("drift of a template's key", &["rendered"]);
+        self.overwrite("rendered", "url", &intruder).await;
+        self.site.delivers("rendered", "v2", &value).await;
+
         let value = self.canary("not delivered", &[]);
         let sealed = self.seal("hidden", &value).await;
         let hidden = |name: &str, sealed: &str| json!({"name": name, "value": sealed, "delivery": "None"});

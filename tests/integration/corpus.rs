@@ -6,6 +6,7 @@ mod no_echo;
 mod objects;
 mod source;
 mod target;
+mod template;
 
 use std::collections::BTreeSet;
 

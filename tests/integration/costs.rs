@@ -188,6 +188,7 @@ async fn what_users_do_costs_what_the_design_says() {
     let edits = [
         ("target's labels edited", 3, 2, "/target/labels/team", json!("y")),
         ("target's key edited", 3, 2, "/target/key", json!("key")),
+        ("target's template edited", 3, 2, "/target/template", json!({"url": "x://$(value)", "user": "shop"})),
         ("deletionPolicy: Retain", 3, 2, "/deletionPolicy", json!("Retain")),
         ("deletionPolicy: Delete", 3, 2, "/deletionPolicy", json!("Delete")),
         ("target moved", 4, 1, "/target/name", json!("elsewhere")),

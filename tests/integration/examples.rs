@@ -5,9 +5,11 @@ mod value_api;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{Api, ResourceExt as _};
 use managed_secrets_api::{ManagedSecret, keys};
+use serde_json::Value;
 use testkit::poll;
 use testkit::root;
 
@@ -19,8 +21,20 @@ use super::{
 };
 
 /// The examples that a test below runs.
-const RUN: [&str; 9] =
-    ["adoption", "delivery-none", "generate", "pod", "retain", "rotate", "target", "value-from", "weather-api-key"];
+const RUN: [&str; 12] = [
+    "adoption",
+    "certificate",
+    "delivery-none",
+    "generate",
+    "pod",
+    "registry-pull",
+    "retain",
+    "rotate",
+    "target",
+    "template",
+    "value-from",
+    "weather-api-key",
+];
 
 #[test]
 fn every_example_is_run() {
@@ -125,6 +139,51 @@ async fn target() {
     assert_eq!(secret.labels()["app.kubernetes.io/name"], "registry");
     assert_eq!(secret.labels()[keys::LABEL_ROLE], keys::ROLE_TARGET);
     assert!(site.value("registry-login", "password").await.is_some());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn template() {
+    let (site, running, _) = example("template", "shop-database").await;
+    assert_eq!(site.value("shop-database", "username").await.as_deref(), Some("shop"));
+    let password = site.value("shop-database", "password").await.unwrap();
+    let url = site.value("shop-database", "DATABASE_URL").await.unwrap();
+    let encoded = url.strip_prefix("postgres://shop:").and_then(|rest| rest.strip_suffix("@db:5432/shop")).unwrap();
+    let mut pieces = encoded.split('%');
+    let mut decoded = pieces.next().unwrap().to_owned();
+    for piece in pieces {
+        decoded.push(char::from(u8::from_str_radix(&piece[..2], 16).unwrap()));
+        decoded.push_str(&piece[2..]);
+    }
+    assert_eq!(decoded, password);
+    // Applied again, nothing moves.
+    assert!(apply(&site, "template").await.contains("unchanged"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registry_pull() {
+    let (site, running, object) = example("registry-pull", "registry-pull").await;
+    let secret = site.secrets().get("registry-pull").await.unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    let config: Value = serde_json::from_slice(&secret.data.unwrap()[".dockerconfigjson"].0).unwrap();
+    let login = &config["auths"]["registry.example.com"];
+    let password = login["password"].as_str().unwrap();
+    assert_eq!(password.len(), 40);
+    assert_eq!(login["auth"], BASE64_STANDARD.encode(format!("shop:{password}")));
+    assert_eq!(object.status.unwrap().target.unwrap().key, "");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate() {
+    let (site, running, _) = example("certificate", "shop-tls").await;
+    let secret = site.secrets().get("shop-tls").await.unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
+    for (key, label) in [("tls.crt", "CERTIFICATE"), ("tls.key", "PRIVATE KEY")] {
+        let text = site.value("shop-tls", key).await.unwrap();
+        assert!(text.starts_with(&format!("-----BEGIN {label}-----\n")), "{key}");
+    }
     running.stop().await;
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::rules::{RULES, Rule};
+use super::rules::{EACH, RULES, Rule};
 use super::types::ManagedSecret;
 use super::{FieldReason, Reason};
 
@@ -115,9 +115,14 @@ fn cel(rule: &Rule) -> ValidationRule {
     }
 }
 
-/// The schema of the field at a dotted path.
+/// The schema of the field at a dotted path, or of each entry of a map.
 fn find<'a>(root: &'a mut JSONSchemaProps, path: &str) -> Option<&'a mut JSONSchemaProps> {
-    path.split('.').filter(|key| !key.is_empty()).try_fold(root, |schema, key| schema.properties.as_mut()?.get_mut(key))
+    path.split('.').filter(|key| !key.is_empty()).try_fold(root, |schema, key| {
+        match &mut schema.additional_properties {
+            Some(JSONSchemaPropsOrBool::Schema(each)) if key == EACH => Some(&mut **each),
+            _ => schema.properties.as_mut()?.get_mut(key),
+        }
+    })
 }
 
 fn remove_nulls(schema: &mut JSONSchemaProps) {

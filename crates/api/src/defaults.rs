@@ -1,7 +1,7 @@
 //! What absent fields mean. Nothing is defaulted in the stored object, so that it stays what the user applied; these
 //! methods are the one place that knows the behaviour.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::duration;
 use super::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE};
@@ -43,6 +43,20 @@ impl ManagedSecretSpec {
     #[must_use]
     pub fn target_key(&self) -> &str {
         self.of_target(|target| target.key.as_deref()).unwrap_or(DEFAULT_TARGET_KEY)
+    }
+
+    /// The template of the target: texts by their keys. `None` where there are none.
+    #[must_use]
+    pub fn template(&self) -> Option<&BTreeMap<String, String>> {
+        self.of_target(|target| target.template.as_ref()).filter(|template| !template.is_empty())
+    }
+
+    /// Key of the target's data that holds the value as it is: [`target_key`](Self::target_key), unless the template
+    /// replaces it.
+    #[must_use]
+    pub fn value_key(&self) -> Option<&str> {
+        let key = self.target_key();
+        self.template().is_none_or(|template| !template.contains_key(key)).then_some(key)
     }
 
     /// Type of the target.

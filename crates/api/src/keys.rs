@@ -48,8 +48,8 @@ pub const ANNO_NAME: &str = "managedsecrets.dev/name";
 pub const ANNO_DESCRIPTION: &str = "managedsecrets.dev/description";
 /// Annotation: `metadata.name` of the ManagedSecret (record and target).
 pub const ANNO_OWNER: &str = "managedsecrets.dev/owner";
-/// Annotation: the key of the value, where it was there before the Secret was adopted: it stays when the target moves
-/// (adopted target).
+/// Annotation: those of our keys, separated by commas, that were there before the Secret was adopted: they stay when the
+/// target moves (adopted target).
 pub const ANNO_FOUND_KEY: &str = "managedsecrets.dev/found-key";
 /// Annotation: uid of the ManagedSecret (record).
 pub const ANNO_UID: &str = "managedsecrets.dev/uid";
@@ -73,8 +73,10 @@ pub const ANNO_TARGET: &str = "managedsecrets.dev/target";
 pub const ANNO_COMMITMENT: &str = "managedsecrets.dev/commitment";
 /// Annotation: base64 of the seed id and the MAC over the metadata (record).
 pub const ANNO_MAC: &str = "managedsecrets.dev/mac";
+/// Annotation: SHA-256 of the template that the data was made by, in hex (target with a template).
+pub const ANNO_TEMPLATE: &str = "managedsecrets.dev/template";
 /// Every annotation that the operator puts on Secrets by itself.
-pub const ANNOTATIONS: [&str; 15] = [
+pub const ANNOTATIONS: [&str; 16] = [
     ANNO_NAME,
     ANNO_DESCRIPTION,
     ANNO_OWNER,
@@ -90,6 +92,7 @@ pub const ANNOTATIONS: [&str; 15] = [
     ANNO_TARGET,
     ANNO_COMMITMENT,
     ANNO_MAC,
+    ANNO_TEMPLATE,
 ];
 
 /// Name of the one keyring Secret that the operator writes, in its own namespace.

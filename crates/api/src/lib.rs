@@ -14,6 +14,7 @@ pub mod reason;
 pub mod record;
 pub mod rules;
 mod schema;
+pub mod template;
 pub mod types;
 pub mod validate;
 pub mod value;

@@ -44,9 +44,19 @@ pub const ANNOTATION_VALUE_MAX: usize = 16_384;
 /// Keys and values of a target's annotations together, in bytes: half of what Kubernetes allows an object, so that
 /// there is room for ours and for those that others set on the Secret.
 pub const ANNOTATIONS_BYTES_MAX: usize = 128 * 1024;
+/// Most keys of `target.template`.
+pub const TEMPLATE_KEYS_MAX: usize = 16;
+/// Longest text of `target.template`, in characters: a chain of certificates fits.
+pub const TEMPLATE_TEXT_MAX: usize = 16_384;
+/// Keys and texts of `target.template` together, in bytes.
+pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// What a template may make of a value, in bytes: the data of all keys, and what each filter makes on the way.
+/// Kubernetes takes 1 MiB in a Secret. A pass holds this several times, so it is less.
+pub const RENDERED_BYTES_MAX: usize = 256 * 1024;
 /// Keys and values of a ManagedSecret's own annotations together, in bytes: three quarters of what Kubernetes allows an
 /// object. Tools keep a copy of the manifest there. One of the largest spec takes 180 KB: a target's annotations at their
-/// limit, its labels with 24 KB, and the longest sealed text with 24 KB.
+/// limit, its labels with 24 KB, and the longest sealed text with 24 KB. One that has a template of 64 KB besides must be
+/// applied server-side, which keeps no copy.
 pub const OBJECT_ANNOTATIONS_BYTES_MAX: usize = 192 * 1024;
 /// Most annotations of a ManagedSecret.
 pub const OBJECT_ANNOTATIONS_MAX: usize = 256;

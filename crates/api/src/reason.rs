@@ -118,6 +118,9 @@ reasons! {
     TargetNotOwned,
     /// Another ManagedSecret holds the target; the message says which. Choose another `target.name`.
     TargetInUse,
+    /// `spec.target.template` makes too much data of this value: more than 256 KiB, with what each filter makes on the way.
+    /// Shorten the template, or use the value and its filters less often. What is delivered stays.
+    TemplateTooLarge,
     /// The target is immutable, and the operator did not make it so. Delete it, or choose another `target.name`.
     TargetImmutable,
     /// The target was changed or deleted, and the operator restored it. If this happens repeatedly, another program writes

@@ -20,11 +20,13 @@ use super::validate::FieldReason;
 
 mod copies;
 pub(super) mod sealed;
+mod template;
 pub(super) mod text;
 
 /// One rule.
 pub struct Rule {
-    /// The field it sits on, as a dotted path from the object; empty for the object itself.
+    /// The field it sits on, as a dotted path from the object; empty for the object itself. A last part `*` stands for each
+    /// entry of a map.
     pub at: &'static str,
     /// The field that a violation points to, relative to `at` and with a leading dot; empty for `at` itself.
     pub field: &'static str,
@@ -37,6 +39,9 @@ pub struct Rule {
     /// Whether the field at `at` obeys. The value has the shape that the schema asks for, and no nulls.
     pub holds: fn(&Value) -> bool,
 }
+
+/// The last part of [`Rule::at`] for a rule on each entry of a map.
+pub(super) const EACH: &str = "*";
 
 /// Every rule, those of outer fields first.
 pub static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
@@ -71,8 +76,14 @@ pub static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             bytes.sum::<usize>() <= ANNOTATIONS_BYTES_MAX
         },
     });
+    rules.extend(template::rules());
     rules
 });
+
+/// What is wrong with a field that does not obey, where more can be said than the API server can.
+pub(super) fn detail(rule: &Rule, field: &Value) -> Option<String> {
+    (rule.at == template::TEXT).then(|| template::detail(field))?
+}
 
 /// Rules that need `metadata.name`, which CEL sees from the object itself only.
 fn object_rules() -> Vec<Rule> {
@@ -225,10 +236,11 @@ fn secret_key_rule(at: &'static str) -> Rule {
 }
 
 /// Types of Kubernetes' own that may be delivered, and the keys that the API server wants of them.
-const BUILT_IN_TYPES: [(&str, &[&str]); 3] = [
+const BUILT_IN_TYPES: [(&str, &[&str]); 4] = [
     ("kubernetes.io/basic-auth", &["username", "password"]),
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
     ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
+    (template::TYPE_TLS, &["tls.key"]),
 ];
 
 /// CEL: what `expression` evaluates to is well-formed sealed text, as [`RULES`] ask of `spec.value`.
@@ -293,8 +305,8 @@ fn target_type_rules() -> Vec<Rule> {
         field: "",
         cel: target_type_cel("self"),
         message: format!(
-            "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson` \
-             or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `{GROUP}`"
+            "must be `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/ssh-auth`, `kubernetes.io/dockerconfigjson`, \
+             `kubernetes.io/tls` or a type outside `kubernetes.io`, `*.kubernetes.io`, `*.k8s.io`, `helm.sh` and `{GROUP}`"
         ),
         reason: FieldReason::Invalid,
         holds: |type_| {
@@ -319,7 +331,7 @@ fn target_type_rules() -> Vec<Rule> {
             .join(" && "),
         message: "must be one that the type requires: `username` or `password` of `kubernetes.io/basic-auth`, \
                   `ssh-privatekey` of `kubernetes.io/ssh-auth`, `.dockerconfigjson` of \
-                  `kubernetes.io/dockerconfigjson`"
+                  `kubernetes.io/dockerconfigjson`, `tls.key` of `kubernetes.io/tls`"
             .to_owned(),
         reason: FieldReason::Invalid,
         holds: |target| {

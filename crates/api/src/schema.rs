@@ -4,7 +4,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::limits::{
     ANNOTATION_VALUE_MAX, CONDITION_MESSAGE_MAX, CONDITION_REASON_MAX, CONDITION_TYPE_MAX, CONDITIONS_MAX,
-    LABEL_VALUE_MAX, SEALED_MAX,
+    LABEL_VALUE_MAX, SEALED_MAX, TEMPLATE_TEXT_MAX,
 };
 
 /// `spec.value`: a schema under which no refusal echoes what was sent, whatever its JSON type.
@@ -31,6 +31,11 @@ pub(super) fn target_labels(_: &mut SchemaGenerator) -> Schema {
 /// `target.annotations`, without the limit on their number.
 pub(super) fn target_annotations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "additionalProperties": { "type": "string", "maxLength": ANNOTATION_VALUE_MAX } })
+}
+
+/// `target.template`, without the limit on their number.
+pub(super) fn target_template(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": { "type": "string", "maxLength": TEMPLATE_TEXT_MAX } })
 }
 
 /// `status.conditions` with the limits of metav1.Condition, which its type in k8s-openapi does not carry.

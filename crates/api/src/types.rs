@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::{
     DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, DURATION_CHARACTERS_MIN, GENERATE_MAX, GENERATE_MIN, NAME_MAX,
     REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_TEXT_MAX, TARGET_METADATA_MAX,
+    TEMPLATE_KEYS_MAX,
 };
 use super::schema;
 
@@ -169,6 +170,12 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::target_annotations", extend("maxProperties" = TARGET_METADATA_MAX))]
     pub annotations: Option<BTreeMap<String, String>>,
+    /// More keys of its data, with texts in which `$(value)` stands for the value: `$(value | urlencode)`,
+    /// `$("user:" value | base64)`. The filters are `base64`, `urlencode`, `json` and `sha256`; `$$(` is a literal `$(`. A
+    /// text for `key` itself replaces the value there. The texts are not secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::target_template", extend("maxProperties" = TEMPLATE_KEYS_MAX))]
+    pub template: Option<BTreeMap<String, String>>,
     /// Whether an existing Secret may be taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption: Option<Adoption>,
@@ -269,7 +276,7 @@ pub struct TargetRef {
     /// Its name.
     #[schemars(length(max = SECRET_NAME_MAX))]
     pub name: String,
-    /// The key that holds the value.
+    /// The key that holds the value; empty where `spec.target.template` replaces it.
     #[schemars(length(max = SECRET_KEY_MAX))]
     pub key: String,
     /// Its uid.

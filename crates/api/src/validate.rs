@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSch
 use serde_json::{Map, Value, json};
 
 use super::limits::{NAMESPACE_MAX, SECRET_NAME_MAX};
-use super::rules::{RULES, Rule, text::is_dns_subdomain};
+use super::rules::{EACH, RULES, Rule, detail, text::is_dns_subdomain};
 use super::types::ManagedSecretSpec;
 
 /// One broken rule.
@@ -97,7 +97,7 @@ pub fn validate(object: &Value) -> Vec<Violation> {
     let wanted = Value::Object(wanted);
     check_shape(&wanted, &SCHEMA, "", &mut violations);
     if !violations.iter().any(|violation| violation.reason.is_blocking()) {
-        violations.extend(RULES.iter().filter_map(|rule| check_rule(&wanted, rule)));
+        violations.extend(RULES.iter().flat_map(|rule| check_rule(&wanted, rule)));
     }
     violations
 }
@@ -277,13 +277,24 @@ fn broken_limit(value: &Value, schema: &JSONSchemaProps) -> Option<(String, Fiel
     }
 }
 
-fn check_rule(object: &Value, rule: &Rule) -> Option<Violation> {
-    let mut value = object;
-    for key in rule.at.split('.').filter(|key| !key.is_empty()) {
-        value = value.get(key)?;
+fn check_rule(object: &Value, rule: &Rule) -> Vec<Violation> {
+    let (at, each) = match rule.at.strip_suffix(EACH) {
+        Some(map) => (map.trim_end_matches('.'), true),
+        None => (rule.at, false),
+    };
+    let Some(value) = at.split('.').filter(|key| !key.is_empty()).try_fold(object, |value, key| value.get(key)) else {
+        return Vec::new();
+    };
+    let check = |value: &Value, path: &str| {
+        let message = || detail(rule, value).unwrap_or_else(|| rule.message.clone());
+        (!(rule.holds)(value)).then(|| violation(path, message(), rule.reason))
+    };
+    if each {
+        // As the server writes the path of an entry.
+        let entries = value.as_object().into_iter().flatten();
+        return entries.filter_map(|(key, value)| check(value, &format!("{at}[{key}]"))).collect();
     }
-    let path = format!("{}{}", rule.at, rule.field);
-    (!(rule.holds)(value)).then(|| violation(path.trim_start_matches('.'), rule.message.clone(), rule.reason))
+    check(value, format!("{at}{}", rule.field).trim_start_matches('.')).into_iter().collect()
 }
 
 #[cfg(test)]

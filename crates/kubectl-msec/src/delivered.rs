@@ -27,6 +27,12 @@ pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Res
     let Some(target) = object.status.as_ref().and_then(|status| status.target.as_ref()) else {
         return Ok(Err("its status names no Secret".to_owned()));
     };
+    if target.key.is_empty() {
+        return Ok(Err(format!(
+            "the Secret {} does not hold it as it is: spec.target.template replaces it under its key",
+            target.name
+        )));
+    }
     let permission = Permission::to("get", "secrets").named(&target.name).within(&namespace);
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
     let found = match session::find(secrets, &target.name).await {

@@ -171,6 +171,10 @@ impl Facts {
             ("Record", status.record.map_or_else(|| "none yet".to_owned(), |record| format!("Secret {}", record.name))),
         ];
         lines.push(("Target", self.target()));
+        if let Some(template) = spec.template() {
+            let keys: Vec<&str> = template.keys().map(String::as_str).collect();
+            lines.push(("Template", format!("keys {}", keys.join(", "))));
+        }
         lines.push(("Value API", value_api));
         lines.push(("On deletion", self.policy()));
         lines
@@ -224,15 +228,13 @@ impl Facts {
 
     fn target(&self) -> String {
         let spec = &self.object.spec;
+        let key =
+            |key: Option<&str>| key.map_or_else(|| "no key with the value".to_owned(), |key| format!("key {key}"));
         let wanted = match spec.delivery() {
             Delivery::None => "none (spec.delivery: None)".to_owned(),
             Delivery::Secret => {
-                format!(
-                    "Secret {}, key {}, type {}",
-                    spec.target_name(self.name()),
-                    spec.target_key(),
-                    spec.target_type()
-                )
+                let name = spec.target_name(self.name());
+                format!("Secret {name}, {}, type {}", key(spec.value_key()), spec.target_type())
             }
         };
         let in_force = self.object.status.as_ref().and_then(|status| status.target.as_ref());
@@ -240,11 +242,14 @@ impl Facts {
             Some(target)
                 if spec.delivery() == Delivery::Secret
                     && target.name == spec.target_name(self.name())
-                    && target.key == spec.target_key() =>
+                    && target.key == spec.value_key().unwrap_or_default() =>
             {
                 wanted
             }
-            Some(target) => format!("Secret {}, key {} (current; wanted: {wanted})", target.name, target.key),
+            Some(target) => {
+                let current = key(Some(target.key.as_str()).filter(|key| !key.is_empty()));
+                format!("Secret {}, {current} (current; wanted: {wanted})", target.name)
+            }
             None if spec.delivery() == Delivery::None => wanted,
             None => format!("none yet (wanted: {wanted})"),
         }

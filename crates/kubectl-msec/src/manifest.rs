@@ -257,19 +257,31 @@ impl<'t> Stream<'t> {
         let (mut at, mut rest, mut place) = (object.root, field, self.tree.node(object.root).place);
         while !rest.is_empty() {
             let (Some(here), _) = self.tree.resolve(at) else { break };
-            // Keys may hold dots.
-            let fits = |(key, _): &&(NodeId, NodeId)| {
-                let key = self.tree.text(*key).unwrap_or_default();
-                rest.strip_prefix(key).is_some_and(|rest| !key.is_empty() && (rest.is_empty() || rest.starts_with('.')))
+            let named = |(key, value): &(NodeId, NodeId)| {
+                let after = behind_key(rest, self.tree.text(*key)?)?;
+                Some((*key, *value, after))
             };
-            let Some((key, value)) = self.tree.entries(here).iter().rfind(fits) else { break };
-            let length = self.tree.text(*key).map_or(0, str::len);
-            place = self.tree.node(*key).place;
-            rest = rest[length..].trim_start_matches('.');
-            at = *value;
+            let Some((key, value, after)) = self.tree.entries(here).iter().rev().find_map(named) else { break };
+            place = self.tree.node(key).place;
+            rest = after;
+            at = value;
         }
         place
     }
+}
+
+/// What is behind a key at the beginning of a path: `key`, `key.more`, `key[more]`, `[key]` or `[key].more`. Keys may hold
+/// dots.
+fn behind_key<'p>(path: &'p str, key: &str) -> Option<&'p str> {
+    if key.is_empty() {
+        return None;
+    }
+    let rest = match path.strip_prefix('[') {
+        Some(path) => path.strip_prefix(key)?.strip_prefix(']')?,
+        None => path.strip_prefix(key)?,
+    };
+    let ends = rest.is_empty() || rest.starts_with(['.', '[']);
+    ends.then(|| rest.trim_start_matches('.'))
 }
 
 impl Object {

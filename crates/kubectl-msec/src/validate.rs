@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use managed_secrets_api::keys::{GROUP, KIND};
 use managed_secrets_api::limits::NAMESPACE_MAX;
+use managed_secrets_api::template;
 use managed_secrets_api::types::Delivery;
 use managed_secrets_api::{ManagedSecretSpec, is_namespace_name, unknown_fields, validate as violations};
 use managed_secrets_cli::error::Exit;
@@ -181,12 +182,20 @@ pub(super) fn validate(cluster: &ClusterArgs, args: &ValidateArgs) -> Result<(),
 }
 
 /// What is valid and may be a mistake: sealed text whose value is kept, for an object that delivers it, and the other way
-/// round.
+/// round; and a text of a template that may be a credential.
 fn notes(sources: &[Source]) -> Vec<String> {
     let mut notes = Vec::new();
     for source in sources {
         let Ok(stream) = source.stream() else { continue };
         for object in stream.objects.iter().filter(|object| object.kind == Kind::ManagedSecret) {
+            let template =
+                object.json.pointer("/spec/target/template").and_then(Value::as_object).into_iter().flatten();
+            let texts = template.filter_map(|(key, text)| Some((key.as_str(), text.as_str()?)));
+            for key in template::plain_credentials(texts) {
+                let field = format!("spec.target.template[{key}]");
+                let note = stream.problem(object, Rule::Field, &field, template::PLAIN_CREDENTIAL);
+                notes.push(note.in_file(&source.name));
+            }
             let Ok(Held::Sealed { sealed, .. }) = stream.held(object) else { continue };
             let message = match (sealed.handling(), object.delivery()) {
                 (Handling::Kept, Delivery::Secret) => {

@@ -8,7 +8,7 @@ use managed_secrets_client::Run;
 use managed_secrets_crypto::keyring::Keyring;
 use managed_secrets_engine::stats::Stats;
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use super::super::{
@@ -83,13 +83,18 @@ impl Actor<'_> {
         }
     }
 
-    /// Has another field manager own a key of an adopted Secret, so that the value under it stays when ours gives it up;
-    /// the Secret as it is then.
-    pub(super) async fn leave(&self, name: &str, slot: &Slot, key: &str) -> Result<Slot, Failure> {
-        let live = self.cluster.secret(name, &[key]).await?.filter(|live| Slot::over(&live.view) == *slot);
+    /// Has another field manager own keys of an adopted Secret, so that what is under them stays when ours gives them up;
+    /// the Secret as it is then. What was left before stays that manager's.
+    pub(super) async fn leave(&self, name: &str, slot: &Slot, keys: &[&str]) -> Result<Slot, Failure> {
+        let live = self.cluster.secret(name, keys).await?.filter(|live| Slot::over(&live.view) == *slot);
         let live = live.ok_or(Failure::Conflict)?;
-        let Some(bytes) = live.data.get(key) else { return Ok(slot.clone()) };
-        let body = json!({"metadata": {}, "data": {key: BASE64_STANDARD.encode(bytes)}});
+        if !keys.iter().any(|key| live.data.contains_key(*key)) {
+            return Ok(slot.clone());
+        }
+        let stays = |key: &String| keys.contains(&key.as_str()) || live.view.left.contains(key);
+        let left = live.data.iter().filter(|(key, _)| stays(key));
+        let data: Map<_, _> = left.map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect();
+        let body = json!({"metadata": {}, "data": data});
         let live = self.cluster.leave_in_secret(name, slot, body).await?;
         Ok(Slot::over(&live.view))
     }

@@ -13,12 +13,12 @@ use managed_secrets_crypto::{
     mse1::Place,
     mss1::{self, Scope, Sealed},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tracing::debug;
 
 use super::{
     super::{
-        facts::{Confirmed, Content, Facts, Freshness, Incoming, Known, SourceSeen},
+        facts::{Confirmed, Content, Facts, Freshness, Held, Incoming, Known, SourceSeen},
         failure::Failure,
         plan::{Contents, Problem, Read},
         record::{Authenticity, RecordMeta, Source},
@@ -57,7 +57,9 @@ impl Actor<'_> {
 
     async fn fetch_secret(&self, facts: &Facts, name: &str) -> Result<Fetched<'_>, Failure> {
         let call = self.call(facts, name);
-        let keys: Vec<&str> = value_keys(&facts.snapshot.own).chain([RECORD_DATA_KEY]).collect();
+        let mut keys = target_keys(&facts.snapshot.own);
+        keys.insert(RECORD_DATA_KEY);
+        let keys: Vec<&str> = keys.into_iter().collect();
         let live = self.cluster.secret(name, &keys).await?;
         debug!(secret = name, found = live.is_some(), "read live");
         Ok(Fetched { call, live })
@@ -148,17 +150,18 @@ fn learn(facts: &mut Facts, name: &str, live: Option<LiveSecret>, keyring: &Keyr
         let contents = open(keyring, own, meta, commitment, &live);
         facts.learned.record = Some(Confirmed { uid: live.view.uid.clone(), commitment: *commitment, contents });
     } else {
-        let value = |key: &str| Some(Plaintext::new(live.data.get(key)?.clone()).ok().map(Arc::new));
-        let values = value_keys(own).filter_map(|key| Some((key.to_owned(), value(key)?))).collect();
+        let held = |key: &str| Some((key.to_owned(), Held::new(live.data.get(key)?.clone())));
+        let values = target_keys(own).into_iter().filter_map(held).collect();
         facts.learned.content = Some(Content { uid: live.view.uid.clone(), values });
     }
     facts.put(live.view, authenticity);
 }
 
-/// The keys of a target that can hold the value: now, and as status names it.
-fn value_keys(own: &Own) -> impl Iterator<Item = &str> {
-    let before = own.status.target.as_ref().map(|target| target.key.as_str());
-    [Some(own.spec.target_key()), before].into_iter().flatten()
+/// The keys of a target that can be ours: now, and that of the value as status names it.
+fn target_keys(own: &Own) -> BTreeSet<&str> {
+    let mut keys = own.data_keys();
+    keys.extend(own.status.target.as_ref().map(|target| target.key.as_str()));
+    keys
 }
 
 /// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.

@@ -50,8 +50,7 @@ impl Actor<'_> {
             labels: &labels,
             annotations: &annotations,
             owner: write.owner_reference.then_some(facts.snapshot.own.uid.as_str()),
-            key: RECORD_DATA_KEY,
-            value: sealed.as_bytes(),
+            data: vec![(RECORD_DATA_KEY, sealed.as_bytes())],
             type_: Some(TYPE_RECORD),
             mutable: write.mutable,
         };

@@ -1,9 +1,11 @@
 //! Writes and removals of targets, and the removal of records that are left over.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use managed_secrets_api::Reason;
+use managed_secrets_api::{Reason, template::Rendered};
 use managed_secrets_client::Run;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::info;
 
 use super::{
@@ -20,22 +22,32 @@ use super::{
 
 impl Actor<'_> {
     pub(super) async fn write_target(&self, facts: &mut Facts, write: &TargetWrite, why: Why) -> Result<(), Failure> {
-        let body = body(&facts.snapshot.own, write);
         let asked = facts.learned.asked.take();
+        let data = match write.content.data() {
+            Ok(data) => data,
+            Err(undeliverable) => {
+                let problem = undeliverable.problem(&write.name);
+                facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
+                return Ok(());
+            }
+        };
+        let body = body(&facts.snapshot.own, write, &data);
         let intent = Intent {
             labels: &write.labels,
             annotations: &write.annotations,
             owner: write.owner_reference.then_some(facts.snapshot.own.uid.as_str()),
-            key: &write.key,
-            value: write.value.as_bytes(),
+            data: data.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice())).collect(),
             type_: write.type_.as_deref(),
             // While it holds the right value, an immutable target is as good as another.
             mutable: false,
         };
-        // The value moves to another key of an adopted Secret, and the key that was there before stays.
-        let slot = match &write.found_key {
-            Some(found) => self.leave(&write.name, &write.slot, found).await?,
-            None => write.slot.clone(),
+        // Other keys of an adopted Secret are written from now on, and those that were there before stay.
+        let slot = match &write.found_keys[..] {
+            [] => write.slot.clone(),
+            found => {
+                let found: Vec<&str> = found.iter().map(String::as_str).collect();
+                self.leave(&write.name, &write.slot, &found).await?
+            }
         };
         let call = self.call(facts, &write.name);
         let (live, changed) = match self.apply(&write.name, &slot, body, &intent, Part::Target, asked).await {
@@ -52,7 +64,8 @@ impl Actor<'_> {
                 }
                 let type_ = write.type_.as_deref().unwrap_or("of the Secret");
                 let message = format!(
-                    "target Secret {}: the API server refuses it: the value must be valid for its type {type_} ({fields})",
+                    "target Secret {}: the API server refuses it: the data must be valid for its type {type_} and within the \
+                     limit for a Secret ({fields})",
                     write.name
                 );
                 let problem = Problem::new(Reason::WriteRefused, message);
@@ -94,17 +107,16 @@ impl Actor<'_> {
     /// Asks what a write of a target over an existing one would store. An answer that is a refusal is not kept: the write
     /// itself asks again, and reports it.
     pub(super) async fn ask(&self, facts: &Facts, write: &TargetWrite) -> Option<Asked> {
-        let body = self.cluster.whole(&write.name, &write.slot, body(&facts.snapshot.own, write));
+        let data = write.content.data().ok()?;
+        let body = self.cluster.whole(&write.name, &write.slot, body(&facts.snapshot.own, write, &data));
         let stored = self.cluster.apply_secret(&write.name, &write.slot, Run::Dry, &body).await.ok()?;
         Some(Asked { body, stored })
     }
 
     pub(super) async fn release(&self, facts: &mut Facts, adopted: &SecretView) -> Result<(), Failure> {
         let (name, slot) = (adopted.name.as_str(), Slot::over(adopted));
-        let slot = &match adopted.found_key() {
-            Some(found) => self.leave(name, &slot, found).await?,
-            None => slot,
-        };
+        let found: Vec<&str> = adopted.found_keys().collect();
+        let slot = &if found.is_empty() { slot } else { self.leave(name, &slot, &found).await? };
         // An apply of nothing gives up every field that is ours and touches no other.
         let mut body = json!({"metadata": {}});
         let apply = async |body: Value| {
@@ -142,14 +154,15 @@ impl Actor<'_> {
 }
 
 /// What the operator applies to a target.
-fn body(own: &Own, write: &TargetWrite) -> Value {
+fn body(own: &Own, write: &TargetWrite, data: &BTreeMap<String, Rendered>) -> Value {
+    let data: Map<_, _> = data.iter().map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect();
     let mut body = json!({
         "metadata": {
             "labels": write.labels,
             "annotations": write.annotations,
             "ownerReferences": owner_references(own, write.owner_reference),
         },
-        "data": {write.key.clone(): BASE64_STANDARD.encode(write.value.as_bytes())},
+        "data": data,
     });
     if let Some(type_) = &write.type_ {
         body["type"] = json!(type_);

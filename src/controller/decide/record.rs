@@ -7,7 +7,7 @@ use managed_secrets_crypto::Plaintext;
 
 use super::{
     super::{
-        facts::{Facts, Freshness, Known, Seen, SourceSeen},
+        facts::{Facts, Freshness, Held, Known, Seen, SourceSeen},
         plan::{Bytes, Need, Problem, Read, RecordWrite, Slot, Verdict, Why},
         record::{Delivered, RecordMeta, Source},
     },
@@ -340,7 +340,8 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
     })))
 }
 
-/// The value of the target, if it still is what status says we last wrote.
+/// The value of the target, if it still is what status says we last wrote. Status names no key where a template replaced the
+/// value: what is there is not the value.
 fn survivor(facts: &Facts) -> Result<Option<&Arc<Plaintext>>, Need> {
     let Some(target) = &facts.snapshot.own.status.target else { return Ok(None) };
     match facts.secret(&target.name) {
@@ -351,7 +352,7 @@ fn survivor(facts: &Facts) -> Result<Option<&Arc<Plaintext>>, Need> {
         {
             Ok(None)
         }
-        Known::Present(seen) => Ok(content(facts, &seen.view)?.values.get(&target.key).and_then(Option::as_ref)),
+        Known::Present(seen) => Ok(content(facts, &seen.view)?.values.get(&target.key).and_then(Held::value)),
     }
 }
 

@@ -23,10 +23,18 @@ use super::{
 
 /// Where the value is served.
 pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
-    let spec = &facts.snapshot.own.spec;
+    let own = &facts.snapshot.own;
+    let spec = &own.spec;
     let mut text = match spec.delivery() {
         DeliveryKind::Secret => {
-            format!("delivered as key {} of Secret {}", spec.target_key(), spec.target_name(&facts.snapshot.own.name))
+            let secret = spec.target_name(&own.name);
+            match (own.value_key(), own.template_keys().count()) {
+                (Some(key), 0) => format!("delivered as key {key} of Secret {secret}"),
+                (Some(key), others) => {
+                    format!("delivered as key {key} of Secret {secret}; keys from spec.target.template: {others}")
+                }
+                (None, keys) => format!("delivered in Secret {secret}; keys from spec.target.template: {keys}"),
+            }
         }
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
@@ -100,7 +108,7 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
             Action::Write(_) | Action::Recreate(_) => {
                 place.and_then(|name| facts.present(&name)).map(|seen| TargetRef {
                     name: seen.view.name.clone(),
-                    key: own.spec.target_key().to_owned(),
+                    key: own.value_key().unwrap_or_default().to_owned(),
                     uid: seen.view.uid.clone(),
                     resource_version: seen.view.resource_version.clone(),
                 })

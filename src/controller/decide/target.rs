@@ -10,11 +10,17 @@ mod recordless;
 mod tests;
 mod theirs;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use managed_secrets_api::{
     Reason,
-    keys::{ANNO_FOUND_KEY, ANNO_OWNER, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET},
+    keys::{
+        ANNO_FOUND_KEY, ANNO_OWNER, ANNO_TEMPLATE, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET,
+    },
+    template::Rendered,
     types::{Adoption, DeletionPolicy, Delivery as Wanted},
 };
 use managed_secrets_crypto::Plaintext;
@@ -24,11 +30,12 @@ use super::{
     super::{
         conditions::READY,
         facts::{Facts, Known, Seen},
-        plan::{Need, Problem, Read, Slot, TargetWrite, Verdict},
+        plan::{Need, Problem, Read, Slot, TargetContent, TargetWrite, Verdict},
         record::{Delivered, RecordMeta},
         view::{
             SecretView,
             shape::{MetadataText, Shape, TargetMetadata},
+            template::TargetTemplate,
         },
     },
     look::{content, looked_at},
@@ -45,9 +52,9 @@ pub(super) struct Delivery<'w> {
     theirs: Theirs,
 }
 
-/// What of an adopted Secret is not ours. `found` is whether the key of the value was there before.
-fn theirs(facts: &Facts, seen: &Seen, id: &str, found: bool) -> Result<Theirs, Need> {
-    let theirs = Theirs { key: found, ..Theirs::default() };
+/// What of an adopted Secret is not ours. `found` are the keys of data that were there before.
+fn theirs(facts: &Facts, seen: &Seen, id: &str, found: BTreeSet<String>) -> Result<Theirs, Need> {
+    let theirs = Theirs { keys: found, ..Theirs::default() };
     if seen.view.shape == Shape::of(&operator_metadata(facts, &theirs, id), &facts.snapshot.own.target_metadata) {
         // All of it is ours, as it should be.
         return Ok(theirs);
@@ -200,7 +207,7 @@ pub(super) fn decide<'w>(
     }
     let other_type = facts.type_of(view).is_some_and(|type_| type_ != spec.target_type());
     let frozen =
-        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(facts, view, key, &value)?;
+        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(facts, view, &value)?;
     let adopted = || Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() };
     Ok(match related {
         Relation::Dying => {
@@ -225,30 +232,18 @@ pub(super) fn decide<'w>(
             );
             keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message))))
         }
-        Relation::Adopted => {
-            let key_is_ours = view.ours.data.contains(key)
-                || facts
-                    .snapshot
-                    .own
-                    .status
-                    .target
-                    .as_ref()
-                    .is_some_and(|before| before.uid == view.uid && before.key == key);
-            // Moved to another key of an adopted Secret: that key may be another program's.
-            let found = view.annotation(ANNO_FOUND_KEY) == Some(key);
-            match if key_is_ours { Ok(found) } else { key_is_free(facts, view, key, value)? } {
-                Ok(found) => {
-                    let theirs = theirs(facts, seen, id, found)?;
-                    Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs }
-                }
-                Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
+        Relation::Adopted => match found_in_adopted(facts, view, value)? {
+            Ok(found) => {
+                let theirs = theirs(facts, seen, id, found)?;
+                Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs }
             }
-        }
+            Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
+        },
         Relation::Unmanaged if spec.adoption() == Adoption::Never => {
             keep(Action::Blocked(Verdict::Terminal(not_managed(facts, view))))
         }
         Relation::Unmanaged if !seen.live => return Err(Need::secret(name)),
-        Relation::Unmanaged => match adoptable(facts, view, key, value)? {
+        Relation::Unmanaged => match adoptable(facts, view, value)? {
             Ok(theirs) => Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs },
             Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
         },
@@ -281,17 +276,59 @@ fn immutable<'w>(keep: impl FnOnce(Action<'w>) -> Delivery<'w>, name: &str) -> D
     keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetImmutable, message))))
 }
 
-/// Whether a Secret holds the value already. Immutability freezes the data alone: who need not change it may go on.
+/// What the target delivers, made of this value.
+fn target_content(facts: &Facts, value: Arc<Plaintext>) -> Result<TargetContent, Need> {
+    let own = &facts.snapshot.own;
+    let texts = |template| TargetTemplate::texts(template).ok_or(Need::Read(Read::Spec));
+    let template = own.template.as_deref().map(texts).transpose()?.cloned().unwrap_or_default();
+    Ok(TargetContent { key: own.spec.target_key().to_owned(), value, template })
+}
+
+/// The target's data as they should be, where they are compared with what a Secret holds. Why there are none is said in
+/// this place, too, for then nothing is written.
+fn wanted_data<'w>(
+    facts: &Facts,
+    value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<Result<BTreeMap<String, Rendered>, Problem>, Need> {
+    let content = target_content(facts, Arc::clone(value()?))?;
+    Ok(content.data().map_err(|error| error.problem(facts.snapshot.own.spec.target_name(&facts.snapshot.own.name))))
+}
+
+/// Whether a Secret holds the data already, and nothing of ours besides. Immutability freezes the data alone: who need not
+/// change it may go on.
 fn holds<'w>(
     facts: &'w Facts,
     view: &SecretView,
-    key: &str,
     value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
 ) -> Result<bool, Need> {
-    match content(facts, view)?.values.get(key) {
-        Some(Some(present)) => Ok(present.same_as(value()?)),
-        _ => Ok(false),
+    let present = &content(facts, view)?.values;
+    let wanted = facts.snapshot.own.data_keys();
+    if !wanted.iter().all(|key| present.contains_key(*key))
+        || !view.ours.data.iter().all(|key| wanted.contains(key.as_str()))
+    {
+        return Ok(false);
     }
+    let Ok(data) = wanted_data(facts, value)? else { return Ok(false) };
+    Ok(data.iter().all(|(key, bytes)| present.get(key).is_some_and(|present| present.holds(bytes))))
+}
+
+/// Those of our keys that an adopted Secret had before, or why one of them cannot be written: moved to another key of an
+/// adopted Secret, or given one by the template, that key may be another program's.
+fn found_in_adopted<'w>(
+    facts: &'w Facts,
+    view: &SecretView,
+    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<Result<BTreeSet<String>, Problem>, Need> {
+    let own = &facts.snapshot.own;
+    let before = own.status.target.as_ref().filter(|before| before.uid == view.uid);
+    let is_ours = |key: &str| view.ours.data.contains(key) || before.is_some_and(|before| before.key == key);
+    let (ours, others): (BTreeSet<_>, BTreeSet<_>) = own.data_keys().into_iter().partition(|key| is_ours(key));
+    let noted: BTreeSet<&str> = view.annotation(ANNO_FOUND_KEY).into_iter().flat_map(|keys| keys.split(',')).collect();
+    let kept = ours.into_iter().filter(|key| noted.contains(key)).map(str::to_owned).collect::<BTreeSet<_>>();
+    if others.is_empty() {
+        return Ok(Ok(kept));
+    }
+    Ok(keys_are_free(facts, view, &others, value)?.map(|found| kept.into_iter().chain(found).collect()))
 }
 
 /// Whether a Secret that the operator does not manage may be adopted: no controller owns it, and nothing of it would be overwritten. If so, what
@@ -299,10 +336,9 @@ fn holds<'w>(
 fn adoptable<'w>(
     facts: &'w Facts,
     view: &SecretView,
-    key: &str,
-    value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
+    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
 ) -> Result<Result<Theirs, Problem>, Need> {
-    let name = &view.name;
+    let (name, keys) = (&view.name, facts.snapshot.own.data_keys());
     let refuse = |why: &str| {
         Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))))
     };
@@ -331,47 +367,57 @@ fn adoptable<'w>(
     }
     // An apply removes what our manager owns and the apply leaves out: another key is a value that may have no other copy,
     // and a type falls back to Opaque, which the API server refuses.
-    let other = view.ours.data.iter().find(|ours| *ours != key);
+    let other = view.ours.data.iter().find(|ours| !keys.contains(ours.as_str()));
     let loses_nothing =
         other.is_none() && (!view.ours.type_ || facts.snapshot.own.spec.target_type() == DEFAULT_TARGET_TYPE);
     let found = if let Marks::Recordless(id) = marks {
-        let free = if loses_nothing { key_is_free(facts, view, key, value)?.ok() } else { None };
+        let free = if loses_nothing { keys_are_free(facts, view, &keys, value)?.ok() } else { None };
         let Some(found) = free else { return Ok(Err(recordless::problem(facts, view, id))) };
         found
     } else {
         if let Some(other) = other {
             return refuse(&format!("the operator delivered its key {other}, and adoption would remove that key"));
         }
-        match key_is_free(facts, view, key, value)? {
+        match keys_are_free(facts, view, &keys, value)? {
             Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         }
     };
-    let theirs = Theirs { key: found, ..Theirs::default() }.with_metadata(wanted_metadata(facts)?, view);
+    let theirs = Theirs { keys: found, ..Theirs::default() }.with_metadata(wanted_metadata(facts)?, view);
     if let Some(unlike) = &theirs.other {
         return refuse(&unlike.problem(""));
     }
     Ok(Ok(theirs))
 }
 
-/// Whether a key of a Secret that the operator does not manage can be ours: it is absent, or already holds the very same value, which is told.
-fn key_is_free<'w>(
+/// Whether keys of a Secret that the operator does not manage can be ours: each is absent, or already holds the very same
+/// bytes. Those that do are told.
+fn keys_are_free<'w>(
     facts: &'w Facts,
     view: &SecretView,
-    key: &str,
+    keys: &BTreeSet<&str>,
     value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
-) -> Result<Result<bool, Problem>, Need> {
-    match content(facts, view)?.values.get(key) {
-        None => Ok(Ok(false)),
-        Some(Some(present)) if present.same_as(value()?) => Ok(Ok(true)),
-        Some(_) => {
-            let message = format!(
-                "Secret {} exists and its key {key} holds another value: choose another spec.target.key",
-                view.name
-            );
-            Ok(Err(Problem::new(Reason::TargetNotOwned, message)))
-        }
+) -> Result<Result<BTreeSet<String>, Problem>, Need> {
+    let present = &content(facts, view)?.values;
+    let taken: Vec<&str> = keys.iter().copied().filter(|key| present.contains_key(*key)).collect();
+    if taken.is_empty() {
+        return Ok(Ok(BTreeSet::new()));
     }
+    let data = match wanted_data(facts, value)? {
+        Ok(data) => data,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let same = |key: &str| data.get(key).zip(present.get(key)).is_some_and(|(bytes, present)| present.holds(bytes));
+    Ok(match taken.iter().find(|key| !same(key)) {
+        None => Ok(taken.into_iter().map(str::to_owned).collect()),
+        Some(key) => {
+            let of_template = facts.snapshot.own.template_keys().any(|of_template| of_template == *key);
+            let field = if of_template { "key in spec.target.template" } else { "spec.target.key" };
+            let message =
+                format!("Secret {} exists and its key {key} holds another value: choose another {field}", view.name);
+            Err(Problem::new(Reason::TargetNotOwned, message))
+        }
+    })
 }
 
 /// What else a Secret can be that another ManagedSecret seems to hold, going by its annotation alone.
@@ -390,13 +436,16 @@ fn holder_text(view: &SecretView) -> String {
 /// The operator's own labels and annotations of a target.
 fn operator_metadata(facts: &Facts, theirs: &Theirs, id: &str) -> MetadataText {
     let own = &facts.snapshot.own;
-    let map =
-        |pairs: &[(&str, &str)]| pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-    let mut annotations = vec![(ANNO_OWNER, own.name.as_str())];
-    if theirs.key {
-        annotations.push((ANNO_FOUND_KEY, own.spec.target_key()));
+    let label = |key: &str, text: &str| (key.to_owned(), text.to_owned());
+    let mut annotations = BTreeMap::from([label(ANNO_OWNER, &own.name)]);
+    if !theirs.keys.is_empty() {
+        let keys: Vec<&str> = theirs.keys.iter().map(String::as_str).collect();
+        annotations.insert(ANNO_FOUND_KEY.to_owned(), keys.join(","));
     }
-    MetadataText { labels: map(&[(LABEL_ROLE, ROLE_TARGET), (LABEL_ID, id)]), annotations: map(&annotations) }
+    if let Some(template) = &own.template {
+        annotations.insert(ANNO_TEMPLATE.to_owned(), template.digest());
+    }
+    MetadataText { labels: [label(LABEL_ROLE, ROLE_TARGET), label(LABEL_ID, id)].into(), annotations }
 }
 
 /// The labels and annotations that the spec asks for. Long ones are not in the cache: they are read live, together with
@@ -413,11 +462,12 @@ fn written_metadata(facts: &Facts, theirs: &Theirs) -> Result<MetadataText, Need
     Ok(text)
 }
 
-/// A target as we mean it, but its value; a digest stands for its labels and annotations.
+/// A target as we mean it, but its data, of which it has the keys; digests stand for its labels, its annotations and its
+/// template.
 pub(super) struct TargetForm {
     /// Name of the Secret.
     pub(super) name: String,
-    key: String,
+    keys: BTreeSet<String>,
     /// The type; absent for an adopted Secret, whose type is not ours to own.
     pub(super) type_: Option<String>,
     shape: Shape,
@@ -436,7 +486,7 @@ pub(super) fn target_form(facts: &Facts, delivery: &Delivery<'_>, id: &str) -> R
     let adopted = matches!(delivery.record, Delivered::Adopted { .. });
     Ok(TargetForm {
         name: own.spec.target_name(&own.name).to_owned(),
-        key: own.spec.target_key().to_owned(),
+        keys: own.data_keys().into_iter().map(str::to_owned).collect(),
         type_: (!adopted).then(|| own.spec.target_type().to_owned()),
         shape,
         owner_reference: !adopted && own.spec.deletion_policy() == DeletionPolicy::Delete,
@@ -458,21 +508,22 @@ impl TargetForm {
         let operator = operator_metadata(facts, &delivery.theirs, &meta.id);
         labels.extend(operator.labels);
         annotations.extend(operator.annotations);
-        let Self { name, key, type_, shape: _, owner_reference } = self;
+        let content = target_content(facts, value)?;
+        let Self { name, keys, type_, shape: _, owner_reference } = self;
         let view = over.map(|seen| &seen.view);
-        let found_key = view.and_then(SecretView::found_key).filter(|found| *found != key).map(str::to_owned);
+        let found = view.into_iter().flat_map(SecretView::found_keys).filter(|found| !keys.contains(*found));
+        let found_keys = found.map(str::to_owned).collect();
         Ok(TargetWrite {
             slot: view.map_or(Slot::Free, Slot::over),
             name,
-            key,
-            value,
+            content,
             version: meta.version,
             type_,
             labels,
             annotations,
             owner_reference,
             from_cache: over.is_some_and(|seen| !seen.live),
-            found_key,
+            found_keys,
             other_manager: view.and_then(|view| view.other_manager.clone()),
         })
     }
@@ -480,8 +531,7 @@ impl TargetForm {
     /// Whether a target's metadata is what a write would make it. What our field manager owns tells what would be removed.
     pub(super) fn is_in_shape(&self, view: &SecretView, owner_uid: &str) -> bool {
         view.shape == self.shape
-            && view.ours.data.len() == 1
-            && view.ours.data.contains(&self.key)
+            && view.ours.data == self.keys
             && view.ours.type_ == self.type_.is_some()
             && owners_fit(view, self.owner_reference, owner_uid)
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        facts::{Confirmed, Content, Facts, Freshness, Holds, Incoming, Known, Seen, SourceSeen},
+        facts::{Confirmed, Content, Facts, Freshness, Held, Holds, Incoming, Known, Seen, SourceSeen},
         plan::{Contents, Problem, Read, Slot, Step, Write},
         record::{Authenticity, Delivered, RecordMeta, Source},
         view::SecretView,
@@ -528,7 +528,7 @@ fn each_rule_of_a_pass() {
             |it| {
                 without_record(it);
                 it.learned.own = Freshness::Live;
-                let values = [("value".to_owned(), Some(plaintext("value")))].into();
+                let values = [("value".to_owned(), Held::Value(plaintext("value")))].into();
                 it.learned.content = Some(Content { uid: "uid-target".to_owned(), values });
             },
             "create record: Rebuilt",

@@ -172,7 +172,11 @@ impl NamespaceIndex {
         let mut wake = before.filter(|_| renamed).map(|before| self.circle(before)).unwrap_or_default();
         // What closes or opens a ring of values concerns all of it.
         let edited = match (before, after) {
-            (Some(before), Some(after)) => before.spec != after.spec || before.deleting != after.deleting,
+            (Some(before), Some(after)) => {
+                before.spec != after.spec
+                    || before.deleting != after.deleting
+                    || !before.template_keys().eq(after.template_keys())
+            }
             _ => true,
         };
         let ring = before.filter(|_| edited).map(|before| self.ring(before)).unwrap_or_default();
@@ -220,15 +224,13 @@ impl NamespaceIndex {
             }
         }
         let claim = |rank| Claim { rank, object: Name::clone(name) };
-        if was.delivers != is.delivers {
-            if let Some((secret, key, rank)) = &was.delivers {
-                let place = Place::new(self.name(secret), key);
-                remove_from(&mut self.by_delivery, &place, &claim(*rank));
-            }
-            if let Some((secret, key, rank)) = &is.delivers {
-                let place = Place::new(self.name(secret), key);
-                self.by_delivery.entry(place).or_default().insert(claim(*rank));
-            }
+        for (secret, key, rank) in was.delivers.difference(&is.delivers) {
+            let place = Place::new(self.name(secret), key);
+            remove_from(&mut self.by_delivery, &place, &claim(*rank));
+        }
+        for (secret, key, rank) in is.delivers.difference(&was.delivers) {
+            let place = Place::new(self.name(secret), key);
+            self.by_delivery.entry(place).or_default().insert(claim(*rank));
         }
         for secret in was.wants.keys().chain(is.wants.keys()).collect::<BTreeSet<_>>() {
             let line = &mut self.concerned_by(secret).line;
@@ -398,8 +400,8 @@ struct Bonds {
     /// Record and target that its spec wants.
     wants: BTreeMap<String, Rank>,
     source: Option<String>,
-    /// The Secret and the key that it delivers under, where it can.
-    delivers: Option<(String, String, Rank)>,
+    /// The Secret and the keys that it delivers under, where it can.
+    delivers: BTreeSet<(String, String, Rank)>,
 }
 
 impl Bonds {
@@ -422,11 +424,12 @@ impl Bonds {
             let rank = rank(&wanted, &target, false);
             wants.entry(wanted).or_insert(rank);
         }
-        let delivers = delivery(own).map(|(secret, key)| {
+        let delivers = delivery(own).into_iter().flat_map(|(secret, keys)| {
             let secret = secret.to_owned();
             let rank = rank(&secret, &target, false);
-            (secret, key.to_owned(), rank)
+            keys.into_iter().map(move |key| (secret.clone(), key.to_owned(), rank)).collect::<Vec<_>>()
         });
+        let delivers = delivers.collect();
         let source = own.spec.value_from.as_ref().map(|from| from.secret_key_ref.name.clone());
         Self { in_status: record.into_iter().chain(target).collect(), wants, source, delivers }
     }

@@ -81,10 +81,10 @@ impl NamespaceIndex {
     }
 }
 
-/// The Secret and the key that an object delivers its value under; nothing where it writes nothing, for then it passes
-/// nothing on.
-pub(super) fn delivery(own: &Own) -> Option<(&str, &str)> {
+/// The Secret that an object delivers its value in, and the keys, those of its template too; nothing where it writes
+/// nothing, for then it passes nothing on.
+pub(super) fn delivery(own: &Own) -> Option<(&str, BTreeSet<&str>)> {
     let spec = &own.spec;
     let delivers = spec.delivery() == Delivery::Secret && !own.deleting && !spec.suspended() && own.violation.is_none();
-    delivers.then(|| (spec.target_name(&own.name), spec.target_key()))
+    delivers.then(|| (spec.target_name(&own.name), own.data_keys()))
 }

@@ -9,6 +9,7 @@ use managed_secrets_api::keys::{LABEL_ID, LABEL_ROLE, ROLE_RECORD};
 use serde_json::{Value, json};
 
 use super::{super::facts::Peers, *};
+use crate::controller::view::template::TargetTemplate;
 
 const NAMESPACE: &str = "ns";
 
@@ -186,6 +187,29 @@ fn a_ring_over_a_secret_that_does_not_exist_is_found_by_its_key() {
     index.put_object(object("b", 5, ("a-s", "k"), ("shared", "k"), false));
     assert_eq!(peers(&index, "a").ring, ["a", "b"]);
     assert_eq!(names(index.remove_object(NAMESPACE, "b", None)), ["a", "b"]);
+    assert!(peers(&index, "a").ring.is_empty());
+}
+
+/// A template passes a value on as well.
+#[test]
+fn a_ring_over_a_key_of_a_template_is_found() {
+    let mut index = Index::default();
+    let object = |name: &str, version: u64, from: (&str, &str), template: Value| {
+        let mut own = follows(name, version, from.0);
+        own.spec.value_from.as_mut().unwrap().secret_key_ref.key = from.1.to_owned();
+        own.template = TargetTemplate::new(serde_json::from_value(template).unwrap()).map(Box::new);
+        own
+    };
+    index.put_object(object("a", 1, ("b", "value"), json!({"url": "x$(value)", "user": "u"})));
+    index.put_object(object("b", 1, ("a", "url"), json!({})));
+    for name in ["a", "b"] {
+        index.put_secret(NAMESPACE, target(name, name, 1), None);
+    }
+    assert_eq!(peers(&index, "b").ring, ["b", "a"]);
+    assert_eq!(names(index.put_object(object("a", 2, ("b", "value"), json!({"user": "u"})))), ["a", "b"]);
+    assert!(peers(&index, "b").ring.is_empty());
+    assert_eq!(names(index.put_object(object("a", 3, ("b", "value"), json!({"url": "$(value)"})))), ["a", "b"]);
+    assert_eq!(names(index.put_object(object("b", 2, ("a", "other"), json!({})))), ["a", "b"]);
     assert!(peers(&index, "a").ring.is_empty());
 }
 

@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::{
     super::record::{Authenticity, RecordMeta, Source},
     store::{Field, Maker, NAMESPACE, Object, Stored},
+    templates,
 };
 use crate::controller::view::SecretView;
 
@@ -308,7 +309,11 @@ impl Oracle {
             }
             let value = BASE64_STANDARD.decode(cell.value.as_str().unwrap_or_default()).unwrap_or_default();
             let written = before.and_then(|before| before.data(key)) != cell.value.as_str();
-            let of_it = self.values.iter().filter(|((of, _), known)| *of == id && **known == value);
+            if templates::is_constant(key, &value) {
+                continue;
+            }
+            let of_it =
+                self.values.iter().filter(|((of, _), known)| *of == id && templates::may_hold(key, &value, known));
             let newest = of_it.map(|((_, version), _)| *version).max();
             let before = self.delivered.get(&after.uid).copied();
             match newest {

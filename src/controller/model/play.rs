@@ -31,6 +31,7 @@ use super::{
     server::{Server, is_labelled},
     steps::{Edit, Event, From, Meanwhile, Meddle, OBJECTS, Pick, Step, Work},
     store::{Field, Maker, Object, Stored, USER},
+    templates,
 };
 use crate::controller::{model::store::NAMESPACE, run::RESYNC, view::shape::TEXT_KEPT_BYTES};
 
@@ -447,6 +448,10 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
         Edit::TargetNote(pick) => {
             let note = pick.map(|pick| pick.to_string().repeat(TEXT_KEPT_BYTES));
             target(spec).annotations = note.map(|note| BTreeMap::from([(NOTE.to_owned(), note)]));
+        }
+        Edit::TargetTexts(pick) => {
+            apply_edit(spec, name, Edit::TargetNote(pick.filter(|pick| *pick != 1)));
+            target(spec).template = pick.map(templates::texts);
         }
         Edit::Adopt(yes) => target(spec).adoption = yes.then_some(Adoption::IfUnowned),
     }

@@ -13,6 +13,7 @@ use super::{
     play::NOTE,
     server::{Server, is_labelled},
     store::{Object, Stored},
+    templates,
 };
 use crate::controller::{
     model::store::{Field, Maker},
@@ -101,8 +102,15 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
     }
     let name = object.spec.target_name(&object.name);
     let Some(secret) = server.secrets.get(name) else { return Err("its target does not exist".to_owned()) };
-    if secret.data(object.spec.target_key()) != Some(&BASE64_STANDARD.encode(&record.value)) {
+    let texts = object.spec.template().cloned().unwrap_or_default();
+    let wanted = templates::data(object.spec.target_key(), &record.value, &texts);
+    if wanted.iter().any(|(key, bytes)| secret.data(key) != Some(&BASE64_STANDARD.encode(bytes))) {
         return Err("its target holds another value".to_owned());
+    }
+    let ours = secret.fields.iter().filter(|(_, cell)| cell.managers.contains(FIELD_MANAGER));
+    let keys = ours.filter_map(|(field, _)| if let Field::Data(key) = field { Some(key) } else { None });
+    if !keys.eq(wanted.keys()) {
+        return Err("the keys of its target are others".to_owned());
     }
     if secret.type_() != object.spec.target_type() {
         return Err("its target has another type".to_owned());

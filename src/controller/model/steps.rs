@@ -3,7 +3,7 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{line::Fault, operator::Stream, server::Deletion};
+use super::{line::Fault, operator::Stream, server::Deletion, templates::TEMPLATES};
 
 /// Small numbers stand for names: few of them, so that they collide.
 pub(super) type Pick = usize;
@@ -29,6 +29,8 @@ pub(super) enum Edit {
     TargetLabel(bool),
     /// An annotation of the target that is too long for a cache.
     TargetNote(Option<Pick>),
+    /// A template of the target; with some of them, such an annotation.
+    TargetTexts(Option<Pick>),
     Adopt(bool),
     Retain(bool),
     Suspend(bool),
@@ -146,7 +148,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => any::<bool>().prop_map(Edit::TargetKey),
         1 => any::<bool>().prop_map(Edit::TargetType),
         1 => any::<bool>().prop_map(Edit::TargetLabel),
-        1 => option::of(0..2usize).prop_map(Edit::TargetNote),
+        1 => option::of(0..TEMPLATES.len()).prop_map(Edit::TargetTexts),
         2 => any::<bool>().prop_map(Edit::Adopt),
         2 => any::<bool>().prop_map(Edit::Retain),
         1 => prop::bool::weighted(0.3).prop_map(Edit::Suspend),

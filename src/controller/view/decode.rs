@@ -132,7 +132,7 @@ impl From<Owner> for OwnerRef {
 
 impl From<Metadata> for SecretView {
     fn from(metadata: Metadata) -> Self {
-        let Managers { ours, other, .. } = metadata.managed_fields;
+        let Managers { ours, left, other, .. } = metadata.managed_fields;
         let (labels, labels_left_out) = metadata.labels.bounded(&LABELS, &ours.labels);
         let (annotations, annotations_left_out) = metadata.annotations.bounded(&ANNOTATIONS, &ours.annotations);
         Self {
@@ -146,6 +146,7 @@ impl From<Metadata> for SecretView {
             left_out: LeftOut { labels: labels_left_out, annotations: annotations_left_out },
             owners: metadata.owner_references.0,
             ours,
+            left,
             other_manager: other,
             type_: None,
             immutable: false,
@@ -163,6 +164,8 @@ impl<'de> Deserialize<'de> for SecretView {
 #[derive(Default)]
 struct Managers {
     ours: OwnedFields,
+    /// Keys of data that the manager of what is left owns.
+    left: BTreeSet<String>,
     other: Option<String>,
     /// When that other wrote, RFC 3339 in UTC: these texts are ordered as the times are.
     time: Option<String>,
@@ -184,6 +187,7 @@ struct Manager {
 impl Managers {
     fn add(&mut self, entry: Manager) {
         if entry.name.as_deref() == Some(FIELD_MANAGER_LEFT) {
+            extend(&mut self.left, entry.fields_v1.data);
             return;
         }
         if entry.name.as_deref() != Some(FIELD_MANAGER) {

@@ -78,12 +78,11 @@ fields!(Own {
     generation,
     deleting,
     spec,
-    sealed_sha256,
     target_metadata,
     status,
-    violation,
-});
-// Sealed text is never kept, and of a target's labels and annotations what `target_metadata` has.
+} options { sealed_sha256, violation, template });
+// Sealed text is never kept; of a target's labels and annotations what `target_metadata` has, and of its template what
+// `template` has.
 fields!(ManagedSecretSpec { name } options {
     description,
     value_from,
@@ -93,7 +92,7 @@ fields!(ManagedSecretSpec { name } options {
     deletion_policy,
     suspend,
 } without { value });
-fields!(Target {} options { name, key, type_, adoption } without { labels, annotations });
+fields!(Target {} options { name, key, type_, adoption } without { labels, annotations, template });
 fields!(ValueFrom { secret_key_ref });
 fields!(SecretKeyRef { name, key });
 fields!(Generate {} options { length, alphabet, rotate_every, revision });
@@ -127,7 +126,7 @@ fields!(SecretView {
     other_manager,
     type_,
     immutable,
-} without { left_out });
+} without { left_out, left });
 fields!(OwnerRef { is_managed_secret, name, uid, controller });
 fields!(OwnedFields { labels, annotations, data, owner_uids, type_ });
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource as _, ResourceExt as _};
 use managed_secrets_api::{
-    keys::{ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_NAME, ANNO_OWNER, FIELD_MANAGER, KIND, ROLE_TARGET},
+    keys::{ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_NAME, ANNO_OWNER, ANNO_TEMPLATE, FIELD_MANAGER, KIND, ROLE_TARGET},
     limits::{ANNOTATIONS_BYTES_MAX, METADATA_KEY_NAME_MAX},
 };
 use serde_json::{Value, json};
@@ -178,11 +178,16 @@ fn the_largest_record_is_kept_whole() {
     let mut annotations: BTreeMap<&str, String> = ANNOTATIONS.iter().map(|key| (*key, place.clone())).collect();
     annotations.insert(ANNO_DESCRIPTION, "\u{10ffff}".repeat(DESCRIPTION_MAX));
     annotations.insert(ANNO_NAME, "N".repeat(NAME_MAX));
-    // Of an adopted target only.
-    annotations.remove(ANNO_FOUND_KEY);
-    largest["annotations"] = json!(annotations);
-    let (whole, kept) = (decoded(largest.clone()), decoded(largest).kept());
-    assert_eq!(kept.annotations, whole.annotations);
+    // Of targets only.
+    annotations.retain(|key, _| ![ANNO_FOUND_KEY, ANNO_TEMPLATE].contains(key));
+    // Of a target that was adopted with every key of the largest template, and the value's.
+    let found = vec!["k".repeat(SECRET_KEY_MAX); TEMPLATE_KEYS_MAX + 1].join(",");
+    let target = [(ANNO_OWNER, "n".repeat(SECRET_NAME_MAX)), (ANNO_FOUND_KEY, found), (ANNO_TEMPLATE, "0".repeat(64))];
+    for annotations in [annotations, BTreeMap::from(target)] {
+        largest["annotations"] = json!(annotations);
+        let (whole, kept) = (decoded(largest.clone()), decoded(largest.clone()).kept());
+        assert_eq!(kept.annotations, whole.annotations);
+    }
 }
 
 fn managed_secret(spec: &Value, status: &Value) -> Value {

@@ -5,7 +5,7 @@ use managed_secrets_api::limits::{
 };
 use serde_json::{Value, json};
 
-use super::{Case, source, target};
+use super::{Case, source, target, template};
 
 /// Characters of `spec.name`, spelled out.
 const NAME_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-@#$";
@@ -21,6 +21,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(metadata());
     cases.extend(source::all());
     cases.extend(target::all());
+    cases.extend(template::all());
     cases
 }
 

@@ -83,7 +83,7 @@ fn types() -> Vec<Case> {
     for type_ in [
         "kubernetes.io/service-account-token",
         "kubernetes.io/dockercfg",
-        "kubernetes.io/tls",
+        "kubernetes.io/tls ",
         "kubernetes.io/basic-auth\n",
         "kubernetes.io/",
         "kubernetes.io",

@@ -42,6 +42,7 @@ async fn only_records_and_targets_are_written_where_managed_secrets_live() {
         ("db", "kubernetes.io/basic-auth", target, true),
         ("db", "kubernetes.io/ssh-auth", target, true),
         ("db", "kubernetes.io/dockerconfigjson", target, true),
+        ("db", "kubernetes.io/tls", target, true),
         ("db", "example.com/token", target, true),
         ("db", "custom", target, true),
         ("db", "Opaque", None, false),
@@ -54,7 +55,6 @@ async fn only_records_and_targets_are_written_where_managed_secrets_live() {
         ("db", keys::TYPE_KEYRING, target, false),
         (keys::KEYRING_NAME, keys::TYPE_KEYRING, None, false),
         ("managed-secrets-kek-0123456789abcdef", keys::TYPE_KEK, None, false),
-        ("db", "kubernetes.io/tls", target, false),
         ("db", "kubernetes.io/dockercfg", target, false),
         ("db", "bootstrap.kubernetes.io/token", target, false),
         ("db", "x.k8s.io/y", target, false),
@@ -133,8 +133,9 @@ async fn deleting_is_confined_to_records_and_targets() {
     for (name, secret_type, role, refusal) in [
         ("opaque", "Opaque", None, Some(REFUSED)),
         ("labelled-as-record", "Opaque", Some(keys::ROLE_RECORD), Some(REFUSED)),
-        ("tls", "kubernetes.io/tls", target, Some(REFUSED)),
+        ("dockercfg", "kubernetes.io/dockercfg", target, Some(REFUSED)),
         ("helm", "helm.sh/release.v1", target, Some(REFUSED)),
+        ("tls", "kubernetes.io/tls", target, None),
         ("target", "Opaque", target, None),
     ] {
         by_admin.create(&PostParams::default(), &secret(name, secret_type, role)).await.unwrap();

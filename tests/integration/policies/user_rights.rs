@@ -62,7 +62,7 @@ async fn what_needs_no_right_on_create() {
         json!({"target": {}}),
         json!({"delivery": "None"}),
         json!({"delivery": "Secret", "target": {"name": "db", "key": "value", "type": "Opaque", "labels": {},
-            "annotations": {}, "adoption": "Never"}}),
+            "annotations": {}, "template": {}, "adoption": "Never"}}),
     ] {
         expect(&spec.to_string(), objects.create(&dry_run(), &managed_secret(&spec)).await, None);
     }
@@ -89,6 +89,7 @@ async fn what_needs_a_right_on_create() {
         (json!({"target": {"type": "example.com/token"}}), &shape, cannot_get("db")),
         (json!({"target": {"labels": {"a": "b"}}}), &shape, cannot_get("db")),
         (json!({"target": {"annotations": {"a": "b"}}}), &shape, cannot_get("db")),
+        (json!({"target": {"template": {"a": "b"}}}), &shape, cannot_get("db")),
         (json!({"target": {"adoption": "IfUnowned"}, "delivery": "None"}), &create, CANNOT_CREATE.to_owned()),
     ] {
         let new = managed_secret(&spec);
@@ -248,7 +249,9 @@ async fn an_undelivered_value_needs_the_permission_to_read_it() {
 
 /// Each change of how a target looks: a label or an annotation can have a replicator copy the value.
 fn reshapings() -> (Value, Vec<Value>) {
-    let target = json!({"type": "example.com/a", "labels": {"a": "b"}, "annotations": {"a": "b"}});
+    let target = json!({
+        "type": "example.com/a", "labels": {"a": "b"}, "annotations": {"a": "b"}, "template": {"a": "b"},
+    });
     let changes = vec![
         json!({"target": {"type": "example.com/b"}}),
         json!({"target": {"labels": null}}),
@@ -257,6 +260,9 @@ fn reshapings() -> (Value, Vec<Value>) {
         json!({"target": {"annotations": {"a": "c"}}}),
         json!({"target": {"annotations": {"replicate-to": "elsewhere"}}}),
         json!({"target": {"annotations": null}}),
+        json!({"target": {"template": {"a": "$(value)"}}}),
+        json!({"target": {"template": {"c": "$(value)"}}}),
+        json!({"target": {"template": null}}),
         json!({"target": null}),
     ];
     (json!({"target": target}), changes)
@@ -325,9 +331,12 @@ async fn the_looks_of_a_target_need_get_and_patch_on_create() {
         (EDIT.to_vec(), None),
     ] {
         let objects = Api::<ManagedSecret>::namespaced(editor(&namespace.name, &rights).await, &namespace.name);
-        for target in
-            [json!({"labels": {"a": "b"}}), json!({"annotations": {"a": "b"}}), json!({"type": "example.com/token"})]
-        {
+        for target in [
+            json!({"labels": {"a": "b"}}),
+            json!({"annotations": {"a": "b"}}),
+            json!({"template": {"a": "$(value)"}}),
+            json!({"type": "example.com/token"}),
+        ] {
             let case = format!("{target} with {rights:?}");
             let spec = json!({"target": target});
             expect(&case, objects.create(&dry_run(), &holding(&text, &spec)).await, refusal.as_deref());

@@ -86,6 +86,7 @@ pub(super) fn of_spec(
     let (live, wanted) = (of_target(live), of_target(wanted));
     lines.extend(of_maps("target.labels", live.labels, wanted.labels));
     lines.extend(of_maps("target.annotations", live.annotations, wanted.annotations));
+    lines.extend(of_maps("target.template", live.template, wanted.template));
     lines
 }
 

@@ -82,6 +82,12 @@ fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<
              value"
         )));
     }
+    if target.key.is_empty() {
+        return Err(CliError::Failed(format!(
+            "the Secret {name} does not hold the value as it is: spec.target.template replaces it under its key; read the \
+             value through the value API"
+        )));
+    }
     // Each value is wiped on its way out, not this one alone.
     let mut data: Vec<_> = secret.data.into_iter().flatten().map(|(key, it)| (key, Zeroizing::new(it.0))).collect();
     let at = data.iter().position(|(key, _)| *key == target.key);

@@ -100,9 +100,14 @@ fn what_cannot_be_delivered_is_refused_by_name() {
             "stringData.port: must be a quoted string (Secret shop/db, key port)",
         ),
         (
-            secret(&format!("type: kubernetes.io/tls\nstringData: {{tls.key: {CANARY}}}")),
+            secret(&format!("type: kubernetes.io/dockercfg\nstringData: {{.dockercfg: {CANARY}}}")),
             vec![],
             "type: `spec.target.type` must be `Opaque`",
+        ),
+        (
+            secret(&format!("type: kubernetes.io/tls\nstringData: {{tls.key: {CANARY}}}")),
+            vec![],
+            "data: `spec.target.template` must have the key `tls.crt`",
         ),
         (
             secret(&format!("stringData: {{A_B: {CANARY}, a-b: {CANARY}}}")),

@@ -33,6 +33,55 @@ fn what_is_right_is_passed_in_silence() {
 }
 
 #[test]
+fn a_text_of_a_template_that_may_be_a_credential_is_noted_and_no_finding() {
+    let (folder, good) = folder();
+    let template =
+        "name: GOOD\n  target:\n    template:\n      user: shop\n      db-password: hunter2\n      token: $(value)";
+    folder.write("x.yaml", &good.replace("name: GOOD", template));
+    let ran = folder.run(&["validate", "x.yaml"]);
+    assert_eq!(ran.ok(), "");
+    let note =
+        "note: x.yaml:13:7: spec.target.template[db-password]: has no expression, so this text is stored as plaintext";
+    assert!(ran.err.contains(note) && ran.err.lines().count() == 1, "{}", ran.err);
+    assert!(!ran.err.contains("hunter2"));
+}
+
+#[test]
+fn what_is_wrong_with_a_template_has_its_key_and_its_place() {
+    let (folder, good) = folder();
+    let template = "template:\n      a: x\n      b.c: $(value | b64)";
+    for (target, says) in [
+        (
+            template,
+            "x.yaml:13:7: error: spec.target.template[b.c]: unknown filter at character 11; the filters are base64",
+        ),
+        (
+            "template:\n      value: x$(value)",
+            "x.yaml:11:5: error: spec.target.template: must not have the key `value`",
+        ),
+        (
+            "key: tls.key\n    type: kubernetes.io/tls",
+            "x.yaml:10:3: error: spec.target.template: must have the key `tls.crt`",
+        ),
+    ] {
+        folder.write("x.yaml", &good.replace("name: GOOD", &format!("name: GOOD\n  target:\n    {target}")));
+        let ran = folder.run(&["validate", "x.yaml"]);
+        assert!(ran.code == 1 && ran.out.contains(says), "{says}: {ran:?}");
+    }
+}
+
+/// A template is no place for a sealed value: sealing changes nothing of it.
+#[test]
+fn sealing_leaves_a_template_as_it_is() {
+    let folder = Folder::new();
+    let template = "  target:\n    key: token\n    template:  # three\n      app.yaml: |\n        db:\n          value: $(value | json)\n      url: 'x://$(value)'\n";
+    folder.write("x.yaml", &format!("{}{template}", manifest("x", CANARY)));
+    folder.seal(&["-f", "x.yaml"], "").ok();
+    assert!(folder.read("x.yaml").ends_with(template), "{}", folder.read("x.yaml"));
+    folder.run(&["validate", "--no-secrets", "x.yaml"]).ok();
+}
+
+#[test]
 fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
     let (folder, good) = folder();
     let other = SealingKey::new(Zeroizing::new([8; 32])).unwrap();
@@ -61,7 +110,7 @@ fn every_finding_has_a_place_a_field_and_a_rule_and_no_value() {
             "x.yaml:10:3: error: spec.suspend: must be `true` or `false`",
         ),
         (
-            good.replace("name: GOOD", "name: GOOD\n  target:\n    type: kubernetes.io/tls"),
+            good.replace("name: GOOD", "name: GOOD\n  target:\n    type: kubernetes.io/dockercfg"),
             &[],
             "x.yaml:11:5: error: spec.target.type: must be",
         ),

@@ -61,13 +61,20 @@ pub(super) fn problem(facts: &Facts, view: &SecretView, id: &str) -> Problem {
         // A copy can have our owner reference, and Kubernetes would delete it with this object.
         let owned = view.owners.iter().any(|owner| owner.uid == own.uid);
         let first = if owned { "remove the owner reference from the Secret, " } else { "" };
-        format!(
+        let restore = format!(
             "If you do not know, restore the record: {first}delete this ManagedSecret, which deletes its own value, and run \
-             `kubectl msec restore BACKUP`. Without a backup, replace the value of this ManagedSecret by that of the Secret: run \
-             `kubectl -n {namespace} get secret {name} -o jsonpath='{{.data.{key}}}' | base64 -d | kubectl msec update \
-             msec/{object} -n {namespace} --value-stdin`, and set spec.target.adoption: IfUnowned",
-            key = own.spec.target_key().replace('.', "\\."),
-        )
+             `kubectl msec restore BACKUP`"
+        );
+        match own.value_key() {
+            // The Secret does not hold the value as it is.
+            None => restore,
+            Some(key) => format!(
+                "{restore}. Without a backup, replace the value of this ManagedSecret by that of the Secret: run \
+                 `kubectl -n {namespace} get secret {name} -o jsonpath='{{.data.{key}}}' | base64 -d | kubectl msec update \
+                 msec/{object} -n {namespace} --value-stdin`, and set spec.target.adoption: IfUnowned",
+                key = key.replace('.', "\\."),
+            ),
+        }
     };
     let equal = match (Present::of(own), own.spec.adoption()) {
         (Present::Generated, _) | (_, Adoption::IfUnowned) => String::new(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         super::{
-            facts::{Content, Known, Refused, Seen},
+            facts::{Content, Held, Known, Refused, Seen},
             plan::{Need, Problem, Read, Verdict},
             record::Authenticity,
             view::{OwnerRef, SecretView},
@@ -65,6 +65,11 @@ impl Case {
         Self { content: vec![("value", text)], ..self }
     }
 
+    /// It holds these texts.
+    fn with_data(self, content: &[(&'static str, &'static str)]) -> Self {
+        Self { content: content.to_vec(), ..self }
+    }
+
     fn spec(self, spec: Value) -> Self {
         Self { spec, ..self }
     }
@@ -91,7 +96,7 @@ impl Case {
             && seen.live
         {
             let values: BTreeMap<_, _> =
-                self.content.iter().map(|(key, text)| ((*key).to_owned(), Some(plaintext(text)))).collect();
+                self.content.iter().map(|(key, text)| ((*key).to_owned(), Held::Value(plaintext(text)))).collect();
             facts.learned.content = Some(Content { uid: seen.view.uid.clone(), values });
         }
         facts.snapshot.secrets.insert("db".to_owned(), self.place);
@@ -136,6 +141,12 @@ fn with_label(mut view: SecretView, key: &str, text: &str) -> SecretView {
     view
 }
 
+/// With one more key of ours.
+fn with_key(mut view: SecretView, key: &str) -> SecretView {
+    view.ours.data.insert(key.to_owned());
+    view
+}
+
 /// The Secret `db` after it was adopted: with our labels, our key, and a type that is not ours.
 fn after_adoption() -> SecretView {
     let mut view = retained();
@@ -154,6 +165,9 @@ fn each_rule_of_targets() {
     };
     let controller = OwnerRef { controller: true, is_managed_secret: false, ..owned_by("x", "uid-x").owners.remove(0) };
     let not_owned = "terminal TargetNotOwned";
+    let template = |text: &str| json!({"template": {"url": text}});
+    let too_large = format!("$(\"\\\"\" {})", "|json".repeat(30));
+    let both = |url: &'static str| [("url", url), ("value", VALUE)];
     let rows: Vec<(&str, Case, &str)> = vec![
         // Whether there is one.
         ("delivery: None has no target", unseen().spec(json!({"delivery": "None"})), "nothing"),
@@ -234,6 +248,60 @@ fn each_rule_of_targets() {
             "IfUnowned: its record is missing, and it holds another value",
             live(labelled("id-2", "db")).adopting().holding("only copy"),
             not_owned,
+        ),
+        // A template.
+        (
+            "IfUnowned: the template's key is absent",
+            live(unmanaged()).spec(adopting(template("x=$(value)"))).with_data(&[("theirs", "t")]),
+            "adopt",
+        ),
+        (
+            "IfUnowned: the template's key holds what the template makes",
+            live(unmanaged()).spec(adopting(template("x=$(value)"))).with_data(&[("url", "x=value")]),
+            "adopt",
+        ),
+        (
+            "IfUnowned: the template's key holds something else",
+            live(unmanaged()).spec(adopting(template("x=$(value)"))).with_data(&[("url", "value"), ("value", "value")]),
+            not_owned,
+        ),
+        (
+            "IfUnowned: what the template makes is too large to compare",
+            live(unmanaged()).spec(adopting(template(&too_large))).with_data(&[("url", "x")]),
+            "terminal TemplateTooLarge",
+        ),
+        (
+            "immutable, with the value and what the template makes",
+            live(immutable(delivered())).spec(json!({"target": template("$(value)")})).with_data(&both("value")),
+            "write",
+        ),
+        (
+            "immutable, with something else under the template's key",
+            live(immutable(delivered())).spec(json!({"target": template("$(value)")})).with_data(&both("old")),
+            "terminal TargetImmutable",
+        ),
+        (
+            "immutable, with a key that the template has given up",
+            live(immutable(with_key(delivered(), "url"))).with_data(&both("value")),
+            "terminal TargetImmutable",
+        ),
+        (
+            "adopted: the template gets a key that holds something else",
+            live(after_adoption())
+                .in_status("db", "uid-target")
+                .recorded(adopted("uid-target"))
+                .spec(adopting(template("x")))
+                .with_data(&[("url", "theirs")]),
+            not_owned,
+        ),
+        (
+            "adopted: another program has changed a key of the template that is ours",
+            live(with_key(after_adoption(), "url"))
+                .in_status("db", "uid-target")
+                .recorded(adopted("uid-target"))
+                .spec(adopting(template("x")))
+                .with_data(&[("url", "theirs")]),
+            "adopt",
         ),
         // Adopted.
         (

@@ -1,4 +1,4 @@
-//! What an adopted Secret has that is not the operator's to write: labels, annotations, and the key of its value.
+//! What an adopted Secret has that is not the operator's to write: labels, annotations, and keys of its data.
 //!
 //! In: the labels and annotations that a spec asks for, and the Secret as it was read live. Out: [`Theirs`]. Pure. A view
 //! holds a bounded number of labels and annotations of others: what it does not show may be there, and is never written.
@@ -16,8 +16,8 @@ pub(super) struct Theirs {
     pub(super) annotations: BTreeSet<String>,
     /// The first of them that is not known to have the value that the spec asks for.
     pub(super) other: Option<Unlike>,
-    /// The key of the value. It is written, but stays when the target moves.
-    pub(super) key: bool,
+    /// Keys of data. They are written, but stay when the target moves.
+    pub(super) keys: BTreeSet<String>,
 }
 
 impl Theirs {

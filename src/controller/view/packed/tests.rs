@@ -15,7 +15,10 @@ use proptest::{
 };
 
 use super::*;
-use crate::controller::view::shape::{MetadataText, Shape, TargetMetadata};
+use crate::controller::view::{
+    shape::{MetadataText, Shape, TEXT_KEPT_BYTES, TargetMetadata},
+    template::TargetTemplate,
+};
 
 /// Texts of every form, and such as resemble one.
 fn text() -> BoxedStrategy<String> {
@@ -73,6 +76,7 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         type_,
         labels: None,
         annotations: None,
+        template: None,
         adoption,
     });
     let generate = (option::of(any::<i32>()), option::of(select(alphabets)), option::of(text()), option::of(text()))
@@ -149,7 +153,13 @@ fn own() -> BoxedStrategy<Own> {
     ];
     let head = (text(), text(), text(), text(), any::<i64>(), any::<bool>());
     let violation = (text(), text(), select(reasons.to_vec()));
-    (head, spec(), option::of(text()), (texts(), texts()), status(), option::of(violation))
+    let long = any::<bool>().prop_map(|long| if long { "x".repeat(TEXT_KEPT_BYTES) } else { String::new() });
+    let template = (texts(), long).prop_map(|(mut texts, long)| {
+        texts.entry("url".to_owned()).or_default().push_str(&long);
+        Box::new(TargetTemplate::Texts(texts))
+    });
+    let texts = (texts(), texts(), option::of(template));
+    (head, spec(), option::of(text()), texts, status(), option::of(violation))
         .prop_map(
             |(
                 (namespace, name, uid, resource_version, generation, deleting),
@@ -159,7 +169,7 @@ fn own() -> BoxedStrategy<Own> {
                 status,
                 wrong,
             )| {
-                let (labels, annotations) = texts;
+                let (labels, annotations, template) = texts;
                 Own {
                     namespace,
                     name,
@@ -170,6 +180,7 @@ fn own() -> BoxedStrategy<Own> {
                     spec,
                     sealed_sha256,
                     target_metadata: TargetMetadata::new(MetadataText { labels, annotations }),
+                    template,
                     status,
                     violation: wrong.map(|(path, message, reason)| Violation { path, message, reason }),
                 }

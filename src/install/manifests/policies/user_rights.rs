@@ -10,9 +10,9 @@
 //! | `name` | to read the value now: `get` on `secretvalues` by its old name or its id, or on the Secret that holds it |
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `secretvalues` by its name or its id |
 //! | `value` that is sealed as kept, with a delivery | `get` on all `secretvalues` of the namespace |
-//! | `target.type`, `labels`, `annotations` of a target that exists | `get` and `patch` on that Secret |
-//! | `target.type`, `labels`, `annotations` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
-//! | `target.name`, `delivery`, where `target.type`, `labels` or `annotations` are given | `patch` on the Secret that the value is now delivered to |
+//! | `target.type`, `labels`, `annotations`, `template` of a target that exists | `get` and `patch` on that Secret |
+//! | `target.type`, `labels`, `annotations`, `template` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
+//! | `target.name`, `delivery`, where `target.type`, `labels`, `annotations` or `template` are given | `patch` on the Secret that the value is now delivered to |
 //! | `target.adoption` | `create` on Secrets |
 //! | `adoption: IfUnowned` with another target or another source | `get` and `patch` on the Secret to adopt |
 //!
@@ -21,7 +21,7 @@
 //! the Secret `db` could delete the ManagedSecret `db` and create it again with the same sealed value, which opens for
 //! that name, and another target.
 //!
-//! A label or an annotation can copy the value: replicators act on them. So a change of the target's shape needs what a
+//! A label or an annotation can copy the value, because replicators act on them, and a template copies it itself. So a change of the target's shape needs what a
 //! move needs, and `patch`, because it changes a Secret that exists. A Secret that an earlier object left behind
 //! (`deletionPolicy: Retain`) is taken over, so the same holds for a new target, which may be one. A target without a
 //! shape of its own needs no `patch`: users without permissions on Secrets can create ManagedSecrets.
@@ -82,13 +82,15 @@ fn variables() -> Vec<(&'static str, String)> {
     let shapes = format!(
         "variables.target.?type.orValue({secret_type}) != variables.oldTarget.?type.orValue({secret_type})\n\
          || variables.target.?labels.orValue({{}}) != variables.oldTarget.?labels.orValue({{}})\n\
-         || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})"
+         || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})\n\
+         || variables.target.?template.orValue({{}}) != variables.oldTarget.?template.orValue({{}})"
     );
     let comes_with_a_shape = format!(
         "variables.delivery != 'None'\n\
          && (oldObject == null || variables.targetName != variables.oldTargetName || variables.oldDelivery == 'None')\n\
          && (variables.target.?type.orValue({secret_type}) != {secret_type}\n\
-         || variables.target.?labels.orValue({{}}) != {{}} || variables.target.?annotations.orValue({{}}) != {{}})"
+         || variables.target.?labels.orValue({{}}) != {{}} || variables.target.?annotations.orValue({{}}) != {{}}\n\
+         || variables.target.?template.orValue({{}}) != {{}})"
     );
     let adopts = "variables.delivery == 'Secret' && variables.adoption == 'IfUnowned'\n\
                   && (oldObject == null || variables.moves || variables.oldAdoption != 'IfUnowned'\n\
@@ -137,8 +139,9 @@ fn variables() -> Vec<(&'static str, String)> {
 
 fn validations() -> Vec<Validation> {
     const MOVE: &str = "to change where or how a value is delivered (target.name, target.key, target.type, \
-                        target.labels, target.annotations, delivery)";
-    const RESHAPE: &str = "to set target.type, target.labels or target.annotations of a Secret that may exist";
+                        target.labels, target.annotations, target.template, delivery)";
+    const RESHAPE: &str = "to set target.type, target.labels, target.annotations or target.template of a Secret that may \
+                           exist";
     const ADOPT: &str = "to adopt it (target.adoption)";
     let get = |applies: &str, name: &str, purpose: &str, fallback: &'static str| Validation {
         admits: format!("!({applies}) || {}", may("get", name)),
@@ -151,7 +154,7 @@ fn validations() -> Vec<Validation> {
         fallback,
     };
     let moved = "changing where or how a value is delivered needs the permission to get the present target";
-    let reshaped = "setting the type, labels or annotations of a target needs the permission to patch it";
+    let reshaped = "setting the type, labels, annotations or template of a target needs the permission to patch it";
     let validations = vec![
         get(
             "variables.readsOtherSource",
@@ -192,9 +195,9 @@ fn validations() -> Vec<Validation> {
                 "secrets",
                 "",
                 None,
-                "to choose how the target looks (target.type, labels, annotations, adoption)",
+                "to choose how the target looks (target.type, labels, annotations, template, adoption)",
             ),
-            fallback: "target.type, labels, annotations and adoption need the permission to create Secrets",
+            fallback: "target.type, labels, annotations, template and adoption need the permission to create Secrets",
         },
         get(
             "variables.adopts",
