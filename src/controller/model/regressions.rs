@@ -464,3 +464,35 @@ fn a_lost_record_is_rebuilt_from_a_frozen_target() {
         assert_eq!(play.server().objects["a"].ready().0, "True", "{}", play.story());
     });
 }
+
+/// Not a failure that was found: the rule that no clock, and no restart, makes two rotations of one.
+#[test]
+fn a_clock_that_jumps_a_day_and_back_rotates_once() {
+    use managed_secrets_api::names::record_name;
+
+    use super::{
+        play::Play,
+        steps::{Edit::RotateEvery, Event::Jump, Work::Restart},
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let play = Play::new(true);
+        let version = || {
+            let server = play.server();
+            server.oracle.open(&server.secrets[&record_name("ONE")]).unwrap().meta.version
+        };
+        for step in [event(Apply(0, vec![RotateEvery(true)])), first(Settle)] {
+            play.step(&step).await;
+        }
+        assert_eq!(version(), 1);
+        for (hours, expected) in [(-24, 1), (24, 1), (24, 2), (-24, 2), (-24, 2), (24, 2), (24, 2)] {
+            play.step(&event(Jump(hours))).await;
+            for _ in 0..3 {
+                play.step(&first(Restart)).await;
+                play.step(&first(Settle)).await;
+            }
+            assert_eq!(version(), expected, "{hours}: {}", play.story());
+        }
+        play.verdict().unwrap();
+    });
+}

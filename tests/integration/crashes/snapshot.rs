@@ -66,7 +66,11 @@ impl Found {
             say(secret.labels().get(keys::LABEL_ID).cloned(), format!("id of {owner}"));
             say(secret.annotations().get(keys::ANNO_UID).cloned(), format!("uid of {owner}"));
             say(secret.uid(), format!("uid of Secret {name}"));
-            if secret.annotations().get(keys::ANNO_SOURCE).is_some_and(|source| source == "generate") {
+            if secret
+                .annotations()
+                .get(keys::ANNO_SOURCE)
+                .is_some_and(|source| source == "generate" || source.starts_with("generate:"))
+            {
                 say(self.opened.get(&name).cloned(), format!("value of {owner}"));
             }
         }
