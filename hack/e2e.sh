@@ -258,6 +258,7 @@ check "after an uninstall, a new pod reads the retained value" uninstall
 check "the chart installs with the same keys" install_chart
 check "helm test passes" test_chart
 check "a pod reads the value through the API server and from the Service, with its own tokens" read_through_value_api
+check "a new value restarts the workload that needs it once, and its variable is the new one" restart_workload
 check "an upgrade of the release refuses and loses nothing" under_applies upgrade_chart
 check "after an uninstall of the release, a new pod reads the value, and a namespace is deleted" uninstall_chart
 printf '── all checks passed in %s\n' "$(seconds "$began")"

@@ -122,6 +122,11 @@ pub struct RunArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
 
+    /// Restart the workloads that spec.target.restart names after a new value is delivered; it needs the permissions that
+    /// manifests --restarts adds
+    #[arg(long, env = "MANAGED_SECRETS_RESTARTS")]
+    pub restarts: bool,
+
     /// Compete with other replicas for a Lease, and reconcile only as the leader. Every replica serves the webhooks
     #[arg(long, env = "MANAGED_SECRETS_LEADER_ELECT")]
     pub leader_elect: bool,
@@ -273,6 +278,11 @@ pub struct ManifestsArgs {
     #[arg(long, env = "MANAGED_SECRETS_VALUE_API")]
     pub value_api: bool,
 
+    /// Let the operator restart workloads that spec.target.restart names: it may then get and patch Deployments,
+    /// StatefulSets and DaemonSets
+    #[arg(long, env = "MANAGED_SECRETS_RESTARTS")]
+    pub restarts: bool,
+
     /// Leave user and group ids to OpenShift, which gives each namespace its own
     #[arg(long, env = "MANAGED_SECRETS_OPENSHIFT")]
     pub openshift: bool,
@@ -341,6 +351,7 @@ impl From<ManifestsArgs> for Options {
             without_webhooks,
             secure_metrics,
             value_api,
+            restarts,
             openshift,
             without_policies,
             replicas,
@@ -367,6 +378,7 @@ impl From<ManifestsArgs> for Options {
             webhooks,
             secure_metrics,
             value_api,
+            restarts,
             openshift,
             without_policies,
             replicas: replicas.unwrap_or(default_replicas),

@@ -138,8 +138,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         shutdown: shutdown.clone(),
         common: Arc::default(),
     };
-    let mut grace = GRACE;
-    let (mut reviewed, mut read) = (None, None);
+    let (mut grace, mut reviewed, mut read) = (GRACE, None, None);
     if let Some(webhooks) = &webhooks {
         grace += webhooks.limits.longest_drain();
         reviewed = Some(Arc::clone(&webhooks.stats));
@@ -153,7 +152,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         Some(values) => webhooks.take().map(|webhooks| listen(webhooks, Some(values.guest.clone()))),
         None => None,
     };
-    let operator_namespace = controller.operator_namespace.clone();
+    let (operator_namespace, restarts_workloads) = (controller.operator_namespace.clone(), controller.restarts);
     let mut secure = |served: &Arc<Served>| {
         if let Some(port) = secure_metrics.take() {
             secure::start(port, served, &metrics, &clients.call, operator_namespace.clone(), &watcher);
@@ -167,12 +166,13 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let prepared = shutdown.run_until_cancelled(start.prepare(store, kek_file.as_deref(), &clients.call)).await;
     let Some(keys) = prepared.transpose()? else { return Ok(()) };
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
-    let Running { shared, writers } = controller::run::start(controller, &leader, &watcher, &keys, &health);
+    let Running { shared, writers, restarts } = controller::run::start(controller, &leader, &watcher, &keys, &health);
     let known = Arc::new(Known {
         keys: Arc::clone(&keys),
         shared: Arc::clone(&shared),
         namespaces: start.namespaces,
         operator_namespace: operator_namespace.clone(),
+        restarts: restarts_workloads,
     });
     if let Some(webhooks) = webhooks {
         listener = Some(listen(webhooks, None));
@@ -185,7 +185,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     }
     let served = listener.map(|listener| listener.served);
     served.iter().for_each(secure);
-    let parts = Parts { keys, shared, watches: Arc::clone(&watcher.common), served, leadership };
+    let parts = Parts { keys, shared, restarts, watches: Arc::clone(&watcher.common), served, leadership };
     metrics.connect(Sources {
         stats,
         requests,
@@ -243,6 +243,8 @@ fn leaving(shutdown: &CancellationToken) -> Verdict {
 struct Parts {
     keys: Arc<Keys>,
     shared: Arc<Shared>,
+    /// How many workloads were restarted.
+    restarts: Box<dyn Fn() -> u64 + Send + Sync>,
     watches: Arc<Common>,
     served: Option<Arc<Served>>,
     leadership: Leadership,
@@ -250,9 +252,12 @@ struct Parts {
 
 impl Parts {
     fn read(&self) -> Reading {
-        let (known, unknown) = self.shared.index().reasons();
+        let ((known, unknown), expiring) = {
+            let index = self.shared.index();
+            (index.reasons(), index.expiring())
+        };
         let reasons =
-            Reason::ALL.iter().map(|reason| (reason.as_str(), known.get(reason).copied().unwrap_or_default()));
+            Reason::of_ready().map(|reason| (reason.as_str(), known.get(&reason).copied().unwrap_or_default()));
         let keyring = self.keys.get();
         Reading {
             leader: self.leadership.is_leader(),
@@ -260,6 +265,8 @@ impl Parts {
             watches: self.watches.states(),
             namespaces_waiting: self.shared.scopes.waiting().len(),
             objects: reasons.chain([(OTHER, unknown)]).collect(),
+            restarts: (self.restarts)(),
+            expiring: expiring.map(|(reason, count)| (reason.as_str(), count)).to_vec(),
             oldest_seed: keyring.oldest_seed(),
             oldest_sealing_key: keyring.oldest_sealing_key(),
             certificate_expires: self.served.as_ref().and_then(|served| served.expires()),
@@ -274,6 +281,7 @@ struct Known {
     /// The namespaces that are served; all if empty.
     namespaces: Vec<String>,
     operator_namespace: String,
+    restarts: bool,
 }
 
 impl values::Operator for Known {
@@ -319,6 +327,10 @@ impl webhook::Operator for Known {
 
     fn holder_of_target(&self, namespace: &str, secret: &str, object: &str) -> Option<String> {
         self.shared.index().holder_of_target(namespace, secret, object).as_ref().map(described)
+    }
+
+    fn restarts(&self) -> bool {
+        self.restarts
     }
 
     fn lacks_source(&self, namespace: &str, secret: &str) -> bool {

@@ -104,6 +104,9 @@ pub trait Operator: Send + Sync + 'static {
     /// Returns another object than `object` that a delivered Secret belongs to, written in the same way.
     fn holder_of_target(&self, namespace: &str, secret: &str, object: &str) -> Option<String>;
 
+    /// Whether the operator restarts workloads.
+    fn restarts(&self) -> bool;
+
     /// Whether the source Secret is known not to exist.
     fn lacks_source(&self, namespace: &str, secret: &str) -> bool;
 }

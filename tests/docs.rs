@@ -19,6 +19,10 @@ const OTHER_NAMES: &[&str] = &[
     // Kinds and roles of Kubernetes, conditions of kstatus, levels of its audit policy.
     "ManagedSecret",
     "CustomResourceDefinition",
+    "StatefulSet",
+    "DaemonSet",
+    // A condition of ours.
+    "RestartBlocked",
     // Values of the API's fields, and a type of the source.
     "AlphanumericSymbols",
     "Base64Url",

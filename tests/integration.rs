@@ -18,6 +18,7 @@ mod integration {
     mod deletion;
     mod drift;
     mod examples;
+    mod expiry;
     mod facts;
     mod faults;
     mod harness;
@@ -43,6 +44,7 @@ mod integration {
     mod program;
     mod proxied;
     mod recordless;
+    mod restarts;
     mod restored;
     mod rights;
     mod rings;

@@ -183,7 +183,7 @@ helm() {
 chart=$root/deploy/charts/managed-secrets
 
 install_chart() {
-    helm install managed-secrets "$chart" --set valueApi.enabled=true >/dev/null
+    helm install managed-secrets "$chart" --set valueApi.enabled=true --set restarts.enabled=true >/dev/null
     await_operator
     [[ $(sealing_key) == "$key_before" ]]
     sed 's/first-value/second-value/; s/name: READER/name: RENAMED/' hack/e2e/reader.yaml >"$RUN/reader.yaml"
@@ -209,6 +209,26 @@ read_through_value_api() {
     # Between them are the errors of kubectl, until the permission was known.
     [[ $(reader logs value-reader | grep -E "^(through|from) the ") == $'through the API server: second-value\nfrom the Service: second-value' ]]
 }
+
+# The variable of a running program never changes. A rollout that has ended has one pod; revisions count the rollouts.
+restart_workload() {
+    reader apply --filename "$root/hack/e2e/restarted.yaml" >/dev/null
+    reader rollout status deployment/restarted --timeout=60s >/dev/null
+    is_marked() { [[ -n $(reader get deployment restarted --output 'jsonpath={.metadata.annotations.restarts\.managedsecrets\.dev/restarted}') ]]; }
+    until_true 60 is_marked
+    [[ $(revision) == 1 ]]
+    reader patch managedsecret restarted --type merge --patch '{"spec": {"value": "second-value"}}' >/dev/null
+    is_restarted() { [[ $(revision) == 2 ]]; }
+    until_true 60 is_restarted
+    reader rollout status deployment/restarted --timeout=60s >/dev/null
+    has_new_value() { [[ $(reader logs --selector app=restarted --tail -1) == second-value ]]; }
+    until_true 30 has_new_value
+    # Once: no other change follows when the replica that leads is replaced.
+    restart
+    sleep 15
+    [[ $(revision) == 2 ]]
+}
+revision() { reader get deployment restarted --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'; }
 
 upgrade_chart() {
     helm upgrade managed-secrets "$chart" --reset-then-reuse-values --set logFormat=human >/dev/null || return 1

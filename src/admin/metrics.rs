@@ -40,6 +40,9 @@ pub const RESOURCES: &[&str] = &[
     "validatingwebhookconfigurations",
     "apiservices",
     "clusterroles",
+    "deployments",
+    "statefulsets",
+    "daemonsets",
 ];
 
 /// What changes with the cluster.
@@ -55,6 +58,10 @@ pub struct Reading {
     pub namespaces_waiting: usize,
     /// ManagedSecrets, by the reason of their `Ready` condition; those without a condition are not included.
     pub objects: Vec<(&'static str, usize)>,
+    /// How many workloads were restarted.
+    pub restarts: u64,
+    /// ManagedSecrets whose value expires soon or has expired, by the reason of their `Expiring` condition.
+    pub expiring: Vec<(&'static str, usize)>,
     /// When the oldest seed was created.
     pub oldest_seed: Option<Timestamp>,
     /// When the oldest sealing key was created.

@@ -84,6 +84,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
             namespaces: args.namespaces,
             operator_namespace: own_namespace,
             allow_cluster_scope: args.allow_cluster_scope,
+            restarts: args.restarts,
             workers: workers::Options {
                 limiter: Arc::new(Limiter::new(args.workers.get())),
                 ..workers::Options::default()

@@ -18,7 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub const UNSEEN_RETRY: Duration = Duration::from_secs(300);
 
 pub use managed_secrets_api::keys::{
-    CONDITION_READY as READY, CONDITION_RECONCILING as RECONCILING, CONDITION_STALLED as STALLED,
+    CONDITION_EXPIRING as EXPIRING, CONDITION_READY as READY, CONDITION_RECONCILING as RECONCILING,
+    CONDITION_STALLED as STALLED,
 };
 
 /// The conditions that follow, and after how long they would change by themselves.
@@ -86,7 +87,7 @@ pub fn follow(
 }
 
 /// A message as it is written: names that users chose can make it long, and the operator keeps it in memory.
-fn bounded(message: &str) -> String {
+pub(super) fn bounded(message: &str) -> String {
     const CUT: &str = "…";
     if message.len() <= STATUS_MESSAGE_BYTES_MAX {
         return message.to_owned();
@@ -99,7 +100,7 @@ fn bounded(message: &str) -> String {
 }
 
 /// Kubernetes keeps whole seconds: with a fraction, what we write would differ from what we read.
-fn whole_seconds(now: Timestamp) -> Time {
+pub(super) fn whole_seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 

@@ -21,6 +21,7 @@ use super::{
     altered::Altered,
     plan::{Contents, Problem, Why},
     record::{Authenticity, RecordMeta, Source},
+    restarts::condition::Restarting,
     view::{LiveSecret, Own, SecretView},
 };
 
@@ -206,6 +207,8 @@ pub struct Settings {
     pub operator_namespace: String,
     /// `--allow-cluster-scope`.
     pub allow_cluster_scope: bool,
+    /// `--restarts`.
+    pub restarts: bool,
 }
 
 /// What an index holds for one pass.
@@ -260,6 +263,8 @@ pub struct Snapshot {
     pub failures: u32,
     /// A source that gave no value in an earlier pass.
     pub rejected: Option<Rejected>,
+    /// What is known about the restarts of workloads.
+    pub(crate) restarting: Restarting,
 }
 
 /// What this pass knows of the ManagedSecret beyond the cache.
@@ -349,6 +354,7 @@ impl Facts {
                 (view.name.clone(), Known::Present(Box::new(Seen { view, authenticity, live: false })))
             })
             .collect();
+        let restarting = Restarting { on: settings.restarts, outcomes: Vec::new() };
         let snapshot = Snapshot {
             now,
             settings,
@@ -361,6 +367,7 @@ impl Facts {
             waits: Waits::default(),
             failures: 0,
             rejected: None,
+            restarting,
         };
         let mut facts = Self { snapshot, learned: Learned::default(), written: Written::default() };
         facts.written.holds = facts.in_step();

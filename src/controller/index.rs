@@ -173,6 +173,13 @@ impl Index {
         (known, unknown)
     }
 
+    /// How many objects have each reason of the `Expiring` condition.
+    #[must_use]
+    pub fn expiring(&self) -> [(Reason, usize); 2] {
+        let objects = || self.namespaces.values().flat_map(|ns| ns.objects.values());
+        Reason::OF_EXPIRY.map(|reason| (reason, objects().filter(|own| own.expiring == Some(reason)).count()))
+    }
+
     /// Namespaces in which some object has a `valueFrom`.
     pub fn source_namespaces(&self) -> impl Iterator<Item = &Name> {
         self.namespaces.iter().filter(|(_, ns)| !ns.by_source.is_empty()).map(|(namespace, _)| namespace)

@@ -15,7 +15,10 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, runtime::watcher};
-use managed_secrets_api::keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING};
+use managed_secrets_api::{
+    keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING},
+    restarts::Mark,
+};
 use managed_secrets_engine::{
     backoff::{Backoff, Jitter},
     health::Health,
@@ -43,6 +46,7 @@ use super::{
     keys::Keys,
     plan::{Finish, Why},
     record::Source,
+    restarts::{Restarts, run::Restarter},
     scopes::{self, Scopes},
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
     view::watched::{Stub, WatchedObject, WatchedSecret},
@@ -79,6 +83,8 @@ pub struct Options {
     pub operator_namespace: String,
     /// Accept sealed text of cluster scope.
     pub allow_cluster_scope: bool,
+    /// Restart the workloads of `spec.target.restart`.
+    pub restarts: bool,
     /// The workers.
     pub workers: run::Options,
 }
@@ -98,6 +104,8 @@ pub struct Running {
     pub shared: Arc<Shared>,
     /// The tasks that write as the leader. When they have ended after the signal to stop, another replica may take over.
     pub writers: TaskTracker,
+    /// Tells how many workloads were restarted.
+    pub restarts: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// Starts the controller as tasks of the watcher's supervisor; they end with its `shutdown`.
@@ -136,6 +144,16 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
         }
     };
     spawner.spawn("events", shutdown.clone(), writers.track_future(reporting));
+    let restarts = Arc::<Restarts>::default();
+    if options.restarts {
+        let restarter = Restarter {
+            restarts: Arc::clone(&restarts),
+            leader: leader.clone(),
+            shared: Arc::clone(&shared),
+            events: events.clone(),
+        };
+        spawner.spawn("restarts", shutdown.clone(), writers.track_future(restarter.run(shutdown.clone())));
+    }
     let operator = Arc::new(Operator {
         leader: leader.clone(),
         keys: Arc::clone(keys),
@@ -144,7 +162,9 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
         settings: Settings {
             operator_namespace: options.operator_namespace,
             allow_cluster_scope: options.allow_cluster_scope,
+            restarts: options.restarts,
         },
+        restarts: Arc::clone(&restarts),
         repairs: Pace::new(AGAIN),
         source_moves: Pace::new(AGAIN),
         new_values: Pace::new(VALUES),
@@ -158,7 +178,7 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     spawner.spawn("workers", shutdown.clone(), writers.track_future(work));
     let begin = begin_to_lead(leader.leadership.clone(), Arc::clone(&shared), shutdown.clone());
     spawner.spawn("leadership", shutdown.clone(), begin);
-    Running { shared, writers }
+    Running { shared, writers, restarts: Box::new(move || restarts.done()) }
 }
 
 /// When this process becomes the leader, has every object looked at: what happened before was the business of another
@@ -364,6 +384,7 @@ struct Operator {
     rejected: Mutex<HashMap<Key, Rejected>>,
     /// Sources whose values admission control of others keeps out of the records.
     kept_out: Mutex<HashMap<Key, Source>>,
+    restarts: Arc<Restarts>,
     stats: Arc<Stats>,
 }
 
@@ -378,6 +399,7 @@ impl Reconciler for Operator {
             self.altered_status.forget(&key);
             self.rejected.lock().remove(&key);
             self.kept_out.lock().remove(&key);
+            self.restarts.forget(&key);
             return Next::Done;
         };
         if !self.shared.scopes.is_filled(&key.namespace) {
@@ -413,6 +435,7 @@ impl Operator {
     async fn pass(&self, key: &Key, cached: Cached) -> Next {
         debug!("pass begins");
         let now = Timestamp::now();
+        let delivered = Mark::delivered(&cached.own.spec, &cached.own.status).filter(|_| self.settings.restarts);
         let fresh_id = Uuid::new_v4().to_string();
         let mut keyring = self.keys.get();
         let mut facts = Facts::new(cached.clone(), self.settings.clone(), &keyring, now, fresh_id.clone());
@@ -434,12 +457,16 @@ impl Operator {
             };
         }
         facts.snapshot.rejected = self.rejected.lock().get(key).cloned();
+        facts.snapshot.restarting.outcomes = self.restarts.outcomes(&facts.snapshot.own);
         facts.written.kept_out = self.kept_out.lock().get(key).cloned();
         let cluster = Cluster::new(self.leader.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
         let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
         let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };
         let end = actor.pass(&mut facts).await;
+        if self.settings.restarts {
+            self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own);
+        }
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
             if facts.written.repaired {

@@ -39,7 +39,7 @@ impl Look {
     #[must_use]
     pub fn facts(&self) -> Option<Facts> {
         let cached = self.index.snapshot(&self.key, Instant::now())?;
-        let settings = Settings { operator_namespace: String::new(), allow_cluster_scope: false };
+        let settings = Settings { operator_namespace: String::new(), allow_cluster_scope: false, restarts: false };
         Some(Facts::new(cached, settings, &self.keyring, Timestamp::now(), String::new()))
     }
 }

@@ -24,8 +24,9 @@ use managed_secrets_api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
     keys::{ANNO_FOUND_KEY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
     limits::{
-        DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, METADATA_KEY_MAX, NAME_MAX, REVISION_MAX, SECRET_KEY_MAX,
-        SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX,
+        DATE_CHARACTERS, DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, METADATA_KEY_MAX, NAME_MAX, RESTARTS_MAX,
+        REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
+        TEMPLATE_KEYS_MAX,
     },
     types::{Generate, Target},
     validate_spec,
@@ -140,8 +141,12 @@ impl Own {
             target,
             deletion_policy: _,
             suspend: _,
+            expires,
+            expiry_warning,
         } = &mut self.spec;
         clip(name, NAME_MAX);
+        clip_some(expires, DATE_CHARACTERS);
+        clip_some(expiry_warning, DURATION_CHARACTERS_MAX);
         clip_some(description, DESCRIPTION_MAX * CHARACTER_BYTES);
         if let Some(from) = value_from {
             clip(&mut from.secret_key_ref.name, SECRET_NAME_MAX);
@@ -151,10 +156,18 @@ impl Own {
             clip_some(rotate_every, DURATION_CHARACTERS_MAX);
             clip_some(revision, REVISION_MAX);
         }
-        if let Some(Target { name, key, type_, labels: _, annotations: _, template: _, adoption: _ }) = target {
+        if let Some(Target { name, key, type_, labels: _, annotations: _, template: _, adoption: _, restart }) = target
+        {
             clip_some(name, SECRET_NAME_MAX);
             clip_some(key, SECRET_KEY_MAX);
             clip_some(type_, SECRET_TYPE_MAX);
+            if let Some(workloads) = restart {
+                workloads.truncate(RESTARTS_MAX);
+                workloads.shrink_to_fit();
+                for workload in workloads {
+                    clip(&mut workload.name, SECRET_NAME_MAX);
+                }
+            }
         }
         if let Some(conditions) = &mut self.status.conditions {
             conditions.retain(|condition| CONDITIONS.contains(&condition.type_.as_str()));

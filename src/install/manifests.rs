@@ -46,6 +46,8 @@ pub struct Options {
     pub secure_metrics: bool,
     /// Whether the operator serves the value API, and the API server sends requests for it to the operator.
     pub value_api: bool,
+    /// Whether the operator restarts workloads, and may get and patch them for that.
+    pub restarts: bool,
     /// Whether OpenShift chooses user and group of the process, as its security context constraint `restricted-v2`
     /// does.
     pub openshift: bool,
@@ -76,6 +78,7 @@ impl Default for Options {
             webhooks: true,
             secure_metrics: false,
             value_api: false,
+            restarts: false,
             openshift: false,
             without_policies: Vec::new(),
             replicas: DEFAULT_REPLICAS,
@@ -327,6 +330,27 @@ mod tests {
             let named = |port: &&Value| port["name"] == service["spec"]["ports"][0]["targetPort"];
             assert!(container["ports"].as_array().unwrap().iter().any(|port| named(&port)));
         }
+    }
+
+    #[test]
+    fn workloads_are_patched_only_where_that_is_wanted() {
+        let rules = |options: &Options| -> Vec<Value> {
+            let objects = manifests(options);
+            let roles = objects.iter().filter(|object| object["rules"].is_array());
+            let all = roles.flat_map(|role| role["rules"].as_array().unwrap().clone());
+            all.filter(|rule| rule["apiGroups"] == json!(["apps"])).collect()
+        };
+        assert_eq!(rules(&Options::default()), [Value::Null; 0]);
+        for namespaces in [vec![], vec!["shop".to_owned()]] {
+            let options = Options { restarts: true, namespaces, ..Options::default() };
+            let expected = json!({
+                "apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"],
+                "verbs": ["get", "patch"],
+            });
+            assert_eq!(rules(&options), [expected]);
+            assert!(pod(&options)["containers"][0]["args"].as_array().unwrap().contains(&json!("--restarts")));
+        }
+        assert!(!serde_json::to_string(&manifests(&Options::default())).unwrap().contains("--restarts"));
     }
 
     /// A cluster has one APIService of this name.

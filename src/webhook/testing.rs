@@ -130,6 +130,10 @@ impl Operator for Alone {
         self.holder(secret)
     }
 
+    fn restarts(&self) -> bool {
+        self.held.contains(&"restarts")
+    }
+
     fn lacks_source(&self, _: &str, secret: &str) -> bool {
         self.held.contains(&secret)
     }

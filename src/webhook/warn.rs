@@ -42,6 +42,11 @@ pub(super) fn warnings(
     let texts = template.filter_map(|(key, text)| Some((key.as_str(), text.as_str()?)));
     let plain = template::plain_credentials(texts);
     warnings.extend(plain.map(|key| format!("spec.target.template[{key}]: {}", template::PLAIN_CREDENTIAL)));
+    let workloads = object.pointer("/spec/target/restart").and_then(Value::as_array);
+    if workloads.is_some_and(|workloads| !workloads.is_empty()) && !operator.restarts() {
+        let text = "spec.target.restart: has no effect, because the operator was installed without --restarts";
+        warnings.push(text.to_owned());
+    }
     if let Some(Ok(sealed)) = text("/spec/value").map(Sealed::parse) {
         if let Err(wrong) = sealed.fits(namespace, name) {
             warnings.push(format!("spec.value: {wrong}"));
@@ -104,6 +109,12 @@ mod tests {
                 false,
                 "spec.target: the Secret \"t\" belongs to the ManagedSecret \"other\"; choose another target.name",
             ),
+            (
+                json!({"name": "DB", "target": {"restart": [{"kind": "Deployment", "name": "shop"}]}}),
+                "",
+                false,
+                "spec.target.restart: has no effect, because the operator was installed without --restarts",
+            ),
             (from, "", true, "spec.valueFrom: Secret \"up\" not found; create it"),
             (misplaced, "", false, "spec.value: sealed for shop/other, used in shop/db"),
             (
@@ -142,6 +153,8 @@ mod tests {
         }
         assert_eq!(said(json!({"name": "DB", "delivery": "None"}), &["db"], false), [""; 0]);
         assert_eq!(said(json!({"name": "DB", "value": "plain"}), &[], false), [""; 0]);
+        let restarts = json!({"name": "DB", "target": {"restart": [{"kind": "Deployment", "name": "shop"}]}});
+        assert_eq!(said(restarts, &["restarts"], false), [""; 0]);
         assert_eq!(said(json!(null), &["db", "DB"], true).len(), 1);
     }
 }

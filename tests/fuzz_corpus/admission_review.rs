@@ -228,6 +228,10 @@ impl Operator for Crowded {
         Some("ManagedSecret \"other\"".to_owned())
     }
 
+    fn restarts(&self) -> bool {
+        true
+    }
+
     fn lacks_source(&self, _: &str, _: &str) -> bool {
         true
     }

@@ -15,7 +15,7 @@ pub(crate) const PLACEHOLDER: &str = "SERVED-NAMESPACE";
 
 /// Every component, in the order in which a kustomization must list them: each one also changes what those before it have
 /// added.
-pub(crate) const COMPONENTS: [Component; 6] = [
+pub(crate) const COMPONENTS: [Component; 7] = [
     Component {
         name: "high-availability",
         set: |options| {
@@ -28,4 +28,5 @@ pub(crate) const COMPONENTS: [Component; 6] = [
     Component { name: "secure-metrics", set: |options| options.secure_metrics = true },
     Component { name: "value-api", set: |options| options.value_api = true },
     Component { name: "namespaced", set: |options| options.namespaces = vec![PLACEHOLDER.to_owned()] },
+    Component { name: "restarts", set: |options| options.restarts = true },
 ];

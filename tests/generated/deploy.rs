@@ -137,6 +137,12 @@ fn about(component: &Component) -> &'static str {
 # Metrics with TLS, for callers with a token, on a port of their own. List it after monitoring.
 "
         }
+        "restarts" => {
+            "\
+# Restarts of workloads that spec.target.restart names: the operator may get and patch Deployments, StatefulSets and
+# DaemonSets. docs/permissions.md says what that means. List it after namespaced.
+"
+        }
         "value-api" => {
             "\
 # The value API, by which values are read by name or id. docs/value-api.md says what it costs, and how to switch it off.
@@ -145,7 +151,7 @@ fn about(component: &Component) -> &'static str {
         "namespaced" => {
             "\
 # Permissions in one namespace and the operator's own, instead of the whole cluster. A ConfigMap names the namespace. Your
-# kustomization must contain it, and kustomize does not print it. List this component after the others.
+# kustomization must contain it, and kustomize does not print it. List this component after the others but restarts.
 #
 #   configMapGenerator:
 #   - name: managed-secrets-served-namespace
@@ -175,7 +181,12 @@ fn patch(from: &Value, to: &Value) -> Result<Option<Value>, CliError> {
     if difference.0.is_empty() {
         return Ok(None);
     }
-    let mut patch = json!({"target": selector(from), "patch": yaml::document(&difference)?});
+    let mut target = selector(from);
+    // The component `namespaced`, which comes before, has put in the name of the namespace.
+    if target["namespace"] == PLACEHOLDER {
+        target.as_object_mut().unwrap().remove("namespace");
+    }
+    let mut patch = json!({"target": target, "patch": yaml::document(&difference)?});
     if name(from) != name(to) {
         patch["options"] = json!({"allowNameChange": true});
     }

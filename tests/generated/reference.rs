@@ -61,7 +61,7 @@ pub(super) fn fields() -> String {
 /// `docs/reasons.md`: every reason, what it means and what to do.
 pub(super) fn reasons() -> String {
     let mut page = String::from(
-        "# Reasons\n\nWhat the `Ready` condition of a ManagedSecret, and the events about it, give as reason. An event \
+        "# Reasons\n\nWhat the conditions of a ManagedSecret, and the events about it, give as reason. An event \
          reports what the operator repairs or takes over, and what changes: a failure, its end, suspension, a new value. Only \
          the status reports the first delivery.\n\n\
          | reason | what it means, and what to do |\n|---|---|\n",

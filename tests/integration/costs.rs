@@ -12,8 +12,9 @@ use std::{
 
 use futures::StreamExt as _;
 use http::Method;
+use jiff::SignedDuration;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use managed_secrets::controller::conditions::{PATIENCE as STALLS_AFTER, RECONCILING};
+use managed_secrets::controller::conditions::{EXPIRING, PATIENCE as STALLS_AFTER, RECONCILING};
 use managed_secrets_api::{ManagedSecret, keys, names::record_name};
 use serde_json::{Value, json};
 use testkit::{
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE},
-    objects::{Site, ready, revision},
+    objects::{Site, conditions, in_time, ready, revision},
     operator::{Fault, PATIENCE, Setup, Tap},
 };
 
@@ -131,6 +132,7 @@ fn generated(name: &str) -> Value {
     json!({"name": name, "generate": {}})
 }
 
+#[allow(clippy::too_many_lines, reason = "a row for each thing that users do")]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_users_do_costs_what_the_design_says() {
     let site = Site::new("costs").await;
@@ -184,6 +186,8 @@ async fn what_users_do_costs_what_the_design_says() {
     meter.row("a rename (and the description removed)", 3..=3, 0..=0, 1..=1).await;
     site.apply("made", generated("RENAMED")).await;
     meter.row("applied again, unchanged", 0..=0, 0..=0, 0..=0).await;
+
+    what_expires(&site, &mut meter).await;
     let mut made = json!({"name": "RENAMED", "generate": {}, "target": {"labels": {"team": "x"}}});
     let edits = [
         ("target's labels edited", 3, 2, "/target/labels/team", json!("y")),
@@ -238,6 +242,25 @@ async fn what_users_do_costs_what_the_design_says() {
     meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     meter.end();
     operator.stop().await;
+}
+
+/// The object `made` gets a date on which its value expires, and loses it again.
+async fn what_expires(site: &Site, meter: &mut Meter) {
+    let expiring = json!({"name": "RENAMED", "generate": {}, "expires": in_time(SignedDuration::from_hours(9000))});
+    site.apply("made", expiring.clone()).await;
+    site.in_step("made").await;
+    meter.row("a date on which the value expires", 2..=2, 1..=1, 1..=1).await;
+    let expiring =
+        json!({"expiryWarning": "87600h", "name": "RENAMED", "generate": {}, "expires": expiring["expires"]});
+    site.apply("made", expiring).await;
+    site.in_step("made").await;
+    meter.row("the same, once the warning begins", 2..=2, 1..=1, 1..=1).await;
+    site.write_status("made", json!({"conditions": [site.condition("made", "Ready").await]})).await;
+    site.until("made", "warned of", |object| conditions(object).contains(&EXPIRING.to_owned())).await;
+    meter.row("the warning begins", 1..=1, 0..=0, 0..=0).await;
+    site.apply("made", generated("RENAMED")).await;
+    site.in_step("made").await;
+    meter.row("the date removed", 2..=2, 1..=1, 1..=1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

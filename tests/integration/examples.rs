@@ -6,7 +6,10 @@ mod value_api;
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, ServiceAccount},
+};
 use kube::{Api, ResourceExt as _};
 use managed_secrets_api::{ManagedSecret, keys};
 use serde_json::Value;
@@ -16,18 +19,20 @@ use testkit::root;
 use super::{
     admission::Premises,
     installation,
-    objects::Site,
+    objects::{Site, conditions},
     operator::{PATIENCE, Running, Setup},
 };
 
 /// The examples that a test below runs.
-const RUN: [&str; 12] = [
+const RUN: [&str; 14] = [
     "adoption",
     "certificate",
     "delivery-none",
+    "expires",
     "generate",
     "pod",
     "registry-pull",
+    "restart",
     "retain",
     "rotate",
     "target",
@@ -98,6 +103,15 @@ async fn rotate() {
 async fn value_from() {
     let (site, running, _) = example("value-from", "weather-token").await;
     site.delivers("weather-token", "value", "only-an-example").await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expires() {
+    let (site, running, object) = example("expires", "partner-token").await;
+    assert_eq!(object.spec.expires.as_deref(), Some("2099-01-01T00:00:00Z"));
+    assert_eq!(conditions(&object), ["Ready"]);
+    assert!(site.value("partner-token", "value").await.is_some());
     running.stop().await;
 }
 
@@ -196,6 +210,19 @@ async fn pod() {
     let volume = spec.volumes.unwrap().remove(0).secret.unwrap();
     assert!(site.value(&volume.secret_name.unwrap(), "value").await.is_some());
     let variable = spec.containers[0].env.clone().unwrap().remove(0);
+    let reference = variable.value_from.unwrap().secret_key_ref.unwrap();
+    assert!(site.value(&reference.name, &reference.key).await.is_some());
+    running.stop().await;
+}
+
+/// There is no node to run it, and this operator restarts nothing: it says so, and delivers the value.
+#[tokio::test(flavor = "multi_thread")]
+async fn restart() {
+    let (site, running, object) = example("restart", "session-secret").await;
+    assert_eq!(conditions(&object), ["Ready", "RestartBlocked"]);
+    let named = object.spec.target.unwrap().restart.unwrap();
+    let deployment = Api::<Deployment>::namespaced(site.client.clone(), &site.namespace).get(&named[0].name).await;
+    let variable = deployment.unwrap().spec.template.spec.unwrap().containers.remove(0).env.unwrap().remove(0);
     let reference = variable.value_from.unwrap().secret_key_ref.unwrap();
     assert!(site.value(&reference.name, &reference.key).await.is_some());
     running.stop().await;

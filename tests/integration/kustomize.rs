@@ -165,7 +165,8 @@ async fn every_form_is_admitted_and_the_operator_works_with_it() {
     }
     works(&plane, "first", &[SERVED, "elsewhere"]).await;
 
-    let mut installed = Options { monitoring: true, secure_metrics: true, value_api: true, ..Options::default() };
+    let mut installed =
+        Options { monitoring: true, secure_metrics: true, restarts: true, value_api: true, ..Options::default() };
     for form in namespaced {
         installed.with_namespace = false;
         let delete = ["delete", "--ignore-not-found", "-f", "-"];

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use k8s_openapi::{
+    api::{core::v1::Secret, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
@@ -174,6 +177,12 @@ impl Site {
         self.objects().get(name).await.unwrap()
     }
 
+    /// A condition of the object now.
+    pub(crate) async fn condition(&self, name: &str, type_: &str) -> Option<Condition> {
+        let conditions = status(&self.get(name).await).conditions.unwrap_or_default();
+        conditions.into_iter().find(|condition| condition.type_ == type_)
+    }
+
     /// Waits until the object fits.
     pub(crate) async fn until(&self, name: &str, what: &str, fits: impl Fn(&ManagedSecret) -> bool) -> ManagedSecret {
         let objects = self.objects();
@@ -291,6 +300,12 @@ pub(crate) fn sealed(key: &mss1::PublicKey, scope: &mss1::Scope, value: &str) ->
 fn sealed_as(handling: mss1::Handling, key: &mss1::PublicKey, scope: &mss1::Scope, value: &str) -> String {
     let value = Plaintext::new(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
     mss1::seal(key, scope, handling, &value).unwrap()
+}
+
+/// A date in this time from now, as a spec has it.
+pub(crate) fn in_time(left: jiff::SignedDuration) -> String {
+    let date = jiff::Timestamp::now() + left;
+    jiff::Timestamp::from_second(date.as_second()).unwrap().to_string()
 }
 
 /// The status, empty where there is none.

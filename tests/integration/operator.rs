@@ -278,6 +278,8 @@ pub(crate) struct Setup {
     pub(crate) over_records: OverRecords,
     /// Accept cluster scope.
     pub(crate) allow_cluster_scope: bool,
+    /// Restart workloads.
+    pub(crate) restarts: bool,
     /// Workers.
     pub(crate) workers: usize,
     /// The longest that a reconcile may take.
@@ -303,6 +305,7 @@ impl Setup {
             timing: Timing::default(),
             over_records: OverRecords::Refuse,
             allow_cluster_scope: false,
+            restarts: false,
             workers: 4,
             deadline: run::Options::default().deadline,
             clients: client::Options::default(),
@@ -340,6 +343,7 @@ impl Setup {
                 namespaces: self.namespaces,
                 operator_namespace: self.operator_namespace,
                 allow_cluster_scope: self.allow_cluster_scope,
+                restarts: self.restarts,
                 workers: run::Options {
                     limiter: Arc::new(Limiter::new(self.workers)),
                     deadline: self.deadline,

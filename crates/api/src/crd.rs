@@ -32,11 +32,16 @@ const COLUMNS: [[&str; 4]; 7] = [
 ];
 
 /// What `kubectl get -o wide` shows besides.
-const WIDE_COLUMNS: [[&str; 4]; 3] = [
+const WIDE_COLUMNS: [[&str; 4]; 4] = [
     ["Description", "string", ".spec.description", "What the secret is for."],
     ["Target", "string", ".status.target.name", "The delivered Secret."],
     ["Created", "date", ".status.createdDate", "When the secret was created."],
+    // As text: kubectl shows a date that is to come as invalid.
+    [EXPIRES_COLUMN, "string", ".spec.expires", "When the value expires."],
 ];
+
+/// Heading of the wide column that shows `spec.expires`.
+pub const EXPIRES_COLUMN: &str = "Expires";
 
 /// The CustomResourceDefinition of ManagedSecret.
 #[must_use]

@@ -12,6 +12,8 @@ pub const PLURAL: &str = "managedsecrets";
 pub const FIELD_MANAGER: &str = "managed-secrets";
 /// Field manager of a value that is left in an adopted Secret, because its key was there before the adoption.
 pub const FIELD_MANAGER_LEFT: &str = "managed-secrets-left";
+/// Field manager of the marks on workloads that are restarted.
+pub const FIELD_MANAGER_RESTARTS: &str = "managed-secrets-restarts";
 /// Prefix of the object name of a backing record; user-chosen names must not begin with it.
 pub const RECORD_PREFIX: &str = "msec-";
 /// Key of a record's data that holds the MSE1 bytes.
@@ -147,11 +149,18 @@ pub const CONDITION_READY: &str = "Ready";
 pub const CONDITION_RECONCILING: &str = "Reconciling";
 /// Condition: a person is needed.
 pub const CONDITION_STALLED: &str = "Stalled";
+/// Condition: the value expires soon, or has expired.
+pub const CONDITION_EXPIRING: &str = "Expiring";
+/// Condition: a workload of `spec.target.restart` cannot be restarted.
+pub const CONDITION_RESTART_BLOCKED: &str = "RestartBlocked";
 /// Every condition that the operator writes.
-pub const CONDITIONS: [&str; 3] = [CONDITION_READY, CONDITION_RECONCILING, CONDITION_STALLED];
+pub const CONDITIONS: [&str; 5] =
+    [CONDITION_READY, CONDITION_RECONCILING, CONDITION_STALLED, CONDITION_EXPIRING, CONDITION_RESTART_BLOCKED];
 
 /// Admission policy: whoever has a value delivered somewhere must be allowed to read it where it is.
 pub const POLICY_USER_RIGHTS: &str = "managed-secrets-user-rights";
+/// Admission policy: a user who has a workload restarted must be allowed to patch it.
+pub const POLICY_RESTART_RIGHTS: &str = "managed-secrets-restart-rights";
 /// Admission policy: only the operator and restorers write records and keys.
 pub const POLICY_PROTECTED_SECRETS: &str = "managed-secrets-protected-secrets";
 /// Admission policy: only they write the published sealing key.
@@ -165,8 +174,9 @@ pub const POLICY_PLAINTEXT_ANNOTATIONS: &str = "managed-secrets-plaintext-annota
 /// Admission policy: the metadata of a ManagedSecret is bounded.
 pub const POLICY_METADATA_SIZE: &str = "managed-secrets-metadata-size";
 /// Every admission policy, as an installation for the whole cluster names it.
-pub const POLICIES: [&str; 7] = [
+pub const POLICIES: [&str; 8] = [
     POLICY_USER_RIGHTS,
+    POLICY_RESTART_RIGHTS,
     POLICY_PROTECTED_SECRETS,
     POLICY_PROTECTED_PUBLIC_KEY,
     POLICY_PROTECTED_STATUS,

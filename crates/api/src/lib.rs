@@ -7,11 +7,13 @@
 pub mod crd;
 mod defaults;
 pub mod duration;
+pub mod expiry;
 pub mod keys;
 pub mod limits;
 pub mod names;
 pub mod reason;
 pub mod record;
+pub mod restarts;
 pub mod rules;
 mod schema;
 pub mod template;

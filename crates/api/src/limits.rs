@@ -17,6 +17,8 @@ pub const GENERATE_MIN: i32 = 1;
 pub const GENERATE_MAX: i32 = 3500;
 /// Length of a generated value when none is given, in characters.
 pub const GENERATE_DEFAULT: i32 = 32;
+/// Characters of a date such as `spec.expires`: RFC 3339 in UTC and whole seconds.
+pub const DATE_CHARACTERS: usize = "2027-03-01T00:00:00Z".len();
 /// Shortest duration, in characters: `0s`.
 pub const DURATION_CHARACTERS_MIN: usize = 2;
 /// Longest duration, in characters.
@@ -29,10 +31,16 @@ pub const ROTATE_EVERY_HOURS_MAX: u32 = 87_600;
 pub const REVISION_MAX: usize = 63;
 /// Characters of `generate.revision` besides ASCII letters and digits: those of dates, versions and commits.
 pub const REVISION_SYMBOLS: &str = "._:+/-";
+/// Longest `spec.expiryWarning`, in hours: ten years.
+pub const EXPIRY_WARNING_HOURS_MAX: u32 = 87_600;
+/// `spec.expiryWarning` when none is given, in hours: 30 days.
+pub const EXPIRY_WARNING_HOURS_DEFAULT: u32 = 720;
 /// Longest Secret key, in characters.
 pub const SECRET_KEY_MAX: usize = 253;
 /// Most labels, and most annotations, of a target.
 pub const TARGET_METADATA_MAX: usize = 64;
+/// Most workloads that a new value restarts.
+pub const RESTARTS_MAX: usize = 8;
 /// Longest value of a label, in characters.
 pub const LABEL_VALUE_MAX: usize = 63;
 /// Longest part of a label or annotation key behind its prefix, in characters.

@@ -8,7 +8,7 @@ use std::fmt;
 /// Declares [`Reason`] so that a variant's documentation is also its description.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident,)+) => {
-        /// Reason of the `Ready` condition, and of the events about a ManagedSecret.
+        /// Reason of a condition, and of the events about a ManagedSecret.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub enum Reason {
             $($(#[doc = $doc])+ $variant,)+
@@ -139,10 +139,42 @@ reasons! {
     /// target. It retries with growing delays, at least every six minutes. If the status itself is changed, only an event
     /// and the log say so, and the operator writes it again with delays of up to a minute.
     AlteredByAdmission,
+    /// The value expires soon: `spec.expires` is near. Set a new value, and move `spec.expires` to the date on which it
+    /// expires. A new value alone does not end the warning.
+    ExpiresSoon,
+    /// The value has expired: `spec.expires` has passed. The operator still delivers it. Set a new value, and move
+    /// `spec.expires`.
+    Expired,
+    /// A workload was restarted, because a new value was delivered. Do nothing.
+    WorkloadRestarted,
+    /// A workload of `spec.target.restart` does not exist, so there is nothing to restart; the message names it. Create it,
+    /// or correct `spec.target.restart`. The value is delivered.
+    WorkloadNotFound,
+    /// The operator may not restart workloads: it was installed without `--restarts`. Install it with `--restarts`, or
+    /// remove `spec.target.restart`. The value is delivered.
+    RestartsOff,
+    /// The API server, or an admission policy, does not let the operator restart a workload; the message says why. Correct
+    /// it; the operator tries again every five minutes. The value is delivered.
+    RestartRefused,
     /// The API server failed or could not be reached. The operator retries.
     ApiUnavailable,
     /// The operator does not have a permission; the message says which. Apply the roles that come with the operator.
     OperatorForbidden,
+}
+
+impl Reason {
+    /// The reasons of the `Expiring` condition. `Ready` has none of them.
+    pub const OF_EXPIRY: [Self; 2] = [Self::ExpiresSoon, Self::Expired];
+
+    /// The reasons of the `RestartBlocked` condition, and of events about restarts. `Ready` has none of them.
+    pub const OF_RESTARTS: [Self; 4] =
+        [Self::WorkloadRestarted, Self::WorkloadNotFound, Self::RestartsOff, Self::RestartRefused];
+
+    /// The reasons that the condition `Ready` can have.
+    pub fn of_ready() -> impl Iterator<Item = Self> {
+        let others = [&Self::OF_EXPIRY[..], &Self::OF_RESTARTS].concat();
+        Self::ALL.iter().copied().filter(move |reason| !others.contains(reason))
+    }
 }
 
 impl fmt::Display for Reason {

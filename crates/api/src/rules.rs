@@ -10,13 +10,13 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::duration;
 use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX};
 use super::limits::{
-    ANNOTATIONS_BYTES_MAX, NAME_SYMBOLS, REVISION_SYMBOLS, ROTATE_EVERY_HOURS_MAX, ROTATE_EVERY_HOURS_MIN,
-    SECRET_NAME_MAX,
+    ANNOTATIONS_BYTES_MAX, EXPIRY_WARNING_HOURS_MAX, NAME_SYMBOLS, REVISION_SYMBOLS, ROTATE_EVERY_HOURS_MAX,
+    ROTATE_EVERY_HOURS_MIN, SECRET_NAME_MAX,
 };
 use super::validate::FieldReason;
+use super::{duration, expiry};
 
 mod copies;
 pub(super) mod sealed;
@@ -48,11 +48,26 @@ pub static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let mut rules = object_rules();
     rules.extend(spec_rules());
     rules.extend(generate_rules());
+    rules.extend(expiry_rules());
     rules.extend(secret_name_rules("spec.valueFrom.secretKeyRef.name"));
     rules.push(secret_key_rule("spec.valueFrom.secretKeyRef.key"));
     rules.extend(secret_name_rules("spec.target.name"));
     rules.push(secret_key_rule("spec.target.key"));
     rules.extend(target_type_rules());
+    rules.push(Rule {
+        at: "spec.target.restart",
+        field: "",
+        cel: format!("self.all(workload, workload.name.matches(r'^{}$'))", text::DNS_SUBDOMAIN),
+        message:
+            "must name workloads: lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of \
+                  each part"
+                .to_owned(),
+        reason: FieldReason::Invalid,
+        holds: |workloads| {
+            let names = workloads.as_array().into_iter().flatten().map(|workload| workload["name"].as_str());
+            names.into_iter().all(|name| name.is_some_and(text::is_dns_subdomain))
+        },
+    });
     rules.extend(metadata_key_rules("spec.target.labels"));
     rules.push(Rule {
         at: "spec.target.labels",
@@ -194,6 +209,35 @@ fn generate_rules() -> [Rule; 2] {
             holds: |revision| {
                 let fits = |byte: u8| byte.is_ascii_alphanumeric() || REVISION_SYMBOLS.as_bytes().contains(&byte);
                 revision.as_str().is_some_and(|revision| revision.bytes().all(fits))
+            },
+        },
+    ]
+}
+
+fn expiry_rules() -> [Rule; 2] {
+    [
+        Rule {
+            at: "spec.expires",
+            field: "",
+            cel: format!("self.matches(r'{}')", expiry::DATE),
+            message: "must be a date in UTC from the year 2000 to 2999: `2027-03-01T00:00:00Z`".to_owned(),
+            reason: FieldReason::Invalid,
+            holds: |date| date.as_str().is_some_and(|date| expiry::date(date).is_some()),
+        },
+        Rule {
+            at: "spec.expiryWarning",
+            field: "",
+            cel: format!(
+                "self.matches(r'{}') && duration(self) <= duration('{EXPIRY_WARNING_HOURS_MAX}h')",
+                duration::PATTERN
+            ),
+            message: format!(
+                "must be hours, minutes and seconds as in `720h` or `1h30m`, at most {EXPIRY_WARNING_HOURS_MAX}h"
+            ),
+            reason: FieldReason::Invalid,
+            holds: |text| {
+                let duration = text.as_str().and_then(duration::parse);
+                duration.is_some_and(|duration| duration <= duration::hours(EXPIRY_WARNING_HOURS_MAX))
             },
         },
     ]

@@ -51,7 +51,7 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
                 "type": {
-                    "description": "`Ready`, `Reconciling` or `Stalled`.",
+                    "description": "`Ready`, `Reconciling`, `Stalled`, `Expiring` or `RestartBlocked`.",
                     "type": "string",
                     "maxLength": CONDITION_TYPE_MAX,
                     "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",

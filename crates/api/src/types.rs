@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{
-    DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, DURATION_CHARACTERS_MIN, GENERATE_MAX, GENERATE_MIN, NAME_MAX,
-    REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_TEXT_MAX, TARGET_METADATA_MAX,
-    TEMPLATE_KEYS_MAX,
+    DATE_CHARACTERS, DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, DURATION_CHARACTERS_MIN, GENERATE_MAX, GENERATE_MIN,
+    NAME_MAX, RESTARTS_MAX, REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_TEXT_MAX,
+    TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX,
 };
 use super::schema;
 
@@ -66,6 +66,15 @@ pub struct ManagedSecretSpec {
     /// `true` stops all writes to record and target. `false` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// When the value stops being good, in UTC: `2027-03-01T00:00:00Z`. The operator warns before it and continues to
+    /// deliver the value. Never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = DATE_CHARACTERS, max = DATE_CHARACTERS))]
+    pub expires: Option<String>,
+    /// How long before `expires` the warning begins, in hours, minutes and seconds: `720h`, `1h30m`. 720h when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = DURATION_CHARACTERS_MIN, max = DURATION_CHARACTERS_MAX))]
+    pub expiry_warning: Option<String>,
 }
 
 /// `spec.value` as stored: a sealed value. Its `Debug` shows nothing, for a value that slipped in as plaintext.
@@ -179,6 +188,33 @@ pub struct Target {
     /// Whether an existing Secret may be taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption: Option<Adoption>,
+    /// Workloads to restart after a new value is delivered, for pods that do not notice it by themselves. The installation
+    /// must permit it (`manifests --restarts`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = RESTARTS_MAX))]
+    pub restart: Option<Vec<Workload>>,
+}
+
+/// A workload in the same namespace.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Workload {
+    /// Its kind: `Deployment`, `StatefulSet` or `DaemonSet`.
+    pub kind: WorkloadKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = SECRET_NAME_MAX))]
+    pub name: String,
+}
+
+/// The kinds of workloads that can be restarted: those of the API group `apps` whose controller replaces pods when their
+/// template changes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum WorkloadKind {
+    /// Deployment.
+    Deployment,
+    /// `StatefulSet`.
+    StatefulSet,
+    /// `DaemonSet`.
+    DaemonSet,
 }
 
 /// Whether a Secret that exists already may be taken over: `Never` (when absent), or `IfUnowned`, if no controller owns
@@ -248,7 +284,7 @@ pub struct ManagedSecretStatus {
     /// The delivered Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetRef>,
-    /// `Ready` always; `Reconciling` and `Stalled` while true.
+    /// `Ready` always; `Reconciling`, `Stalled`, `Expiring` and `RestartBlocked` while true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Option<Vec<Condition>>,

@@ -9,7 +9,9 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrBool};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use serde_json::{Map, Value, json};
 
 use super::limits::{NAMESPACE_MAX, SECRET_NAME_MAX};
@@ -124,6 +126,11 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
 }
 
 fn unknown_in(value: &Value, schema: &JSONSchemaProps, path: &str, unknown: &mut Vec<String>) {
+    if let (Value::Array(items), Some(schema)) = (value, item(schema)) {
+        for (at, value) in items.iter().enumerate() {
+            unknown_in(value, schema, &format!("{path}[{at}]"), unknown);
+        }
+    }
     let Value::Object(fields) = value else { return };
     if schema.properties.is_none() && additional(schema).is_none() {
         return;
@@ -175,6 +182,11 @@ fn metadata(object: &Map<String, Value>, violations: &mut Vec<Violation>) -> Val
 
 /// Drops what the schema does not know, and nulls, as the server does before it validates.
 fn prune(value: &mut Value, schema: &JSONSchemaProps) {
+    if let (Value::Array(items), Some(schema)) = (&mut *value, item(schema)) {
+        for value in items {
+            prune(value, schema);
+        }
+    }
     let Value::Object(fields) = value else { return };
     if schema.properties.is_none() && additional(schema).is_none() {
         return;
@@ -195,6 +207,14 @@ fn additional(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
     }
 }
 
+/// The schema of the items of a list.
+fn item(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
+    match schema.items.as_ref()? {
+        JSONSchemaPropsOrArray::Schema(schema) => Some(schema),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
 fn member<'a>(schema: &'a JSONSchemaProps, key: &str) -> Option<&'a JSONSchemaProps> {
     schema.properties.as_ref().and_then(|properties| properties.get(key)).or_else(|| additional(schema))
 }
@@ -207,6 +227,11 @@ fn check_shape(value: &Value, schema: &JSONSchemaProps, path: &str, violations: 
     }
     if let Some((message, reason)) = broken_limit(value, schema) {
         violations.push(violation(path, message, reason));
+    }
+    if let (Value::Array(items), Some(schema)) = (value, item(schema)) {
+        for (at, value) in items.iter().enumerate() {
+            check_shape(value, schema, &format!("{path}[{at}]"), violations);
+        }
     }
     let Value::Object(fields) = value else { return };
     for key in schema.required.iter().flatten().filter(|key| !fields.contains_key(*key)) {
@@ -273,7 +298,12 @@ fn broken_limit(value: &Value, schema: &JSONSchemaProps) -> Option<(String, Fiel
             let max = schema.max_properties.filter(|max| count > *max)?;
             Some((format!("must have at most {max} entries"), FieldReason::TooMany))
         }
-        Value::Null | Value::Bool(_) | Value::Array(_) => None,
+        Value::Array(items) => {
+            let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
+            let max = schema.max_items.filter(|max| count > *max)?;
+            Some((format!("must have at most {max} items"), FieldReason::TooMany))
+        }
+        Value::Null | Value::Bool(_) => None,
     }
 }
 

@@ -12,7 +12,7 @@ use kube::{
     api::{Patch, PatchParams},
     core::Request,
 };
-use managed_secrets_api::keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT};
+use managed_secrets_api::keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT, FIELD_MANAGER_RESTARTS};
 use serde::Serialize;
 
 use super::CallError;
@@ -45,6 +45,16 @@ pub(super) fn apply_left(
     body: &impl Serialize,
 ) -> Result<http::Request<Vec<u8>>, CallError> {
     let built = request.patch(name, &PatchParams::apply(FIELD_MANAGER_LEFT).force(), &patch(body));
+    escaped(built.map_err(CallError::request)?)
+}
+
+/// A forced apply of the marks on a workload, by a field manager of their own: the rest of the workload stays as it is.
+pub(super) fn apply_marks(
+    request: &Request,
+    name: &str,
+    body: &impl Serialize,
+) -> Result<http::Request<Vec<u8>>, CallError> {
+    let built = request.patch(name, &PatchParams::apply(FIELD_MANAGER_RESTARTS).force(), &patch(body));
     escaped(built.map_err(CallError::request)?)
 }
 

@@ -153,6 +153,16 @@ impl ObjectApi {
         call_with(&self.client, apply::apply_left(&self.request(), name, body)?, decode).await
     }
 
+    /// Writes the marks on a workload by a forced server-side apply of a field manager of their own. A uid in the metadata of
+    /// `body` is a precondition.
+    pub async fn apply_marks<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, CallError> {
+        call(&self.client, apply::apply_marks(&self.request(), name, body)?).await
+    }
+
     /// Writes the status by a forced server-side apply of our field manager. The API server ignores a uid here; a
     /// resourceVersion in the metadata of `body` is a precondition.
     pub async fn apply_status<T: DeserializeOwned>(

@@ -6,7 +6,7 @@
 pub mod core;
 mod progress;
 
-use std::{hash::Hash, sync::Arc};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
@@ -54,6 +54,13 @@ impl<K: Clone + Eq + Grouped + Hash> Queue<K> {
     /// Asks for a run of `key` now.
     pub fn add(&self, key: K, priority: Priority) {
         self.core().add(key, priority, Instant::now().into_std());
+        self.inner.changed.notify_one();
+    }
+
+    /// Asks for a run of `key` after this time. If it was asked for earlier, that counts: requests that come meanwhile are one
+    /// run.
+    pub fn add_after(&self, key: K, priority: Priority, delay: Duration) {
+        self.core().add(key, priority, Instant::now().into_std() + delay);
         self.inner.changed.notify_one();
     }
 

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::Api;
 use kube::api::ListParams;
+use managed_secrets_api::expiry::Expiry;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery, Generate};
 use managed_secrets_api::{ManagedSecret, Reason, value};
@@ -28,6 +29,7 @@ use managed_secrets_crypto::mss1::{Handling, Scope, Sealed};
 
 use super::completion;
 use super::lookup;
+use super::restarts::{self, Restarted};
 use super::session::{ClusterArgs, Session};
 use super::state::State;
 use super::users::{self, Users};
@@ -63,6 +65,8 @@ struct Facts {
     key: Option<Part<KeyId>>,
     /// What uses the target; none if there is no target.
     users: Option<Users>,
+    /// The workloads that a new value restarts.
+    restarts: Vec<Restarted>,
     /// How the value API can be called.
     value_api: Part<ValueApi>,
     events: Part<Vec<Event>>,
@@ -83,11 +87,21 @@ pub(super) async fn describe(cluster: &ClusterArgs, args: &DescribeArgs) -> Resu
         Some(users::of_secret(&session, &target.name).await)
     };
     let value_api = ValueApi::find(&session.client, &args.operator_namespace);
-    let (key, users, value_api, events) = tokio::join!(key, users, value_api, events(&session, &object));
+    let restarts = restarts::of(&session, &object);
+    let (key, users, restarts, value_api, events) =
+        tokio::join!(key, users, restarts, value_api, events(&session, &object));
     let value_api = value_api.map_err(|error| error.to_string());
     let events = events.map_err(|error| error.to_string());
-    let facts =
-        Facts { namespace: session.namespace.clone(), key, users, value_api, events, now: Timestamp::now(), object };
+    let facts = Facts {
+        namespace: session.namespace.clone(),
+        key,
+        users,
+        restarts,
+        value_api,
+        events,
+        now: Timestamp::now(),
+        object,
+    };
     facts.text().print()
 }
 
@@ -130,6 +144,7 @@ impl Facts {
         }
         self.conditions(&mut text);
         self.users(&mut text);
+        self.restarts(&mut text);
         self.events(&mut text);
         let advice = self.advice();
         if !advice.is_empty() {
@@ -170,6 +185,9 @@ impl Facts {
             ("Source", self.source()),
             ("Record", status.record.map_or_else(|| "none yet".to_owned(), |record| format!("Secret {}", record.name))),
         ];
+        if let Some(expiry) = Expiry::of(spec) {
+            lines.push(("Expires", expires(&expiry, self.now)));
+        }
         lines.push(("Target", self.target()));
         if let Some(template) = spec.template() {
             let keys: Vec<&str> = template.keys().map(String::as_str).collect();
@@ -315,6 +333,15 @@ impl Facts {
         }
     }
 
+    fn restarts(&self, text: &mut Lines) {
+        if !self.restarts.is_empty() {
+            text.line("Restarted by a new value:");
+        }
+        for restarted in &self.restarts {
+            text.line(format_args!("  {restarted}"));
+        }
+    }
+
     fn events(&self, text: &mut Lines) {
         text.line("Events:");
         let events = match &self.events {
@@ -390,6 +417,15 @@ fn age(at: Timestamp, now: Timestamp) -> String {
     unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
 }
 
+/// When the value expires, and from when on the operator warns.
+fn expires(expiry: &Expiry, now: Timestamp) -> String {
+    let away = |at: Timestamp| {
+        if at <= now { format!("{at} ({} ago)", age(at, now)) } else { format!("{at} (in {})", age(now, at)) }
+    };
+    let warned = if now < expiry.warns_from { "the warning begins" } else { "the warning began" };
+    format!("{}; {warned} {}", away(expiry.at), away(expiry.warns_from))
+}
+
 /// Where the value API has the value.
 fn value_api(api: &Part<ValueApi>, id: Option<&str>, namespace: &str) -> String {
     match (api, id) {
@@ -415,6 +451,19 @@ mod tests {
             assert_eq!(said(api), "not registered");
         }
         assert_eq!(value_api(&Err("no answer".to_owned()), None, "shop"), "unknown: no answer");
+    }
+
+    #[test]
+    fn an_expiry_says_how_far_away_it_is() {
+        let at = |second| Timestamp::from_second(second).unwrap_or_default();
+        let expiry = Expiry { at: at(10 * 86_400), warns_from: at(7 * 86_400) };
+        for (now, text) in [
+            (0, "1970-01-11T00:00:00Z (in 10d); the warning begins 1970-01-08T00:00:00Z (in 7d)"),
+            (8 * 86_400, "1970-01-11T00:00:00Z (in 2d); the warning began 1970-01-08T00:00:00Z (24h ago)"),
+            (12 * 86_400, "1970-01-11T00:00:00Z (2d ago); the warning began 1970-01-08T00:00:00Z (5d ago)"),
+        ] {
+            assert_eq!(expires(&expiry, at(now)), text);
+        }
     }
 
     #[test]

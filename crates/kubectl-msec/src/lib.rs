@@ -35,6 +35,7 @@ mod output;
 mod progress;
 mod public_key;
 mod reseal;
+mod restarts;
 mod restore;
 mod rotate;
 mod seal;

@@ -6,13 +6,17 @@
 
 use std::cmp::Ordering;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use http::header::{ACCEPT, HeaderValue};
+use jiff::Timestamp;
 use kube::Resource as _;
 use kube::api::ListParams;
 use kube::core::Request;
-use managed_secrets_api::ManagedSecret;
+use managed_secrets_api::crd::EXPIRES_COLUMN;
+use managed_secrets_api::expiry::Expiry;
+use managed_secrets_api::{ManagedSecret, ManagedSecretSpec, duration};
 use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use serde::Deserialize;
@@ -50,6 +54,12 @@ pub struct ListArgs {
     /// Only objects with these fields: spec.name, status.id, metadata.name or metadata.namespace
     #[arg(long, value_name = "FIELDS")]
     pub field_selector: Option<String>,
+
+    /// Only secrets that have expired or expire within this time, such as 30d or 12h; without a time, those whose warning
+    /// (spec.expiryWarning) has begun
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option, reason = "clap's type for an option whose value may be left out")]
+    pub expiring: Option<Option<Within>>,
 
     /// Sort by this field, such as .status.updatedDate
     #[arg(long, value_name = "FIELD")]
@@ -102,12 +112,14 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
         return Err(CliError::Usage(text.to_owned()));
     }
     let session = Session::open(cluster)?;
+    let expiring = args.expiring.map(|within| Expiring { within, now: Timestamp::now() });
     match &args.output.output {
         Some(Output::Object(format)) => {
             let mut items = Vec::new();
             for answer in answers(&session, &called, args, None).await? {
                 items.extend(answer.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
             }
+            items.retain(|object| expiring.is_none_or(|expiring| expiring.includes(object)));
             items.iter_mut().for_each(without_managed_fields);
             if let Some(field) = &args.sort_by {
                 items.sort_by(|one, other| field.compare(one, other));
@@ -125,14 +137,21 @@ async fn show(cluster: &ClusterArgs, secrets: &[String], args: &ListArgs) -> Res
                 // The error would quote the input.
                 tables.push(table.map_err(|_| CliError::Failed("the server's table cannot be read".to_owned()))?);
             }
-            let table = arrange(tables, wide, args.all_namespaces, args.sort_by.as_ref());
+            if let Some(expiring) = expiring {
+                for table in &mut tables {
+                    table.rows.retain(|row| expiring.includes(&row.object));
+                }
+            }
+            let shown = Shown { wide, expires: expiring.is_some(), all_namespaces: args.all_namespaces };
+            let table = arrange(tables, shown, args.sort_by.as_ref());
             if table.rows.is_empty() {
                 let place = if args.all_namespaces {
                     String::new()
                 } else {
                     format!(" in the namespace {}", session.namespace)
                 };
-                say::tell(format_args!("No secrets found{place}."));
+                let which = if expiring.is_some() { "No expiring secrets found" } else { "No secrets found" };
+                say::tell(format_args!("{which}{place}."));
                 return Ok(());
             }
             let text = table.render(Layout::of_standard_output(columns.is_some()));
@@ -214,13 +233,22 @@ async fn request(
     session.client.request(request).await.map_err(|error| permission.explain(context, &error))
 }
 
+/// Which columns a table has besides the usual ones.
+#[derive(Clone, Copy)]
+struct Shown {
+    wide: bool,
+    expires: bool,
+    all_namespaces: bool,
+}
+
 /// One table of those of several answers.
-fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Option<&Field>) -> Table {
+fn arrange(tables: Vec<ServerTable>, shown: Shown, sort: Option<&Field>) -> Table {
+    let Shown { wide, expires, all_namespaces } = shown;
     let shown: Vec<_> = tables
         .first()
         .into_iter()
         .flat_map(|table| table.column_definitions.iter().enumerate())
-        .filter(|(_, column)| wide || column.priority == 0)
+        .filter(|(_, column)| wide || column.priority == 0 || expires && column.name == EXPIRES_COLUMN)
         .map(|(at, column)| (at, column.name.to_uppercase()))
         .collect();
     let mut rows: Vec<_> = tables.into_iter().flat_map(|table| table.rows).collect();
@@ -242,6 +270,40 @@ fn arrange(tables: Vec<ServerTable>, wide: bool, all_namespaces: bool, sort: Opt
                 namespace(row).into_iter().chain(cells).collect()
             })
             .collect(),
+    }
+}
+
+/// Which secrets count as expiring.
+#[derive(Clone, Copy)]
+struct Expiring {
+    /// Those that expire within this time; without it, those whose warning has begun.
+    within: Option<Within>,
+    now: Timestamp,
+}
+
+impl Expiring {
+    fn includes(self, object: &Value) -> bool {
+        let spec = object.get("spec").and_then(|spec| ManagedSecretSpec::deserialize(spec).ok());
+        let Some(expiry) = spec.as_ref().and_then(Expiry::of) else { return false };
+        match self.within {
+            None => expiry.reason(self.now).is_some(),
+            // A time that no calendar has is far away.
+            Some(Within(time)) => self.now.checked_add(time).map_or(true, |until| expiry.at <= until),
+        }
+    }
+}
+
+/// A time from now on: days, or a duration as in `spec.expiryWarning`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Within(Duration);
+
+impl FromStr for Within {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let days = text.strip_suffix('d').and_then(|days| duration::parse(&format!("{days}h")));
+        let time = days.and_then(|hours| hours.checked_mul(24)).or_else(|| duration::parse(text));
+        time.map(Self).ok_or("must be a time such as 30d, 12h or 1h30m")
     }
 }
 
@@ -281,6 +343,36 @@ impl Field {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_in_days_or_a_duration() {
+        let hours = |hours: u32| Ok(Within(duration::hours(hours)));
+        for (text, time) in [("30d", hours(720)), ("0d", hours(0)), ("12h", hours(12)), ("720h0m0s", hours(720))] {
+            assert_eq!(text.parse::<Within>(), time, "{text}");
+        }
+        for wrong in ["", "d", "30", "-1d", "1.5d", "1d12h", "30D", "1m1h"] {
+            assert!(wrong.parse::<Within>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn expiring_is_what_expires_within_the_time_and_without_one_what_is_warned_of() {
+        let now: Timestamp = "2027-03-01T00:00:00Z".parse().unwrap();
+        let expires =
+            |date: &str, warning: &str| json!({"spec": {"name": "A", "expires": date, "expiryWarning": warning}});
+        let included = |object: &Value, time: Option<&str>| {
+            Expiring { within: time.map(|time| time.parse().unwrap()), now }.includes(object)
+        };
+        let (soon, later, past) = (
+            expires("2027-03-02T00:00:00Z", "1h"),
+            expires("2027-04-30T00:00:00Z", "2000h"),
+            expires("2027-02-28T00:00:00Z", "0s"),
+        );
+        assert_eq!([&soon, &later, &past].map(|object| included(object, None)), [false, true, true]);
+        assert_eq!([&soon, &later, &past].map(|object| included(object, Some("24h"))), [true, false, true]);
+        assert_eq!([&soon, &later, &past].map(|object| included(object, Some("999999d"))), [true; 3]);
+        assert!(!included(&json!({"spec": {"name": "A"}}), Some("30d")));
+    }
 
     #[test]
     fn objects_are_ordered_by_a_field_and_nothing_else() {

@@ -37,6 +37,8 @@ pub enum Label {
     Watch,
     /// The reason of the `Ready` condition.
     Reason,
+    /// The reason of the `Expiring` condition.
+    Expiry,
     /// The webhook that was called.
     Webhook,
     /// What a webhook answered.
@@ -96,7 +98,7 @@ impl Label {
             Self::Resource => "resource",
             Self::Code => "code",
             Self::Watch => "watch",
-            Self::Reason => "reason",
+            Self::Reason | Self::Expiry => "reason",
             Self::Webhook => "webhook",
             Self::Verdict => "verdict",
             Self::Check => "check",
@@ -115,7 +117,8 @@ impl Label {
             Self::Resource => [RESOURCES, &[OTHER]].concat(),
             Self::Code => CODES.iter().map(|(_, text)| *text).chain([OTHER, NO_ANSWER]).collect(),
             Self::Watch => WATCHES.to_vec(),
-            Self::Reason => Reason::ALL.iter().map(|reason| reason.as_str()).chain([OTHER]).collect(),
+            Self::Reason => Reason::of_ready().map(Reason::as_str).chain([OTHER]).collect(),
+            Self::Expiry => Reason::OF_EXPIRY.map(Reason::as_str).to_vec(),
             Self::Webhook => vec![SEAL, WARN],
             Self::Verdict => VERDICTS.to_vec(),
             Self::Check => CHECKS.to_vec(),
@@ -165,6 +168,25 @@ pub const TABLE: &[Row] = &[
                 reading.objects.iter().map(of).collect()
             })
         },
+    },
+    Row {
+        name: "managed_secrets_expiring",
+        kind: Kind::Gauge,
+        labels: &[Label::Expiry],
+        help: "ManagedSecrets whose value expires soon or has expired, by the reason of their Expiring condition",
+        read: |figures| {
+            series(figures, |reading| {
+                let of = |(reason, count): &(_, usize)| (vec![(Label::Expiry.name(), *reason)], number(*count));
+                reading.expiring.iter().map(of).collect()
+            })
+        },
+    },
+    Row {
+        name: "managed_secrets_restarts",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Restarts of workloads after a new value was delivered",
+        read: |figures| figures.reading().map_or(Value::Absent, |reading| Value::Count(reading.restarts)),
     },
     Row {
         name: "managed_secrets_namespaces_waiting",

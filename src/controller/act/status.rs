@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 use super::{
     super::{
         altered,
-        conditions::READY,
+        conditions::{EXPIRING, READY},
         decide,
         facts::{Facts, Freshness},
         failure::Failure,
@@ -32,7 +32,9 @@ impl Actor<'_> {
             self.stats.idle_writes.increment();
         }
         let altered = altered::field_of_status(status, &own.clone().kept().status);
-        self.say_status(&Own { status: status.clone(), ..own.clone() }, &before);
+        let described = Own { status: status.clone(), ..own.clone() };
+        self.say_status(&described, &before);
+        self.say_expiry(&described, &before);
         if let Some(field) = altered {
             self.say_altered(&own, &field);
             facts.written.status_altered = true;
@@ -88,6 +90,20 @@ impl Actor<'_> {
             }
             ("False", false) => self.events.say(own, reason, "Reconcile", true, &message),
             _ => {}
+        }
+    }
+
+    /// Announces once that a value expires soon, and once that it has expired.
+    fn say_expiry(&self, own: &Own, before: &ManagedSecretStatus) {
+        let expiring = |status: &ManagedSecretStatus| {
+            let said = status.conditions.iter().flatten().find(|condition| condition.type_ == EXPIRING);
+            said.map(|said| (said.reason.clone(), said.message.clone()))
+        };
+        let Some((reason, message)) = expiring(&own.status) else { return };
+        if expiring(before).is_none_or(|(before, _)| before != reason)
+            && let Some(reason) = Reason::OF_EXPIRY.into_iter().find(|known| known.as_str() == reason)
+        {
+            self.events.say(own, reason, "Expire", true, &message);
         }
     }
 

@@ -11,10 +11,11 @@ use super::{
     super::{
         altered::Part,
         conditions::{self, UNSEEN_RETRY},
-        facts::rfc3339,
-        facts::{Facts, Seen},
+        expiry,
+        facts::{Facts, Seen, rfc3339},
         plan::{Finish, Step, Verdict, Write},
         record::Source,
+        restarts,
     },
     record::Draft,
     rotation,
@@ -76,10 +77,9 @@ pub(super) fn say(facts: &Facts, verdict: &Verdict) -> Step {
 pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<String>)>, verdict: &Verdict) -> Report {
     let own = &facts.snapshot.own;
     let old = own.status.conditions.as_deref().unwrap_or_default();
-    let (conditions, stalls_in) = conditions::follow(old, own.generation, verdict, facts.snapshot.now);
+    let (mut conditions, stalls_in) = conditions::follow(old, own.generation, verdict, facts.snapshot.now);
     let mut status = own.status.clone();
     status.observed_generation = Some(own.generation);
-    status.conditions = Some(conditions);
     if let Some((draft, record, place)) = served {
         let meta = &draft.meta;
         status.id = Some(meta.id.clone());
@@ -115,16 +115,15 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
             }
         };
     }
+    let (expiring, expires_in) = expiry::follow(own, status.value_updated_time.as_deref(), facts.snapshot.now);
+    conditions.extend(expiring);
+    conditions.extend(restarts::condition::follow(own, &facts.snapshot.restarting, facts.snapshot.now));
+    status.conditions = Some(conditions);
     if status != own.status {
         return facts.snapshot.waits.status.map_or_else(|| Report::Write(Box::new(status)), Report::Held);
     }
     let unseen = verdict.problem().is_some_and(|problem| shown_by_no_watch(problem.reason));
-    let after = match (stalls_in, unseen) {
-        (Some(left), true) => Some(left.min(UNSEEN_RETRY)),
-        (Some(left), false) => Some(left),
-        (None, true) => Some(UNSEEN_RETRY),
-        (None, false) => None,
-    };
+    let after = [stalls_in, unseen.then_some(UNSEEN_RETRY), expires_in].into_iter().flatten().min();
     // The next pass sees what is stored, and asks how long to wait.
     let after = if facts.written.status_altered { Some(Duration::ZERO) } else { after };
     Report::Current(Finish { after, retry: matches!(verdict, Verdict::Transient(_)) })

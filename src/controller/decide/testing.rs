@@ -44,7 +44,7 @@ pub(super) fn facts_of(spec: &Value, status: &Value) -> Facts {
     }
     let snapshot = Snapshot {
         now: Timestamp::UNIX_EPOCH,
-        settings: Settings { operator_namespace: "operator".to_owned(), allow_cluster_scope: false },
+        settings: Settings { operator_namespace: "operator".to_owned(), allow_cluster_scope: false, restarts: false },
         own: Own::new(serde_json::from_value(object).unwrap()),
         secrets: BTreeMap::new(),
         types: BTreeMap::new(),
@@ -54,6 +54,7 @@ pub(super) fn facts_of(spec: &Value, status: &Value) -> Facts {
         waits: Waits::default(),
         failures: 0,
         rejected: None,
+        restarting: crate::controller::restarts::condition::Restarting::default(),
     };
     Facts { snapshot, learned: Learned::default(), written: Written::default() }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Instant};
 
 use managed_secrets_api::{
     Reason,
-    keys::{CONDITION_READY, DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, TYPE_RECORD},
+    keys::{CONDITION_EXPIRING, CONDITION_READY, DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, TYPE_RECORD},
 };
 use managed_secrets_engine::queue::Priority;
 
@@ -18,6 +18,8 @@ pub(super) struct KeptObject {
     pub(super) packed: Packed<Own>,
     /// The reason of its `Ready` condition; nothing where it has no such condition.
     pub(super) ready: Option<Said>,
+    /// The reason of its `Expiring` condition.
+    pub(super) expiring: Option<Reason>,
     /// How urgently a user waits for it.
     pub(super) urgency: Option<Priority>,
     /// What it takes its value from.
@@ -35,16 +37,18 @@ pub(super) enum Said {
 impl KeptObject {
     /// Of an object that is `packed`.
     pub(super) fn new(own: &Own, packed: Packed<Own>, source: Option<Place>) -> Self {
-        let ready =
-            own.status.conditions.iter().flatten().find(|condition| condition.type_ == CONDITION_READY).map(|ready| {
-                let known = Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason);
-                known.map_or(Said::Unknown, |reason| Said::Known(*reason))
-            });
+        let condition = |type_| own.status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
+        let ready = condition(CONDITION_READY).map(|ready| {
+            let known = Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason);
+            known.map_or(Said::Unknown, |reason| Said::Known(*reason))
+        });
+        let expiring = condition(CONDITION_EXPIRING)
+            .and_then(|said| Reason::OF_EXPIRY.into_iter().find(|reason| reason.as_str() == said.reason));
         let urgency = match own.status.observed_generation {
             None => Some(Priority::New),
             Some(observed) => (observed != own.generation).then_some(Priority::Fresh),
         };
-        Self { packed, ready, urgency, source: source.map(Box::new) }
+        Self { packed, ready, expiring, urgency, source: source.map(Box::new) }
     }
 }
 

@@ -259,7 +259,11 @@ impl Operator {
         };
         let clock = *self.clock.lock();
         let now = clock.wall();
-        let settings = Settings { operator_namespace: "managed-secrets-system".to_owned(), allow_cluster_scope: false };
+        let settings = Settings {
+            operator_namespace: "managed-secrets-system".to_owned(),
+            allow_cluster_scope: false,
+            restarts: false,
+        };
         let fresh_id = uuid::Uuid::new_v4().to_string();
         let mut facts = Facts::new(snapshot, settings, &self.keyring, now, fresh_id);
         facts.snapshot.failures = self.state.lock().failures.get(name).copied().unwrap_or_default();

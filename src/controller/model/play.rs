@@ -10,6 +10,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use managed_secrets_api::{
     ManagedSecretSpec,
+    expiry::Expiry,
     keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD},
     names::record_name,
     types::{Adoption, DeletionPolicy, Delivery, Generate, SealedValue, SecretKeyRef, Target, ValueFrom},
@@ -53,6 +54,7 @@ const HOUR: i64 = 3600;
 const SOON: i64 = 900;
 /// The model's first second.
 const START: i64 = 1_795_420_800;
+const DAY: i64 = 86_400;
 
 /// A keyring and texts sealed to it: made once, for sealing is slow.
 struct Keys {
@@ -314,7 +316,8 @@ impl Play {
                 return Err(format!("at rest, and yet {writes} writes (restarted: {restart})"));
             }
         }
-        rest::check(&self.server())
+        let now = self.clock.lock().wall();
+        rest::check(&self.server(), now)
     }
 
     /// Lets come what dates in the past ask for, or dates so close that they would fall into what follows.
@@ -327,8 +330,10 @@ impl Play {
             let left = |date: Timestamp| date.as_second() - now.as_second();
             let soon = {
                 let server = self.server();
-                let next = |object: &Object| object.status_text("/nextRotation")?.parse().ok();
-                server.objects.values().filter_map(next).map(left).filter(|left| (0..SOON).contains(left)).max()
+                let rotation = |object: &Object| object.status_text("/nextRotation")?.parse().ok();
+                let expiry = |object: &Object| Expiry::of(&object.spec)?.next_change(now);
+                let dates = |object| [rotation(object), expiry(object)].into_iter().flatten();
+                server.objects.values().flat_map(dates).map(left).filter(|left| (0..SOON).contains(left)).max()
             };
             let Some(left) = soon else { return Ok(()) };
             self.tick(left + 1);
@@ -339,8 +344,9 @@ impl Play {
 
     /// Has objects looked at of which something depends on the wall clock.
     fn wake_dated(&self) {
-        let is_dated =
+        let rotates =
             |spec: &ManagedSecretSpec| spec.generate.as_ref().is_some_and(|generate| generate.rotate_every.is_some());
+        let is_dated = |spec: &ManagedSecretSpec| rotates(spec) || spec.expires.is_some();
         let server = self.server();
         let dated: Vec<String> =
             server.objects.values().filter(|object| is_dated(&object.spec)).map(|object| object.name.clone()).collect();
@@ -399,17 +405,29 @@ impl Play {
 }
 
 fn first_spec(object: Pick) -> ManagedSecretSpec {
-    ManagedSecretSpec {
+    let mut spec = ManagedSecretSpec {
         name: SPEC_NAMES[object].to_owned(),
         generate: Some(Generate::default()),
         ..ManagedSecretSpec::default()
-    }
+    };
+    expire(&mut spec, object);
+    spec
+}
+
+/// A date on which the value expires: while steps are played; later, and the warning has begun; much later; or none.
+fn expire(spec: &mut ManagedSecretSpec, pick: Pick) {
+    let seconds = [100, 20 * DAY, 1000 * DAY].get(pick);
+    spec.expires = seconds.map(|seconds| Timestamp::from_second(START + seconds).unwrap().to_string());
+    spec.expiry_warning = (pick == 0).then(|| "50s".to_owned());
 }
 
 fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
     match edit {
         Edit::Name(pick) => spec.name = SPEC_NAMES[pick].to_owned(),
-        Edit::Description(pick) => spec.description = (pick > 0).then(|| format!("number {pick}")),
+        Edit::Description(pick) => {
+            spec.description = (pick > 0).then(|| format!("number {pick}"));
+            expire(spec, pick + 1);
+        }
         Edit::From(from) => {
             (spec.value, spec.value_from, spec.generate) = (None, None, None);
             match from {

@@ -1,9 +1,11 @@
 //! What must hold once everything has come to rest.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
 use managed_secrets_api::{
     Reason,
-    keys::{FIELD_MANAGER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+    expiry::Expiry,
+    keys::{CONDITION_EXPIRING, FIELD_MANAGER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
     names::record_name,
     types::{DeletionPolicy, Delivery},
 };
@@ -21,12 +23,18 @@ use crate::controller::{
 };
 
 /// Says what is wrong with a state of rest.
-pub(super) fn check(server: &Server) -> Result<(), String> {
+pub(super) fn check(server: &Server, now: Timestamp) -> Result<(), String> {
     for object in server.objects.values() {
         let (status, reason) = object.ready();
         let name = &object.name;
         if object.status.as_ref().and_then(|status| status["observedGeneration"].as_i64()) != Some(object.generation) {
             return Err(format!("{name} is at rest with an older generation observed"));
+        }
+        let expiring = object.condition(CONDITION_EXPIRING).map(|(_, reason)| reason);
+        let expected = Expiry::of(&object.spec).and_then(|expiry| expiry.reason(now)).map(|reason| reason.to_string());
+        // Passes that fail have no timer, and the model ends them after some tries.
+        if expiring != expected && !server.has_a_frozen_record() {
+            return Err(format!("{name} says of its expiry {expiring:?}, and not {expected:?}"));
         }
         if status == "True" && reason == Reason::Served.as_str() {
             served(server, object).map_err(|wrong| format!("{name} is served, but {wrong}"))?;

@@ -294,10 +294,15 @@ impl Object {
 
     /// Status and reason of `Ready`.
     pub(super) fn ready(&self) -> (String, String) {
+        self.condition("Ready").unwrap_or_default()
+    }
+
+    /// Status and reason of a condition, if it is there.
+    pub(super) fn condition(&self, type_: &str) -> Option<(String, String)> {
         let wire = self.wire();
-        let conditions = wire.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
-        let text = |key: &str| ready.and_then(|ready| ready[key].as_str()).unwrap_or_default().to_owned();
-        (text("status"), text("reason"))
+        let conditions = wire.pointer("/status/conditions")?.as_array()?;
+        let condition = conditions.iter().find(|condition| condition["type"] == type_)?;
+        let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        Some((text("status"), text("reason")))
     }
 }

@@ -21,6 +21,7 @@ use managed_secrets_api::{
     ManagedSecretSpec, ManagedSecretStatus, Violation,
     types::{
         Adoption, Alphabet, DeletionPolicy, Delivery, Generate, RecordRef, SecretKeyRef, Target, TargetRef, ValueFrom,
+        Workload, WorkloadKind,
     },
     validate::FieldReason,
 };
@@ -91,8 +92,11 @@ fields!(ManagedSecretSpec { name } options {
     target,
     deletion_policy,
     suspend,
+    expires,
+    expiry_warning,
 } without { value });
-fields!(Target {} options { name, key, type_, adoption } without { labels, annotations, template });
+fields!(Target {} options { name, key, type_, adoption, restart } without { labels, annotations, template });
+fields!(Workload { kind, name });
 fields!(ValueFrom { secret_key_ref });
 fields!(SecretKeyRef { name, key });
 fields!(Generate {} options { length, alphabet, rotate_every, revision });
@@ -134,6 +138,7 @@ codes!(Adoption { Never, IfUnowned });
 codes!(Alphabet { Alphanumeric, AlphanumericSymbols, Hex, Base64Url });
 codes!(DeletionPolicy { Delete, Retain });
 codes!(Delivery { Secret, None });
+codes!(WorkloadKind { Deployment, StatefulSet, DaemonSet });
 codes!(FieldReason { Required, TypeInvalid, TooLong, TooMany, NotSupported, Invalid, Forbidden });
 
 impl Pack for Condition {

@@ -7,6 +7,7 @@ mod annotations;
 mod metadata_size;
 mod operator_writes;
 mod protected;
+mod restart_rights;
 mod user_rights;
 
 use managed_secrets_api::keys;
@@ -17,7 +18,8 @@ use super::{Options, in_namespaces, metadata};
 /// A group of policies that an installation may leave out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum PolicySwitch {
-    /// A user who changes where a value is delivered must have permission to read it where it is.
+    /// A user who changes where a value is delivered must have permission to read it where it is, and one who has a
+    /// workload restarted must have permission to patch it.
     UserRights,
     /// Only the operator and restorers write records, keys, the public key and status.
     Protected,
@@ -41,7 +43,7 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
         .into_iter()
         .filter(|switch| !options.without_policies.contains(switch))
         .flat_map(|switch| match switch {
-            PolicySwitch::UserRights => vec![user_rights::policy(options)],
+            PolicySwitch::UserRights => vec![user_rights::policy(options), restart_rights::policy(options)],
             PolicySwitch::Protected => protected::policies(options),
             PolicySwitch::OperatorWrites => vec![operator_writes::policy(options)],
             PolicySwitch::PlaintextAnnotations => vec![annotations::policy(options)],

@@ -4,7 +4,7 @@
 //! object, as `create` too. That `create` carries the object's name, unlike a POST, so it can be limited by
 //! `resourceNames`.
 
-use managed_secrets_api::keys;
+use managed_secrets_api::{keys, restarts, types::WorkloadKind};
 use serde_json::{Value, json};
 
 use super::{Options, metadata, values};
@@ -44,7 +44,7 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
 
 /// What the operator needs where ManagedSecrets live: everywhere, or in the namespaces it is limited to.
 fn operator(options: &Options) -> Vec<Value> {
-    let rules = json!([
+    let mut rules = json!([
         {"apiGroups": [keys::GROUP], "resources": ["managedsecrets"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [keys::GROUP], "resources": ["managedsecrets/status"], "verbs": ["get", "patch"]},
         {
@@ -55,6 +55,11 @@ fn operator(options: &Options) -> Vec<Value> {
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         {"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]},
     ]);
+    if options.restarts {
+        let plurals = WorkloadKind::ALL.map(WorkloadKind::plural);
+        let restart = json!({"apiGroups": [restarts::GROUP], "resources": plurals, "verbs": ["get", "patch"]});
+        rules.as_array_mut().into_iter().for_each(|rules| rules.push(restart.clone()));
+    }
     let name = keys::OPERATOR_NAME;
     if options.namespaces.is_empty() {
         return vec![

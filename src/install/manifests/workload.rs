@@ -225,6 +225,9 @@ fn container(options: &Options) -> Value {
 fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = ["run", "--log-format=json", "--leader-elect"].map(str::to_owned).to_vec();
     arguments.push(format!("--admin-listen=[::]:{ADMIN_PORT}"));
+    if options.restarts {
+        arguments.push("--restarts".to_owned());
+    }
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     if !options.webhooks {

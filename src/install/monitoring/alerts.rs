@@ -75,6 +75,10 @@ fn pattern<'r>(reasons: impl IntoIterator<Item = &'r Reason>) -> String {
     reasons.into_iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join("|")
 }
 
+fn expiring(reason: Reason) -> String {
+    format!("max by (namespace) (managed_secrets_expiring{{reason=\"{reason}\"}}) > 0")
+}
+
 /// Every alert, the most urgent first.
 pub const ALERTS: &[Alert] = &[
     Alert {
@@ -571,6 +575,43 @@ pub const ALERTS: &[Alert] = &[
         action: "Decide who owns the Secret. Exclude it from the other program (GitOps tool, replicator, restore job), or choose \
                  another `target.name` in the ManagedSecret.",
         risk: "Pods may read the other program's value for a moment. The record keeps the value of the ManagedSecret.",
+    },
+    Alert {
+        name: "ManagedSecretsValueExpired",
+        severity: Severity::Warning,
+        hold: "10m",
+        expression: || expiring(Reason::Expired),
+        summary: "Some values have expired.",
+        description: "{{ $value }} ManagedSecrets have a value that has expired: spec.expires has passed. The operator still \
+                      delivers these values.",
+        meaning: "The owner of the secret wrote into `spec.expires` when the value stops being good, and this date has \
+                  passed. What uses the value probably fails. Or there is a new value, and its owner did not move the date.",
+        confirm: "```console\n\
+                  $ kubectl msec list -A --expiring=0d\n\
+                  $ kubectl -n NAMESPACE describe managedsecret NAME\n\
+                  ```\n\n\
+                  The message of the condition `Expiring` names the date, and says when the value was changed since.",
+        action: "Tell the owner of the namespace: they must set a new value and move `spec.expires` \
+                 ([Expiry](guide.md#say-when-a-value-expires)). To accept that the value does not expire, they remove \
+                 `spec.expires`.",
+        risk: "The operator changes nothing because of the date: what is delivered stays. What issued the value may refuse it.",
+    },
+    Alert {
+        name: "ManagedSecretsValueExpiresSoon",
+        severity: Severity::Warning,
+        hold: "1h",
+        expression: || expiring(Reason::ExpiresSoon),
+        summary: "Some values expire soon.",
+        description: "{{ $value }} ManagedSecrets have a value that expires soon: the time of spec.expiryWarning before \
+                      spec.expires has begun.",
+        meaning: "The operator cannot renew a value that it did not generate. It warns from `spec.expiryWarning` (30 days if \
+                  absent) before `spec.expires` on.",
+        confirm: "```console\n\
+                  $ kubectl msec list -A --expiring\n\
+                  ```",
+        action: "Tell the owner of the namespace: they must set a new value and move `spec.expires` \
+                 ([Expiry](guide.md#say-when-a-value-expires)).",
+        risk: "Nothing yet: the value is delivered, and is good until the date. The operator continues to deliver it afterwards.",
     },
     Alert {
         name: "ManagedSecretsNotDelivered",

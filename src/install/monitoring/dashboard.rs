@@ -141,6 +141,24 @@ pub const ROWS: &[Row] = &[
                 ],
             },
             Panel {
+                title: "Values that expire",
+                description: "ManagedSecrets whose value expires soon or has expired, by their spec.expires. `kubectl msec list \
+                              -A --expiring` names them.",
+                unit: "short",
+                kind: Kind::Lines,
+                queries: &[("max by (reason) (managed_secrets_expiring{namespace=~\"$namespace\"})", "{{reason}}")],
+            },
+            Panel {
+                title: "Restarts of workloads",
+                description: "Workloads that were restarted because a new value was delivered (spec.target.restart).",
+                unit: "cpm",
+                kind: Kind::Lines,
+                queries: &[(
+                    "sum(rate(managed_secrets_restarts_total{namespace=~\"$namespace\"}[$__rate_interval])) * 60",
+                    "restarts",
+                )],
+            },
+            Panel {
                 title: "Namespaces that are not served",
                 description: "Namespaces whose objects the operator could not list since its start. All namespaces count as one if \
                               the operator serves the whole cluster.",

@@ -371,6 +371,10 @@ impl Operator for Panicking {
         None
     }
 
+    fn restarts(&self) -> bool {
+        true
+    }
+
     fn lacks_source(&self, _: &str, _: &str) -> bool {
         false
     }

@@ -145,6 +145,7 @@ fn placeholders() -> Options {
         // These are the options of `choices`.
         secure_metrics: false,
         value_api: false,
+        restarts: false,
         namespaces: Vec::new(),
         restorers: Vec::new(),
         kek_file: None,
@@ -167,6 +168,7 @@ fn choices() -> Vec<(Choice, Choose)> {
         (Choice { when: when.into() }, Box::new(choose))
     }
     let mut choices = vec![
+        choice(".Values.restarts.enabled", |options| options.restarts = true),
         choice(".Values.namespaces", |options| options.namespaces = vec![ITEM.to_owned()]),
         choice(".Values.restorers", |options| options.restorers = vec![ITEM.to_owned()]),
         choice(".Values.kekFile", |options| options.kek_file = Some("{{ .Values.kekFile }}".to_owned())),

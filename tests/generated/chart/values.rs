@@ -163,6 +163,13 @@ fn operator() -> Vec<Entry> {
              server. With namespaces, it is not registered. docs/value-api.md says what it costs.",
         ),
         entry(
+            "restarts.enabled",
+            json!(false),
+            flag(),
+            "Whether the operator restarts the workloads that spec.target.restart names, and may get and patch Deployments, \
+             StatefulSets and DaemonSets for that.",
+        ),
+        entry(
             "restorers",
             json!([]),
             // The names are in CEL texts.

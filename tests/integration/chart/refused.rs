@@ -56,6 +56,7 @@ async fn flags_that_values_set_are_refused_among_the_extra_arguments() {
         ("--webhook-listen=off", true),
         ("--allow-cluster-scope", true),
         ("--value-api", true),
+        ("--restarts", true),
         ("--leader-elect", true),
         ("--leader-elect-lease-duration=30", false),
         ("--workers=4", false),

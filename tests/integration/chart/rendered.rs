@@ -76,6 +76,7 @@ fn assert_same(case: &Value, rendered: &Objects, printed: &Objects) {
 }
 
 /// Values, and the options that they stand for.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<(Value, Options)> {
     let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut cases = vec![
@@ -112,6 +113,11 @@ fn cases() -> Vec<(Value, Options)> {
             Options { monitoring: true, webhooks: false, ..options() },
         ),
         (json!({"valueApi": {"enabled": true}}), Options { value_api: true, ..options() }),
+        (json!({"restarts": {"enabled": true}}), Options { restarts: true, ..options() }),
+        (
+            json!({"restarts": {"enabled": true}, "namespaces": ["shop"], "valueApi": {"enabled": true}}),
+            Options { restarts: true, namespaces: texts(&["shop"]), value_api: true, ..options() },
+        ),
         (json!({"monitoring": {"secureMetrics": true}}), Options { secure_metrics: true, ..options() }),
         (
             json!({

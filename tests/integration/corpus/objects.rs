@@ -17,6 +17,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(descriptions());
     cases.extend(choices());
     cases.extend(rotations());
+    cases.extend(expiry());
     cases.extend(shapes());
     cases.extend(metadata());
     cases.extend(source::all());
@@ -222,9 +223,96 @@ fn rotations() -> Vec<Case> {
     cases
 }
 
+/// Dates and durations.
+fn expiry() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |field: &str, path: &'static str, text: &str, valid: bool| {
+        let wrong: &[_] = if valid { &[] } else { &[path] };
+        cases.push(Case::new(format!("{field} {text:?}"), with(json!({ field: text })), wrong));
+    };
+    let mut dates: Vec<(String, bool)> = [
+        ("2027-03-01T00:00:00Z", true),
+        ("2000-01-01T00:00:00Z", true),
+        ("2999-12-31T23:59:59Z", true),
+        ("1999-12-31T23:59:59Z", false),
+        ("3000-01-01T00:00:00Z", false),
+        ("2027-03-01T24:00:00Z", false),
+        ("2027-03-01T23:60:00Z", false),
+        ("2027-03-01T23:59:60Z", false),
+        ("2027-03-01T00:00:00z", false),
+        ("2027-03-01t00:00:00Z", false),
+        ("2027-03-01 00:00:00Z", false),
+        ("2027-03-01T00:00:00", false),
+        ("2027-03-01", false),
+        ("2027-03-01T00:00:00.000Z", false),
+        ("2027-03-01T00:00:00+00:00", false),
+        ("2027-03-01T00:00+00:00", false),
+        ("2027-03-0aT00:00:00Z", false),
+        ("2027-03-٠1T00:00:00Z", false),
+        ("\n2027-03-01T00:00:00Z", false),
+        ("2027-3-01T00:00:000Z", false),
+    ]
+    .map(|(text, valid)| (text.to_owned(), valid))
+    .into();
+    for year in [2000, 2004, 2027, 2028, 2100, 2400, 2096] {
+        for month in 0..=13 {
+            let days = match month {
+                2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                1..=12 => 31,
+                _ => 0,
+            };
+            for day in [0, 1, days, days + 1] {
+                dates.push((format!("{year}-{month:02}-{day:02}T12:00:00Z"), (1..=days).contains(&day)));
+            }
+        }
+    }
+    for (text, valid) in &dates {
+        case("expires", "spec.expires", text, *valid);
+    }
+    for strange in STRANGE {
+        case("expires", "spec.expires", strange, false);
+        case("expiryWarning", "spec.expiryWarning", strange, false);
+        case("expiryWarning", "spec.expiryWarning", &format!("1h{strange}"), false);
+    }
+    for (text, valid) in [
+        ("720h", true),
+        ("0s", true),
+        ("1h30m", true),
+        ("1h30m15s", true),
+        ("90m", true),
+        ("720h0m0s", true),
+        ("00001h", true),
+        ("87600h", true),
+        ("87600h0m1s", false),
+        ("87601h", false),
+        ("87599h999999m", false),
+        ("999999h999999m999999s", false),
+        ("1000000h", false),
+        ("30m1h", false),
+        ("1h1h", false),
+        ("1.5h", false),
+        ("-1h", false),
+        ("+1h", false),
+        ("1d", false),
+        ("30", false),
+        ("h", false),
+        ("", false),
+        ("1ms", false),
+        ("1 h", false),
+        ("1H", false),
+        ("000000000000000000000001h", false),
+        ("0000000000000000000000001h", false),
+    ] {
+        case("expiryWarning", "spec.expiryWarning", text, valid);
+    }
+    cases
+}
+
 /// Each field holding each type of JSON; server and validator must agree, whatever they say.
 fn shapes() -> Vec<Case> {
-    const FIELDS: [&str; 26] = [
+    const FIELDS: [&str; 31] = [
         "/spec",
         "/spec/name",
         "/spec/description",
@@ -248,8 +336,13 @@ fn shapes() -> Vec<Case> {
         "/spec/target/annotations",
         "/spec/target/annotations/note",
         "/spec/target/adoption",
+        "/spec/target/restart",
+        "/spec/target/restart/0",
+        "/spec/target/restart/0/kind",
         "/spec/deletionPolicy",
         "/spec/suspend",
+        "/spec/expires",
+        "/spec/expiryWarning",
         "/spec/unknown",
     ];
     let values = [
@@ -268,6 +361,9 @@ fn shapes() -> Vec<Case> {
     for pointer in FIELDS {
         for value in &values {
             let mut object = with(json!({ "target": { "labels": {}, "annotations": {} } }));
+            if pointer.starts_with("/spec/target/restart/") {
+                object["spec"]["target"]["restart"] = json!([{ "kind": "Deployment", "name": "shop" }]);
+            }
             if pointer.starts_with("/spec/valueFrom") {
                 object["spec"]["generate"] = Value::Null;
                 object["spec"]["valueFrom"] = json!({ "secretKeyRef": { "name": "upstream", "key": "token" } });
@@ -326,5 +422,8 @@ fn metadata() -> Vec<Case> {
 /// Sets the field at a JSON pointer, whose parent exists.
 pub(super) fn set(object: &mut Value, pointer: &str, value: Value) {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
-    object.pointer_mut(parent).unwrap()[key] = value;
+    match object.pointer_mut(parent).unwrap() {
+        Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
+        parent => parent[key] = value,
+    }
 }

@@ -1,7 +1,7 @@
 //! The corpus: the target.
 
 use managed_secrets_api::limits::{
-    ANNOTATION_VALUE_MAX, ANNOTATIONS_BYTES_MAX, LABEL_VALUE_MAX, METADATA_KEY_NAME_MAX, SECRET_NAME_MAX,
+    ANNOTATION_VALUE_MAX, ANNOTATIONS_BYTES_MAX, LABEL_VALUE_MAX, METADATA_KEY_NAME_MAX, RESTARTS_MAX, SECRET_NAME_MAX,
     SECRET_TYPE_MAX, TARGET_METADATA_MAX,
 };
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use super::source::{secret_keys, secret_names};
 pub(super) fn all() -> Vec<Case> {
     let mut cases = places();
     cases.extend(types());
+    cases.extend(restarts());
     cases.extend(metadata_keys());
     cases.extend(metadata_values());
     cases.extend(metadata_sizes());
@@ -47,6 +48,40 @@ fn places() -> Vec<Case> {
         Case::new(format!("metadata.name `msec-db` and {fields}"), object, wrong)
     });
     names.chain(keys).chain(unnamed).collect()
+}
+
+fn restarts() -> Vec<Case> {
+    const LIST: &[&str] = &["spec.target.restart"];
+    let mut cases = Vec::new();
+    let mut case = |what: &str, restart: Value, wrong: &[&'static str]| {
+        cases.push(Case::new(format!("restart {what}"), target(&json!({ "restart": restart })), wrong));
+    };
+    let workload = |kind: &str, name: &str| json!({ "kind": kind, "name": name });
+    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+        case(kind, json!([workload(kind, "shop")]), &[]);
+    }
+    for kind in ["", "deployment", "ReplicaSet", "Job", "Deployment\n"] {
+        case(&format!("{kind:?}"), json!([workload(kind, "shop")]), &["spec.target.restart[0].kind"]);
+    }
+    case("nothing", json!([]), &[]);
+    case("twice", json!([workload("Deployment", "a"), workload("Deployment", "a")]), &[]);
+    for name in ["a", "0", "a.b", "a-b", "1.2"] {
+        case(&format!("{name:?}"), json!([workload("Deployment", name)]), &[]);
+    }
+    for name in ["A", "a_b", "-a", "a-", ".a", "a.", "a..b", "a.-b", "a b", "é", "a\n", "a/b"] {
+        case(&format!("{name:?}"), json!([workload("DaemonSet", "fine"), workload("Deployment", name)]), LIST);
+    }
+    let most = vec![workload("StatefulSet", &"n".repeat(SECRET_NAME_MAX)); RESTARTS_MAX];
+    case("the most and longest", json!(most), &[]);
+    case("one too many", json!([&most[..], &[workload("Deployment", "a")]].concat()), LIST);
+    let long = workload("Deployment", &"n".repeat(SECRET_NAME_MAX + 1));
+    case("a name too long", json!([workload("Deployment", "a"), long]), &["spec.target.restart[1].name"]);
+    let both = &["spec.target.restart", "spec.target.restart[0].name"];
+    case("an empty name", json!([workload("Deployment", "")]), both);
+    case("without a name", json!([{ "kind": "Deployment" }]), &["spec.target.restart[0].name"]);
+    case("without a kind", json!([{ "name": "a" }]), &["spec.target.restart[0].kind"]);
+    case("an unknown field", json!([{ "kind": "Deployment", "name": "a", "namespace": "b" }]), &[]);
+    cases
 }
 
 fn types() -> Vec<Case> {

@@ -25,7 +25,7 @@ use crate::integration::{
     installation::{self, object},
     lost_keys::Keys,
     metrics::{parse, sum},
-    objects::Site,
+    objects::{Site, in_time},
     operator::{Fault, PATIENCE, Running, Setup, Shared, Tap},
     program::PROGRAM,
     starting::kubeconfig_by,
@@ -60,6 +60,8 @@ pub(super) async fn of(alert: &str) -> Vec<Target> {
         "ManagedSecretsWebhookRefusals" => webhook_refusals().await,
         "ManagedSecretsWebhookSlow" => webhook_slow().await,
         "ManagedSecretsDriftFight" => drift_fight().await,
+        "ManagedSecretsValueExpired" => expiring("Expired", jiff::SignedDuration::from_hours(-1)).await,
+        "ManagedSecretsValueExpiresSoon" => expiring("ExpiresSoon", jiff::SignedDuration::from_hours(24)).await,
         "ManagedSecretsNotDelivered" => not_delivered().await,
         unknown => panic!("how is {unknown} caused?"),
     }
@@ -129,14 +131,15 @@ pub(super) async fn none() -> Vec<Target> {
     let served_by =
         |probes| async move { at_least(probes, "managed_secrets_objects", &[("reason", "Served")], 2.0).await };
     served(&premises.site, "first").await;
-    premises.site.apply("plain", json!({"name": "PLAIN", "value": "only-an-example"})).await;
+    let expires = in_time(jiff::SignedDuration::from_hours(24 * 365));
+    premises.site.apply("plain", json!({"name": "PLAIN", "value": "only-an-example", "expires": expires})).await;
     premises.site.served("plain").await;
     premises.site.intrude("first", json!({"stringData": {"value": "edited"}})).await;
     at_least(&one, "managed_secrets_repairs_total", &[], 1.0).await;
     let (first, second) = (served_by(&one).await, served_by(&two).await);
     assert!(total(&first, "managed_secrets_leader", &[]) > total(&second, "managed_secrets_leader", &[]));
     // It goes on at work.
-    premises.site.apply("plain", json!({"name": "PLAIN", "value": "another-example"})).await;
+    premises.site.apply("plain", json!({"name": "PLAIN", "value": "another-example", "expires": expires})).await;
     premises.site.in_step("plain").await;
     let later =
         at_least(&one, "managed_secrets_webhook_request_duration_seconds_count", &[("verdict", "sealed")], 2.0).await;
@@ -470,6 +473,16 @@ async fn drift_fight() -> Vec<Target> {
     let text = at_least(&probes, "managed_secrets_repairs_total", &[], 1.0).await;
     operator.kill().await;
     vec![Target::new(1).shows(&before, BEFORE).repeats(&text, LONGER)]
+}
+
+async fn expiring(reason: &str, left: jiff::SignedDuration) -> Vec<Target> {
+    let site = Site::new("expires").await;
+    let (operator, probes, before) = at_work(&site, Setup::of(&site.namespace)).await;
+    site.apply("expires", json!({"name": "EXPIRES", "generate": {}, "expires": in_time(left)})).await;
+    site.served("expires").await;
+    let text = at_least(&probes, "managed_secrets_expiring", &[("reason", reason)], 1.0).await;
+    operator.kill().await;
+    vec![Target::new(1).shows(&before, BEFORE).shows(&text, LONGER)]
 }
 
 async fn not_delivered() -> Vec<Target> {

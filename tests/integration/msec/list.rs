@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{Plugin, terminal::Terminal};
 use crate::integration::{
     installation::control_plane,
-    objects::{Site, status},
+    objects::{Site, in_time, status},
     operator::{Setup, public_key},
 };
 
@@ -111,6 +111,55 @@ async fn a_terminal_gets_columns_that_line_up_and_colours_unless_it_wants_none()
     let lines: Vec<_> = wide.lines().collect();
     let places = [at(lines[0], "TARGET"), at(lines[1], "the-target"), at(lines[2], "the-target")];
     assert!(lines.len() == 3 && places.iter().all(|place| *place == places[0]), "{wide}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_expire_are_listed_by_the_time_that_is_left() {
+    // No operator: the dates of the specs count.
+    let site = Site::new("expiring").await;
+    for (name, hours, warning) in [
+        ("past", Some(-5), None),
+        ("week", Some(7 * 24), Some("1h")),
+        ("month", Some(29 * 24), None),
+        ("year", Some(9000), None),
+        ("never", None, None),
+    ] {
+        let mut spec = json!({"name": name.to_uppercase(), "generate": {}});
+        if let Some(hours) = hours {
+            spec["expires"] = json!(in_time(jiff::SignedDuration::from_hours(hours)));
+        }
+        if let Some(warning) = warning {
+            spec["expiryWarning"] = json!(warning);
+        }
+        site.apply(name, spec).await;
+    }
+    let plugin = Plugin::new(&site).await;
+    for (option, expected) in [
+        ("--expiring", vec!["month", "past"]),
+        ("--expiring=0d", vec!["past"]),
+        ("--expiring=10d", vec!["past", "week"]),
+        ("--expiring=720h", vec!["month", "past", "week"]),
+        ("--expiring=999999d", vec!["month", "past", "week", "year"]),
+    ] {
+        let out = plugin.run(&["list", option, "--no-headers", "--sort-by", ".metadata.name"]).await.ok();
+        let names: Vec<_> = out.lines().map(|line| line.split('\t').next().unwrap()).collect();
+        assert_eq!(names, expected, "{option}");
+        let json: Value = serde_json::from_str(&plugin.run(&["list", option, "-o", "json"]).await.ok()).unwrap();
+        let listed = json["items"].as_array().map_or(1, Vec::len);
+        assert_eq!(listed, expected.len(), "{option}");
+    }
+    let out = plugin.run(&["list", "--expiring=10d"]).await.ok();
+    let date = site.get("week").await.spec.expires.unwrap();
+    assert!(out.lines().next().unwrap().ends_with("\tEXPIRES") && out.contains(&date), "{out}");
+    assert!(!plugin.run(&["list"]).await.ok().contains("EXPIRES"));
+    let wide = plugin.run(&["list", "-o", "wide"]).await.ok();
+    assert!(wide.lines().next().unwrap().ends_with("EXPIRES"), "{wide}");
+    let described = plugin.run(&["describe", "WEEK"]).await.ok();
+    assert!(described.contains(&format!("Expires:        {date} (in ")), "{described}");
+    let wrong = plugin.run(&["list", "--expiring=soon"]).await;
+    assert!(wrong.error(2).contains("30d"), "{wrong:?}");
+    let none = plugin.run(&["get", "NEVER", "--expiring"]).await;
+    assert!(none.code == 0 && none.err.contains("No expiring secrets found"), "{none:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,6 +61,10 @@ fn condition() -> BoxedStrategy<Condition> {
         .boxed()
 }
 
+fn workload() -> BoxedStrategy<Workload> {
+    (select(&WorkloadKind::ALL[..]), text()).prop_map(|(kind, name)| Workload { kind, name }).boxed()
+}
+
 fn spec() -> BoxedStrategy<ManagedSecretSpec> {
     let alphabets =
         [Alphabet::Alphanumeric, Alphabet::AlphanumericSymbols, Alphabet::Hex, Alphabet::Base64Url].to_vec();
@@ -69,8 +73,9 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         option::of(text()),
         option::of(text()),
         option::of(select(vec![Adoption::Never, Adoption::IfUnowned])),
+        option::of(vec(workload(), 0..4)),
     );
-    let target = target.prop_map(|(name, key, type_, adoption)| Target {
+    let target = target.prop_map(|(name, key, type_, adoption, restart)| Target {
         name,
         key,
         type_,
@@ -78,6 +83,7 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         annotations: None,
         template: None,
         adoption,
+        restart,
     });
     let generate = (option::of(any::<i32>()), option::of(select(alphabets)), option::of(text()), option::of(text()))
         .prop_map(|(length, alphabet, rotate_every, revision)| Generate { length, alphabet, rotate_every, revision });
@@ -90,17 +96,22 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         option::of(target),
         option::of(select(vec![DeletionPolicy::Delete, DeletionPolicy::Retain])),
         option::of(any::<bool>()),
+        (option::of(text()), option::of(text())),
     )
-        .prop_map(|(name, description, from, generate, delivery, target, deletion_policy, suspend)| ManagedSecretSpec {
-            name,
-            description,
-            value: None,
-            value_from: from.map(|(name, key)| ValueFrom { secret_key_ref: SecretKeyRef { name, key } }),
-            generate,
-            delivery,
-            target,
-            deletion_policy,
-            suspend,
+        .prop_map(|(name, description, from, generate, delivery, target, deletion_policy, suspend, expiry)| {
+            ManagedSecretSpec {
+                name,
+                description,
+                value: None,
+                value_from: from.map(|(name, key)| ValueFrom { secret_key_ref: SecretKeyRef { name, key } }),
+                generate,
+                delivery,
+                target,
+                deletion_policy,
+                suspend,
+                expires: expiry.0,
+                expiry_warning: expiry.1,
+            }
         })
         .boxed()
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{Bench, HEALTH_CHECK, ask, page};
 use crate::integration::{
-    objects::{conditions, status},
+    objects::{conditions, in_time, ready, status},
     operator::{Fault, Setup, Tap},
 };
 
@@ -127,6 +127,13 @@ async fn kstatus_argocd_and_ready_agree_in_every_state() {
     broken.store(false, Ordering::SeqCst);
     let served = site.in_step("pending").await;
     table.state("delivered", &served, "Current").await;
+
+    let expires = in_time(jiff::SignedDuration::from_hours(24));
+    site.apply("expires", json!({"name": "EXPIRES", "generate": {}, "expires": expires})).await;
+    let expires = site.until("expires", "served and warned of", |object| {
+        ready(object).1 == "Served" && conditions(object).contains(&"Expiring".to_owned())
+    });
+    table.state("delivered; the value expires soon, or has expired", &expires.await, "Current").await;
 
     broken.store(true, Ordering::SeqCst);
     site.secrets().delete("pending", &DeleteParams::default()).await.unwrap();

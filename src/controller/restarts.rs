@@ -1,0 +1,198 @@
+//! Restarts of workloads after a new value is delivered: for pods that read variables, or never read a file again.
+//!
+//! ```text
+//!  pass of a ManagedSecret ──▶ note ──▶ queue of workloads ──(10 s)──▶ read ──▶ judge (pure) ──▶ one apply of all marks
+//!                                                                                  ▲
+//!                                            mark on the workload, and what is delivered
+//! ```
+//!
+//! A [mark](managed_secrets_api::restarts) on the pod template says for which version its pods were restarted. What is left
+//! to do follows from it and from `status`, so a crash loses nothing, and nothing is restarted twice for one version.
+//! A workload without a mark gets one on its own metadata first, which restarts nothing: so naming a workload in
+//! `spec.target.restart` restarts it only when the next value comes.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`judge`] | from marks and versions to what is to be written |
+//! | [`condition`] | `RestartBlocked`: what could not be restarted |
+//! | [`run`] | reads and writes workloads |
+
+pub(super) mod condition;
+mod judge;
+pub(super) mod run;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use managed_secrets_api::{restarts::Mark, types::Workload};
+use managed_secrets_engine::queue::{Grouped, Priority, Queue};
+use parking_lot::Mutex;
+
+use super::{
+    index::{Key, Name},
+    view::Own,
+};
+
+/// New values that come within this time, and concern one workload, restart it once.
+const TOGETHER: Duration = Duration::from_secs(10);
+
+/// A workload in its namespace.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Place {
+    /// Namespace.
+    pub(super) namespace: Name,
+    /// Kind and name.
+    pub(super) workload: Workload,
+}
+
+impl Grouped for Place {
+    type Group = Name;
+
+    fn group(&self) -> &Name {
+        &self.namespace
+    }
+}
+
+/// What an object has delivered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Delivered {
+    /// Its id and version.
+    pub(super) mark: Mark,
+    /// When the value was set, if it is another one than this object delivered before: pods that are older have that one.
+    pub(super) replaced: Option<Timestamp>,
+}
+
+/// What became of the last look at a workload.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// Its marks are as they should be.
+    Marked,
+    /// It does not exist.
+    Missing,
+    /// The API server does not let the operator read or write it; why.
+    Refused(String),
+}
+
+/// What is known of a workload.
+#[derive(Debug, Default)]
+struct Known {
+    /// The objects that name it.
+    objects: BTreeMap<Name, Delivered>,
+    /// Nothing before the first look.
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    workloads: HashMap<Place, Known>,
+    /// The workloads that each object names, where it names some.
+    named: HashMap<Key, Vec<Workload>>,
+}
+
+impl State {
+    /// An object does not name a workload any more.
+    fn leave(&mut self, key: &Key, workload: Workload) {
+        let place = Place { namespace: Name::clone(&key.namespace), workload };
+        if let Some(known) = self.workloads.get_mut(&place) {
+            known.objects.remove(&key.name);
+            if known.objects.is_empty() {
+                self.workloads.remove(&place);
+            }
+        }
+    }
+}
+
+/// What is to be restarted. It takes memory for objects with `spec.target.restart` only.
+#[derive(Debug, Default)]
+pub(super) struct Restarts {
+    state: Mutex<State>,
+    queue: Queue<Place>,
+    done: AtomicU64,
+}
+
+/// The workloads that an object names.
+fn wanted(own: &Own) -> &[Workload] {
+    own.spec.target.as_ref().and_then(|target| target.restart.as_deref()).unwrap_or_default()
+}
+
+impl Restarts {
+    /// A pass of this object is over; `before` is what it had delivered when the pass began.
+    pub(super) fn note(&self, key: &Key, before: Option<&Mark>, after: &Own) {
+        let mut state = self.state.lock();
+        let mark = Mark::delivered(&after.spec, &after.status).filter(|_| !after.deleting);
+        let wanted = if mark.is_some() { wanted(after) } else { &[] };
+        let left = state.named.remove(key).unwrap_or_default();
+        for workload in left.into_iter().filter(|workload| !wanted.contains(workload)) {
+            state.leave(key, workload);
+        }
+        let Some(mark) = mark.filter(|_| !wanted.is_empty()) else { return };
+        state.named.insert(key.clone(), wanted.to_vec());
+        let replaced = before.is_some_and(|before| *before != mark);
+        let updated = || after.status.value_updated_time.as_deref()?.parse().ok();
+        for workload in wanted {
+            let place = Place { namespace: Name::clone(&key.namespace), workload: workload.clone() };
+            let known = state.workloads.entry(place.clone()).or_default();
+            let was = known.objects.get(&key.name);
+            if was.is_some_and(|was| was.mark == mark) && known.outcome == Some(Outcome::Marked) {
+                continue;
+            }
+            let new = replaced || was.is_some_and(|was| was.mark != mark);
+            let replaced = if new { updated() } else { was.and_then(|was| was.replaced) };
+            known.objects.insert(Name::clone(&key.name), Delivered { mark: mark.clone(), replaced });
+            // The first look comes at once: the sooner there is a mark, the less a crash can lose.
+            let delay = if known.outcome.is_none() && !new { Duration::ZERO } else { TOGETHER };
+            self.queue.add_after(place, Priority::Woken, delay);
+        }
+    }
+
+    /// An object is deleted.
+    pub(super) fn forget(&self, key: &Key) {
+        let mut state = self.state.lock();
+        for workload in state.named.remove(key).unwrap_or_default() {
+            state.leave(key, workload);
+        }
+    }
+
+    /// What became of the last look at each workload that an object names; nothing for those that were not looked at yet.
+    pub(super) fn outcomes(&self, own: &Own) -> Vec<(Workload, Option<Outcome>)> {
+        let wanted = wanted(own);
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let (namespace, state) = (Name::from(own.namespace.as_str()), self.state.lock());
+        let outcome = |workload: &Workload| {
+            let place = Place { namespace: Name::clone(&namespace), workload: workload.clone() };
+            (workload.clone(), state.workloads.get(&place).and_then(|known| known.outcome.clone()))
+        };
+        wanted.iter().map(outcome).collect()
+    }
+
+    /// How many workloads were restarted.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn objects(&self, place: &Place) -> BTreeMap<Name, Delivered> {
+        self.state.lock().workloads.get(place).map(|known| known.objects.clone()).unwrap_or_default()
+    }
+
+    /// A workload was looked at. Returns the objects that should say something else now.
+    fn looked_at(&self, place: &Place, outcome: Outcome) -> Vec<Key> {
+        let mut state = self.state.lock();
+        let Some(known) = state.workloads.get_mut(place) else { return Vec::new() };
+        let same = known.outcome.as_ref() == Some(&outcome);
+        known.outcome = Some(outcome);
+        if same {
+            return Vec::new();
+        }
+        let key = |name: &Name| Key { namespace: Name::clone(&place.namespace), name: Name::clone(name) };
+        known.objects.keys().map(key).collect()
+    }
+}

@@ -1,0 +1,56 @@
+//! What is to be written on a workload. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use managed_secrets_api::restarts::{Mark, key};
+
+use super::{Delivered, Name};
+
+/// A workload, as far as it matters here.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// When it was created.
+    pub(super) created: Timestamp,
+    /// Marks on its pod template.
+    pub(super) template: BTreeMap<String, String>,
+    /// Marks on its own metadata.
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+/// All marks of a workload, as they are to be.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Marks {
+    /// On its pod template.
+    pub(super) template: BTreeMap<String, String>,
+    /// On its own metadata.
+    pub(super) metadata: BTreeMap<String, String>,
+    /// The objects for which it is restarted, and their versions.
+    pub(super) restarts: Vec<(Name, i64)>,
+}
+
+/// The marks to write; nothing if they are as they should be. Marks of objects that are not known here stay.
+#[must_use]
+pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<Marks> {
+    let mut marks = Marks { template: seen.template.clone(), metadata: seen.metadata.clone(), ..Marks::default() };
+    for (name, Delivered { mark, replaced }) in objects {
+        let key = key(name);
+        let text = mark.to_string();
+        let has = marks.template.get(&key).or_else(|| marks.metadata.get(&key));
+        let restart = match has.map(|text| Mark::read(text)) {
+            // Never back: a cache that is behind must not restart what a later version has restarted.
+            Some(Some(has)) if has.id == mark.id && has.version >= mark.version => continue,
+            Some(_) => true,
+            // Pods of a workload that was created later have the new value.
+            None => replaced.is_some_and(|replaced| seen.created <= replaced),
+        };
+        if restart {
+            marks.metadata.remove(&key);
+            marks.template.insert(key, text);
+            marks.restarts.push((Name::clone(name), mark.version));
+        } else {
+            marks.metadata.insert(key, text);
+        }
+    }
+    (marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks)
+}

@@ -1,0 +1,183 @@
+//! Reads workloads and writes their marks.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use k8s_openapi::{
+    api::apps::v1::{DaemonSet, Deployment, StatefulSet},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::Client;
+use managed_secrets_api::{
+    Reason,
+    restarts::{GROUP, PREFIX},
+    types::{Workload, WorkloadKind},
+};
+use managed_secrets_client::ObjectApi;
+use managed_secrets_engine::{
+    limit::Limiter,
+    run::{self, Next, Reconciler},
+    stats::Stats,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    Outcome, Place, Restarts,
+    judge::{Marks, Seen, judge},
+};
+use crate::controller::{events::Events, failure::Failure, index::Key, run::Leader, sinks::Shared};
+
+/// Workloads that are read or written at the same time.
+const WORKERS: usize = 4;
+/// Longest action of an event, in characters; all of ours are ASCII.
+const ACTION_MAX: usize = 128;
+/// How long until a workload is tried again that the API server does not let the operator restart.
+const REFUSED_RETRY: Duration = Duration::from_secs(300);
+
+/// Looks at workloads, one after the other, as the leader.
+pub(in crate::controller) struct Restarter {
+    pub(in crate::controller) restarts: Arc<Restarts>,
+    pub(in crate::controller) leader: Leader,
+    pub(in crate::controller) shared: Arc<Shared>,
+    pub(in crate::controller) events: Events,
+}
+
+/// A workload, as far as it matters here.
+#[derive(Deserialize)]
+struct Live {
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    uid: String,
+    creation_timestamp: Time,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    template: Template,
+}
+
+#[derive(Deserialize)]
+struct Template {
+    #[serde(default)]
+    metadata: TemplateMetadata,
+}
+
+#[derive(Default, Deserialize)]
+struct TemplateMetadata {
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The answer to a write: nothing of it is needed.
+#[derive(Deserialize)]
+struct Written {}
+
+fn marks(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    annotations.retain(|key, _| key.starts_with(PREFIX));
+    annotations
+}
+
+impl Restarter {
+    /// Works until `shutdown` is cancelled.
+    pub(in crate::controller) async fn run(self, shutdown: CancellationToken) {
+        let queue = self.restarts.queue.clone();
+        let options = run::Options { limiter: Arc::new(Limiter::new(WORKERS)), ..run::Options::default() };
+        // Not among the reconciles of ManagedSecrets, whose figures have a meaning of their own.
+        run::run(queue, Arc::new(self), Arc::new(Stats::default()), options, shutdown).await;
+    }
+
+    fn api(client: Client, place: &Place) -> ObjectApi {
+        match place.workload.kind {
+            WorkloadKind::Deployment => ObjectApi::namespaced::<Deployment>(client, &place.namespace),
+            WorkloadKind::StatefulSet => ObjectApi::namespaced::<StatefulSet>(client, &place.namespace),
+            WorkloadKind::DaemonSet => ObjectApi::namespaced::<DaemonSet>(client, &place.namespace),
+        }
+    }
+
+    /// Looks at a workload, and restarts it if that is due.
+    async fn look(&self, place: &Place) -> Result<Outcome, Failure> {
+        let objects = self.restarts.objects(place);
+        let Workload { kind, name } = &place.workload;
+        let api = Self::api(self.leader.client.clone(), place);
+        let doing = |verb: &str| format!("{verb} {}.{GROUP}", kind.plural());
+        let live = api.get::<Live>(name).await.map_err(|error| Failure::of(error, &doing("get")))?;
+        let Some(live) = live else { return Ok(Outcome::Missing) };
+        let seen = Seen {
+            created: live.metadata.creation_timestamp.0,
+            template: marks(live.spec.template.metadata.annotations),
+            metadata: marks(live.metadata.annotations),
+        };
+        let Some(marks) = judge(&seen, &objects) else { return Ok(Outcome::Marked) };
+        let body = body(place, &live.metadata.uid, &marks);
+        let written = api.apply_marks::<Written>(name, &body).await;
+        written.map_err(|error| Failure::of(error, &doing("patch")))?;
+        if !marks.restarts.is_empty() {
+            self.restarts.done.fetch_add(1, Ordering::Relaxed);
+            info!(namespace = &*place.namespace, workload = %place.workload, "restarted");
+        }
+        // Events of one action are counted as repetitions of the first.
+        let mut action = format!("Restart {}", place.workload);
+        action.truncate(ACTION_MAX);
+        for (object, version) in &marks.restarts {
+            if let Some(own) = self.shared.index().object(&place.namespace, object) {
+                let note = format!("restarted {} for version {version}", place.workload);
+                self.events.say(&own, Reason::WorkloadRestarted, &action, false, &note);
+            }
+        }
+        Ok(Outcome::Marked)
+    }
+}
+
+/// All marks: an apply takes away what it does not name. The uid keeps it from creating anything.
+fn body(place: &Place, uid: &str, marks: &Marks) -> Value {
+    let Workload { kind, name } = &place.workload;
+    let mut body = json!({
+        "apiVersion": format!("{GROUP}/v1"),
+        "kind": kind.as_str(),
+        "metadata": {"name": name, "namespace": &*place.namespace, "uid": uid},
+    });
+    if !marks.metadata.is_empty() {
+        body["metadata"]["annotations"] = json!(marks.metadata);
+    }
+    if !marks.template.is_empty() {
+        body["spec"] = json!({"template": {"metadata": {"annotations": marks.template}}});
+    }
+    body
+}
+
+impl Reconciler for Restarter {
+    type Key = Place;
+
+    async fn reconcile(&self, place: Place) -> Next {
+        if !self.leader.leadership.is_leader() || self.restarts.objects(&place).is_empty() {
+            // Once it is, every object is looked at, and so every workload.
+            return Next::Done;
+        }
+        let (outcome, next) = match self.look(&place).await {
+            Ok(outcome) => (outcome, Next::Done),
+            Err(Failure::Terminating) => return Next::Done,
+            Err(
+                failure @ (Failure::Forbidden(_) | Failure::Refused(_) | Failure::Invalid(_) | Failure::BadRequest(_)),
+            ) => {
+                warn!(namespace = &*place.namespace, workload = %place.workload, %failure, "could not restart");
+                (Outcome::Refused(failure.to_string()), Next::After(REFUSED_RETRY))
+            }
+            Err(failure) => {
+                debug!(namespace = &*place.namespace, workload = %place.workload, %failure, "could not restart yet");
+                return Next::Retry { after: failure.retry_after() };
+            }
+        };
+        let say: Vec<Key> = self.restarts.looked_at(&place, outcome);
+        self.shared.wake(say);
+        next
+    }
+}
