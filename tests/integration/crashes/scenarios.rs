@@ -220,10 +220,6 @@ fn renamed() -> Vec<Scenario> {
     ]
 }
 
-fn template(texts: &Value) -> Value {
-    json!({"target": {"template": texts}})
-}
-
 /// The target: moved, another type, none, back again.
 fn delivered() -> Vec<Scenario> {
     let edited = |name, more: Value, allowed| {
@@ -238,25 +234,6 @@ fn delivered() -> Vec<Scenario> {
         edited("target moved", moved.clone(), any_moved()),
         edited("target's key", json!({"target": {"key": "password"}}), any().generates("db", "password")),
         edited("type changed", json!({"target": {"type": "example.com/token"}}), any().may_lose("db")),
-        scenario(
-            "template changed",
-            steps(vec![
-                source("one"),
-                served(with(from("NAME"), template(&json!({"url": "x://$(value)", "old": "o"})))),
-            ]),
-            apply("db", with(from("NAME"), template(&json!({"url": "y://$(value)", "new": "n"})))),
-            upstream(&["one"], one().serves("db", "url", &["x://one", "y://one"]).serves("db", "old", &["o"])).serves(
-                "db",
-                "new",
-                &["n"],
-            ),
-        ),
-        scenario(
-            "new value with a template",
-            steps(vec![source("one"), served(with(from("NAME"), template(&json!({"url": "x://$(value)"}))))]),
-            source("two"),
-            upstream(&["one", "two"], two().serves("db", "url", &["x://one", "x://two"])),
-        ),
         edited("delivery: None", none.clone(), any().may_lose("db")),
         scenario("delivery: Secret again", served(generate_with(none)), apply("db", generate("NAME")), any()),
         scenario(
