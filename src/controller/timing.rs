@@ -10,7 +10,7 @@ use super::{
     decide::decide,
     facts::{Facts, Settings},
     index::{Index, Key},
-    plan::Step,
+    plan::{Finish, Step},
     view::watched::{WatchedObject, WatchedSecret},
 };
 
@@ -44,8 +44,8 @@ impl Look {
     }
 }
 
-/// Decides once. Returns whether nothing is left to do.
+/// Decides once. Returns whether nothing is left to do, now or soon.
 #[must_use]
 pub fn is_in_step(facts: &Facts) -> bool {
-    matches!(decide(facts), Step::Finish(_))
+    matches!(decide(facts), Step::Finish(Finish { after: None, retry: false }))
 }

@@ -4,10 +4,11 @@
 //! lookup of all ─▶ generated, not managed by a GitOps tool? ─▶ spec.generate.revision: the time ─▶ wait ─▶ versions
 //! ```
 //!
-//! The command refuses before the first write, so that it does not rotate some of what it was told and not the rest.
+//! The command checks all secrets before the first write. A write can still fail, for example for a missing permission; the
+//! secrets before it are rotated then.
 
 use clap::Args;
-use jiff::{Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::{ManagedSecret, ManagedSecretSpec};
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::say::Lines;
@@ -25,10 +26,10 @@ Examples:
   # A new value, now
   kubectl msec rotate SESSION_KEY
 
-  # Several; none is changed if one of them cannot be rotated
+  # Several; it checks all of them before it changes the first
   kubectl msec rotate SESSION_KEY DB_PASSWORD
 
-  # A new value every 30 days from now on
+  # A new value whenever the present one is 30 days old
   kubectl msec update SESSION_KEY --generate --rotate-every 720h";
 
 /// Arguments of `rotate`.
@@ -56,7 +57,6 @@ pub struct RotateArgs {
 pub(super) async fn rotate(cluster: &ClusterArgs, args: &RotateArgs) -> Result<(), CliError> {
     let dry_run = args.dry_run.dry_run;
     let session = Session::open(cluster)?;
-    let revision = revision(Timestamp::now());
     let mut objects: Vec<ManagedSecret> = Vec::new();
     for secret in &args.secrets {
         let object = lookup::one(&session, secret).await?;
@@ -65,6 +65,7 @@ pub(super) async fn rotate(cluster: &ClusterArgs, args: &RotateArgs) -> Result<(
             objects.push(object);
         }
     }
+    let revision = revision(Timestamp::now(), &objects);
     for object in &objects {
         check(object, &revision, args.force)?;
     }
@@ -86,14 +87,22 @@ pub(super) async fn rotate(cluster: &ClusterArgs, args: &RotateArgs) -> Result<(
     }
     for (before, object) in rotated {
         let after = wait::until_served(&session, object, args.wait.timeout, "rotated").await?;
-        moved(&before, &after).print()?;
+        moved(&before, &after)?.print()?;
     }
     Ok(())
 }
 
-/// A revision that no earlier second had, and that says when it was made.
-fn revision(now: Timestamp) -> String {
-    now.round(Unit::Second).unwrap_or(now).to_string()
+/// The time as a revision; a later second where one of the objects has it already.
+fn revision(now: Timestamp, objects: &[ManagedSecret]) -> String {
+    let is_taken = |revision: &str| {
+        let present = objects.iter().filter_map(|object| object.spec.generate.as_ref()?.revision.as_deref());
+        present.into_iter().any(|present| present == revision)
+    };
+    let mut second = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    while is_taken(&second.to_string()) {
+        second += SignedDuration::from_secs(1);
+    }
+    second.to_string()
 }
 
 fn check(object: &ManagedSecret, revision: &str, force: bool) -> Result<(), CliError> {
@@ -115,12 +124,22 @@ fn wanted(spec: &ManagedSecretSpec, revision: &str) -> ManagedSecretSpec {
 }
 
 /// The versions before and after.
-fn moved(before: &ManagedSecret, after: &ManagedSecret) -> Lines {
-    let version = |object: &ManagedSecret| {
-        let version = object.status.as_ref().and_then(|status| status.version);
-        version.map_or_else(|| "none".to_owned(), |version| version.to_string())
-    };
-    Lines::from_iter([format!("{}: version {} -> {}", after.spec.name, version(before), version(after))])
+fn moved(before: &ManagedSecret, after: &ManagedSecret) -> Result<Lines, CliError> {
+    let version = |object: &ManagedSecret| object.status.as_ref().and_then(|status| status.version);
+    let (old, new) = (version(before), version(after));
+    if new <= old {
+        return Err(CliError::Failed(format!(
+            "secret \"{}\" still has version {}: the operator generated no new value; check that operator and CRD are \
+             of the version of this plugin, and run `kubectl msec rotate` again",
+            after.spec.name,
+            word(new),
+        )));
+    }
+    Ok(Lines::from_iter([format!("{}: version {} -> {}", after.spec.name, word(old), word(new))]))
+}
+
+fn word(version: Option<i64>) -> String {
+    version.map_or_else(|| "none".to_owned(), |version| version.to_string())
 }
 
 #[cfg(test)]
@@ -133,7 +152,8 @@ mod tests {
 
     #[test]
     fn the_revision_is_a_time_that_the_rules_accept_and_nothing_else_changes() {
-        let revision = revision("2026-11-28T15:04:05.25Z".parse().unwrap());
+        let now = "2026-11-28T15:04:05.75Z".parse().unwrap();
+        let revision = revision(now, &[]);
         assert_eq!(revision, "2026-11-28T15:04:05Z");
         let spec = json!({"name": "DB", "generate": {"length": 8, "rotateEvery": "720h", "revision": "a"}});
         let spec: ManagedSecretSpec = serde_json::from_value(spec).unwrap();
@@ -141,6 +161,21 @@ mod tests {
         assert_eq!(validate_spec("db", &wanted), []);
         let generate = json!({"length": 8, "rotateEvery": "720h", "revision": "2026-11-28T15:04:05Z"});
         assert_eq!(serde_json::to_value(&wanted).unwrap(), json!({"name": "DB", "generate": generate}));
+        let again = super::revision(now, &[ManagedSecret::new("db", wanted)]);
+        assert_eq!(again, "2026-11-28T15:04:06Z", "a revision of its own");
+    }
+
+    #[test]
+    fn a_version_that_stays_is_no_rotation() {
+        let object = |version: i64| {
+            let spec = serde_json::from_value(json!({"name": "DB", "generate": {}})).unwrap();
+            let mut object = ManagedSecret::new("db", spec);
+            object.status = Some(serde_json::from_value(json!({"version": version})).unwrap());
+            object
+        };
+        assert!(moved(&object(1), &object(2)).is_ok());
+        let error = moved(&object(2), &object(2)).map(drop).unwrap_err().to_string();
+        assert!(error.contains("still has version 2"), "{error}");
     }
 
     #[test]

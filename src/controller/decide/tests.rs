@@ -326,6 +326,19 @@ fn each_rule_of_a_pass() {
             "look at record",
         ),
         (
+            "a schedule, and a target whose last write failed: it has the value before",
+            hourly,
+            |it| {
+                clock(it, HOUR);
+                put_record(it, "DB", |meta| {
+                    meta.value_updated = Timestamp::UNIX_EPOCH.to_string();
+                    meta.version = 2;
+                });
+                it.written.holds = None;
+            },
+            "look at record",
+        ),
+        (
             "a schedule, suspended",
             hourly,
             |it| {
