@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use managed_secrets_api::{Reason, expiry::Expiry};
+use managed_secrets_api::{Reason, expiry::Expiry, types::ManagedSecretStatus};
 
 use super::{
     conditions::{EXPIRING, bounded, whole_seconds},
@@ -16,9 +16,9 @@ use super::{
     view::Own,
 };
 
-/// The condition that follows, and after how long it would change by itself. `updated` is the date of the value.
+/// The condition that follows, and after how long it would change by itself. `status` tells about the present value.
 #[must_use]
-pub(super) fn follow(own: &Own, updated: Option<&str>, now: Timestamp) -> (Option<Condition>, Option<Duration>) {
+pub(super) fn follow(own: &Own, status: &ManagedSecretStatus, now: Timestamp) -> (Option<Condition>, Option<Duration>) {
     let Some(expiry) = Expiry::of(&own.spec) else { return (None, None) };
     let left = expiry.next_change(now).and_then(|at| now.duration_until(at).try_into().ok());
     let Some(reason) = expiry.reason(now) else { return (None, left) };
@@ -27,23 +27,25 @@ pub(super) fn follow(own: &Own, updated: Option<&str>, now: Timestamp) -> (Optio
         type_: EXPIRING.to_owned(),
         status: "True".to_owned(),
         reason: reason.as_str().to_owned(),
-        message: bounded(&message(&expiry, reason, updated)),
+        message: bounded(&message(&expiry, reason, status)),
         observed_generation: Some(own.generation),
         last_transition_time: before.map_or_else(|| whole_seconds(now), |before| before.last_transition_time.clone()),
     };
     (Some(condition), left)
 }
 
-fn message(expiry: &Expiry, reason: Reason, updated: Option<&str>) -> String {
+fn message(expiry: &Expiry, reason: Reason, status: &ManagedSecretStatus) -> String {
     let at = rfc3339(expiry.at);
     let expires = match reason {
         Reason::Expired => format!("the value expired at {at}, and the operator still delivers it"),
         _ => format!("the value expires at {at}"),
     };
-    match updated.filter(|updated| updated.parse().is_ok_and(|updated: Timestamp| updated >= expiry.warns_from)) {
+    // The first value of a secret changed nothing: its date belongs to it.
+    let changed = status.value_updated_time.as_deref().filter(|_| status.version > Some(1));
+    match changed.filter(|changed| changed.parse().is_ok_and(|changed: Timestamp| changed >= expiry.warns_from)) {
         None => format!("{expires}: set a new value, and move spec.expires to the date on which the new value expires"),
-        Some(updated) => format!(
-            "{expires}; the value was changed at {updated}, after the warning began: if the new value expires later, move \
+        Some(changed) => format!(
+            "{expires}; the value was changed at {changed}, after the warning began: if the new value expires later, move \
              spec.expires"
         ),
     }
@@ -70,11 +72,21 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// The status of a value with this version that was set at this time.
+    fn value(version: i64, updated: &str) -> ManagedSecretStatus {
+        let value_updated_time = Some(updated.to_owned());
+        ManagedSecretStatus { version: Some(version), value_updated_time, ..ManagedSecretStatus::default() }
+    }
+
+    fn none() -> ManagedSecretStatus {
+        ManagedSecretStatus::default()
+    }
+
     const EXPIRES: &str = "2027-03-31T00:00:00Z";
 
     #[test]
     fn without_a_date_there_is_nothing_to_say_and_nothing_to_wait_for() {
-        assert_eq!(follow(&own(&json!({"expiryWarning": "1h"})), None, at(EXPIRES)), (None, None));
+        assert_eq!(follow(&own(&json!({"expiryWarning": "1h"})), &none(), at(EXPIRES)), (None, None));
     }
 
     #[test]
@@ -82,8 +94,8 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let spec = json!({"expires": EXPIRES, "expiryWarning": "2h"});
         let mut object = own(&spec);
-        assert_eq!(follow(&object, None, at("2027-03-30T21:00:00Z")), (None, Some(hour)));
-        let (soon, left) = follow(&object, Some("2027-01-01T00:00:00Z"), at("2027-03-30T22:00:00.25Z"));
+        assert_eq!(follow(&object, &none(), at("2027-03-30T21:00:00Z")), (None, Some(hour)));
+        let (soon, left) = follow(&object, &value(2, "2027-01-01T00:00:00Z"), at("2027-03-30T22:00:00.25Z"));
         let soon = soon.unwrap();
         assert_eq!(left, Some(Duration::from_millis(7_199_750)));
         assert_eq!(
@@ -94,9 +106,9 @@ mod tests {
         assert!(soon.message.contains("expires at 2027-03-31T00:00:00Z: set a new value"), "{}", soon.message);
 
         object.status.conditions = Some(vec![soon.clone()]);
-        let (same, left) = follow(&object, Some("2027-01-01T00:00:00Z"), at("2027-03-30T23:00:00Z"));
+        let (same, left) = follow(&object, &value(2, "2027-01-01T00:00:00Z"), at("2027-03-30T23:00:00Z"));
         assert_eq!((same, left), (Some(soon.clone()), Some(hour)));
-        let (expired, left) = follow(&object, Some("2027-01-01T00:00:00Z"), at("2027-03-31T00:00:00Z"));
+        let (expired, left) = follow(&object, &value(2, "2027-01-01T00:00:00Z"), at("2027-03-31T00:00:00Z"));
         let expired = expired.unwrap();
         assert_eq!((expired.reason.as_str(), left), ("Expired", None));
         assert_eq!(expired.last_transition_time, soon.last_transition_time, "its status is the same");
@@ -107,8 +119,10 @@ mod tests {
     fn a_value_that_was_changed_since_the_warning_began_needs_another_date() {
         let object = own(&json!({"expires": EXPIRES}));
         for now in ["2027-03-20T00:00:00Z", "2027-04-20T00:00:00Z"] {
-            let (said, _) = follow(&object, Some("2027-03-10T00:00:00Z"), at(now));
-            let message = said.unwrap().message;
+            let message =
+                |version| follow(&object, &value(version, "2027-03-10T00:00:00Z"), at(now)).0.unwrap().message;
+            assert!(message(1).contains(": set a new value"), "the first value of a secret: {}", message(1));
+            let message = message(2);
             assert!(
                 message.contains("changed at 2027-03-10T00:00:00Z") && message.ends_with("move spec.expires"),
                 "{message}"
@@ -120,9 +134,9 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_leaves_no_trace() {
         let mut object = own(&json!({"expires": EXPIRES, "expiryWarning": "1h"}));
-        let (said, _) = follow(&object, None, at("2027-04-01T00:00:00Z"));
+        let (said, _) = follow(&object, &none(), at("2027-04-01T00:00:00Z"));
         object.status.conditions = Some(said.into_iter().collect());
         let hours = Duration::from_secs(23 * 3600);
-        assert_eq!(follow(&object, None, at("2027-03-30T00:00:00Z")), (None, Some(hours)));
+        assert_eq!(follow(&object, &none(), at("2027-03-30T00:00:00Z")), (None, Some(hours)));
     }
 }

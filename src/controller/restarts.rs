@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A [mark](managed_secrets_api::restarts) on the pod template says for which version its pods were restarted. What is left
-//! to do follows from it and from `status`, so a crash loses nothing, and nothing is restarted twice for one version.
-//! A workload without a mark gets one on its own metadata first, which restarts nothing: so naming a workload in
-//! `spec.target.restart` restarts it only when the next value comes.
+//! to do follows from it and from `status`, so a crash loses nothing, and no version restarts a workload twice as long as
+//! its mark stays. A workload without a mark gets one on its own metadata first, which restarts nothing: so naming a
+//! workload in `spec.target.restart` restarts it only when the next value comes. A mark stays when a workload is no longer
+//! named, so a workload that is named again is restarted at once if the value is newer than its mark.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -34,6 +35,7 @@ use jiff::Timestamp;
 use managed_secrets_api::{restarts::Mark, types::Workload};
 use managed_secrets_engine::queue::{Grouped, Priority, Queue};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{
     index::{Key, Name},
@@ -65,7 +67,8 @@ impl Grouped for Place {
 pub(super) struct Delivered {
     /// Its id and version.
     pub(super) mark: Mark,
-    /// When the value was set, if it is another one than this object delivered before: pods that are older have that one.
+    /// When it was delivered, if this object delivered another value before and the workload has no mark for this one yet:
+    /// pods that are older have that other value.
     pub(super) replaced: Option<Timestamp>,
 }
 
@@ -81,12 +84,25 @@ pub(crate) enum Outcome {
 }
 
 /// What is known of a workload.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     /// The objects that name it.
     objects: BTreeMap<Name, Delivered>,
     /// Nothing before the first look.
     outcome: Option<Outcome>,
+    /// Until then it is marked, but not restarted: after a start, the objects that name it come one after the other.
+    collects_until: Instant,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { objects: BTreeMap::new(), outcome: None, collects_until: Instant::now() + TOGETHER }
+    }
+
+    /// Whether the last look could not mark it.
+    const fn is_blocked(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Missing | Outcome::Refused(_)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -123,28 +139,37 @@ fn wanted(own: &Own) -> &[Workload] {
 }
 
 impl Restarts {
-    /// A pass of this object is over; `before` is what it had delivered when the pass began.
-    pub(super) fn note(&self, key: &Key, before: Option<&Mark>, after: &Own) {
+    /// A pass of this object ended `now`; `before` is what it had delivered when the pass began.
+    pub(super) fn note(&self, key: &Key, before: Option<&Mark>, after: &Own, now: Timestamp) {
         let mut state = self.state.lock();
-        let mark = Mark::delivered(&after.spec, &after.status).filter(|_| !after.deleting);
-        let wanted = if mark.is_some() { wanted(after) } else { &[] };
-        let left = state.named.remove(key).unwrap_or_default();
-        for workload in left.into_iter().filter(|workload| !wanted.contains(workload)) {
+        let wanted = if after.deleting { &[] } else { wanted(after) };
+        let named = state.named.remove(key).unwrap_or_default();
+        let (stay, left): (Vec<_>, Vec<_>) = named.into_iter().partition(|workload| wanted.contains(workload));
+        for workload in left {
             state.leave(key, workload);
         }
-        let Some(mark) = mark.filter(|_| !wanted.is_empty()) else { return };
+        let Some(mark) = Mark::delivered(&after.spec, &after.status) else {
+            // What it delivered last stays known: it is what the next value replaces.
+            if !stay.is_empty() {
+                state.named.insert(key.clone(), stay);
+            }
+            return;
+        };
+        if wanted.is_empty() {
+            return;
+        }
         state.named.insert(key.clone(), wanted.to_vec());
         let replaced = before.is_some_and(|before| *before != mark);
-        let updated = || after.status.value_updated_time.as_deref()?.parse().ok();
         for workload in wanted {
             let place = Place { namespace: Name::clone(&key.namespace), workload: workload.clone() };
-            let known = state.workloads.entry(place.clone()).or_default();
+            let known = state.workloads.entry(place.clone()).or_insert_with(Known::new);
             let was = known.objects.get(&key.name);
-            if was.is_some_and(|was| was.mark == mark) && known.outcome == Some(Outcome::Marked) {
+            if was.is_some_and(|was| was.mark == mark) && !known.is_blocked() {
+                // It is marked, or a look that will mark it is queued.
                 continue;
             }
             let new = replaced || was.is_some_and(|was| was.mark != mark);
-            let replaced = if new { updated() } else { was.and_then(|was| was.replaced) };
+            let replaced = if new { Some(now) } else { was.and_then(|was| was.replaced) };
             known.objects.insert(Name::clone(&key.name), Delivered { mark: mark.clone(), replaced });
             // The first look comes at once: the sooner there is a mark, the less a crash can lose.
             let delay = if known.outcome.is_none() && !new { Duration::ZERO } else { TOGETHER };
@@ -181,6 +206,24 @@ impl Restarts {
 
     fn objects(&self, place: &Place) -> BTreeMap<Name, Delivered> {
         self.state.lock().workloads.get(place).map(|known| known.objects.clone()).unwrap_or_default()
+    }
+
+    /// How long a workload is not to be restarted yet.
+    fn collects_for(&self, place: &Place) -> Duration {
+        let until = self.state.lock().workloads.get(place).map(|known| known.collects_until);
+        until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
+    }
+
+    /// A workload has the marks of these objects. From now on, a mark that is missing was removed by another program, and
+    /// is no reason to restart the workload again.
+    fn marked(&self, place: &Place, objects: &BTreeMap<Name, Delivered>) {
+        let mut state = self.state.lock();
+        let Some(known) = state.workloads.get_mut(place) else { return };
+        for (name, delivered) in &mut known.objects {
+            if objects.get(name).is_some_and(|marked| marked.mark == delivered.mark) {
+                delivered.replaced = None;
+            }
+        }
     }
 
     /// A workload was looked at. Returns the objects that should say something else now.

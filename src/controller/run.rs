@@ -465,7 +465,7 @@ impl Operator {
         let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };
         let end = actor.pass(&mut facts).await;
         if self.settings.restarts {
-            self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own);
+            self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own, Timestamp::now());
         }
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {

@@ -15,7 +15,7 @@ use http::Method;
 use jiff::SignedDuration;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use managed_secrets::controller::conditions::{EXPIRING, PATIENCE as STALLS_AFTER, RECONCILING};
-use managed_secrets_api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, keys, names::record_name, types::WorkloadKind};
 use serde_json::{Value, json};
 use testkit::{
     Operator,
@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE},
-    objects::{Site, conditions, in_time, ready, revision},
+    objects::{Site, conditions, id, in_time, ready, revision},
     operator::{Fault, PATIENCE, Setup, Tap},
+    restarts,
 };
 
 /// A suspended object: the pass that observes its new generation comes after the passes of all events before it.
@@ -277,6 +278,35 @@ async fn a_rotation_costs_what_the_design_says() {
         site.in_step("rotated").await;
         meter.row(what, writes..=writes, dry_runs..=dry_runs, reads..=reads).await;
     }
+    meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
+    meter.end();
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_of_workloads_cost_what_the_design_says() {
+    let site = Site::new("restart-costs").await;
+    restarts::permit(&site).await;
+    restarts::create(&site, WorkloadKind::Deployment, "shop").await;
+    let workload = restarts::shop(WorkloadKind::Deployment);
+    let setup = || Setup { workers: 1, restarts: true, ..Setup::of(&site.namespace) };
+    let operator = setup().start().await;
+    let mut meter = Meter::new(&site).await;
+    let spec =
+        |revision: &str| json!({"name": "DB", "generate": {"revision": revision}, "target": {"restart": [workload]}});
+    site.apply("db", spec("a")).await;
+    let mark = id(&site.in_step("db").await);
+    restarts::marked(&site, &workload, "db", [None, Some(format!("{mark}/1"))]).await;
+    meter.row("new: generate, with a workload", 4..=4, 0..=0, 1..=1).await;
+    site.apply("db", spec("b")).await;
+    restarts::marked(&site, &workload, "db", [Some(format!("{mark}/2")), None]).await;
+    site.in_step("db").await;
+    meter.row("a rotation that restarts a workload", 4..=4, 2..=2, 1..=1).await;
+    operator.stop().await;
+    let tap = Tap::recording();
+    let operator = setup().calls(&tap).start().await;
+    restarts::until_read(&tap, 1).await;
+    meter.row("a restart of the operator", 0..=0, 0..=0, 1..=1).await;
     meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     meter.end();
     operator.stop().await;

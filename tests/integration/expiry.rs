@@ -60,14 +60,14 @@ async fn a_value_that_expires_is_warned_of_once_and_stays_delivered() {
     assert_eq!((conditions(&object), said(&object)), (vec!["Ready".to_owned()], None));
     let target = site.secret("token").await.unwrap().resource_version();
 
-    // The value was set after a warning with this date would have begun, so the message says that.
+    // The value was set after a warning with this date would have begun. But it is the first one, and has replaced none.
     let soon = in_time(SignedDuration::from_hours(24));
     site.apply("token", spec(&first, Some(&soon))).await;
-    let object = until(&site, Some("ExpiresSoon"), &format!("expires at {soon}; the value was changed at ")).await;
+    let object = until(&site, Some("ExpiresSoon"), &format!("expires at {soon}: set a new value")).await;
     one_event(&site, "ExpiresSoon").await;
     assert_eq!(site.secret("token").await.unwrap().resource_version(), target, "delivered as before");
 
-    // A new value with the old date keeps the condition.
+    // A new value with the old date keeps the condition, and the message says that the value was changed.
     next_second().await;
     let before = status(&object).value_updated_time.unwrap();
     site.apply("token", spec(&second, Some(&soon))).await;

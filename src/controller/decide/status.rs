@@ -115,7 +115,7 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
             }
         };
     }
-    let (expiring, expires_in) = expiry::follow(own, status.value_updated_time.as_deref(), facts.snapshot.now);
+    let (expiring, expires_in) = expiry::follow(own, &status, facts.snapshot.now);
     conditions.extend(expiring);
     conditions.extend(restarts::condition::follow(own, &facts.snapshot.restarting, facts.snapshot.now));
     status.conditions = Some(conditions);

@@ -54,3 +54,14 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
     }
     (marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks)
 }
+
+/// The marks to write that restart nothing, and whether the workload is due for a restart.
+#[must_use]
+pub(super) fn without_restarts(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> (Option<Marks>, bool) {
+    let due = judge(seen, objects).map(|marks| marks.restarts).unwrap_or_default();
+    let mut others = objects.clone();
+    for (name, _) in &due {
+        others.remove(name);
+    }
+    (judge(seen, &others), !due.is_empty())
+}

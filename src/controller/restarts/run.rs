@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Outcome, Place, Restarts,
-    judge::{Marks, Seen, judge},
+    judge::{Marks, Seen, judge, without_restarts},
 };
 use crate::controller::{events::Events, failure::Failure, index::Key, run::Leader, sinks::Shared};
 
@@ -33,8 +33,9 @@ use crate::controller::{events::Events, failure::Failure, index::Key, run::Leade
 const WORKERS: usize = 4;
 /// Longest action of an event, in characters; all of ours are ASCII.
 const ACTION_MAX: usize = 128;
-/// How long until a workload is tried again that the API server does not let the operator restart.
-const REFUSED_RETRY: Duration = Duration::from_secs(300);
+/// How long until a workload is looked at again that does not exist, or that the API server does not let the operator
+/// restart.
+const BLOCKED_RETRY: Duration = Duration::from_secs(300);
 
 /// Looks at workloads, one after the other, as the leader.
 pub(in crate::controller) struct Restarter {
@@ -55,6 +56,7 @@ struct Live {
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     uid: String,
+    resource_version: String,
     creation_timestamp: Time,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
@@ -103,23 +105,41 @@ impl Restarter {
         }
     }
 
-    /// Looks at a workload, and restarts it if that is due.
-    async fn look(&self, place: &Place) -> Result<Outcome, Failure> {
-        let objects = self.restarts.objects(place);
+    /// Looks at a workload, and restarts it if that is due. Returns what became of it, and when to look again; nothing
+    /// became of it yet if a restart is due that waits for other values.
+    async fn look(&self, place: &Place) -> Result<(Option<Outcome>, Next), Failure> {
         let Workload { kind, name } = &place.workload;
         let api = Self::api(self.leader.client.clone(), place);
         let doing = |verb: &str| format!("{verb} {}.{GROUP}", kind.plural());
         let live = api.get::<Live>(name).await.map_err(|error| Failure::of(error, &doing("get")))?;
-        let Some(live) = live else { return Ok(Outcome::Missing) };
-        let seen = Seen {
-            created: live.metadata.creation_timestamp.0,
-            template: marks(live.spec.template.metadata.annotations),
-            metadata: marks(live.metadata.annotations),
+        let Some(Live { metadata, spec }) = live else {
+            return Ok((Some(Outcome::Missing), Next::After(BLOCKED_RETRY)));
         };
-        let Some(marks) = judge(&seen, &objects) else { return Ok(Outcome::Marked) };
-        let body = body(place, &live.metadata.uid, &marks);
-        let written = api.apply_marks::<Written>(name, &body).await;
-        written.map_err(|error| Failure::of(error, &doing("patch")))?;
+        let seen = Seen {
+            created: metadata.creation_timestamp.0,
+            template: marks(spec.template.metadata.annotations),
+            metadata: marks(metadata.annotations),
+        };
+        // After the read: what was delivered meanwhile is part of the same restart.
+        let objects = self.restarts.objects(place);
+        let wait = self.restarts.collects_for(place);
+        let (marks, is_due) =
+            if wait.is_zero() { (judge(&seen, &objects), false) } else { without_restarts(&seen, &objects) };
+        if let Some(marks) = marks {
+            let body = body(place, &metadata.uid, &metadata.resource_version, &marks);
+            let written = api.apply_marks::<Written>(name, &body).await;
+            written.map_err(|error| Failure::of(error, &doing("patch")))?;
+            self.report(place, &marks);
+        }
+        if is_due {
+            return Ok((None, Next::After(wait)));
+        }
+        self.restarts.marked(place, &objects);
+        Ok((Some(Outcome::Marked), Next::Done))
+    }
+
+    /// Says for which objects a workload was restarted, if it was.
+    fn report(&self, place: &Place, marks: &Marks) {
         if !marks.restarts.is_empty() {
             self.restarts.done.fetch_add(1, Ordering::Relaxed);
             info!(namespace = &*place.namespace, workload = %place.workload, "restarted");
@@ -133,17 +153,17 @@ impl Restarter {
                 self.events.say(&own, Reason::WorkloadRestarted, &action, false, &note);
             }
         }
-        Ok(Outcome::Marked)
     }
 }
 
-/// All marks: an apply takes away what it does not name. The uid keeps it from creating anything.
-fn body(place: &Place, uid: &str, marks: &Marks) -> Value {
+/// All marks: an apply takes away what it does not name. The uid keeps it from creating anything, and the version from
+/// writing marks that follow from an earlier state of the workload.
+fn body(place: &Place, uid: &str, version: &str, marks: &Marks) -> Value {
     let Workload { kind, name } = &place.workload;
     let mut body = json!({
         "apiVersion": format!("{GROUP}/v1"),
         "kind": kind.as_str(),
-        "metadata": {"name": name, "namespace": &*place.namespace, "uid": uid},
+        "metadata": {"name": name, "namespace": &*place.namespace, "uid": uid, "resourceVersion": version},
     });
     if !marks.metadata.is_empty() {
         body["metadata"]["annotations"] = json!(marks.metadata);
@@ -163,13 +183,14 @@ impl Reconciler for Restarter {
             return Next::Done;
         }
         let (outcome, next) = match self.look(&place).await {
-            Ok(outcome) => (outcome, Next::Done),
+            Ok((None, next)) => return next,
+            Ok((Some(outcome), next)) => (outcome, next),
             Err(Failure::Terminating) => return Next::Done,
             Err(
                 failure @ (Failure::Forbidden(_) | Failure::Refused(_) | Failure::Invalid(_) | Failure::BadRequest(_)),
             ) => {
                 warn!(namespace = &*place.namespace, workload = %place.workload, %failure, "could not restart");
-                (Outcome::Refused(failure.to_string()), Next::After(REFUSED_RETRY))
+                (Outcome::Refused(failure.to_string()), Next::After(BLOCKED_RETRY))
             }
             Err(failure) => {
                 debug!(namespace = &*place.namespace, workload = %place.workload, %failure, "could not restart yet");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use managed_secrets_engine::queue::{Next, Workers};
 use proptest::{collection::vec, prelude::*};
 use serde_json::json;
+use tokio::time::{advance, timeout};
 
 use super::{
-    judge::{Marks, Seen, judge},
+    judge::{Marks, Seen, judge, without_restarts},
     *,
 };
 
@@ -38,9 +40,32 @@ fn key(name: &str) -> Key {
     Key { namespace: "shop".into(), name: name.into() }
 }
 
-/// A pass of an object that had delivered `before` and has delivered `after`.
+/// A pass of an object that had delivered `before` and has delivered `after`, as soon as its value was set.
 fn note(restarts: &Restarts, before: &Own, after: &Own) {
-    restarts.note(&key(&after.name), Mark::delivered(&before.spec, &before.status).as_ref(), after);
+    let set = after.status.value_updated_time.as_deref().unwrap().parse().unwrap();
+    restarts.note(&key(&after.name), Mark::delivered(&before.spec, &before.status).as_ref(), after, set);
+}
+
+/// The same object, whose target does not hold the value.
+fn undelivered(mut own: Own) -> Own {
+    own.status.target.as_mut().unwrap().resource_version.clear();
+    own
+}
+
+/// A workload without marks.
+fn unmarked(created: i64) -> Seen {
+    Seen { created: at(created), template: BTreeMap::new(), metadata: BTreeMap::new() }
+}
+
+/// Looks at a workload as the operator does. Returns for how many objects it was restarted, if there was a write.
+fn look(restarts: &Restarts, seen: &mut Seen) -> Option<usize> {
+    let objects = restarts.objects(&place());
+    let marks = judge(seen, &objects);
+    restarts.marked(&place(), &objects);
+    restarts.looked_at(&place(), Outcome::Marked);
+    let Marks { template, metadata, restarts } = marks?;
+    (seen.template, seen.metadata) = (template, metadata);
+    Some(restarts.len())
 }
 
 fn place() -> Place {
@@ -50,58 +75,118 @@ fn place() -> Place {
 
 #[test]
 fn naming_a_workload_restarts_nothing_and_the_next_version_restarts_it_once() {
-    let mut seen = Seen { created: at(0), template: BTreeMap::new(), metadata: BTreeMap::new() };
+    let mut seen = unmarked(0);
     let restarts = Restarts::default();
-    let apply = |restarts: &Restarts, seen: &mut Seen| {
-        let marks = judge(seen, &restarts.objects(&place()));
-        restarts.looked_at(&place(), Outcome::Marked);
-        if let Some(Marks { template, metadata, .. }) = marks.clone() {
-            (seen.template, seen.metadata) = (template, metadata);
-        }
-        marks.map(|marks| marks.restarts.len())
-    };
     let (fourth, fifth) = (own("one", 4, 10, true), own("one", 5, 20, true));
     note(&restarts, &own("one", 4, 10, false), &fourth);
-    assert_eq!(apply(&restarts, &mut seen), Some(0));
+    assert_eq!(look(&restarts, &mut seen), Some(0));
     assert!(seen.template.is_empty());
     assert_eq!(seen.metadata["restarts.managedsecrets.dev/one"], format!("{ID}/4"));
     note(&restarts, &fourth, &fifth);
-    assert_eq!(apply(&restarts, &mut seen), Some(1));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
     assert_eq!(seen.template["restarts.managedsecrets.dev/one"], format!("{ID}/5"));
     assert!(seen.metadata.is_empty());
     // Once: also after a restart of the operator, or by a cache that is behind.
     for again in [&fourth, &fifth] {
         let restarts = Restarts::default();
         note(&restarts, again, again);
-        assert_eq!(apply(&restarts, &mut seen), None);
+        assert_eq!(look(&restarts, &mut seen), None);
     }
     // A crash between delivery and mark loses nothing.
     let restarts = Restarts::default();
     let sixth = own("one", 6, 30, true);
     note(&restarts, &sixth, &sixth);
-    assert_eq!(apply(&restarts, &mut seen), Some(1));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
 }
 
 #[test]
-fn a_workload_that_is_created_after_the_value_is_not_restarted() {
-    for (created, restarted) in [(15, 1), (25, 0)] {
-        let seen = Seen { created: at(created), template: BTreeMap::new(), metadata: BTreeMap::new() };
-        let restarts = Restarts::default();
-        note(&restarts, &own("one", 4, 10, true), &own("one", 5, 20, true));
-        assert_eq!(judge(&seen, &restarts.objects(&place())).unwrap().restarts.len(), restarted, "{created}");
+fn a_mark_that_another_program_removes_is_no_second_restart() {
+    let (mut seen, restarts) = (unmarked(0), Restarts::default());
+    note(&restarts, &own("one", 4, 10, true), &own("one", 5, 20, true));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    seen.template.clear();
+    // It is looked at for another object.
+    note(&restarts, &own("two", 1, 10, true), &own("two", 1, 10, true));
+    assert_eq!(look(&restarts, &mut seen), Some(0));
+    assert_eq!(seen.metadata["restarts.managedsecrets.dev/one"], format!("{ID}/5"));
+    // The next version restarts it.
+    note(&restarts, &own("one", 5, 20, true), &own("one", 6, 30, true));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+}
+
+#[test]
+fn a_value_that_waited_for_its_target_restarts_a_workload_without_a_mark() {
+    let (mut seen, restarts) = (unmarked(0), Restarts::default());
+    let (first, second) = (own("one", 1, 10, true), own("one", 2, 20, true));
+    note(&restarts, &first, &first);
+    let waits = undelivered(second.clone());
+    note(&restarts, &first, &waits);
+    note(&restarts, &waits, &second);
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    // An object that no longer names the workload is not known any more, also while it is not delivered.
+    note(&restarts, &second, &undelivered(own("one", 3, 30, false)));
+    assert!(restarts.objects(&place()).is_empty());
+}
+
+#[test]
+fn a_workload_that_is_created_after_the_value_is_delivered_is_not_restarted() {
+    // The value is set at 20 and delivered at 30.
+    for (created, restarted) in [(15, 1), (25, 1), (35, 0)] {
+        let (mut seen, restarts) = (unmarked(created), Restarts::default());
+        let (before, after) = (own("one", 4, 10, true), own("one", 5, 20, true));
+        restarts.note(&key("one"), Mark::delivered(&before.spec, &before.status).as_ref(), &after, at(30));
+        assert_eq!(look(&restarts, &mut seen), Some(restarted), "{created}");
     }
 }
 
-#[test]
-fn changes_within_ten_seconds_are_one_look_and_what_is_not_delivered_none() {
+const WORKERS: Workers = Workers { all: 1, reserved: 0 };
+
+#[tokio::test(start_paused = true)]
+async fn the_first_look_comes_at_once_and_a_restart_waits_ten_seconds() {
     let restarts = Restarts::default();
-    let due = |restarts: &Restarts| restarts.queue.depth().waiting;
-    for name in NAMES {
-        note(&restarts, &own(name, 1, 0, true), &own(name, 2, 5, true));
+    let second = Duration::from_secs(1);
+    let look_is_due = async |within: Duration| {
+        let due = timeout(within, restarts.queue.next(WORKERS)).await.is_ok();
+        if due {
+            restarts.queue.finish(&place(), Next::Done);
+        }
+        due
+    };
+    // After a start: a version came that the workload was not restarted for. Another object has no mark there yet.
+    let mut seen = unmarked(0);
+    let [one, two] = NAMES.map(|name| own(name, 5, 20, true));
+    seen.template.insert("restarts.managedsecrets.dev/one".to_owned(), format!("{ID}/4"));
+    for object in [&one, &two] {
+        note(&restarts, object, object);
     }
-    assert_eq!(due(&restarts), 1);
-    let mut undelivered = own("one", 3, 9, true);
-    undelivered.status.target.as_mut().unwrap().resource_version.clear();
+    assert!(look_is_due(Duration::ZERO).await);
+    assert_eq!(restarts.collects_for(&place()), TOGETHER);
+    let (marks, is_due) = without_restarts(&seen, &restarts.objects(&place()));
+    let marks = marks.unwrap();
+    assert!(is_due && marks.restarts.is_empty());
+    assert_eq!(marks.template, seen.template);
+    assert_eq!(marks.metadata["restarts.managedsecrets.dev/two"], format!("{ID}/5"));
+    // More passes of the same objects ask for no more looks.
+    note(&restarts, &one, &one);
+    assert_eq!(restarts.queue.depth().waiting, 0);
+    advance(TOGETHER).await;
+    assert!(restarts.collects_for(&place()).is_zero());
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    assert_eq!(without_restarts(&seen, &restarts.objects(&place())), (None, false));
+
+    for (object, version) in [(&one, 6), (&two, 6)] {
+        note(&restarts, object, &own(&object.name, version, 30, true));
+        advance(second).await;
+    }
+    assert!(!look_is_due(7 * second).await);
+    assert!(look_is_due(2 * second).await);
+    assert!(!look_is_due(TOGETHER).await, "one look for both");
+}
+
+#[test]
+fn what_is_not_delivered_asks_for_no_look() {
+    let due = |restarts: &Restarts| restarts.queue.depth().waiting;
+    let undelivered = undelivered(own("one", 3, 9, true));
     let restarts = Restarts::default();
     note(&restarts, &own("one", 2, 0, true), &undelivered);
     assert_eq!(due(&restarts), 0, "the target still has the old value");
@@ -120,6 +205,8 @@ enum Event {
     Restart,
     /// The workload is created again.
     Recreate,
+    /// Another program writes the pod template of a workload that is marked, without our marks.
+    Strip,
     /// The operator looks at the workload.
     Look,
 }
@@ -130,6 +217,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..2usize).prop_map(Event::ValueAndCrash),
         1 => Just(Event::Restart),
         1 => Just(Event::Recreate),
+        1 => Just(Event::Strip),
         4 => Just(Event::Look),
     ]
 }
@@ -148,9 +236,8 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let seen = Seen { created: at(0), template: BTreeMap::new(), metadata: BTreeMap::new() };
-        let model =
-            Self { now: 0, versions: [(1, 0); 2], seen, pods: [1; 2], restarts: Restarts::default(), restarted: 0 };
+        let (seen, restarts) = (unmarked(0), Restarts::default());
+        let model = Self { now: 0, versions: [(1, 0); 2], seen, pods: [1; 2], restarts, restarted: 0 };
         model.start();
         model
     }
@@ -171,15 +258,13 @@ impl Model {
     }
 
     fn look(&mut self) {
-        let marks = judge(&self.seen, &self.restarts.objects(&place()));
-        self.restarts.looked_at(&place(), Outcome::Marked);
-        let Some(marks) = marks else { return };
-        if marks.template != self.seen.template {
-            assert!(!marks.restarts.is_empty(), "restarted for nothing");
+        let template = self.seen.template.clone();
+        let restarts = look(&self.restarts, &mut self.seen);
+        if template != self.seen.template {
+            assert!(restarts.is_some_and(|restarts| restarts > 0), "restarted for nothing");
             self.pods = self.versions.map(|(version, _)| version);
             self.restarted += 1;
         }
-        (self.seen.template, self.seen.metadata) = (marks.template, marks.metadata);
     }
 
     fn play(&mut self, event: Event) {
@@ -196,10 +281,16 @@ impl Model {
                 self.start();
             }
             Event::Recreate => {
-                self.seen = Seen { created: at(self.now), template: BTreeMap::new(), metadata: BTreeMap::new() };
+                self.seen = unmarked(self.now);
                 self.pods = self.versions.map(|(version, _)| version);
                 // It is looked at again by the pass of the object, at the latest.
                 self.start();
+                self.look();
+            }
+            Event::Strip => {
+                self.look();
+                self.seen.template.clear();
+                // The next look comes for another object, or with the next value.
                 self.look();
             }
             Event::Look => self.look(),
