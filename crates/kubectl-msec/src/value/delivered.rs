@@ -1,9 +1,9 @@
 //! Reads a value from the Secret that it is delivered to.
 
 use k8s_openapi::api::core::v1::Secret;
-use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::types::{Delivery, TargetRef};
 use managed_secrets_api::value::{SecretValue, SecretValueStatus, ValueText};
+use managed_secrets_api::{ManagedSecret, keys, template};
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::permission::Permission;
 use zeroize::Zeroizing;
@@ -28,7 +28,7 @@ pub(super) async fn read(session: &Session, object: &ManagedSecret) -> Result<De
     let found = session.find::<Secret>(&target.name).await;
     let found = found.map_err(|error| permission.explain("cannot read the value", &error))?;
     let version = found.as_ref().and_then(|secret| secret.metadata.resource_version.clone()).unwrap_or_default();
-    let value = value_of(found, target)?;
+    let value = value_of(found, object, target)?;
     Ok(Delivered { value, note: note(object, target, &version), is_behind: target.resource_version.is_empty() })
 }
 
@@ -71,7 +71,11 @@ fn target(object: &ManagedSecret) -> Result<&TargetRef, CliError> {
 }
 
 /// The value in a Secret, if that is the one that status names.
-fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<u8>>, CliError> {
+fn value_of(
+    secret: Option<Secret>,
+    object: &ManagedSecret,
+    target: &TargetRef,
+) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let name = &target.name;
     let secret = secret.ok_or_else(|| {
         CliError::Failed(format!("the Secret {name} was deleted; the operator recreates it; try again in a moment"))
@@ -88,12 +92,29 @@ fn value_of(secret: Option<Secret>, target: &TargetRef) -> Result<Zeroizing<Vec<
              value through the value API"
         )));
     }
+    if may_be_replaced(&secret, object, target) {
+        return Err(CliError::Failed(format!(
+            "spec.target.template of the Secret {name} has changed, so its key {} may hold a text of the template; try \
+             again in a moment, or read the value through the value API",
+            target.key
+        )));
+    }
     // Each value is wiped on its way out, not this one alone.
     let mut data: Vec<_> = secret.data.into_iter().flatten().map(|(key, it)| (key, Zeroizing::new(it.0))).collect();
     let at = data.iter().position(|(key, _)| *key == target.key);
     at.map(|at| data.swap_remove(at).1).ok_or_else(|| {
         CliError::Failed(format!("the Secret {name} has no key {}; it was removed after the delivery", target.key))
     })
+}
+
+/// Whether the key that status names may hold a text of a template by now: the Secret was written after status, and either
+/// another template than this spec's made it, or this one replaces the value under that key.
+fn may_be_replaced(secret: &Secret, object: &ManagedSecret, target: &TargetRef) -> bool {
+    let annotations = secret.metadata.annotations.as_ref();
+    let Some(made_by) = annotations.and_then(|all| all.get(keys::ANNO_TEMPLATE)) else { return false };
+    let of_spec = object.spec.template().map(|texts| hex::encode(template::digest(texts)));
+    let as_in_spec = of_spec.as_ref() == Some(made_by) && object.spec.value_key() == Some(target.key.as_str());
+    secret.metadata.resource_version.as_ref() != Some(&target.resource_version) && !as_in_spec
 }
 
 /// A note if this may not be the value that the spec asks for. `version` is the Secret's resourceVersion.
@@ -128,6 +149,44 @@ mod tests {
 
     use super::*;
 
+    fn object(target: &serde_json::Value) -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "metadata": {"name": "db"},
+            "spec": {"name": "DB", "generate": {}, "target": target},
+        }))
+        .unwrap()
+    }
+
+    /// The operator writes the Secret first, and then status.
+    #[test]
+    fn a_text_of_a_template_is_not_taken_for_the_value() {
+        let target =
+            TargetRef { name: "db".into(), key: "config".into(), uid: "u1".into(), resource_version: "7".into() };
+        let before = json!({"url": "x://$(value)"});
+        let replaced = json!({"config": "c=$(value)"});
+        let prints = |spec: &serde_json::Value, made_by: &serde_json::Value, version: &str| {
+            let texts = serde_json::from_value(made_by.clone()).unwrap();
+            let secret = serde_json::from_value(json!({
+                "metadata": {"name": "db", "uid": "u1", "resourceVersion": version,
+                    "annotations": {keys::ANNO_TEMPLATE: hex::encode(template::digest(&texts))}},
+                "data": {"config": "YQ=="},
+            }));
+            let object = object(&json!({"key": "config", "template": spec}));
+            match value_of(Some(secret.unwrap()), &object, &target) {
+                Ok(value) => value.as_slice() == b"a",
+                Err(error) => {
+                    assert!(error.to_string().contains("may hold a text of the template"), "{error}");
+                    false
+                }
+            }
+        };
+        assert!(prints(&before, &before, "7"));
+        assert!(prints(&before, &before, "8"), "another program wrote it: a note says so");
+        assert!(prints(&replaced, &before, "7"), "the operator has not followed the spec yet");
+        assert!(!prints(&replaced, &replaced, "8"));
+        assert!(!prints(&before, &replaced, "8"), "the spec was read before it was changed");
+    }
+
     #[test]
     fn only_the_secret_that_status_names_is_believed() {
         let target =
@@ -136,13 +195,14 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": "db", "uid": uid}, "data": {"a": "YQ==", key: "AGIK"}}))
                 .unwrap()
         };
-        assert_eq!(value_of(Some(secret("u1", "value")), &target).unwrap().as_slice(), b"\0b\n");
+        let object = object(&json!({}));
+        assert_eq!(value_of(Some(secret("u1", "value")), &object, &target).unwrap().as_slice(), b"\0b\n");
         for (found, expected) in [
             (None, "was deleted"),
             (Some(secret("u2", "value")), "not the delivered one"),
             (Some(secret("u1", "other")), "has no key value"),
         ] {
-            let error = value_of(found, &target).unwrap_err().to_string();
+            let error = value_of(found, &object, &target).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("AGIK"), "{error}");
         }
     }
