@@ -247,6 +247,41 @@ async fn an_undelivered_value_needs_the_permission_to_read_it() {
     expect("other rights", objects.patch("db", &params(), &merge(&change)).await, refusal().as_deref());
 }
 
+/// A Secret that holds a hash shows no value, and neither does the permission to get it: what could show the value needs the
+/// permission to read it.
+#[tokio::test]
+async fn a_value_that_a_template_replaces_needs_the_permission_to_read_it() {
+    let target = json!({"key": "config", "template": {"config": "$(value | sha256)", "user": "shop"}});
+    let scene = Scene::new(json!({"target": target})).await;
+    let of_secrets = [
+        Right::CREATE_SECRETS,
+        Right::get_secret("db"),
+        Right::patch_secret("db"),
+        Right::get_secret("mine"),
+        Right::patch_secret("mine"),
+    ];
+    for change in [
+        json!({"target": {"template": {"config": "$(value)"}}}),
+        json!({"target": {"template": {"plain": "$(value)"}}}),
+        json!({"target": {"template": {"config": null}}}),
+        json!({"target": {"template": null}}),
+        json!({"target": {"key": "password"}}),
+        json!({"target": {"name": "mine"}}),
+        json!({"target": null}),
+        json!({"delivery": "None"}),
+    ] {
+        let patch = async |rights: &[Right]| scene.objects(rights).await.patch("db", &params(), &merge(&change)).await;
+        let case = change.to_string();
+        expect(&case, patch(&of_secrets).await, Some(CANNOT_GET_VALUE));
+        expect(&case, patch(&[&of_secrets[..], &[VALUE]].concat()).await, None);
+        expect(&case, patch(&[VALUE]).await, Some(&cannot_get("db")));
+    }
+    let objects = scene.objects(&of_secrets).await;
+    for change in [json!({"target": {"labels": {"a": "b"}}}), json!({"description": "x", "suspend": true})] {
+        expect(&change.to_string(), objects.patch("db", &params(), &merge(&change)).await, None);
+    }
+}
+
 /// Each change of how a target looks: a label or an annotation can have a replicator copy the value.
 fn reshapings() -> (Value, Vec<Value>) {
     let target = json!({

@@ -9,6 +9,7 @@
 //! | `valueFrom` | `get` on the source Secret |
 //! | `name` | to read the value now: `get` on `secretvalues` by its old name or its id, or on the Secret that holds it |
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `secretvalues` by its name or its id |
+//! | `target.name`, `target.key`, `delivery`, `target.template`, where a text of the template replaces the value | also to read the value now; `get` on the Secret does not count, for it does not hold the value as it is |
 //! | `value` that is sealed as kept, with a delivery | `get` on all `secretvalues` of the namespace |
 //! | `target.type`, `labels`, `annotations`, `template` of a target that exists | `get` and `patch` on that Secret |
 //! | `target.type`, `labels`, `annotations`, `template` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
@@ -83,7 +84,11 @@ fn variables() -> Vec<(&'static str, String)> {
         "variables.target.?type.orValue({secret_type}) != variables.oldTarget.?type.orValue({secret_type})\n\
          || variables.target.?labels.orValue({{}}) != variables.oldTarget.?labels.orValue({{}})\n\
          || variables.target.?annotations.orValue({{}}) != variables.oldTarget.?annotations.orValue({{}})\n\
-         || variables.target.?template.orValue({{}}) != variables.oldTarget.?template.orValue({{}})"
+         || variables.retemplates"
+    );
+    let shown = format!(
+        "variables.oldDelivery != 'None'\n\
+         && !(variables.oldTarget.?key.orValue({key}) in variables.oldTarget.?template.orValue({{}}))"
     );
     let comes_with_a_shape = format!(
         "variables.delivery != 'None'\n\
@@ -115,6 +120,7 @@ fn variables() -> Vec<(&'static str, String)> {
         ("oldDelivery", "oldObject == null ? variables.delivery : variables.old.?delivery.orValue('Secret')"),
         ("targetName", "variables.target.?name.orValue(object.metadata.name)"),
         ("oldTargetName", "variables.oldTarget.?name.orValue(object.metadata.name)"),
+        ("retemplates", "variables.target.?template.orValue({}) != variables.oldTarget.?template.orValue({})"),
         ("adoption", "variables.target.?adoption.orValue('Never')"),
         ("oldAdoption", "variables.oldTarget.?adoption.orValue('Never')"),
         // The value is, or was, in the Secret that the old spec names: a sealed value may come from a deleted object.
@@ -128,6 +134,8 @@ fn variables() -> Vec<(&'static str, String)> {
     let reshapes = "oldObject != null && variables.shapes".to_owned();
     let built = [
         ("moves", moves),
+        // The old target holds the value as it is: a text of the template can replace it, by its hash for example.
+        ("shown", shown),
         ("shapes", shapes),
         ("reshapes", reshapes),
         ("startsShaped", comes_with_a_shape),
@@ -231,18 +239,20 @@ fn value_validations() -> [Validation; 3] {
             fallback: "changing spec.name needs the permission to read the value (secretvalues.values.managedsecrets.dev)",
         },
         Validation {
-            // A new object has no value yet that its target could show.
-            admits:
-                "!(oldObject != null && variables.moves && variables.oldDelivery == 'None')\n|| variables.mayReadValue"
-                    .to_owned(),
+            // A new object has no value yet that its target could show. With `delivery: None`, a template shows nothing.
+            admits: "!(oldObject != null && !variables.shown\n\
+                     && (variables.moves || variables.retemplates && variables.oldDelivery != 'None'))\n\
+                     || variables.mayReadValue"
+                .to_owned(),
             message: cannot(
                 "get",
                 value::PLURAL,
                 value::GROUP,
                 Some("variables.nameInForce"),
-                "to deliver a value that is not delivered (delivery, target)",
+                "to deliver a value that no Secret holds as it is (delivery, target), because it is not delivered or a \
+                 template replaces it",
             ),
-            fallback: "delivering a value that is not delivered needs the permission to read it \
+            fallback: "delivering a value that no Secret holds as it is needs the permission to read it \
                        (secretvalues.values.managedsecrets.dev)",
         },
         Validation {
@@ -266,7 +276,7 @@ fn value_validations() -> [Validation; 3] {
 
 /// The ways to the value that the stored object has, each as a variable, and whether one of them is open: by its id; by its
 /// name, and by its current name if that differs; from the Secret that it is delivered to, and from its current Secret if
-/// that differs.
+/// that differs, unless a template replaces it there.
 ///
 /// The API server limits the cost of each expression, and of each variable, to that of two questions to the authorizer.
 fn may_read_value() -> [(&'static str, String); 5] {
@@ -284,7 +294,7 @@ fn may_read_value() -> [(&'static str, String); 5] {
         (
             "mayReadFromSecret",
             format!(
-                "variables.oldDelivery != 'None' && {}\n\
+                "variables.shown && {}\n\
                  && (variables.targetInForce == '' || variables.targetInForce == variables.oldTargetName || {})",
                 may("get", "variables.oldTargetName"),
                 may("get", "variables.targetInForce")

@@ -60,6 +60,15 @@ async fn a_value_that_is_not_delivered_is_in_no_secret() {
     check(&scene, &enough, &[&[Right::get_secret("db"), by_name("MINE")]], "DB_PASSWORD").await;
 }
 
+#[tokio::test]
+async fn a_value_that_a_template_replaces_is_in_no_secret() {
+    let target = json!({"key": "config", "template": {"config": "$(value | sha256)"}});
+    let scene = Scene::new(json!({"target": target})).await;
+    report(&scene, &status("DB_PASSWORD", Some("db"))).await;
+    let enough = [&[VALUE][..], &[BY_ID], &[ALL_VALUES], &[FORMER]];
+    check(&scene, &enough, &[&[Right::get_secret("db"), by_name("MINE")]], "DB_PASSWORD").await;
+}
+
 /// Nothing is known of it but what it asks for.
 #[tokio::test]
 async fn an_object_that_the_operator_has_not_seen_has_a_name_and_a_target() {
