@@ -389,6 +389,15 @@ impl Facts {
         })
     }
 
+    /// Goes on with the ManagedSecret as the API server answered. Of a target, only the keys of the spec and status before
+    /// were read: where others count now, a key that was not read is not one that is absent.
+    pub fn follow(&mut self, own: Own) {
+        if own.keys_to_read() != self.snapshot.own.keys_to_read() {
+            self.learned.content = None;
+        }
+        self.snapshot.own = own;
+    }
+
     /// Whether something here was made under a key that the keyring lacks: worth one fresh look at the keyring.
     #[must_use]
     pub fn lacks_a_key(&self) -> bool {

@@ -193,6 +193,14 @@ impl Own {
         (!self.template_keys().any(|replaced| replaced == key)).then_some(key)
     }
 
+    /// The keys of a target that can be ours: now, and that of the value as status names it. They are what is read of one.
+    #[must_use]
+    pub fn keys_to_read(&self) -> BTreeSet<&str> {
+        let mut keys = self.data_keys();
+        keys.extend(self.status.target.as_ref().map(|target| target.key.as_str()));
+        keys
+    }
+
     /// The keys of the template.
     pub fn template_keys(&self) -> impl Iterator<Item = &str> {
         self.template.iter().flat_map(|template| template.keys())

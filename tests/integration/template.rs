@@ -255,6 +255,45 @@ async fn each_key_of_an_adopted_secret_is_subject_to_the_rule_for_the_value() {
     operator.stop().await;
 }
 
+/// A write of another program makes a key that program's, but the template that made the target tells that it was ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_an_adopted_secret_are_restored_and_block_no_later_value() {
+    let site = Site::new("template-restored").await;
+    let mut operator = Setup::of(&site.namespace).start().await;
+    site.source("source", "v").await;
+    site.foreign_secret("db", &[("theirs", "t")]).await;
+    // One that the cache keeps with its texts, and one of which it keeps the keys alone.
+    for url in ["x://".to_owned(), format!("x://{}", "y".repeat(2000))] {
+        let template = json!({"config": "c=$(value)", "url": format!("{url}$(value)")});
+        let target = json!({"adoption": "IfUnowned", "key": "config", "template": template});
+        site.apply("db", spec(&target)).await;
+        let until = async |value: &str| {
+            let (config, url) = (format!("c={value}"), format!("{url}{value}"));
+            holds(&site, "db", &[("config", &config), ("theirs", "t"), ("url", &url)]).await;
+        };
+        until("v").await;
+        assert_eq!(status(&site.get("db").await).target.unwrap().key, "", "the template replaces the value");
+        let changes = [
+            json!({"data": {"url": "aW50cnVkZXI="}}),
+            json!({"data": {"config": "aW50cnVkZXI="}}),
+            json!({"data": {"config": null, "url": "aW50cnVkZXI="}}),
+        ];
+        for change in &changes {
+            site.intrude("db", change.clone()).await;
+            until("v").await;
+        }
+        // With a new value at the same time.
+        for (change, value) in changes.iter().zip(["w", "x", "v"]) {
+            operator.stop().await;
+            site.intrude("db", change.clone()).await;
+            site.source("source", value).await;
+            operator = Setup::of(&site.namespace).start().await;
+            until(value).await;
+        }
+    }
+    operator.stop().await;
+}
+
 /// It is refused before the write, so what is delivered stays, all of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_be_too_large_is_not_written() {
@@ -271,7 +310,10 @@ async fn what_would_be_too_large_is_not_written() {
         if restart {
             operator.stop().await;
             operator = Setup::of(&site.namespace).start().await;
+            // Status says it already: what is new shows that this operator is at work.
             site.nudge("db").await;
+            site.apply("fresh", json!({"name": "FRESH", "generate": {}})).await;
+            site.served("fresh").await;
         }
         let object = site.reports("db", "False", "TemplateTooLarge").await;
         assert!(message(&object).contains("256 KiB") && !message(&object).contains("\\\\"), "{}", message(&object));

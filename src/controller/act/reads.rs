@@ -13,7 +13,7 @@ use managed_secrets_crypto::{
     mse1::Place,
     mss1::{self, Scope, Sealed},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 use tracing::debug;
 
 use super::{
@@ -57,7 +57,7 @@ impl Actor<'_> {
 
     async fn fetch_secret(&self, facts: &Facts, name: &str) -> Result<Fetched<'_>, Failure> {
         let call = self.call(facts, name);
-        let mut keys = target_keys(&facts.snapshot.own);
+        let mut keys = facts.snapshot.own.keys_to_read();
         keys.insert(RECORD_DATA_KEY);
         let keys: Vec<&str> = keys.into_iter().collect();
         let live = self.cluster.secret(name, &keys).await?;
@@ -118,7 +118,7 @@ impl Actor<'_> {
             }),
             _ => None,
         };
-        facts.snapshot.own = own;
+        facts.follow(own);
         facts.learned.own = if renamed { Freshness::Renamed } else { Freshness::Live };
     }
 
@@ -151,17 +151,10 @@ fn learn(facts: &mut Facts, name: &str, live: Option<LiveSecret>, keyring: &Keyr
         facts.learned.record = Some(Confirmed { uid: live.view.uid.clone(), commitment: *commitment, contents });
     } else {
         let held = |key: &str| Some((key.to_owned(), Held::new(live.data.get(key)?.clone())));
-        let values = target_keys(own).into_iter().filter_map(held).collect();
+        let values = own.keys_to_read().into_iter().filter_map(held).collect();
         facts.learned.content = Some(Content { uid: live.view.uid.clone(), values });
     }
     facts.put(live.view, authenticity);
-}
-
-/// The keys of a target that can be ours: now, and that of the value as status names it.
-fn target_keys(own: &Own) -> BTreeSet<&str> {
-    let mut keys = own.data_keys();
-    keys.extend(own.status.target.as_ref().map(|target| target.key.as_str()));
-    keys
 }
 
 /// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.

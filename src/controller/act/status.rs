@@ -43,7 +43,7 @@ impl Actor<'_> {
         self.wake_others(facts, concerned);
         // What the server gave back may lack what an older CRD does not know: what was written counts, or this would
         // be written again and again.
-        facts.snapshot.own = Own { status: status.clone(), ..own };
+        facts.follow(Own { status: status.clone(), ..own });
         facts.learned.own = Freshness::Live;
         Ok(())
     }

@@ -33,7 +33,7 @@ use super::{
         plan::{Need, Problem, Read, Slot, TargetContent, TargetWrite, Verdict},
         record::{Delivered, RecordMeta},
         view::{
-            SecretView,
+            Own, SecretView,
             shape::{MetadataText, Shape, TargetMetadata},
             template::TargetTemplate,
         },
@@ -321,7 +321,11 @@ fn found_in_adopted<'w>(
 ) -> Result<Result<BTreeSet<String>, Problem>, Need> {
     let own = &facts.snapshot.own;
     let before = own.status.target.as_ref().filter(|before| before.uid == view.uid);
-    let is_ours = |key: &str| view.ours.data.contains(key) || before.is_some_and(|before| before.key == key);
+    let is_ours = |key: &str| {
+        view.ours.data.contains(key)
+            || before.is_some_and(|before| before.key == key)
+            || (delivers_template(own, view) && own.template_keys().any(|of_template| of_template == key))
+    };
     let (ours, others): (BTreeSet<_>, BTreeSet<_>) = own.data_keys().into_iter().partition(|key| is_ours(key));
     let noted: BTreeSet<&str> = view.annotation(ANNO_FOUND_KEY).into_iter().flat_map(|keys| keys.split(',')).collect();
     let kept = ours.into_iter().filter(|key| noted.contains(key)).map(str::to_owned).collect::<BTreeSet<_>>();
@@ -329,6 +333,13 @@ fn found_in_adopted<'w>(
         return Ok(Ok(kept));
     }
     Ok(keys_are_free(facts, view, &others, value)?.map(|found| kept.into_iter().chain(found).collect()))
+}
+
+/// Whether our last write of a Secret was made by this very template: then its keys were ours, also those that another
+/// program has taken over since by a write.
+fn delivers_template(own: &Own, view: &SecretView) -> bool {
+    let made_by = view.annotation(ANNO_TEMPLATE).filter(|_| view.ours.annotations.contains(ANNO_TEMPLATE));
+    made_by.zip(own.template.as_ref()).is_some_and(|(made_by, template)| made_by == template.digest())
 }
 
 /// Whether a Secret that the operator does not manage may be adopted: no controller owns it, and nothing of it would be overwritten. If so, what

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use managed_secrets_api::{
     Reason,
-    keys::{LABEL_ROLE, ROLE_TARGET},
+    keys::{ANNO_TEMPLATE, LABEL_ROLE, ROLE_TARGET},
     record::Delivered,
 };
 use serde_json::{Value, json};
@@ -151,6 +151,21 @@ fn with_key(mut view: SecretView, key: &str) -> SecretView {
 fn after_adoption() -> SecretView {
     let mut view = retained();
     view.ours.type_ = false;
+    view
+}
+
+/// With the mark of this template, which our manager owns.
+fn made_by(mut view: SecretView, template: &Value) -> SecretView {
+    let own = facts_of(&json!({"target": {"template": template}}), &json!({})).snapshot.own;
+    view.annotations.insert(ANNO_TEMPLATE.to_owned(), own.template.unwrap().digest());
+    view.ours.annotations.insert(ANNO_TEMPLATE.to_owned());
+    view
+}
+
+/// With the same mark, which another manager has written.
+fn marked_by_another(view: SecretView, template: &Value) -> SecretView {
+    let mut view = made_by(view, template);
+    view.ours.annotations.clear();
     view
 }
 
@@ -303,6 +318,44 @@ fn each_rule_of_targets() {
                 .with_data(&[("url", "theirs")]),
             "adopt",
         ),
+        (
+            "adopted: another program has taken over a key of the template that made the target",
+            live(made_by(after_adoption(), &json!({"url": "x"})))
+                .in_status("db", "uid-target")
+                .recorded(adopted("uid-target"))
+                .spec(adopting(template("x")))
+                .with_data(&[("url", "theirs")]),
+            "adopt",
+        ),
+        (
+            "adopted: another program has taken over the key that the template replaces",
+            Case {
+                status: json!({"target": {"name": "db", "key": "", "uid": "uid-target", "resourceVersion": "2"}}),
+                ..live(made_by(after_adoption(), &json!({"token": "t=$(value)"})))
+            }
+            .recorded(adopted("uid-target"))
+            .spec(adopting(json!({"key": "token", "template": {"token": "t=$(value)"}})))
+            .with_data(&[("token", "theirs")]),
+            "adopt",
+        ),
+        (
+            "adopted: another template made the target, and the key may be another program's",
+            live(made_by(after_adoption(), &json!({"other": "x"})))
+                .in_status("db", "uid-target")
+                .recorded(adopted("uid-target"))
+                .spec(adopting(template("x")))
+                .with_data(&[("url", "theirs")]),
+            not_owned,
+        ),
+        (
+            "adopted: another program wrote the mark of the template",
+            live(marked_by_another(after_adoption(), &json!({"url": "x"})))
+                .in_status("db", "uid-target")
+                .recorded(adopted("uid-target"))
+                .spec(adopting(template("x")))
+                .with_data(&[("url", "theirs")]),
+            not_owned,
+        ),
         // Adopted.
         (
             "adopted: the record remembers it, and it has our id",
@@ -344,4 +397,23 @@ fn each_rule_of_targets() {
     for (rule, case, expected) in rows {
         assert_eq!(case.outcome(), expected, "{rule}");
     }
+}
+
+/// A spec that is read during a pass can ask for more keys than were looked for.
+#[test]
+fn a_key_that_was_not_read_is_not_taken_for_absent() {
+    let spec = |template: Value| json!({"target": {"adoption": "IfUnowned", "template": template}});
+    let own = |template: Value| facts_of(&spec(template), &json!({})).snapshot.own;
+    let mut facts = facts_of(&spec(json!({})), &json!({}));
+    let seen = Seen { view: unmanaged(), authenticity: Authenticity::NotARecord, live: true };
+    facts.snapshot.secrets.insert("db".to_owned(), Known::Present(Box::new(seen)));
+    facts.learned.content = Some(Content { uid: "uid-target".to_owned(), values: BTreeMap::new() });
+    let value = plaintext(VALUE);
+
+    facts.follow(own(json!({})));
+    let delivery = decide(&facts, ID, None, || Ok(&value)).unwrap();
+    assert!(matches!(delivery.action, Action::Write(Some(_))), "{:?}", delivery.action);
+    facts.follow(own(json!({"url": "x://$(value)"})));
+    let need = decide(&facts, ID, None, || Ok(&value)).unwrap_err();
+    assert!(matches!(&need, Need::Read(Read::Secret(name)) if name == "db"), "{need:?}");
 }
