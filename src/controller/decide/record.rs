@@ -191,8 +191,14 @@ pub(super) fn draft(facts: &Facts) -> Result<Outcome<'_>, Need> {
         .filter(|seen| seen.record().is_some() && !seen.view.deleting)
         .filter(|seen| matches!(claim(facts, seen), Claim::Ours | Claim::Restored))
         .collect();
-    // Of two records the higher version wins, then the higher generation, then the one that spec.name names.
-    records.sort_by_key(|seen| seen.record().map(|meta| (meta.version, meta.generation, meta.name == own.spec.name)));
+    // Of two records the higher version wins, then the later date, which never goes back. Of the same second, this object's own
+    // comes before one of an earlier object, whose generations count something else; then the higher generation, then the one
+    // that spec.name names.
+    records.sort_by_key(|seen| {
+        let meta = seen.record()?;
+        let is_own = meta.uid == own.uid;
+        Some((meta.version, meta.updated.as_str(), is_own, meta.generation, meta.name == own.spec.name))
+    });
     if let Some(base) = records.pop() {
         // A rename may have ended between its new record and its status, and the old record have lost its label since:
         // once status names the new one, the operator would not find the old one again.

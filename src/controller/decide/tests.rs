@@ -473,6 +473,19 @@ fn each_rule_of_a_pass() {
         // What an interrupted rename left.
         ("two records: the record is read before one is deleted", in_step, renamed, "look at record"),
         (
+            "two records: the one of an earlier object goes, whatever its generation",
+            in_step,
+            |it| {
+                put_record(it, "OLD", |meta| (meta.uid, meta.generation) = ("uid-before".to_owned(), 9));
+                it.snapshot.secrets.get_mut(&record_name("OLD")).into_iter().for_each(|known| {
+                    let Known::Present(seen) = known else { return };
+                    seen.view.owners.clear();
+                });
+                read_record(it);
+            },
+            "delete record: Leftover",
+        ),
+        (
             "two records: the older generation goes",
             in_step,
             |it| {
