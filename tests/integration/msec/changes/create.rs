@@ -78,7 +78,7 @@ async fn what_breaks_a_rule_is_refused_before_anything_is_sent() {
         (&["A", "--object-name", "msec-a"], b"hunter2", 2, "must"),
         (&["A", "--description", &long], b"hunter2", 2, "spec.description: must have at most 200 characters"),
         (&["A", "--target-key", "a/b"], b"hunter2", 2, "spec.target.key: must"),
-        (&["A", "--target-type", "kubernetes.io/tls"], b"hunter2", 2, "spec.target.type: must"),
+        (&["A", "--target-type", "kubernetes.io/service-account-token"], b"hunter2", 2, "spec.target.type: must"),
         (&["A", "--generate", "3501"], b"", 2, "spec.generate.length: must be at most 3500"),
         (&["A", "--generate", "--from-file", "f"], b"", 2, "cannot be used with"),
         (&["A", "--alphabet", "Hex"], b"hunter2", 2, "--generate"),
