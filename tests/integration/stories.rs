@@ -233,6 +233,7 @@ async fn the_pages_about_installation_and_upgrade_can_be_followed() {
     assert_eq!(image, "registry.example.com/managed-secrets:0.1.0");
     let printed = upgrade.run("Steps", &folder, &plane).await;
     assert!(printed.contains("customresourcedefinition.apiextensions.k8s.io/managedsecrets.managedsecrets.dev"));
+    upgrade.run("Go back to an earlier version", &folder, &plane).await;
     installation.run("Serve some namespaces only", &folder, &plane).await;
     let file = fs::read_to_string(folder.path().join("manifests.yaml")).unwrap();
     assert!(file.contains("namespace: shop") && file.contains("--namespace=shop"), "{file}");
