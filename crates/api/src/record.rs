@@ -10,6 +10,7 @@
 
 mod open;
 mod place;
+mod rewrap;
 mod take_over;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ use managed_secrets_crypto::{FieldTooLong, Seed, SeedId};
 
 pub use self::open::{Opened, Unopened, open};
 pub use self::place::{Delivered, Source};
+pub use self::rewrap::{NotRewrapped, Rewrapped, seeds_in};
 pub use self::take_over::Misfit;
 use crate::types::DeletionPolicy;
 use crate::{keys, names};

@@ -19,6 +19,8 @@
 //! The format is frozen: what it once wrote is read for ever. Whether an authentic record is the one wanted (its uid,
 //! its version) is the caller's policy, not the format's.
 
+mod rewrap;
+
 use std::fmt;
 
 use hkdf::Hkdf;
@@ -28,6 +30,8 @@ use zeroize::Zeroizing;
 
 use super::codec::{self, FieldTooLong, Reader};
 use super::{Plaintext, RandomError, Seed, SeedId, ValueError, aead, random, seed};
+
+pub use self::rewrap::{RewrapError, rewrap};
 
 const MAGIC: &[u8; 4] = b"MSE1";
 const SUITE: u8 = 0x01;
@@ -144,15 +148,8 @@ fn seal_padded(
     }
     let payload_aad = associated_data("MSE1/payload", place, uid, version)?;
     let keys = PayloadKeys::derive(&material.dek, &payload_aad);
-    let mut dek = Zeroizing::new(Vec::with_capacity(WRAPPED));
-    dek.extend_from_slice(material.dek.as_slice());
-    let wrapped = aead::seal(
-        &seed.wrapping_key(&material.salt),
-        &material.wrap_nonce,
-        &associated_data("MSE1/wrap", place, uid, version)?,
-        dek,
-    )
-    .map_err(|_| SealError::Cipher)?;
+    let wrap_aad = associated_data("MSE1/wrap", place, uid, version)?;
+    let wrapped = wrap(seed, &material.salt, &material.wrap_nonce, &wrap_aad, &material.dek)?;
     let payload =
         aead::seal(&keys.encryption, &material.payload_nonce, &payload_aad, padded).map_err(|_| SealError::Cipher)?;
 
@@ -184,21 +181,36 @@ pub fn open<'k>(
         associated_data(label, place, &record.uid, record.version).map_err(|_| OpenError::Wrap)
     };
 
-    let wrap_aad = aad("MSE1/wrap")?;
-    let unwrapped = aead::open(&seed.wrapping_key(fields.salt), fields.wrap_nonce, &wrap_aad, fields.wrapped)
-        .map_err(|_| OpenError::Wrap)?;
-    let mut dek = Zeroizing::new([0; aead::KEY]);
-    dek.copy_from_slice(unwrapped.get(..aead::KEY).ok_or(OpenError::Wrap)?);
-
+    let dek = unwrap(seed, &fields, &aad("MSE1/wrap")?)?;
     let payload_aad = aad("MSE1/payload")?;
     let keys = PayloadKeys::derive(&dek, &payload_aad);
-    if !bool::from(keys.commitment.as_slice().ct_eq(fields.commitment)) {
-        return Err(OpenError::Commitment);
-    }
+    keys.matches(&fields)?;
     let padded = aead::open(&keys.encryption, fields.payload_nonce, &payload_aad, fields.payload)
         .map_err(|_| OpenError::Payload)?;
     let value = codec::unpad(&padded).map_err(OpenError::Padding)?;
     Plaintext::new(value).map_err(OpenError::Value)
+}
+
+/// Wraps a DEK under a seed.
+fn wrap(
+    seed: &Seed,
+    salt: &[u8; 32],
+    nonce: &[u8; aead::NONCE],
+    wrap_aad: &[u8],
+    dek: &[u8; aead::KEY],
+) -> Result<Vec<u8>, SealError> {
+    let mut buffer = Zeroizing::new(Vec::with_capacity(WRAPPED));
+    buffer.extend_from_slice(dek);
+    aead::seal(&seed.wrapping_key(salt), nonce, wrap_aad, buffer).map_err(|_| SealError::Cipher)
+}
+
+/// The reverse of [`wrap`].
+fn unwrap(seed: &Seed, fields: &Fields<'_>, wrap_aad: &[u8]) -> Result<Zeroizing<[u8; aead::KEY]>, OpenError> {
+    let unwrapped = aead::open(&seed.wrapping_key(fields.salt), fields.wrap_nonce, wrap_aad, fields.wrapped)
+        .map_err(|_| OpenError::Wrap)?;
+    let mut dek = Zeroizing::new([0; aead::KEY]);
+    dek.copy_from_slice(unwrapped.get(..aead::KEY).ok_or(OpenError::Wrap)?);
+    Ok(dek)
 }
 
 impl Record {
@@ -316,6 +328,15 @@ impl PayloadKeys {
         Self {
             encryption: seed::expand(&prk, &[b"enc", payload_aad]),
             commitment: seed::expand(&prk, &[b"commit", payload_aad]),
+        }
+    }
+
+    /// Checks that the record commits to these keys.
+    fn matches(&self, fields: &Fields<'_>) -> Result<(), OpenError> {
+        if bool::from(self.commitment.as_slice().ct_eq(fields.commitment)) {
+            Ok(())
+        } else {
+            Err(OpenError::Commitment)
         }
     }
 }

@@ -10,7 +10,7 @@ use managed_secrets_api::{
 };
 use managed_secrets_crypto::{
     Seed,
-    mse1::{self, Place},
+    mse1::{self, Place, Record},
 };
 use serde_json::json;
 use tracing::info;
@@ -21,6 +21,7 @@ use super::{
         facts::{Confirmed, Facts, RecordReceipt},
         failure::Failure,
         plan::{Bytes, Contents, RecordWrite, Slot, Why},
+        view::Own,
     },
     actor::{Actor, Applied, note_altered, owner_references, stopped},
 };
@@ -109,7 +110,10 @@ impl Actor<'_> {
     /// What the record will hold: kept, or sealed.
     fn contents(&self, facts: &Facts, write: &RecordWrite) -> Result<Contents, Failure> {
         let value = match &write.bytes {
-            Bytes::Keep(contents) => return Ok(contents.clone()),
+            Bytes::Keep(Contents { bytes, value }) => {
+                let bytes = self.under_active_seed(&facts.snapshot.own, bytes)?;
+                return Ok(Contents { bytes, value: Arc::clone(value) });
+            }
             Bytes::Reseal(value) | Bytes::Incoming(value) | Bytes::FromTarget(value) => value,
         };
         let seed = self.active_seed()?;
@@ -118,6 +122,17 @@ impl Actor<'_> {
         let bytes = mse1::seal(seed, &place, &own.uid, write.meta.version, value)
             .map_err(|error| Failure::Crypto(error.to_string()))?;
         Ok(Contents { bytes: Arc::new(bytes), value: Arc::clone(value) })
+    }
+
+    /// Bytes that stay, under the seed that authenticates the metadata beside them.
+    fn under_active_seed(&self, own: &Own, bytes: &Arc<Record>) -> Result<Arc<Record>, Failure> {
+        let seed = self.active_seed()?;
+        if bytes.seed_id() == seed.id() {
+            return Ok(Arc::clone(bytes));
+        }
+        let place = Place { namespace: &own.namespace, object: &own.name };
+        let rewrapped = mse1::rewrap(bytes, &place, |id| self.keyring.seed(id), seed);
+        rewrapped.map(Arc::new).map_err(|error| Failure::Crypto(error.to_string()))
     }
 
     fn active_seed(&self) -> Result<&Seed, Failure> {
