@@ -1,4 +1,4 @@
-//! Loads the keyring, creates the first one, and publishes its public key.
+//! Loads the keyring, creates the first one, changes it, and publishes its public key.
 //!
 //! ```text
 //!  Provider (local: a Secret; file: --kek-file) ──KEK──┐
@@ -7,12 +7,14 @@
 //!
 //! This module calls the API server for the operator's own namespace, and asks in the managed namespaces whether records
 //! exist. It creates missing keys only at the very first start and never replaces one: if an expected KEK or keyring is
-//! missing, the error names it and says how to restore it.
+//! missing, the error names it and says how to restore it. [`KeyringStore::change`] is the one way to change a keyring.
 
+mod change;
 mod error;
 mod publish;
 mod store;
 
+pub use change::OwnKeyring;
 pub use error::KeyringError;
 pub use publish::{publish, stands};
 pub use store::{KeyringStore, OverRecords, Unreadable};

@@ -153,13 +153,8 @@ mod tests {
 
     fn keys() -> (Arc<Server>, Keys) {
         let kek = kek();
-        let wrap = |bytes: &[u8]| {
-            kek.wrap(bytes).map(|ciphertext| Wrapped {
-                provider: "file".to_owned(),
-                key_id: kek.key_id().to_string(),
-                ciphertext,
-            })
-        };
+        let wrap =
+            |bytes: &[u8]| kek.wrap(bytes).map(|ciphertext| Wrapped::new("file", kek.key_id().to_string(), ciphertext));
         let document = Keyring::generate_entries(Timestamp::UNIX_EPOCH, wrap).unwrap();
         let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
         let content = BASE64_STANDARD.encode(serde_json::to_vec(&document).unwrap());

@@ -17,7 +17,7 @@ pub enum KeyringError {
         source: CallError,
     },
     /// Other replicas kept writing at the same time.
-    #[error("other replicas were creating the keyring at the same time; will retry")]
+    #[error("other replicas were writing the keyring at the same time; will retry")]
     Contended,
     /// The operating system gave no randomness.
     #[error(transparent)]
@@ -123,6 +123,15 @@ pub enum KeyringError {
     Unreadable {
         /// The namespaces.
         namespaces: String,
+    },
+    /// Admission control of another program would store another keyring than the operator writes.
+    #[error(
+        "an admission policy or webhook of another program changes Secret {namespace}/{KEYRING_NAME}, so the operator did \
+         not write it; exclude this Secret from that policy or webhook"
+    )]
+    Altered {
+        /// The operator's namespace.
+        namespace: String,
     },
     /// A key could not be created, for another reason than missing randomness.
     #[error("could not create a key: {0}")]

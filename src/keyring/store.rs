@@ -1,6 +1,6 @@
 //! Reads the keyring from the cluster and creates it once.
 //!
-//! Guarantees: this module never overwrites or deletes a Secret. Writes are create-only, KEK first, keyring second, and
+//! Guarantees: this module never overwrites or deletes a Secret ([`change`](super::change) does). Writes are create-only, KEK first, keyring second, and
 //! after each write it reads everything again. So if two replicas start together, one wins and both end with the same
 //! keyring. (The KEK of the other may remain unused: deleting a KEK is never worth the risk.)
 
@@ -17,6 +17,7 @@ use managed_secrets_crypto::Kek;
 use managed_secrets_crypto::keyring::{Document, GenerateError, KekError, Keyring, Origin, Part, Wrapped};
 use managed_secrets_crypto::provider::Provider;
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use crate::keyring::KeyringError;
 
@@ -118,12 +119,15 @@ impl KeyringStore {
             let origin = if is_own(secret) { Origin::Own } else { Origin::Joined };
             Part { document, origin }
         });
-        let keyring = Keyring::open(parts, |wrapped| {
-            // `keks_of` has found every KEK that the documents name.
-            keks.get(wrapped).ok_or(KekError::Refused)?.unwrap(&wrapped.ciphertext)
-        })?;
+        let keyring = Keyring::open(parts, |wrapped| keks.unwrap(wrapped))?;
         self.tell(&keyring, now, &stored, &documents);
         Ok(Some(keyring.as_of(now)))
+    }
+
+    /// Opens a document as the operator's own, without those beside it.
+    pub(super) async fn open_own(&self, document: &Document) -> Result<Keyring, KeyringError> {
+        let keks = self.keks_of(std::slice::from_ref(document)).await?;
+        Ok(Keyring::open([document], |wrapped| keks.unwrap(wrapped))?)
     }
 
     /// Logs once each problem with keys, and the Secrets that hold them.
@@ -161,7 +165,7 @@ impl KeyringStore {
         self.told.lock().insert(told)
     }
 
-    fn document(&self, secret: &SecretObject) -> Result<Document, KeyringError> {
+    pub(super) fn document(&self, secret: &SecretObject) -> Result<Document, KeyringError> {
         let content = secret.data.get(KEYRING_DATA_KEY).map(SecretBytes::as_slice).unwrap_or_default();
         serde_json::from_slice(content).map_err(|_| KeyringError::Document {
             namespace: self.namespace.clone(),
@@ -312,7 +316,11 @@ impl KeyringStore {
         self.secrets().list(&format!("type={type_}")).await.map_err(failed(what))
     }
 
-    fn secrets(&self) -> SecretApi {
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(super) fn secrets(&self) -> SecretApi {
         SecretApi::namespaced(self.client.clone(), &self.namespace)
     }
 }
@@ -325,6 +333,11 @@ impl Keks<'_> {
             _ => None,
         }
     }
+
+    /// Opens what one of these KEKs has wrapped. [`KeyringStore::keks_of`] has found every KEK that its documents name.
+    fn unwrap(&self, wrapped: &Wrapped) -> Result<Zeroizing<Vec<u8>>, KekError> {
+        self.get(wrapped).ok_or(KekError::Refused)?.unwrap(&wrapped.ciphertext)
+    }
 }
 
 /// The KEK that a Secret holds, if it is what its type and name say.
@@ -336,19 +349,13 @@ fn kek_in(secret: &SecretObject) -> Option<Kek> {
 
 /// The first entries, wrapped by this KEK.
 fn generate(now: Timestamp, provider: &str, kek: &Kek) -> Result<Document, KeyringError> {
-    let wrap = |plaintext: &[u8]| {
-        Ok(Wrapped {
-            provider: provider.to_owned(),
-            key_id: kek.key_id().to_string(),
-            ciphertext: kek.wrap(plaintext)?,
-        })
-    };
+    let wrap = |plaintext: &[u8]| Ok(Wrapped::new(provider, kek.key_id().to_string(), kek.wrap(plaintext)?));
     Keyring::generate_entries(now, wrap).map_err(|error| match error {
         GenerateError::Random(random) | GenerateError::Wrap(KekError::Random(random)) => random.into(),
         error => KeyringError::Generate(error.to_string()),
     })
 }
 
-fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {
+pub(super) fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {
     move |source| KeyringError::Api { what, source }
 }

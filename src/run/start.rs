@@ -135,11 +135,7 @@ mod tests {
     fn api_server() -> Client {
         let kek = Kek::new(&RIGHT).unwrap();
         let wrap = |bytes: &[u8]| {
-            kek.wrap(bytes).map(|ciphertext| Wrapped {
-                provider: Provider::FILE.to_owned(),
-                key_id: kek.key_id().to_string(),
-                ciphertext,
-            })
+            kek.wrap(bytes).map(|ciphertext| Wrapped::new(Provider::FILE, kek.key_id().to_string(), ciphertext))
         };
         let document = Keyring::generate_entries(Timestamp::UNIX_EPOCH, wrap).unwrap();
         let content = BASE64_STANDARD.encode(serde_json::to_vec(&document).unwrap());

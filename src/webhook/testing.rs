@@ -33,7 +33,7 @@ pub(super) fn document(second: i64) -> Document {
     let wrap = |bytes: &[u8]| {
         let kek = Kek::new(&[9; 32]).unwrap();
         let ciphertext = kek.wrap(bytes)?;
-        Ok::<_, KekError>(Wrapped { provider: "local".to_owned(), key_id: kek.key_id().to_string(), ciphertext })
+        Ok::<_, KekError>(Wrapped::new("local", kek.key_id().to_string(), ciphertext))
     };
     Keyring::generate_entries(jiff::Timestamp::from_second(second).unwrap(), wrap).unwrap()
 }

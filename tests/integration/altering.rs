@@ -19,6 +19,7 @@ use super::{
     operator::{PATIENCE, Running, Setup, Tap},
 };
 
+mod keyring;
 mod status;
 
 /// A Secret that every policy here applies to.

@@ -28,6 +28,8 @@ use testkit::shared::{TestNamespace, control_plane};
 
 use super::secret_api::Log;
 
+mod change;
+
 /// An operator's namespace of its own, and what the tests do there.
 struct Operator {
     namespace: TestNamespace,

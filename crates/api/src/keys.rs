@@ -101,6 +101,9 @@ pub const ANNOTATIONS: [&str; 16] = [
 pub const KEYRING_NAME: &str = "managed-secrets-keyring";
 /// Data key of a keyring Secret.
 pub const KEYRING_DATA_KEY: &str = "keyring.json";
+/// Annotation of that Secret: which changes of the keyring are asked of the operator
+/// ([`keyring_request`](crate::keyring_request)). Users write it.
+pub const ANNO_KEYRING_REQUEST: &str = "managedsecrets.dev/keyring-request";
 /// Prefix of the name of a local KEK Secret; the key id in hex follows.
 pub const KEK_PREFIX: &str = "managed-secrets-kek-";
 /// Data key of a local KEK Secret.

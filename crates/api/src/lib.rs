@@ -8,6 +8,7 @@ pub mod crd;
 mod defaults;
 pub mod duration;
 pub mod expiry;
+pub mod keyring_request;
 pub mod keys;
 pub mod limits;
 pub mod names;

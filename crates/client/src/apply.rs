@@ -1,4 +1,4 @@
-//! Server-side apply: the one place that builds its requests.
+//! Server-side apply: the one place that builds its requests. A merge patch is built here, too.
 //!
 //! The API server decodes the body of an apply as YAML 1.1, also when it is JSON. In a quoted scalar, YAML folds line
 //! breaks, among them U+0085, U+2028 and U+2029, and its reader refuses U+007F to U+009F, U+FFFE and U+FFFF (go-yaml v2,
@@ -36,6 +36,22 @@ pub(super) fn apply(
     let params = PatchParams { dry_run: run == Run::Dry, ..params() };
     let built = request.patch(name, &params, &patch(body));
     escaped(built.map_err(CallError::request)?)
+}
+
+/// A merge patch (RFC 7386) of an object by our field manager. It changes what `body` names, and removes what is null there,
+/// whichever field manager has it.
+pub(super) fn merge(
+    request: &Request,
+    name: &str,
+    run: Run,
+    body: &impl Serialize,
+) -> Result<http::Request<Vec<u8>>, CallError> {
+    let params = PatchParams {
+        dry_run: run == Run::Dry,
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    request.patch(name, &params, &Patch::Merge(body)).map_err(CallError::request)
 }
 
 /// A forced apply of what is left in an adopted Secret, by a field manager of its own: it stays when ours gives it up.

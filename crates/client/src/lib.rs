@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::ListParams;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use self::answer::Answer;
 pub use self::apply::Run;
@@ -108,6 +108,12 @@ impl SecretApi {
     /// metadata are preconditions.
     pub async fn apply(&self, object: &SecretObject) -> Result<ObjectMeta, CallError> {
         self.patch(object, Run::Real).await
+    }
+
+    /// Changes what `body` names by a merge patch, or asks what that would store; the whole Secret as it is then. A uid and a
+    /// resourceVersion in the metadata of `body` are preconditions.
+    pub async fn merge(&self, name: &str, run: Run, body: &(impl Serialize + Sync)) -> Result<SecretObject, CallError> {
+        self.0.merge(name, run, body).await
     }
 
     async fn patch(&self, object: &SecretObject, run: Run) -> Result<ObjectMeta, CallError> {

@@ -143,6 +143,17 @@ impl ObjectApi {
         call_with(&self.client, apply::apply(&self.request(), name, run, body)?, decode).await
     }
 
+    /// Changes what `body` names by a merge patch, or asks what that would store. A uid and a resourceVersion in the metadata
+    /// of `body` are preconditions.
+    pub async fn merge<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        run: Run,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, CallError> {
+        call(&self.client, apply::merge(&self.request(), name, run, body)?).await
+    }
+
     /// Applies what is left in an adopted Secret, by a field manager of its own: it stays when ours gives it up.
     pub async fn apply_left<T>(
         &self,

@@ -15,6 +15,7 @@ mod kek;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Map;
 use zeroize::Zeroizing;
 
 use self::document::Envelope;
@@ -199,12 +200,14 @@ impl Keyring {
                 state: State::Active,
                 created: created.clone(),
                 public_key: public_key.map(document::base64),
+                unknown: Map::new(),
             })
         };
         let seed = Seed::generate()?;
         let sealing = SealingKey::new(random::bytes()?)?;
         Ok(Document {
             format: FORMAT.to_owned(),
+            unknown: Map::new(),
             entries: vec![
                 entry(Purpose::Record, seed.id().to_string(), seed.bytes(), None)?,
                 entry(

@@ -63,13 +63,7 @@ fn values() -> Vec<Plaintext> {
 
 /// A keyring as the first start creates it, and its document.
 fn fresh_keyring(kek: &Kek) -> (Keyring, Value) {
-    let wrap = |bytes: &[u8]| {
-        Ok::<_, KekError>(Wrapped {
-            provider: "file".to_owned(),
-            key_id: kek.key_id().to_string(),
-            ciphertext: kek.wrap(bytes)?,
-        })
-    };
+    let wrap = |bytes: &[u8]| Ok::<_, KekError>(Wrapped::new("file", kek.key_id().to_string(), kek.wrap(bytes)?));
     let document = Keyring::generate_entries(jiff::Timestamp::now(), wrap).unwrap();
     let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
     (keyring, serde_json::to_value(&document).unwrap())

@@ -67,11 +67,7 @@ fn keys() -> &'static Keys {
     KEYS.get_or_init(|| {
         let kek = Kek::new(&[7; 32]).unwrap();
         let wrap = |bytes: &[u8]| {
-            kek.wrap(bytes).map(|ciphertext| Wrapped {
-                provider: "local".to_owned(),
-                key_id: kek.key_id().to_string(),
-                ciphertext,
-            })
+            kek.wrap(bytes).map(|ciphertext| Wrapped::new("local", kek.key_id().to_string(), ciphertext))
         };
         let document = Keyring::generate_entries(Timestamp::from_second(START).unwrap(), wrap).unwrap();
         let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();

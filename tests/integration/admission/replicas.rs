@@ -34,7 +34,7 @@ pub(crate) async fn replace_the_sealing_key(premises: &Premises) {
     let kek = Kek::new(&data(&format!("{}{id}", keys::KEK_PREFIX), keys::KEK_DATA_KEY).await).unwrap();
     let wrap = |bytes: &[u8]| {
         let ciphertext = kek.wrap(bytes)?;
-        Ok::<_, KekError>(Wrapped { provider: provider.clone(), key_id: id.clone(), ciphertext })
+        Ok::<_, KekError>(Wrapped::new(provider.clone(), id.clone(), ciphertext))
     };
     let made = Keyring::generate_entries(jiff::Timestamp::now(), wrap).unwrap();
     for entry in document.entries.iter_mut().filter(|entry| entry.purpose == Purpose::Sealing) {

@@ -1,10 +1,13 @@
 //! Records, keys, the public key and status are written by the operator and by restorers alone.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
+use managed_secrets::keyring::{KeyringStore, Unreadable};
 use managed_secrets_api::{ManagedSecret, keys};
+use managed_secrets_crypto::provider::Provider;
 use serde_json::{Value, json};
 use testkit::poll;
 use testkit::shared::TestNamespace;
@@ -113,6 +116,60 @@ async fn records_are_changed_by_operator_and_restorer_only() {
     let more = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_NAME: "M"}}}));
     expect("operator", operator.patch(RECORD, &params, &more).await, None);
     expect("anyone with the right may delete", administrator.delete(RECORD, &DeleteParams::default()).await, None);
+}
+
+/// By an annotation on the operator's own keyring, users ask the operator for a change. It is the only one that they write,
+/// and there only.
+#[tokio::test]
+async fn users_may_ask_the_operator_to_change_its_own_keyring() {
+    let namespace = TestNamespace::create(control_plane().await, "asked").await.unwrap();
+    let (restorer, params) = (restorer().await, PatchParams::default());
+    // Operators of other tests may use it, so it must be one.
+    let store = KeyringStore::new(restorer.clone(), OPERATOR_NAMESPACE, Provider::Local);
+    let served = std::slice::from_ref(&namespace.name);
+    store.load_or_create(Timestamp::now(), served, Unreadable::Refuse).await.unwrap();
+    let named = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_NAME: "N"}}}));
+    let own = Api::<Secret>::namespaced(restorer.clone(), OPERATOR_NAMESPACE);
+    own.patch(keys::KEYRING_NAME, &params, &named).await.unwrap();
+    let mut beside = secret("asked-keyring", keys::TYPE_KEYRING);
+    own.create(&PostParams::default(), &beside).await.unwrap();
+    beside.metadata.name = Some(keys::KEYRING_NAME.to_owned());
+    let elsewhere = Api::<Secret>::namespaced(restorer, &namespace.name);
+    elsewhere.create(&PostParams::default(), &beside).await.unwrap();
+
+    let refused = refusal("secrets");
+    for (place, name, may_ask) in [
+        (OPERATOR_NAMESPACE, keys::KEYRING_NAME, true),
+        (OPERATOR_NAMESPACE, "asked-keyring", false),
+        (namespace.name.as_str(), keys::KEYRING_NAME, false),
+    ] {
+        let administrator = Api::<Secret>::namespaced(admin().await, place);
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        let with = |data: Value, labels: Value, annotations: Value| {
+            let mut change = json!({"metadata": {"annotations": annotations, "labels": labels}, "data": data});
+            change["metadata"]["annotations"][keys::ANNO_KEYRING_REQUEST] = "nothing".into();
+            change
+        };
+        let ask = with(json!({}), json!({}), json!({}));
+        let expected = if may_ask { None } else { Some(refused.as_str()) };
+        expect(&format!("{place}/{name}"), administrator.patch(name, &dry, &Patch::Merge(&ask)).await, expected);
+        for more in [
+            with(json!({"value": "Yg=="}), json!({}), json!({})),
+            with(json!({}), json!({"more": "M"}), json!({})),
+            with(json!({}), json!({}), json!({keys::ANNO_NAME: "M"})),
+            with(json!({}), json!({}), json!({keys::ANNO_NAME: null})),
+            with(json!({}), json!({}), json!({"more": "M"})),
+        ] {
+            let case = format!("{place}/{name}: {more}");
+            expect(&case, administrator.patch(name, &dry, &Patch::Merge(&more)).await, Some(&refused));
+        }
+        if may_ask {
+            administrator.patch(name, &params, &Patch::Merge(&ask)).await.unwrap();
+            let withdraw = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_KEYRING_REQUEST: null}}}));
+            expect("withdrawn", administrator.patch(name, &params, &withdraw).await, None);
+        }
+    }
+    own.delete("asked-keyring", &DeleteParams::default()).await.unwrap();
 }
 
 /// A ManagedSecret and a record that it owns.

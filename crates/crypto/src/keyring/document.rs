@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::codec::{self, Reader};
@@ -18,6 +19,9 @@ pub struct Document {
     pub format: String,
     /// Its keys.
     pub entries: Vec<Entry>,
+    /// Fields of later versions. A program that writes the document keeps them.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
 }
 
 /// One key. Only [`Entry::wrapped`] is authentic; the rest must agree with it, or narrow it (the state).
@@ -37,6 +41,9 @@ pub struct Entry {
     pub public_key: Option<String>,
     /// The seed under a KEK.
     pub wrapped: Wrapped,
+    /// Fields of later versions, kept like [`Document::unknown`].
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
 }
 
 impl Document {
@@ -75,6 +82,17 @@ pub struct Wrapped {
     pub key_id: String,
     /// Base64 of the seed as the provider wrapped it.
     pub ciphertext: String,
+    /// Fields of later versions, kept like [`Document::unknown`].
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+impl Wrapped {
+    /// A seed that a provider wrapped under one of its KEKs. `ciphertext` is base64.
+    #[must_use]
+    pub fn new(provider: impl Into<String>, key_id: impl Into<String>, ciphertext: String) -> Self {
+        Self { provider: provider.into(), key_id: key_id.into(), ciphertext, unknown: Map::new() }
+    }
 }
 
 /// What a key is for.

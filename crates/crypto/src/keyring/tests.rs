@@ -17,19 +17,23 @@ fn entry(purpose: Purpose, byte: u8, created: &str, state: State) -> Entry {
         Purpose::Sealing => SealingKey::new(seed.clone()).unwrap().key_id().to_string(),
     };
     let envelope = Envelope::encode(purpose, &id, created, &seed);
-    Entry { purpose, state, created: created.to_owned(), public_key: None, wrapped: wrap(&envelope), id }
-}
-
-fn wrap(envelope: &[u8]) -> Wrapped {
-    Wrapped {
-        provider: "local".to_owned(),
-        key_id: kek().key_id().to_string(),
-        ciphertext: kek().wrap(envelope).unwrap(),
+    Entry {
+        purpose,
+        state,
+        created: created.to_owned(),
+        public_key: None,
+        wrapped: wrap(&envelope),
+        id,
+        unknown: Map::new(),
     }
 }
 
+fn wrap(envelope: &[u8]) -> Wrapped {
+    Wrapped::new("local", kek().key_id().to_string(), kek().wrap(envelope).unwrap())
+}
+
 fn document(entries: Vec<Entry>) -> Document {
-    Document { format: FORMAT.to_owned(), entries }
+    Document { format: FORMAT.to_owned(), entries, unknown: Map::new() }
 }
 
 fn open(documents: &[Document]) -> Result<Keyring, OpenError<KekError>> {
@@ -291,7 +295,7 @@ fn a_public_key_in_the_document_is_not_believed() {
 #[test]
 fn what_cannot_be_a_keyring_is_refused() {
     let good = entry(Purpose::Record, 1, CREATED, State::Active);
-    let other_format = Document { format: "MSK2".to_owned(), entries: vec![good.clone()] };
+    let other_format = Document { format: "MSK2".to_owned(), ..document(vec![good.clone()]) };
     assert!(matches!(open(&[other_format]), Err(OpenError::Format)));
     assert!(matches!(open(&[]), Err(OpenError::NoActiveSeed)));
     let pending = Entry { state: State::Pending, ..good.clone() };

@@ -211,7 +211,7 @@ mod tests {
         let kek = Kek::new(&[7; 32]).unwrap();
         let wrap = |bytes: &[u8]| {
             let (provider, key_id) = ("local".to_owned(), kek.key_id().to_string());
-            Ok::<_, KekError>(Wrapped { provider, key_id, ciphertext: kek.wrap(bytes)? })
+            Ok::<_, KekError>(Wrapped::new(provider, key_id, kek.wrap(bytes)?))
         };
         let document = Keyring::generate_entries(NOW.parse().unwrap(), wrap).unwrap();
         let stored = |document| StoredKeyring { name: "joins".to_owned(), document, fingerprint: String::new() };

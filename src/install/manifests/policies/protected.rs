@@ -10,6 +10,9 @@
 //! A write that changes nothing is anyone's: a storage migration or a re-encryption of etcd rewrites every object.
 //! Kubernetes' garbage collector edits owner references (`kubectl delete --cascade=orphan`) and finalizers. Whoever put
 //! a finalizer on a Secret of such a name, before this policy was, can take it off once the Secret is being deleted.
+//!
+//! A user whom RBAC lets patch the operator's own keyring may ask the operator to change it, by one annotation
+//! (`kubectl msec keys`). The operator decides what the request does.
 
 use super::{Options, Policy, Resource, Validation, concerned, is_trusted, keys, literal, literals};
 
@@ -40,7 +43,20 @@ fn secrets(options: &Options) -> Policy {
         ],
         variables: vec![
             ("sameContent", same("object", &["data", "type", "immutable"])),
-            ("sameLabels", same("object.metadata", &["labels", "annotations"])),
+            ("sameLabels", same("object.metadata", &["labels"])),
+            ("sameAnnotations", same("object.metadata", &["annotations"])),
+            (
+                "isOwnKeyring",
+                format!(
+                    "request.namespace == {} && object.metadata.name == {}\n&& object.?type.orValue('') == {}",
+                    literal(&options.operator_namespace),
+                    literal(keys::KEYRING_NAME),
+                    literal(keys::TYPE_KEYRING)
+                ),
+            ),
+            ("annotations", "dyn(object).?metadata.?annotations.orValue({})".to_owned()),
+            ("oldAnnotations", "dyn(oldObject).?metadata.?annotations.orValue({})".to_owned()),
+            ("sameOtherAnnotations", same_other_annotations(keys::ANNO_KEYRING_REQUEST)),
             ("sameLife", same("object.metadata", &["ownerReferences", "finalizers"])),
             ("isGarbageCollector", format!("request.userInfo.username in {}", literals(&GARBAGE_COLLECTORS))),
             ("isDying", "oldObject != null && has(oldObject.metadata.deletionTimestamp)".to_owned()),
@@ -48,6 +64,8 @@ fn secrets(options: &Options) -> Policy {
         validations: vec![refuse_unless(
             options,
             "variables.sameContent && variables.sameLabels\n\
+             && (variables.sameAnnotations\n\
+             || variables.isOwnKeyring && oldObject != null && variables.sameOtherAnnotations)\n\
              && (variables.sameLife || variables.isGarbageCollector || variables.isDying)",
             "secrets",
             "",
@@ -90,6 +108,16 @@ fn same(path: &str, fields: &[&str]) -> String {
     let old = path.replacen("object", "oldObject", 1);
     let fields: Vec<_> = fields.iter().map(|field| format!("{path}.?{field} == {old}.?{field}")).collect();
     format!("oldObject != null\n&& {}", fields.join("\n&& "))
+}
+
+/// CEL: on an update, all annotations but `key` are as they were.
+fn same_other_annotations(key: &str) -> String {
+    let key = literal(key);
+    format!(
+        "variables.annotations.all(it, it == {key}\n\
+         || it in variables.oldAnnotations && variables.oldAnnotations[it] == variables.annotations[it])\n\
+         && variables.oldAnnotations.all(it, it == {key} || it in variables.annotations)"
+    )
 }
 
 fn refuse_unless(options: &Options, admits: &str, resource: &str, group: &str) -> Validation {

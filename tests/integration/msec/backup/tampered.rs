@@ -32,7 +32,7 @@ impl Attacker {
         let kek = Kek::generate().unwrap();
         let wrap = |bytes: &[u8]| {
             let (provider, key_id) = ("local".to_owned(), kek.key_id().to_string());
-            Ok::<_, KekError>(Wrapped { provider, key_id, ciphertext: kek.wrap(bytes)? })
+            Ok::<_, KekError>(Wrapped::new(provider, key_id, kek.wrap(bytes)?))
         };
         let document = Keyring::generate_entries(created, wrap).unwrap();
         let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
@@ -70,7 +70,7 @@ fn document(secret: &Secret) -> Document {
 }
 
 fn empty() -> Document {
-    Document { format: "MSK1".to_owned(), entries: Vec::new() }
+    Document { format: "MSK1".to_owned(), entries: Vec::new(), unknown: serde_json::Map::new() }
 }
 
 async fn keyrings(site: &Site) -> usize {
