@@ -9,7 +9,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use managed_secrets_api::keys::{self, DEFAULT_OPERATOR_NAMESPACE};
+use managed_secrets_api::{
+    duration,
+    keys::{self, DEFAULT_OPERATOR_NAMESPACE},
+};
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::error::EXIT_CODES;
 use managed_secrets_cli::seal::SealArgs;
@@ -19,6 +22,7 @@ use managed_secrets_engine::run::MAX_WORKERS;
 use crate::install::manifests::{
     DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
 };
+use crate::keyring::seeds::DEFAULT_PERIOD;
 use crate::logging::LogFormat;
 use crate::webhook::server::{DRAIN_SECONDS, MAX_DRAIN_SECONDS};
 
@@ -117,6 +121,11 @@ pub struct RunArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_NEW_KEYRING")]
     pub allow_new_keyring: bool,
 
+    /// Age at which a new seed replaces the active one, such as 2160h, and records are re-wrapped; at least 1h, or 0 to do
+    /// this on request only
+    #[arg(long, value_name = "DURATION", env = "MANAGED_SECRETS_SEED_PERIOD", default_value_t = KeyPeriod(Some(DEFAULT_PERIOD)))]
+    pub seed_period: KeyPeriod,
+
     /// Accept sealed values of cluster scope: everyone who may create a ManagedSecret in some namespace can have them
     /// opened
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
@@ -191,6 +200,36 @@ pub struct RunArgs {
     /// What is logged: error, warn, info, debug, trace, or a list such as info,managed_secrets::engine=debug
     #[arg(long, value_name = "FILTER", env = "MANAGED_SECRETS_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// The age at which a key is replaced; `None` if that is done on request only.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeyPeriod(pub Option<Duration>);
+
+/// The least age at which a key is replaced.
+const LEAST_KEY_PERIOD: Duration = duration::hours(1);
+
+impl FromStr for KeyPeriod {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let period = if text == "0" { Some(Duration::ZERO) } else { duration::parse(text) };
+        match period {
+            Some(Duration::ZERO) => Ok(Self(None)),
+            Some(period) if period >= LEAST_KEY_PERIOD => Ok(Self(Some(period))),
+            _ => Err("must be hours, minutes and seconds, such as 2160h or 36h30m, of at least 1h, or 0".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for KeyPeriod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            None => f.write_str("0"),
+            Some(period) if period.as_secs().is_multiple_of(3600) => write!(f, "{}h", period.as_secs() / 3600),
+            Some(period) => write!(f, "{}s", period.as_secs()),
+        }
+    }
 }
 
 impl RunArgs {

@@ -32,6 +32,7 @@ pub mod record;
 pub(crate) mod restarts;
 pub mod run;
 mod scopes;
+pub(crate) mod seeds;
 pub(crate) mod sinks;
 #[doc(hidden)]
 pub mod timing;

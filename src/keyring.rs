@@ -12,9 +12,12 @@
 mod change;
 mod error;
 mod publish;
+pub mod seeds;
 mod store;
+mod wrapper;
 
 pub use change::OwnKeyring;
 pub use error::KeyringError;
 pub use publish::{publish, stands};
 pub use store::{KeyringStore, OverRecords, Unreadable};
+pub use wrapper::Wrapper;

@@ -7,7 +7,11 @@
 
 mod start;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::{
     TryFutureExt as _,
@@ -268,6 +272,10 @@ impl Parts {
             restarts: (self.restarts)(),
             expiring: expiring.map(|(reason, count)| (reason.as_str(), count)).to_vec(),
             oldest_seed: keyring.oldest_seed(),
+            rotation_began: self.leadership.is_leader().then(|| *self.shared.rotation.since.lock()).flatten(),
+            rewrapped: self.shared.rotation.counts.rewrapped.load(Ordering::Relaxed),
+            records_left: self.shared.rotation.counts.left.load(Ordering::Relaxed),
+            records_stuck: self.shared.rotation.counts.stuck.load(Ordering::Relaxed),
             oldest_sealing_key: keyring.oldest_sealing_key(),
             certificate_expires: self.served.as_ref().and_then(|served| served.expires()),
         }

@@ -52,6 +52,7 @@ mod integration {
     mod seal;
     mod secret_api;
     mod secure_metrics;
+    mod seeds;
     mod sources;
     mod starting;
     mod stories;

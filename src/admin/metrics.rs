@@ -64,6 +64,14 @@ pub struct Reading {
     pub expiring: Vec<(&'static str, usize)>,
     /// When the oldest seed was created.
     pub oldest_seed: Option<Timestamp>,
+    /// When the active seed was created, while a seed that it replaced may be in use.
+    pub rotation_began: Option<Timestamp>,
+    /// Records that were re-wrapped.
+    pub rewrapped: u64,
+    /// Records that the last list showed under a seed that was replaced, and that were not re-wrapped.
+    pub records_left: usize,
+    /// Those of them that do not verify, or that cannot be written.
+    pub records_stuck: usize,
     /// When the oldest sealing key was created.
     pub oldest_sealing_key: Option<Timestamp>,
     /// When the certificate of the webhooks expires.

@@ -13,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use managed_secrets_api::{Reason, keys, record::Unopened};
-use managed_secrets_crypto::{Plaintext, keyring::Keyring, mse1::OpenError};
+use managed_secrets_crypto::{Plaintext, SeedId, keyring::Keyring, mac, mse1::OpenError};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -22,6 +22,7 @@ use super::{
     plan::{Contents, Problem, Why},
     record::{Authenticity, RecordMeta, Source},
     restarts::condition::Restarting,
+    seeds::receipts::Receipt,
     view::{LiveSecret, Own, SecretView},
 };
 
@@ -55,6 +56,13 @@ impl Seen {
             Authenticity::Valid { meta, .. } => Some(meta),
             _ => None,
         }
+    }
+
+    /// The seed that the MAC of a record names that can be believed.
+    #[must_use]
+    pub fn seed(&self) -> Option<SeedId> {
+        self.record()?;
+        mac::seed_named(self.view.annotation(keys::ANNO_MAC)?)
     }
 
     /// The key commitment of a record that can be believed.
@@ -263,6 +271,8 @@ pub struct Snapshot {
     pub failures: u32,
     /// A source that gave no value in an earlier pass.
     pub rejected: Option<Rejected>,
+    /// The record was re-wrapped outside a pass, over the version that the status names.
+    pub rewrapped: Option<Receipt>,
     /// What is known about the restarts of workloads.
     pub(crate) restarting: Restarting,
 }
@@ -367,6 +377,7 @@ impl Facts {
             waits: Waits::default(),
             failures: 0,
             rejected: None,
+            rewrapped: None,
             restarting,
         };
         let mut facts = Self { snapshot, learned: Learned::default(), written: Written::default() };
@@ -374,12 +385,32 @@ impl Facts {
         facts
     }
 
+    /// Notes that the record was re-wrapped outside a pass.
+    pub fn was_rewrapped(&mut self, receipt: Receipt) {
+        self.snapshot.rewrapped = Some(receipt);
+        self.written.holds = self.in_step();
+    }
+
+    /// Whether a record is the one that status says we last wrote, or what a re-wrap made of that very version.
+    #[must_use]
+    pub fn is_current(&self, view: &SecretView) -> bool {
+        let Some(record) = &self.snapshot.own.status.record else { return false };
+        let rewrapped = |receipt: &Receipt| {
+            receipt.uid == view.uid
+                && receipt.before == record.resource_version
+                && receipt.after == view.resource_version
+        };
+        let same =
+            record.resource_version == view.resource_version || self.snapshot.rewrapped.as_ref().is_some_and(rewrapped);
+        record.name == view.name && record.uid == view.uid && same
+    }
+
     /// What the target holds, if record and target are both what status says we last wrote.
     fn in_step(&self) -> Option<Holds> {
         let record = self.snapshot.own.status.record.as_ref()?;
         let target = self.snapshot.own.status.target.as_ref()?;
         let seen = self.present(&record.name)?;
-        let same_record = seen.view.uid == record.uid && seen.view.resource_version == record.resource_version;
+        let same_record = self.is_current(&seen.view);
         let delivered = &self.present(&target.name)?.view;
         let same_target = delivered.uid == target.uid && delivered.resource_version == target.resource_version;
         (same_record && same_target).then_some(Holds {

@@ -27,6 +27,7 @@ pub struct Keys {
     /// The last try to read it. Held while it is read, so that a task that asks meanwhile waits for the result.
     last: Mutex<Option<Try>>,
     renewed: Notify,
+    changed: Notify,
     /// Why the last try failed.
     trouble: RwLock<Option<KeyringError>>,
 }
@@ -47,6 +48,7 @@ impl Keys {
             keyring: RwLock::new(Arc::new(keyring)),
             last: Mutex::new(None),
             renewed: Notify::new(),
+            changed: Notify::new(),
             trouble: RwLock::default(),
         }
     }
@@ -71,6 +73,16 @@ impl Keys {
     /// Waits until the keyring has been read again. For one waiter.
     pub async fn renewed(&self) {
         self.renewed.notified().await;
+    }
+
+    /// The same, for the task that replaces seeds.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Where the keyring is stored.
+    pub(super) fn store(&self) -> &KeyringStore {
+        &self.store
     }
 
     /// Reads the keyring again, unless that was done a moment ago. A task that asks while it is being read waits for that, so
@@ -106,6 +118,7 @@ impl Keys {
                 *self.keyring.write() = Arc::new(keyring);
                 *self.trouble.write() = None;
                 self.renewed.notify_one();
+                self.changed.notify_one();
                 info!("reloaded the keyring");
                 true
             }

@@ -48,10 +48,11 @@ use super::{
     record::Source,
     restarts::{Restarts, run::Restarter},
     scopes::{self, Scopes},
+    seeds::{Rotator, receipts::Receipts},
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
     view::watched::{Stub, WatchedObject, WatchedSecret},
 };
-use crate::keyring::{KeyringError, publish, stands};
+use crate::keyring::{KeyringError, publish, seeds::Timing, stands};
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
 /// event would have hidden.
@@ -72,6 +73,8 @@ const RETRY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration
 const REREAD: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(300) };
 /// How long events may still be published after the signal to stop: a call that hangs must not keep the program.
 const LAST_EVENTS: Duration = Duration::from_secs(22);
+/// How long a pass waits while the record is re-wrapped: about as long as two requests take.
+const REWRAP: Duration = Duration::from_millis(50);
 /// Objects a page of a list: with sealed text of up to 23 kB each, a page is a few MB.
 const PAGE: u32 = 250;
 
@@ -85,6 +88,8 @@ pub struct Options {
     pub allow_cluster_scope: bool,
     /// Restart the workloads of `spec.target.restart`.
     pub restarts: bool,
+    /// When seeds are replaced.
+    pub seeds: Timing,
     /// The workers.
     pub workers: run::Options,
 }
@@ -115,6 +120,8 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
         queue: Queue::new(),
         sources_moved: Notify::new(),
         scopes: Scopes::new(&options.namespaces),
+        rotation: Arc::default(),
+        receipts: Receipts::default(),
     });
     health::register(health, watcher, &shared, keys, options.workers.deadline);
     let (spawner, shutdown) = (&watcher.spawner, &watcher.shutdown);
@@ -130,6 +137,9 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     let writers = TaskTracker::new();
     let publishing = keep_published(watcher.clone(), leader.clone(), namespace, Arc::clone(keys));
     spawner.spawn("public key", shutdown.clone(), writers.track_future(publishing));
+    let rotator =
+        Rotator::new(leader.clone(), Arc::clone(keys), Arc::clone(&shared), options.namespaces, options.seeds);
+    spawner.spawn("seeds", shutdown.clone(), writers.track_future(rotator.run(shutdown.clone())));
     let (events, publish_events) = Events::new(&leader.client);
     let stopping = shutdown.clone();
     // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
@@ -400,8 +410,15 @@ impl Reconciler for Operator {
             self.rejected.lock().remove(&key);
             self.kept_out.lock().remove(&key);
             self.restarts.forget(&key);
+            self.shared.receipts.forget(&key);
             return Next::Done;
         };
+        if self.shared.receipts.is_writing(&key) {
+            // Its record is at a version that nothing knows yet.
+            let urgency = self.shared.index().urgency(&key).unwrap_or(Priority::Woken);
+            self.shared.queue.add_after(key, urgency, REWRAP);
+            return Next::Done;
+        }
         if !self.shared.scopes.is_filled(&key.namespace) {
             // Once it is, all of the namespace is looked at.
             return Next::Done;
@@ -445,6 +462,12 @@ impl Operator {
             keyring = newer;
             facts = Facts::new(cached, self.settings.clone(), &keyring, now, fresh_id);
         }
+        if let Some(receipt) = self.shared.receipts.of(key) {
+            facts.was_rewrapped(receipt);
+        }
+        if facts.all_present().any(|seen| seen.seed().is_some_and(|seed| keyring.is_replaced(seed))) {
+            self.shared.rotation.met.notify_one();
+        }
         facts.snapshot.failures = self.shared.queue.failures(key);
         // After a pass that failed, what is out of step is most likely our own: a write that was carried out although its
         // answer was lost. That pass has had its own delay.
@@ -469,6 +492,7 @@ impl Operator {
         }
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
+            self.shared.receipts.forget(key);
             if facts.written.repaired {
                 self.stats.repairs.increment();
                 self.repairs.note(key);

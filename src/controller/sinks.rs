@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{
     index::{Index, Key},
     scopes::Scopes,
+    seeds::{Rotation, receipts::Receipts},
     view::{
         Own, SecretView,
         packed::Packed,
@@ -35,6 +36,10 @@ pub struct Shared {
     pub sources_moved: Notify,
     /// Which namespaces are served.
     pub scopes: Scopes,
+    /// How the replacement of seeds goes.
+    pub rotation: Arc<Rotation>,
+    /// Records that were re-wrapped outside a pass.
+    pub receipts: Receipts,
 }
 
 impl Shared {

@@ -3,7 +3,7 @@
 use managed_secrets_api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK, TYPE_KEYRING};
 use managed_secrets_client::CallError;
 use managed_secrets_crypto::RandomError;
-use managed_secrets_crypto::keyring::{KekError, OpenError};
+use managed_secrets_crypto::keyring::{GenerateError, KekError, OpenError};
 
 /// Why there is no keyring. [`KeyringError::is_retryable`] separates transient errors from those that need an administrator.
 #[derive(Debug, thiserror::Error)]
@@ -143,5 +143,14 @@ impl KeyringError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Api { .. } | Self::Contended | Self::Random(_) | Self::Unreadable { .. })
+    }
+}
+
+impl From<GenerateError<KekError>> for KeyringError {
+    fn from(error: GenerateError<KekError>) -> Self {
+        match error {
+            GenerateError::Random(random) | GenerateError::Wrap(KekError::Random(random)) => random.into(),
+            error => Self::Generate(error.to_string()),
+        }
     }
 }

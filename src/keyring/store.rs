@@ -14,7 +14,7 @@ use managed_secrets_api::keys::{
 };
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_crypto::Kek;
-use managed_secrets_crypto::keyring::{Document, GenerateError, KekError, Keyring, Origin, Part, Wrapped};
+use managed_secrets_crypto::keyring::{Document, KekError, Keyring, Origin, Part, Wrapped};
 use managed_secrets_crypto::provider::Provider;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
@@ -200,7 +200,7 @@ impl KeyringStore {
     }
 
     /// Reads the local KEK with this id from the API server.
-    async fn local_kek(&self, key_id: &str) -> Result<Kek, KeyringError> {
+    pub(super) async fn local_kek(&self, key_id: &str) -> Result<Kek, KeyringError> {
         let name = format!("{KEK_PREFIX}{key_id}");
         let found = self.secrets().get(&name).await.map_err(failed("read the key-encryption key"))?;
         let secret = found
@@ -273,7 +273,7 @@ impl KeyringStore {
     /// Returns the local KEK that encrypts new seeds: an existing KEK without a keyring (an earlier start ended early), or
     /// else a new one, which is stored before it encrypts anything. If a joined keyring exists, an existing KEK came with
     /// it and others may know it, so it is not used.
-    async fn stored_local_kek(&self) -> Result<Kek, KeyringError> {
+    pub(super) async fn stored_local_kek(&self) -> Result<Kek, KeyringError> {
         if self.list(TYPE_KEYRING, "read the keyring").await?.is_empty() {
             let stored = self.list(TYPE_KEK, "read the key-encryption keys").await?;
             if let Some(kek) = stored.iter().find_map(kek_in) {
@@ -316,6 +316,10 @@ impl KeyringStore {
         self.secrets().list(&format!("type={type_}")).await.map_err(failed(what))
     }
 
+    pub(super) fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
     pub(super) fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -350,10 +354,7 @@ fn kek_in(secret: &SecretObject) -> Option<Kek> {
 /// The first entries, wrapped by this KEK.
 fn generate(now: Timestamp, provider: &str, kek: &Kek) -> Result<Document, KeyringError> {
     let wrap = |plaintext: &[u8]| Ok(Wrapped::new(provider, kek.key_id().to_string(), kek.wrap(plaintext)?));
-    Keyring::generate_entries(now, wrap).map_err(|error| match error {
-        GenerateError::Random(random) | GenerateError::Wrap(KekError::Random(random)) => random.into(),
-        error => KeyringError::Generate(error.to_string()),
-    })
+    Keyring::generate_entries(now, wrap).map_err(KeyringError::from)
 }
 
 pub(super) fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {

@@ -21,7 +21,7 @@ use kube::{Client, Config, client::Body};
 use managed_secrets::{
     admin::metrics::Metrics,
     controller,
-    keyring::OverRecords,
+    keyring::{OverRecords, seeds},
     run::{Options, RunError},
     values, webhook,
 };
@@ -280,6 +280,8 @@ pub(crate) struct Setup {
     pub(crate) allow_cluster_scope: bool,
     /// Restart workloads.
     pub(crate) restarts: bool,
+    /// When seeds are replaced.
+    pub(crate) seeds: seeds::Timing,
     /// Workers.
     pub(crate) workers: usize,
     /// The longest that a reconcile may take.
@@ -306,6 +308,7 @@ impl Setup {
             over_records: OverRecords::Refuse,
             allow_cluster_scope: false,
             restarts: false,
+            seeds: seeds::Timing::default(),
             workers: 4,
             deadline: run::Options::default().deadline,
             clients: client::Options::default(),
@@ -344,6 +347,7 @@ impl Setup {
                 operator_namespace: self.operator_namespace,
                 allow_cluster_scope: self.allow_cluster_scope,
                 restarts: self.restarts,
+                seeds: self.seeds,
                 workers: run::Options {
                     limiter: Arc::new(Limiter::new(self.workers)),
                     deadline: self.deadline,

@@ -13,13 +13,22 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt as _;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client, Config, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
     client::Body,
 };
 use managed_secrets::install::manifests;
-use managed_secrets_api::{ManagedSecret, ManagedSecretStatus, crd, keys};
+use managed_secrets_api::{
+    ManagedSecret, ManagedSecretStatus, crd, keys,
+    record::{self, StoredRecord},
+};
+use managed_secrets_crypto::{
+    Kek, Keyring,
+    keyring::{Document, KekError, Wrapped},
+    mse1::Place,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{ControlPlane, Operator, audit::Request, poll};
@@ -330,5 +339,60 @@ async fn an_upgrade_and_the_way_back_change_no_secret() {
         }
         assert_eq!(witness.states().await[states..], [], "no Secret has changed");
         cluster.control_plane.stop().await.unwrap();
+    }
+}
+
+/// Records of an earlier version move to another seed, without a cluster: each opens to the value that it had.
+#[test]
+fn saved_records_open_after_their_seed_was_replaced() {
+    for saved in saved() {
+        let objects: Value = serde_saphyr::from_str(&fs::read_to_string(saved.join("objects.yaml")).unwrap()).unwrap();
+        let secrets: Vec<Secret> = objects["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|it| it["kind"] == "Secret")
+            .map(|secret| serde_json::from_value(secret.clone()).unwrap())
+            .collect();
+        let of_type = |type_: &'static str| secrets.iter().filter(move |it| it.type_.as_deref() == Some(type_));
+        let data = |secret: &Secret, key: &str| secret.data.as_ref().unwrap()[key].0.clone();
+        let kek = Kek::new(&data(of_type(keys::TYPE_KEK).next().unwrap(), keys::KEK_DATA_KEY)).unwrap();
+        let keyring = data(of_type(keys::TYPE_KEYRING).next().unwrap(), keys::KEYRING_DATA_KEY);
+        let mut document: Document = serde_json::from_slice(&keyring).unwrap();
+        let open = |document: &Document| {
+            Keyring::open([document], |wrapped: &Wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap()
+        };
+        let before = open(&document);
+        let wrap = |bytes: &[u8]| {
+            let Wrapped { provider, key_id, .. } = document.entries[0].wrapped.clone();
+            Ok::<_, KekError>(Wrapped::new(provider, key_id, kek.wrap(bytes)?))
+        };
+        let mut changed = document.clone();
+        let new = changed.add_seed(jiff::Timestamp::now(), wrap).unwrap();
+        assert!(changed.activate_seed(new));
+        document = changed;
+        let after = open(&document);
+        assert_eq!(after.active_seed().unwrap().id(), new);
+
+        let mut records = 0;
+        for secret in of_type(keys::TYPE_RECORD) {
+            let namespace = secret.metadata.namespace.as_deref().unwrap();
+            let stored = StoredRecord::of(&secret.metadata).unwrap();
+            let place = Place { namespace, object: &stored.meta.owner };
+            let bytes = data(secret, keys::RECORD_DATA_KEY);
+            let value = |bytes: &[u8], keyring: &Keyring| {
+                record::open(bytes, &place, &stored.meta, &stored.commitment, |id| keyring.seed(id)).unwrap().value
+            };
+            let expected = value(&bytes, &before);
+            let held = [(keys::RECORD_DATA_KEY, bytes.as_slice())];
+            let rewrapped = stored.rewrap(namespace, held, |id| after.seed(id), after.active_seed().unwrap()).unwrap();
+            let moved = &rewrapped.data[keys::RECORD_DATA_KEY];
+            assert_eq!(moved.seed_id(), new);
+            assert!(value(moved.as_bytes(), &after).same_as(&expected), "{}", secret.name_any());
+            // What was not moved opens as before, and after a downgrade.
+            assert!(value(&bytes, &after).same_as(&expected), "{}", secret.name_any());
+            records += 1;
+        }
+        assert!(records > 5);
     }
 }

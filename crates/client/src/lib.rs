@@ -77,6 +77,21 @@ impl SecretApi {
         self.0.list(ListParams::default().fields(field_selector), Content::Whole, seen).await
     }
 
+    /// One page of the Secrets that a field selector selects, and the token of the next one; `next` is the token of this one.
+    pub async fn page(
+        &self,
+        field_selector: &str,
+        limit: u32,
+        next: Option<&str>,
+    ) -> Result<(Vec<SecretObject>, Option<String>), CallError> {
+        let params = ListParams::default().fields(field_selector).limit(limit);
+        let params = match next {
+            Some(next) => params.continue_token(next),
+            None => params,
+        };
+        self.0.page(&params, Content::Whole).await
+    }
+
     /// Metadata of all Secrets that a field selector selects: their data is never sent.
     pub async fn list_metadata(&self, field_selector: &str) -> Result<Vec<ObjectMeta>, CallError> {
         self.metadata(ListParams::default().fields(field_selector)).await

@@ -11,6 +11,7 @@
 
 mod document;
 mod kek;
+mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 use self::document::Envelope;
 pub use self::document::{Document, Entry, FORMAT, Purpose, State, Wrapped};
 pub use self::kek::{Kek, KekError};
+pub use self::seeds::{Listed, Unused};
 use super::mss1::{PublicKeyError, PublishedKey, SealingKey};
 use super::{KeyId, RandomError, Seed, SeedId, random};
 
@@ -193,15 +195,10 @@ impl Keyring {
         let created = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
         let mut entry = |purpose, id: String, seed: &[u8; 32], public_key: Option<&[u8]>| {
             let envelope = Envelope::encode(purpose, &id, &created, seed);
-            Ok::<_, GenerateError<E>>(Entry {
-                wrapped: wrap(&envelope).map_err(GenerateError::Wrap)?,
-                id,
-                purpose,
-                state: State::Active,
-                created: created.clone(),
-                public_key: public_key.map(document::base64),
-                unknown: Map::new(),
-            })
+            let wrapped = wrap(&envelope).map_err(GenerateError::Wrap)?;
+            let public_key = public_key.map(document::base64);
+            let entry = Entry::new(id, purpose, State::Active, created.clone(), wrapped);
+            Ok::<_, GenerateError<E>>(Entry { public_key, ..entry })
         };
         let seed = Seed::generate()?;
         let sealing = SealingKey::new(random::bytes()?)?;
@@ -230,6 +227,13 @@ impl Keyring {
     #[must_use]
     pub fn seed(&self, id: SeedId) -> Option<&Seed> {
         self.seeds.get(&id).map(|entry| &entry.key)
+    }
+
+    /// Whether another seed of the operator's own document has replaced this one of it. Records under it are re-wrapped.
+    #[must_use]
+    pub fn is_replaced(&self, id: SeedId) -> bool {
+        let own = |held: &Held<Seed>| held.origin == Origin::Own && held.state != State::Pending;
+        id != self.active_seed && self.seeds.get(&id).is_some_and(own)
     }
 
     /// The sealing key with this id, and whether it may still open.

@@ -104,9 +104,7 @@ impl<'w> Draft<'w> {
     /// Whether the record stands as drafted, and status, or this pass, knows it at its present version.
     fn is_in_step(&self, facts: &Facts, base: &Seen) -> bool {
         let view = &base.view;
-        let in_status = facts.snapshot.own.status.record.as_ref().is_some_and(|record| {
-            record.name == view.name && record.uid == view.uid && record.resource_version == view.resource_version
-        });
+        let in_status = facts.is_current(view);
         let written =
             facts.written.record.as_ref().is_some_and(|record| record.resource_version == view.resource_version);
         // A write that loses the owner reference on its way is not tried twice in one pass.

@@ -54,6 +54,7 @@ pub(super) fn facts_of(spec: &Value, status: &Value) -> Facts {
         waits: Waits::default(),
         failures: 0,
         rejected: None,
+        rewrapped: None,
         restarting: crate::controller::restarts::condition::Restarting::default(),
     };
     Facts { snapshot, learned: Learned::default(), written: Written::default() }

@@ -21,6 +21,7 @@ use super::{
         facts::{Confirmed, Content, Facts, Freshness, Held, Holds, Incoming, Known, Seen, SourceSeen},
         plan::{Contents, Problem, Read, Slot, Step, Write},
         record::{Authenticity, Delivered, RecordMeta, Source},
+        seeds::receipts::Receipt,
         view::SecretView,
     },
     decide,
@@ -205,6 +206,33 @@ fn outcome(step: &Step) -> String {
 
 /// The rule, what differs from a pass of a new object or of one that is in step, and the next step.
 type Row = (&'static str, fn() -> Facts, fn(&mut Facts), &'static str);
+
+/// A re-wrap is this process' own write, over what the status names: only the status has to say the new version.
+#[test]
+fn a_record_that_was_rewrapped_outside_a_pass_costs_a_status_and_any_other_is_written_again() {
+    let receipt = |before: &str, after: &str, uid: &str| Receipt {
+        uid: uid.to_owned(),
+        before: before.to_owned(),
+        after: after.to_owned(),
+    };
+    let moved = |receipt: Receipt| {
+        let mut facts = in_step();
+        let Some(Known::Present(seen)) = facts.snapshot.secrets.get_mut(&record_name("DB")) else {
+            panic!("no record")
+        };
+        seen.view.resource_version = "5".to_owned();
+        facts.written.holds = None;
+        facts.was_rewrapped(receipt);
+        decide(&facts)
+    };
+    let Step::Write(write) = moved(receipt("1", "5", "uid-record")) else { panic!("nothing is written") };
+    let Write::Status(status) = *write else { panic!("more than the status is written") };
+    assert_eq!(status.record.unwrap().resource_version, "5");
+    // Another program wrote after the re-wrap, or before it, or it was another record.
+    for other in [receipt("1", "4", "uid-record"), receipt("0", "5", "uid-record"), receipt("1", "5", "uid-other")] {
+        assert!(matches!(moved(other.clone()), Step::Read(_)), "{other:?}");
+    }
+}
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a row for each rule")]

@@ -50,6 +50,9 @@ pub struct Alert {
 /// two thirds of 14 days, and cert-manager renews in the last third.
 const EXPIRES_SOON_SECONDS: u32 = 2 * 24 * 3600;
 
+/// A rotation of a seed that takes longer than this does not end by itself.
+const ROTATION_SECONDS: u32 = 24 * 3600;
+
 /// Reasons that mean that a stored value may be lost or may have been manipulated.
 pub const VALUE_AT_RISK: &[Reason] = &[
     Reason::RecordTampered,
@@ -230,6 +233,35 @@ pub const ALERTS: &[Alert] = &[
                  cert-manager.",
         risk: "No value is at risk. When the certificate has expired, the API server refuses plain values until it is \
                renewed. Sealed values, delivered Secrets and the reconciles are not affected.",
+    },
+    Alert {
+        name: "ManagedSecretsSeedRotationStalled",
+        severity: Severity::Warning,
+        hold: "15m",
+        expression: || {
+            format!(
+                "time() - max by (namespace) (managed_secrets_seed_rotation_started_timestamp_seconds) > {ROTATION_SECONDS}"
+            )
+        },
+        summary: "Records are still under a seed that was replaced.",
+        description: "A seed of the operator in namespace \"{{ $labels.namespace }}\" was replaced \
+                      {{ $value | humanizeDuration }} ago, and records may still be under the earlier one.",
+        meaning: "After a new seed is active, the leader moves every record to it and checks twice, an hour apart, that no \
+                  record is under the earlier one. This takes hours with many records, and not a day.",
+        confirm: "```console\n\
+                  $ kubectl msec doctor\n\
+                  $ kubectl -n managed-secrets-system logs -l app.kubernetes.io/name=managed-secrets --tail=2000 | grep -i seed\n\
+                  ```\n\n\
+                  `managed_secrets_rewrap_records_stuck` says how many records cannot be moved.",
+        action: "* **The log names records that do not verify**: restore them from a backup, or delete them if they are not \
+                 needed. The objects report why.\n\
+                 * **The log names records that cannot be written**: correct the permission or the admission policy that it \
+                 names.\n\
+                 * **The log says that the records cannot be listed**: correct the permission in this namespace, or remove the \
+                 namespace from `--namespace`.\n\
+                 * **The leader restarts again and again**: see [ManagedSecretsRestarting](#managedsecretsrestarting).",
+        risk: "No value is at risk: the earlier seed stays in the keyring, and its records open. New values are under the new \
+               seed.",
     },
     Alert {
         name: "ManagedSecretsOneReplica",

@@ -104,6 +104,30 @@ pub const ROWS: &[Row] = &[
                 )],
             },
             Panel {
+                title: "Records to move to the active seed",
+                description: "Records under a seed that was replaced, those of them that cannot be moved, and how many were moved.",
+                unit: "short",
+                kind: Kind::Lines,
+                queries: &[
+                    ("max(managed_secrets_rewrap_records_left{namespace=~\"$namespace\"})", "left"),
+                    ("max(managed_secrets_rewrap_records_stuck{namespace=~\"$namespace\"})", "stuck"),
+                    (
+                        "sum(increase(managed_secrets_rewrapped_records_total{namespace=~\"$namespace\"}[$__rate_interval]))",
+                        "moved",
+                    ),
+                ],
+            },
+            Panel {
+                title: "Time since a seed was replaced",
+                description: "How long records have been moved to the active seed; empty if no earlier seed is in use.",
+                unit: "s",
+                kind: Kind::Number,
+                queries: &[(
+                    "time() - max(managed_secrets_seed_rotation_started_timestamp_seconds{namespace=~\"$namespace\"})",
+                    "time",
+                )],
+            },
+            Panel {
                 title: "Versions",
                 description: "Replicas by version. There are two versions only during an upgrade.",
                 unit: "short",

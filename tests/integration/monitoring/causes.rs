@@ -4,14 +4,14 @@
 //! limit (it would need a control group), and a watch or queue that has been stuck for minutes. For these, the scrape of a real
 //! operator in this state is changed in one number.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::ConfigMap};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::admin::METRICS;
+use managed_secrets::{admin::METRICS, keyring::seeds::Timing};
 use managed_secrets_api::{keys, names::record_name};
 use managed_secrets_engine::{client, lease};
 use serde_json::json;
@@ -45,6 +45,7 @@ pub(super) async fn of(alert: &str) -> Vec<Target> {
         "ManagedSecretsKeyringLost" => keyring_lost().await,
         "ManagedSecretsValueAtRisk" => value_at_risk().await,
         "ManagedSecretsCertificateExpiring" => certificate_expiring().await,
+        "ManagedSecretsSeedRotationStalled" => seed_rotation_stalled().await,
         "ManagedSecretsOneReplica" => one_replica().await,
         "ManagedSecretsNotReady" => not_ready().await,
         "ManagedSecretsRestarting" => restarting().await,
@@ -249,6 +250,21 @@ async fn certificate_expiring() -> Vec<Target> {
     operator.kill().await;
     // 13 days later it is the same certificate.
     vec![Target::new(1).shows(&text, BEFORE).later(13 * 24 * 3600).shows(&text, LONG)]
+}
+
+async fn seed_rotation_stalled() -> Vec<Target> {
+    let (keys, site) = (Keys::new().await, Site::new("seed-stalled").await);
+    let seeds = Timing { pending: Duration::ZERO, period: None, ..Timing::default() };
+    let operator_namespace = keys.site.namespace.clone();
+    let operator = Setup { operator_namespace, seeds, ..Setup::of(&site.namespace) }.start_with(keys.config.clone());
+    let probes = Probes::of(&operator).await;
+    site.apply("db", json!({"name": "db", "generate": {}})).await;
+    site.in_step("db").await;
+    keys.ask().await;
+    let text = at_least(&probes, "managed_secrets_seed_rotation_started_timestamp_seconds", &[], 1.0).await;
+    operator.kill().await;
+    // Two days later it is the same rotation.
+    vec![Target::new(1).shows(&text, BEFORE).later(2 * 24 * 3600).shows(&text, LONG)]
 }
 
 /// The program, which waits for an API server.

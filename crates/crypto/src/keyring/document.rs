@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use super::seeds::Unused;
 use crate::codec::{self, Reader};
 
 /// What a document calls its format.
@@ -41,6 +42,9 @@ pub struct Entry {
     pub public_key: Option<String>,
     /// The seed under a KEK.
     pub wrapped: Wrapped,
+    /// Since when no record names it (record only), as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<Unused>,
     /// Fields of later versions, kept like [`Document::unknown`].
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -59,6 +63,12 @@ impl Document {
 }
 
 impl Entry {
+    /// An entry with nothing but what every entry has.
+    #[must_use]
+    pub fn new(id: String, purpose: Purpose, state: State, created: String, wrapped: Wrapped) -> Self {
+        Self { id, purpose, state, created, public_key: None, wrapped, unused: None, unknown: Map::new() }
+    }
+
     /// The creation date; `None` if it is not a date.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {

@@ -17,15 +17,7 @@ fn entry(purpose: Purpose, byte: u8, created: &str, state: State) -> Entry {
         Purpose::Sealing => SealingKey::new(seed.clone()).unwrap().key_id().to_string(),
     };
     let envelope = Envelope::encode(purpose, &id, created, &seed);
-    Entry {
-        purpose,
-        state,
-        created: created.to_owned(),
-        public_key: None,
-        wrapped: wrap(&envelope),
-        id,
-        unknown: Map::new(),
-    }
+    Entry::new(id, purpose, state, created.to_owned(), wrap(&envelope))
 }
 
 fn wrap(envelope: &[u8]) -> Wrapped {

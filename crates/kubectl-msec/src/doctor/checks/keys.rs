@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::keys::{KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_crypto::keyring::Purpose;
 use managed_secrets_crypto::mss1::PublishedKey;
@@ -87,6 +87,7 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             "check the clocks; these keys open values, and the operator prefers other keys for new values",
         ));
     }
+    findings.extend(rotation(check, &stored, facts.now));
     let wrapped: BTreeSet<_> = stored.iter().flat_map(|it| it.wrapped_by()).collect();
     let local = wrapped.iter().filter(|(provider, _)| *provider == Provider::LOCAL).map(|(_, id)| *id);
     let missing: Vec<_> = match facts.keks.known(check) {
@@ -121,6 +122,29 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         ));
     }
     Ok(findings)
+}
+
+/// How long a rotation of a seed takes that is not stuck.
+const ROTATION: SignedDuration = SignedDuration::from_hours(24);
+
+/// A seed that is being replaced: what is not over yet.
+fn rotation(check: &'static str, keyrings: &[&StoredKeyring], now: Timestamp) -> Option<Finding> {
+    let document = &keyrings.iter().find(|it| it.name == KEYRING_NAME)?.document;
+    let in_use: Vec<_> = document.superseded_seeds(now).filter(|it| !it.is_confirmed_unused()).collect();
+    let began = match document.pending_seed() {
+        Some(pending) => pending.created_at()?,
+        None if in_use.is_empty() => return None,
+        None => document.newest_seed()?,
+    };
+    let what = if in_use.is_empty() {
+        "a new seed is pending: new values are encrypted under it soon".to_owned()
+    } else {
+        let ids: Vec<_> = in_use.iter().map(|it| it.id.as_str()).collect();
+        format!("records may still be under seeds that were replaced: {}; the operator moves them", ids.join(", "))
+    };
+    let level = if now.duration_since(began) > ROTATION { Level::Warning } else { Level::Note };
+    let advice = "the log of the leader says what holds it up, if it takes longer than a day";
+    Some(Finding::new(level, check, format!("{what}, since {began}"), advice))
 }
 
 /// Id of the key that the operator uses for new values.

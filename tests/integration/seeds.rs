@@ -1,0 +1,354 @@
+//! A seed is replaced while operators run: every record moves to the new one, nothing else is written, and no value is lost
+//! wherever it is interrupted.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use managed_secrets::keyring::seeds::Timing;
+use managed_secrets_api::{
+    keys,
+    names::record_name,
+    record::{StoredRecord, seeds_in},
+};
+use managed_secrets_crypto::{
+    SeedId,
+    keyring::{Document, Entry},
+};
+use serde_json::json;
+use testkit::poll;
+
+use super::{
+    faults::{Switch, refusal},
+    lost_keys::Keys,
+    objects::{Site, moved},
+    operator::{Fault, PATIENCE, Running, Setup, Tap},
+};
+
+/// A rotation in seconds instead of hours; only on request.
+const FAST: Timing = Timing {
+    period: None,
+    grace: Duration::ZERO,
+    pending: Duration::from_millis(200),
+    apart: Duration::from_secs(1),
+    again: Duration::from_millis(100),
+};
+/// Crashes of one sweep side by side.
+const WIDTH: usize = 8;
+/// More requests than a rotation of two records has: a sweep that gets there goes round in circles.
+const MOST: usize = 120;
+
+fn setup(keys: &Keys, site: &Site) -> Setup {
+    Setup { operator_namespace: keys.site.namespace.clone(), seeds: FAST, ..Setup::of(&site.namespace) }
+}
+
+impl Keys {
+    async fn document(&self) -> Document {
+        let secret = self.site.secret(keys::KEYRING_NAME).await.unwrap();
+        serde_json::from_slice(&secret.data.unwrap()[keys::KEYRING_DATA_KEY].0).unwrap()
+    }
+
+    async fn seeds(&self) -> Vec<SeedId> {
+        self.document().await.seeds().map(|entry| entry.seed_id().unwrap()).collect()
+    }
+
+    /// Asks for a new seed, as `kubectl msec keys rotate --seed` does.
+    pub(super) async fn ask(&self) {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {keys::ANNO_KEYRING_REQUEST: "rotate seed"}}}));
+        self.site.secrets().patch(keys::KEYRING_NAME, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Waits until there are so many seeds, and none but the newest is in use.
+    async fn rotated(&self, seeds: usize) -> Document {
+        poll("the rotation to end", PATIENCE, || async {
+            let document = self.document().await;
+            let is_over = |entry: &&Entry| entry.is_confirmed_unused();
+            let all = document.seeds().count();
+            let over = document.seeds().filter(is_over).count();
+            Ok((all == seeds && over == seeds - 1 && document.pending_seed().is_none()).then_some(document))
+        })
+        .await
+        .unwrap()
+    }
+}
+
+/// The seeds that the records of a namespace name, in metadata and bytes.
+async fn named(site: &Site) -> BTreeSet<SeedId> {
+    let list = ListParams::default().fields(&format!("type={}", keys::TYPE_RECORD));
+    let records = site.secrets().list(&list).await.unwrap().items;
+    records.iter().flat_map(seeds_of).collect()
+}
+
+fn seeds_of(record: &Secret) -> BTreeSet<SeedId> {
+    let stored = StoredRecord::of(&record.metadata).unwrap();
+    let data = record.data.iter().flatten().map(|(key, bytes)| (key.as_str(), bytes.0.as_slice()));
+    seeds_in(data).chain([stored.seed]).collect()
+}
+
+/// The state of every Secret that is no record.
+async fn others(site: &Site) -> BTreeMap<String, Option<String>> {
+    let list = site.secrets().list(&ListParams::default()).await.unwrap();
+    let others = list.into_iter().filter(|secret| secret.type_.as_deref() != Some(keys::TYPE_RECORD));
+    others.map(|secret| (secret.name_any(), secret.resource_version())).collect()
+}
+
+/// Three objects, and a record that a deleted one has left.
+async fn filled(site: &Site) {
+    for name in ["one", "two", "three", "kept"] {
+        let policy = if name == "kept" { "Retain" } else { "Delete" };
+        site.apply(name, json!({"name": name, "generate": {}, "deletionPolicy": policy})).await;
+        site.in_step(name).await;
+    }
+    site.delete("kept").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_moves_to_the_new_seed_and_nothing_else_is_written() {
+    let (keys, site) = (Keys::new().await, Site::new("seeds").await);
+    let tap = Tap::recording();
+    let operator = setup(&keys, &site).calls(&tap).start_with(keys.config.clone());
+    filled(&site).await;
+    let [old] = keys.seeds().await.try_into().unwrap();
+    assert_eq!(named(&site).await, [old].into());
+    let before = others(&site).await;
+    let objects = async || {
+        let mut objects = Vec::new();
+        for name in ["one", "two", "three"] {
+            let object = site.in_step(name).await;
+            objects.push((moved(&object), object.status.unwrap().created_date));
+        }
+        objects
+    };
+    let (described, value) = (objects().await, site.value("one", "value").await);
+    let asked = tap.seen().len();
+
+    keys.ask().await;
+    let document = keys.rotated(2).await;
+    let [entry_of_old, entry_of_new] = document.seeds().collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(entry_of_old.seed_id(), Some(old), "it opens what a backup holds");
+    let new = entry_of_new.seed_id().unwrap();
+    assert_eq!(named(&site).await, [new].into());
+    let request =
+        keys.site.secret(keys::KEYRING_NAME).await.unwrap().annotations().get(keys::ANNO_KEYRING_REQUEST).cloned();
+    assert_eq!(request, None, "the request is carried out");
+    assert_eq!(objects().await, described);
+    assert_eq!((others(&site).await, site.value("one", "value").await), (before, value.clone()));
+
+    // A dry run and a write for each record, a status for each object, and lists.
+    let seen = &tap.seen()[asked..];
+    let count = |method: &str, part: &str, dry: bool| {
+        let inside = format!("/namespaces/{}/", site.namespace);
+        let fits = |seen: &&super::operator::Seen| {
+            seen.method == method && seen.path.contains(&inside) && seen.path.contains(part) && seen.is_dry_run() == dry
+        };
+        seen.iter().filter(fits).count()
+    };
+    assert_eq!((count("PATCH", "/secrets/msec-", true), count("PATCH", "/secrets/msec-", false)), (4, 4), "{seen:#?}");
+    assert_eq!((count("PATCH", "/secrets/", true), count("PATCH", "/secrets/", false)), (4, 4), "{seen:#?}");
+    assert_eq!((count("PATCH", "/status", false), count("GET", "/secrets/", false)), (3, 0), "{seen:#?}");
+
+    // New values are under the new seed; the record of a deleted object can be taken over.
+    site.apply("one", json!({"name": "one", "generate": {}, "description": "another"})).await;
+    site.in_step("one").await;
+    site.apply("new", json!({"name": "NEW", "generate": {}})).await;
+    site.in_step("new").await;
+    site.apply("kept", json!({"name": "kept", "generate": {}, "deletionPolicy": "Retain"})).await;
+    site.in_step("kept").await;
+    assert_eq!(named(&site).await, [new].into());
+    assert_eq!(site.value("one", "value").await, value);
+    operator.stop().await;
+}
+
+/// One of two replicas hears nothing of the new seed until it meets a record under it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_make_one_seed_and_one_that_hears_nothing_reads_it_when_it_needs_it() {
+    let (keys, site, elsewhere) = (Keys::new().await, Site::new("seeds-one").await, Site::new("seeds-other").await);
+    let first = setup(&keys, &site).start_with(keys.config.clone());
+    site.apply("db", json!({"name": "db", "generate": {}})).await;
+    site.in_step("db").await;
+    let deaf = Switch::new(|path| path.contains("/secrets?") && path.contains("fieldSelector=type"));
+    deaf.on(&refusal(500, "InternalError", None));
+    let both = vec![site.namespace.clone(), elsewhere.namespace.clone()];
+    let second = Setup { namespaces: both, ..setup(&keys, &elsewhere) }.watches(&deaf.tap);
+    let second = second.start_with(keys.config.clone());
+    elsewhere.apply("db", json!({"name": "db", "generate": {}})).await;
+    elsewhere.in_step("db").await;
+    keys.ask().await;
+    let document = keys.rotated(2).await;
+    let new = document.seeds().nth(1).unwrap().seed_id().unwrap();
+    assert_eq!(named(&site).await, [new].into());
+    first.stop().await;
+    site.apply("db", json!({"name": "db", "generate": {}, "description": "another"})).await;
+    site.in_step("db").await;
+    assert_eq!(named(&site).await, [new].into());
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_from_a_backup_under_a_retired_seed_is_served_and_moves_to_the_active_one() {
+    let (keys, site) = (Keys::new().await, Site::new("seeds-restored").await);
+    let operator = setup(&keys, &site).start_with(keys.config.clone());
+    site.apply("db", json!({"name": "db", "generate": {}})).await;
+    site.in_step("db").await;
+    let value = site.value("db", "value").await;
+    let saved = site.record("db").await.unwrap();
+    keys.ask().await;
+    let new = keys.rotated(2).await.seeds().nth(1).unwrap().seed_id().unwrap();
+
+    let live = site.record("db").await.unwrap();
+    let mut restored = Secret { metadata: live.metadata.clone(), ..saved.clone() };
+    restored.metadata.annotations = saved.metadata.annotations;
+    restored.metadata.managed_fields = None;
+    let secrets = site.as_restorer().await.secrets();
+    secrets.replace(&record_name("db"), &PostParams::default(), &restored).await.unwrap();
+    poll("the record to move again", PATIENCE, || async { Ok((named(&site).await == [new].into()).then_some(())) })
+        .await
+        .unwrap();
+    site.in_step("db").await;
+    assert_eq!(site.value("db", "value").await, value);
+    keys.rotated(2).await;
+
+    // A record that was forged or damaged stays as it is, and its seed is not retired.
+    let mut damaged = site.record("db").await.unwrap();
+    damaged.data = saved.data;
+    damaged.metadata.managed_fields = None;
+    site.apply("db", json!({"name": "db", "generate": {}, "suspend": true})).await;
+    let bytes = damaged.data.as_mut().unwrap().get_mut("value").unwrap();
+    let last_of_wrap = bytes.0.len() - 64 - 16 - 12 - 32 - 1;
+    bytes.0[last_of_wrap] ^= 1;
+    let replaced = secrets.replace(&record_name("db"), &PostParams::default(), &damaged).await.unwrap();
+    keys.ask().await;
+    let stuck = || operator.metrics().text().unwrap().contains("managed_secrets_rewrap_records_stuck 1");
+    poll("the record to be counted", PATIENCE, || async { Ok(stuck().then_some(())) }).await.unwrap();
+    let now = site.record("db").await.unwrap();
+    assert_eq!((now.data, now.metadata.resource_version), (replaced.data, replaced.metadata.resource_version));
+    let seeds = keys.document().await;
+    let unused: Vec<_> = seeds.seeds().map(|entry| entry.unused.is_some()).collect();
+    assert!(!unused[0], "the damaged bytes name the first seed");
+    operator.stop().await;
+}
+
+/// The keyring of a moment before is put back in the middle, beside what was there: no value is lost, and it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyring_from_a_backup_in_the_middle_of_a_rotation_loses_nothing() {
+    let (keys, site) = (Keys::new().await, Site::new("seeds-old-keyring").await);
+    let operator = setup(&keys, &site).start_with(keys.config.clone());
+    filled(&site).await;
+    let value = site.value("one", "value").await;
+    let saved = keys.site.secret(keys::KEYRING_NAME).await.unwrap();
+    keys.ask().await;
+    let [old] = keys.seeds().await[..1].try_into().unwrap();
+    poll("the new seed in use", PATIENCE, || async { Ok((named(&site).await != [old].into()).then_some(())) })
+        .await
+        .unwrap();
+    operator.kill().await;
+    let newer = keys.take(keys::KEYRING_NAME).await;
+    keys.restore(&newer, "newer-keyring").await;
+    keys.restore(&saved, keys::KEYRING_NAME).await;
+
+    let operator = setup(&keys, &site).start_with(keys.config.clone());
+    keys.ask().await;
+    let document = keys.rotated(2).await;
+    let new = document.seeds().nth(1).unwrap().seed_id().unwrap();
+    for name in ["one", "two", "three"] {
+        site.apply(name, json!({"name": name, "generate": {}, "description": "another"})).await;
+        site.in_step(name).await;
+    }
+    assert_eq!(site.value("one", "value").await, value);
+    let records = ["one", "two", "three"].map(|name| site.record(name));
+    for record in futures::future::join_all(records).await {
+        assert_eq!(seeds_of(&record.unwrap()), [new].into());
+    }
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_request_of_a_rotation_changes_nothing_in_the_end() {
+    let requests = crashed(None).await.unwrap();
+    println!("{requests} requests undisturbed");
+    let runs = (0..requests).flat_map(|n| [Death::Before(n), Death::After(n)]);
+    let tasks = stream::iter(runs.map(|death| tokio::spawn(async move { (death, crashed(Some(death)).await) })));
+    let wrong: Vec<String> = tasks
+        .buffer_unordered(WIDTH)
+        .filter_map(|ended| async {
+            let (death, ended) = ended.unwrap();
+            ended.err().map(|wrong| format!("{death:?}: {wrong}"))
+        })
+        .collect()
+        .await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// When the operator dies, by the number of its request since the rotation was asked for.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    Before(usize),
+    After(usize),
+}
+
+/// One rotation, with a crash; the requests until its end.
+async fn crashed(death: Option<Death>) -> Result<usize, String> {
+    let (keys, site) = (Keys::new().await, Site::new("seeds-crash").await);
+    let armed = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicUsize::new(0));
+    let (is_armed, counted) = (Arc::clone(&armed), Arc::clone(&count));
+    let tap = Tap::new(move |_, _| {
+        if !is_armed.load(Ordering::SeqCst) {
+            return Fault::Pass;
+        }
+        let n = counted.fetch_add(1, Ordering::SeqCst);
+        match death {
+            Some(Death::Before(at)) if at == n => Fault::DieBefore,
+            Some(Death::After(at)) if at == n => Fault::DieAfter,
+            _ => Fault::Pass,
+        }
+    });
+    let start = |tap: &Arc<Tap>| setup(&keys, &site).calls(tap).start_with(keys.config.clone());
+    let operator: Running = start(&tap);
+    for name in ["one", "two"] {
+        site.apply(name, json!({"name": name, "generate": {}})).await;
+        site.in_step(name).await;
+    }
+    let (before, value) = (others(&site).await, site.value("one", "value").await);
+    armed.store(true, Ordering::SeqCst);
+    keys.ask().await;
+    let ended = tokio::select! {
+        () = tap.died() => None,
+        document = keys.rotated(2) => Some(document),
+    };
+    let requests = count.load(Ordering::SeqCst);
+    operator.kill().await;
+    let quiet = Tap::recording();
+    let operator = start(&quiet);
+    let document = match ended {
+        Some(document) => document,
+        None => keys.rotated(2).await,
+    };
+    for name in ["one", "two"] {
+        site.in_step(name).await;
+    }
+    let new = document.seeds().nth(1).and_then(Entry::seed_id).unwrap();
+    let named = named(&site).await;
+    if named != [new].into() {
+        return Err(format!("records name {named:?}, and the new seed is {new}"));
+    }
+    // After a crash the operator may write a target again; what it delivers is the same.
+    let after = others(&site).await;
+    if before.keys().ne(after.keys()) || site.value("one", "value").await != value {
+        return Err(format!("other Secrets: {after:?} instead of {before:?}, or another value"));
+    }
+    operator.stop().await;
+    if requests > MOST { Err(format!("{requests} requests")) } else { Ok(requests) }
+}
