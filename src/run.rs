@@ -316,7 +316,12 @@ impl values::Operator for Known {
 
     fn object(&self, namespace: &str, name: &str) -> Option<values::Object> {
         let own = self.shared.index().object(namespace, name)?;
-        Some(values::Object { uid: own.uid, id: own.status.id, version: own.status.version })
+        Some(values::Object {
+            uid: own.uid,
+            id: own.status.id,
+            version: own.status.version,
+            delivered: own.status.delivered,
+        })
     }
 }
 

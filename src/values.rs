@@ -126,6 +126,8 @@ pub struct Object {
     pub id: Option<String>,
     /// `status.version`.
     pub version: Option<i64>,
+    /// `status.delivered`.
+    pub delivered: Option<i64>,
 }
 
 /// The value API before and after the rest of the operator has started.

@@ -23,6 +23,7 @@ mod integration {
     mod faults;
     mod harness;
     mod health;
+    mod history;
     mod installation;
     mod keyring;
     mod kustomize;

@@ -144,7 +144,7 @@ fn unlike(path: &str, sent: &Value, stored: &Value) -> Option<String> {
             let field = |key: &String| (format!("{path}.{key}"), sent.get(key), stored.get(key));
             first_unlike(sent.keys().chain(stored.keys()).map(field))
         }
-        (Value::Array(sent), Value::Array(stored)) => {
+        (Value::Array(sent), Value::Array(stored)) if sent.iter().all(|item| item["type"].is_string()) => {
             let item = |type_: &Value| {
                 let find = |list: &[Value]| list.iter().find(|item| item["type"] == *type_).cloned();
                 (format!("{path}[{}]", type_.as_str().unwrap_or_default()), find(sent), find(stored))
@@ -239,8 +239,9 @@ mod tests {
             let time = "2026-01-01T00:00:00Z";
             json!({"type": "Ready", "status": status, "reason": "R", "message": "", "lastTransitionTime": time})
         };
+        let earlier = |version: u64| json!({"version": version, "created": "2026-01-01T00:00:00Z", "source": "value"});
         let target = json!({"name": "db", "key": "value", "uid": "u", "resourceVersion": "1"});
-        let sent = json!({"id": "1", "version": 1, "target": target, "conditions": [ready("True")]});
+        let sent = json!({"id": "1", "version": 1, "target": target, "conditions": [ready("True")], "history": [earlier(3), earlier(2)]});
         let changed = |path: &str, value: Value| {
             let mut stored = sent.clone();
             *stored.pointer_mut(path).unwrap() = value;
@@ -257,6 +258,9 @@ mod tests {
             ("/target/key", json!("other"), Some("status.target.key")),
             ("/conditions", json!([]), Some("status.conditions[Ready]")),
             ("/conditions/0", ready("False"), Some("status.conditions[Ready].status")),
+            ("/history", json!([earlier(3), earlier(2)]), None),
+            ("/history", json!([earlier(3), earlier(1)]), Some("status.history")),
+            ("/history", json!([earlier(3)]), Some("status.history")),
             ("/conditions", json!([stalled.clone(), ready("True")]), Some("status.conditions[Stalled]")),
         ];
         for (path, value, field) in cases {

@@ -9,6 +9,7 @@
 //! | [`claim`] | whose a record is |
 //! | [`record`] | which record a pass goes on from, and what it should say |
 //! | [`target`] | whose a target is, and what has to be done to it |
+//! | [`history`] | which earlier values the record keeps, and which version is delivered |
 //! | [`source`] | which source the spec wants, and whether it gives a value |
 //! | [`rotation`] | when a generated value is replaced |
 //! | [`status`] | what the status says |
@@ -32,6 +33,7 @@ use super::{
 };
 
 mod claim;
+mod history;
 mod look;
 mod record;
 mod rotation;
@@ -173,8 +175,9 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
                 if let Some(wait) = repair_wait(facts, why, Why::Drift, &draft.meta.source) {
                     return Ok(Step::Finish(Finish::after(wait)));
                 }
-                let value = Arc::clone(&look::open(facts, record)?.value);
-                let target = form.write(facts, *over, &draft.delivery, &draft.meta, value)?;
+                let version = draft.served();
+                let value = Arc::clone(history::value(facts, record, version)?);
+                let target = form.write(facts, *over, &draft.delivery, id, version, value)?;
                 return Ok(Write::Target(target, why).into());
             }
             place = Some(form.name);
@@ -213,8 +216,12 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
 fn target_of_new_value(facts: &Facts, draft: &Draft<'_>, record: &RecordWrite) -> Option<TargetWrite> {
     let (Why::NewValue, Bytes::Incoming(value)) = (draft.why, &record.bytes) else { return None };
     let Action::Write(over @ Some(_)) = draft.delivery.action else { return None };
+    if draft.served() != draft.meta.version {
+        return None;
+    }
     let form = target::target_form(facts, &draft.delivery, &draft.meta.id).ok()?;
-    let target = form.write(facts, over, &draft.delivery, &draft.meta, Arc::clone(value)).ok()?;
+    let meta = &draft.meta;
+    let target = form.write(facts, over, &draft.delivery, &meta.id, meta.version, Arc::clone(value)).ok()?;
     // A key that has to be left to its owner is a write of its own, which comes first.
     target.found_keys.is_empty().then_some(target)
 }
@@ -233,7 +240,7 @@ fn target_pending(facts: &Facts, draft: &Draft<'_>, target: &TargetForm) -> Opti
     let holds = facts.written.holds.as_ref().is_some_and(|holds| {
         holds.uid == seen.view.uid
             && holds.resource_version == seen.view.resource_version
-            && holds.version == draft.meta.version
+            && holds.version == draft.served()
     });
     let shape = target.is_in_shape(&seen.view, &own.uid);
     // A target's type is no part of its metadata. A new generation may have changed it, so one that is not known is

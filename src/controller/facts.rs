@@ -13,7 +13,12 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use managed_secrets_api::{Reason, keys, record::Unopened};
-use managed_secrets_crypto::{Plaintext, SeedId, keyring::Keyring, mac, mse1::OpenError};
+use managed_secrets_crypto::{
+    Plaintext, SeedId,
+    keyring::Keyring,
+    mac,
+    mse1::{OpenError, Record},
+};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -130,6 +135,14 @@ pub struct Confirmed {
     pub commitment: [u8; 32],
     /// What it holds, or why it does not open.
     pub contents: Result<Contents, Unopened>,
+    /// The bytes of its value and of the earlier values that it keeps, by version, as far as they are those that its
+    /// metadata describes.
+    pub versions: BTreeMap<u64, Arc<Record>>,
+    /// The earlier values that the spec asks for, by version, or why they do not open.
+    pub opened: BTreeMap<u64, Result<Arc<Plaintext>, Unopened>>,
+    /// Data keys that hold earlier values of which its metadata does not speak: another field manager owns them, for
+    /// example that of a backup program, so an apply without them does not remove them.
+    pub strays: BTreeSet<String>,
 }
 
 /// What a Secret that is not a record holds, read in this pass.
@@ -416,7 +429,10 @@ impl Facts {
         (same_record && same_target).then_some(Holds {
             uid: target.uid.clone(),
             resource_version: target.resource_version.clone(),
-            version: seen.record()?.version,
+            version: match self.snapshot.own.status.delivered {
+                Some(delivered) => delivered.try_into().ok()?,
+                None => seen.record()?.version,
+            },
         })
     }
 
@@ -435,7 +451,11 @@ impl Facts {
         let sealing = |incoming: &Incoming| {
             incoming.value.as_ref().is_err_and(|problem| problem.reason == Reason::SealedWithUnknownKey)
         };
-        let unopened = |record: &Confirmed| matches!(record.contents, Err(Unopened::Crypto(OpenError::SeedUnknown(_))));
+        let no_seed = |why: &Unopened| matches!(why, Unopened::Crypto(OpenError::SeedUnknown(_)));
+        let unopened = |record: &Confirmed| {
+            let earlier = record.opened.values().filter_map(|opened| opened.as_ref().err());
+            record.contents.as_ref().err().into_iter().chain(earlier).any(no_seed)
+        };
         self.all_present().any(|seen| matches!(seen.authenticity, Authenticity::SeedUnknown { .. }))
             || self.learned.incoming.as_ref().is_some_and(sealing)
             || self.learned.record.as_ref().is_some_and(unopened)

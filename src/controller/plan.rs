@@ -1,6 +1,11 @@
 //! The vocabulary of decisions: what a pass can do next, why, and what it says of its object. No logic.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use managed_secrets_api::{
     ManagedSecretStatus, Reason,
@@ -124,6 +129,10 @@ pub(super) struct RecordWrite {
     pub meta: RecordMeta,
     /// Its bytes.
     pub bytes: Bytes,
+    /// The bytes of the earlier values that it keeps, by version. One that was lost is missing.
+    pub kept: BTreeMap<u64, Arc<Record>>,
+    /// The data keys that are to hold nothing: values of which the metadata does not speak.
+    pub emptied: BTreeSet<String>,
     /// Whether Kubernetes collects it with the ManagedSecret.
     pub owner_reference: bool,
     /// Whether what is there is known not to be immutable.

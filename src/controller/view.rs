@@ -22,12 +22,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt as _;
 use managed_secrets_api::{
     ManagedSecret, ManagedSecretSpec, ManagedSecretStatus, Violation,
-    keys::{ANNO_FOUND_KEY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLES},
+    keys::{ANNO_FOUND_KEY, ANNO_HISTORY, ANNOTATIONS, CONDITIONS, LABEL_ID, LABEL_ROLE, LABELS, ROLE_RECORD, ROLES},
     limits::{
-        DATE_CHARACTERS, DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, METADATA_KEY_MAX, NAME_MAX, RESTARTS_MAX,
-        REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX, TARGET_METADATA_MAX,
-        TEMPLATE_KEYS_MAX,
+        DATE_CHARACTERS, DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, HISTORY_MAX, METADATA_KEY_MAX, NAME_MAX,
+        RESTARTS_MAX, REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX,
+        STATUS_TEXT_MAX, TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX,
     },
+    record::is_kept_key,
     types::{Generate, Target},
     validate_spec,
 };
@@ -140,6 +141,8 @@ impl Own {
             delivery: _,
             target,
             deletion_policy: _,
+            history: _,
+            version: _,
             suspend: _,
             expires,
             expiry_warning,
@@ -167,6 +170,12 @@ impl Own {
                 for workload in workloads {
                     clip(&mut workload.name, SECRET_NAME_MAX);
                 }
+            }
+        }
+        if let Some(history) = &mut self.status.history {
+            history.truncate(usize::try_from(HISTORY_MAX).unwrap_or_default());
+            for earlier in history {
+                clip(&mut earlier.created, STATUS_TEXT_MAX);
             }
         }
         if let Some(conditions) = &mut self.status.conditions {
@@ -339,7 +348,8 @@ impl SecretView {
 pub struct LiveSecret {
     /// All but the data.
     pub view: SecretView,
-    /// The data by key: under the keys that were asked for, and those that our field managers own.
+    /// The data by key: under the keys that were asked for, those that our field managers own, and those of the earlier values
+    /// of a record.
     pub data: BTreeMap<String, Zeroizing<Vec<u8>>>,
 }
 
@@ -358,7 +368,14 @@ impl LiveSecret {
         // Kubernetes does not bound the type of a Secret.
         clip_some(&mut type_, SECRET_TYPE_MAX);
         let view = SecretView { type_, immutable: immutable.unwrap_or(false), ..metadata };
-        let wanted = |key: &str| keys.contains(&key) || view.ours.data.contains(key) || view.left.contains(key);
+        // A record that a backup put back may be another manager's. Which versions it holds, is not known before.
+        let holds_some = view.role() == Some(ROLE_RECORD) || view.annotation(ANNO_HISTORY).is_some();
+        let wanted = |key: &str| {
+            keys.contains(&key)
+                || view.ours.data.contains(key)
+                || view.left.contains(key)
+                || (holds_some && is_kept_key(key))
+        };
         let data = Data(wanted).deserialize(&mut serde_json::Deserializer::from_slice(answer))?;
         Ok(Self { view, data })
     }

@@ -166,7 +166,7 @@ fn operation() -> Value {
 
 const NAME: &str = "The secret's name or id.";
 const NAMESPACE: &str = "The namespace of the secret.";
-const ASKED_VERSION: &str = "The version of the value; the current one if absent.";
+const ASKED_VERSION: &str = "The version of the value; the one that is delivered if absent.";
 
 /// The two versions of `OpenAPI` that the API server and kubectl read. They say the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,7 +4,7 @@
 //! value. Nothing comes from a cache but hints: which record has an id, and whether the record's owner exists. By name, a
 //! read costs one request, because the record's object name follows from the secret's name.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
@@ -12,7 +12,7 @@ use managed_secrets_api::{
     ManagedSecret,
     keys::{ANNO_MAC, GROUP, KIND, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, RECORD_PREFIX, ROLE_RECORD, TYPE_RECORD},
     names::record_name,
-    record::{RecordMeta, StoredRecord, Unopened, open},
+    record::{KeptVersion, RecordMeta, StoredRecord, Unopened, open, open_kept},
     value::Handle,
 };
 use managed_secrets_client::{CallError, SecretApi, SecretBytes, SecretObject};
@@ -53,7 +53,22 @@ pub(super) struct Found {
     /// What it says about its secret.
     pub(super) meta: RecordMeta,
     commitment: [u8; 32],
-    bytes: SecretBytes,
+    data: BTreeMap<String, SecretBytes>,
+    /// Which of the earlier values it is about; `None` is the newest.
+    earlier: Option<KeptVersion>,
+}
+
+impl Found {
+    /// The same record, but about one version of the value; `None` if the record does not keep it.
+    pub(super) fn of_version(mut self, version: u64) -> Option<Self> {
+        if version != self.meta.version {
+            let kept = self.meta.history.get(version)?.clone();
+            self.meta.version = kept.version;
+            self.meta.value_updated.clone_from(&kept.created);
+            self.earlier = Some(kept);
+        }
+        Some(self)
+    }
 }
 
 /// The current one of the records that were read so far.
@@ -146,7 +161,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         let secrets = SecretApi::namespaced(self.client.clone(), self.namespace);
-        let Some(SecretObject { metadata, type_, mut data, .. }) = secrets.get(name).await? else { return Ok(None) };
+        let Some(SecretObject { metadata, type_, data, .. }) = secrets.get(name).await? else { return Ok(None) };
         if metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
@@ -157,8 +172,7 @@ impl Reader<'_> {
         if !self.lives(&metadata, &meta).await? {
             return Ok(None);
         }
-        let bytes = data.remove(RECORD_DATA_KEY).unwrap_or_default();
-        Ok(Some(Found { meta, commitment, bytes }))
+        Ok(Some(Found { meta, commitment, data, earlier: None }))
     }
 
     /// The metadata of a record, if its MAC is valid. `None` if the Secret does not say that it is a record.
@@ -207,7 +221,12 @@ impl Reader<'_> {
         let live = objects.get_opt(&meta.owner).await.map_err(|_| Unread::Owner)?;
         let Some(ManagedSecret { metadata, status, .. }) = live else { return Ok(false) };
         let status = status.unwrap_or_default();
-        let object = Object { uid: metadata.uid.unwrap_or_default(), id: status.id, version: status.version };
+        let object = Object {
+            uid: metadata.uid.unwrap_or_default(),
+            id: status.id,
+            version: status.version,
+            delivered: status.delivered,
+        };
         fits(&object, meta)
     }
 
@@ -215,7 +234,11 @@ impl Reader<'_> {
     pub(super) fn open(&self, found: &Found) -> Result<Plaintext, Unread> {
         let keyring: Arc<Keyring> = self.operator.keyring();
         let place = Place { namespace: self.namespace, object: &found.meta.owner };
-        let opened = open(found.bytes.as_slice(), &place, &found.meta, &found.commitment, |id| keyring.seed(id));
+        let bytes = |key: &str| found.data.get(key).map(SecretBytes::as_slice).unwrap_or_default();
+        let opened = match &found.earlier {
+            Some(kept) => open_kept(bytes(&kept.data_key()), &place, kept, |id| keyring.seed(id)),
+            None => open(bytes(RECORD_DATA_KEY), &place, &found.meta, &found.commitment, |id| keyring.seed(id)),
+        };
         opened.map(|opened| opened.value).map_err(|unopened| match unopened {
             Unopened::Crypto(OpenError::SeedUnknown(_)) => Unread::KeyUnknown,
             _ => Unread::Changed(found.meta.owner.clone()),
@@ -238,7 +261,7 @@ fn fits(object: &Object, meta: &RecordMeta) -> Result<bool, Unread> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use managed_secrets_api::{
-        record::{Delivered, Source},
+        record::{Delivered, History, Source},
         types::DeletionPolicy,
     };
 
@@ -260,8 +283,9 @@ mod tests {
             deletion_policy: DeletionPolicy::Delete,
             source: Source::Generate { revision: None },
             target: Delivered::None,
+            history: History::default(),
         };
-        Found { meta, commitment: [0; 32], bytes: SecretBytes::copy_of(b"") }
+        Found { meta, commitment: [0; 32], data: BTreeMap::new(), earlier: None }
     }
 
     /// The name of the current one of these records.
@@ -302,8 +326,12 @@ mod tests {
     #[test]
     fn a_record_that_is_older_than_its_objects_status_is_not_current() {
         let meta = found("DB", 2, 1).meta;
-        let object =
-            |uid: &str, id: Option<&str>, version| Object { uid: uid.to_owned(), id: id.map(str::to_owned), version };
+        let object = |uid: &str, id: Option<&str>, version| Object {
+            uid: uid.to_owned(),
+            id: id.map(str::to_owned),
+            version,
+            delivered: None,
+        };
         for fit in [object("uid", None, None), object("uid", Some("id"), Some(2)), object("uid", Some("id"), Some(1))] {
             assert!(fits(&fit, &meta).unwrap(), "{fit:?}");
         }

@@ -110,6 +110,22 @@ impl<'a> Story<'a> {
         self.overwrite("rendered", "url", &intruder).await;
         self.site.delivers("rendered", "v2", &value).await;
 
+        let mut values = Vec::new();
+        for name in ["the first of three", "the second of three", "the third of three"] {
+            let value = self.canary(name, &["versions"]);
+            let sealed = self.seal("versions", &value).await;
+            self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 2})).await;
+            self.site.delivers("versions", "value", &value).await;
+            values.push((value, sealed));
+        }
+        let newest = &values[2].1;
+        self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 2, "version": 1})).await;
+        self.site.delivers("versions", "value", &values[0].0).await;
+        self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 0})).await;
+        self.site.delivers("versions", "value", &values[2].0).await;
+        let record = self.site.record("VERSIONS").await.unwrap();
+        assert_eq!(record.data.unwrap().into_keys().collect::<Vec<_>>(), ["value"], "no earlier value is left");
+
         let value = self.canary("not delivered", &[]);
         let sealed = self.seal("hidden", &value).await;
         let hidden = |name: &str, sealed: &str| json!({"name": name, "value": sealed, "delivery": "None"});

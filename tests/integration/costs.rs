@@ -133,8 +133,8 @@ fn generated(name: &str) -> Value {
     json!({"name": name, "generate": {}})
 }
 
-#[allow(clippy::too_many_lines, reason = "a row for each thing that users do")]
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::too_many_lines, reason = "a row for each event")]
 async fn what_users_do_costs_what_the_design_says() {
     let site = Site::new("costs").await;
     let setup = Setup { workers: 1, ..Setup::of(&site.namespace) };
@@ -167,6 +167,9 @@ async fn what_users_do_costs_what_the_design_says() {
     site.apply("sealed", json!({"name": "SEALED", "value": again})).await;
     site.in_step("sealed").await;
     meter.row("the same value sealed again", 2..=2, 1..=1, 2..=2).await;
+    site.apply("sealed", generated("SEALED")).await;
+    site.in_step("sealed").await;
+    meter.row("new value: generate", 3..=3, 2..=2, 1..=1).await;
     let edited = site.intrude("upstream", json!({"metadata": {"labels": {"team": "x"}}})).await;
     poll("the record to follow", PATIENCE, || async {
         let source =
@@ -271,12 +274,21 @@ async fn a_rotation_costs_what_the_design_says() {
     let mut meter = Meter::new(&site).await;
     for (what, generate, writes, dry_runs, reads) in [
         ("new: generate, with a schedule", json!({"rotateEvery": "720h"}), 3, 0, 0),
-        ("a rotation", json!({"rotateEvery": "720h", "revision": "a"}), 3, 2, 0),
+        ("a rotation", json!({"rotateEvery": "720h", "revision": "a"}), 3, 2, 1),
         ("the revision removed", json!({"rotateEvery": "720h"}), 2, 1, 1),
     ] {
         site.apply("rotated", json!({"name": "ROTATED", "generate": generate})).await;
         site.in_step("rotated").await;
         meter.row(what, writes..=writes, dry_runs..=dry_runs, reads..=reads).await;
+    }
+    for (what, version) in [("the version before", Some(1)), ("the newest again", None)] {
+        let mut spec = json!({"name": "ROTATED", "generate": {"rotateEvery": "720h"}});
+        if let Some(version) = version {
+            spec["version"] = json!(version);
+        }
+        site.apply("rotated", spec).await;
+        site.in_step("rotated").await;
+        meter.row(what, 3..=3, 2..=2, 1..=1).await;
     }
     meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     meter.end();
@@ -292,16 +304,25 @@ async fn restarts_of_workloads_cost_what_the_design_says() {
     let setup = || Setup { workers: 1, restarts: true, ..Setup::of(&site.namespace) };
     let operator = setup().start().await;
     let mut meter = Meter::new(&site).await;
-    let spec =
-        |revision: &str| json!({"name": "DB", "generate": {"revision": revision}, "target": {"restart": [workload]}});
-    site.apply("db", spec("a")).await;
+    let spec = |revision: &str, version: Option<i64>| {
+        let mut spec = json!({"name": "DB", "generate": {"revision": revision}, "target": {"restart": [workload]}});
+        if let Some(version) = version {
+            spec["version"] = json!(version);
+        }
+        spec
+    };
+    site.apply("db", spec("a", None)).await;
     let mark = id(&site.in_step("db").await);
     restarts::marked(&site, &workload, "db", [None, Some(format!("{mark}/1"))]).await;
     meter.row("new: generate, with a workload", 4..=4, 0..=0, 1..=1).await;
-    site.apply("db", spec("b")).await;
+    site.apply("db", spec("b", None)).await;
     restarts::marked(&site, &workload, "db", [Some(format!("{mark}/2")), None]).await;
     site.in_step("db").await;
-    meter.row("a rotation that restarts a workload", 4..=4, 2..=2, 1..=1).await;
+    meter.row("a rotation that restarts a workload", 4..=4, 2..=2, 2..=2).await;
+    site.apply("db", spec("b", Some(1))).await;
+    restarts::marked(&site, &workload, "db", [Some(format!("{mark}/1")), None]).await;
+    site.in_step("db").await;
+    meter.row("the version before, which restarts a workload", 4..=4, 2..=2, 3..=3).await;
     operator.stop().await;
     let tap = Tap::recording();
     let operator = setup().calls(&tap).start().await;

@@ -10,9 +10,12 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, ServiceAccount},
 };
-use kube::{Api, ResourceExt as _};
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
 use managed_secrets_api::{ManagedSecret, keys};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::poll;
 use testkit::root;
 
@@ -24,12 +27,13 @@ use super::{
 };
 
 /// The examples that a test below runs.
-const RUN: [&str; 14] = [
+const RUN: [&str; 15] = [
     "adoption",
     "certificate",
     "delivery-none",
     "expires",
     "generate",
+    "history",
     "pod",
     "registry-pull",
     "restart",
@@ -133,6 +137,23 @@ async fn retain() {
     assert_ne!(after.uid(), before.uid());
     assert_eq!(after.status.unwrap().id, before.status.unwrap().id);
     assert_eq!(site.value("database", "value").await, value);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history() {
+    let (site, running, first) = example("history", "rotated-key").await;
+    let value = site.value("rotated-key", "value").await;
+    let sealed = site.seal("rotated-key", "another").await;
+    let change = async |spec: Value| {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        site.objects().patch("rotated-key", &PatchParams::default(), &patch).await.unwrap();
+        site.served("rotated-key").await
+    };
+    change(json!({"generate": null, "value": sealed})).await;
+    site.delivers("rotated-key", "value", "another").await;
+    change(json!({"version": first.status.unwrap().version})).await;
+    assert_eq!(site.value("rotated-key", "value").await, value);
     running.stop().await;
 }
 

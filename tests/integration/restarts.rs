@@ -190,6 +190,51 @@ async fn each_version_restarts_each_workload_once() {
     operator.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_version_restarts_a_workload_once_and_so_does_the_newest_after_it() {
+    let site = Site::new("restarts-back").await;
+    permit(&site).await;
+    create(&site, WorkloadKind::Deployment, "shop").await;
+    let workload = shop(WorkloadKind::Deployment);
+    let [first, second, third] =
+        [site.seal("db", "one").await, site.seal("db", "two").await, site.seal("db", "three").await];
+    let operator = start(&site).await;
+    let version = |value: &str, version: Option<i64>| {
+        let mut spec = spec("DB", value, std::slice::from_ref(&workload));
+        spec["history"] = json!(3);
+        if let Some(version) = version {
+            spec["version"] = json!(version);
+        }
+        spec
+    };
+    site.apply("db", version(&first, None)).await;
+    let object = site.in_step("db").await;
+    let mark = |version: i64| Some(format!("{}/{version}", id(&object)));
+    marked(&site, &workload, "db", [None, mark(1)]).await;
+    site.apply("db", version(&second, None)).await;
+    marked(&site, &workload, "db", [mark(2), None]).await;
+    site.apply("db", version(&second, Some(1))).await;
+    marked(&site, &workload, "db", [mark(1), None]).await;
+
+    // A newer value is not delivered, so it restarts nothing; neither does a restart of the operator.
+    site.apply("db", version(&third, Some(1))).await;
+    site.in_step("db").await;
+    operator.stop().await;
+    let operator = start(&site).await;
+    site.apply("marker", json!({"name": "MARKER", "generate": {}, "target": {"restart": [workload]}})).await;
+    let marker = site.in_step("marker").await;
+    let live = marked(&site, &workload, "marker", [None, Some(format!("{}/1", id(&marker)))]).await;
+    assert_eq!(marks(&live, "db"), [mark(1), None]);
+    // An annotation counts as a generation, too.
+    let writes = "created, named, the second version, the first one again, the marker";
+    assert_eq!(live["metadata"]["generation"], 5, "{writes}");
+
+    site.apply("db", version(&third, None)).await;
+    let live = marked(&site, &workload, "db", [mark(3), None]).await;
+    assert_eq!(live["metadata"]["generation"], 6);
+    operator.stop().await;
+}
+
 /// Holds back the answers to reads of Deployments once `armed`, until `released`.
 fn holds_reads(armed: &CancellationToken, released: &CancellationToken) -> Arc<Tap> {
     let (armed, released) = (armed.clone(), released.clone());

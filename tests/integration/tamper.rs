@@ -100,6 +100,11 @@ fn on_each_annotation() -> Vec<Attack> {
         (keys::ANNO_SOURCE, "generate", "RecordTampered"),
         (keys::ANNO_TARGET, "own:elsewhere:value", "RecordTampered"),
         (keys::ANNO_COMMITMENT, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "RecordTampered"),
+        (
+            keys::ANNO_HISTORY,
+            "1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:2020-01-01T00:00:00Z:value",
+            "RecordTampered",
+        ),
         (keys::ANNO_MAC, "AAAA", "RecordTampered"),
     ] {
         let short = field.split_once('/').unwrap().1;
@@ -359,7 +364,9 @@ async fn an_attack_under_the_operators_eyes_serves_nothing_wrong_and_removal_hea
     let site = Site::new("eyes").await;
     let operator = Setup::of(&site.namespace).start().await;
     let restorer = site.as_restorer().await;
-    let attacks: Vec<Attack> = attacks().into_iter().filter(|attack| !attack.recreate).collect();
+    // A first version keeps no earlier one.
+    let fits = |attack: &Attack| !attack.recreate && attack.name != "history-removed";
+    let attacks: Vec<Attack> = attacks().into_iter().filter(fits).collect();
     let witness = Witness::of(&site).await;
     site.source("neighbour-source", "neighbour").await;
     apply(&site, "neighbour").await;

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::duration;
 use super::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE};
-use super::limits::GENERATE_DEFAULT;
-use super::types::{Adoption, Alphabet, DeletionPolicy, Delivery, Generate, ManagedSecretSpec, Target};
+use super::limits::{GENERATE_DEFAULT, HISTORY_DEFAULT};
+use super::types::{
+    Adoption, Alphabet, DeletionPolicy, Delivery, Generate, ManagedSecretSpec, ManagedSecretStatus, Target,
+};
 
 impl ManagedSecretSpec {
     /// The description; empty when absent, which is a wish and not "leave it as it was".
@@ -31,6 +33,18 @@ impl ManagedSecretSpec {
     #[must_use]
     pub fn suspended(&self) -> bool {
         self.suspend.unwrap_or(false)
+    }
+
+    /// How many earlier values the record keeps.
+    #[must_use]
+    pub fn history(&self) -> usize {
+        usize::try_from(self.history.unwrap_or(HISTORY_DEFAULT)).unwrap_or_default()
+    }
+
+    /// The version to deliver; `None` is the newest.
+    #[must_use]
+    pub fn pinned(&self) -> Option<u64> {
+        self.version.and_then(|version| version.try_into().ok())
     }
 
     /// Name of the target of the ManagedSecret called `metadata_name`, whether it is delivered or not.
@@ -73,6 +87,14 @@ impl ManagedSecretSpec {
 
     fn of_target<'a, T>(&'a self, field: impl FnOnce(&'a Target) -> Option<T>) -> Option<T> {
         self.target.as_ref().and_then(field)
+    }
+}
+
+impl ManagedSecretStatus {
+    /// The version that is delivered.
+    #[must_use]
+    pub fn delivered(&self) -> Option<i64> {
+        self.delivered.or(self.version)
     }
 }
 
@@ -141,6 +163,7 @@ mod tests {
         assert_eq!(spec.adoption(), Adoption::Never);
         assert_eq!((spec.target_name("db"), spec.target_key(), spec.target_type()), ("db", "value", "Opaque"));
         assert!(!spec.suspended());
+        assert_eq!(spec.history(), 1);
         assert_eq!(Generate::default().length(), 32);
         assert_eq!(Generate::default().alphabet(), Alphabet::Alphanumeric);
     }

@@ -77,8 +77,10 @@ pub const ANNO_COMMITMENT: &str = "managedsecrets.dev/commitment";
 pub const ANNO_MAC: &str = "managedsecrets.dev/mac";
 /// Annotation: SHA-256 of the template that the data was made by, in hex (target with a template).
 pub const ANNO_TEMPLATE: &str = "managedsecrets.dev/template";
+/// Annotation: which earlier values the record keeps (record that keeps some).
+pub const ANNO_HISTORY: &str = "managedsecrets.dev/history";
 /// Every annotation that the operator puts on Secrets by itself.
-pub const ANNOTATIONS: [&str; 16] = [
+pub const ANNOTATIONS: [&str; 17] = [
     ANNO_NAME,
     ANNO_DESCRIPTION,
     ANNO_OWNER,
@@ -95,6 +97,7 @@ pub const ANNOTATIONS: [&str; 16] = [
     ANNO_COMMITMENT,
     ANNO_MAC,
     ANNO_TEMPLATE,
+    ANNO_HISTORY,
 ];
 
 /// Name of the one keyring Secret that the operator writes, in its own namespace.

@@ -35,6 +35,13 @@ pub const REVISION_SYMBOLS: &str = "._:+/-";
 pub const EXPIRY_WARNING_HOURS_MAX: u32 = 87_600;
 /// `spec.expiryWarning` when none is given, in hours: 30 days.
 pub const EXPIRY_WARNING_HOURS_DEFAULT: u32 = 720;
+/// Most earlier values that a record keeps. Eleven records of the largest value take 183 KB of the 1 MiB that Kubernetes
+/// allows a Secret.
+pub const HISTORY_MAX: i32 = 10;
+/// Highest `spec.version`: the largest whole number that every JSON parser reads exactly.
+pub const VERSION_MAX: i64 = (1 << 53) - 1;
+/// How many earlier values a record keeps when `spec.history` is absent.
+pub const HISTORY_DEFAULT: i32 = 1;
 /// Longest Secret key, in characters.
 pub const SECRET_KEY_MAX: usize = 253;
 /// Most labels, and most annotations, of a target.

@@ -106,6 +106,12 @@ reasons! {
     /// The record was deleted and the operator cannot rebuild it: the value was generated, and no target holds it. Restore
     /// the record, or delete this object and apply it again to get a new value.
     RecordLost,
+    /// `spec.version` names a version that the record does not keep; the message says which versions it keeps. Name one of
+    /// them, or remove `spec.version` to deliver the newest. What is delivered stays.
+    VersionNotKept,
+    /// An earlier value that the record keeps was deleted or changed; the message says which version. It cannot be delivered
+    /// any more; the newest value and the other versions stay, and so does what is delivered. To get it back, restore the record from a backup.
+    VersionLost,
     /// The object took over a retained record with its id, dates and value. Do nothing.
     RecordTakenOver,
     /// The record or target belongs to a deleted object of the same name, and Kubernetes is about to delete it. Wait. If

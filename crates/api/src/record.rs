@@ -8,6 +8,7 @@
 //! every field and its position under the MAC stand once, in `RecordMeta::fields`. `docs/formats.md` describes them for
 //! other programs.
 
+mod history;
 mod open;
 mod place;
 mod rewrap;
@@ -17,10 +18,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use managed_secrets_crypto::mac::{self, MacError};
+use managed_secrets_crypto::mac::{self, Covered, MacError};
 use managed_secrets_crypto::{FieldTooLong, Seed, SeedId};
 
-pub use self::open::{Opened, Unopened, open};
+pub use self::history::{History, KeptVersion, is_kept_key, kept_key};
+pub use self::open::{Opened, Unopened, open, open_kept, stored};
 pub use self::place::{Delivered, Source};
 pub use self::rewrap::{NotRewrapped, Rewrapped, seeds_in};
 pub use self::take_over::Misfit;
@@ -56,6 +58,8 @@ pub struct RecordMeta {
     pub source: Source,
     /// Where the value is delivered.
     pub target: Delivered,
+    /// The earlier values that it keeps.
+    pub history: History,
 }
 
 /// The key of the label or annotation that holds a field.
@@ -72,7 +76,7 @@ impl RecordMeta {
         names::record_name(&self.name)
     }
 
-    /// Every field as its text, in the order in which the MAC covers them (after the namespace).
+    /// Every field but the history as its text, in the order in which the MAC covers them (after the namespace).
     fn fields(&self) -> [(Key, Cow<'_, str>); mac::FIELDS - 1] {
         // Without `..`: a new field must be stored and authenticated, or this does not compile.
         let Self {
@@ -89,6 +93,8 @@ impl RecordMeta {
             deletion_policy,
             source,
             target,
+            // Authenticated behind these, where there is one.
+            history: _,
         } = self;
         [
             (Key::Annotation(keys::ANNO_OWNER), owner.into()),
@@ -110,6 +116,7 @@ impl RecordMeta {
     /// Reads labels and annotations; `None` if one is missing or malformed.
     fn parse(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Option<Self> {
         let text = |key: &str| annotations.get(key).cloned();
+        let version = canonical(annotations.get(keys::ANNO_VERSION)?)?;
         Some(Self {
             id: labels.get(keys::LABEL_ID)?.clone(),
             owner: text(keys::ANNO_OWNER)?,
@@ -119,11 +126,15 @@ impl RecordMeta {
             created: text(keys::ANNO_CREATED)?,
             updated: text(keys::ANNO_UPDATED)?,
             value_updated: text(keys::ANNO_VALUE_UPDATED)?,
-            version: canonical(annotations.get(keys::ANNO_VERSION)?)?,
+            version,
             generation: canonical(annotations.get(keys::ANNO_GENERATION)?)?,
             deletion_policy: parse_policy(annotations.get(keys::ANNO_DELETION_POLICY)?)?,
             source: Source::parse(annotations.get(keys::ANNO_SOURCE)?)?,
             target: Delivered::parse(annotations.get(keys::ANNO_TARGET)?)?,
+            history: match annotations.get(keys::ANNO_HISTORY) {
+                Some(text) => History::parse(text, version)?,
+                None => History::default(),
+            },
         })
     }
 
@@ -148,23 +159,24 @@ impl RecordMeta {
         seed: &Seed,
         commitment: &[u8; 32],
     ) -> Result<BTreeMap<String, String>, FieldTooLong> {
-        let mac = self.with_mac_fields(namespace, |fields| mac::sign(seed, fields, commitment))?;
+        let mac = self.with_covered(namespace, |covered| mac::sign(seed, covered, commitment))?;
         let fields = self.fields().into_iter().filter_map(|(key, text)| match key {
             Key::Annotation(key) => Some((key, text.into_owned())),
             Key::Label(_) => None,
         });
+        let history = (!self.history.is_empty()).then(|| (keys::ANNO_HISTORY, self.history.to_string()));
         let proof = [(keys::ANNO_COMMITMENT, mac::commitment_text(commitment)), (keys::ANNO_MAC, mac)];
-        Ok(fields.chain(proof).map(|(key, text)| (key.to_owned(), text)).collect())
+        Ok(fields.chain(history).chain(proof).map(|(key, text)| (key.to_owned(), text)).collect())
     }
 
-    /// What the MAC covers: the namespace, then every field.
-    fn with_mac_fields<T>(&self, namespace: &str, use_them: impl FnOnce(&mac::Fields<'_>) -> T) -> T {
-        let fields = self.fields();
-        let mut covered = [namespace; mac::FIELDS];
-        for (covered, (_, text)) in covered[1..].iter_mut().zip(&fields) {
-            *covered = text;
+    /// What the MAC covers: the namespace, then every field, then the history.
+    fn with_covered<T>(&self, namespace: &str, use_it: impl FnOnce(&Covered<'_>) -> T) -> T {
+        let (texts, history) = (self.fields(), self.history.to_string());
+        let mut fields = [namespace; mac::FIELDS];
+        for (field, (_, text)) in fields[1..].iter_mut().zip(&texts) {
+            *field = text;
         }
-        use_them(&covered)
+        use_it(&Covered { fields, history: &history })
     }
 }
 
@@ -213,7 +225,7 @@ impl StoredRecord {
     /// # Errors
     /// [`MacError::SeedUnknown`] if `lookup` does not know the seed, [`MacError::Mismatch`] if a field was changed.
     pub fn verify<'k>(&self, namespace: &str, lookup: impl FnOnce(SeedId) -> Option<&'k Seed>) -> Result<(), MacError> {
-        self.meta.with_mac_fields(namespace, |fields| mac::verify(lookup, fields, &self.commitment, &self.mac))
+        self.meta.with_covered(namespace, |covered| mac::verify(lookup, covered, &self.commitment, &self.mac))
     }
 }
 
@@ -237,6 +249,7 @@ fn canonical<N: std::str::FromStr + ToString>(text: &str) -> Option<N> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::types::SourceKind;
 
     const NAMESPACE: &str = "prod";
     const COMMITMENT: [u8; 32] = [7; 32];
@@ -256,7 +269,13 @@ mod tests {
             deletion_policy: DeletionPolicy::Retain,
             source: Source::Generate { revision: None },
             target: Delivered::None,
+            history: History::default(),
         }
+    }
+
+    fn kept(version: u64) -> KeptVersion {
+        let created = "2026-11-23T08:00:00Z".to_owned();
+        KeptVersion { version, commitment: [9; 32], created, source: SourceKind::Generate }
     }
 
     fn stored(
@@ -282,7 +301,7 @@ mod tests {
     #[test]
     fn the_mac_covers_every_field() {
         let seed = Seed::generate().unwrap();
-        let changes: [fn(&mut RecordMeta); mac::FIELDS - 1] = [
+        let changes: [fn(&mut RecordMeta); mac::FIELDS] = [
             |meta| meta.id = "x".into(),
             |meta| meta.owner = "x".into(),
             |meta| meta.uid = "x".into(),
@@ -296,6 +315,7 @@ mod tests {
             |meta| meta.deletion_policy = DeletionPolicy::Delete,
             |meta| meta.source = Source::Sealed { sha256: "x".into() },
             |meta| meta.target = Delivered::Own { name: "x".into(), key: "x".into() },
+            |meta| meta.history = History::new(vec![kept(6)]),
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut forged = stored(|_, _| {}, &seed).unwrap();
@@ -308,12 +328,41 @@ mod tests {
         assert_eq!(other.verify(NAMESPACE, |_| Some(&seed)), Err(MacError::Mismatch));
     }
 
+    #[test]
+    fn the_mac_covers_every_part_of_the_history() {
+        let seed = Seed::generate().unwrap();
+        let meta = RecordMeta { history: History::new(vec![kept(6), kept(4)]), ..meta() };
+        let annotations = meta.annotations(NAMESPACE, &seed, &COMMITMENT).unwrap();
+        let read = || StoredRecord::parse(&meta.object_name(), &meta.labels(), &annotations).unwrap();
+        assert_eq!(read().meta, meta);
+        assert_eq!(read().verify(NAMESPACE, |_| Some(&seed)), Ok(()));
+        let changes: [fn(&mut KeptVersion); 4] = [
+            |kept| kept.version = 5,
+            |kept| kept.commitment[31] ^= 1,
+            |kept| kept.created = "2026-11-23T08:00:01Z".into(),
+            |kept| kept.source = SourceKind::Value,
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let mut forged = read();
+            let mut versions: Vec<_> = forged.meta.history.iter().cloned().collect();
+            change(&mut versions[0]);
+            forged.meta.history = History::new(versions);
+            assert_eq!(forged.verify(NAMESPACE, |_| Some(&seed)), Err(MacError::Mismatch), "{index}");
+        }
+        for versions in [vec![], vec![kept(6)], vec![kept(6), kept(4), kept(3)]] {
+            let mut forged = read();
+            forged.meta.history = History::new(versions);
+            assert_eq!(forged.verify(NAMESPACE, |_| Some(&seed)), Err(MacError::Mismatch));
+        }
+    }
+
     /// The cache of the operator keeps no others.
     #[test]
     fn every_label_and_annotation_of_a_record_is_a_known_one() {
-        let written = meta().annotations(NAMESPACE, &Seed::generate().unwrap(), &COMMITMENT).unwrap();
+        let meta = RecordMeta { history: History::new(vec![kept(6)]), ..meta() };
+        let written = meta.annotations(NAMESPACE, &Seed::generate().unwrap(), &COMMITMENT).unwrap();
         assert!(written.keys().all(|key| keys::ANNOTATIONS.contains(&key.as_str())), "{written:?}");
-        assert!(meta().labels().keys().all(|key| keys::LABELS.contains(&key.as_str())));
+        assert!(meta.labels().keys().all(|key| keys::LABELS.contains(&key.as_str())));
     }
 
     #[test]
@@ -339,6 +388,8 @@ mod tests {
             (keys::ANNO_TARGET, "own:db"),
             (keys::ANNO_TARGET, "adopted:uid:db"),
             (keys::ANNO_TARGET, "None"),
+            (keys::ANNO_HISTORY, ""),
+            (keys::ANNO_HISTORY, "6:AAAA:2026-11-23T08:00:00Z:generate"),
             (keys::ANNO_COMMITMENT, "AAAA"),
             (keys::ANNO_MAC, "AAAA"),
             // Its own name no longer leads to this Secret.

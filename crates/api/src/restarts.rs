@@ -80,12 +80,12 @@ impl Mark {
         Some(Self { id: id.to_owned(), version: version.parse().ok()? })
     }
 
-    /// What the target holds; nothing if it does not hold the newest version, or the value is not delivered.
+    /// What the target holds; nothing if it does not hold the version that it should, or the value is not delivered.
     #[must_use]
     pub fn delivered(spec: &ManagedSecretSpec, status: &ManagedSecretStatus) -> Option<Self> {
         let holds = status.target.as_ref().is_some_and(|target| !target.resource_version.is_empty());
         (holds && spec.delivery() == Delivery::Secret)
-            .then(|| Some(Self { id: status.id.clone()?, version: status.version? }))?
+            .then(|| Some(Self { id: status.id.clone()?, version: status.delivered()? }))?
     }
 }
 

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{
     DATE_CHARACTERS, DESCRIPTION_MAX, DURATION_CHARACTERS_MAX, DURATION_CHARACTERS_MIN, GENERATE_MAX, GENERATE_MIN,
-    NAME_MAX, RESTARTS_MAX, REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_TEXT_MAX,
-    TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX,
+    HISTORY_MAX, NAME_MAX, RESTARTS_MAX, REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX,
+    STATUS_TEXT_MAX, TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX, VERSION_MAX,
 };
 use super::schema;
 
@@ -63,6 +63,15 @@ pub struct ManagedSecretSpec {
     /// What happens on deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// How many earlier values the record keeps, encrypted, besides the newest. 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = HISTORY_MAX))]
+    pub history: Option<i32>,
+    /// Delivers this version of the value, which must be the newest or one that the record keeps. The operator records newer
+    /// values and does not deliver them. The newest when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = VERSION_MAX))]
+    pub version: Option<i64>,
     /// `true` stops all writes to record and target. `false` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -267,10 +276,18 @@ pub struct ManagedSecretStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = STATUS_TEXT_MAX))]
     pub next_rotation: Option<String>,
-    /// Counts the values, from 1.
+    /// Counts the values, from 1: the version of the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub version: Option<i64>,
+    /// The version that is delivered, if it is not the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub delivered: Option<i64>,
+    /// The earlier values that the record keeps, the newest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = HISTORY_MAX))]
+    pub history: Option<Vec<EarlierVersion>>,
     /// The generation that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -288,6 +305,31 @@ pub struct ManagedSecretStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Option<Vec<Condition>>,
+}
+
+/// An earlier value that the record keeps.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct EarlierVersion {
+    /// Its version.
+    #[schemars(range(min = 1))]
+    pub version: i64,
+    /// When it became the value, RFC 3339.
+    #[schemars(length(max = STATUS_TEXT_MAX))]
+    pub created: String,
+    /// Where it came from.
+    pub source: SourceKind,
+}
+
+/// Where a value came from: the field of the spec, `value`, `valueFrom` or `generate`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceKind {
+    /// Sealed text.
+    Value,
+    /// A key of a Secret.
+    ValueFrom,
+    /// The operator generated it.
+    Generate,
 }
 
 /// The backing Secret as last written.

@@ -11,8 +11,9 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use managed_secrets_api::ManagedSecretSpec;
 use managed_secrets_api::keys::ANNO_MAC;
-use managed_secrets_api::record::{Delivered, RecordMeta, Source, StoredRecord};
-use managed_secrets_api::types::{DeletionPolicy, SealedValue};
+use managed_secrets_api::limits::HISTORY_MAX;
+use managed_secrets_api::record::{Delivered, History, KeptVersion, RecordMeta, Source, StoredRecord, open_kept};
+use managed_secrets_api::types::{DeletionPolicy, SealedValue, SourceKind};
 use managed_secrets_api::validate::validate_spec;
 use managed_secrets_crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
 use managed_secrets_crypto::mse1::{self, Place};
@@ -25,6 +26,9 @@ const UID: &str = "6f1c3f0e-0000-4000-8000-000000000001";
 const FROZEN_KEK: &str = "5555555555555555555555555555555555555555555555555555555555555555";
 const FROZEN_KEYRING: &str = include_str!("vectors/msk1.json");
 const FROZEN_MAC: &str = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
+
+/// The MAC of the same record with the two earlier values of [`frozen_history`].
+const FROZEN_MAC_WITH_HISTORY: &str = "o2XvHHnhG07D2+6LRO45Vjg7Yf2OmT8gQfnTrnDbdSbdW30gYEgcwg==";
 
 /// Gives the Go program a job; its findings.
 fn ask_go(job: &Value) -> Value {
@@ -99,6 +103,7 @@ fn metadata() -> RecordMeta {
         deletion_policy: DeletionPolicy::Retain,
         source: Source::Secret { uid: "uid".to_owned(), resource_version: "12".to_owned(), key: "key".to_owned() },
         target: Delivered::None,
+        history: History::default(),
     }
 }
 
@@ -115,6 +120,20 @@ fn frozen_metadata() -> RecordMeta {
     }
 }
 
+/// Two earlier values, as [`FROZEN_MAC_WITH_HISTORY`] covers them.
+fn frozen_history() -> History {
+    let kept = |version, byte, created: &str, source| KeptVersion {
+        version,
+        commitment: [byte; 32],
+        created: created.to_owned(),
+        source,
+    };
+    History::new(vec![
+        kept(4, 0x44, "2026-11-23T08:00:00Z", SourceKind::Value),
+        kept(6, 0x66, "2026-11-23T08:20:00Z", SourceKind::ValueFrom),
+    ])
+}
+
 fn frozen_record() -> String {
     include_str!("vectors/mse1.hex").split_whitespace().collect()
 }
@@ -126,7 +145,7 @@ fn mac_job(meta: &RecordMeta, source: &str, target: &str, commitment: &[u8; 32],
         "description": meta.description, "created": meta.created, "updated": meta.updated,
         "valueUpdated": meta.value_updated, "version": meta.version.to_string(),
         "generation": meta.generation.to_string(), "deletionPolicy": format!("{:?}", meta.deletion_policy),
-        "source": source, "target": target, "commitment": BASE64_STANDARD.encode(commitment), "mac": mac,
+        "source": source, "target": target, "history": meta.history.to_string(), "commitment": BASE64_STANDARD.encode(commitment), "mac": mac,
     })
 }
 
@@ -172,16 +191,21 @@ fn go_opens_what_we_make_from_keyring_and_kek_alone() {
 fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
     let record = frozen_record();
     let commitment = *mse1::Record::parse(&hex::decode(&record).unwrap()).unwrap().commitment();
+    let with_history = RecordMeta { history: frozen_history(), ..frozen_metadata() };
     let sealed = include_str!("vectors/mss1.txt").trim_end();
     let kept = include_str!("vectors/mss1-kept.txt").trim_end();
     let found = ask_go(&json!({
         "kek": FROZEN_KEK, "keyring": serde_json::from_str::<Value>(FROZEN_KEYRING).unwrap(),
         "records": [{"namespace": "prod", "name": "db", "bytes": record}, {"namespace": "prod", "name": "db2", "bytes": record}],
-        "macs": [mac_job(&frozen_metadata(), "generate", "own:db:value", &commitment, FROZEN_MAC)],
+        "macs": [
+            mac_job(&frozen_metadata(), "generate", "own:db:value", &commitment, FROZEN_MAC),
+            mac_job(&with_history, "generate", "own:db:value", &commitment, FROZEN_MAC_WITH_HISTORY),
+            mac_job(&with_history, "generate", "own:db:value", &commitment, FROZEN_MAC),
+        ],
         "sealed": [{"namespace": "prod", "name": "db", "text": sealed}, {"namespace": "prod", "name": "db2", "text": sealed}, {"namespace": "prod", "name": "db", "text": kept}],
     }));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}, {"error": "wrap"}]));
-    assert_eq!(found["macs"], json!([{}]));
+    assert_eq!(found["macs"], json!([{}, {}, {"error": "mismatch"}]));
     assert_eq!(
         found["sealed"],
         json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"},
@@ -205,6 +229,9 @@ fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
     let stored = StoredRecord::parse(&meta.object_name(), &meta.labels(), &annotations).unwrap();
     assert_eq!(stored.meta, meta);
     stored.verify("prod", |id| keyring.seed(id)).unwrap();
+    let with_history = RecordMeta { history: frozen_history(), ..frozen_metadata() };
+    let annotations = with_history.annotations("prod", seed, record.commitment()).unwrap();
+    assert_eq!(annotations[ANNO_MAC], FROZEN_MAC_WITH_HISTORY);
     for (text, handling) in [
         (include_str!("vectors/mss1.txt"), Handling::Deliverable),
         (include_str!("vectors/mss1-kept.txt"), Handling::Kept),
@@ -223,10 +250,63 @@ fn the_page_shows_the_frozen_vectors() {
     for shown in [
         include_str!("vectors/mse1.hex").trim_end(),
         FROZEN_MAC,
+        FROZEN_MAC_WITH_HISTORY,
+        &frozen_history().to_string().replace(' ', "\n"),
         keyring["entries"][0]["wrapped"]["ciphertext"].as_str().unwrap(),
     ] {
         assert!(page.contains(shown), "docs/formats.md does not show {shown}");
     }
+}
+
+#[test]
+fn go_opens_the_earlier_values_of_a_record() {
+    let kek = Kek::generate().unwrap();
+    let (keyring, document) = fresh_keyring(&kek);
+    let seed = keyring.active_seed().unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    let record =
+        |version: u64, uid: &str| mse1::seal(seed, &place, uid, version, &value(&version.to_string())).unwrap();
+    // An earlier ManagedSecret of the name wrote the third.
+    let stored = [record(8, UID), record(7, UID), record(3, "another-uid")];
+    let kept = stored.iter().map(|record| KeptVersion {
+        version: record.version(),
+        commitment: *record.commitment(),
+        created: "2026-11-23T08:00:00Z".to_owned(),
+        source: SourceKind::Generate,
+    });
+    let history = History::new(kept.collect());
+    let bytes = |record: &mse1::Record| hex::encode(record.as_bytes());
+    let job = |data: Value| json!({"namespace": "prod", "name": "db", "history": history.to_string(), "data": data});
+    let [eighth, seventh, third] = stored.each_ref().map(bytes);
+    let found = ask_go(&json!({
+        "kek": hex::encode(kek.as_bytes()), "keyring": document, "kept": [
+            job(json!({"value.8": eighth, "value.7": seventh, "value.3": third})),
+            // Lost, exchanged, and one that the history does not name.
+            job(json!({"value.7": bytes(&record(7, UID)), "value.3": third, "value.2": seventh})),
+        ],
+    }));
+    let is = |version: u64, uid: &str| json!({"sha256": digest(version.to_string().as_bytes()), "uid": uid, "version": version});
+    assert_eq!(found["kept"][0], json!([is(8, UID), is(7, UID), is(3, "another-uid")]));
+    assert_eq!(found["kept"][1], json!([{"error": "missing"}, {"error": "another version"}, is(3, "another-uid")]));
+    // The operator's own reader agrees.
+    for (kept, stored) in history.iter().zip(&stored) {
+        let opened = open_kept(stored.as_bytes(), &place, kept, |id| keyring.seed(id)).map_err(drop).unwrap();
+        assert!(opened.value.same_as_bytes(kept.version.to_string().as_bytes()));
+        assert_eq!(opened.bytes.version(), kept.version);
+    }
+}
+
+#[test]
+fn eleven_records_of_the_largest_value_fit_into_a_secret() {
+    /// What Kubernetes allows the data of a Secret (`MaxSecretSize`).
+    const SECRET_MAX: usize = 1024 * 1024;
+    let seed = managed_secrets_crypto::Seed::generate().unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    let largest = value(&"😀".repeat(3500));
+    let record = mse1::seal(&seed, &place, &"u".repeat(64), u64::MAX, &largest).unwrap();
+    let all = record.as_bytes().len() * (1 + usize::try_from(HISTORY_MAX).unwrap());
+    assert!((182_000..184_000).contains(&all), "{all} bytes: docs/formats.md says 183 KB");
+    assert!(all < SECRET_MAX / 4, "{all} bytes");
 }
 
 #[test]

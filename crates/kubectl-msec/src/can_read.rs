@@ -481,6 +481,7 @@ mod tests {
             deletion_policy: managed_secrets_api::types::DeletionPolicy::Retain,
             source: managed_secrets_api::record::Source::Generate { revision: None },
             target: Delivered::None,
+            history: managed_secrets_api::record::History::default(),
         };
         let seen = |record: &RecordMeta| -> Vec<String> {
             let ways = ways_to_record(record, "shop", "system", ValueApi::Registered).into_iter();

@@ -52,6 +52,15 @@ pub(super) async fn value(client: &Client, object: &ManagedSecret) -> Result<Res
     Ok(value.ok_or_else(changed))
 }
 
+/// Why the delivered value is not the newest, which is that of the spec.
+fn earlier(object: &ManagedSecret) -> Option<String> {
+    let status = object.status.as_ref()?;
+    let (delivered, newest) = (status.delivered?, status.version?);
+    Some(format!(
+        "its Secret has version {delivered}, as spec.version says, and the value of the spec is version {newest}"
+    ))
+}
+
 /// Whether the delivered value is what the spec says; if not, the reason that the operator gives.
 fn in_step(object: &ManagedSecret) -> Result<(), String> {
     let generation = object.metadata.generation;
@@ -66,12 +75,40 @@ fn in_step(object: &ManagedSecret) -> Result<(), String> {
         Some(ready) if ready.status == "True" && ready.reason == Reason::Served.as_str() => {
             let now = status.and_then(|status| status.observed_generation);
             if now == generation && ready.observed_generation == generation {
-                Ok(())
+                earlier(object).map_or(Ok(()), Err)
             } else {
                 Err("the operator has not seen its current spec yet".to_owned())
             }
         }
         Some(ready) => Err(format!("{} (`kubectl msec explain {}`)", ready.reason, ready.reason)),
         None => Err(Reason::Pending.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Sealed again, or compared, it would take the place of the newest.
+    #[test]
+    fn an_earlier_version_is_not_the_value_of_the_spec() {
+        let object = |delivered: Option<i64>| -> ManagedSecret {
+            let ready = json!({
+                "type": "Ready", "status": "True", "reason": "Served", "message": "", "observedGeneration": 2,
+                "lastTransitionTime": "2026-11-23T08:00:00Z",
+            });
+            serde_json::from_value(json!({
+                "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "spec": {"name": "DB"},
+                "metadata": {"name": "db", "generation": 2},
+                "status": {"version": 4, "delivered": delivered, "observedGeneration": 2, "conditions": [ready]},
+            }))
+            .unwrap()
+        };
+        assert_eq!(in_step(&object(None)), Ok(()));
+        let reason = in_step(&object(Some(2))).unwrap_err();
+        assert!(reason.contains("has version 2, as spec.version says") && reason.contains("version 4"), "{reason}");
     }
 }

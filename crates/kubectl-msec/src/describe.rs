@@ -172,13 +172,19 @@ impl Facts {
             let age = date.parse().ok().map(|at| format!(" ({} ago)", age(at, self.now))).unwrap_or_default();
             format!("{}{age}", &date)
         };
+        let version = match (status.version, status.delivered) {
+            (None, _) => "none yet".to_owned(),
+            (Some(version), None) => version.to_string(),
+            (Some(version), Some(delivered)) => format!("{version} (the delivered one is {delivered})"),
+        };
+        let earlier: Vec<_> = status.history.iter().flatten().map(|kept| kept.version.to_string()).collect();
         let mut lines = vec![
             ("Secret", name),
             ("ID", status.id.unwrap_or_else(|| "none yet".to_owned())),
             ("Object", format!("msec/{} in the namespace {}", self.name(), self.namespace)),
             ("Description", spec.description.as_deref().unwrap_or("none").to_owned()),
             ("State", State::of(&self.object).to_string()),
-            ("Version", status.version.map_or_else(|| "none yet".to_owned(), |version| version.to_string())),
+            ("Version", version),
             ("Created", date(status.created_date)),
             ("Updated", date(status.updated_date)),
             ("Value updated", date(status.value_updated_time)),
@@ -187,6 +193,9 @@ impl Facts {
         ];
         if let Some(expiry) = Expiry::of(spec) {
             lines.push(("Expires", expires(&expiry, self.now)));
+        }
+        if !earlier.is_empty() {
+            lines.push(("Earlier values", earlier.join(", ")));
         }
         lines.push(("Target", self.target()));
         if let Some(template) = spec.template() {

@@ -37,6 +37,7 @@ mod public_key;
 mod reseal;
 mod restarts;
 mod restore;
+mod rollback;
 mod rotate;
 mod seal;
 mod session;
@@ -47,6 +48,7 @@ mod users;
 mod validate;
 mod value;
 mod value_api;
+mod versions;
 mod wait;
 
 use std::ffi::OsString;
@@ -90,6 +92,10 @@ pub enum Command {
     Update(update::UpdateArgs),
     /// Have new values generated for secrets
     Rotate(rotate::RotateArgs),
+    /// List the versions of a secret's value
+    Versions(versions::VersionsArgs),
+    /// Deliver an earlier version of a secret's value, or the newest again
+    Rollback(rollback::RollbackArgs),
     /// Delete a secret
     Delete(delete::DeleteArgs),
     /// Show secrets: everything about them but their values
@@ -143,6 +149,8 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Create(args) => block_on(create::create(&cluster, &args)),
         Command::Update(args) => block_on(update::update(&cluster, &args)),
         Command::Rotate(args) => block_on(rotate::rotate(&cluster, &args)),
+        Command::Versions(args) => block_on(versions::versions(&cluster, &args)),
+        Command::Rollback(args) => block_on(rollback::rollback(&cluster, &args)),
         Command::Delete(args) => block_on(delete::delete(&cluster, &args)),
         Command::Get(args) => block_on(list::get(&cluster, &args)),
         Command::List(args) => block_on(list::list(&cluster, &args)),

@@ -189,7 +189,7 @@ fn wanted(args: &UpdateArgs, source: Option<&Source>, spec: &ManagedSecretSpec) 
     wanted
 }
 
-/// Writes the differences. If another write came between, reads the object and tries again.
+/// Writes the differences to the wanted spec. If another write came between, reads the object and tries again.
 pub(super) async fn send(
     session: &Session,
     before: &ManagedSecret,
@@ -246,6 +246,13 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret, with_source: bool) -> Li
     let nothing_moved = lines.is_empty();
     if with_source && !value_moved {
         lines.push("value: the same as before".to_owned());
+    }
+    if value_moved && let Some(pinned) = new.delivered {
+        let object = after.metadata.name.as_deref().unwrap_or_default();
+        lines.push(format!(
+            "note: the new value is recorded and not delivered: spec.version says {pinned}; to deliver the newest: kubectl \
+             msec rollback msec/{object} --undo"
+        ));
     }
     if before.spec.generate.is_some() && before.spec.generate != after.spec.generate {
         lines.extend(condition(after, CONDITION_READY).map(|ready| format!("note: {}", ready.message)));

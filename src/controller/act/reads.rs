@@ -4,16 +4,20 @@ use futures::future;
 use managed_secrets_api::{
     ManagedSecret, Reason,
     keys::RECORD_DATA_KEY,
-    record::{self, Unopened},
+    record::{self, KeptVersion, Unopened, is_kept_key},
     types::Alphabet,
 };
 use managed_secrets_crypto::{
     Plaintext,
     keyring::{Keyring, SealingKeyStatus},
-    mse1::Place,
+    mse1::{Place, Record},
     mss1::{self, Scope, Sealed},
 };
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+    sync::Arc,
+};
 use tracing::debug;
 
 use super::{
@@ -148,13 +152,52 @@ fn learn(facts: &mut Facts, name: &str, live: Option<LiveSecret>, keyring: &Keyr
     let authenticity = Authenticity::for_object(&live.view, own, keyring);
     if let Authenticity::Valid { meta, commitment } = &authenticity {
         let contents = open(keyring, own, meta, commitment, &live);
-        facts.learned.record = Some(Confirmed { uid: live.view.uid.clone(), commitment: *commitment, contents });
+        let versions = versions(meta, commitment, &live);
+        let opened = opened(keyring, own, meta, &versions);
+        let (uid, strays) = (live.view.uid.clone(), strays(meta, &live));
+        facts.learned.record = Some(Confirmed { uid, commitment: *commitment, contents, versions, opened, strays });
     } else {
         let held = |key: &str| Some((key.to_owned(), Held::new(live.data.get(key)?.clone())));
         let values = own.keys_to_read().into_iter().filter_map(held).collect();
         facts.learned.content = Some(Content { uid: live.view.uid.clone(), values });
     }
     facts.put(live.view, authenticity);
+}
+
+/// The bytes of a record's value and of the earlier values that it keeps, by version: those alone that its authenticated
+/// metadata speaks of.
+fn versions(meta: &RecordMeta, commitment: &[u8; 32], live: &LiveSecret) -> BTreeMap<u64, Arc<Record>> {
+    let value = (RECORD_DATA_KEY.to_owned(), meta.version, commitment);
+    let kept = meta.history.iter().map(|kept| (kept.data_key(), kept.version, &kept.commitment));
+    let stored = |(key, version, commitment): (String, u64, &[u8; 32])| {
+        let bytes = record::stored(live.data.get(&key)?, version, commitment)?;
+        Some((version, Arc::new(bytes)))
+    };
+    iter::once(value).chain(kept).filter_map(stored).collect()
+}
+
+/// The data keys of a record that hold earlier values of which its metadata, `meta`, does not speak.
+pub(super) fn strays(meta: &RecordMeta, live: &LiveSecret) -> BTreeSet<String> {
+    let is_named = |key: &str| meta.history.iter().any(|kept| kept.data_key() == key);
+    let strays = live.data.iter().filter(|(key, bytes)| is_kept_key(key) && !bytes.is_empty() && !is_named(key));
+    strays.map(|(key, _)| key.clone()).collect()
+}
+
+/// The earlier values that the spec asks for, by version.
+pub(super) fn opened(
+    keyring: &Keyring,
+    own: &Own,
+    meta: &RecordMeta,
+    versions: &BTreeMap<u64, Arc<Record>>,
+) -> BTreeMap<u64, Result<Arc<Plaintext>, Unopened>> {
+    let place = Place { namespace: &own.namespace, object: &own.name };
+    let open = |kept: &KeptVersion| {
+        let bytes = versions.get(&kept.version).ok_or(Unopened::Altered)?;
+        let opened = record::open_kept(bytes.as_bytes(), &place, kept, |id| keyring.seed(id))?;
+        Ok(Arc::new(opened.value))
+    };
+    let wanted = own.spec.pinned().and_then(|version| meta.history.get(version));
+    wanted.into_iter().map(|kept| (kept.version, open(kept))).collect()
 }
 
 /// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.

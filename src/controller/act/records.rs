@@ -1,18 +1,19 @@
 //! Writes of the backing record.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, iter, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::future;
 use managed_secrets_api::{
     Reason,
     keys::{RECORD_DATA_KEY, TYPE_RECORD},
+    record::kept_key,
 };
 use managed_secrets_crypto::{
     Seed,
     mse1::{self, Place, Record},
 };
-use serde_json::json;
+use serde_json::{Map, json};
 use tracing::info;
 
 use super::{
@@ -24,6 +25,7 @@ use super::{
         view::Own,
     },
     actor::{Actor, Applied, note_altered, owner_references, stopped},
+    reads::{opened, strays},
 };
 
 impl Actor<'_> {
@@ -37,6 +39,16 @@ impl Actor<'_> {
             .annotations(&facts.snapshot.own.namespace, seed, &commitment)
             .map_err(|error| Failure::Crypto(error.to_string()))?;
         let labels = write.meta.labels();
+        // One that cannot be unwrapped stays as it is, and does not hold up the others.
+        let wrapped = |bytes: &Arc<Record>| self.under_active_seed(&facts.snapshot.own, bytes);
+        let kept =
+            write.kept.iter().map(|(version, bytes)| (*version, wrapped(bytes).unwrap_or_else(|_| Arc::clone(bytes))));
+        let kept: BTreeMap<u64, Arc<Record>> = kept.collect();
+        let of_kept = kept.iter().map(|(version, record)| (kept_key(*version), record.as_bytes()));
+        let data = iter::once((RECORD_DATA_KEY.to_owned(), sealed.as_bytes())).chain(of_kept);
+        // To hold another content makes a key this operator's; so the next write of the record removes it.
+        let emptied = write.emptied.iter().map(|key| (key.clone(), &[][..]));
+        let data: Vec<_> = data.chain(emptied).collect();
         let body = json!({
             "metadata": {
                 "labels": labels,
@@ -44,14 +56,14 @@ impl Actor<'_> {
                 "ownerReferences": owner_references(&facts.snapshot.own, write.owner_reference),
             },
             "type": TYPE_RECORD,
-            "data": {RECORD_DATA_KEY: BASE64_STANDARD.encode(sealed.as_bytes())},
+            "data": data.iter().map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect::<Map<_, _>>(),
         });
         let name = write.meta.object_name();
         let intent = Intent {
             labels: &labels,
             annotations: &annotations,
             owner: write.owner_reference.then_some(facts.snapshot.own.uid.as_str()),
-            data: vec![(RECORD_DATA_KEY, sealed.as_bytes())],
+            data: data.iter().map(|(key, bytes)| (key.as_str(), *bytes)).collect(),
             type_: Some(TYPE_RECORD),
             mutable: write.mutable,
         };
@@ -100,11 +112,35 @@ impl Actor<'_> {
             // It has become the record's: a value that comes next is read, or generated, again.
             facts.learned.incoming = None;
         }
-        facts.learned.record = Some(Confirmed { uid: live.view.uid.clone(), commitment, contents: Ok(contents) });
+        self.say_lost(facts, write, why);
+        let mut versions = kept;
+        versions.insert(write.meta.version, Arc::clone(&contents.bytes));
+        let opened = opened(self.keyring, &facts.snapshot.own, &write.meta, &versions);
+        let (uid, strays) = (live.view.uid.clone(), strays(&write.meta, &live));
+        facts.learned.record = Some(Confirmed { uid, commitment, contents: Ok(contents), versions, opened, strays });
         facts.written.record = Some(RecordReceipt { resource_version: live.view.resource_version.clone(), why });
         facts.written.repaired |= why == Why::OutOfStep || unchanged;
         self.written(facts, call, live.view);
         Ok(())
+    }
+
+    /// Announces which earlier values others took out of a record, or changed.
+    fn say_lost(&self, facts: &Facts, write: &RecordWrite, why: Why) {
+        if !matches!(why, Why::OutOfStep | Why::TakenOver) {
+            return;
+        }
+        let is_lost = |version: &u64| !write.kept.contains_key(version);
+        let lost: Vec<u64> = write.meta.history.iter().map(|kept| kept.version).filter(is_lost).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let lost = lost.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        let note = format!(
+            "earlier versions of record {} were deleted or changed by another program and cannot be delivered any more: {lost}; \
+             the other versions stay",
+            write.meta.object_name()
+        );
+        self.events.say(&facts.snapshot.own, Reason::VersionLost, "Reconcile", true, &note);
     }
 
     /// What the record will hold: kept, or sealed.

@@ -74,6 +74,7 @@ impl Actor<'_> {
         let same_state =
             before_ready.as_ref().is_some_and(|(old, cause, _)| *old == status && cause == reason.as_str());
         let new_version = before.version != own.status.version;
+        let other_version = !new_version && before.delivered() != own.status.delivered();
         let recovers = before_ready.is_some_and(|(old, ..)| old == "False");
         if before.version.is_none() && reason == Reason::Served && !recovers {
             // The status says the first delivery. An event for each would be a fourth write for each new object.
@@ -83,6 +84,10 @@ impl Actor<'_> {
             ("True", _) if new_version => {
                 let note = format!("version {}: {message}", own.status.version.unwrap_or_default());
                 self.events.say(own, reason, "NewValue", false, &note);
+            }
+            ("True", true) if other_version => {
+                let note = format!("version {}: {message}", own.status.delivered().unwrap_or_default());
+                self.events.say(own, reason, "OtherVersion", false, &note);
             }
             ("True", false) => {
                 let warning = !matches!(reason, Reason::Served | Reason::Suspended);

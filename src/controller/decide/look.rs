@@ -1,10 +1,12 @@
 //! What has to be looked at live before it is acted on. In: facts. Out: the fact, or the read that finds it out.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use managed_secrets_api::{Reason, record::Unopened};
-use managed_secrets_crypto::mse1::OpenError;
+use managed_secrets_crypto::mse1::{OpenError, Record};
 
 use super::super::{
-    facts::{Content, Facts, Seen},
+    facts::{Confirmed, Content, Facts, Seen},
     plan::{Contents, Need, Problem, Verdict},
     view::SecretView,
 };
@@ -32,17 +34,24 @@ pub(super) fn looked_at(facts: &Facts, seen: &Seen, reason: Reason) -> Result<()
     }
 }
 
+/// A record, read in this pass.
+pub(super) fn read<'f>(facts: &'f Facts, record: &Seen) -> Result<&'f Confirmed, Need> {
+    let confirmed = facts.learned.record.as_ref();
+    confirmed
+        .filter(|confirmed| confirmed.uid == record.view.uid && record.commitment() == Some(&confirmed.commitment))
+        .ok_or_else(|| Need::secret(&record.view.name))
+}
+
+/// The bytes of a record's value and of the earlier values that it keeps, by version, read in this pass.
+pub(super) fn bytes_of<'f>(facts: &'f Facts, record: &Seen) -> Result<&'f BTreeMap<u64, Arc<Record>>, Need> {
+    Ok(&read(facts, record)?.versions)
+}
+
 /// What a record holds, opened in this pass.
 pub(super) fn open<'f>(facts: &'f Facts, record: &Seen) -> Result<&'f Contents, Need> {
-    let confirmed = facts
-        .learned
-        .record
-        .as_ref()
-        .filter(|confirmed| confirmed.uid == record.view.uid && record.commitment() == Some(&confirmed.commitment));
-    match confirmed.map(|confirmed| &confirmed.contents) {
-        None => Err(Need::secret(&record.view.name)),
-        Some(Ok(contents)) => Ok(contents),
-        Some(Err(unopened)) => Err(Need::Report(Verdict::Terminal(why_unopened(&record.view.name, unopened)))),
+    match &read(facts, record)?.contents {
+        Ok(contents) => Ok(contents),
+        Err(unopened) => Err(Need::Report(Verdict::Terminal(why_unopened(&record.view.name, unopened)))),
     }
 }
 

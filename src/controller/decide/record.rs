@@ -1,8 +1,17 @@
 //! The record as it should be: which one this pass goes on from, what it should say, and what stands in the way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use managed_secrets_api::{Reason, names::record_name, types::DeletionPolicy};
+use managed_secrets_api::{
+    Reason,
+    names::record_name,
+    record::History,
+    types::{DeletionPolicy, Delivery as Wanted},
+};
 use managed_secrets_crypto::Plaintext;
 
 use super::{
@@ -12,10 +21,11 @@ use super::{
         record::{Delivered, RecordMeta, Source},
     },
     claim::{Claim, claim},
+    history::{self, Serving},
     look::{content, is_confirmed, looked_at, open},
     rotation,
     source::{incoming, wanted_source},
-    target::{self, Delivery},
+    target::{self, Action, Delivery},
 };
 
 /// What the record should be.
@@ -34,6 +44,8 @@ pub(super) struct Draft<'w> {
     pub(super) later: Option<Duration>,
     /// Why it is written, if it has to be.
     pub(super) why: Why,
+    /// Which version of the value is delivered.
+    pub(super) serving: Serving,
     /// The value that it should have.
     value: Value<'w>,
     /// What is at the record's place already.
@@ -90,15 +102,33 @@ impl<'w> Draft<'w> {
             Value::Incoming(value) => Bytes::Incoming(Arc::clone(value)),
             Value::Survivor(value) => Bytes::FromTarget(Arc::clone(value)),
         };
+        let kept = match self.base {
+            Some(base) => history::bytes(facts, base, &self.meta.history)?,
+            None => BTreeMap::new(),
+        };
         Ok(Some(RecordWrite {
             slot: self.over.map_or(Slot::Free, |seen| Slot::over(&seen.view)),
             meta: self.meta.clone(),
             bytes,
+            // Under another name it is another Secret.
+            emptied: match self.base.filter(|base| self.over.is_some_and(|over| over.view.name == base.view.name)) {
+                Some(base) => history::strays(facts, base, &self.meta.history),
+                None => BTreeSet::new(),
+            },
+            kept,
             owner_reference: self.meta.deletion_policy == DeletionPolicy::Delete,
             // A record that only the cache shows may have been immutable before.
             mutable: self.over.is_none_or(|seen| seen.live && !seen.view.immutable),
             then: None,
         }))
+    }
+
+    /// The version that is, or stays, delivered.
+    pub(super) fn served(&self) -> u64 {
+        match self.serving {
+            Serving::Newest | Serving::Withheld(_) => self.meta.version,
+            Serving::Earlier(version) => version,
+        }
     }
 
     /// Whether the record stands as drafted, and status, or this pass, knows it at its present version.
@@ -108,7 +138,9 @@ impl<'w> Draft<'w> {
         let written =
             facts.written.record.as_ref().is_some_and(|record| record.resource_version == view.resource_version);
         // A write that loses the owner reference on its way is not tried twice in one pass.
-        self.stands() && (written || (in_status && !self.is_unowned(facts)))
+        self.stands()
+            && history::strays(facts, base, &self.meta.history).is_empty()
+            && (written || (in_status && !self.is_unowned(facts)))
     }
 
     /// Whether the record says what was drafted.
@@ -259,7 +291,8 @@ fn first(facts: &Facts) -> Result<Outcome<'_>, Need> {
         Err(problem) => return Ok(Outcome::Stuck(verdict_of(problem))),
     };
     let now = facts.date();
-    let delivery = target::decide(facts, &facts.snapshot.fresh_id, None, || Ok(value))?;
+    let serving = history::serving(facts, None, 1, &History::default())?;
+    let delivery = delivery(facts, &serving, &facts.snapshot.fresh_id, None, || Ok(value))?;
     let meta = RecordMeta {
         id: facts.snapshot.fresh_id.clone(),
         created: now.clone(),
@@ -278,6 +311,7 @@ fn first(facts: &Facts) -> Result<Outcome<'_>, Need> {
         others: Vec::new(),
         later: None,
         why: Why::New,
+        serving,
         value: Value::Incoming(value),
         over: None,
     })))
@@ -300,7 +334,7 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
     };
     let (source, value, same) = if matches!(wanted, Source::Generate { .. }) {
         let Some(survivor) = survivor else {
-            let message = "the record was deleted, and the target is not what the operator last wrote: restore one of the two from a backup, or delete this object and apply it again to get a new value";
+            let message = "the record was deleted, and the target does not hold the newest value as the operator last wrote it: restore one of the two from a backup, or delete this object and apply it again to get a new value";
             return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordLost, message))));
         };
         (wanted, Value::Survivor(survivor), true)
@@ -320,13 +354,15 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
     };
     let renamed = status.name.as_deref() != Some(name);
     let version = u64::try_from(status.version.unwrap_or(0)).unwrap_or(0);
-    let delivery = target::decide(facts, &id, None, || value.plaintext(facts))?;
+    let version = if same { version.max(1) } else { version + 1 };
+    let serving = history::serving(facts, None, version, &History::default())?;
+    let delivery = delivery(facts, &serving, &id, None, || value.plaintext(facts))?;
     let meta = RecordMeta {
         id,
         created: date(&status.created_date, false),
         updated: date(&status.updated_date, !same || renamed),
         value_updated: date(&status.value_updated_time, !same),
-        version: if same { version.max(1) } else { version + 1 },
+        version,
         source,
         target: delivery.record.clone(),
         ..skeleton(facts, name)
@@ -339,6 +375,7 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
         others: Vec::new(),
         later: None,
         why: Why::Rebuilt,
+        serving,
         value,
         over: None,
     })))
@@ -347,7 +384,9 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
 /// The value of the target, if it still is what status says we last wrote. Status names no key where a template replaced the
 /// value: what is there is not the value.
 fn survivor(facts: &Facts) -> Result<Option<&Arc<Plaintext>>, Need> {
-    let Some(target) = &facts.snapshot.own.status.target else { return Ok(None) };
+    let status = &facts.snapshot.own.status;
+    // What it holds may be an earlier version: then the newest is lost.
+    let Some(target) = status.target.as_ref().filter(|_| status.delivered.is_none()) else { return Ok(None) };
     match facts.secret(&target.name) {
         Known::Absent => Ok(None),
         Known::Unseen => Err(Need::secret(&target.name)),
@@ -395,7 +434,16 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         }
     };
     let new_value = value.is_new();
-    let delivery = target::decide(facts, &before.id, Some(&before.target), || value.plaintext(facts))?;
+    let version = before.version + u64::from(new_value);
+    let history = history::kept(facts, base, before, new_value);
+    let serving = history::serving(facts, Some(base), version, &history)?;
+    let delivery = delivery(facts, &serving, &before.id, Some(&before.target), || match &serving {
+        Serving::Earlier(version) => history::value(facts, base, *version),
+        Serving::Newest | Serving::Withheld(_) => value.plaintext(facts),
+    })?;
+    if let (Serving::Withheld(problem), Action::Nothing) = (&serving, &delivery.action) {
+        troubles.push(Verdict::Terminal(problem.clone()));
+    }
     let description = own.spec.description();
     let moved = new_value || name != before.name || description != before.description;
     let now = facts.date();
@@ -406,9 +454,10 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         created: before.created.clone(),
         updated: if moved { not_before(&before.updated) } else { before.updated.clone() },
         value_updated: if new_value { not_before(&before.value_updated) } else { before.value_updated.clone() },
-        version: before.version + u64::from(new_value),
+        version,
         source,
         target: delivery.record.clone(),
+        history,
         ..skeleton(facts, &name)
     };
     let why = if rebound {
@@ -431,7 +480,24 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         // Once the new record stands, the next look finds two, and this one is among the others.
         others.into_iter().filter(|other| other.view.name != record_name(&name)).collect()
     };
-    Ok(Outcome::Draft(Box::new(Draft { base: Some(base), meta, delivery, troubles, others, later, why, value, over })))
+    let base = Some(base);
+    Ok(Outcome::Draft(Box::new(Draft { base, meta, delivery, troubles, others, later, why, serving, value, over })))
+}
+
+/// What becomes of the target: nothing where no version may be delivered.
+fn delivery<'w>(
+    facts: &'w Facts,
+    serving: &Serving,
+    id: &str,
+    recorded: Option<&Delivered>,
+    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+) -> Result<Delivery<'w>, Need> {
+    match serving {
+        Serving::Withheld(problem) if facts.snapshot.own.spec.delivery() == Wanted::Secret => {
+            Ok(Delivery::withheld(facts, recorded, problem))
+        }
+        _ => target::decide(facts, id, recorded, value),
+    }
 }
 
 /// The current name after this pass, and what its record is written over.
@@ -551,6 +617,7 @@ fn skeleton(facts: &Facts, name: &str) -> RecordMeta {
         deletion_policy: own.spec.deletion_policy(),
         source: Source::Generate { revision: None },
         target: Delivered::None,
+        history: History::default(),
     }
 }
 

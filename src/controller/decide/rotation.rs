@@ -36,7 +36,9 @@ pub(super) fn is_wanted(facts: &Facts, before: &RecordMeta) -> bool {
 /// How long until the schedule asks for the next value; `None` if it does not, or if the present value waits for its
 /// delivery, which comes first.
 pub(super) fn wait(facts: &Facts, record: &RecordMeta) -> Option<Duration> {
-    let due = next(&facts.snapshot.own.spec, record).filter(|_| is_delivered(facts, record))?;
+    let spec = &facts.snapshot.own.spec;
+    // While a version is named, a new value would not be delivered.
+    let due = next(spec, record).filter(|_| spec.pinned().is_none() && is_delivered(facts, record))?;
     Some(due.duration_since(facts.snapshot.now).try_into().unwrap_or(Duration::ZERO))
 }
 
@@ -58,7 +60,7 @@ fn spread(every: Duration, id: &str) -> Duration {
 /// other, and the one that they have would be lost. After a failed write of the target, status has the version before.
 fn is_delivered(facts: &Facts, record: &RecordMeta) -> bool {
     let own = &facts.snapshot.own;
-    let is_newest = own.status.version.and_then(|version| u64::try_from(version).ok()) == Some(record.version);
+    let is_newest = own.status.delivered().and_then(|version| u64::try_from(version).ok()) == Some(record.version);
     let has_target = own.status.target.as_ref().is_some_and(|target| !target.resource_version.is_empty());
     own.spec.delivery() == Delivery::None || is_newest && has_target
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use managed_secrets_api::{
     ManagedSecretStatus, Reason,
-    types::{Delivery as DeliveryKind, RecordRef, TargetRef},
+    types::{Delivery as DeliveryKind, EarlierVersion, RecordRef, TargetRef},
 };
 
 use super::{
@@ -14,9 +14,10 @@ use super::{
         expiry,
         facts::{Facts, Seen, rfc3339},
         plan::{Finish, Step, Verdict, Write},
-        record::Source,
+        record::{RecordMeta, Source},
         restarts,
     },
+    history::Serving,
     record::Draft,
     rotation,
     target::Action,
@@ -39,7 +40,11 @@ pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
         }
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
-    if let (Source::Generate { .. }, Some(generate)) = (&draft.meta.source, &spec.generate) {
+    if let Serving::Earlier(version) = draft.serving {
+        let verb = if spec.delivery() == DeliveryKind::None { "read" } else { "delivered" };
+        let note = format!("; version {version} is {verb} as spec.version says, the newest is {}", draft.meta.version);
+        text.push_str(&note);
+    } else if let (Source::Generate { .. }, Some(generate)) = (&draft.meta.source, &spec.generate) {
         let again = generate.rotate_every.is_some() || generate.revision.is_some();
         let once = if again { "" } else { " once" };
         let next = "a changed length or alphabet applies to the next generated value";
@@ -89,19 +94,28 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
         status.value_updated_time = Some(meta.value_updated.clone());
         status.next_rotation = rotation::next(&own.spec, meta).map(rfc3339);
         status.version = i64::try_from(meta.version).ok();
+        status.history = earlier(meta);
         status.deletion_policy = Some(meta.deletion_policy);
         status.record = Some(RecordRef {
             name: record.view.name.clone(),
             uid: record.view.uid.clone(),
             resource_version: record.view.resource_version.clone(),
         });
+        let before = own.status.delivered();
+        let served = match draft.serving {
+            Serving::Withheld(_) => before,
+            Serving::Newest | Serving::Earlier(_) => draft.served().try_into().ok(),
+        };
         let holds_other =
             facts.written.altered.iter().any(|altered| altered.part == Part::Target && altered.is_spoiled());
+        let stays = holds_other || matches!(draft.delivery.action, Action::Blocked(_));
+        let delivered = if stays { before.filter(|_| own.status.target.is_some()) } else { served };
+        status.delivered = delivered.filter(|delivered| Some(*delivered) != status.version);
         status.target = match &draft.delivery.action {
             // What is served at the old place is still what status describes, but for a value that has moved since:
             // without a version, it counts neither as in step nor as a copy of the lost record's value.
-            action if holds_other || matches!(action, Action::Blocked(_)) => status.target.map(|target| {
-                let behind = holds_other || status.version != own.status.version;
+            _ if stays => status.target.map(|target| {
+                let behind = holds_other || served != before;
                 TargetRef { resource_version: if behind { String::new() } else { target.resource_version }, ..target }
             }),
             Action::Nothing | Action::Blocked(_) => None,
@@ -127,6 +141,16 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
     // The next pass sees what is stored, and asks how long to wait.
     let after = if facts.written.status_altered { Some(Duration::ZERO) } else { after };
     Report::Current(Finish { after, retry: matches!(verdict, Verdict::Transient(_)) })
+}
+
+/// The earlier values that a record keeps, as the status says it.
+fn earlier(meta: &RecordMeta) -> Option<Vec<EarlierVersion>> {
+    let all = meta.history.iter().map(|kept| EarlierVersion {
+        version: i64::try_from(kept.version).unwrap_or(i64::MAX),
+        created: kept.created.clone(),
+        source: kept.source,
+    });
+    Some(all.collect::<Vec<_>>()).filter(|all| !all.is_empty())
 }
 
 /// Reasons whose cause may go away without any event that reaches us.

@@ -31,7 +31,7 @@ use super::{
         conditions::READY,
         facts::{Facts, Known, Seen},
         plan::{Need, Problem, Read, Slot, TargetContent, TargetWrite, Verdict},
-        record::{Delivered, RecordMeta},
+        record::Delivered,
         view::{
             Own, SecretView,
             shape::{MetadataText, Shape, TargetMetadata},
@@ -69,6 +69,13 @@ fn theirs(facts: &Facts, seen: &Seen, id: &str, found: BTreeSet<String>) -> Resu
 impl<'w> Delivery<'w> {
     fn new(record: Delivered, action: Action<'w>) -> Self {
         Self { record, action, theirs: Theirs::default() }
+    }
+
+    /// Nothing is written: no version may be delivered. `recorded` is what the record says so far.
+    pub(super) fn withheld(facts: &Facts, recorded: Option<&Delivered>, problem: &Problem) -> Self {
+        let own = &facts.snapshot.own;
+        let record = recorded.cloned().unwrap_or_else(|| Delivered::wanted(&own.name, &own.spec));
+        Self::new(record, Action::Blocked(Verdict::Terminal(problem.clone())))
     }
 
     /// What of the spec an adopted Secret cannot follow.
@@ -505,18 +512,19 @@ pub(super) fn target_form(facts: &Facts, delivery: &Delivery<'_>, id: &str) -> R
 }
 
 impl TargetForm {
-    /// The write of a target `over` what is there, with the text of its labels and annotations. `value` is that of the
-    /// record that says `meta`.
+    /// The write of a target `over` what is there, with the text of its labels and annotations, for the secret with this
+    /// `id`. `value` is that of `version`.
     pub(super) fn write(
         self,
         facts: &Facts,
         over: Option<&Seen>,
         delivery: &Delivery<'_>,
-        meta: &RecordMeta,
+        id: &str,
+        version: u64,
         value: Arc<Plaintext>,
     ) -> Result<TargetWrite, Need> {
         let MetadataText { mut labels, mut annotations } = written_metadata(facts, &delivery.theirs)?;
-        let operator = operator_metadata(facts, &delivery.theirs, &meta.id);
+        let operator = operator_metadata(facts, &delivery.theirs, id);
         labels.extend(operator.labels);
         annotations.extend(operator.annotations);
         let content = target_content(facts, value)?;
@@ -528,7 +536,7 @@ impl TargetForm {
             slot: view.map_or(Slot::Free, Slot::over),
             name,
             content,
-            version: meta.version,
+            version,
             type_,
             labels,
             annotations,

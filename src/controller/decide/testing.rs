@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use managed_secrets_api::{
     keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
-    record::Delivered,
+    record::{Delivered, History},
     types::DeletionPolicy,
 };
 use managed_secrets_crypto::{Plaintext, SeedId};
@@ -76,6 +76,7 @@ pub(super) fn valid(change: impl FnOnce(&mut RecordMeta)) -> Authenticity {
         deletion_policy: DeletionPolicy::Retain,
         source: Source::Generate { revision: None },
         target: own_place(),
+        history: History::default(),
     };
     change(&mut meta);
     Authenticity::Valid { meta: Box::new(meta), commitment: [0; 32] }

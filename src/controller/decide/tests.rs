@@ -89,7 +89,14 @@ fn read_record(facts: &mut Facts) {
     let place = Place { namespace: "shop", object: "db" };
     let bytes = Arc::new(mse1::seal(&seed, &place, "uid-db", 1, &value).unwrap());
     let contents = Ok(Contents { bytes, value });
-    facts.learned.record = Some(Confirmed { uid: "uid-record".to_owned(), commitment: [0; 32], contents });
+    facts.learned.record = Some(Confirmed {
+        uid: "uid-record".to_owned(),
+        commitment: [0; 32],
+        contents,
+        versions: [].into(),
+        opened: [].into(),
+        strays: [].into(),
+    });
 }
 
 fn generated(facts: &mut Facts) {
@@ -340,6 +347,16 @@ fn each_rule_of_a_pass() {
                 clock(it, HOUR);
                 generated(it);
             },
+            "look at record",
+        ),
+        (
+            "a schedule: the record was read, because it keeps the value before the new one",
+            hourly,
+            |it| {
+                clock(it, HOUR);
+                generated(it);
+                read_record(it);
+            },
             "write record: NewValue, then Secret db",
         ),
         ("a schedule, and a clock that was set back by a day", hourly, |it| clock(it, -24 * HOUR), "wait"),
@@ -586,6 +603,18 @@ fn each_rule_of_a_pass() {
                 it.learned.content = Some(Content { uid: "uid-target".to_owned(), values });
             },
             "create record: Rebuilt",
+        ),
+        (
+            "the record was deleted, and the target holds an earlier version",
+            in_step,
+            |it| {
+                without_record(it);
+                it.learned.own = Freshness::Live;
+                (it.snapshot.own.status.version, it.snapshot.own.status.delivered) = (Some(2), Some(1));
+                let values = [("value".to_owned(), Held::Value(plaintext("value")))].into();
+                it.learned.content = Some(Content { uid: "uid-target".to_owned(), values });
+            },
+            "status: RecordLost",
         ),
         (
             "the record was deleted, and the target is another one",

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::keys::{
     ANNO_OWNER, ANNO_UID, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, ROLE_RECORD, ROLE_TARGET,
 };
+use managed_secrets_api::record::{KeptVersion, is_kept_key, kept_key, open_kept};
 use managed_secrets_crypto::{
     Keyring,
     mse1::{self, Place, Record},
@@ -31,6 +32,10 @@ use crate::controller::view::SecretView;
 pub(super) struct OpenRecord {
     pub(super) meta: RecordMeta,
     pub(super) value: Vec<u8>,
+    /// The earlier values that it keeps, by version; `None` where one does not open.
+    pub(super) kept: BTreeMap<u64, Option<Vec<u8>>>,
+    /// Every key of its data that an earlier value can have.
+    kept_keys: Vec<String>,
 }
 
 /// The period of every schedule of the model.
@@ -116,7 +121,15 @@ impl Oracle {
         let place = Place { namespace: NAMESPACE, object: &meta.owner };
         let value = mse1::open(&record, &place, |id| self.keyring.seed(id)).ok()?;
         let same = *record.commitment() == commitment && record.version() == meta.version && record.uid() == meta.uid;
-        same.then(|| OpenRecord { meta: *meta, value: value.as_bytes().to_vec() })
+        let kept = |kept: &KeptVersion| {
+            let bytes = BASE64_STANDARD.decode(secret.data(&kept.data_key())?).ok()?;
+            let opened = open_kept(&bytes, &place, kept, |id| self.keyring.seed(id)).ok()?;
+            Some(opened.value.as_bytes().to_vec())
+        };
+        let kept = meta.history.iter().map(|version| (version.version, kept(version))).collect();
+        let keys = secret.fields.keys().filter_map(|field| if let Field::Data(key) = field { Some(key) } else { None });
+        let kept_keys = keys.filter(|key| is_kept_key(key)).cloned().collect();
+        same.then(|| OpenRecord { value: value.as_bytes().to_vec(), kept, kept_keys, meta: *meta })
     }
 
     /// An operator, at work on the ManagedSecret `about`, applies a Secret.
@@ -243,7 +256,8 @@ impl Oracle {
             self.say(format!("record {name} was written and does not open"));
             return;
         };
-        let OpenRecord { meta, value } = &record;
+        let OpenRecord { meta, value, .. } = &record;
+        self.keeps(about, writer, &record);
         if meta.owner != about {
             self.say(format!("record {name} of {} was written for {about}", meta.owner));
         }
@@ -289,6 +303,55 @@ impl Oracle {
         self.last.insert(meta.id.clone(), record);
     }
 
+    /// A record keeps what its history names, each version with its own value, and nothing else. It keeps no more than the
+    /// spec asks for; and with a new value, the one before is among them, if the spec asks for one.
+    fn keeps(&mut self, about: &str, writer: Option<&Object>, record: &OpenRecord) {
+        let OpenRecord { meta, kept, kept_keys, .. } = record;
+        let named: BTreeSet<String> = kept.keys().map(|version| kept_key(*version)).collect();
+        if named != kept_keys.iter().cloned().collect() {
+            self.say(format!("the history of {about} names {named:?}, and its record has {kept_keys:?}"));
+        }
+        for (version, value) in kept {
+            if value.is_none() {
+                self.say(format!("version {version} of {about} was lost"));
+            }
+            let known = self.values.get(&(meta.id.clone(), *version));
+            if let (Some(value), Some(known)) = (value, known)
+                && value != known
+            {
+                self.say(format!("version {version} of {about} is kept with another value"));
+            }
+        }
+        // A stale operator works by an older spec.
+        let Some(writer) = writer.filter(|writer| writer.generation == meta.generation) else { return };
+        let wanted = writer.spec.history();
+        // While a version is named, it and what is delivered are kept, whatever the number.
+        let most = if writer.spec.pinned().is_some() { wanted.max(2) } else { wanted };
+        if kept.len() > most {
+            self.say(format!("{} versions of {about} are kept, and {most} are wanted", kept.len()));
+        }
+        let Some(last) = self.last.get(&meta.id) else { return };
+        if let Some(pinned) = writer.spec.pinned()
+            && !kept.is_empty()
+        {
+            let had =
+                last.kept.contains_key(&pinned) || last.meta.version == pinned && last.meta.version < meta.version;
+            if had && !kept.contains_key(&pinned) {
+                self.say(format!("version {pinned} of {about} is named by its spec, and was dropped"));
+            }
+            return;
+        }
+        let mut expected: Vec<u64> = last.kept.keys().copied().collect();
+        if last.meta.version < meta.version {
+            expected.push(last.meta.version);
+        }
+        let expected: Vec<u64> = expected.into_iter().rev().take(wanted).collect();
+        // A record that was rebuilt keeps nothing.
+        if !kept.is_empty() && !kept.keys().rev().copied().eq(expected.iter().copied()) {
+            self.say(format!("{about} keeps {:?}, and {expected:?} are wanted", kept.keys()));
+        }
+    }
+
     /// A target holds no value but one that its secret has or had.
     fn target(&mut self, writer: Option<&Object>, before: Option<&Stored>, after: &Stored) {
         let name = &after.name;
@@ -314,11 +377,17 @@ impl Oracle {
             }
             let of_it =
                 self.values.iter().filter(|((of, _), known)| *of == id && templates::may_hold(key, &value, known));
-            let newest = of_it.map(|((_, version), _)| *version).max();
+            let versions: BTreeSet<u64> = of_it.map(|((_, version), _)| *version).collect();
+            let newest = versions.last().copied();
+            // A version that the spec named may be older than what was delivered before.
+            let pinned = writer.and_then(|writer| writer.pins.intersection(&versions).next().copied());
             let before = self.delivered.get(&after.uid).copied();
             match newest {
                 _ if !written => {}
                 None => self.say(format!("target {name} got a value that its secret never had")),
+                Some(_) if let Some(pinned) = pinned => {
+                    self.delivered.insert(after.uid.clone(), pinned);
+                }
                 Some(newest) if Some(newest) < before => {
                     self.say(format!("target {name} got the value of version {newest} over that of {before:?}"));
                 }

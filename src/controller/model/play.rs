@@ -451,6 +451,8 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
                 generate.revision = pick.map(|pick| format!("r{pick}"));
             }
         }
+        Edit::History(number) => spec.history = number,
+        Edit::Version(version) => spec.version = version,
         Edit::TargetName(pick) => {
             target(spec).name = Some(TARGETS[pick].to_owned()).filter(|target| target != name);
         }

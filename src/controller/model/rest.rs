@@ -90,6 +90,19 @@ fn served(server: &Server, object: &Object) -> Result<(), String> {
     if secret.owner_uids().contains(&&object.uid) == retained {
         return Err("its record has not the owner that the deletion policy says".to_owned());
     }
+    let said: Vec<_> = status["history"].as_array().into_iter().flatten().map(|kept| kept["version"].clone()).collect();
+    let kept: Vec<_> = meta.history.iter().map(|kept| kept.version).collect();
+    if said != kept {
+        return Err(format!("its record keeps the versions {kept:?}, and {said:?} is said"));
+    }
+    let pinned = object.spec.pinned();
+    if kept.len() > object.spec.history().max(usize::from(pinned.is_some())) {
+        return Err(format!("its record keeps {} versions", kept.len()));
+    }
+    let delivered = pinned.filter(|version| *version != meta.version);
+    if status["delivered"].as_u64() != delivered {
+        return Err(format!("version {delivered:?} is wanted, and {} is said", status["delivered"]));
+    }
     target(server, object, &record)?;
     value(server, object, &record)
 }
@@ -110,8 +123,12 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
     }
     let name = object.spec.target_name(&object.name);
     let Some(secret) = server.secrets.get(name) else { return Err("its target does not exist".to_owned()) };
+    let value = match object.spec.pinned().filter(|version| *version != record.meta.version) {
+        Some(version) => record.kept.get(&version).cloned().flatten().ok_or("its version is not kept")?,
+        None => record.value.clone(),
+    };
     let texts = object.spec.template().cloned().unwrap_or_default();
-    let wanted = templates::data(object.spec.target_key(), &record.value, &texts);
+    let wanted = templates::data(object.spec.target_key(), &value, &texts);
     if wanted.iter().any(|(key, bytes)| secret.data(key) != Some(&BASE64_STANDARD.encode(bytes))) {
         return Err("its target holds another value".to_owned());
     }
@@ -204,6 +221,12 @@ fn explained(server: &Server, object: &Object, reason: &str) -> bool {
         }),
         Reason::TargetImmutable => at_target.is_some_and(|target| target.fields.contains_key(&Field::Immutable)),
         Reason::RecordLost => records(server, object).is_empty() && object.spec.generate.is_some(),
+        Reason::VersionNotKept => records(server, object).iter().all(|(_, record)| {
+            object
+                .spec
+                .pinned()
+                .is_some_and(|pinned| pinned != record.meta.version && !record.kept.contains_key(&pinned))
+        }),
         // A user made the record itself immutable.
         Reason::WriteRefused => server.has_a_frozen_record(),
         _ => server.oracle.is_excused(&object.uid),

@@ -4,7 +4,7 @@
 //! the real codes, and the log of changes from which watches are fed. Each rule here is pinned on a real API server by a
 //! test in `tests/integration/facts`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, StatusCode};
 use managed_secrets_api::{
@@ -243,6 +243,7 @@ impl Server {
         }
         let adopts = spec.adoption() == Adoption::IfUnowned;
         let is_scheduled = spec.generate.as_ref().is_some_and(|generate| generate.rotate_every.is_some());
+        let mut pins: BTreeSet<u64> = spec.pinned().into_iter().collect();
         match self.objects.get(name).cloned() {
             None => {
                 let uid = self.new_uid();
@@ -257,6 +258,7 @@ impl Server {
                     deleting: false,
                     adopted_once: adopts,
                     scheduled_once: is_scheduled,
+                    pins,
                 };
                 self.put_object(None, made);
             }
@@ -264,8 +266,9 @@ impl Server {
             Some(live) => {
                 let adopted_once = live.adopted_once || adopts;
                 let scheduled_once = live.scheduled_once || is_scheduled;
+                pins.extend(&live.pins);
                 let generation = live.generation + 1;
-                let after = Object { generation, spec, adopted_once, scheduled_once, ..live.clone() };
+                let after = Object { generation, spec, adopted_once, scheduled_once, pins, ..live.clone() };
                 self.put_object(Some(live), after);
             }
         }

@@ -36,6 +36,8 @@ pub(super) enum Edit {
     Suspend(bool),
     RotateEvery(bool),
     Revision(Option<Pick>),
+    History(Option<i32>),
+    Version(Option<i64>),
 }
 
 /// What a user does to a Secret that exists.
@@ -154,6 +156,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => prop::bool::weighted(0.3).prop_map(Edit::Suspend),
         2 => prop::bool::weighted(0.7).prop_map(Edit::RotateEvery),
         1 => option::of(0..2usize).prop_map(Edit::Revision),
+        1 => option::of(0..3i32).prop_map(Edit::History),
+        2 => option::weighted(0.6, 1..4i64).prop_map(Edit::Version),
     ]
 }
 

@@ -38,8 +38,7 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
         let text = mark.to_string();
         let has = marks.template.get(&key).or_else(|| marks.metadata.get(&key));
         let restart = match has.map(|text| Mark::read(text)) {
-            // Never back: a cache that is behind must not restart what a later version has restarted.
-            Some(Some(has)) if has.id == mark.id && has.version >= mark.version => continue,
+            Some(Some(has)) if has == *mark => continue,
             Some(_) => true,
             // Pods of a workload that was created later have the new value.
             None => replaced.is_some_and(|replaced| seen.created <= replaced),
@@ -53,6 +52,19 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
         }
     }
     (marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks)
+}
+
+/// The objects that delivered an earlier version than their marks say. Either they went back to it, or the cache is behind.
+#[must_use]
+pub(super) fn earlier(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Vec<Name> {
+    let is_earlier = |name: &Name, delivered: &Delivered| {
+        let key = key(name);
+        let text = seen.template.get(&key).or_else(|| seen.metadata.get(&key));
+        let has = text.and_then(|text| Mark::read(text));
+        has.is_some_and(|has| has.id == delivered.mark.id && has.version > delivered.mark.version)
+    };
+    let names = objects.iter().filter(|(name, delivered)| is_earlier(name, delivered));
+    names.map(|(name, _)| Name::clone(name)).collect()
 }
 
 /// The marks to write that restart nothing, and whether the workload is due for a restart.

@@ -8,8 +8,8 @@ use k8s_openapi::{
 };
 use kube::Client;
 use managed_secrets_api::{
-    Reason,
-    restarts::{GROUP, PREFIX},
+    ManagedSecret, Reason,
+    restarts::{GROUP, Mark, PREFIX},
     types::{Workload, WorkloadKind},
 };
 use managed_secrets_client::ObjectApi;
@@ -25,9 +25,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Outcome, Place, Restarts,
-    judge::{Marks, Seen, judge, without_restarts},
+    judge::{self, Marks, Seen, judge, without_restarts},
 };
-use crate::controller::{events::Events, failure::Failure, index::Key, run::Leader, sinks::Shared};
+use crate::controller::{events::Events, failure::Failure, index::Key, run::Leader, sinks::Shared, view::decode::Lean};
 
 /// Workloads that are read or written at the same time.
 const WORKERS: usize = 4;
@@ -121,7 +121,14 @@ impl Restarter {
             metadata: marks(metadata.annotations),
         };
         // After the read: what was delivered meanwhile is part of the same restart.
-        let objects = self.restarts.objects(place);
+        let mut objects = self.restarts.objects(place);
+        for name in judge::earlier(&seen, &objects) {
+            // A cache that is behind must not restart what a later version has restarted. It comes here again once it shows
+            // what is delivered.
+            if self.delivered(place, &name).await? != objects.get(&name).map(|known| known.mark.clone()) {
+                objects.remove(&name);
+            }
+        }
         let wait = self.restarts.collects_for(place);
         let (marks, is_due) =
             if wait.is_zero() { (judge(&seen, &objects), false) } else { without_restarts(&seen, &objects) };
@@ -136,6 +143,13 @@ impl Restarter {
         }
         self.restarts.marked(place, &objects);
         Ok((Some(Outcome::Marked), Next::Done))
+    }
+
+    /// What an object has delivered, read live.
+    async fn delivered(&self, place: &Place, object: &str) -> Result<Option<Mark>, Failure> {
+        let api = ObjectApi::namespaced::<ManagedSecret>(self.leader.client.clone(), &place.namespace);
+        let live = api.get::<Lean>(object).await.map_err(|error| Failure::of(error, "get managedsecrets"))?;
+        Ok(live.map(ManagedSecret::from).and_then(|live| Mark::delivered(&live.spec, &live.status.unwrap_or_default())))
     }
 
     /// Says for which objects a workload was restarted, if it was.

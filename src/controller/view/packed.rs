@@ -20,8 +20,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use managed_secrets_api::{
     ManagedSecretSpec, ManagedSecretStatus, Violation,
     types::{
-        Adoption, Alphabet, DeletionPolicy, Delivery, Generate, RecordRef, SecretKeyRef, Target, TargetRef, ValueFrom,
-        Workload, WorkloadKind,
+        Adoption, Alphabet, DeletionPolicy, Delivery, EarlierVersion, Generate, RecordRef, SecretKeyRef, SourceKind,
+        Target, TargetRef, ValueFrom, Workload, WorkloadKind,
     },
     validate::FieldReason,
 };
@@ -94,6 +94,8 @@ fields!(ManagedSecretSpec { name } options {
     suspend,
     expires,
     expiry_warning,
+    history,
+    version,
 } without { value });
 fields!(Target {} options { name, key, type_, adoption, restart } without { labels, annotations, template });
 fields!(Workload { kind, name });
@@ -113,7 +115,10 @@ fields!(ManagedSecretStatus {} options {
     target,
     conditions,
     next_rotation,
+    delivered,
+    history,
 });
+fields!(EarlierVersion { version, created, source });
 fields!(RecordRef { name, uid, resource_version });
 fields!(TargetRef { name, key, uid, resource_version });
 fields!(Violation { path, message, reason });
@@ -139,6 +144,7 @@ codes!(Alphabet { Alphanumeric, AlphanumericSymbols, Hex, Base64Url });
 codes!(DeletionPolicy { Delete, Retain });
 codes!(Delivery { Secret, None });
 codes!(WorkloadKind { Deployment, StatefulSet, DaemonSet });
+codes!(SourceKind { Value, ValueFrom, Generate });
 codes!(FieldReason { Required, TypeInvalid, TooLong, TooMany, NotSupported, Invalid, Forbidden });
 
 impl Pack for Condition {

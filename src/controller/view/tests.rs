@@ -3,8 +3,13 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource as _, ResourceExt as _};
 use managed_secrets_api::{
-    keys::{ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_NAME, ANNO_OWNER, ANNO_TEMPLATE, FIELD_MANAGER, KIND, ROLE_TARGET},
+    keys::{
+        ANNO_COMMITMENT, ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_MAC, ANNO_NAME, ANNO_OWNER, ANNO_TEMPLATE,
+        FIELD_MANAGER, KIND, ROLE_TARGET,
+    },
     limits::{ANNOTATIONS_BYTES_MAX, METADATA_KEY_NAME_MAX},
+    record::{History, KeptVersion},
+    types::SourceKind,
 };
 use serde_json::{Value, json};
 
@@ -178,6 +183,18 @@ fn the_largest_record_is_kept_whole() {
     let mut annotations: BTreeMap<&str, String> = ANNOTATIONS.iter().map(|key| (*key, place.clone())).collect();
     annotations.insert(ANNO_DESCRIPTION, "\u{10ffff}".repeat(DESCRIPTION_MAX));
     annotations.insert(ANNO_NAME, "N".repeat(NAME_MAX));
+    let kept = |version| KeptVersion {
+        version,
+        commitment: [7; 32],
+        created: "2026-11-23T08:00:00Z".to_owned(),
+        source: SourceKind::ValueFrom,
+    };
+    let history =
+        History::new((0..u64::try_from(HISTORY_MAX).unwrap()).map(|number| kept(u64::MAX - number)).collect());
+    annotations.insert(ANNO_HISTORY, history.to_string());
+    for proof in [ANNO_COMMITMENT, ANNO_MAC] {
+        annotations.insert(proof, "m".repeat(56));
+    }
     // Of targets only.
     annotations.retain(|key, _| ![ANNO_FOUND_KEY, ANNO_TEMPLATE].contains(key));
     // Of a target that was adopted with every key of the largest template, and the value's.

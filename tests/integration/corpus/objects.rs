@@ -1,7 +1,8 @@
 //! The corpus: what it is made of, and what concerns the object and its name.
 
 use managed_secrets_api::limits::{
-    DESCRIPTION_MAX, GENERATE_MAX, NAME_MAX, REVISION_MAX, ROTATE_EVERY_HOURS_MAX, SECRET_NAME_MAX,
+    DESCRIPTION_MAX, GENERATE_MAX, HISTORY_MAX, NAME_MAX, REVISION_MAX, ROTATE_EVERY_HOURS_MAX, SECRET_NAME_MAX,
+    VERSION_MAX,
 };
 use serde_json::{Value, json};
 
@@ -154,6 +155,25 @@ fn choices() -> Vec<Case> {
     for (length, valid) in numbers {
         let wrong: &[_] = if valid { &[] } else { &["spec.generate.length"] };
         cases.push(Case::new(format!("length {length}"), with(json!({ "generate": { "length": length } })), wrong));
+    }
+    for (number, history, version) in [
+        (json!(-1), false, false),
+        (json!(0), true, false),
+        (json!(1), true, true),
+        (json!(HISTORY_MAX), true, true),
+        (json!(HISTORY_MAX + 1), false, true),
+        (json!(2.0), true, true),
+        (json!(2.5), false, false),
+        (json!(VERSION_MAX), false, true),
+        (json!(VERSION_MAX + 1), false, false),
+        (json!(i64::MAX), false, false),
+        (json!(1e300), false, false),
+        (json!("1"), false, false),
+    ] {
+        for (field, path, valid) in [("history", "spec.history", history), ("version", "spec.version", version)] {
+            let wrong: &[_] = if valid { &[] } else { &[path] };
+            cases.push(Case::new(format!("{field} {number}"), with(json!({ field: number })), wrong));
+        }
     }
     cases
 }
@@ -312,7 +332,7 @@ fn expiry() -> Vec<Case> {
 
 /// Each field holding each type of JSON; server and validator must agree, whatever they say.
 fn shapes() -> Vec<Case> {
-    const FIELDS: [&str; 31] = [
+    const FIELDS: [&str; 33] = [
         "/spec",
         "/spec/name",
         "/spec/description",
@@ -327,6 +347,8 @@ fn shapes() -> Vec<Case> {
         "/spec/generate/rotateEvery",
         "/spec/generate/revision",
         "/spec/delivery",
+        "/spec/history",
+        "/spec/version",
         "/spec/target",
         "/spec/target/name",
         "/spec/target/key",

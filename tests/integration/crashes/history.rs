@@ -96,7 +96,12 @@ impl Allowed {
                 };
                 let before = last.get(&(name, key)).copied();
                 let place = match allowed {
-                    Values::InOrder(values) => values.iter().position(|allowed| allowed == value),
+                    // One that comes again counts as the later one.
+                    Values::InOrder(values) => {
+                        let from = before.map_or(0, |(place, _)| place);
+                        let again = values.iter().skip(from).position(|allowed| allowed == value);
+                        again.map(|at| from + at).or_else(|| values.iter().position(|allowed| allowed == value))
+                    }
                     Values::Constant => before.is_none_or(|(_, before)| before == value).then_some(0),
                     Values::Rotated => match before {
                         None => Some(0),

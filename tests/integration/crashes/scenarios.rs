@@ -73,6 +73,19 @@ fn until_served(object: &'static str) -> Do {
     step(move |site| async move { drop(site.served(object).await) })
 }
 
+/// The status of `db` is as wanted.
+fn until(what: &'static str, holds: impl Fn(&ManagedSecretStatus) -> bool + Copy + Send + Sync + 'static) -> Do {
+    step(move |site| async move {
+        site.until("db", what, |object| object.status.as_ref().is_some_and(holds)).await;
+    })
+}
+
+/// `db` follows a source, and has had two values.
+fn two_versions() -> Do {
+    let two = until("a second version", |status| status.version == Some(2));
+    steps(vec![source("one"), served(from("NAME")), source("two"), two])
+}
+
 /// `db` is applied and served.
 fn served(spec: Value) -> Do {
     steps(vec![apply("db", spec), until_served("db")])
@@ -172,6 +185,27 @@ fn valued() -> Vec<Scenario> {
             served(generate("NAME")),
             apply("db", generate_with(json!({"generate": {"revision": "a"}}))),
             Allowed::default().rotates("db", "value"),
+        ),
+        scenario(
+            "an earlier version",
+            two_versions(),
+            apply("db", with(from("NAME"), json!({"version": 1}))),
+            upstream(&["one", "two"], Allowed::default().serves("db", "value", &["one", "two", "one"])),
+        ),
+        scenario(
+            "the newest again instead of an earlier version",
+            steps(vec![
+                two_versions(),
+                apply("db", with(from("NAME"), json!({"version": 1}))),
+                until("version 1", |status| status.delivered == Some(1)),
+                source("three"),
+                until("a third version", |status| status.version == Some(3)),
+            ]),
+            apply("db", from("NAME")),
+            upstream(
+                &["one", "two", "three"],
+                Allowed::default().serves("db", "value", &["one", "two", "one", "three"]),
+            ),
         ),
         scenario(
             "from valueFrom to generate",

@@ -12,7 +12,7 @@ use managed_secrets::controller::{
     record::Authenticity,
     view::{Own, SecretView},
 };
-use managed_secrets_api::{ManagedSecret, keys};
+use managed_secrets_api::{ManagedSecret, keys, record::StoredRecord};
 use managed_secrets_crypto::{
     Keyring,
     mse1::{self, Place, Record},
@@ -168,6 +168,11 @@ fn describe(object: &ManagedSecret, found: &Found, before: &Before) -> Value {
             status[date] = before.date(&text);
         }
     }
+    for kept in status.get_mut("history").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(created) = kept["created"].as_str().map(str::to_owned) {
+            kept["created"] = before.date(&created);
+        }
+    }
     for reference in ["record", "target"] {
         let Some(it) = status.get(reference).filter(|it| it.is_object()).cloned() else { continue };
         let current = found.secrets.iter().any(|secret| {
@@ -201,6 +206,15 @@ fn describe_secret(secret: &Secret, found: &Found, before: &Before) -> Value {
         if let Some(date) = annotations.get(key).and_then(Value::as_str).map(str::to_owned) {
             annotations.insert(key.to_owned(), before.date(&date));
         }
+    }
+    if annotations.contains_key(keys::ANNO_HISTORY)
+        && let Some(stored) = StoredRecord::of(&secret.metadata)
+    {
+        let kept =
+            stored.meta.history.iter().map(
+                |kept| json!({"version": kept.version, "created": before.date(&kept.created), "source": kept.source}),
+            );
+        annotations.insert(keys::ANNO_HISTORY.to_owned(), kept.collect());
     }
     if let Some(Value::String(source)) = annotations.get_mut(keys::ANNO_SOURCE) {
         let owner = found.objects.iter().find(|it| secret.annotations().get(keys::ANNO_OWNER) == Some(&it.name_any()));

@@ -6,6 +6,7 @@ mod delete;
 mod export;
 mod gateways;
 mod hidden;
+mod rollback;
 mod rotate;
 mod update;
 mod value;

@@ -53,10 +53,21 @@ async fn both_doors_give_the_value_by_name_and_by_id() {
     let first = format!("\"{id}.1\"");
     let answer = estate.direct(&Identity::Token(&token), &path, &[("If-None-Match", &first)]).await;
     assert_eq!((answer.code, answer.value().as_str()), (200, "new"));
-    for (query, code) in [("?version=2", 200), ("?version=1", 404), ("?version=3", 404), ("?version=x", 400)] {
+    for (query, code) in [("?version=2", 200), ("?version=1", 200), ("?version=3", 404), ("?version=x", 400)] {
         let answer = estate.direct(&Identity::Token(&token), &format!("{path}{query}"), &[]).await;
         assert_eq!(answer.code, code, "{query}: {answer:?}");
     }
+    // The earlier value is kept; what the spec names is what is returned.
+    let earlier = estate.direct(&Identity::Token(&token), &format!("{path}?version=1"), &[]).await.value();
+    assert_ne!(earlier, "new");
+    site.apply("db", json!({"name": NAME, "value": sealed, "delivery": "None", "version": 1})).await;
+    site.until("db", "the earlier version", |it| it.status.as_ref().unwrap().delivered == Some(1)).await;
+    poll("the earlier value", PATIENCE, || async {
+        let answer = estate.direct(&Identity::Token(&token), &path, &[]).await;
+        Ok((answer.code == 200 && answer.value() == earlier).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

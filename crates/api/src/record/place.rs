@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::types::SourceKind;
+
 /// Which source a value came from, and the fingerprint of that source. Nothing of it is derived from a plaintext.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
@@ -40,6 +42,16 @@ impl fmt::Display for Source {
 }
 
 impl Source {
+    /// Which field of the spec it is.
+    #[must_use]
+    pub fn kind(&self) -> SourceKind {
+        match self {
+            Self::Sealed { .. } => SourceKind::Value,
+            Self::Secret { .. } => SourceKind::ValueFrom,
+            Self::Generate { .. } => SourceKind::Generate,
+        }
+    }
+
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text == GENERATE {
             return Some(Self::Generate { revision: None });

@@ -11,7 +11,7 @@ use managed_secrets_crypto::{
     mse1::{self, Place, Record, RewrapError},
 };
 
-use super::{StoredRecord, canonical};
+use super::{StoredRecord, is_kept_key};
 use crate::keys::RECORD_DATA_KEY;
 
 /// What is stored of a record that was re-wrapped.
@@ -40,11 +40,10 @@ pub enum NotRewrapped {
     Field(#[from] FieldTooLong),
 }
 
-/// Whether a key of a record's data holds a value in the format MSE1: the present one, or one that is kept.
-fn holds_a_value(key: &str) -> bool {
-    key.strip_prefix(RECORD_DATA_KEY).is_some_and(|rest| {
-        rest.is_empty() || rest.strip_prefix('.').is_some_and(|version| canonical::<u64>(version).is_some())
-    })
+/// Whether a key of a record's data holds a value in the format MSE1: the present one, or one that is kept. One that the
+/// operator has emptied holds none.
+fn holds_a_value(key: &str, bytes: &[u8]) -> bool {
+    key == RECORD_DATA_KEY || is_kept_key(key) && !bytes.is_empty()
 }
 
 impl StoredRecord {
@@ -68,7 +67,7 @@ impl StoredRecord {
         self.verify(namespace, &lookup)?;
         let place = Place { namespace, object: &self.meta.owner };
         let mut rewrapped = BTreeMap::new();
-        for (key, bytes) in data.into_iter().filter(|(key, _)| holds_a_value(key)) {
+        for (key, bytes) in data.into_iter().filter(|(key, bytes)| holds_a_value(key, bytes)) {
             let record = Record::parse(bytes).map_err(RewrapError::from)?;
             let is_current = key == RECORD_DATA_KEY;
             if is_current && (*record.commitment() != self.commitment || record.version() != self.meta.version) {
@@ -86,7 +85,7 @@ impl StoredRecord {
 
 /// The seeds that a record's bytes name, whatever its metadata is worth.
 pub fn seeds_in<'d>(data: impl IntoIterator<Item = (&'d str, &'d [u8])>) -> impl Iterator<Item = SeedId> {
-    let values = data.into_iter().filter(|(key, _)| holds_a_value(key));
+    let values = data.into_iter().filter(|(key, bytes)| holds_a_value(key, bytes));
     values.filter_map(|(_, bytes)| Some(Record::parse(bytes).ok()?.seed_id()))
 }
 
@@ -154,6 +153,7 @@ mod tests {
             let mut stored = Stored::new(metadata, bytes);
             stored.data.insert("value.3".to_owned(), sealed(&older, 3).as_bytes().to_vec());
             stored.data.insert("other".to_owned(), b"not a value".to_vec());
+            stored.data.insert("value.2".to_owned(), Vec::new());
             let named = stored.parse().seeds_named(stored.data());
             assert_eq!(named, [metadata.id(), bytes.id(), older.id()].into());
 

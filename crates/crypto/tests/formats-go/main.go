@@ -22,6 +22,11 @@ type job struct {
 		place
 		Bytes string `json:"bytes"`
 	} `json:"records"`
+	Kept []struct {
+		place
+		History string            `json:"history"`
+		Data    map[string]string `json:"data"`
+	} `json:"kept"`
 	Macs []struct {
 		metadata
 		Commitment string `json:"commitment"`
@@ -47,10 +52,11 @@ type place struct {
 
 // findings answers a job, list by list. An item that could not be read says why in Error.
 type findings struct {
-	Records []finding `json:"records"`
-	Macs    []finding `json:"macs"`
-	Sealed  []finding `json:"sealed"`
-	Seal    []finding `json:"seal"`
+	Records []finding   `json:"records"`
+	Kept    [][]finding `json:"kept"`
+	Macs    []finding   `json:"macs"`
+	Sealed  []finding   `json:"sealed"`
+	Seal    []finding   `json:"seal"`
 }
 
 type finding struct {
@@ -86,6 +92,9 @@ func run() error {
 		}
 		record, value, err := openRecord(bytes, item.place, keys)
 		out.Records = append(out.Records, report(finding{SHA256: digest(value), UID: record.uid, Version: record.version}, err))
+	}
+	for _, item := range in.Kept {
+		out.Kept = append(out.Kept, openKept(item.History, item.Data, item.place, keys))
 	}
 	for _, item := range in.Macs {
 		commitment, err := base64.StdEncoding.DecodeString(item.Commitment)

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // header is what a record says about itself.
@@ -67,6 +69,40 @@ func openRecord(record []byte, at place, k *keys) (header, []byte, error) {
 	return head, value, err
 }
 
+// openKept opens the earlier values that a record at a place keeps: what its history annotation, which the mac covers,
+// says about its data. One that is missing or is not the one that the history names has its own error.
+func openKept(history string, data map[string]string, at place, k *keys) []finding {
+	var found []finding
+	for entry := range strings.SplitSeq(history, " ") {
+		parts := strings.SplitN(entry, ":", 3)
+		if len(parts) != 3 {
+			found = append(found, finding{Error: "history"})
+			continue
+		}
+		record, err := hex.DecodeString(data["value."+parts[0]])
+		if err != nil || len(record) == 0 {
+			found = append(found, finding{Error: "missing"})
+			continue
+		}
+		head, value, err := openRecord(record, at, k)
+		named := strconv.FormatUint(head.version, 10) == parts[0] && commitmentText(record) == parts[1]
+		if err == nil && !named {
+			err = errors.New("another version")
+		}
+		found = append(found, report(finding{SHA256: digest(value), UID: head.uid, Version: head.version}, err))
+	}
+	return found
+}
+
+// commitmentText is the key commitment of a record that has opened, as annotations have it.
+func commitmentText(record []byte) string {
+	r := reader{rest: record}
+	r.take(14)
+	r.field()
+	r.take(8 + 32 + 12 + 48)
+	return base64.StdEncoding.EncodeToString(r.take(32))
+}
+
 // metadata is what the mac covers, in this order.
 type metadata struct {
 	place
@@ -82,6 +118,7 @@ type metadata struct {
 	DeletionPolicy string `json:"deletionPolicy"`
 	Source         string `json:"source"`
 	Target         string `json:"target"`
+	History        string `json:"history"`
 }
 
 // verifyMac checks the text of a mac annotation.
@@ -100,6 +137,9 @@ func verifyMac(m metadata, commitment []byte, text string, k *keys) error {
 		m.ValueUpdated, m.Version, m.Generation, m.DeletionPolicy, m.Source, m.Target,
 	} {
 		message.Write(lp(field))
+	}
+	if m.History != "" {
+		message.Write(lp(m.History))
 	}
 	message.Write(commitment)
 	h := hmac.New(sha256.New, derive(seed, nil, "MSE1/meta", 32))

@@ -1,7 +1,7 @@
 //! Records for tests.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use managed_secrets_api::record::{Delivered, RecordMeta, Source};
+use managed_secrets_api::record::{Delivered, History, RecordMeta, Source};
 use managed_secrets_api::types::DeletionPolicy;
 use managed_secrets_crypto::Seed;
 use zeroize::Zeroizing;
@@ -35,6 +35,7 @@ pub(crate) fn meta() -> RecordMeta {
         deletion_policy: DeletionPolicy::Delete,
         source: Source::Generate { revision: None },
         target: own("db", "value"),
+        history: History::default(),
     }
 }
 

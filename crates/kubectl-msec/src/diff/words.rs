@@ -81,6 +81,9 @@ pub(super) fn of_spec(
     say(made.map(|text| format!("{text} (the Secret is recreated)")));
     say(changes("target.adoption", &of(live.adoption()), &of(wanted.adoption())));
     say(changes("deletionPolicy", &of(live.deletion_policy()), &of(wanted.deletion_policy())));
+    let version = |spec: &ManagedSecretSpec| spec.pinned().map_or("newest".to_owned(), |version| version.to_string());
+    say(changes("version", &version(live), &version(wanted)));
+    say(changes("history", &live.history(), &wanted.history()));
     say(changes("suspend", &live.suspended(), &wanted.suspended()));
     let of_target = |spec: &ManagedSecretSpec| spec.target.clone().unwrap_or_default();
     let (live, wanted) = (of_target(live), of_target(wanted));
@@ -186,6 +189,7 @@ mod tests {
         });
         let wanted = json!({
             "name": "B", "generate": {}, "delivery": "None", "deletionPolicy": "Retain", "suspend": true,
+            "history": 3, "version": 2,
             "target": {"name": "b", "key": "k", "type": "kubernetes.io/ssh-auth", "adoption": "IfUnowned",
                        "labels": {"x": "2", "z": "1"}, "annotations": {"n": "1"}},
         });
@@ -201,6 +205,8 @@ mod tests {
                 "target.type: Opaque → kubernetes.io/ssh-auth (the Secret is recreated)",
                 "target.adoption: Never → IfUnowned",
                 "deletionPolicy: Delete → Retain",
+                "version: newest → 2",
+                "history: 1 → 3",
                 "suspend: false → true",
                 "target.labels.y: removed",
                 "target.labels.x: changes",

@@ -42,14 +42,17 @@ impl Delivered {
         let text = std::str::from_utf8(&self.value).map_err(|_| failed("it is not UTF-8 text"))?;
         let status = object.status.clone().unwrap_or_default();
         let missing = || failed("the status of the ManagedSecret is incomplete; try again in a moment");
+        let version = status.delivered();
+        let earlier = status.history.iter().flatten().find(|kept| Some(kept.version) == version);
+        let updated = earlier.map(|kept| kept.created.clone()).or(status.value_updated_time);
         Ok(SecretValue::new(
             namespace,
             SecretValueStatus {
                 id: status.id.ok_or_else(missing)?,
                 name: status.name.ok_or_else(missing)?,
-                version: status.version.and_then(|version| version.try_into().ok()).ok_or_else(missing)?,
+                version: version.and_then(|version| version.try_into().ok()).ok_or_else(missing)?,
                 updated_date: status.updated_date.ok_or_else(missing)?,
-                value_updated_time: status.value_updated_time.ok_or_else(missing)?,
+                value_updated_time: updated.ok_or_else(missing)?,
                 value: ValueText::copy_of(text),
             },
         ))

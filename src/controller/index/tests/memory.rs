@@ -2,9 +2,9 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use managed_secrets_api::{
-    keys::{ANNOTATIONS, LABELS, ROLE_TARGET},
-    record::{Delivered, RecordMeta, Source},
-    types::DeletionPolicy,
+    keys::{ANNO_HISTORY, ANNOTATIONS, LABELS, ROLE_TARGET},
+    record::{Delivered, History, KeptVersion, RecordMeta, Source},
+    types::{DeletionPolicy, EarlierVersion, SourceKind},
 };
 use managed_secrets_crypto::Seed;
 use managed_secrets_engine::{
@@ -104,10 +104,11 @@ fn stored_record(number: usize) -> SecretView {
         deletion_policy: DeletionPolicy::Delete,
         source: Source::Generate { revision: None },
         target: Delivered::Own { name: format!("secret-{number}"), key: "value".to_owned() },
+        history: History::default(),
     };
     let annotations = meta.annotations(NAMESPACE, &Seed::new(Zeroizing::new([7; 32])), &[9; 32]).unwrap();
     let view = written(number, &meta.object_name(), 2, &json!(meta.labels()), &json!(annotations));
-    assert_eq!((view.labels.len(), view.annotations.len()), (LABELS.len(), ANNOTATIONS.len() - 2));
+    assert_eq!((view.labels.len(), view.annotations.len()), (LABELS.len(), ANNOTATIONS.len() - 3));
     view
 }
 
@@ -171,6 +172,27 @@ fn an_object_takes_under_three_kilobytes_of_the_cache_and_the_queue() {
     let mut view = None;
     let scheduled = packed(measure(|| view = Some(index.pack_object(rotated()))));
     assert!(scheduled <= object + 16, "{scheduled} bytes with a schedule, {object} without");
+    // One earlier value: what names it, twice.
+    let created = || TIME.to_owned();
+    let described = || {
+        let mut own = served(OBJECTS);
+        let source = SourceKind::Generate;
+        own.status.history = Some(vec![EarlierVersion { version: 1, created: created(), source }]);
+        own
+    };
+    let stored = || {
+        let mut record = stored_record(OBJECTS);
+        let source = SourceKind::Generate;
+        let history = History::new(vec![KeptVersion { version: 1, commitment: [9; 32], created: created(), source }]);
+        record.annotations.insert(ANNO_HISTORY.to_owned(), history.to_string());
+        record.ours.annotations.insert(ANNO_HISTORY.to_owned());
+        record.ours.data.insert("value.1".to_owned());
+        record
+    };
+    let mut views = (None, None);
+    let object = packed(measure(|| views.0 = Some(index.pack_object(described()))));
+    let record = packed(measure(|| views.1 = Some(index.pack_secret(NAMESPACE, stored()))));
+    assert_eq!([object, record], [400, 512], "bytes with one earlier value");
     let ((bytes, blocks), (queued_bytes, queued_blocks)) = (each(&cached), each(&queued));
     // The three views, the names of object and record, and the list of the two Secrets that it owns.
     assert_eq!(blocks, 6);

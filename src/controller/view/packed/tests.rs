@@ -97,38 +97,58 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         option::of(select(vec![DeletionPolicy::Delete, DeletionPolicy::Retain])),
         option::of(any::<bool>()),
         (option::of(text()), option::of(text())),
+        (option::of(any::<i32>()), option::of(any::<i64>())),
     )
-        .prop_map(|(name, description, from, generate, delivery, target, deletion_policy, suspend, expiry)| {
-            ManagedSecretSpec {
+        .prop_map(
+            |(
                 name,
                 description,
-                value: None,
-                value_from: from.map(|(name, key)| ValueFrom { secret_key_ref: SecretKeyRef { name, key } }),
+                from,
                 generate,
                 delivery,
                 target,
                 deletion_policy,
                 suspend,
-                expires: expiry.0,
-                expiry_warning: expiry.1,
-            }
-        })
+                expiry,
+                (history, version),
+            )| {
+                ManagedSecretSpec {
+                    name,
+                    description,
+                    value: None,
+                    value_from: from.map(|(name, key)| ValueFrom { secret_key_ref: SecretKeyRef { name, key } }),
+                    generate,
+                    delivery,
+                    target,
+                    deletion_policy,
+                    history,
+                    version,
+                    suspend,
+                    expires: expiry.0,
+                    expiry_warning: expiry.1,
+                }
+            },
+        )
         .boxed()
 }
+
+const KINDS: [SourceKind; 3] = [SourceKind::Value, SourceKind::ValueFrom, SourceKind::Generate];
 
 fn status() -> BoxedStrategy<ManagedSecretStatus> {
     let dates = (option::of(text()), option::of(text()), option::of(text()), option::of(text()));
     let secrets = (option::of((text(), text(), text())), option::of((text(), text(), text(), text())));
     let rest = (
         option::of(any::<i64>()),
-        option::of(any::<i64>()),
+        (option::of(any::<i64>()), option::of(any::<i64>())),
         option::of(select(vec![DeletionPolicy::Delete, DeletionPolicy::Retain])),
         option::of(vec(condition(), 0..4)),
+        option::of(vec((any::<i64>(), text(), select(KINDS.to_vec())), 0..4)),
     );
     (option::of(text()), option::of(text()), dates, secrets, rest)
         .prop_map(|(id, name, dates, secrets, rest)| {
             let (created_date, updated_date, value_updated_time, next_rotation) = dates;
-            let (version, observed_generation, deletion_policy, conditions) = rest;
+            let (version, (observed_generation, delivered), deletion_policy, conditions, history) = rest;
+            let earlier = |(version, created, source)| EarlierVersion { version, created, source };
             ManagedSecretStatus {
                 id,
                 name,
@@ -137,6 +157,7 @@ fn status() -> BoxedStrategy<ManagedSecretStatus> {
                 value_updated_time,
                 next_rotation,
                 version,
+                delivered,
                 observed_generation,
                 deletion_policy,
                 record: secrets.0.map(|(name, uid, resource_version)| RecordRef { name, uid, resource_version }),
@@ -147,6 +168,7 @@ fn status() -> BoxedStrategy<ManagedSecretStatus> {
                     resource_version,
                 }),
                 conditions,
+                history: history.map(|history: Vec<_>| history.into_iter().map(earlier).collect()),
             }
         })
         .boxed()

@@ -11,6 +11,7 @@
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `secretvalues` by its name or its id |
 //! | `target.name`, `target.key`, `delivery`, `target.template`, where a text of the template replaces the value | also to read the value now; `get` on the Secret does not count, for it does not hold the value as it is |
 //! | `value` that is sealed as kept, with a delivery | `get` on all `secretvalues` of the namespace |
+//! | `version` with a delivery | `get` on `secretvalues` by the secret's name or its id |
 //! | `target.type`, `labels`, `annotations`, `template` of a target that exists | `get` and `patch` on that Secret |
 //! | `target.type`, `labels`, `annotations`, `template` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
 //! | `target.name`, `delivery`, where `target.type`, `labels`, `annotations` or `template` are given | `patch` on the Secret that the value is now delivered to |
@@ -39,6 +40,9 @@
 //! Kept text is opened for every object that has its Kubernetes name, whatever `spec.name` that object has. So no
 //! permission for one name is enough to have new text of this kind delivered.
 //!
+//! An earlier value may never have been delivered, or only to another Secret. So permission to read what is delivered now
+//! is not enough to have it delivered.
+//!
 //! `get` on `managedsecrets/value` of the object, which stood for these permissions before the value API, is accepted for
 //! one release.
 //!
@@ -63,7 +67,7 @@ pub(super) fn policy(options: &Options) -> Policy {
         conditions: vec![(
             "names-a-secret",
             format!(
-                "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target) || {}\n  \
+                "oldObject == null\n  ? has(object.spec.valueFrom) || has(object.spec.target) || has(object.spec.version) || {}\n  \
                  : object.spec != oldObject.spec",
                 kept_text_cel(VALUE)
             ),
@@ -128,6 +132,11 @@ fn variables() -> Vec<(&'static str, String)> {
         ("targetInForce", "oldObject == null ? '' : dyn(oldObject).?status.?target.?name.orValue('')"),
         ("id", "oldObject == null ? '' : dyn(oldObject).?status.?id.orValue('')"),
         ("nameInForce", "oldObject == null ? '' : dyn(oldObject).?status.?name.orValue(oldObject.spec.name)"),
+        (
+            "pins",
+            "variables.delivery != 'None' && has(object.spec.version)\n\
+             && object.spec.?version != variables.old.?version",
+        ),
         ("renames", "oldObject != null && object.spec.name != oldObject.spec.name"),
     ];
     let simple = simple.map(|(name, expression)| (name, expression.to_owned()));
@@ -224,7 +233,7 @@ fn validations() -> Vec<Validation> {
 }
 
 /// What needs permission to read a value, wherever it is.
-fn value_validations() -> [Validation; 3] {
+fn value_validations() -> [Validation; 4] {
     [
         Validation {
             admits: "!variables.renames || variables.mayReadValue".to_owned(),
@@ -256,6 +265,18 @@ fn value_validations() -> [Validation; 3] {
                        (secretvalues.values.managedsecrets.dev)",
         },
         Validation {
+            // A new object keeps nothing, unless it takes over what an earlier one left behind.
+            admits: "!variables.pins || variables.mayReadEarlier || variables.mayReadAsBefore".to_owned(),
+            message: cannot(
+                "get",
+                value::PLURAL,
+                value::GROUP,
+                Some("(oldObject == null ? object.spec.name : variables.nameInForce)"),
+                "to deliver an earlier value (version)",
+            ),
+            fallback: "delivering an earlier value needs the permission to read it (secretvalues.values.managedsecrets.dev)",
+        },
+        Validation {
             admits: format!(
                 "!variables.deliversKept || {}.check('get').allowed() || {}",
                 values(),
@@ -279,7 +300,7 @@ fn value_validations() -> [Validation; 3] {
 /// that differs, unless a template replaces it there.
 ///
 /// The API server limits the cost of each expression, and of each variable, to that of two questions to the authorizer.
-fn may_read_value() -> [(&'static str, String); 5] {
+fn may_read_value() -> [(&'static str, String); 7] {
     let by = |name: &str| format!("{}.name({name}).check('get').allowed()", values());
     [
         ("mayReadById", format!("variables.id != '' && {}", by("variables.id"))),
@@ -301,6 +322,11 @@ fn may_read_value() -> [(&'static str, String); 5] {
             ),
         ),
         ("mayReadAsBefore", may_read_by_former_permission()),
+        ("mayReadNew", by("object.spec.name")),
+        (
+            "mayReadEarlier",
+            "oldObject == null ? variables.mayReadNew : variables.mayReadById || variables.mayReadByName".to_owned(),
+        ),
         (
             "mayReadValue",
             "oldObject != null && (variables.mayReadById || variables.mayReadByName || variables.mayReadFromSecret\n\

@@ -58,7 +58,8 @@ async fn build(site: &Site) {
         site.served(name).await;
     }
     next_second().await;
-    site.apply("sealed", json!({"name": "SEALED", "value": second})).await;
+    // An earlier version is delivered.
+    site.apply("sealed", json!({"name": "SEALED", "value": second, "history": 2, "version": 1})).await;
     site.apply("renamed", json!({"name": "NEW", "generate": {}})).await;
     site.delete("gone").await;
     site.until("sealed", "a second version", |object| status(object).version == Some(2)).await;
@@ -91,6 +92,8 @@ async fn told(site: &Site) -> BTreeMap<String, Value> {
                 version,
                 status.deletion_policy,
                 value,
+                status.delivered,
+                status.history,
             ]),
         );
     }

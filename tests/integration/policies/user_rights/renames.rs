@@ -95,6 +95,28 @@ async fn a_value_with_two_targets_needs_both() {
     check(&scene, &[&[wanted, current], &[VALUE]], &[&[wanted], &[current]], "DB_PASSWORD").await;
 }
 
+/// An earlier value may never have been where the value is now.
+#[tokio::test]
+async fn an_earlier_version_needs_the_permission_to_read_the_value_by_name_or_id() {
+    let scene = Scene::new(json!({})).await;
+    report(&scene, &status("DB_PASSWORD", Some("db"))).await;
+    let pin = || merge(&json!({"version": 1}));
+    for rights in [VALUE, BY_ID, ALL_VALUES, FORMER] {
+        let answer = scene.objects(&[rights]).await.patch("db", &params(), &pin()).await;
+        expect(&format!("{rights:?}"), answer, None);
+    }
+    for rights in [&[][..], &[Right::get_secret("db")], &[by_name("db")]] {
+        let answer = scene.objects(rights).await.patch("db", &params(), &pin()).await;
+        expect(&format!("{rights:?}"), answer, Some(&cannot_read("DB_PASSWORD")));
+    }
+    // What is not delivered shows nothing, and the newest value has been where it goes.
+    let nothing = scene.objects(&[]).await;
+    let admin = scene.of(admin().await);
+    admin.patch("db", &PatchParams::default(), &pin()).await.unwrap();
+    expect("the newest", nothing.patch("db", &params(), &merge(&json!({"version": null}))).await, None);
+    expect("the same", nothing.patch("db", &params(), &merge(&json!({"description": "x"}))).await, None);
+}
+
 /// RBAC compares names as they are: every character of a name works.
 #[tokio::test]
 async fn any_name_can_be_given_in_a_role() {
