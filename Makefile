@@ -73,7 +73,7 @@ session: ## records docs/session.md from a terminal; needs tmux
 startup: ## how long the plugin takes to start, as it is released
 	hack/startup.sh
 
-bench: ## what it costs, against the limit of this machine: prints a table; ROWS=burst,latency,drift,fairness,admission,reads,crypto,many
+bench: ## what it costs, against the limit of this machine: prints a table; ROWS=burst,latency,drift,fairness,admission,reads,crypto,many,rewrap
 	@$(call WITH_TOOLS,control-plane,$(CARGO) build --locked --release --bin managed-secrets --example bench)
 	target/release/examples/bench $(if $(ROWS),--rows $(ROWS)) $(if $(OBJECTS),--objects $(OBJECTS)) \
 		$(if $(MANY),--many $(MANY)) $(if $(REPETITIONS),--repetitions $(REPETITIONS)) $(if $(SAMPLES),--samples $(SAMPLES))

@@ -34,7 +34,7 @@ use testkit::{Result, root};
 use self::{
     ground::{Ground, History},
     report::Figure,
-    rows::{Found, Size, admission, burst, crypto, drift, fairness, latency, many, progress, reads},
+    rows::{Found, Size, admission, burst, crypto, drift, fairness, latency, many, progress, reads, rewrap},
 };
 
 #[derive(Parser)]
@@ -90,6 +90,8 @@ enum Row {
     Crypto,
     /// Restarts and memory with large populations.
     Many,
+    /// A new seed, to which all records of a large population move.
+    Rewrap,
 }
 
 #[tokio::main]
@@ -143,6 +145,7 @@ async fn run(arguments: Arguments) -> Result<Vec<Figure>> {
             Row::Crypto => Box::pin(crypto::measure(&ground, size)).await?,
             Row::Many => many::measure(&ground, size).await?,
             Row::Reads => reads::measure(&ground, size).await?,
+            Row::Rewrap => rewrap::measure(&ground, size).await?,
         };
         for plot in &found.plots {
             plot.write(&folder)?;

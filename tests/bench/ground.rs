@@ -16,7 +16,8 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use managed_secrets::install::manifests::{self, Options};
-use managed_secrets_api::{ManagedSecret, crd, keys, keys::DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE};
+pub(crate) use managed_secrets_api::keys::DEFAULT_OPERATOR_NAMESPACE as OPERATOR_NAMESPACE;
+use managed_secrets_api::{ManagedSecret, crd, keys};
 use managed_secrets_crypto::mss1::PublishedKey;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

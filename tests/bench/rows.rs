@@ -8,6 +8,7 @@ pub(crate) mod fairness;
 pub(crate) mod latency;
 pub(crate) mod many;
 pub(crate) mod reads;
+pub(crate) mod rewrap;
 
 use std::{
     sync::OnceLock,

@@ -56,7 +56,7 @@ impl Edited {
 
     /// Edits it again and again until `storm` has ended. Returns the latency of each edit, also of the last one, which outlasts
     /// the storm.
-    async fn edits_during<T>(&mut self, storm: impl Future<Output = Result<T>>) -> Result<Vec<f64>> {
+    pub(super) async fn edits_during<T>(&mut self, storm: impl Future<Output = Result<T>>) -> Result<Vec<f64>> {
         let (mut storm, mut latencies, mut over) = (pin!(storm), Vec::new(), false);
         while !over {
             let mut edit = pin!(self.edit());

@@ -220,6 +220,44 @@ fn keyring(name: &str, state: &str, days: i64, provider: &str) -> Facts {
     Facts { keyrings: Read::Known(vec![(name.to_owned(), Some(stored))]), keks, ..blind() }
 }
 
+#[test]
+fn a_seed_that_is_being_replaced_is_noted_and_one_that_takes_days_is_a_warning() {
+    let facts = |hours: i64, earlier: Value, state: &str| {
+        let created = |hours| (Timestamp::now() - SignedDuration::from_hours(hours)).to_string();
+        let entry = |id: &str, state: &str, hours: i64, more: Value| {
+            let wrapped = json!({"provider": Provider::LOCAL, "keyId": "kek", "ciphertext": ""});
+            let mut entry =
+                json!({"id": id, "purpose": "record", "state": state, "created": created(hours), "wrapped": wrapped});
+            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            entry
+        };
+        let mut facts = keyring(KEYRING_NAME, "active", 100, Provider::LOCAL);
+        let Read::Known(keyrings) = &mut facts.keyrings else { panic!("a keyring") };
+        let before = if state == "active" { "open-only" } else { "active" };
+        let entries = [entry("0102030405060708", before, 2000, earlier), entry(testing::SEED, state, hours, json!({}))];
+        keyrings[0].1.as_mut().unwrap().document = object(json!({"format": "MSK1", "entries": entries}));
+        facts
+    };
+    let said = |facts: &Facts| {
+        let found = CHECKS.iter().find(|it| it.name == "keyring").unwrap().findings(facts);
+        let moves = |it: &Finding| it.what.contains("0102030405060708") || it.what.contains("pending");
+        found.into_iter().find(moves).map(|it| it.level)
+    };
+    let since = json!({"unused": {"since": "2026-01-01T00:00:00Z"}});
+    let confirmed = json!({"unused": {"since": "2026-01-01T00:00:00Z", "confirmed": "2026-01-01T02:00:00Z"}});
+    for (hours, earlier, state, level) in [
+        (1, json!({}), "active", Some(Level::Note)),
+        (1, since.clone(), "active", Some(Level::Note)),
+        (25, json!({}), "active", Some(Level::Warning)),
+        (25, since, "active", Some(Level::Warning)),
+        (25, confirmed, "active", None),
+        (0, json!({}), "pending", Some(Level::Note)),
+        (25, json!({}), "pending", Some(Level::Warning)),
+    ] {
+        assert_eq!(said(&facts(hours, earlier.clone(), state)), level, "{hours} {earlier} {state}");
+    }
+}
+
 /// The keyring of an operator in good health.
 fn own_keyring() -> Facts {
     keyring(KEYRING_NAME, "active", 1, Provider::LOCAL)
