@@ -462,8 +462,9 @@ impl Operator {
             keyring = newer;
             facts = Facts::new(cached, self.settings.clone(), &keyring, now, fresh_id);
         }
-        if let Some(receipt) = self.shared.receipts.of(key) {
-            facts.was_rewrapped(receipt);
+        let receipt = self.shared.receipts.of(key);
+        if let Some(receipt) = &receipt {
+            facts.was_rewrapped(receipt.clone());
         }
         if facts.all_present().any(|seen| seen.seed().is_some_and(|seed| keyring.is_replaced(seed))) {
             self.shared.rotation.met.notify_one();
@@ -492,7 +493,9 @@ impl Operator {
         }
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
-            self.shared.receipts.forget(key);
+            if let Some(receipt) = &receipt {
+                self.shared.receipts.spent(key, receipt);
+            }
             if facts.written.repaired {
                 self.stats.repairs.increment();
                 self.repairs.note(key);

@@ -56,7 +56,15 @@ impl Receipts {
         }
     }
 
-    /// A pass that knew of this receipt is over, or the object is.
+    /// A pass that knew of this receipt is over. One that came meanwhile is for the next pass.
+    pub fn spent(&self, key: &Key, receipt: &Receipt) {
+        let mut states = self.0.lock();
+        if matches!(states.get(key), Some(State::Written(written)) if written == receipt) {
+            states.remove(key);
+        }
+    }
+
+    /// The object does not exist any more.
     pub fn forget(&self, key: &Key) {
         let mut states = self.0.lock();
         if matches!(states.get(key), Some(State::Written(_))) {
@@ -99,7 +107,13 @@ mod tests {
         receipts.forget(&key);
         assert!(receipts.is_writing(&key) && receipts.of(&key).is_none());
         writing.written(receipt.clone());
-        assert_eq!((receipts.is_writing(&key), receipts.of(&key)), (false, Some(receipt)));
+        assert_eq!((receipts.is_writing(&key), receipts.of(&key)), (false, Some(receipt.clone())));
+        // A pass that began before the re-wrap knew of an earlier one, or of none.
+        receipts.spent(&key, &Receipt { after: "1".to_owned(), ..receipt.clone() });
+        assert_eq!(receipts.of(&key), Some(receipt.clone()));
+        receipts.spent(&key, &receipt);
+        assert_eq!(receipts.of(&key), None);
+        receipts.write(key.clone()).written(receipt);
         receipts.forget(&key);
         assert_eq!(receipts.of(&key), None);
 
