@@ -134,7 +134,7 @@ impl Sweeper {
                     swept.named.extend(seeds);
                 }
                 swept.found += todo.len();
-                let rewraps = todo.into_iter().map(|record| self.rewrap(record, keyring));
+                let rewraps = todo.into_iter().map(|record| self.rewrap(record, keyring, superseded));
                 let mut outcomes = stream::iter(rewraps).buffer_unordered(IN_FLIGHT);
                 while let Some(outcome) = outcomes.next().await {
                     match outcome {
@@ -158,7 +158,7 @@ impl Sweeper {
         swept
     }
 
-    async fn rewrap(&self, record: SecretObject, keyring: &Keyring) -> Outcome {
+    async fn rewrap(&self, record: SecretObject, keyring: &Keyring, superseded: &BTreeSet<SeedId>) -> Outcome {
         let Some(to) = keyring.active_seed() else { return Outcome::Later };
         let name = record.metadata.name.as_deref().unwrap_or_default();
         let namespace = record.metadata.namespace.as_deref().unwrap_or_default();
@@ -170,6 +170,14 @@ impl Sweeper {
             warn!(namespace, record = name, "left under its seed: a record whose metadata cannot be read");
             return Outcome::Stuck;
         };
+        if !stored.is_under(data_of(&record), superseded) {
+            warn!(
+                namespace,
+                record = name,
+                "a record holds bytes under an earlier seed that its metadata does not describe"
+            );
+            return Outcome::Stuck;
+        }
         let rewrapped = match stored.rewrap(namespace, data_of(&record), |id| keyring.seed(id), to) {
             Ok(rewrapped) => rewrapped,
             Err(error) => {

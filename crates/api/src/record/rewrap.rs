@@ -40,20 +40,20 @@ pub enum NotRewrapped {
     Field(#[from] FieldTooLong),
 }
 
-/// Whether a key of a record's data holds a value in the format MSE1: the present one, or one that is kept. One that the
-/// operator has emptied holds none.
-fn holds_a_value(key: &str, bytes: &[u8]) -> bool {
-    key == RECORD_DATA_KEY || is_kept_key(key) && !bytes.is_empty()
+/// Whether a key of a record's data holds a value in the format MSE1: the present one, or an earlier one.
+fn holds_a_value(key: &str) -> bool {
+    key == RECORD_DATA_KEY || is_kept_key(key)
 }
 
 impl StoredRecord {
-    /// The seeds that a record names: in its metadata, and in the bytes of each value. Nothing of it is authenticated: a
-    /// record that only looks as if it needed a seed counts as one that does.
-    pub fn seeds_named<'d>(&self, data: impl IntoIterator<Item = (&'d str, &'d [u8])>) -> BTreeSet<SeedId> {
-        seeds_in(data).chain([self.seed]).collect()
+    /// Whether metadata or values of this record are under one of these seeds. Only values count that the metadata describes.
+    pub fn is_under<'d>(&self, data: impl IntoIterator<Item = (&'d str, &'d [u8])>, seeds: &BTreeSet<SeedId>) -> bool {
+        let values = data.into_iter().filter(|(key, _)| self.version_of(key).is_some());
+        seeds.contains(&self.seed) || seeds_in(values).any(|seed| seeds.contains(&seed))
     }
 
-    /// The record with its keys under the seed `to`. No value is opened.
+    /// The record with its keys under the seed `to`. No value is opened. Keys of the data that the metadata does not describe
+    /// are left out.
     ///
     /// # Errors
     /// If its metadata is not authentic, or if one of its values cannot be unwrapped: then nothing of it may be written.
@@ -67,10 +67,10 @@ impl StoredRecord {
         self.verify(namespace, &lookup)?;
         let place = Place { namespace, object: &self.meta.owner };
         let mut rewrapped = BTreeMap::new();
-        for (key, bytes) in data.into_iter().filter(|(key, bytes)| holds_a_value(key, bytes)) {
+        for (key, bytes) in data {
+            let Some((version, commitment)) = self.version_of(key) else { continue };
             let record = Record::parse(bytes).map_err(RewrapError::from)?;
-            let is_current = key == RECORD_DATA_KEY;
-            if is_current && (*record.commitment() != self.commitment || record.version() != self.meta.version) {
+            if record.version() != version || record.commitment() != commitment {
                 return Err(NotRewrapped::Altered);
             }
             rewrapped.insert(key.to_owned(), mse1::rewrap(&record, &place, &lookup, to)?);
@@ -81,11 +81,20 @@ impl StoredRecord {
         let annotations = self.meta.annotations(namespace, to, &self.commitment)?;
         Ok(Rewrapped { annotations, data: rewrapped })
     }
+
+    /// The version and the key commitment of the value that the metadata describes under a key of the data.
+    fn version_of(&self, key: &str) -> Option<(u64, &[u8; 32])> {
+        if key == RECORD_DATA_KEY {
+            return Some((self.meta.version, &self.commitment));
+        }
+        let kept = self.meta.history.iter().find(|kept| kept.data_key() == key)?;
+        Some((kept.version, &kept.commitment))
+    }
 }
 
 /// The seeds that a record's bytes name, whatever its metadata is worth.
 pub fn seeds_in<'d>(data: impl IntoIterator<Item = (&'d str, &'d [u8])>) -> impl Iterator<Item = SeedId> {
-    let values = data.into_iter().filter(|(key, bytes)| holds_a_value(key, bytes));
+    let values = data.into_iter().filter(|(key, _)| holds_a_value(key));
     values.filter_map(|(_, bytes)| Some(Record::parse(bytes).ok()?.seed_id()))
 }
 
@@ -95,9 +104,9 @@ mod tests {
     use managed_secrets_crypto::{Plaintext, mac};
     use zeroize::Zeroizing;
 
-    use super::super::{open, tests::meta};
+    use super::super::{History, KeptVersion, RecordMeta, open, open_kept, tests::meta};
     use super::*;
-    use crate::keys;
+    use crate::{keys, types::SourceKind};
 
     const NAMESPACE: &str = "prod";
 
@@ -119,12 +128,18 @@ mod tests {
     }
 
     impl Stored {
-        fn new(metadata: &Seed, bytes: &Seed) -> Self {
-            let (meta, record) = (meta(), sealed(bytes, meta().version));
+        /// A record with its value and an earlier one, version 3.
+        fn new(metadata: &Seed, bytes: &Seed, earlier: &Seed) -> Self {
+            let (record, third) = (sealed(bytes, meta().version), sealed(earlier, 3));
+            let created = "2026-11-23T08:00:00Z".to_owned();
+            let commitment = *third.commitment();
+            let kept = KeptVersion { version: 3, commitment, created, source: SourceKind::Generate };
+            let meta = RecordMeta { history: History::new(vec![kept]), ..meta() };
+            let data = [(RECORD_DATA_KEY, record.as_bytes()), ("value.3", third.as_bytes())];
             Self {
                 labels: meta.labels(),
                 annotations: meta.annotations(NAMESPACE, metadata, record.commitment()).unwrap(),
-                data: [(RECORD_DATA_KEY.to_owned(), record.as_bytes().to_vec())].into(),
+                data: data.map(|(key, bytes)| (key.to_owned(), bytes.to_vec())).into(),
             }
         }
 
@@ -149,34 +164,47 @@ mod tests {
     #[test]
     fn metadata_and_every_value_move_to_the_new_seed() {
         let [old, older, new] = seeds();
-        for (metadata, bytes) in [(&old, &old), (&old, &older), (&new, &old), (&old, &new)] {
-            let mut stored = Stored::new(metadata, bytes);
-            stored.data.insert("value.3".to_owned(), sealed(&older, 3).as_bytes().to_vec());
+        for (metadata, bytes, earlier) in
+            [(&old, &old, &old), (&old, &older, &old), (&new, &old, &older), (&old, &new, &new), (&new, &new, &old)]
+        {
+            let mut stored = Stored::new(metadata, bytes, earlier);
             stored.data.insert("other".to_owned(), b"not a value".to_vec());
-            stored.data.insert("value.2".to_owned(), Vec::new());
-            let named = stored.parse().seeds_named(stored.data());
-            assert_eq!(named, [metadata.id(), bytes.id(), older.id()].into());
+            let replaced = [old.id(), older.id()].into();
+            assert!(stored.parse().is_under(stored.data(), &replaced));
 
             let after = stored.rewrap(&[&old, &older, &new], &new).unwrap();
             assert_eq!(after.data.keys().collect::<Vec<_>>(), ["value", "value.3"]);
             let record = StoredRecord::parse(&meta().object_name(), &stored.labels, &after.annotations).unwrap();
             let only_new = |id| (id == new.id()).then_some(&new);
-            assert_eq!((&record.meta, record.verify(NAMESPACE, only_new)), (&meta(), Ok(())));
+            assert_eq!((&record.meta, record.verify(NAMESPACE, only_new)), (&stored.parse().meta, Ok(())));
             let data = || after.data.iter().map(|(key, record)| (key.as_str(), record.as_bytes()));
-            assert_eq!(record.seeds_named(data()), [new.id()].into());
+            assert!(!record.is_under(data(), &replaced) && seeds_in(data()).all(|seed| seed == new.id()));
             let place = Place { namespace: NAMESPACE, object: &meta().owner };
             let current = after.data[RECORD_DATA_KEY].as_bytes();
             let opened = open(current, &place, &record.meta, &record.commitment, only_new).unwrap();
             assert!(opened.value.same_as(&value()));
-            assert!(mse1::open(&after.data["value.3"], &place, only_new).unwrap().same_as(&value()));
+            let kept = record.meta.history.get(3).unwrap();
+            let opened = open_kept(after.data["value.3"].as_bytes(), &place, kept, only_new).unwrap();
+            assert!(opened.value.same_as(&value()));
         }
+    }
+
+    #[test]
+    fn bytes_that_the_metadata_does_not_describe_neither_move_nor_hold_up_the_record() {
+        let [old, stray, new] = seeds();
+        let mut stored = Stored::new(&old, &old, &old);
+        stored.data.insert("value.5".to_owned(), sealed(&stray, 5).as_bytes().to_vec());
+        stored.data.insert("value.6".to_owned(), Vec::new());
+        assert_eq!(stored.rewrap(&[&old, &new], &new).unwrap().data.keys().collect::<Vec<_>>(), ["value", "value.3"]);
+        assert!(!stored.parse().is_under(stored.data(), &[stray.id()].into()));
+        assert!(seeds_in(stored.data()).any(|seed| seed == stray.id()), "but they name the seed");
     }
 
     #[test]
     fn a_record_that_does_not_verify_is_left_alone() {
         let [old, other, new] = seeds();
         let refused = |change: fn(&mut Stored, &Seed)| {
-            let mut stored = Stored::new(&old, &old);
+            let mut stored = Stored::new(&old, &old, &old);
             change(&mut stored, &other);
             stored.rewrap(&[&old, &new], &new).unwrap_err()
         };
@@ -191,21 +219,23 @@ mod tests {
             stored.data.insert(RECORD_DATA_KEY.to_owned(), sealed(&seed, meta().version).as_bytes().to_vec());
         };
         assert_eq!(refused(exchanged), NotRewrapped::Altered);
+        let earlier = |stored: &mut Stored, other: &Seed| {
+            stored.data.insert("value.3".to_owned(), sealed(other, 3).as_bytes().to_vec());
+        };
+        assert_eq!(refused(earlier), NotRewrapped::Altered);
         let garbage = |stored: &mut Stored, _: &Seed| {
             stored.data.insert("value.3".to_owned(), b"garbage".to_vec());
         };
         assert!(matches!(refused(garbage), NotRewrapped::Bytes(RewrapError::Open(_))));
-        let unknown = |stored: &mut Stored, other: &Seed| {
-            stored.data.insert("value.3".to_owned(), sealed(other, 3).as_bytes().to_vec());
-        };
-        assert!(matches!(refused(unknown), NotRewrapped::Bytes(RewrapError::Open(_))));
         let unwrapped = |stored: &mut Stored, _: &Seed| {
             let bytes = stored.data.get_mut(RECORD_DATA_KEY).unwrap();
             // The last byte of the salt, behind a uid of 36 bytes.
             bytes[91] ^= 1;
         };
         assert!(matches!(refused(unwrapped), NotRewrapped::Bytes(RewrapError::Open(_))));
-        let stored = Stored::new(&other, &old);
+        let stored = Stored::new(&old, &old, &other);
+        assert!(matches!(stored.rewrap(&[&old, &new], &new), Err(NotRewrapped::Bytes(RewrapError::Open(_)))));
+        let stored = Stored::new(&other, &old, &old);
         assert_eq!(stored.rewrap(&[&old, &new], &new), Err(NotRewrapped::Metadata(MacError::SeedUnknown(other.id()))));
         assert_eq!(mac::seed_named(&stored.annotations[keys::ANNO_MAC]), Some(other.id()));
     }
