@@ -6,10 +6,10 @@
 //!                                            mark on the workload, and what is delivered
 //! ```
 //!
-//! A [mark](managed_secrets_api::restarts) on the pod template says for which version its pods were restarted. What is left
-//! to do follows from it and from `status`, so a crash loses nothing, and no version restarts a workload twice as long as
-//! its mark stays. A workload without a mark gets one on its own metadata first, which restarts nothing: so naming a
-//! workload in `spec.target.restart` restarts it only when the next value comes. A mark stays when a workload is no longer
+//! A [mark](managed_secrets_api::restarts) on the workload's metadata says which version its pods have. What is left to do
+//! follows from it and from `status`, so a crash loses nothing, and no version restarts a workload twice as long as its mark
+//! stays. A restart writes the mark there and on the pod template, in one request. The first mark of a workload is on its
+//! metadata alone, where it restarts nothing: so naming a workload in `spec.target.restart` restarts it only when the next value comes. A mark stays when a workload is no longer
 //! named, so a workload that is named again is restarted at once if the value is newer than its mark.
 //!
 //! | module | what it does |
@@ -197,6 +197,12 @@ impl Restarts {
             (workload.clone(), state.workloads.get(&place).and_then(|known| known.outcome.clone()))
         };
         wanted.iter().map(outcome).collect()
+    }
+
+    /// The workloads that are to be looked at.
+    #[cfg(test)]
+    pub(super) fn queue(&self) -> &Queue<Place> {
+        &self.queue
     }
 
     /// How many workloads were restarted.

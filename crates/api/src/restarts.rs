@@ -1,8 +1,8 @@
 //! The marks by which a workload is restarted once for each version of a value.
 //!
-//! The mark of a ManagedSecret on the pod template of a workload says for which version its pods were restarted last. On the
-//! metadata of the workload itself it says with which version the operator began: it restarts nothing there. A mark is an
-//! annotation: [`PREFIX`] with the object's name, and `ID/VERSION`. It never depends on the value.
+//! The mark of a ManagedSecret on the metadata of a workload says which version its pods have. It restarts nothing there, and no
+//! rollout takes it back. The same mark on the pod template restarts the pods; it is there once the operator has done so. A mark
+//! is an annotation: [`PREFIX`] with the object's name, and `ID/VERSION`. It never depends on the value.
 
 use std::fmt;
 

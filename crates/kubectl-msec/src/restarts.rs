@@ -75,8 +75,12 @@ async fn state(session: &Session, workload: &Workload, key: &str, id: &str) -> S
 fn marked(live: &Value, on_metadata: Option<&String>, key: &str, id: &str) -> State {
     let version = |text: &str| Mark::read(text).filter(|mark| mark.id == id).map(|mark| mark.version);
     let on_template = live.pointer("/spec/template/metadata/annotations").and_then(|all| all.get(key)?.as_str());
-    let restarted = on_template.and_then(version).map(State::Version);
-    restarted.or_else(|| on_metadata.and_then(|text| version(text)).map(State::Since)).unwrap_or(State::Unmarked)
+    // The mark on the metadata says what the pods have: that on the template goes back with it.
+    match (on_template.and_then(version), on_metadata.and_then(|text| version(text))) {
+        (Some(restarted), known) => State::Version(known.unwrap_or(restarted)),
+        (None, Some(known)) => State::Since(known),
+        (None, None) => State::Unmarked,
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +93,8 @@ mod tests {
     fn a_mark_of_this_secret_counts_and_no_other() {
         let template = |text: &str| json!({"spec": {"template": {"metadata": {"annotations": {"k": text}}}}});
         let (mine, other) = ("id/3".to_owned(), "other/3".to_owned());
-        assert_eq!(marked(&template("id/7"), Some(&mine), "k", "id"), State::Version(7));
+        assert_eq!(marked(&template("id/7"), None, "k", "id"), State::Version(7));
+        assert_eq!(marked(&template("id/1"), Some(&mine), "k", "id"), State::Version(3), "a rollout was undone");
         assert_eq!(marked(&json!({}), Some(&mine), "k", "id"), State::Since(3));
         for text in [None, Some(&other)] {
             assert_eq!(marked(&template("other/7"), text, "k", "id"), State::Unmarked);

@@ -36,7 +36,8 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
     for (name, Delivered { mark, replaced }) in objects {
         let key = key(name);
         let text = mark.to_string();
-        let has = marks.template.get(&key).or_else(|| marks.metadata.get(&key));
+        // That on the template goes back with it: by `kubectl rollout undo`, which starts the pods, too.
+        let has = marks.metadata.get(&key).or_else(|| marks.template.get(&key));
         let restart = match has.map(|text| Mark::read(text)) {
             Some(Some(has)) if has == *mark => continue,
             Some(_) => true,
@@ -44,12 +45,10 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
             None => replaced.is_some_and(|replaced| seen.created <= replaced),
         };
         if restart {
-            marks.metadata.remove(&key);
-            marks.template.insert(key, text);
+            marks.template.insert(key.clone(), text.clone());
             marks.restarts.push((Name::clone(name), mark.version));
-        } else {
-            marks.metadata.insert(key, text);
         }
+        marks.metadata.insert(key, text);
     }
     (marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks)
 }
@@ -59,7 +58,7 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
 pub(super) fn earlier(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Vec<Name> {
     let is_earlier = |name: &Name, delivered: &Delivered| {
         let key = key(name);
-        let text = seen.template.get(&key).or_else(|| seen.metadata.get(&key));
+        let text = seen.metadata.get(&key).or_else(|| seen.template.get(&key));
         let has = text.and_then(|text| Mark::read(text));
         has.is_some_and(|has| has.id == delivered.mark.id && has.version > delivered.mark.version)
     };

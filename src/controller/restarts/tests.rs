@@ -97,7 +97,7 @@ fn naming_a_workload_restarts_nothing_and_the_next_version_restarts_it_once() {
     note(&restarts, &fourth, &fifth);
     assert_eq!(look(&restarts, &mut seen), Some(1));
     assert_eq!(seen.template["restarts.managedsecrets.dev/one"], format!("{ID}/5"));
-    assert!(seen.metadata.is_empty());
+    assert_eq!(seen.metadata, seen.template);
     // Once: also after a restart of the operator, or by a cache that is behind.
     for again in [&fourth, &fifth] {
         let restarts = Restarts::default();
@@ -142,7 +142,7 @@ fn a_mark_that_another_program_removes_is_no_second_restart() {
     let (mut seen, restarts) = (unmarked(0), Restarts::default());
     note(&restarts, &own("one", 4, 10, true), &own("one", 5, 20, true));
     assert_eq!(look(&restarts, &mut seen), Some(1));
-    seen.template.clear();
+    (seen.template, seen.metadata) = Default::default();
     // It is looked at for another object.
     note(&restarts, &own("two", 1, 10, true), &own("two", 1, 10, true));
     assert_eq!(look(&restarts, &mut seen), Some(0));
@@ -150,6 +150,26 @@ fn a_mark_that_another_program_removes_is_no_second_restart() {
     // The next version restarts it.
     note(&restarts, &own("one", 5, 20, true), &own("one", 6, 30, true));
     assert_eq!(look(&restarts, &mut seen), Some(1));
+}
+
+#[test]
+fn a_pod_template_that_goes_back_is_no_second_restart() {
+    let (mut seen, restarts) = (unmarked(0), Restarts::default());
+    note(&restarts, &own("one", 4, 10, true), &own("one", 5, 20, true));
+    let earlier = seen.template.clone();
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    for template in [earlier, BTreeMap::from([("restarts.managedsecrets.dev/one".to_owned(), format!("{ID}/3"))])] {
+        // `kubectl rollout undo` starts the pods, and the operator is restarted.
+        seen.template = template;
+        let restarts = Restarts::default();
+        note(&restarts, &own("one", 5, 20, true), &own("one", 5, 20, true));
+        assert_eq!(look(&restarts, &mut seen), None);
+    }
+    note(&restarts, &own("one", 5, 20, true), &own("one", 6, 30, true));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    // A workload that an earlier version of the operator marked on the template alone.
+    seen.metadata.clear();
+    assert_eq!(look(&restarts, &mut seen), None);
 }
 
 #[test]
@@ -337,7 +357,7 @@ impl Model {
             }
             Event::Strip => {
                 self.look();
-                self.seen.template.clear();
+                (self.seen.template, self.seen.metadata) = Default::default();
                 // The next look comes for another object, or with the next value.
                 self.look();
             }
