@@ -20,6 +20,7 @@ mod server;
 mod steps;
 mod store;
 mod templates;
+mod workload;
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ fn run(steps: &[Step]) -> Result<(), String> {
 }
 
 fn run_with(steps: &[Step], attentive: bool) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let play = Play::new(attentive);
         let outcome = async {
@@ -55,6 +56,11 @@ fn run_with(steps: &[Step], attentive: bool) -> Result<(), String> {
             format!("{wrong}\n{}\n{}", steps.join("\n"), play.story())
         })
     })
+}
+
+/// Time stands still, but for what the model says has passed.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 /// Seeds that `make test` runs: the same every time, so that a change is told by what it breaks.

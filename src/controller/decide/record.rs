@@ -221,13 +221,16 @@ pub(super) fn draft(facts: &Facts) -> Result<Outcome<'_>, Need> {
         .filter(|seen| seen.record().is_some() && !seen.view.deleting)
         .filter(|seen| matches!(claim(facts, seen), Claim::Ours | Claim::Restored))
         .collect();
-    // Of two records the higher version wins, then the later date, which never goes back. Of the same second, this object's own
-    // comes before one of an earlier object, whose generations count something else; then the higher generation, then the one
-    // that spec.name names.
+    // Before status says an id, the target may: a second record was made by an operator that had not heard of the first.
+    // Then, of two records, the higher version wins, then the later date, which never goes back. Of the same second, this
+    // object's own comes before one of an earlier object, whose generations count something else; then the higher generation,
+    // then the one that spec.name names.
+    let delivered = target::unheard::id(facts);
     records.sort_by_key(|seen| {
         let meta = seen.record()?;
         let is_own = meta.uid == own.uid;
-        Some((meta.version, meta.updated.as_str(), is_own, meta.generation, meta.name == own.spec.name))
+        let is_delivered = delivered == Some(meta.id.as_str());
+        Some((is_delivered, meta.version, meta.updated.as_str(), is_own, meta.generation, meta.name == own.spec.name))
     });
     if let Some(base) = records.pop() {
         // A rename may have ended between its new record and its status, and the old record have lost its label since:
@@ -349,8 +352,9 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
     };
     let now = facts.date();
     let date = |before: &Option<String>, moved: bool| match before {
-        Some(before) if !moved => before.clone(),
-        _ => now.clone(),
+        Some(before) if moved => not_before(before, &now),
+        Some(before) => before.clone(),
+        None => now.clone(),
     };
     let renamed = status.name.as_deref() != Some(name);
     let version = u64::try_from(status.version.unwrap_or(0)).unwrap_or(0);
@@ -447,13 +451,11 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
     let description = own.spec.description();
     let moved = new_value || name != before.name || description != before.description;
     let now = facts.date();
-    // Clocks differ between operators: a date never goes back. The format sorts as text.
-    let not_before = |date: &String| date.max(&now).clone();
     let meta = RecordMeta {
         id: before.id.clone(),
         created: before.created.clone(),
-        updated: if moved { not_before(&before.updated) } else { before.updated.clone() },
-        value_updated: if new_value { not_before(&before.value_updated) } else { before.value_updated.clone() },
+        updated: if moved { not_before(&before.updated, &now) } else { before.updated.clone() },
+        value_updated: if new_value { not_before(&before.value_updated, &now) } else { before.value_updated.clone() },
         version,
         source,
         target: delivery.record.clone(),
@@ -498,6 +500,12 @@ fn delivery<'w>(
         }
         _ => target::decide(facts, id, recorded, value),
     }
+}
+
+/// The date of a change that happens `now`. Clocks differ between operators, and are set back: a date never is. The format
+/// sorts as text.
+fn not_before(date: &String, now: &String) -> String {
+    date.max(now).clone()
 }
 
 /// The current name after this pass, and what its record is written over.

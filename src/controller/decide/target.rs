@@ -9,6 +9,7 @@ mod recordless;
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
 mod theirs;
+pub(super) mod unheard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -134,7 +135,7 @@ fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Deliv
         let written = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
         return if same_id || written { Relation::Adopted } else { Relation::Unmanaged };
     }
-    let made_by_us = view.owners.iter().any(|owner| owner.uid == own.uid) && view.ours.owner_uids.contains(&own.uid);
+    let made_by_us = unheard::is_made_for(own, view);
     let in_status = own.status.target.as_ref().is_some_and(|target| target.uid == view.uid);
     let unowned = view.owners.is_empty()
         && view.role() != Some(ROLE_RECORD)
@@ -197,6 +198,9 @@ pub(super) fn decide<'w>(
         Known::Present(seen) => seen,
     };
     let view = &seen.view;
+    if unheard::has_record(facts, id) {
+        return Err(Need::Retry);
+    }
     let related = relation(facts, seen, id, recorded);
     let kept = match related {
         Relation::Adopted => Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() },

@@ -9,10 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
+use managed_secrets_api::restarts::Mark;
 use managed_secrets_crypto::Keyring;
-use managed_secrets_engine::stats::Stats;
+use managed_secrets_engine::{
+    lease::Leadership,
+    queue::{Queue, Workers},
+    run::{Next, Reconciler as _},
+    stats::Stats,
+};
 use parking_lot::Mutex;
+use tokio::{sync::Notify, time::advance};
 
 use super::{
     super::{
@@ -22,13 +30,20 @@ use super::{
         facts::{Facts, Settings},
         failure::Failure,
         index::{Index, Key},
-        run::RESYNC,
+        restarts::{Restarts, run::Restarter},
+        run::{Leader, RESYNC},
+        scopes::Scopes,
+        seeds::receipts::Receipts,
+        sinks::Shared,
         view::{Own, SecretView, packed::Packed},
     },
     line::{Line, Plan},
     server::{Change, Server, is_labelled},
     store::{NAMESPACE, Stored},
 };
+
+/// One after the other.
+const WORKERS: Workers = Workers { all: 1, reserved: 0 };
 
 /// The watches of an operator; each lags by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +64,8 @@ struct State {
     /// When to look again, in seconds that passed.
     timers: BTreeMap<String, i64>,
     failures: BTreeMap<String, u32>,
+    /// Everything was heard since the last pass that failed, as it is in the time that passes until the next one.
+    caught_up: bool,
 }
 
 /// The model's time, in seconds. Timers go by what has passed, and dates by the wall clock.
@@ -73,7 +90,13 @@ pub(super) struct Operator {
     server: Arc<Mutex<Server>>,
     keyring: Arc<Keyring>,
     clock: Arc<Mutex<Clock>>,
-    index: Mutex<Index>,
+    shared: Arc<Shared>,
+    restarts: Mutex<Arc<Restarts>>,
+    /// Whether it looks at workloads. Only the leader does, and says in a status what became of them: of two that look at
+    /// different times, each would take back what the other one says.
+    looks: bool,
+    /// When it looked at workloads last, in seconds that had passed.
+    looked: Mutex<i64>,
     events: Events,
     stats: Stats,
     state: Mutex<State>,
@@ -95,14 +118,29 @@ fn view(secret: &Stored) -> SecretView {
 }
 
 impl Operator {
-    pub(super) fn new(server: Arc<Mutex<Server>>, keyring: Arc<Keyring>, clock: Arc<Mutex<Clock>>) -> Self {
+    pub(super) fn new(
+        server: Arc<Mutex<Server>>,
+        keyring: Arc<Keyring>,
+        clock: Arc<Mutex<Clock>>,
+        looks: bool,
+    ) -> Self {
         // What is published is another test's matter: the queue fills and the rest is dropped.
         let (events, _) = Events::new(&Line::default().client(Arc::clone(&server), ""));
         let operator = Self {
             server,
             keyring,
             clock,
-            index: Mutex::new(Index::default()),
+            shared: Arc::new(Shared {
+                index: Mutex::new(Index::default()),
+                queue: Queue::new(),
+                sources_moved: Notify::new(),
+                scopes: Scopes::new(&[]),
+                rotation: Arc::default(),
+                receipts: Receipts::default(),
+            }),
+            restarts: Mutex::default(),
+            looks,
+            looked: Mutex::default(),
             events,
             stats: Stats::default(),
             state: Mutex::default(),
@@ -130,7 +168,8 @@ impl Operator {
         let mut state = self.state.lock();
         *state =
             State { heard: [server.log.len(); 3], queue: server.objects.keys().cloned().collect(), ..State::default() };
-        *self.index.lock() = index;
+        *self.shared.index() = index;
+        *self.restarts.lock() = Arc::default();
     }
 
     /// A watch ends and lists again: what it shows replaces what was known.
@@ -145,8 +184,8 @@ impl Operator {
                 server.log.len(),
             )
         };
-        let mut woken = self.index.lock().replace_objects(None, objects);
-        woken.extend(self.index.lock().replace_secrets(None, labelled));
+        let mut woken = self.shared.index().replace_objects(None, objects);
+        woken.extend(self.shared.index().replace_secrets(None, labelled));
         let mut state = self.state.lock();
         state.heard[Stream::Objects as usize] = length;
         state.heard[Stream::Labelled as usize] = length;
@@ -164,7 +203,7 @@ impl Operator {
             changes
         };
         let mut woken = Vec::new();
-        let mut index = self.index.lock();
+        let mut index = self.shared.index();
         for change in changes {
             woken.extend(match (stream, change) {
                 (Stream::Objects, Change::Object(_, Some(after))) => index.put_object(Own::new(after.typed())),
@@ -194,11 +233,12 @@ impl Operator {
         for stream in STREAMS {
             self.hear(stream, usize::MAX);
         }
+        self.state.lock().caught_up = true;
     }
 
     /// Everything is looked at once, as in a resync.
     pub(super) fn wake_all(&self) {
-        let names: Vec<String> = self.index.lock().keys().map(|key| key.name.to_string()).collect();
+        let names: Vec<String> = self.shared.index().keys().map(|key| key.name.to_string()).collect();
         self.state.lock().queue.extend(names);
     }
 
@@ -227,7 +267,7 @@ impl Operator {
     /// The id that the cache knows from the status of an object.
     pub(super) fn known_id(&self, name: &str) -> Option<String> {
         let key = Key { namespace: NAMESPACE.into(), name: name.into() };
-        self.index.lock().snapshot(&key, Instant::now())?.own.status.id
+        self.shared.index().snapshot(&key, Instant::now())?.own.status.id
     }
 
     /// Whether the cache is what the server holds, once all was heard and no call is on its way.
@@ -236,7 +276,7 @@ impl Operator {
         let objects = server.objects.values().map(|object| (object.name.clone(), object.revision.to_string()));
         let labelled = server.secrets.values().filter(|secret| is_labelled(secret));
         let labelled = labelled.map(|secret| (secret.name.clone(), secret.revision.to_string()));
-        let (shown, stored) = (self.index.lock().contents(), [objects.collect(), labelled.collect()]);
+        let (shown, stored) = (self.shared.index().contents(), [objects.collect(), labelled.collect()]);
         if shown == stored { Ok(()) } else { Err(format!("the cache shows {shown:?}, and there is {stored:?}")) }
     }
 
@@ -250,8 +290,9 @@ impl Operator {
         let line = Line::new(plan);
         let key = Key { namespace: NAMESPACE.into(), name: name.into() };
         let at = if late { Instant::now() + Duration::from_secs(6) } else { Instant::now() };
-        let snapshot = self.index.lock().snapshot(&key, at);
+        let snapshot = self.shared.index().snapshot(&key, at);
         let Some(snapshot) = snapshot else {
+            self.restarts.lock().forget(&key);
             if let Some(rest) = line.rest() {
                 rest.await;
             }
@@ -262,25 +303,31 @@ impl Operator {
         let settings = Settings {
             operator_namespace: "managed-secrets-system".to_owned(),
             allow_cluster_scope: false,
-            restarts: false,
+            restarts: true,
         };
+        let delivered = Mark::delivered(&snapshot.own.spec, &snapshot.own.status);
+        let restarts = Arc::clone(&*self.restarts.lock());
         let fresh_id = uuid::Uuid::new_v4().to_string();
         let mut facts = Facts::new(snapshot, settings, &self.keyring, now, fresh_id);
         facts.snapshot.failures = self.state.lock().failures.get(name).copied().unwrap_or_default();
         facts.snapshot.waits.source = *self.source_wait.lock();
+        facts.snapshot.restarting.outcomes = restarts.outcomes(&facts.snapshot.own);
         let client = line.client(Arc::clone(&self.server), name);
         let cluster = Cluster::new(client, NAMESPACE);
         let wake = |keys: Vec<Key>| self.state.lock().queue.extend(keys.into_iter().map(|key| key.name.to_string()));
         let actor = Actor {
             cluster,
             keyring: &self.keyring,
-            index: &self.index,
+            index: &self.shared.index,
             events: &self.events,
             stats: &self.stats,
             wake: &wake,
         };
         let end = actor.pass(&mut facts).await;
-        let next = self.index.lock().pass_on(&key);
+        if self.looks {
+            restarts.note(&key, delivered.as_ref(), &facts.snapshot.own, now);
+        }
+        let next = self.shared.index().pass_on(&key);
         self.state.lock().queue.extend(next.into_iter().map(|key| key.name.to_string()));
         if let Some(rest) = line.rest() {
             rest.await;
@@ -303,11 +350,43 @@ impl Operator {
         };
         let mut state = self.state.lock();
         if retry {
-            *state.failures.entry(name.to_owned()).or_default() += 1;
+            let failures = state.failures.get(name).copied().unwrap_or_default();
+            if failures == 0 || std::mem::take(&mut state.caught_up) {
+                state.failures.insert(name.to_owned(), failures + 1);
+            }
             state.queue.insert(name.to_owned());
         } else {
             state.failures.remove(name);
         }
         Done { writes: line.writes(), end: Some(end) }
+    }
+
+    /// Looks at the workloads that are due. Returns the number of writes.
+    pub(super) async fn look(&self, plan: Plan) -> usize {
+        let passed = self.clock.lock().passed;
+        let since = std::mem::replace(&mut *self.looked.lock(), passed);
+        advance(Duration::from_secs(u64::try_from(passed - since).unwrap())).await;
+        let (line, restarts) = (Line::new(plan), Arc::clone(&*self.restarts.lock()));
+        let leader =
+            Leader { client: line.client(Arc::clone(&self.server), "a workload"), leadership: Leadership::always() };
+        let restarter = Restarter {
+            restarts: Arc::clone(&restarts),
+            leader,
+            shared: Arc::clone(&self.shared),
+            events: self.events.clone(),
+        };
+        while let Some(place) = restarts.queue().next(WORKERS).now_or_never() {
+            let next = restarter.reconcile(place.clone()).await;
+            restarts.queue().finish(&place, next);
+            if line.dead() {
+                self.restart();
+                return line.writes();
+            }
+        }
+        while let Some(key) = self.shared.queue.next(WORKERS).now_or_never() {
+            self.shared.queue.finish(&key, Next::Done);
+            self.wake(vec![key.name.to_string()]);
+        }
+        line.writes()
     }
 }

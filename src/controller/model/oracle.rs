@@ -69,14 +69,15 @@ pub(super) struct Oracle {
     delivered: BTreeMap<String, u64>,
     /// The last record of each id.
     last: BTreeMap<String, OpenRecord>,
-    /// The id of each ManagedSecret, by uid.
+    /// The id of each ManagedSecret, by uid, from its first record on.
     ids: BTreeMap<String, String>,
     /// Uids and ids of which both the record and its trace in status were taken away: nothing could be known of them.
     excused: BTreeSet<String>,
     /// Texts that must show nowhere but in targets and sources.
     canaries: BTreeSet<String>,
-    /// Every operator has heard everything before it begins a pass. Otherwise an id is given only when status or target
-    /// tell it: the id of a record that no cache has seen is not known.
+    /// Every operator has heard everything before it begins a pass, so an id stays from the first record on. Otherwise it
+    /// stays while status or target tell it: an operator that has not heard of a record gives its object another id, under
+    /// another name. Leader election makes that rare, and cannot exclude it: a new leader's watches may be behind.
     pub(super) attentive: bool,
     /// What was wrong.
     pub(super) wrong: Vec<String>,
@@ -152,9 +153,9 @@ impl Oracle {
                 if !alive {
                     self.excuse(after.annotation(ANNO_UID).unwrap_or_default());
                 }
-                self.record(about, writer, &after);
+                self.record(about, writer, before, &after, secrets);
             }
-            Some(ROLE_TARGET) => self.target(writer, before, &after),
+            Some(ROLE_TARGET) => self.target(writer, before, &after, secrets),
             // A release.
             _ => {}
         }
@@ -250,7 +251,27 @@ impl Oracle {
         (!recorded).then(|| "no record says so".to_owned())
     }
 
-    fn record(&mut self, about: &str, writer: Option<&Object>, after: &Stored) {
+    /// The id that an object is known to have: the first one of all, or else what status says, or its target.
+    fn known_id(&self, object: &Object, secrets: &BTreeMap<String, Stored>) -> Option<String> {
+        if self.attentive {
+            return self.ids.get(&object.uid).cloned();
+        }
+        let target = secrets.get(object.spec.target_name(&object.name)).filter(|target| {
+            let owner = target.fields.get(&Field::Owner(object.uid.clone()));
+            owner.is_some_and(|owner| owner.managers.contains(managed_secrets_api::keys::FIELD_MANAGER))
+        });
+        let delivered = || target.filter(|target| target.label(LABEL_ROLE) == Some(ROLE_TARGET))?.label(LABEL_ID);
+        object.status_text("/id").or_else(delivered).map(str::to_owned)
+    }
+
+    fn record(
+        &mut self,
+        about: &str,
+        writer: Option<&Object>,
+        before: Option<&Stored>,
+        after: &Stored,
+        secrets: &BTreeMap<String, Stored>,
+    ) {
         let name = &after.name;
         let Some(record) = self.open(after) else {
             self.say(format!("record {name} was written and does not open"));
@@ -267,13 +288,15 @@ impl Oracle {
         if self.is_excused(&meta.uid) || self.is_excused(&meta.id) {
             self.excuse(&meta.id.clone());
         } else {
-            let id = self.ids.get(&meta.uid).unwrap_or(&meta.id).clone();
-            if self.attentive {
-                self.ids.insert(meta.uid.clone(), id.clone());
-            }
+            let living = writer.filter(|writer| writer.uid == meta.uid);
+            let known = living.and_then(|writer| self.known_id(writer, secrets));
+            let id = known.unwrap_or_else(|| meta.id.clone());
+            self.ids.entry(meta.uid.clone()).or_insert_with(|| id.clone());
             let stale = writer.is_some_and(|writer| meta.generation < writer.generation);
-            if id != meta.id && stale {
-                // A second record under an older name: it must be gone at rest, and nothing is said of its id.
+            let told_by_none = || writer.is_some_and(|writer| writer.status_text("/id").is_none());
+            let unheard = !self.attentive && before.is_none() && told_by_none();
+            if id != meta.id && (stale || unheard) {
+                // A second record under another name: it must be gone at rest, and nothing is said of its id.
                 self.excuse(&meta.id.clone());
             } else if id != meta.id {
                 self.say(format!("{about} had the id {id}, and has {} now", meta.id));
@@ -353,17 +376,23 @@ impl Oracle {
     }
 
     /// A target holds no value but one that its secret has or had.
-    fn target(&mut self, writer: Option<&Object>, before: Option<&Stored>, after: &Stored) {
+    fn target(
+        &mut self,
+        writer: Option<&Object>,
+        before: Option<&Stored>,
+        after: &Stored,
+        secrets: &BTreeMap<String, Stored>,
+    ) {
         let name = &after.name;
         let id = after.label(LABEL_ID).unwrap_or_default().to_owned();
         // A pass that began before the object was deleted and made again works for the one that is gone.
         let for_it = |writer: &&Object| self.last.get(&id).is_some_and(|record| record.meta.uid == writer.uid);
         let excused = |writer: &&Object| self.is_excused(&writer.uid) || self.is_excused(&id);
-        if let Some(writer) = writer.filter(for_it).filter(|writer| !excused(writer)) {
-            let known = self.ids.entry(writer.uid.clone()).or_insert_with(|| id.clone()).clone();
-            if known != id {
-                self.say(format!("target {name} of the id {known} carries {id}"));
-            }
+        if let Some(writer) = writer.filter(for_it).filter(|writer| !excused(writer))
+            && let Some(known) = self.known_id(writer, secrets)
+            && known != id
+        {
+            self.say(format!("target {name} of the id {known} carries {id}"));
         }
         for (field, cell) in &after.fields {
             let Field::Data(key) = field else { continue };
@@ -407,7 +436,7 @@ impl Oracle {
     }
 
     /// An operator writes a status.
-    pub(super) fn described(&mut self, before: &Object, after: &Object) {
+    pub(super) fn described(&mut self, before: &Object, after: &Object, secrets: &BTreeMap<String, Stored>) {
         let name = &after.name;
         let status = after.status.clone().unwrap_or_default();
         self.shows_nothing(&format!("status of {name}"), &status.to_string());
@@ -419,10 +448,10 @@ impl Oracle {
             self.say(format!("status.id of {name} was {:?} and is {:?}", id(before), id(after)));
         }
         if let Some(said) = id(after)
-            && let known = self.ids.entry(after.uid.clone()).or_insert_with(|| said.clone()).clone()
+            && let Some(known) = self.known_id(before, secrets)
             && known != said
         {
-            self.say(format!("status.id of {name} is {said}, and its record's {known}"));
+            self.say(format!("status.id of {name} is {said}, and was known as {known}"));
         }
         let version = |object: &Object| object.status.as_ref().and_then(|status| status["version"].as_i64());
         if version(before) > version(after) {

@@ -13,7 +13,10 @@ use managed_secrets_api::{
     expiry::Expiry,
     keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD},
     names::record_name,
-    types::{Adoption, DeletionPolicy, Delivery, Generate, SealedValue, SecretKeyRef, Target, ValueFrom},
+    types::{
+        Adoption, DeletionPolicy, Delivery, Generate, SealedValue, SecretKeyRef, Target, ValueFrom, Workload,
+        WorkloadKind,
+    },
 };
 use managed_secrets_crypto::{
     Keyring, Plaintext,
@@ -33,6 +36,7 @@ use super::{
     steps::{Edit, Event, From, Meanwhile, Meddle, OBJECTS, Pick, Step, Work},
     store::{Field, Maker, Object, Stored, USER},
     templates,
+    workload::{SHOP, Touch},
 };
 use crate::controller::{model::store::NAMESPACE, run::RESYNC, view::shape::TEXT_KEPT_BYTES};
 
@@ -105,8 +109,11 @@ impl Play {
         oracle.attentive = attentive;
         let server = Arc::new(Mutex::new(Server::new(oracle)));
         let clock = Arc::new(Mutex::new(Clock { passed: 0, set: START, leapt: false }));
-        let operator = || Arc::new(Operator::new(Arc::clone(&server), Arc::clone(keyring), Arc::clone(&clock)));
-        Self { operators: [operator(), operator()], server, clock, attentive }
+        let now = clock.lock().wall();
+        server.lock().touch(Touch::Create, now);
+        let operator =
+            |looks| Arc::new(Operator::new(Arc::clone(&server), Arc::clone(keyring), Arc::clone(&clock), looks));
+        Self { operators: [operator(true), operator(false)], server, clock, attentive }
     }
 
     pub(super) fn server(&self) -> MutexGuard<'_, Server> {
@@ -145,6 +152,10 @@ impl Play {
                     operator.catch_up();
                 }
                 operator.pass(NAMES[*object], plan, *late).await;
+            }
+            Work::Look(seconds, fault) => {
+                self.tick(i64::from(*seconds));
+                operator.look(Plan { fault: *fault, meanwhile: None }).await;
             }
             Work::Settle => {
                 // Not to rest, but as far as a busy moment comes.
@@ -239,6 +250,10 @@ impl Play {
                 }
             }
             Event::Copy { which, to } => copy(&mut server, which, TARGETS[to]),
+            Event::Workload(touch) => {
+                let now = self.clock.lock().wall();
+                server.touch(touch, now);
+            }
             Event::Collect => server.collect(),
             Event::Tick(seconds) => self.tick(i64::from(seconds)),
             Event::Pass(hours) => {
@@ -299,6 +314,7 @@ impl Play {
         }
         self.work_off().await?;
         self.pass_dates().await?;
+        self.restart_workloads().await?;
         // Looked at all over again, nothing is written.
         for restart in [false, true] {
             for operator in &self.operators {
@@ -307,13 +323,27 @@ impl Play {
                 }
                 operator.wake_all();
             }
-            let writes = self.work_off().await?;
+            let writes = self.work_off().await? + self.restart_workloads().await?;
             if writes != 0 {
                 return Err(format!("at rest, and yet {writes} writes (restarted: {restart})"));
             }
         }
         let now = self.clock.lock().wall();
         rest::check(&self.server(), now)
+    }
+
+    /// Looks at workloads until nothing is left to do. Returns the number of writes.
+    async fn restart_workloads(&self) -> Result<usize, String> {
+        let mut writes = 0;
+        // Longer than the operator waits for more values, and than it leaves one alone that does not exist.
+        for seconds in [0, 11, 301, 11, 11] {
+            self.tick(seconds);
+            for operator in &self.operators {
+                writes += operator.look(Plan::default()).await;
+            }
+            writes += self.work_off().await?;
+        }
+        Ok(writes)
     }
 
     /// Lets come what dates in the past ask for, or dates so close that they would fall into what follows.
@@ -453,6 +483,10 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
         }
         Edit::History(number) => spec.history = number,
         Edit::Version(version) => spec.version = version,
+        Edit::Restart(yes) => {
+            let shop = Workload { kind: WorkloadKind::Deployment, name: SHOP.to_owned() };
+            target(spec).restart = yes.then(|| vec![shop]);
+        }
         Edit::TargetName(pick) => {
             target(spec).name = Some(TARGETS[pick].to_owned()).filter(|target| target != name);
         }

@@ -133,6 +133,34 @@ fn a_long_annotation_that_is_edited_at_any_request_of_a_pass_is_delivered_as_it_
     }
 }
 
+/// It had delivered under an id that no status said yet, and one that was behind gave the object another one, under the new
+/// name; the target then belonged to neither.
+#[test]
+fn an_id_that_only_the_target_tells_stays() {
+    ends_well(&[
+        event(Apply(2, vec![])),
+        second(CatchUp),
+        event(Apply(2, vec![Name(0)])),
+        first(CatchUp),
+        second(pass(2)),
+        first(pass(2)),
+    ]);
+}
+
+/// A record that was lost was made again with the date of a clock that had been set back.
+#[test]
+fn a_record_that_is_made_again_is_not_older_than_the_lost_one() {
+    use super::steps::{Edit, Event::Jump, From};
+    ends_well(&[
+        event(Apply(0, vec![Edit::From(From::Sealed(0)), Edit::Deliver(false)])),
+        first(Settle),
+        second(Settle),
+        event(Jump(-1)),
+        event(Meddle(0, Delete)),
+        first(Settle),
+    ]);
+}
+
 /// None of these was ever wrong: they are what the rules are for.
 #[test]
 fn what_the_rules_are_for() {
@@ -226,7 +254,7 @@ fn an_old_value_is_not_served_over_a_newer_one() {
         event(Source { source: 0, value: 1, other_key: false }),
         first(meanwhile(0, 1, Other { object: 0, fresh: true, fault: None })),
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = super::runtime();
     runtime.block_on(async {
         let play = Play::new(false);
         for step in &steps {
@@ -285,7 +313,7 @@ fn a_kept_name_is_not_taken_by_one_that_is_renamed_meanwhile() {
         play::Play,
         steps::{Edit, From},
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = super::runtime();
     runtime.block_on(async {
         let play = Play::new(false);
         let sealed = |which| Edit::From(From::Sealed(which));
@@ -319,7 +347,7 @@ fn a_source_that_moves_all_the_time_does_not_hold_up_the_target() {
         play::{Play, VALUES, base64},
         steps::{Edit, Event::Source, From, Meddle::EditValue},
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = super::runtime();
     runtime.block_on(async {
         let play = Play::new(true);
         let record = || {
@@ -369,7 +397,7 @@ fn a_ring_of_values_comes_to_rest_and_goes_on_when_it_is_broken() {
     };
 
     use super::play::{NAMES, Play};
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = super::runtime();
     runtime.block_on(async {
         let play = Play::new(false);
         let apply = |which: usize, upstream: Option<usize>| {
@@ -455,7 +483,7 @@ fn a_lost_record_is_rebuilt_from_a_frozen_target() {
         event(Meddle(1, Delete)),
         first(Settle),
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = super::runtime();
     runtime.block_on(async {
         let play = Play::new(false);
         for step in &steps {
@@ -474,7 +502,7 @@ fn a_clock_that_jumps_a_day_and_back_rotates_once() {
         play::Play,
         steps::{Edit::RotateEvery, Event::Jump, Work::Restart},
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = super::runtime();
     runtime.block_on(async {
         let play = Play::new(true);
         let version = || {

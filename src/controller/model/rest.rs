@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use managed_secrets_api::{
     Reason,
     expiry::Expiry,
-    keys::{CONDITION_EXPIRING, FIELD_MANAGER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
+    keys::{CONDITION_EXPIRING, CONDITION_RESTART_BLOCKED, FIELD_MANAGER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
     names::record_name,
+    restarts::Mark,
     types::{DeletionPolicy, Delivery},
 };
 
@@ -37,7 +38,8 @@ pub(super) fn check(server: &Server, now: Timestamp) -> Result<(), String> {
             return Err(format!("{name} says of its expiry {expiring:?}, and not {expected:?}"));
         }
         if status == "True" && reason == Reason::Served.as_str() {
-            served(server, object).map_err(|wrong| format!("{name} is served, but {wrong}"))?;
+            served(server, object, now).map_err(|wrong| format!("{name} is served, but {wrong}"))?;
+            restarted(server, object).map_err(|wrong| format!("{name} is served, but {wrong}"))?;
         } else if reason == Reason::Suspended.as_str() {
             if object.spec.suspend != Some(true) {
                 return Err(format!("{name} is not suspended"));
@@ -54,7 +56,7 @@ fn records<'s>(server: &'s Server, object: &Object) -> Vec<(&'s Stored, OpenReco
     all.filter(|(_, record)| record.meta.uid == object.uid).collect()
 }
 
-fn served(server: &Server, object: &Object) -> Result<(), String> {
+fn served(server: &Server, object: &Object, now: Timestamp) -> Result<(), String> {
     let mut records = records(server, object);
     // Where a loss is excused, an older record may be left without its label, and the operator cannot find it.
     records.sort_by_key(|(secret, _)| is_labelled(secret));
@@ -104,7 +106,7 @@ fn served(server: &Server, object: &Object) -> Result<(), String> {
         return Err(format!("version {delivered:?} is wanted, and {} is said", status["delivered"]));
     }
     target(server, object, &record)?;
-    value(server, object, &record)
+    value(server, object, &record, now)
 }
 
 fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), String> {
@@ -164,14 +166,30 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
     Ok(())
 }
 
+/// The workload that it names has its mark, and pods with its value.
+fn restarted(server: &Server, object: &Object) -> Result<(), String> {
+    let names = object.spec.target.as_ref().is_some_and(|target| target.restart.is_some());
+    let names = names && object.spec.delivery() == Delivery::Secret;
+    if object.condition(CONDITION_RESTART_BLOCKED).is_some() {
+        return Err("it says that its workload cannot be restarted".to_owned());
+    }
+    if !names || server.oracle.is_excused(&object.uid) {
+        return Ok(());
+    }
+    let status = serde_json::from_value(object.status.clone().unwrap_or_default()).unwrap();
+    let delivered = Mark::delivered(&object.spec, &status).ok_or("does not say what it has delivered")?;
+    server.workload.at_rest(&object.name, &delivered.to_string())
+}
+
 /// What is served is what the source gives.
-fn value(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), String> {
+fn value(server: &Server, object: &Object, record: &OpenRecord, now: Timestamp) -> Result<(), String> {
     if let Some(generate) = &object.spec.generate {
         if record.meta.source != (Source::Generate { revision: generate.revision.clone() }) {
             return Err(format!("its record names the source {}", record.meta.source));
         }
-        if generate.rotate_every.is_some() != object.status_text("/nextRotation").is_some() {
-            return Err("its next rotation is not said, or there is none".to_owned());
+        let next: Option<Timestamp> = object.status_text("/nextRotation").and_then(|date| date.parse().ok());
+        if generate.rotate_every.is_some() != next.is_some_and(|next| next > now) {
+            return Err(format!("its next rotation is not said, is due, or there is none: {next:?}"));
         }
     }
     let Some(from) = &object.spec.value_from else { return Ok(()) };

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use managed_secrets_api::{
     ManagedSecretSpec,
     keys::{FIELD_MANAGER, FIELD_MANAGER_LEFT, LABEL_ROLE, ROLES},
+    restarts::Mark,
     types::Adoption,
     validate_spec,
 };
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use super::{
     oracle::Oracle,
     store::{Field, Invalid, Maker, Object, Stored, fields_of},
+    workload::{Refused, SHOP, Touch, Workload},
 };
 
 /// One change, as a watch tells it: before and after.
@@ -42,6 +45,7 @@ pub(super) struct Server {
     uids: u64,
     pub(super) secrets: BTreeMap<String, Stored>,
     pub(super) objects: BTreeMap<String, Object>,
+    pub(super) workload: Workload,
     pub(super) log: Vec<Change>,
     pub(super) oracle: Oracle,
     /// Requests and answers, for a reader.
@@ -79,6 +83,7 @@ impl Server {
             uids: 0,
             secrets: BTreeMap::new(),
             objects: BTreeMap::new(),
+            workload: Workload::default(),
             log: Vec::new(),
             oracle,
             story: Vec::new(),
@@ -141,6 +146,10 @@ impl Server {
             (&Method::GET, [.., "managedsecrets", name]) => {
                 self.objects.get(*name).map_or_else(absent, |object| (StatusCode::OK, object.wire()))
             }
+            (&Method::GET, [.., "deployments", SHOP]) => {
+                self.workload.wire().map_or_else(absent, |workload| (StatusCode::OK, workload))
+            }
+            (&Method::PATCH, [.., "deployments", SHOP]) => self.apply_marks(&body()),
             (&Method::PATCH, [.., "managedsecrets", name, "status"]) => self.apply_status(name, &body()),
             other => panic!("the model knows no such request: {other:?}"),
         }
@@ -198,8 +207,28 @@ impl Server {
         if after == live {
             return (StatusCode::OK, live.wire());
         }
-        self.oracle.described(&live, &after);
+        self.oracle.described(&live, &after, &self.secrets);
+        let typed = after.typed();
+        if let Some(mark) = Mark::delivered(&typed.spec, &typed.status.unwrap_or_default()) {
+            self.workload.deliver(name, mark.to_string());
+        }
         (StatusCode::OK, self.put_object(Some(live), after).wire())
+    }
+
+    fn apply_marks(&mut self, body: &Value) -> Answer {
+        self.revision += 1;
+        match self.workload.apply(body, self.revision, &mut self.oracle.wrong) {
+            Ok(()) => (StatusCode::OK, self.workload.wire().unwrap()),
+            Err(Refused::NotFound) => absent(),
+            Err(Refused::Conflict) => conflict(),
+        }
+    }
+
+    /// A user does something to the workload.
+    pub(super) fn touch(&mut self, touch: Touch, now: Timestamp) {
+        self.revision += 1;
+        let uid = self.new_uid();
+        self.workload.touch(touch, || uid, self.revision, now);
     }
 
     /// Deletes a Secret, or marks it while a finalizer holds it.

@@ -3,7 +3,7 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{line::Fault, operator::Stream, server::Deletion, templates::TEMPLATES};
+use super::{line::Fault, operator::Stream, server::Deletion, templates::TEMPLATES, workload::Touch};
 
 /// Small numbers stand for names: few of them, so that they collide.
 pub(super) type Pick = usize;
@@ -38,6 +38,7 @@ pub(super) enum Edit {
     Revision(Option<Pick>),
     History(Option<i32>),
     Version(Option<i64>),
+    Restart(bool),
 }
 
 /// What a user does to a Secret that exists.
@@ -82,6 +83,8 @@ pub(super) enum Event {
         which: Pick,
         to: Pick,
     },
+    /// A user does something to the workload.
+    Workload(Touch),
     Collect,
     Tick(u8),
     /// Hours pass.
@@ -106,6 +109,8 @@ pub(super) enum Work {
     },
     /// All caught up, the queue worked off.
     Settle,
+    /// Looks at workloads, after so many seconds.
+    Look(u8, Option<(usize, Fault)>),
 }
 
 /// What happens between two requests of a pass.
@@ -158,6 +163,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => option::of(0..2usize).prop_map(Edit::Revision),
         1 => option::of(0..3i32).prop_map(Edit::History),
         2 => option::weighted(0.6, 1..4i64).prop_map(Edit::Version),
+        2 => prop::bool::weighted(0.8).prop_map(Edit::Restart),
     ]
 }
 
@@ -176,6 +182,14 @@ fn meddle() -> impl Strategy<Value = Meddle> {
     ]
 }
 
+fn touch() -> impl Strategy<Value = Touch> {
+    prop_oneof![
+        2 => Just(Touch::Create),
+        1 => Just(Touch::Strip),
+        1 => Just(Touch::Undo),
+    ]
+}
+
 pub(super) fn event() -> impl Strategy<Value = Event> {
     let deletion = prop_oneof![3 => Just(Deletion::Background), 1 => Just(Deletion::Orphan)];
     prop_oneof![
@@ -191,6 +205,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(target, value, controlled)| Event::Squat { target, value, controlled }),
         1 => (0..3usize).prop_map(Event::SquatRecord),
         1 => (0..8usize, 0..5usize).prop_map(|(which, to)| Event::Copy { which, to }),
+        1 => touch().prop_map(Event::Workload),
         2 => Just(Event::Collect),
         1 => any::<u8>().prop_map(Event::Tick),
         1 => (1..30u8).prop_map(Event::Pass),
@@ -233,6 +248,7 @@ fn work() -> impl Strategy<Value = Work> {
         1 => Just(Work::Restart),
         8 => pass.prop_map(|(object, late, fault, meanwhile)| Work::Pass { object, late, fault, meanwhile }),
         4 => Just(Work::Settle),
+        2 => (0..20u8, option::weighted(0.2, fault())).prop_map(|(seconds, fault)| Work::Look(seconds, fault)),
     ]
 }
 
