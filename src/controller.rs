@@ -30,6 +30,7 @@ mod model;
 mod plan;
 pub mod record;
 pub(crate) mod restarts;
+pub mod rotations;
 pub mod run;
 mod scopes;
 pub(crate) mod seeds;

@@ -42,7 +42,7 @@ use crate::{
         self,
         index::Holder,
         keys::Keys,
-        run::{Leader, Running},
+        run::{Done, Leader, Running},
         sinks::Shared,
     },
     keyring::{KeyringError, KeyringStore, OverRecords},
@@ -170,7 +170,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     let prepared = shutdown.run_until_cancelled(start.prepare(store, kek_file.as_deref(), &clients.call)).await;
     let Some(keys) = prepared.transpose()? else { return Ok(()) };
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
-    let Running { shared, writers, restarts } = controller::run::start(controller, &leader, &watcher, &keys, &health);
+    let Running { shared, writers, done } = controller::run::start(controller, &leader, &watcher, &keys, &health);
     let known = Arc::new(Known {
         keys: Arc::clone(&keys),
         shared: Arc::clone(&shared),
@@ -189,7 +189,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     }
     let served = listener.map(|listener| listener.served);
     served.iter().for_each(secure);
-    let parts = Parts { keys, shared, restarts, watches: Arc::clone(&watcher.common), served, leadership };
+    let parts = Parts { keys, shared, done, watches: Arc::clone(&watcher.common), served, leadership };
     metrics.connect(Sources {
         stats,
         requests,
@@ -247,8 +247,7 @@ fn leaving(shutdown: &CancellationToken) -> Verdict {
 struct Parts {
     keys: Arc<Keys>,
     shared: Arc<Shared>,
-    /// How many workloads were restarted.
-    restarts: Box<dyn Fn() -> u64 + Send + Sync>,
+    done: Box<dyn Fn() -> Done + Send + Sync>,
     watches: Arc<Common>,
     served: Option<Arc<Served>>,
     leadership: Leadership,
@@ -262,14 +261,15 @@ impl Parts {
         };
         let reasons =
             Reason::of_ready().map(|reason| (reason.as_str(), known.get(&reason).copied().unwrap_or_default()));
-        let keyring = self.keys.get();
+        let (keyring, done) = (self.keys.get(), (self.done)());
         Reading {
             leader: self.leadership.is_leader(),
             progress: self.shared.queue.progress(),
             watches: self.watches.states(),
             namespaces_waiting: self.shared.scopes.waiting().len(),
             objects: reasons.chain([(OTHER, unknown)]).collect(),
-            restarts: (self.restarts)(),
+            restarts: done.restarts,
+            rotations: done.rotations,
             expiring: expiring.map(|(reason, count)| (reason.as_str(), count)).to_vec(),
             oldest_seed: keyring.oldest_seed(),
             rotation_began: self.leadership.is_leader().then(|| *self.shared.rotation.since.lock()).flatten(),

@@ -60,6 +60,8 @@ pub struct Reading {
     pub objects: Vec<(&'static str, usize)>,
     /// How many workloads were restarted.
     pub restarts: u64,
+    /// How many rotations of generated values ended in each way.
+    pub rotations: [(&'static str, u64); 2],
     /// ManagedSecrets whose value expires soon or has expired, by the reason of their `Expiring` condition.
     pub expiring: Vec<(&'static str, usize)>,
     /// When the oldest seed was created.
@@ -178,6 +180,8 @@ enum Value<'f> {
     /// Nothing is known.
     Absent,
     Count(u64),
+    /// Counts by the value of one label.
+    Counts(Label, Vec<(&'static str, u64)>),
     Seconds(f64),
     Number(f64),
     Series(Vec<(Vec<(&'static str, &'static str)>, f64)>),
@@ -200,6 +204,9 @@ impl Row {
         match value {
             Value::Absent => Ok(()),
             Value::Count(count) => encoder.encode_counter::<NoLabelSet, _, u64>(&count, None),
+            Value::Counts(label, counts) => counts.iter().try_for_each(|(of, count)| {
+                encoder.encode_family(&[(label.name(), *of)])?.encode_counter::<NoLabelSet, _, u64>(count, None)
+            }),
             Value::Seconds(seconds) => encoder.encode_counter::<NoLabelSet, _, f64>(&seconds, None),
             Value::Number(number) => encoder.encode_gauge(&number),
             Value::Series(series) => {

@@ -333,6 +333,8 @@ pub struct RecordReceipt {
     pub resource_version: String,
     /// Why it was written.
     pub why: Why,
+    /// Whether a generated value replaced another one.
+    pub rotates: bool,
 }
 
 /// What the writes of this pass came to.

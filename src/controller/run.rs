@@ -47,6 +47,7 @@ use super::{
     plan::{Finish, Why},
     record::Source,
     restarts::{Restarts, run::Restarter},
+    rotations::Rotations,
     scopes::{self, Scopes},
     seeds::{Rotator, receipts::Receipts},
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
@@ -109,8 +110,16 @@ pub struct Running {
     pub shared: Arc<Shared>,
     /// The tasks that write as the leader. When they have ended after the signal to stop, another replica may take over.
     pub writers: TaskTracker,
-    /// Tells how many workloads were restarted.
-    pub restarts: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Tells what it has done so far.
+    pub done: Box<dyn Fn() -> Done + Send + Sync>,
+}
+
+/// What a controller has done since its start, for metrics.
+pub struct Done {
+    /// How many workloads were restarted.
+    pub restarts: u64,
+    /// How many rotations ended in each way: one of [`RESULTS`](super::rotations::RESULTS).
+    pub rotations: [(&'static str, u64); 2],
 }
 
 /// Starts the controller as tasks of the watcher's supervisor; they end with its `shutdown`.
@@ -154,7 +163,7 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
         }
     };
     spawner.spawn("events", shutdown.clone(), writers.track_future(reporting));
-    let restarts = Arc::<Restarts>::default();
+    let (restarts, rotations) = (Arc::<Restarts>::default(), Arc::<Rotations>::default());
     if options.restarts {
         let restarter = Restarter {
             restarts: Arc::clone(&restarts),
@@ -175,6 +184,7 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
             restarts: options.restarts,
         },
         restarts: Arc::clone(&restarts),
+        rotations: Arc::clone(&rotations),
         repairs: Pace::new(AGAIN),
         source_moves: Pace::new(AGAIN),
         new_values: Pace::new(VALUES),
@@ -188,7 +198,8 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     spawner.spawn("workers", shutdown.clone(), writers.track_future(work));
     let begin = begin_to_lead(leader.leadership.clone(), Arc::clone(&shared), shutdown.clone());
     spawner.spawn("leadership", shutdown.clone(), begin);
-    Running { shared, writers, restarts: Box::new(move || restarts.done()) }
+    let done = move || Done { restarts: restarts.done(), rotations: rotations.counts() };
+    Running { shared, writers, done: Box::new(done) }
 }
 
 /// When this process becomes the leader, has every object looked at: what happened before was the business of another
@@ -395,6 +406,7 @@ struct Operator {
     /// Sources whose values admission control of others keeps out of the records.
     kept_out: Mutex<HashMap<Key, Source>>,
     restarts: Arc<Restarts>,
+    rotations: Arc<Rotations>,
     stats: Arc<Stats>,
 }
 
@@ -491,6 +503,7 @@ impl Operator {
         if self.settings.restarts {
             self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own, Timestamp::now());
         }
+        self.rotations.note(&facts, &end);
         // A pass that failed has a backoff of its own.
         if matches!(end, End::Finished(_)) {
             if let Some(receipt) = &receipt {

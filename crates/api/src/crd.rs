@@ -32,11 +32,12 @@ const COLUMNS: [[&str; 4]; 7] = [
 ];
 
 /// What `kubectl get -o wide` shows besides.
-const WIDE_COLUMNS: [[&str; 4]; 4] = [
+const WIDE_COLUMNS: [[&str; 4]; 5] = [
     ["Description", "string", ".spec.description", "What the secret is for."],
     ["Target", "string", ".status.target.name", "The delivered Secret."],
     ["Created", "date", ".status.createdDate", "When the secret was created."],
     // As text: kubectl shows a date that is to come as invalid.
+    ["Rotation", "string", ".status.nextRotation", "When the next value is generated, if there is a schedule."],
     [EXPIRES_COLUMN, "string", ".spec.expires", "When the value expires."],
 ];
 

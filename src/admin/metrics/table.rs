@@ -11,6 +11,7 @@ use managed_secrets_engine::{
 
 use super::{Figures, Kind, RESOURCES, Reading, Row, Value};
 use crate::{
+    controller::rotations,
     values::{self, DOORS, WATCH as FRONT_PROXY_WATCH},
     webhook::{
         certificates::API_SERVICE_WATCH,
@@ -49,6 +50,8 @@ pub enum Label {
     Door,
     /// How a request for a value ended.
     ValueResult,
+    /// How a rotation ended.
+    RotationResult,
 }
 
 /// The health checks, as the parts of the operator register them.
@@ -92,7 +95,7 @@ impl Label {
     pub fn name(self) -> &'static str {
         match self {
             Self::Version => "version",
-            Self::Result | Self::ValueResult => "result",
+            Self::Result | Self::ValueResult | Self::RotationResult => "result",
             Self::Priority => "priority",
             Self::Verb => "verb",
             Self::Resource => "resource",
@@ -124,6 +127,7 @@ impl Label {
             Self::Check => CHECKS.to_vec(),
             Self::Door => DOORS.to_vec(),
             Self::ValueResult => values::RESULTS.to_vec(),
+            Self::RotationResult => rotations::RESULTS.to_vec(),
         }
     }
 }
@@ -179,6 +183,16 @@ pub const TABLE: &[Row] = &[
                 let of = |(reason, count): &(_, usize)| (vec![(Label::Expiry.name(), *reason)], number(*count));
                 reading.expiring.iter().map(of).collect()
             })
+        },
+    },
+    Row {
+        name: "managed_secrets_rotations",
+        kind: Kind::Counter,
+        labels: &[Label::RotationResult],
+        help: "Rotations of generated values, by how they ended; one that failed is tried again",
+        read: |figures| {
+            let counts = |reading: &Reading| Value::Counts(Label::RotationResult, reading.rotations.to_vec());
+            figures.reading().map_or(Value::Absent, counts)
         },
     },
     Row {

@@ -19,9 +19,10 @@ use tracing::info;
 use super::{
     super::{
         altered::{Altered, Intent, Part},
-        facts::{Confirmed, Facts, RecordReceipt},
+        facts::{Confirmed, Facts, RecordReceipt, Seen},
         failure::Failure,
         plan::{Bytes, Contents, RecordWrite, Slot, Why},
+        record::Source,
         view::Own,
     },
     actor::{Actor, Applied, note_altered, owner_references, stopped},
@@ -59,6 +60,7 @@ impl Actor<'_> {
             "data": data.iter().map(|(key, bytes)| (key.clone(), json!(BASE64_STANDARD.encode(bytes)))).collect::<Map<_, _>>(),
         });
         let name = write.meta.object_name();
+        let rotates = is_rotation(facts, write, why);
         let intent = Intent {
             labels: &labels,
             annotations: &annotations,
@@ -118,7 +120,8 @@ impl Actor<'_> {
         let opened = opened(self.keyring, &facts.snapshot.own, &write.meta, &versions);
         let (uid, strays) = (live.view.uid.clone(), strays(&write.meta, &live));
         facts.learned.record = Some(Confirmed { uid, commitment, contents: Ok(contents), versions, opened, strays });
-        facts.written.record = Some(RecordReceipt { resource_version: live.view.resource_version.clone(), why });
+        let resource_version = live.view.resource_version.clone();
+        facts.written.record = Some(RecordReceipt { resource_version, why, rotates });
         facts.written.repaired |= why == Why::OutOfStep || unchanged;
         self.written(facts, call, live.view);
         Ok(())
@@ -174,4 +177,13 @@ impl Actor<'_> {
     fn active_seed(&self) -> Result<&Seed, Failure> {
         self.keyring.active_seed().ok_or_else(|| Failure::Crypto("the keyring has no active seed".to_owned()))
     }
+}
+
+/// Whether a write replaces a generated value by another one.
+fn is_rotation(facts: &Facts, write: &RecordWrite, why: Why) -> bool {
+    let is_generated = |source: &Source| matches!(source, Source::Generate { .. });
+    let mut records = facts.all_present().filter_map(Seen::record);
+    why == Why::NewValue
+        && is_generated(&write.meta.source)
+        && records.any(|before| before.id == write.meta.id && is_generated(&before.source))
 }

@@ -173,6 +173,17 @@ pub const ROWS: &[Row] = &[
                 queries: &[("max by (reason) (managed_secrets_expiring{namespace=~\"$namespace\"})", "{{reason}}")],
             },
             Panel {
+                title: "Rotations",
+                description: "Generated values that a new one replaced, on schedule (spec.generate.rotateEvery) or on request; and \
+                              tries whose new value could not be stored, which the operator repeats.",
+                unit: "cpm",
+                kind: Kind::Lines,
+                queries: &[(
+                    "sum by (result) (rate(managed_secrets_rotations_total{namespace=~\"$namespace\"}[$__rate_interval])) * 60",
+                    "{{result}}",
+                )],
+            },
+            Panel {
                 title: "Restarts of workloads",
                 description: "Workloads that were restarted because a new value was delivered (spec.target.restart).",
                 unit: "cpm",
