@@ -24,6 +24,13 @@ pub const DEFAULT_TARGET_KEY: &str = "value";
 /// Type of a target when `spec.target.type` is absent.
 pub const DEFAULT_TARGET_TYPE: &str = "Opaque";
 
+/// The type of a Secret with a certificate and its private key. The API server asks that both are there.
+pub const TYPE_TLS: &str = "kubernetes.io/tls";
+/// Key of the certificate in a Secret of the type [`TYPE_TLS`]: public, so a template has it.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// Key of the private key in a Secret of the type [`TYPE_TLS`].
+pub const TLS_PRIVATE_KEY: &str = "tls.key";
+
 /// Secret type of a backing record.
 pub const TYPE_RECORD: &str = "managedsecrets.dev/record";
 /// Secret type of a keyring.

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX};
+use super::keys::{DEFAULT_TARGET_KEY, GROUP, RECORD_PREFIX, TLS_PRIVATE_KEY, TYPE_TLS};
 use super::limits::{
     ANNOTATIONS_BYTES_MAX, EXPIRY_WARNING_HOURS_MAX, NAME_SYMBOLS, REVISION_SYMBOLS, ROTATE_EVERY_HOURS_MAX,
     ROTATE_EVERY_HOURS_MIN, SECRET_NAME_MAX,
@@ -284,7 +284,7 @@ const BUILT_IN_TYPES: [(&str, &[&str]); 4] = [
     ("kubernetes.io/basic-auth", &["username", "password"]),
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
     ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
-    (template::TYPE_TLS, &["tls.key"]),
+    (TYPE_TLS, &[TLS_PRIVATE_KEY]),
 ];
 
 /// CEL: what `expression` evaluates to is well-formed sealed text, as [`RULES`] ask of `spec.value`.

@@ -139,6 +139,12 @@ pub fn pattern() -> String {
     format!(r"^(?:[^$]|\$+[^$(]|\$\$+\(|\$\( *{operand}(?: +{operand})*(?: *\| *(?:{filters}))* *\))*\$*$")
 }
 
+/// A text of the language that is rendered as `text`, whatever that contains.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    text.replace("$(", "$$(")
+}
+
 impl Template {
     /// Reads a text.
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {

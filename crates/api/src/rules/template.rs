@@ -4,15 +4,11 @@ use serde_json::Value;
 
 use super::{RESERVED_KEY, Rule, entries, text};
 use crate::{
+    keys::{TLS_CERTIFICATE, TYPE_TLS},
     limits::{SECRET_KEY_MAX, TEMPLATE_BYTES_MAX},
     template::{Template, pattern},
     validate::FieldReason,
 };
-
-/// The type of a Secret with a certificate and its private key. The API server asks that both are there.
-pub(super) const TYPE_TLS: &str = "kubernetes.io/tls";
-/// Key of the certificate: public, so the template has it.
-const TLS_CERTIFICATE: &str = "tls.crt";
 
 /// Each text of a template.
 pub(super) const TEXT: &str = "spec.target.template.*";

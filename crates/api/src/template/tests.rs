@@ -51,6 +51,9 @@ fn a_text_is_rendered_as_the_language_says() {
         assert_eq!(rendered(text, "p@ss/wörd"), expected, "{text}");
         assert!(PATTERN.is_match(text.as_bytes()), "{text}");
     }
+    for text in ["", "$(value)", "$$(value) $( $", "a$$$(b", "-----BEGIN CERTIFICATE-----\n"] {
+        assert_eq!(rendered(&literal(text), "p@ss/wörd"), text);
+    }
     // The digest of `abc` is that of FIPS 180-4.
     assert_eq!(
         rendered("$(value | sha256)", "abc"),

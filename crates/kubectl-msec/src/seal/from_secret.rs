@@ -1,8 +1,9 @@
 //! `kubectl msec seal --from-secret`: turns plain manifests of Secrets into ManagedSecrets with sealed values.
 //!
 //! One ManagedSecret delivers one key of one Secret. A Secret with one key becomes a ManagedSecret that delivers the
-//! same key of the same Secret, and pods keep working. With several keys, each key gets its own ManagedSecret and its own
-//! Secret, and pods must mount those. Labels and annotations are not carried over: what a GitOps tool tracks by them is the Secret.
+//! same key of the same Secret, and pods keep working. So does a Secret of the type `kubernetes.io/tls`: its certificates are
+//! public, and become the template. With several keys, each key gets its own ManagedSecret and its own Secret, and pods must
+//! mount those. Labels and annotations are not carried over: what a GitOps tool tracks by them is the Secret.
 //!
 //! Names are derived, and `--names` overrides them. Two values never get one name: applied, the last one would win.
 
@@ -11,8 +12,10 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use managed_secrets_api::keys::{DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, GROUP, KIND, VERSION};
-use managed_secrets_api::validate;
+use managed_secrets_api::keys::{
+    DEFAULT_TARGET_KEY, DEFAULT_TARGET_TYPE, GROUP, KIND, TLS_CERTIFICATE, TLS_PRIVATE_KEY, TYPE_TLS, VERSION,
+};
+use managed_secrets_api::{template, validate};
 use managed_secrets_cli::seal::sealed;
 use managed_secrets_cli::{CliError, SealScope, say, value, yaml};
 use managed_secrets_crypto::Plaintext;
@@ -116,8 +119,17 @@ fn drafts_of(
         let text = "must be given, here or with -n: a value is sealed for one namespace";
         problems.push(problem("metadata.namespace", text.to_owned()));
     }
-    let mut values = BTreeMap::new();
+    let type_ = secret.json.get("type").and_then(Value::as_str).unwrap_or(DEFAULT_TARGET_TYPE);
+    let has_private_key = type_ == TYPE_TLS && data(secret).any(|(_, key, _)| key == TLS_PRIVATE_KEY);
+    let (mut values, mut texts) = (BTreeMap::new(), Map::new());
     for (field, key, value) in data(secret) {
+        if has_private_key && CERTIFICATES.contains(&key.as_str()) {
+            match value.and_then(|bytes| text_of(&bytes)) {
+                Ok(text) => drop(texts.insert(key.clone(), json!(template::literal(&text)))),
+                Err(rule) => problems.push(problem(&format!("{field}.{key}"), format!("{rule} ({from}, key {key})"))),
+            }
+            continue;
+        }
         let value = value.and_then(|bytes| Plaintext::new(bytes).map_err(|rule| rule.to_string()));
         match value {
             Ok(value) => drop(values.insert(key, value)),
@@ -133,7 +145,6 @@ fn drafts_of(
     if args.adopt && secret.json.get("immutable").and_then(Value::as_bool) == Some(true) {
         problems.push(problem("immutable", format!("must not be true to be taken over with --adopt ({from})")));
     }
-    let type_ = secret.json.get("type").and_then(Value::as_str).unwrap_or(DEFAULT_TARGET_TYPE);
     let mut drafts = Vec::new();
     for (key, value) in values {
         let given = names.of(namespace, name, key);
@@ -142,7 +153,7 @@ fn drafts_of(
         let secret_name = given.map_or_else(|| secret_name(&called), |given| given.secret);
         // The only key is delivered where it is now; each of several to a Secret of its own.
         let target = (!several && called != name).then_some(name);
-        let object = object(&called, &secret_name, namespace, &target_of(target, key, type_, args.adopt));
+        let object = object(&called, &secret_name, namespace, &target_of(target, key, type_, &texts, args.adopt));
         let mut tried = object.clone();
         // The value is no part of it yet.
         tried["spec"]["generate"] = json!({});
@@ -182,12 +193,22 @@ fn data(secret: &Object) -> impl Iterator<Item = (&'static str, &String, Bytes)>
     )
 }
 
+/// Keys of a Secret of the type `kubernetes.io/tls` that are not secret.
+const CERTIFICATES: [&str; 2] = [TLS_CERTIFICATE, "ca.crt"];
+
+fn text_of(bytes: &[u8]) -> Result<String, String> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "must be valid UTF-8".to_owned())
+}
+
 /// Fields whose rules a derived name can break.
 const NAMES: [&str; 3] = ["metadata.name", "spec.name", "spec.target.name"];
 
 /// What of `spec.target` differs from its defaults.
-fn target_of(name: Option<&str>, key: &str, type_: &str, adopt: bool) -> Value {
+fn target_of(name: Option<&str>, key: &str, type_: &str, texts: &Map<String, Value>, adopt: bool) -> Value {
     let mut target = Map::new();
+    if !texts.is_empty() {
+        target.insert("template".to_owned(), json!(texts));
+    }
     let mut set = |field: &str, value: &str| target.insert(field.to_owned(), json!(value));
     if let Some(name) = name {
         set("name", name);

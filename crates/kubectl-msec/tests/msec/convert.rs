@@ -77,6 +77,29 @@ fn secrets_become_managed_secrets_that_deliver_the_same() {
 }
 
 #[test]
+fn a_certificate_becomes_the_template_beside_its_private_key() {
+    let folder = Folder::new();
+    let certificate = "-----BEGIN CERTIFICATE-----\n$(x)\n";
+    let text = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "data": {"tls.crt": BASE64_STANDARD.encode(certificate)},
+        "stringData": {"tls.key": CANARY, "ca.crt": "ca"},
+    });
+    let ran = folder.seal(&["--from-secret", "-", "--adopt"], &text.to_string());
+    let objects = documents(ran.ok());
+    let [object] = objects.as_slice() else { panic!("{objects:?}") };
+    assert_eq!(validate(object), []);
+    let expected = json!({
+        "key": "tls.key", "type": "kubernetes.io/tls", "adoption": "IfUnowned",
+        "template": {"ca.crt": "ca", "tls.crt": certificate.replace("$(", "$$(")},
+    });
+    assert_eq!(object["spec"]["target"], expected);
+    assert_eq!(folder.open(object["spec"]["value"].as_str().unwrap(), "shop", "web"), CANARY);
+    assert!(!format!("{ran:?}").contains(CANARY));
+}
+
+#[test]
 fn what_cannot_be_delivered_is_refused_by_name() {
     let folder = Folder::new();
     let binary = BASE64_STANDARD.encode([0xff, 0xfe]);
