@@ -242,11 +242,9 @@ impl NamespaceIndex {
                 (None, Some(after)) => line.join(claim(after)),
                 (None, None) => {}
             }
-            // A free name was kept for it, and is no longer.
-            let kept = |rank: &Rank| *rank <= Rank::Moves;
-            if before.filter(kept).is_some_and(|before| after.is_none_or(|after| before < after))
-                && !self.secrets.contains_key(&**secret)
-            {
+            // A free name was kept for it and is no longer, or is from now on: those that want the name say what they wait for.
+            let keeps = |rank: Option<Rank>| rank.filter(|rank| *rank <= Rank::Moves);
+            if keeps(before) != keeps(after) && !self.secrets.contains_key(&**secret) {
                 self.start_line(secret, wake);
             }
         }

@@ -120,6 +120,26 @@ fn a_lost_records_name_is_reserved_for_its_owner_and_a_free_one_for_a_mover() {
     assert_eq!(peers(&index, "b").reserved_for, None);
 }
 
+#[test]
+fn who_waits_for_something_else_is_woken_when_its_name_is_kept_for_another() {
+    let mut index = index(&["A"]);
+    let mut new = own("new", 1, "FREE", "");
+    new.status = managed_secrets_api::ManagedSecretStatus::default();
+    index.put_object(new);
+    assert_eq!(peers(&index, "new").reserved_for, None);
+    // The mover has the turn, and hands it on.
+    let pass_on =
+        |index: &mut Index, name: &str| names(index.pass_on(&Key { namespace: NAMESPACE.into(), name: name.into() }));
+    assert_eq!(names(index.put_object(own("a", 2, "FREE", "A"))), ["a"]);
+    assert_eq!(peers(&index, "new").reserved_for.as_deref(), Some("a"));
+    assert_eq!(pass_on(&mut index, "a"), ["new"]);
+    assert!(pass_on(&mut index, "new").is_empty());
+    // Another edit of the mover changes nothing for it; that the mover gives up does.
+    assert_eq!(names(index.put_object(own("a", 3, "FREE", "A"))), ["a"]);
+    assert!(pass_on(&mut index, "a").is_empty());
+    assert_eq!(names(index.put_object(own("a", 4, "A", "A"))), ["a", "new"]);
+}
+
 /// An object that takes its value from the target of another.
 fn follows(name: &str, version: u64, upstream: &str) -> Own {
     let object = json!({
