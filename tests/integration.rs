@@ -10,6 +10,7 @@ mod integration {
     mod callers;
     mod canary;
     mod chart;
+    mod collector;
     mod command;
     mod corpus;
     mod costs;

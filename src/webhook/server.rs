@@ -52,8 +52,8 @@ pub struct Limits {
     pub spare: usize,
     /// Requests processed at once; each may hold its body and the objects decoded from it.
     pub requests: usize,
-    /// Bytes of a body. A review holds two objects. The API server accepts at most 256 KiB of annotations, the only part of
-    /// a ManagedSecret that can be large; in JSON they can be twice as long.
+    /// Bytes of a body. A review holds two objects. What can be large in one are its own annotations (at most 256 KiB, a limit of
+    /// Kubernetes), those of its target (128 KiB) and its template (64 KiB); in JSON, text with escapes is longer.
     pub body: usize,
     /// Time for the handshake, and then for the first request on a secret path.
     pub handshake: Duration,

@@ -22,7 +22,10 @@ use serde_json::{Value, json};
 use testkit::{ControlPlane, poll};
 use zeroize::Zeroizing;
 
-use super::operator::{PATIENCE, public_key};
+use super::{
+    collector,
+    operator::{PATIENCE, public_key},
+};
 
 /// The field manager of a user who changes what is not theirs.
 pub(crate) const INTRUDER: &str = "intruder";
@@ -273,6 +276,9 @@ impl Site {
 
     /// Deletes a ManagedSecret with a propagation policy, and waits until it is gone.
     pub(crate) async fn delete_by(&self, name: &str, policy: PropagationPolicy) {
+        if matches!(policy, PropagationPolicy::Orphan) {
+            collector::has_seen_all(self.secrets().into_client(), &self.namespace).await;
+        }
         let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
         self.objects().delete(name, &params).await.unwrap();
         poll("the object to be gone", PATIENCE, || async {

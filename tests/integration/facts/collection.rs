@@ -9,10 +9,12 @@ use serde_json::json;
 use testkit::poll;
 use testkit::shared::TestNamespace;
 
+use crate::integration::collector;
+
 use super::{apply, gadget, gadgets, identity, secret, with};
 
 struct Family {
-    _namespace: TestNamespace,
+    namespace: TestNamespace,
     gadgets: Api<DynamicObject>,
     secrets: Api<Secret>,
 }
@@ -24,7 +26,7 @@ impl Family {
         let family = Self {
             gadgets: gadgets(client.clone(), &namespace.name),
             secrets: Api::namespaced(client, &namespace.name),
-            _namespace: namespace,
+            namespace,
         };
         let owner = identity(&apply(&family.gadgets, &gadget("owner")).await.unwrap());
         family.give_child("child", &owner.uid).await;
@@ -92,6 +94,7 @@ async fn a_dead_owner_beside_a_live_one_is_taken_away() {
 async fn orphaning_strips_the_owner_reference() {
     let family = Family::new("orphan").await;
     let child = family.secrets.get("child").await.unwrap();
+    collector::has_seen_all(family.secrets.clone().into_client(), &family.namespace.name).await;
     let parameters = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
     family.gadgets.delete("owner", &parameters).await.unwrap();
     let orphan = poll("the owner reference to go", Duration::from_secs(90), || async {

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use testkit::poll;
 use testkit::shared::TestNamespace;
 
-use crate::integration::installation::{
-    OPERATOR_NAMESPACE, PATIENCE, admin, control_plane, dry_run, expect, object, operator, restorer,
+use crate::integration::{
+    collector,
+    installation::{OPERATOR_NAMESPACE, PATIENCE, admin, control_plane, dry_run, expect, object, operator, restorer},
 };
 
 const RECORD: &str = "msec-ayjtvytngnu4vqtp6gvulissfxwnndnb";
@@ -203,6 +204,7 @@ async fn the_garbage_collector_does_its_work() {
 async fn the_garbage_collector_leaves_orphans() {
     let namespace = TestNamespace::create(control_plane().await, "orphan").await.unwrap();
     let (objects, secrets) = owned_record(&namespace.name).await;
+    collector::has_seen_all(admin().await, &namespace.name).await;
     let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
     objects.delete("db", &orphan).await.unwrap();
     poll("the owner to go", PATIENCE, || async { Ok(objects.get_opt("db").await?.is_none().then_some(())) })
