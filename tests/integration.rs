@@ -42,6 +42,7 @@ mod integration {
     mod obstacles;
     mod operator;
     mod outages;
+    mod overlap;
     mod policies;
     mod program;
     mod proxied;

@@ -8,14 +8,16 @@
 //! |---|---|
 //! | [`claim`] | whose a record is |
 //! | [`record`] | which record a pass goes on from, and what it should say |
+//! | [`name`] | whether a record of the wanted name may be written |
 //! | [`target`] | whose a target is, and what has to be done to it |
 //! | [`history`] | which earlier values the record keeps, and which version is delivered |
+//! | [`previous`] | which earlier value the target has beside it, and for how long |
 //! | [`source`] | which source the spec wants, and whether it gives a value |
 //! | [`rotation`] | when a generated value is replaced |
 //! | [`status`] | what the status says |
 //! | [`look`] | what has to be looked at live before it is acted on |
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use managed_secrets_api::Reason;
 
@@ -28,13 +30,15 @@ use self::{
 use super::{
     altered::{self, Altered, Part},
     facts::{Facts, Freshness},
-    plan::{Bytes, Finish, Need, Problem, RecordWrite, Step, TargetWrite, Verdict, Why, Write},
+    plan::{Bytes, Finish, Need, Problem, RecordWrite, Step, TargetWrite, Values, Verdict, Why, Write},
     record::Source,
 };
 
 mod claim;
 mod history;
 mod look;
+mod name;
+mod previous;
 mod record;
 mod rotation;
 mod source;
@@ -176,8 +180,9 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
                     return Ok(Step::Finish(Finish::after(wait)));
                 }
                 let version = draft.served();
-                let value = Arc::clone(history::value(facts, record, version)?);
-                let target = form.write(facts, *over, &draft.delivery, id, version, value)?;
+                let previous = history::previous_value(facts, record, draft.delivery.previous.as_ref())?;
+                let values = Values { previous, ..Values::of(history::value(facts, record, version)?) };
+                let target = form.write(facts, *over, &draft.delivery, id, version, values)?;
                 return Ok(Write::Target(target, why).into());
             }
             place = Some(form.name);
@@ -206,7 +211,8 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
         step if !facts.written.altered.is_empty() => again(step),
         Step::Finish(Finish { after, retry }) => {
             let rotation = rotation::wait(facts, &draft.meta);
-            Step::Finish(Finish { after: [after, later, rotation].into_iter().flatten().min(), retry })
+            let overlap = previous::wait(facts, draft.delivery.previous.as_ref(), &draft.meta.value_updated);
+            Step::Finish(Finish { after: [after, later, rotation, overlap].into_iter().flatten().min(), retry })
         }
         step => step,
     })
@@ -221,7 +227,9 @@ fn target_of_new_value(facts: &Facts, draft: &Draft<'_>, record: &RecordWrite) -
     }
     let form = target::target_form(facts, &draft.delivery, &draft.meta.id).ok()?;
     let meta = &draft.meta;
-    let target = form.write(facts, over, &draft.delivery, &meta.id, meta.version, Arc::clone(value)).ok()?;
+    let previous = history::previous_value(facts, draft.base?, draft.delivery.previous.as_ref()).ok()?;
+    let values = Values { previous, ..Values::of(value) };
+    let target = form.write(facts, over, &draft.delivery, &meta.id, meta.version, values).ok()?;
     // A key that has to be left to its owner is a write of its own, which comes first.
     target.found_keys.is_empty().then_some(target)
 }
@@ -251,6 +259,7 @@ fn target_pending(facts: &Facts, draft: &Draft<'_>, target: &TargetForm) -> Opti
         return None;
     }
     Some(match (drifted, served_before) {
+        (true, _) if target.ends_overlap(own, &seen.view) => Why::OverlapEnded,
         (true, _) => Why::Drift,
         (false, true) => because,
         (false, false) => Why::Moved,

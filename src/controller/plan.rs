@@ -12,6 +12,7 @@ use managed_secrets_api::{
     template::{self, RenderError, Rendered},
 };
 use managed_secrets_crypto::{Plaintext, mse1::Record};
+use zeroize::Zeroizing;
 
 use super::{record::RecordMeta, view::SecretView};
 
@@ -141,13 +142,30 @@ pub(super) struct RecordWrite {
     pub then: Option<Box<TargetWrite>>,
 }
 
+/// The plaintexts that a target delivers.
+#[derive(Clone, Debug)]
+pub(super) struct Values {
+    /// That of the version which is delivered.
+    pub value: Arc<Plaintext>,
+    /// The previous one, and its key, during the overlap.
+    pub previous: Option<(String, Arc<Plaintext>)>,
+}
+
+impl Values {
+    /// One value, and no previous one.
+    #[must_use]
+    pub(super) fn of(value: &Arc<Plaintext>) -> Self {
+        Self { value: Arc::clone(value), previous: None }
+    }
+}
+
 /// What a target delivers.
 #[derive(Clone, Debug)]
 pub(super) struct TargetContent {
     /// The key of the value.
     pub key: String,
-    /// The value: that of the record.
-    pub value: Arc<Plaintext>,
+    /// What is delivered.
+    pub values: Values,
     /// The texts of the template, by their keys; empty where there is none.
     pub template: BTreeMap<String, String>,
 }
@@ -155,7 +173,11 @@ pub(super) struct TargetContent {
 impl TargetContent {
     /// The data of the Secret.
     pub(super) fn data(&self) -> Result<BTreeMap<String, Rendered>, Undeliverable> {
-        template::data(&self.key, &self.value, &self.template).map_err(Undeliverable)
+        let mut data = template::data(&self.key, &self.values.value, &self.template).map_err(Undeliverable)?;
+        if let Some((key, previous)) = &self.values.previous {
+            data.insert(key.clone(), Zeroizing::new(previous.as_bytes().to_vec()));
+        }
+        Ok(data)
     }
 }
 
@@ -257,6 +279,8 @@ pub enum Why {
     NewType,
     /// It moved to another place.
     Moved,
+    /// The overlap is over: the previous value goes.
+    OverlapEnded,
     /// It is what an interrupted rename left.
     Leftover,
     /// Admission control of others changed it on its way, so it is not what was written.

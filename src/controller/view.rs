@@ -28,6 +28,7 @@ use managed_secrets_api::{
         RESTARTS_MAX, REVISION_MAX, SECRET_KEY_MAX, SECRET_NAME_MAX, SECRET_TYPE_MAX, STATUS_MESSAGE_BYTES_MAX,
         STATUS_TEXT_MAX, TARGET_METADATA_MAX, TEMPLATE_KEYS_MAX,
     },
+    overlap,
     record::is_kept_key,
     types::{Generate, Target},
     validate_spec,
@@ -143,6 +144,7 @@ impl Own {
             deletion_policy: _,
             history: _,
             version: _,
+            overlap,
             suspend: _,
             expires,
             expiry_warning,
@@ -150,6 +152,7 @@ impl Own {
         clip(name, NAME_MAX);
         clip_some(expires, DATE_CHARACTERS);
         clip_some(expiry_warning, DURATION_CHARACTERS_MAX);
+        clip_some(overlap, DURATION_CHARACTERS_MAX);
         clip_some(description, DESCRIPTION_MAX * CHARACTER_BYTES);
         if let Some(from) = value_from {
             clip(&mut from.secret_key_ref.name, SECRET_NAME_MAX);
@@ -159,10 +162,21 @@ impl Own {
             clip_some(rotate_every, DURATION_CHARACTERS_MAX);
             clip_some(revision, REVISION_MAX);
         }
-        if let Some(Target { name, key, type_, labels: _, annotations: _, template: _, adoption: _, restart }) = target
+        if let Some(Target {
+            name,
+            key,
+            type_,
+            labels: _,
+            annotations: _,
+            template: _,
+            previous_key,
+            adoption: _,
+            restart,
+        }) = target
         {
             clip_some(name, SECRET_NAME_MAX);
             clip_some(key, SECRET_KEY_MAX);
+            clip_some(previous_key, SECRET_KEY_MAX);
             clip_some(type_, SECRET_TYPE_MAX);
             if let Some(workloads) = restart {
                 workloads.truncate(RESTARTS_MAX);
@@ -189,10 +203,10 @@ impl Own {
         self
     }
 
-    /// The keys of the target's data: that of the value, and those of the template.
+    /// The keys that the target's data can have: that of the value, those of the template, and that of the previous value.
     #[must_use]
     pub fn data_keys(&self) -> BTreeSet<&str> {
-        self.template_keys().chain([self.spec.target_key()]).collect()
+        self.template_keys().chain([self.spec.target_key()]).chain(overlap::key(&self.spec)).collect()
     }
 
     /// The key of the target's data that holds the value as it is, unless the template replaces it.

@@ -123,6 +123,18 @@ impl<'a> Story<'a> {
         self.site.delivers("versions", "value", &values[0].0).await;
         self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 0})).await;
         self.site.delivers("versions", "value", &values[2].0).await;
+        // Beside its successor, and gone once the overlap is over.
+        let next = self.canary("the value after them", &["versions"]);
+        let sealed = self.seal("versions", &next).await;
+        let beside = |overlap: &str| json!({"name": "VERSIONS", "value": sealed, "target": {"previousKey": "old"}, "overlap": overlap});
+        self.apply("versions", beside("24h")).await;
+        self.site.delivers("versions", "old", &values[2].0).await;
+        self.apply("versions", beside("0s")).await;
+        self.site.in_step("versions").await;
+        let target = self.site.secret("versions").await.unwrap();
+        assert_eq!(target.data.unwrap().into_keys().collect::<Vec<_>>(), ["value"], "no previous value is left");
+        self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 0})).await;
+        self.site.in_step("versions").await;
         let record = self.site.record("VERSIONS").await.unwrap();
         assert_eq!(record.data.unwrap().into_keys().collect::<Vec<_>>(), ["value"], "no earlier value is left");
 

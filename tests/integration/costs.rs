@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE},
-    objects::{Site, conditions, id, in_time, ready, revision},
+    objects::{Site, conditions, id, in_time, ready, revision, status},
     operator::{Fault, PATIENCE, Setup, Tap},
     restarts,
 };
@@ -290,9 +290,27 @@ async fn a_rotation_costs_what_the_design_says() {
         site.in_step("rotated").await;
         meter.row(what, 3..=3, 2..=2, 1..=1).await;
     }
+    let overlapping = |revision: &str| {
+        json!({
+            "name": "ROTATED", "generate": {"revision": revision}, "target": {"previousKey": "old"}, "overlap": "3s",
+        })
+    };
+    site.apply("rotated", overlapping("b")).await;
+    ends_overlap(&site, "rotated", 3).await;
+    meter.row("a rotation, and the end of its overlap", 5..=5, 3..=3, 2..=2).await;
     meter.row("nothing happened", 0..=0, 0..=0, 0..=0).await;
     meter.end();
     operator.stop().await;
+}
+
+/// Waits until a target has had the previous value of this version, and has it no more: the status names the version once the
+/// target has both.
+async fn ends_overlap(site: &Site, name: &str, version: i64) {
+    site.until(name, "the new version", |object| status(object).version == Some(version)).await;
+    poll("the end of the overlap", PATIENCE, || async { Ok(site.value(name, "old").await.is_none().then_some(())) })
+        .await
+        .unwrap();
+    site.in_step(name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,13 +27,14 @@ use super::{
 };
 
 /// The examples that a test below runs.
-const RUN: [&str; 15] = [
+const RUN: [&str; 16] = [
     "adoption",
     "certificate",
     "delivery-none",
     "expires",
     "generate",
     "history",
+    "overlap",
     "pod",
     "registry-pull",
     "restart",
@@ -154,6 +155,18 @@ async fn history() {
     site.delivers("rotated-key", "value", "another").await;
     change(json!({"version": first.status.unwrap().version})).await;
     assert_eq!(site.value("rotated-key", "value").await, value);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlap() {
+    let (site, running, _) = example("overlap", "signing-key").await;
+    let first = site.value("signing-key", "current").await.unwrap();
+    assert_eq!(site.value("signing-key", "previous").await, None);
+    let patch = Patch::Merge(json!({"spec": {"generate": {"revision": "a"}}}));
+    site.objects().patch("signing-key", &PatchParams::default(), &patch).await.unwrap();
+    site.delivers("signing-key", "previous", &first).await;
+    assert_ne!(site.value("signing-key", "current").await.unwrap(), first);
     running.stop().await;
 }
 

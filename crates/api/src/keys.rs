@@ -86,8 +86,11 @@ pub const ANNO_MAC: &str = "managedsecrets.dev/mac";
 pub const ANNO_TEMPLATE: &str = "managedsecrets.dev/template";
 /// Annotation: which earlier values the record keeps (record that keeps some).
 pub const ANNO_HISTORY: &str = "managedsecrets.dev/history";
+/// Annotation: which earlier version the target has beside the delivered one, and under which key: `VERSION:KEY` (target with
+/// a previous value).
+pub const ANNO_PREVIOUS: &str = "managedsecrets.dev/previous";
 /// Every annotation that the operator puts on Secrets by itself.
-pub const ANNOTATIONS: [&str; 17] = [
+pub const ANNOTATIONS: [&str; 18] = [
     ANNO_NAME,
     ANNO_DESCRIPTION,
     ANNO_OWNER,
@@ -105,6 +108,7 @@ pub const ANNOTATIONS: [&str; 17] = [
     ANNO_MAC,
     ANNO_TEMPLATE,
     ANNO_HISTORY,
+    ANNO_PREVIOUS,
 ];
 
 /// Name of the one keyring Secret that the operator writes, in its own namespace.

@@ -12,6 +12,7 @@ pub mod keyring_request;
 pub mod keys;
 pub mod limits;
 pub mod names;
+pub mod overlap;
 pub mod reason;
 pub mod record;
 pub mod restarts;

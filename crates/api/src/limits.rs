@@ -42,6 +42,8 @@ pub const HISTORY_MAX: i32 = 10;
 pub const VERSION_MAX: i64 = (1 << 53) - 1;
 /// How many earlier values a record keeps when `spec.history` is absent.
 pub const HISTORY_DEFAULT: i32 = 1;
+/// Longest `spec.overlap`, in hours: ten years.
+pub const OVERLAP_HOURS_MAX: u32 = 87_600;
 /// Longest Secret key, in characters.
 pub const SECRET_KEY_MAX: usize = 253;
 /// Most labels, and most annotations, of a target.

@@ -19,6 +19,7 @@ use super::validate::FieldReason;
 use super::{duration, expiry};
 
 mod copies;
+mod overlap;
 pub(super) mod sealed;
 mod template;
 pub(super) mod text;
@@ -49,10 +50,12 @@ pub static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     rules.extend(spec_rules());
     rules.extend(generate_rules());
     rules.extend(expiry_rules());
+    rules.extend(overlap::rules());
     rules.extend(secret_name_rules("spec.valueFrom.secretKeyRef.name"));
     rules.push(secret_key_rule("spec.valueFrom.secretKeyRef.key"));
     rules.extend(secret_name_rules("spec.target.name"));
     rules.push(secret_key_rule("spec.target.key"));
+    rules.push(secret_key_rule("spec.target.previousKey"));
     rules.extend(target_type_rules());
     rules.push(Rule {
         at: "spec.target.restart",

@@ -72,6 +72,11 @@ pub struct ManagedSecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = VERSION_MAX))]
     pub version: Option<i64>,
+    /// How long `target.previousKey` has the previous value after a new one: hours, minutes and seconds as in `24h` or
+    /// `1h30m`. Until the next value when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = DURATION_CHARACTERS_MIN, max = DURATION_CHARACTERS_MAX))]
+    pub overlap: Option<String>,
     /// `true` stops all writes to record and target. `false` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -167,6 +172,7 @@ pub enum Delivery {
 
 /// The Secret that pods mount.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its name. `metadata.name` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +200,12 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::target_template", extend("maxProperties" = TEMPLATE_KEYS_MAX))]
     pub template: Option<BTreeMap<String, String>>,
+    /// One more key of its data, for the value before the delivered one, so that servers can accept both while clients move
+    /// to the new one. `spec.overlap` says for how long. The key is absent while there is no previous value, and while
+    /// `spec.version` names an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = SECRET_KEY_MAX))]
+    pub previous_key: Option<String>,
     /// Whether an existing Secret may be taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption: Option<Adoption>,

@@ -18,6 +18,7 @@ use kube::Api;
 use kube::api::ListParams;
 use managed_secrets_api::expiry::Expiry;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use managed_secrets_api::overlap::{self, Overlap};
 use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery, Generate};
 use managed_secrets_api::{ManagedSecret, Reason, value};
 use managed_secrets_cli::names;
@@ -202,9 +203,28 @@ impl Facts {
             let keys: Vec<&str> = template.keys().map(String::as_str).collect();
             lines.push(("Template", format!("keys {}", keys.join(", "))));
         }
+        lines.extend(self.previous().map(|previous| ("Previous value", previous)));
         lines.push(("Value API", value_api));
         lines.push(("On deletion", self.policy()));
         lines
+    }
+
+    /// Where the previous value is delivered, and until when.
+    fn previous(&self) -> Option<String> {
+        let (spec, status) = (&self.object.spec, self.object.status.as_ref()?);
+        let key = overlap::key(spec).filter(|_| spec.delivery() == Delivery::Secret)?;
+        let previous = status.history.iter().flatten().next();
+        let updated = status.value_updated_time.as_deref().unwrap_or_default();
+        let overlap = Overlap::of(spec, updated, self.now);
+        Some(match (previous, overlap) {
+            (Some(previous), Overlap::Until(end)) if status.delivered.is_none() => {
+                format!("version {}, key {key} until {end}", previous.version)
+            }
+            (Some(previous), Overlap::Open) if status.delivered.is_none() => {
+                format!("version {}, key {key} until the next value", previous.version)
+            }
+            _ => format!("none now (key {key})"),
+        })
     }
 
     fn source(&self) -> String {

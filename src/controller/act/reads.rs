@@ -4,6 +4,7 @@ use futures::future;
 use managed_secrets_api::{
     ManagedSecret, Reason,
     keys::RECORD_DATA_KEY,
+    overlap,
     record::{self, KeptVersion, Unopened, is_kept_key},
     types::Alphabet,
 };
@@ -196,8 +197,9 @@ pub(super) fn opened(
         let opened = record::open_kept(bytes.as_bytes(), &place, kept, |id| keyring.seed(id))?;
         Ok(Arc::new(opened.value))
     };
-    let wanted = own.spec.pinned().and_then(|version| meta.history.get(version));
-    wanted.into_iter().map(|kept| (kept.version, open(kept))).collect()
+    let previous = meta.history.iter().next().filter(|_| overlap::key(&own.spec).is_some());
+    let pinned = own.spec.pinned().and_then(|version| meta.history.get(version));
+    pinned.into_iter().chain(previous).map(|kept| (kept.version, open(kept))).collect()
 }
 
 /// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.

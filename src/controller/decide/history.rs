@@ -21,6 +21,7 @@ use super::{
         record::RecordMeta,
     },
     look::{self, bytes_of, read},
+    previous::Previous,
 };
 
 /// The earlier values that a record keeps that continues `base`, whose metadata is `before`: the newest ones, as many as
@@ -68,16 +69,24 @@ pub(super) fn serving(facts: &Facts, base: Option<&Seen>, version: u64, history:
         );
         return Ok(Serving::Withheld(Problem::new(Reason::VersionNotKept, message)));
     };
-    let opened = match read(facts, base) {
-        Ok(read) => read.opened.get(&pinned),
-        // Once the status says that it was lost, only a look tells that it is back.
-        Err(need) if facts.says(Reason::VersionLost) => return Err(need),
-        Err(_) => None,
-    };
-    Ok(match opened {
-        Some(Err(unopened)) => Serving::Withheld(lost(&base.view.name, pinned, unopened)),
+    Ok(match opened(facts, base, pinned)? {
+        Some(Err(unopened)) => Serving::Withheld(lost(&base.view.name, pinned, unopened, "the delivered value stays")),
         _ => Serving::Earlier(pinned),
     })
+}
+
+/// An earlier value, if this pass has read the record.
+pub(super) fn opened<'f>(
+    facts: &'f Facts,
+    record: &Seen,
+    version: u64,
+) -> Result<Option<&'f Result<Arc<Plaintext>, Unopened>>, Need> {
+    match read(facts, record) {
+        Ok(read) => Ok(read.opened.get(&version)),
+        // Once the status says that it was lost, only a look tells that it is back.
+        Err(need) if facts.says(Reason::VersionLost) => Err(need),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The value of a version that `record` has, opened in this pass.
@@ -92,17 +101,28 @@ pub(super) fn value<'f>(facts: &'f Facts, record: &Seen, version: u64) -> Result
     }
 }
 
-fn lost(record: &str, version: u64, unopened: &Unopened) -> Problem {
+/// The value that the target has beside the delivered one, and its key.
+pub(super) fn previous_value(
+    facts: &Facts,
+    record: &Seen,
+    previous: Option<&Previous>,
+) -> Result<Option<(String, Arc<Plaintext>)>, Need> {
+    let value = |previous: &Previous| Ok((previous.key.clone(), Arc::clone(value(facts, record, previous.version)?)));
+    previous.map(value).transpose()
+}
+
+/// Says that an earlier value cannot be delivered, and what follows.
+pub(super) fn lost(record: &str, version: u64, unopened: &Unopened, follows: &str) -> Problem {
     if let Unopened::Crypto(OpenError::SeedUnknown(seed)) = unopened {
         let message = format!(
-            "version {version} of record {record} is encrypted with seed {seed}, which the keyring does not have; the \
-             delivered value stays: restore that keyring, or name another spec.version"
+            "version {version} of record {record} is encrypted with seed {seed}, which the keyring does not have; \
+             {follows}: restore that keyring"
         );
         return Problem::new(Reason::SeedUnknown, message);
     }
     let message = format!(
-        "version {version} of record {record} was deleted or changed by another program; the delivered value stays: restore \
-         the record from a backup, or name another spec.version"
+        "version {version} of record {record} was deleted or changed by another program; {follows}: restore the record \
+         from a backup"
     );
     Problem::new(Reason::VersionLost, message)
 }

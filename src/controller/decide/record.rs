@@ -10,22 +10,24 @@ use managed_secrets_api::{
     Reason,
     names::record_name,
     record::History,
-    types::{DeletionPolicy, Delivery as Wanted},
+    types::{DeletionPolicy, Delivery as DeliveryKind},
 };
 use managed_secrets_crypto::Plaintext;
 
 use super::{
     super::{
         facts::{Facts, Freshness, Held, Known, Seen, SourceSeen},
-        plan::{Bytes, Need, Problem, Read, RecordWrite, Slot, Verdict, Why},
+        plan::{Bytes, Need, Problem, Read, RecordWrite, Slot, Values, Verdict, Why},
         record::{Delivered, RecordMeta, Source},
     },
     claim::{Claim, claim},
     history::{self, Serving},
-    look::{content, is_confirmed, looked_at, open},
+    look::{content, is_confirmed, open},
+    name::{Place, name_and_place, place},
+    previous::{self, Overlapping, Previous},
     rotation,
     source::{incoming, wanted_source},
-    target::{self, Action, Delivery},
+    target::{self, Action, Delivery, Wanted},
 };
 
 /// What the record should be.
@@ -155,64 +157,6 @@ impl<'w> Draft<'w> {
     }
 }
 
-/// Where a record of the wanted name may be written.
-enum Place<'w> {
-    Free,
-    Ours(&'w Seen),
-    TakeOver(&'w Seen),
-    Taken(Verdict),
-}
-
-fn place<'w>(facts: &'w Facts, name: &str) -> Result<Place<'w>, Need> {
-    let object = record_name(name);
-    Ok(match facts.secret(&object) {
-        // As for a target: a look is cheaper than another create that fails.
-        Known::Unseen if facts.says(Reason::ApiUnavailable) => return Err(Need::secret(&object)),
-        Known::Unseen | Known::Absent => match &facts.snapshot.peers.reserved_for {
-            Some(peer) if name == facts.snapshot.own.spec.name => Place::Taken(Verdict::Pending(Problem::new(
-                Reason::NameInUse,
-                format!("the name {name} is reserved for ManagedSecret {peer}"),
-            ))),
-            _ => Place::Free,
-        },
-        Known::Present(seen) => match claim(facts, seen) {
-            Claim::Ours | Claim::Restored | Claim::TakeOver if seen.view.deleting => {
-                looked_at(facts, seen, Reason::WaitingForDeletion)?;
-                Place::Taken(dying(&object))
-            }
-            Claim::Ours | Claim::Restored => Place::Ours(seen),
-            Claim::TakeOver => Place::TakeOver(seen),
-            Claim::Dying => {
-                looked_at(facts, seen, Reason::WaitingForDeletion)?;
-                Place::Taken(dying(&object))
-            }
-            Claim::Refused(problem) => Place::Taken(Verdict::Terminal(problem)),
-            Claim::NotOurs(problem) => {
-                looked_at(facts, seen, problem.reason)?;
-                Place::Taken(match seen.record() {
-                    Some(meta) if meta.name != name => Verdict::Terminal(Problem::new(
-                        Reason::NameCollision,
-                        format!("the names {name} and {} have the same hash: choose another spec.name", meta.name),
-                    )),
-                    _ if facts.snapshot.peers.cycle => Verdict::Pending(Problem::new(
-                        problem.reason,
-                        format!(
-                            "{}, which waits for the name that this ManagedSecret holds: rename one of them to a free name first",
-                            problem.message
-                        ),
-                    )),
-                    _ => Verdict::Pending(problem),
-                })
-            }
-        },
-    })
-}
-
-fn dying(object: &str) -> Verdict {
-    let message = format!("record {object} of a deleted ManagedSecret is being deleted");
-    Verdict::Working(Problem::new(Reason::WaitingForDeletion, message))
-}
-
 /// Drafts the record.
 pub(super) fn draft(facts: &Facts) -> Result<Outcome<'_>, Need> {
     let own = &facts.snapshot.own;
@@ -295,7 +239,7 @@ fn first(facts: &Facts) -> Result<Outcome<'_>, Need> {
     };
     let now = facts.date();
     let serving = history::serving(facts, None, 1, &History::default())?;
-    let delivery = delivery(facts, &serving, &facts.snapshot.fresh_id, None, || Ok(value))?;
+    let delivery = delivery(facts, &serving, &facts.snapshot.fresh_id, None, None, &|| Ok(Values::of(value)))?;
     let meta = RecordMeta {
         id: facts.snapshot.fresh_id.clone(),
         created: now.clone(),
@@ -360,7 +304,7 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
     let version = u64::try_from(status.version.unwrap_or(0)).unwrap_or(0);
     let version = if same { version.max(1) } else { version + 1 };
     let serving = history::serving(facts, None, version, &History::default())?;
-    let delivery = delivery(facts, &serving, &id, None, || value.plaintext(facts))?;
+    let delivery = delivery(facts, &serving, &id, None, None, &|| Ok(Values::of(value.plaintext(facts)?)))?;
     let meta = RecordMeta {
         id,
         created: date(&status.created_date, false),
@@ -441,21 +385,34 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
     let version = before.version + u64::from(new_value);
     let history = history::kept(facts, base, before, new_value);
     let serving = history::serving(facts, Some(base), version, &history)?;
-    let delivery = delivery(facts, &serving, &before.id, Some(&before.target), || match &serving {
-        Serving::Earlier(version) => history::value(facts, base, *version),
-        Serving::Newest | Serving::Withheld(_) => value.plaintext(facts),
-    })?;
+    let now = facts.date();
+    let value_updated = if new_value { not_before(&before.value_updated, &now) } else { before.value_updated.clone() };
+    let previous = match previous::of(facts, base, &serving, &history, &value_updated)? {
+        Overlapping::Yes(previous) => Some(previous),
+        Overlapping::No => None,
+        Overlapping::Lost(problem) => {
+            troubles.push(Verdict::Terminal(problem));
+            None
+        }
+    };
+    let values = || -> Result<Values, Need> {
+        let value = match &serving {
+            Serving::Earlier(version) => history::value(facts, base, *version)?,
+            Serving::Newest | Serving::Withheld(_) => value.plaintext(facts)?,
+        };
+        Ok(Values { previous: history::previous_value(facts, base, previous.as_ref())?, ..Values::of(value) })
+    };
+    let delivery = delivery(facts, &serving, &before.id, Some(&before.target), previous.clone(), &values)?;
     if let (Serving::Withheld(problem), Action::Nothing) = (&serving, &delivery.action) {
         troubles.push(Verdict::Terminal(problem.clone()));
     }
     let description = own.spec.description();
     let moved = new_value || name != before.name || description != before.description;
-    let now = facts.date();
     let meta = RecordMeta {
         id: before.id.clone(),
         created: before.created.clone(),
         updated: if moved { not_before(&before.updated, &now) } else { before.updated.clone() },
-        value_updated: if new_value { not_before(&before.value_updated, &now) } else { before.value_updated.clone() },
+        value_updated,
         version,
         source,
         target: delivery.record.clone(),
@@ -492,13 +449,14 @@ fn delivery<'w>(
     serving: &Serving,
     id: &str,
     recorded: Option<&Delivered>,
-    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+    previous: Option<Previous>,
+    values: &dyn Fn() -> Result<Values, Need>,
 ) -> Result<Delivery<'w>, Need> {
     match serving {
-        Serving::Withheld(problem) if facts.snapshot.own.spec.delivery() == Wanted::Secret => {
+        Serving::Withheld(problem) if facts.snapshot.own.spec.delivery() == DeliveryKind::Secret => {
             Ok(Delivery::withheld(facts, recorded, problem))
         }
-        _ => target::decide(facts, id, recorded, value),
+        _ => target::decide(facts, id, recorded, Wanted { previous, values }),
     }
 }
 
@@ -506,36 +464,6 @@ fn delivery<'w>(
 /// sorts as text.
 fn not_before(date: &String, now: &String) -> String {
     date.max(now).clone()
-}
-
-/// The current name after this pass, and what its record is written over.
-fn name_and_place<'w>(
-    facts: &'w Facts,
-    base: &'w Seen,
-    before: &RecordMeta,
-    troubles: &mut Vec<Verdict>,
-) -> Result<(String, Option<&'w Seen>), Need> {
-    let wanted = &facts.snapshot.own.spec.name;
-    if *wanted == before.name {
-        return Ok((wanted.clone(), Some(base)));
-    }
-    Ok(match place(facts, wanted)? {
-        Place::Free => (wanted.clone(), None),
-        Place::Ours(older) => (wanted.clone(), Some(older)),
-        // A retained record of this name under another id is not this secret.
-        Place::TakeOver(other) => {
-            let message = format!(
-                "the name {wanted} is held by Secret {}, retained from an earlier ManagedSecret: delete the Secret to free the name",
-                other.view.name
-            );
-            troubles.push(Verdict::Pending(Problem::new(Reason::NameInUse, message)));
-            (before.name.clone(), Some(base))
-        }
-        Place::Taken(verdict) => {
-            troubles.push(verdict);
-            (before.name.clone(), Some(base))
-        }
-    })
 }
 
 /// How long a source that has moved is not followed, because it gave a new value a moment ago.

@@ -18,6 +18,7 @@ use super::{
         restarts,
     },
     history::Serving,
+    previous,
     record::Draft,
     rotation,
     target::Action,
@@ -40,6 +41,9 @@ pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
         }
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
+    if let Some(previous) = &draft.delivery.previous {
+        text.push_str(&previous::text(facts, previous, &draft.meta.value_updated));
+    }
     if let Serving::Earlier(version) = draft.serving {
         let verb = if spec.delivery() == DeliveryKind::None { "read" } else { "delivered" };
         let note = format!("; version {version} is {verb} as spec.version says, the newest is {}", draft.meta.version);

@@ -11,27 +11,25 @@ mod tests;
 mod theirs;
 pub(super) mod unheard;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use managed_secrets_api::{
     Reason,
     keys::{
-        ANNO_FOUND_KEY, ANNO_OWNER, ANNO_TEMPLATE, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE, ROLE_RECORD, ROLE_TARGET,
+        ANNO_FOUND_KEY, ANNO_OWNER, ANNO_PREVIOUS, ANNO_TEMPLATE, DEFAULT_TARGET_TYPE, LABEL_ID, LABEL_ROLE,
+        ROLE_RECORD, ROLE_TARGET,
     },
+    overlap,
     template::Rendered,
-    types::{Adoption, DeletionPolicy, Delivery as Wanted},
+    types::{Adoption, DeletionPolicy, Delivery as DeliveryKind},
 };
-use managed_secrets_crypto::Plaintext;
 
 use self::{recordless::Marks, theirs::Theirs};
 use super::{
     super::{
         conditions::READY,
         facts::{Facts, Known, Seen},
-        plan::{Need, Problem, Read, Slot, TargetContent, TargetWrite, Verdict},
+        plan::{Need, Problem, Read, Slot, TargetContent, TargetWrite, Values, Verdict},
         record::Delivered,
         view::{
             Own, SecretView,
@@ -40,6 +38,7 @@ use super::{
         },
     },
     look::{content, looked_at},
+    previous::{self, Previous},
 };
 
 /// What becomes of the target.
@@ -49,14 +48,31 @@ pub(super) struct Delivery<'w> {
     pub(super) record: Delivered,
     /// What has to be done.
     pub(super) action: Action<'w>,
+    /// The earlier value that it has beside the delivered one.
+    pub(super) previous: Option<Previous>,
     /// What of an adopted Secret is not ours to write.
     theirs: Theirs,
 }
 
+/// What the target is to hold.
+pub(super) struct Wanted<'v> {
+    /// The earlier value beside the delivered one.
+    pub(super) previous: Option<Previous>,
+    /// Gives the values, asked for only where an adoption must compare.
+    pub(super) values: &'v dyn Fn() -> Result<Values, Need>,
+}
+
 /// What of an adopted Secret is not ours. `found` are the keys of data that were there before.
-fn theirs(facts: &Facts, seen: &Seen, id: &str, found: BTreeSet<String>) -> Result<Theirs, Need> {
+fn theirs(
+    facts: &Facts,
+    seen: &Seen,
+    id: &str,
+    found: BTreeSet<String>,
+    previous: Option<&Previous>,
+) -> Result<Theirs, Need> {
     let theirs = Theirs { keys: found, ..Theirs::default() };
-    if seen.view.shape == Shape::of(&operator_metadata(facts, &theirs, id), &facts.snapshot.own.target_metadata) {
+    let operator = operator_metadata(facts, &theirs, id, previous);
+    if seen.view.shape == Shape::of(&operator, &facts.snapshot.own.target_metadata) {
         // All of it is ours, as it should be.
         return Ok(theirs);
     }
@@ -69,7 +85,7 @@ fn theirs(facts: &Facts, seen: &Seen, id: &str, found: BTreeSet<String>) -> Resu
 
 impl<'w> Delivery<'w> {
     fn new(record: Delivered, action: Action<'w>) -> Self {
-        Self { record, action, theirs: Theirs::default() }
+        Self { record, action, previous: None, theirs: Theirs::default() }
     }
 
     /// Nothing is written: no version may be delivered. `recorded` is what the record says so far.
@@ -154,16 +170,25 @@ fn relation<'a>(facts: &Facts, seen: &'a Seen, id: &str, recorded: Option<&Deliv
     Relation::Unmanaged
 }
 
-/// Decides about the target. `recorded` is what the record says so far; `value` gives the value that will be delivered,
-/// asked for only where an adoption must compare.
+/// Decides about the target. `recorded` is what the record says so far.
 pub(super) fn decide<'w>(
     facts: &'w Facts,
     id: &str,
     recorded: Option<&Delivered>,
-    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+    wanted: Wanted<'_>,
+) -> Result<Delivery<'w>, Need> {
+    let delivery = action(facts, id, recorded, &wanted)?;
+    Ok(Delivery { previous: wanted.previous, ..delivery })
+}
+
+fn action<'w>(
+    facts: &'w Facts,
+    id: &str,
+    recorded: Option<&Delivered>,
+    wanted: &Wanted<'_>,
 ) -> Result<Delivery<'w>, Need> {
     let spec = &facts.snapshot.own.spec;
-    if spec.delivery() == Wanted::None {
+    if spec.delivery() == DeliveryKind::None {
         return Ok(Delivery::new(Delivered::None, Action::Nothing));
     }
     let name = spec.target_name(&facts.snapshot.own.name);
@@ -218,7 +243,7 @@ pub(super) fn decide<'w>(
     }
     let other_type = facts.type_of(view).is_some_and(|type_| type_ != spec.target_type());
     let frozen =
-        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(facts, view, &value)?;
+        matches!(related, Relation::Ours | Relation::Adopted) && view.immutable && !holds(facts, view, wanted)?;
     let adopted = || Delivered::Adopted { uid: view.uid.clone(), name: name.to_owned(), key: key.to_owned() };
     Ok(match related {
         Relation::Dying => {
@@ -243,10 +268,10 @@ pub(super) fn decide<'w>(
             );
             keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetNotOwned, message))))
         }
-        Relation::Adopted => match found_in_adopted(facts, view, value)? {
+        Relation::Adopted => match found_in_adopted(facts, view, wanted)? {
             Ok(found) => {
-                let theirs = theirs(facts, seen, id, found)?;
-                Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs }
+                let theirs = theirs(facts, seen, id, found, wanted.previous.as_ref())?;
+                Delivery { theirs, ..Delivery::new(adopted(), Action::Write(Some(seen))) }
             }
             Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
         },
@@ -254,8 +279,8 @@ pub(super) fn decide<'w>(
             keep(Action::Blocked(Verdict::Terminal(not_managed(facts, view))))
         }
         Relation::Unmanaged if !seen.live => return Err(Need::secret(name)),
-        Relation::Unmanaged => match adoptable(facts, view, value)? {
-            Ok(theirs) => Delivery { record: adopted(), action: Action::Write(Some(seen)), theirs },
+        Relation::Unmanaged => match adoptable(facts, view, wanted)? {
+            Ok(theirs) => Delivery { theirs, ..Delivery::new(adopted(), Action::Write(Some(seen))) },
             Err(problem) => keep(Action::Blocked(Verdict::Terminal(problem))),
         },
     })
@@ -287,48 +312,50 @@ fn immutable<'w>(keep: impl FnOnce(Action<'w>) -> Delivery<'w>, name: &str) -> D
     keep(Action::Blocked(Verdict::Terminal(Problem::new(Reason::TargetImmutable, message))))
 }
 
-/// What the target delivers, made of this value.
-fn target_content(facts: &Facts, value: Arc<Plaintext>) -> Result<TargetContent, Need> {
+/// The keys of the target's data.
+fn wanted_keys<'o>(own: &'o Own, previous: Option<&Previous>) -> BTreeSet<&'o str> {
+    let mut keys = own.data_keys();
+    if let (Some(key), None) = (overlap::key(&own.spec), previous) {
+        keys.remove(key);
+    }
+    keys
+}
+
+/// What the target delivers, made of these values.
+fn target_content(facts: &Facts, values: Values) -> Result<TargetContent, Need> {
     let own = &facts.snapshot.own;
     let texts = |template| TargetTemplate::texts(template).ok_or(Need::Read(Read::Spec));
     let template = own.template.as_deref().map(texts).transpose()?.cloned().unwrap_or_default();
-    Ok(TargetContent { key: own.spec.target_key().to_owned(), value, template })
+    Ok(TargetContent { key: own.spec.target_key().to_owned(), values, template })
 }
 
 /// The target's data as they should be, where they are compared with what a Secret holds. Why there are none is said in
 /// this place, too, for then nothing is written.
-fn wanted_data<'w>(
-    facts: &Facts,
-    value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
-) -> Result<Result<BTreeMap<String, Rendered>, Problem>, Need> {
-    let content = target_content(facts, Arc::clone(value()?))?;
+fn wanted_data(facts: &Facts, wanted: &Wanted<'_>) -> Result<Result<BTreeMap<String, Rendered>, Problem>, Need> {
+    let content = target_content(facts, (wanted.values)()?)?;
     Ok(content.data().map_err(|error| error.problem(facts.snapshot.own.spec.target_name(&facts.snapshot.own.name))))
 }
 
 /// Whether a Secret holds the data already, and nothing of ours besides. Immutability freezes the data alone: who need not
 /// change it may go on.
-fn holds<'w>(
-    facts: &'w Facts,
-    view: &SecretView,
-    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
-) -> Result<bool, Need> {
+fn holds(facts: &Facts, view: &SecretView, wanted: &Wanted<'_>) -> Result<bool, Need> {
     let present = &content(facts, view)?.values;
-    let wanted = facts.snapshot.own.data_keys();
-    if !wanted.iter().all(|key| present.contains_key(*key))
-        || !view.ours.data.iter().all(|key| wanted.contains(key.as_str()))
+    let keys = wanted_keys(&facts.snapshot.own, wanted.previous.as_ref());
+    if !keys.iter().all(|key| present.contains_key(*key))
+        || !view.ours.data.iter().all(|key| keys.contains(key.as_str()))
     {
         return Ok(false);
     }
-    let Ok(data) = wanted_data(facts, value)? else { return Ok(false) };
+    let Ok(data) = wanted_data(facts, wanted)? else { return Ok(false) };
     Ok(data.iter().all(|(key, bytes)| present.get(key).is_some_and(|present| present.holds(bytes))))
 }
 
 /// Those of our keys that an adopted Secret had before, or why one of them cannot be written: moved to another key of an
 /// adopted Secret, or given one by the template, that key may be another program's.
-fn found_in_adopted<'w>(
-    facts: &'w Facts,
+fn found_in_adopted(
+    facts: &Facts,
     view: &SecretView,
-    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
+    wanted: &Wanted<'_>,
 ) -> Result<Result<BTreeSet<String>, Problem>, Need> {
     let own = &facts.snapshot.own;
     let before = own.status.target.as_ref().filter(|before| before.uid == view.uid);
@@ -336,14 +363,16 @@ fn found_in_adopted<'w>(
         view.ours.data.contains(key)
             || before.is_some_and(|before| before.key == key)
             || (delivers_template(own, view) && own.template_keys().any(|of_template| of_template == key))
+            || (overlap::key(&own.spec) == Some(key) && previous::was_delivered(own, view))
     };
-    let (ours, others): (BTreeSet<_>, BTreeSet<_>) = own.data_keys().into_iter().partition(|key| is_ours(key));
+    let keys = wanted_keys(own, wanted.previous.as_ref());
+    let (ours, others): (BTreeSet<_>, BTreeSet<_>) = keys.into_iter().partition(|key| is_ours(key));
     let noted: BTreeSet<&str> = view.annotation(ANNO_FOUND_KEY).into_iter().flat_map(|keys| keys.split(',')).collect();
     let kept = ours.into_iter().filter(|key| noted.contains(key)).map(str::to_owned).collect::<BTreeSet<_>>();
     if others.is_empty() {
         return Ok(Ok(kept));
     }
-    Ok(keys_are_free(facts, view, &others, value)?.map(|found| kept.into_iter().chain(found).collect()))
+    Ok(keys_are_free(facts, view, &others, wanted)?.map(|found| kept.into_iter().chain(found).collect()))
 }
 
 /// Whether our last write of a Secret was made by this very template: then its keys were ours, also those that another
@@ -355,12 +384,8 @@ fn delivers_template(own: &Own, view: &SecretView) -> bool {
 
 /// Whether a Secret that the operator does not manage may be adopted: no controller owns it, and nothing of it would be overwritten. If so, what
 /// it has already of what the spec asks for.
-fn adoptable<'w>(
-    facts: &'w Facts,
-    view: &SecretView,
-    value: impl Fn() -> Result<&'w Arc<Plaintext>, Need>,
-) -> Result<Result<Theirs, Problem>, Need> {
-    let (name, keys) = (&view.name, facts.snapshot.own.data_keys());
+fn adoptable(facts: &Facts, view: &SecretView, wanted: &Wanted<'_>) -> Result<Result<Theirs, Problem>, Need> {
+    let (name, keys) = (&view.name, wanted_keys(&facts.snapshot.own, wanted.previous.as_ref()));
     let refuse = |why: &str| {
         Ok(Err(Problem::new(Reason::TargetNotOwned, format!("Secret {name} exists and cannot be adopted: {why}"))))
     };
@@ -393,14 +418,14 @@ fn adoptable<'w>(
     let loses_nothing =
         other.is_none() && (!view.ours.type_ || facts.snapshot.own.spec.target_type() == DEFAULT_TARGET_TYPE);
     let found = if let Marks::Recordless(id) = marks {
-        let free = if loses_nothing { keys_are_free(facts, view, &keys, value)?.ok() } else { None };
+        let free = if loses_nothing { keys_are_free(facts, view, &keys, wanted)?.ok() } else { None };
         let Some(found) = free else { return Ok(Err(recordless::problem(facts, view, id))) };
         found
     } else {
         if let Some(other) = other {
             return refuse(&format!("the operator delivered its key {other}, and adoption would remove that key"));
         }
-        match keys_are_free(facts, view, &keys, value)? {
+        match keys_are_free(facts, view, &keys, wanted)? {
             Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         }
@@ -414,18 +439,18 @@ fn adoptable<'w>(
 
 /// Whether keys of a Secret that the operator does not manage can be ours: each is absent, or already holds the very same
 /// bytes. Those that do are told.
-fn keys_are_free<'w>(
-    facts: &'w Facts,
+fn keys_are_free(
+    facts: &Facts,
     view: &SecretView,
     keys: &BTreeSet<&str>,
-    value: impl FnOnce() -> Result<&'w Arc<Plaintext>, Need>,
+    wanted: &Wanted<'_>,
 ) -> Result<Result<BTreeSet<String>, Problem>, Need> {
     let present = &content(facts, view)?.values;
     let taken: Vec<&str> = keys.iter().copied().filter(|key| present.contains_key(*key)).collect();
     if taken.is_empty() {
         return Ok(Ok(BTreeSet::new()));
     }
-    let data = match wanted_data(facts, value)? {
+    let data = match wanted_data(facts, wanted)? {
         Ok(data) => data,
         Err(problem) => return Ok(Err(problem)),
     };
@@ -433,8 +458,14 @@ fn keys_are_free<'w>(
     Ok(match taken.iter().find(|key| !same(key)) {
         None => Ok(taken.into_iter().map(str::to_owned).collect()),
         Some(key) => {
-            let of_template = facts.snapshot.own.template_keys().any(|of_template| of_template == *key);
-            let field = if of_template { "key in spec.target.template" } else { "spec.target.key" };
+            let own = &facts.snapshot.own;
+            let field = if own.template_keys().any(|of_template| of_template == *key) {
+                "key in spec.target.template"
+            } else if overlap::key(&own.spec) == Some(*key) {
+                "spec.target.previousKey"
+            } else {
+                "spec.target.key"
+            };
             let message =
                 format!("Secret {} exists and its key {key} holds another value: choose another {field}", view.name);
             Err(Problem::new(Reason::TargetNotOwned, message))
@@ -456,7 +487,7 @@ fn holder_text(view: &SecretView) -> String {
 }
 
 /// The operator's own labels and annotations of a target.
-fn operator_metadata(facts: &Facts, theirs: &Theirs, id: &str) -> MetadataText {
+fn operator_metadata(facts: &Facts, theirs: &Theirs, id: &str, previous: Option<&Previous>) -> MetadataText {
     let own = &facts.snapshot.own;
     let label = |key: &str, text: &str| (key.to_owned(), text.to_owned());
     let mut annotations = BTreeMap::from([label(ANNO_OWNER, &own.name)]);
@@ -466,6 +497,9 @@ fn operator_metadata(facts: &Facts, theirs: &Theirs, id: &str) -> MetadataText {
     }
     if let Some(template) = &own.template {
         annotations.insert(ANNO_TEMPLATE.to_owned(), template.digest());
+    }
+    if let Some(previous) = previous {
+        annotations.insert(ANNO_PREVIOUS.to_owned(), previous.text());
     }
     MetadataText { labels: [label(LABEL_ROLE, ROLE_TARGET), label(LABEL_ID, id)].into(), annotations }
 }
@@ -494,12 +528,14 @@ pub(super) struct TargetForm {
     pub(super) type_: Option<String>,
     shape: Shape,
     owner_reference: bool,
+    has_previous: bool,
 }
 
 /// The target as we mean it: enough to tell whether it has to be written.
 pub(super) fn target_form(facts: &Facts, delivery: &Delivery<'_>, id: &str) -> Result<TargetForm, Need> {
     let (own, theirs) = (&facts.snapshot.own, &delivery.theirs);
-    let operator = operator_metadata(facts, theirs, id);
+    let previous = delivery.previous.as_ref();
+    let operator = operator_metadata(facts, theirs, id, previous);
     let shape = if theirs.labels.is_empty() && theirs.annotations.is_empty() {
         Shape::of(&operator, &own.target_metadata)
     } else {
@@ -508,16 +544,17 @@ pub(super) fn target_form(facts: &Facts, delivery: &Delivery<'_>, id: &str) -> R
     let adopted = matches!(delivery.record, Delivered::Adopted { .. });
     Ok(TargetForm {
         name: own.spec.target_name(&own.name).to_owned(),
-        keys: own.data_keys().into_iter().map(str::to_owned).collect(),
+        keys: wanted_keys(own, previous).into_iter().map(str::to_owned).collect(),
         type_: (!adopted).then(|| own.spec.target_type().to_owned()),
         shape,
         owner_reference: !adopted && own.spec.deletion_policy() == DeletionPolicy::Delete,
+        has_previous: previous.is_some(),
     })
 }
 
 impl TargetForm {
     /// The write of a target `over` what is there, with the text of its labels and annotations, for the secret with this
-    /// `id`. `value` is that of `version`.
+    /// `id`. The value is that of `version`.
     pub(super) fn write(
         self,
         facts: &Facts,
@@ -525,14 +562,14 @@ impl TargetForm {
         delivery: &Delivery<'_>,
         id: &str,
         version: u64,
-        value: Arc<Plaintext>,
+        values: Values,
     ) -> Result<TargetWrite, Need> {
         let MetadataText { mut labels, mut annotations } = written_metadata(facts, &delivery.theirs)?;
-        let operator = operator_metadata(facts, &delivery.theirs, id);
+        let operator = operator_metadata(facts, &delivery.theirs, id, delivery.previous.as_ref());
         labels.extend(operator.labels);
         annotations.extend(operator.annotations);
-        let content = target_content(facts, value)?;
-        let Self { name, keys, type_, shape: _, owner_reference } = self;
+        let content = target_content(facts, values)?;
+        let Self { name, keys, type_, shape: _, owner_reference, has_previous: _ } = self;
         let view = over.map(|seen| &seen.view);
         let found = view.into_iter().flat_map(SecretView::found_keys).filter(|found| !keys.contains(*found));
         let found_keys = found.map(str::to_owned).collect();
@@ -557,6 +594,13 @@ impl TargetForm {
             && view.ours.data == self.keys
             && view.ours.type_ == self.type_.is_some()
             && owners_fit(view, self.owner_reference, owner_uid)
+    }
+}
+
+impl TargetForm {
+    /// Whether a write takes away the previous value that the last one gave a Secret: its time is over.
+    pub(super) fn ends_overlap(&self, own: &Own, view: &SecretView) -> bool {
+        !self.has_previous && previous::was_delivered(own, view)
     }
 }
 

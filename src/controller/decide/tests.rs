@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use managed_secrets_api::{
     Reason,
-    keys::CONDITION_READY,
+    keys::{ANNO_PREVIOUS, CONDITION_READY},
     names::record_name,
+    record::{History, KeptVersion},
     types::DeletionPolicy,
     validate::{FieldReason, Violation},
 };
@@ -120,6 +121,26 @@ fn hourly() -> Facts {
     in_step_as(&json!({"generate": {"rotateEvery": "1h"}}), |meta| {
         meta.value_updated = Timestamp::UNIX_EPOCH.to_string();
     })
+}
+
+/// A value that stays beside the next one for an hour, and did so until the time began.
+fn overlapped() -> Facts {
+    let created = Timestamp::from_second(-HOUR).unwrap().to_string();
+    in_step_as(&json!({"target": {"previousKey": "old"}, "overlap": "1h"}), |meta| {
+        let source = managed_secrets_api::types::SourceKind::Generate;
+        meta.history =
+            History::new(vec![KeptVersion { version: 0, commitment: [1; 32], created: created.clone(), source }]);
+        meta.value_updated = created;
+    })
+}
+
+/// The last write gave the target the previous value.
+fn has_previous(facts: &mut Facts) {
+    let mut view = delivered();
+    view.annotations.insert(ANNO_PREVIOUS.to_owned(), "0:old".to_owned());
+    view.ours.annotations.insert(ANNO_PREVIOUS.to_owned());
+    view.ours.data.insert("old".to_owned());
+    put(facts, view, Authenticity::NotARecord);
 }
 
 /// A value that was generated for the revision `a`.
@@ -358,6 +379,23 @@ fn each_rule_of_a_pass() {
                 read_record(it);
             },
             "write record: NewValue, then Secret db",
+        ),
+        ("an overlap that is over", overlapped, |_| {}, "done"),
+        (
+            "an overlap, and a clock that was set back: the values are read",
+            overlapped,
+            |it| clock(it, -1),
+            "look at record",
+        ),
+        ("an overlap ends: the value is read", overlapped, has_previous, "look at record"),
+        (
+            "an overlap ends: no other program changed the target",
+            overlapped,
+            |it| {
+                has_previous(it);
+                read_record(it);
+            },
+            "write Secret db: OverlapEnded",
         ),
         ("a schedule, and a clock that was set back by a day", hourly, |it| clock(it, -24 * HOUR), "wait"),
         (

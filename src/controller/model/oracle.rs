@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::{
     super::record::{Authenticity, RecordMeta, Source},
+    play::PREVIOUS,
     store::{Field, Maker, NAMESPACE, Object, Stored},
     templates,
 };
@@ -407,6 +408,14 @@ impl Oracle {
             let of_it =
                 self.values.iter().filter(|((of, _), known)| *of == id && templates::may_hold(key, &value, known));
             let versions: BTreeSet<u64> = of_it.map(|((_, version), _)| *version).collect();
+            if key == PREVIOUS {
+                let newest = self.last.get(&id).map(|record| record.meta.version);
+                let is_earlier = newest.zip(versions.first()).is_some_and(|(newest, version)| *version < newest);
+                if written && !is_earlier {
+                    self.say(format!("target {name} got versions {versions:?} as the previous one of {newest:?}"));
+                }
+                continue;
+            }
             let newest = versions.last().copied();
             // A version that the spec named may be older than what was delivered before.
             let pinned = writer.and_then(|writer| writer.pins.intersection(&versions).next().copied());

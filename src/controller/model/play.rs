@@ -13,6 +13,7 @@ use managed_secrets_api::{
     expiry::Expiry,
     keys::{ANNO_OWNER, LABEL_ID, LABEL_ROLE, ROLE_RECORD},
     names::record_name,
+    overlap::Overlap,
     types::{
         Adoption, DeletionPolicy, Delivery, Generate, SealedValue, SecretKeyRef, Target, ValueFrom, Workload,
         WorkloadKind,
@@ -47,6 +48,8 @@ const SPEC_NAMES: [&str; 3] = ["ONE", "TWO", "THREE"];
 const TARGETS: [&str; 5] = ["a", "b", "c", "shared", "legacy"];
 /// An annotation that a target may have.
 pub(super) const NOTE: &str = "note";
+/// The key of a previous value.
+pub(super) const PREVIOUS: &str = "previous";
 const SOURCES: [&str; 2] = ["upstream", "other-upstream"];
 /// What sources hold, and what is sealed. Two of them are used as either.
 pub(super) const VALUES: [&str; 3] = ["canary-5a1f8e", "canary-c07d42", "canary-9be366"];
@@ -358,7 +361,12 @@ impl Play {
                 let server = self.server();
                 let rotation = |object: &Object| object.status_text("/nextRotation")?.parse().ok();
                 let expiry = |object: &Object| Expiry::of(&object.spec)?.next_change(now);
-                let dates = |object| [rotation(object), expiry(object)].into_iter().flatten();
+                let overlap =
+                    |object: &Object| match Overlap::of(&object.spec, object.status_text("/valueUpdatedTime")?, now) {
+                        Overlap::Until(end) => Some(end),
+                        Overlap::None | Overlap::Open => None,
+                    };
+                let dates = |object| [rotation(object), expiry(object), overlap(object)].into_iter().flatten();
                 server.objects.values().flat_map(dates).map(left).filter(|left| (0..SOON).contains(left)).max()
             };
             let Some(left) = soon else { return Ok(()) };
@@ -372,7 +380,7 @@ impl Play {
     fn wake_dated(&self) {
         let rotates =
             |spec: &ManagedSecretSpec| spec.generate.as_ref().is_some_and(|generate| generate.rotate_every.is_some());
-        let is_dated = |spec: &ManagedSecretSpec| rotates(spec) || spec.expires.is_some();
+        let is_dated = |spec: &ManagedSecretSpec| rotates(spec) || spec.expires.is_some() || spec.overlap.is_some();
         let server = self.server();
         let dated: Vec<String> =
             server.objects.values().filter(|object| is_dated(&object.spec)).map(|object| object.name.clone()).collect();
@@ -486,6 +494,10 @@ fn apply_edit(spec: &mut ManagedSecretSpec, name: &str, edit: Edit) {
         Edit::Restart(yes) => {
             let shop = Workload { kind: WorkloadKind::Deployment, name: SHOP.to_owned() };
             target(spec).restart = yes.then(|| vec![shop]);
+        }
+        Edit::Previous { key, overlap } => {
+            target(spec).previous_key = key.then(|| PREVIOUS.to_owned());
+            spec.overlap = overlap.then(|| "30m".to_owned());
         }
         Edit::TargetName(pick) => {
             target(spec).name = Some(TARGETS[pick].to_owned()).filter(|target| target != name);

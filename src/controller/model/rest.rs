@@ -7,13 +7,14 @@ use managed_secrets_api::{
     expiry::Expiry,
     keys::{CONDITION_EXPIRING, CONDITION_RESTART_BLOCKED, FIELD_MANAGER, LABEL_ID, LABEL_ROLE, ROLE_TARGET},
     names::record_name,
+    overlap::Overlap,
     restarts::Mark,
     types::{DeletionPolicy, Delivery},
 };
 
 use super::{
     oracle::OpenRecord,
-    play::NOTE,
+    play::{NOTE, PREVIOUS},
     server::{Server, is_labelled},
     store::{Object, Stored},
     templates,
@@ -105,11 +106,11 @@ fn served(server: &Server, object: &Object, now: Timestamp) -> Result<(), String
     if status["delivered"].as_u64() != delivered {
         return Err(format!("version {delivered:?} is wanted, and {} is said", status["delivered"]));
     }
-    target(server, object, &record)?;
+    target(server, object, &record, now)?;
     value(server, object, &record, now)
 }
 
-fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), String> {
+fn target(server: &Server, object: &Object, record: &OpenRecord, now: Timestamp) -> Result<(), String> {
     let strays = server.secrets.values().filter(|secret| {
         let owned = |cell: &super::store::Cell| cell.managers.contains(FIELD_MANAGER);
         secret.label(LABEL_ROLE) == Some(ROLE_TARGET)
@@ -130,7 +131,14 @@ fn target(server: &Server, object: &Object, record: &OpenRecord) -> Result<(), S
         None => record.value.clone(),
     };
     let texts = object.spec.template().cloned().unwrap_or_default();
-    let wanted = templates::data(object.spec.target_key(), &value, &texts);
+    let mut wanted = templates::data(object.spec.target_key(), &value, &texts);
+    let is_newest = object.spec.pinned().is_none_or(|version| version == record.meta.version);
+    if is_newest
+        && Overlap::of(&object.spec, &record.meta.value_updated, now) != Overlap::None
+        && let Some((_, previous)) = record.kept.last_key_value()
+    {
+        wanted.insert(PREVIOUS.to_owned(), previous.clone().ok_or("its previous version is not kept")?);
+    }
     if wanted.iter().any(|(key, bytes)| secret.data(key) != Some(&BASE64_STANDARD.encode(bytes))) {
         return Err("its target holds another value".to_owned());
     }

@@ -39,6 +39,10 @@ pub(super) enum Edit {
     History(Option<i32>),
     Version(Option<i64>),
     Restart(bool),
+    Previous {
+        key: bool,
+        overlap: bool,
+    },
 }
 
 /// What a user does to a Secret that exists.
@@ -164,6 +168,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => option::of(0..3i32).prop_map(Edit::History),
         2 => option::weighted(0.6, 1..4i64).prop_map(Edit::Version),
         2 => prop::bool::weighted(0.8).prop_map(Edit::Restart),
+        2 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(key, overlap)| Edit::Previous { key, overlap }),
     ]
 }
 

@@ -96,8 +96,9 @@ fields!(ManagedSecretSpec { name } options {
     expiry_warning,
     history,
     version,
+    overlap,
 } without { value });
-fields!(Target {} options { name, key, type_, adoption, restart } without { labels, annotations, template });
+fields!(Target {} options { name, key, type_, adoption, restart, previous_key } without { labels, annotations, template });
 fields!(Workload { kind, name });
 fields!(ValueFrom { secret_key_ref });
 fields!(SecretKeyRef { name, key });

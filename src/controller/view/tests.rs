@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource as _, ResourceExt as _};
 use managed_secrets_api::{
     keys::{
-        ANNO_COMMITMENT, ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_MAC, ANNO_NAME, ANNO_OWNER, ANNO_TEMPLATE,
-        FIELD_MANAGER, KIND, ROLE_TARGET,
+        ANNO_COMMITMENT, ANNO_DESCRIPTION, ANNO_FOUND_KEY, ANNO_MAC, ANNO_NAME, ANNO_OWNER, ANNO_PREVIOUS,
+        ANNO_TEMPLATE, FIELD_MANAGER, KIND, ROLE_TARGET,
     },
     limits::{ANNOTATIONS_BYTES_MAX, METADATA_KEY_NAME_MAX},
     record::{History, KeptVersion},
@@ -196,10 +196,16 @@ fn the_largest_record_is_kept_whole() {
         annotations.insert(proof, "m".repeat(56));
     }
     // Of targets only.
-    annotations.retain(|key, _| ![ANNO_FOUND_KEY, ANNO_TEMPLATE].contains(key));
-    // Of a target that was adopted with every key of the largest template, and the value's.
-    let found = vec!["k".repeat(SECRET_KEY_MAX); TEMPLATE_KEYS_MAX + 1].join(",");
-    let target = [(ANNO_OWNER, "n".repeat(SECRET_NAME_MAX)), (ANNO_FOUND_KEY, found), (ANNO_TEMPLATE, "0".repeat(64))];
+    annotations.retain(|key, _| ![ANNO_FOUND_KEY, ANNO_PREVIOUS, ANNO_TEMPLATE].contains(key));
+    // Of a target that was adopted with every key of the largest template, and those of the values.
+    let found = vec!["k".repeat(SECRET_KEY_MAX); TEMPLATE_KEYS_MAX + 2].join(",");
+    let previous = format!("{}:{}", u64::MAX, "k".repeat(SECRET_KEY_MAX));
+    let target = [
+        (ANNO_OWNER, "n".repeat(SECRET_NAME_MAX)),
+        (ANNO_FOUND_KEY, found),
+        (ANNO_TEMPLATE, "0".repeat(64)),
+        (ANNO_PREVIOUS, previous),
+    ];
     for annotations in [annotations, BTreeMap::from(target)] {
         largest["annotations"] = json!(annotations);
         let (whole, kept) = (decoded(largest.clone()), decoded(largest.clone()).kept());

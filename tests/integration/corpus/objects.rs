@@ -156,6 +156,15 @@ fn choices() -> Vec<Case> {
         let wrong: &[_] = if valid { &[] } else { &["spec.generate.length"] };
         cases.push(Case::new(format!("length {length}"), with(json!({ "generate": { "length": length } })), wrong));
     }
+    for (history, target, valid) in [
+        (json!(0), json!({"previousKey": "old"}), false),
+        (json!(1), json!({"previousKey": "old"}), true),
+        (json!(0), json!({"key": "old"}), true),
+    ] {
+        let wrong: &[_] = if valid { &[] } else { &["spec.history"] };
+        let object = with(json!({ "history": history, "target": target }));
+        cases.push(Case::new(format!("history {history} with {target}"), object, wrong));
+    }
     for (number, history, version) in [
         (json!(-1), false, false),
         (json!(0), true, false),
@@ -295,6 +304,7 @@ fn expiry() -> Vec<Case> {
         case("expires", "spec.expires", strange, false);
         case("expiryWarning", "spec.expiryWarning", strange, false);
         case("expiryWarning", "spec.expiryWarning", &format!("1h{strange}"), false);
+        case("overlap", "spec.overlap", strange, false);
     }
     for (text, valid) in [
         ("720h", true),
@@ -326,13 +336,14 @@ fn expiry() -> Vec<Case> {
         ("0000000000000000000000001h", false),
     ] {
         case("expiryWarning", "spec.expiryWarning", text, valid);
+        case("overlap", "spec.overlap", text, valid);
     }
     cases
 }
 
 /// Each field holding each type of JSON; server and validator must agree, whatever they say.
 fn shapes() -> Vec<Case> {
-    const FIELDS: [&str; 33] = [
+    const FIELDS: [&str; 35] = [
         "/spec",
         "/spec/name",
         "/spec/description",
@@ -349,9 +360,11 @@ fn shapes() -> Vec<Case> {
         "/spec/delivery",
         "/spec/history",
         "/spec/version",
+        "/spec/overlap",
         "/spec/target",
         "/spec/target/name",
         "/spec/target/key",
+        "/spec/target/previousKey",
         "/spec/target/type",
         "/spec/target/labels",
         "/spec/target/labels/app",

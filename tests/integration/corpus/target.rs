@@ -13,6 +13,7 @@ use super::source::{secret_keys, secret_names};
 /// Every case of targets.
 pub(super) fn all() -> Vec<Case> {
     let mut cases = places();
+    cases.extend(previous_keys());
     cases.extend(types());
     cases.extend(restarts());
     cases.extend(metadata_keys());
@@ -48,6 +49,24 @@ fn places() -> Vec<Case> {
         Case::new(format!("metadata.name `msec-db` and {fields}"), object, wrong)
     });
     names.chain(keys).chain(unnamed).collect()
+}
+
+fn previous_keys() -> Vec<Case> {
+    const KEY: &[&str] = &["spec.target.previousKey"];
+    let alone = secret_keys().into_iter().map(|(key, valid)| {
+        let wrong: &[_] = if valid { &[] } else { KEY };
+        Case::new(format!("previous key {key:?}"), target(&json!({ "key": "k", "previousKey": key })), wrong)
+    });
+    let beside = [
+        (json!({ "previousKey": "value" }), KEY),
+        (json!({ "key": "k", "previousKey": "value" }), &[]),
+        (json!({ "key": "k", "previousKey": "k" }), KEY),
+        (json!({ "previousKey": "old", "template": { "url": "x" } }), &[]),
+        (json!({ "previousKey": "url", "template": { "url": "x" } }), KEY),
+        (json!({ "key": "url", "previousKey": "old", "template": { "url": "x" } }), &[]),
+    ];
+    let beside = beside.map(|(fields, wrong)| Case::new(format!("previous key in {fields}"), target(&fields), wrong));
+    alone.chain(beside).collect()
 }
 
 fn restarts() -> Vec<Case> {

@@ -12,6 +12,7 @@ pub(super) struct Allowed {
     targets: BTreeMap<(&'static str, &'static str), Values>,
     foreign: BTreeSet<(&'static str, &'static str, &'static str)>,
     may_vanish: BTreeSet<&'static str>,
+    beside: BTreeSet<(&'static str, &'static str)>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +28,12 @@ enum Values {
 }
 
 impl Allowed {
+    /// A key that may hold these values beside the delivered one, in this order.
+    pub(super) fn serves_beside(mut self, secret: &'static str, key: &'static str, values: &[&'static str]) -> Self {
+        self.beside.insert((secret, key));
+        self.serves(secret, key, values)
+    }
+
     /// Under this key of this Secret: these values, in this order.
     pub(super) fn serves(mut self, secret: &'static str, key: &'static str, values: &[&'static str]) -> Self {
         self.targets.insert((secret, key), Values::InOrder(values.to_vec()));
@@ -118,7 +125,7 @@ impl Allowed {
                     return Err(format!("Secret {name} holds an earlier value under {key} again"));
                 }
                 last.insert((name, key), (place, value));
-                served += 1;
+                served += usize::from(!self.beside.contains(&(name, key)));
             }
             alive.insert(name);
             let foreign = self.foreign.iter().any(|(secret, ..)| *secret == name);

@@ -86,6 +86,11 @@ fn two_versions() -> Do {
     steps(vec![source("one"), served(from("NAME")), source("two"), two])
 }
 
+/// The previous value has a key.
+fn previous() -> Value {
+    json!({"target": {"previousKey": "old"}})
+}
+
 /// `db` is applied and served.
 fn served(spec: Value) -> Do {
     steps(vec![apply("db", spec), until_served("db")])
@@ -185,6 +190,18 @@ fn valued() -> Vec<Scenario> {
             served(generate("NAME")),
             apply("db", generate_with(json!({"generate": {"revision": "a"}}))),
             Allowed::default().rotates("db", "value"),
+        ),
+        scenario(
+            "a new value beside the previous one",
+            steps(vec![source("one"), served(with(from("NAME"), previous()))]),
+            source("two"),
+            upstream(&["one", "two"], two().serves_beside("db", "old", &["one"])),
+        ),
+        scenario(
+            "the end of an overlap",
+            steps(vec![two_versions(), apply("db", with(from("NAME"), previous())), until_served("db")]),
+            apply("db", with(with(from("NAME"), previous()), json!({"overlap": "0s"}))),
+            upstream(&["one", "two"], two().serves_beside("db", "old", &["one"])),
         ),
         scenario(
             "an earlier version",

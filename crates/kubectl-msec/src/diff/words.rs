@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
-use managed_secrets_api::ManagedSecretSpec;
 use managed_secrets_api::keys::LAST_APPLIED;
 use managed_secrets_api::types::{Delivery, Generate};
+use managed_secrets_api::{ManagedSecretSpec, overlap};
 use serde_json::Value as Json;
 
 /// What becomes of the value that a manifest holds.
@@ -84,6 +84,9 @@ pub(super) fn of_spec(
     let version = |spec: &ManagedSecretSpec| spec.pinned().map_or("newest".to_owned(), |version| version.to_string());
     say(changes("version", &version(live), &version(wanted)));
     say(changes("history", &live.history(), &wanted.history()));
+    let text = |text: Option<&str>| text.unwrap_or("none").to_owned();
+    say(changes("target.previousKey", &text(overlap::key(live)), &text(overlap::key(wanted))));
+    say(changes("overlap", &text(live.overlap.as_deref()), &text(wanted.overlap.as_deref())));
     say(changes("suspend", &live.suspended(), &wanted.suspended()));
     let of_target = |spec: &ManagedSecretSpec| spec.target.clone().unwrap_or_default();
     let (live, wanted) = (of_target(live), of_target(wanted));
@@ -189,8 +192,8 @@ mod tests {
         });
         let wanted = json!({
             "name": "B", "generate": {}, "delivery": "None", "deletionPolicy": "Retain", "suspend": true,
-            "history": 3, "version": 2,
-            "target": {"name": "b", "key": "k", "type": "kubernetes.io/ssh-auth", "adoption": "IfUnowned",
+            "history": 3, "version": 2, "overlap": "24h",
+            "target": {"name": "b", "key": "k", "previousKey": "old", "type": "kubernetes.io/ssh-auth", "adoption": "IfUnowned",
                        "labels": {"x": "2", "z": "1"}, "annotations": {"n": "1"}},
         });
         assert_eq!(
@@ -207,6 +210,8 @@ mod tests {
                 "deletionPolicy: Delete → Retain",
                 "version: newest → 2",
                 "history: 1 → 3",
+                "target.previousKey: none → old",
+                "overlap: none → 24h",
                 "suspend: false → true",
                 "target.labels.y: removed",
                 "target.labels.x: changes",

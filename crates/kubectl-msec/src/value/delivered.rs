@@ -95,6 +95,15 @@ fn value_of(
              value through the value API"
         )));
     }
+    let annotations = secret.metadata.annotations.as_ref();
+    let previous = annotations.and_then(|all| all.get(keys::ANNO_PREVIOUS)).and_then(|text| text.split_once(':'));
+    if previous.is_some_and(|(_, key)| key == target.key) {
+        return Err(CliError::Failed(format!(
+            "spec.target.previousKey has changed, so the key {} of the Secret {name} holds the previous value by now; try \
+             again in a moment, or read the value through the value API",
+            target.key
+        )));
+    }
     if may_be_replaced(&secret, object, target) {
         return Err(CliError::Failed(format!(
             "spec.target.template of the Secret {name} has changed, so its key {} may hold a text of the template; try \
@@ -188,6 +197,21 @@ mod tests {
         assert!(prints(&replaced, &before, "7"), "the operator has not followed the spec yet");
         assert!(!prints(&replaced, &replaced, "8"));
         assert!(!prints(&before, &replaced, "8"), "the spec was read before it was changed");
+    }
+
+    /// The operator writes the Secret first, and then status.
+    #[test]
+    fn a_previous_value_is_not_taken_for_the_newest() {
+        let target = TargetRef { name: "db".into(), key: "a".into(), uid: "u1".into(), resource_version: "7".into() };
+        let object = object(&json!({"key": "b", "previousKey": "a"}));
+        for (annotation, expected) in [("3:a", false), ("3:b", true)] {
+            let secret = serde_json::from_value(json!({
+                "metadata": {"name": "db", "uid": "u1", "annotations": {keys::ANNO_PREVIOUS: annotation}},
+                "data": {"a": "YQ==", "b": "Yg=="},
+            }));
+            let value = value_of(Some(secret.unwrap()), &object, &target);
+            assert_eq!(value.is_ok(), expected, "{annotation}");
+        }
     }
 
     #[test]

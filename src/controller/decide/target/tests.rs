@@ -13,13 +13,13 @@ use super::{
     super::{
         super::{
             facts::{Content, Held, Known, Refused, Seen},
-            plan::{Need, Problem, Read, Verdict},
+            plan::{Need, Problem, Read, Values, Verdict},
             record::Authenticity,
             view::{OwnerRef, SecretView},
         },
         testing::{ID, adopted, delivered, facts_of, labelled, own_place, owned_by, plaintext, retained, unmanaged},
     },
-    Action, decide,
+    Action, Wanted, decide,
 };
 
 /// The value of the record.
@@ -105,7 +105,12 @@ impl Case {
             facts.written.refused = Some(Refused { secret: "db".to_owned(), problem });
         }
         let value = plaintext(VALUE);
-        let delivery = match decide(&facts, ID, self.recorded.as_ref(), || Ok(&value)) {
+        let delivery = match decide(
+            &facts,
+            ID,
+            self.recorded.as_ref(),
+            Wanted { previous: None, values: &|| Ok(Values::of(&value)) },
+        ) {
             Ok(delivery) => delivery,
             Err(Need::Read(Read::Secret(_))) => return "look".to_owned(),
             Err(need) => return format!("{need:?}"),
@@ -411,9 +416,9 @@ fn a_key_that_was_not_read_is_not_taken_for_absent() {
     let value = plaintext(VALUE);
 
     facts.follow(own(json!({})));
-    let delivery = decide(&facts, ID, None, || Ok(&value)).unwrap();
+    let delivery = decide(&facts, ID, None, Wanted { previous: None, values: &|| Ok(Values::of(&value)) }).unwrap();
     assert!(matches!(delivery.action, Action::Write(Some(_))), "{:?}", delivery.action);
     facts.follow(own(json!({"url": "x://$(value)"})));
-    let need = decide(&facts, ID, None, || Ok(&value)).unwrap_err();
+    let need = decide(&facts, ID, None, Wanted { previous: None, values: &|| Ok(Values::of(&value)) }).unwrap_err();
     assert!(matches!(&need, Need::Read(Read::Secret(name)) if name == "db"), "{need:?}");
 }

@@ -45,6 +45,7 @@ mod tests {
             },
             testing::{ID, facts, labelled, owned_by},
         },
+        super::Wanted,
         *,
     };
 
@@ -61,7 +62,8 @@ mod tests {
             let mut facts = facts(&status);
             facts.snapshot.failures = failures;
             facts.snapshot.secrets.insert("db".to_owned(), Known::Present(Box::new(seen)));
-            let decided = super::super::decide(&facts, ID, None, || panic!("no value is compared"));
+            let wanted = Wanted { previous: None, values: &|| panic!("no value is compared") };
+            let decided = super::super::decide(&facts, ID, None, wanted);
             matches!(decided, Err(Need::Retry))
         };
         let none = || json!({});

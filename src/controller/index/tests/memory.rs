@@ -108,7 +108,7 @@ fn stored_record(number: usize) -> SecretView {
     };
     let annotations = meta.annotations(NAMESPACE, &Seed::new(Zeroizing::new([7; 32])), &[9; 32]).unwrap();
     let view = written(number, &meta.object_name(), 2, &json!(meta.labels()), &json!(annotations));
-    assert_eq!((view.labels.len(), view.annotations.len()), (LABELS.len(), ANNOTATIONS.len() - 3));
+    assert_eq!((view.labels.len(), view.annotations.len()), (LABELS.len(), ANNOTATIONS.len() - 4));
     view
 }
 

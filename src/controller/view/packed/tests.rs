@@ -74,14 +74,16 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         option::of(text()),
         option::of(select(vec![Adoption::Never, Adoption::IfUnowned])),
         option::of(vec(workload(), 0..4)),
+        option::of(text()),
     );
-    let target = target.prop_map(|(name, key, type_, adoption, restart)| Target {
+    let target = target.prop_map(|(name, key, type_, adoption, restart, previous_key)| Target {
         name,
         key,
         type_,
         labels: None,
         annotations: None,
         template: None,
+        previous_key,
         adoption,
         restart,
     });
@@ -97,7 +99,7 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
         option::of(select(vec![DeletionPolicy::Delete, DeletionPolicy::Retain])),
         option::of(any::<bool>()),
         (option::of(text()), option::of(text())),
-        (option::of(any::<i32>()), option::of(any::<i64>())),
+        (option::of(any::<i32>()), option::of(any::<i64>()), option::of(text())),
     )
         .prop_map(
             |(
@@ -110,7 +112,7 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
                 deletion_policy,
                 suspend,
                 expiry,
-                (history, version),
+                (history, version, overlap),
             )| {
                 ManagedSecretSpec {
                     name,
@@ -123,6 +125,7 @@ fn spec() -> BoxedStrategy<ManagedSecretSpec> {
                     deletion_policy,
                     history,
                     version,
+                    overlap,
                     suspend,
                     expires: expiry.0,
                     expiry_warning: expiry.1,

@@ -11,7 +11,7 @@
 //! | `target.name`, `target.key`, `delivery` | `get` on the Secret that holds the value now, or, where none does (`delivery: None`), on `secretvalues` by its name or its id |
 //! | `target.name`, `target.key`, `delivery`, `target.template`, where a text of the template replaces the value | also to read the value now; `get` on the Secret does not count, for it does not hold the value as it is |
 //! | `value` that is sealed as kept, with a delivery | `get` on all `secretvalues` of the namespace |
-//! | `version` with a delivery | `get` on `secretvalues` by the secret's name or its id |
+//! | `version`, or `target.previousKey` and `overlap`, with a delivery | `get` on `secretvalues` by the secret's name or its id |
 //! | `target.type`, `labels`, `annotations`, `template` of a target that exists | `get` and `patch` on that Secret |
 //! | `target.type`, `labels`, `annotations`, `template` where there is no target yet | `create` on Secrets; with a delivery, also `get` and `patch` on the Secret that it goes to; with `spec.value`, also `get` on the Secret `metadata.name` |
 //! | `target.name`, `delivery`, where `target.type`, `labels`, `annotations` or `template` are given | `patch` on the Secret that the value is now delivered to |
@@ -133,9 +133,10 @@ fn variables() -> Vec<(&'static str, String)> {
         ("id", "oldObject == null ? '' : dyn(oldObject).?status.?id.orValue('')"),
         ("nameInForce", "oldObject == null ? '' : dyn(oldObject).?status.?name.orValue(oldObject.spec.name)"),
         (
-            "pins",
-            "variables.delivery != 'None' && has(object.spec.version)\n\
-             && object.spec.?version != variables.old.?version",
+            "deliversEarlier",
+            "variables.delivery != 'None' && (has(object.spec.version) && object.spec.?version != variables.old.?version\n\
+             || has(variables.target.previousKey) && (variables.target.?previousKey != variables.oldTarget.?previousKey\n\
+             || object.spec.?overlap != variables.old.?overlap))",
         ),
         ("renames", "oldObject != null && object.spec.name != oldObject.spec.name"),
     ];
@@ -266,13 +267,13 @@ fn value_validations() -> [Validation; 4] {
         },
         Validation {
             // A new object keeps nothing, unless it takes over what an earlier one left behind.
-            admits: "!variables.pins || variables.mayReadEarlier || variables.mayReadAsBefore".to_owned(),
+            admits: "!variables.deliversEarlier || variables.mayReadEarlier || variables.mayReadAsBefore".to_owned(),
             message: cannot(
                 "get",
                 value::PLURAL,
                 value::GROUP,
                 Some("(oldObject == null ? object.spec.name : variables.nameInForce)"),
-                "to deliver an earlier value (version)",
+                "to deliver an earlier value (version, target.previousKey, overlap)",
             ),
             fallback: "delivering an earlier value needs the permission to read it (secretvalues.values.managedsecrets.dev)",
         },
