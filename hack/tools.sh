@@ -4,10 +4,10 @@
 #   hack/tools.sh [--while-stdin] PROGRAM…
 #
 # Programs: etcd, kube-apiserver, kube-controller-manager, kubectl (of the Kubernetes version in K8S: 1.34, 1.36 when
-# unset, or 1.37), kube-scheduler, kubelet, kube-proxy (of 1.36), jq, helm-3, helm-4, appliers, evaluator; or a set: control-plane,
-# node, all. The set "all" is what `make test` needs, and does not contain "node".
+# unset, or 1.37), kube-scheduler, kubelet, kube-proxy (of 1.36), jq, helm-3, helm-4, appliers, evaluator, kms-plugin; or a set:
+# control-plane, node, all. The set "all" is what `make test` needs, and does not contain "node".
 #
-# Each is built once with Go from the module that pins it (tests/controlplane, tests/gitops, tests/monitoring) into a cache outside the tree,
+# Each is built once with Go from the module that pins it (tests/controlplane, tests/gitops, tests/monitoring, tests/kms) into a cache outside the tree,
 # keyed by version: MANAGED_SECRETS_CACHE, else managed-secrets below the user's cache folder. A lock for each program
 # keeps two builds apart, and a program appears under its name only when it is complete. Progress goes to standard error.
 #
@@ -79,10 +79,14 @@ describe() { # PROGRAM
             version=$(version "$module" "$helm")
             folder=$cache/helm-$version
             ;;
-        appliers | evaluator)
+        appliers | evaluator | kms-plugin)
             # A program of ours: a digest of its source is its version.
-            module=gitops/appliers package=.
-            [[ $1 == appliers ]] || module=monitoring
+            case $1 in
+                appliers) module=gitops/appliers ;;
+                evaluator) module=monitoring ;;
+                kms-plugin) module=kms ;;
+            esac
+            package=.
             version=$(cd "$tests/$module" && cat -- * | sha256sum | cut -c 1-12)
             folder=$cache/$1-$version
             ;;
@@ -159,7 +163,7 @@ for program in "$@"; do
     case $program in
         control-plane) set -- etcd kube-apiserver kube-controller-manager kubectl ;;
         node) set -- kube-scheduler kubelet kube-proxy ;;
-        all) set -- etcd kube-apiserver kube-controller-manager kubectl jq helm-3 helm-4 appliers evaluator ;;
+        all) set -- etcd kube-apiserver kube-controller-manager kubectl jq helm-3 helm-4 appliers evaluator kms-plugin ;;
         *) set -- "$program" ;;
     esac
     for one in "$@"; do

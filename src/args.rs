@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use managed_secrets_api::{
     duration,
     keys::{self, DEFAULT_OPERATOR_NAMESPACE},
@@ -18,6 +18,7 @@ use managed_secrets_cli::error::EXIT_CODES;
 use managed_secrets_cli::seal::SealArgs;
 use managed_secrets_engine::lease::{Durations, DurationsError};
 use managed_secrets_engine::run::MAX_WORKERS;
+use managed_secrets_kms::{Socket, limits::CALL_SECONDS};
 
 use crate::install::manifests::{
     DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
@@ -63,6 +64,14 @@ Examples:
   managed-secrets check
   managed-secrets check --namespace shop --timeout 120";
 
+const KMS_CHECK_EXAMPLES: &str = "\
+The command sends random bytes to the plugin, encrypts and decrypts them, and checks each answer against the KMS v2 contract \
+of Kubernetes. It needs no cluster. A warning is legal, and worth knowing; a plugin with a failed check must not be used.
+
+Examples:
+  managed-secrets kms check unix:///run/kms/plugin.sock
+  managed-secrets kms check unix:///run/kms/plugin.sock -o json";
+
 const SEAL_EXAMPLES: &str = "\
 The value is read byte for byte: `echo` adds a line break to it, `printf %s` does not. \
 On a terminal, the command asks for it without echo; the line break that ends it is not part of the value.
@@ -95,6 +104,13 @@ pub enum Command {
     /// Check that the API server seals plain values: ask it to create a ManagedSecret, without storing it
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Work with KMS plugins
+    #[command(arg_required_else_help = false)]
+    Kms {
+        /// What to do.
+        #[command(subcommand)]
+        command: KmsCommand,
+    },
     /// Seal a value for a cluster: read it from standard input, print the text for spec.value
     #[command(after_long_help = SEAL_EXAMPLES)]
     Seal(SealArgs),
@@ -375,6 +391,41 @@ pub struct CheckArgs {
     /// Seconds to try again
     #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_TIMEOUT", default_value = "60")]
     pub timeout: u16,
+}
+
+/// The commands of `kms`.
+#[derive(Debug, Subcommand)]
+pub enum KmsCommand {
+    /// Test whether a KMS v2 plugin does what the contract says
+    #[command(after_long_help = KMS_CHECK_EXAMPLES)]
+    Check(KmsCheckArgs),
+}
+
+/// Arguments of `kms check`.
+#[derive(Args, Clone, Debug)]
+pub struct KmsCheckArgs {
+    /// Address of the plugin: unix:// and the path of its socket
+    #[arg(value_name = "SOCKET")]
+    pub socket: Socket,
+
+    /// Seconds that a call may take
+    #[arg(long, value_name = "SECONDS", env = "MANAGED_SECRETS_TIMEOUT", default_value_t = CALL_SECONDS,
+        value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub timeout: u16,
+
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", env = "MANAGED_SECRETS_OUTPUT", value_enum, default_value_t)]
+    pub output: ReportFormat,
+}
+
+/// How a report is shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum ReportFormat {
+    /// A line for each check
+    #[default]
+    Text,
+    /// JSON, for programs
+    Json,
 }
 
 impl From<ManifestsArgs> for Options {

@@ -1,6 +1,7 @@
-//! The commands of `managed-secrets`: `run`, `crd`, `manifests`, `check` and `seal`.
+//! The commands of `managed-secrets`: `run`, `crd`, `manifests`, `check`, `kms` and `seal`.
 
 mod check;
+mod kms;
 mod run;
 mod webhooks;
 
@@ -39,6 +40,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Crd => say::print_document(&install::crd_text()?),
         Command::Manifests(args) => say::print_document(&manifests::print(&args.into())?),
         Command::Check(args) => check::check(&args),
+        Command::Kms { command } => kms::kms(&command),
         Command::Seal(args) => seal::seal(&args),
     }
 }

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("managed-secrets-client", &["managed-secrets-api", "managed-secrets-crypto"]),
     ("managed-secrets-cli", &["managed-secrets-api", "managed-secrets-client", "managed-secrets-crypto"]),
     ("managed-secrets-engine", &[]),
+    ("managed-secrets-kms", &[]),
     (
         "kubectl-msec",
         &["managed-secrets-api", "managed-secrets-cli", "managed-secrets-client", "managed-secrets-crypto"],
@@ -22,8 +23,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("testkit", &[]),
 ];
 
-/// What serves and watches: nothing of it is in the plugin.
-const OF_THE_OPERATOR: [&str; 4] = ["axum", "rcgen", "kube-runtime", "tracing-subscriber"];
+/// What serves, watches, and calls a KMS: nothing of it is in the plugin.
+const OF_THE_OPERATOR: [&str; 5] = ["axum", "rcgen", "kube-runtime", "tonic", "tracing-subscriber"];
 
 #[test]
 fn crates_depend_on_those_below_them_alone() {

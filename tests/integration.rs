@@ -27,6 +27,7 @@ mod integration {
     mod history;
     mod installation;
     mod keyring;
+    mod kms;
     mod kustomize;
     mod leaders;
     mod lifecycle;

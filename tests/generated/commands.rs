@@ -19,14 +19,20 @@ pub(super) fn commands() -> String {
         let mut command = command.term_width(WIDTH);
         command.build();
         let _ = write!(page, "\n## {program}\n\n{}", help(&mut command));
-        for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-            // What every command takes is said once, with the program.
-            let mut own = command.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
-            let help = help(&mut own);
-            let _ = write!(page, "\n### {program} {}\n\n{help}", command.get_name());
-        }
+        subcommands(&mut page, program, &mut command);
     }
     page
+}
+
+/// Each command below `command`, and what is below that.
+fn subcommands(page: &mut String, path: &str, command: &mut clap::Command) {
+    for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+        // What every command takes is said once, with the program.
+        let mut own = command.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        let path = format!("{path} {}", command.get_name());
+        let _ = write!(page, "\n### {path}\n\n{}", help(&mut own));
+        subcommands(page, &path, command);
+    }
 }
 
 fn help(command: &mut clap::Command) -> String {

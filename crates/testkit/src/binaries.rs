@@ -78,6 +78,11 @@ pub fn evaluator() -> Result<PathBuf> {
     tool("evaluator")
 }
 
+/// A KMS v2 plugin: Kubernetes' own server, with a file of keys; built again when its source changes. Blocks.
+pub fn kms_plugin() -> Result<PathBuf> {
+    tool("kms-plugin")
+}
+
 /// The path of a program that `hack/tools.sh` knows. Blocks while it is built.
 fn tool(name: &str) -> Result<PathBuf> {
     let script = root().join("hack/tools.sh");

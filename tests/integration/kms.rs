@@ -1,0 +1,127 @@
+//! KMS v2 plugins: `managed-secrets kms check` against Kubernetes' own plugin server, which does right or wrong.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(dead_code, reason = "each test uses a part of the plugin")]
+
+pub(crate) mod plugin;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use managed_secrets_kms::{Call, KmsError, Plugin as Client, Violation, check};
+use serde_json::{Value, json};
+
+use self::plugin::Plugin;
+use super::program::run;
+
+/// Long enough for a machine under load.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `kms check -o json` says: the level and the message of each check, and the exit code.
+async fn conformance(plugin: &Plugin, timeout: &str) -> (BTreeMap<String, (String, String)>, i32) {
+    let socket = plugin.socket().to_string();
+    let ran = run(&["kms", "check", &socket, "-o", "json", "--timeout", timeout], None, &[], b"").await;
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["socket"], json!(socket));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let checks: BTreeMap<_, _> =
+        checks.map(|check| (text(&check["name"]), (text(&check["level"]), text(&check["message"])))).collect();
+    assert_eq!(checks.len(), check::NAMES.len());
+    (checks, ran.code)
+}
+
+#[tokio::test]
+async fn kubernetes_own_server_passes_the_conformance_test() {
+    let plugin = Plugin::start().await;
+    let (checks, code) = conformance(&plugin, "30").await;
+    assert_eq!(code, 0, "{checks:?}");
+    for (name, (level, message)) in &checks {
+        // How fast this machine is now is no matter of the test.
+        assert!(level == "ok" || name == "latency", "{name}: {level}: {message}");
+    }
+    assert_eq!(checks["annotations"].1, "1, needed to decrypt");
+
+    let ran = run(&["kms", "check", &plugin.socket().to_string()], None, &[], b"").await;
+    let text = ran.ok();
+    assert!(text.contains("ok       round trip: decrypts to what was encrypted\n"), "{text}");
+    assert_eq!(text.lines().count(), check::NAMES.len());
+}
+
+#[tokio::test]
+async fn each_fault_fails_the_check_that_is_named_after_it() {
+    let plugin = Plugin::start().await;
+    for (faults, name, says) in [
+        (json!({"version": "v1beta1"}), "version", "must be v2 or v2beta1"),
+        (json!({"healthz": "no\nKMS"}), "healthz", "no KMS"),
+        (json!({"statusKeyId": ""}), "key id", "1 to 1024 bytes"),
+        (json!({"statusKeyId": "k".repeat(1025)}), "key id", "1 to 1024 bytes"),
+        (json!({"restlessKeyId": true}), "key id", "differed between two answers"),
+        (json!({"fail": ["Status"]}), "version", "the KMS does not answer"),
+        (json!({"fail": ["Encrypt"]}), "encrypt", "answered Encrypt with the error Unknown"),
+        (json!({"ciphertextBytes": 0}), "encrypt", "1 to 1024 bytes"),
+        (json!({"ciphertextBytes": 1025}), "encrypt", "1 to 1024 bytes"),
+        (json!({"annotations": {"noDomain": "x"}}), "encrypt", "fully qualified domain name"),
+        (json!({"annotationBytes": 33 * 1024}), "encrypt", "must not be larger than 32768 bytes"),
+        (json!({"noEncryption": true}), "encrypt", "must not appear in the answer"),
+        (json!({"encryptKeyId": "2"}), "key id of encrypt", "the one of the last status"),
+        (
+            json!({"fail": ["Decrypt"]}),
+            "round trip",
+            "answered Decrypt with the error Unknown: the KMS does not answer",
+        ),
+        (json!({"wrongPlaintext": true}), "round trip", "must decrypt to what was encrypted"),
+        (json!({"acceptsAll": true}), "altered ciphertext", "must be refused"),
+    ] {
+        plugin.faults(&faults);
+        let (checks, code) = conformance(&plugin, "30").await;
+        assert_eq!(code, 1, "{faults}");
+        let (level, message) = &checks[name];
+        assert!(level == "failed" && message.contains(says), "{faults}: {name}: {level}: {message}");
+    }
+    // Azure's plugin refuses every key but its own, and needs its annotations: that is no fault.
+    plugin.faults(&json!({"strict": true}));
+    let (checks, code) = conformance(&plugin, "30").await;
+    assert_eq!(code, 0, "{checks:?}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_or_vanishes_is_an_error_in_time() {
+    let mut plugin = Plugin::start().await;
+    plugin.faults(&json!({"hang": ["Decrypt"]}));
+    let (checks, code) = conformance(&plugin, "2").await;
+    assert_eq!(code, 1);
+    assert_eq!(checks["round trip"].1, "the plugin did not answer Decrypt within 2 s");
+    plugin.stop();
+    let (checks, code) = conformance(&plugin, "2").await;
+    assert_eq!((code, checks["version"].0.as_str()), (1, "failed"));
+    assert!(checks["version"].1.contains("cannot connect to the plugin"), "{:?}", checks["version"]);
+    assert_eq!(checks["latency"].0, "skipped");
+}
+
+#[tokio::test]
+async fn a_client_connects_again_after_the_plugin_was_restarted() {
+    let mut plugin = Plugin::start().await;
+    let client = Client::new(&plugin.socket(), PATIENCE);
+    let status = client.status().await.unwrap();
+    let encrypted = client.encrypt(&[7; 100], &status).await.unwrap();
+    plugin.stop();
+    assert!(matches!(client.status().await.unwrap_err(), KmsError::Connect { .. } | KmsError::Refused { .. }));
+    plugin.run().await;
+    assert_eq!(client.decrypt(&encrypted).await.unwrap().as_slice(), [7; 100]);
+    // A key that was replaced in between: the answer names another one than the status that was asked before.
+    plugin.rotate("2");
+    let error = client.encrypt(&[7; 100], &status).await.unwrap_err();
+    assert_eq!(error, KmsError::Violation { call: Call::Encrypt, what: Violation::OtherKey });
+    assert_eq!(client.status().await.unwrap().key_id, "2");
+    assert_eq!(client.decrypt(&encrypted).await.unwrap().as_slice(), [7; 100]);
+}
+
+#[tokio::test]
+async fn wrong_usage_is_one_line() {
+    for (socket, says) in [
+        ("/run/kms/plugin.sock", "must be unix:// and an absolute path"),
+        ("unix:///@kms", "must not be an abstract socket"),
+    ] {
+        let ran = run(&["kms", "check", socket], None, &[], b"").await;
+        assert!(ran.error(2).contains(says), "{ran:?}");
+    }
+}
