@@ -16,6 +16,7 @@ use managed_secrets_api::{
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::error::EXIT_CODES;
 use managed_secrets_cli::seal::SealArgs;
+use managed_secrets_crypto::recovery::Recipient;
 use managed_secrets_engine::lease::{Durations, DurationsError};
 use managed_secrets_engine::run::MAX_WORKERS;
 use managed_secrets_kms::{Socket, limits::CALL_SECONDS};
@@ -131,6 +132,16 @@ pub struct RunArgs {
     /// File that holds the key-encryption key; when absent it is kept in a Secret of the operator's namespace
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<PathBuf>,
+
+    /// Seal every key of the keyring to this recovery key, as `kubectl msec recovery-key generate` prints it; may be given
+    /// several times (in the environment: separated by commas)
+    #[arg(
+        long = "recovery-recipient",
+        value_name = "RECIPIENT",
+        env = "MANAGED_SECRETS_RECOVERY_RECIPIENT",
+        value_delimiter = ','
+    )]
+    pub recovery_recipients: Vec<Recipient>,
 
     /// Create a new keyring although records exist that only a lost keyring opens. Nothing is deleted: these records
     /// keep their names and cannot be read until their keyring is restored
@@ -312,6 +323,16 @@ pub struct ManifestsArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<String>,
 
+    /// Seal every key of the keyring to this recovery key, as `kubectl msec recovery-key generate` prints it; may be given
+    /// several times (in the environment: separated by commas)
+    #[arg(
+        long = "recovery-recipient",
+        value_name = "RECIPIENT",
+        env = "MANAGED_SECRETS_RECOVERY_RECIPIENT",
+        value_delimiter = ','
+    )]
+    pub recovery_recipients: Vec<Recipient>,
+
     /// Let the operator accept sealed values of cluster scope
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
     pub allow_cluster_scope: bool,
@@ -436,6 +457,7 @@ impl From<ManifestsArgs> for Options {
             namespaces,
             restorers,
             kek_file,
+            recovery_recipients,
             allow_cluster_scope,
             without_operator_namespace,
             without_webhooks,
@@ -463,6 +485,7 @@ impl From<ManifestsArgs> for Options {
             namespaces,
             restorers,
             kek_file,
+            recovery_recipients: recovery_recipients.iter().map(ToString::to_string).collect(),
             allow_cluster_scope,
             with_namespace,
             webhooks,

@@ -12,12 +12,15 @@
 mod change;
 mod error;
 mod publish;
+mod recovery;
+mod rollback;
 pub mod seeds;
 mod store;
 mod wrapper;
 
 pub use change::OwnKeyring;
 pub use error::KeyringError;
-pub use publish::{publish, stands};
+pub use publish::{Published, publish, published};
+pub(crate) use rollback::RESTORE;
 pub use store::{KeyringStore, OverRecords, Unreadable};
 pub use wrapper::Wrapper;

@@ -19,7 +19,7 @@ use futures::{
 };
 use kube::Config;
 use managed_secrets_api::{Reason, keys::KIND};
-use managed_secrets_crypto::{Keyring, provider::Provider};
+use managed_secrets_crypto::{Keyring, provider::Provider, recovery::Recipient};
 use managed_secrets_engine::{
     client::{self, ClientError, Clients},
     health::{Health, Probe, Verdict},
@@ -69,6 +69,8 @@ pub struct Options {
     pub kek_file: Option<PathBuf>,
     /// Whether a missing keyring is created although there are records that it does not open.
     pub over_records: OverRecords,
+    /// The recovery keys that every key of the keyring is sealed to.
+    pub recovery: Vec<Recipient>,
     /// The clients.
     pub clients: client::Options,
     /// The watches.
@@ -116,6 +118,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         provider,
         kek_file,
         over_records,
+        recovery,
         clients,
         timing,
         stats,
@@ -152,7 +155,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     // While a registered API does not answer, no namespace of the cluster is deleted: it does not wait for the keyring.
     let (mut webhooks, values) =
         (webhooks, values.map(|values| values::start(values, &clients.call, &watcher, &health)));
-    let mut listener = match &values {
+    let listener = match &values {
         Some(values) => webhooks.take().map(|webhooks| listen(webhooks, Some(values.guest.clone()))),
         None => None,
     };
@@ -166,7 +169,8 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     if let Some(listener) = &listener {
         secure(&listener.served);
     }
-    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider).making(over_records);
+    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider);
+    let store = store.making(over_records).sealing_to(recovery);
     let prepared = shutdown.run_until_cancelled(start.prepare(store, kek_file.as_deref(), &clients.call)).await;
     let Some(keys) = prepared.transpose()? else { return Ok(()) };
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
@@ -178,9 +182,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         operator_namespace: operator_namespace.clone(),
         restarts: restarts_workloads,
     });
-    if let Some(webhooks) = webhooks {
-        listener = Some(listen(webhooks, None));
-    }
+    let listener = webhooks.map(|webhooks| listen(webhooks, None)).or(listener);
     if let Some(listener) = &listener {
         listener.connect(Arc::clone(&known) as Arc<dyn webhook::Operator>);
     }
@@ -277,6 +279,8 @@ impl Parts {
             records_left: self.shared.rotation.counts.left.load(Ordering::Relaxed),
             records_stuck: self.shared.rotation.counts.stuck.load(Ordering::Relaxed),
             oldest_sealing_key: keyring.oldest_sealing_key(),
+            keyring_rolled_back: self.keys.is_rolled_back(),
+            without_recovery: self.keys.coverage().map(|coverage| coverage.uncovered.len()),
             certificate_expires: self.served.as_ref().and_then(|served| served.expires()),
         }
     }

@@ -161,7 +161,13 @@ fn is_refused(call: &[String]) -> bool {
 fn is_a_name(call: &[String]) -> bool {
     let (words, is_plugin) = taken(call);
     let cli = if is_plugin { kubectl_msec::Cli::command() } else { Cli::command() };
-    matches!(words, [_, command] if cli.find_subcommand(command).is_some())
+    let mut commands = words.iter().skip(1);
+    words.len() > 1 && commands.try_fold(&cli, |command, word| command.find_subcommand(word)).is_some()
+}
+
+/// A command, and the commands below it.
+fn with_all(command: &clap::Command) -> Vec<&clap::Command> {
+    command.get_subcommands().flat_map(with_all).chain([command]).collect()
 }
 
 #[test]
@@ -178,8 +184,7 @@ fn commands_of_the_other_program_are_refused() {
 #[test]
 fn every_flag_and_variable_is_one_of_ours() {
     let commands = [Cli::command(), kubectl_msec::Cli::command()];
-    let programs = commands.iter().flat_map(|cli| cli.get_subcommands().chain([cli]));
-    let arguments: Vec<_> = programs.flat_map(clap::Command::get_arguments).collect();
+    let arguments: Vec<_> = commands.iter().flat_map(with_all).flat_map(clap::Command::get_arguments).collect();
     let own = ["help", "version"];
     let flags: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_long()).chain(own).collect();
     let variables: BTreeSet<_> = arguments.iter().filter_map(|arg| arg.get_env()?.to_str()).collect();

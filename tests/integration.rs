@@ -48,10 +48,12 @@ mod integration {
     mod program;
     mod proxied;
     mod recordless;
+    mod recovery;
     mod restarts;
     mod restored;
     mod rights;
     mod rings;
+    mod rollback;
     mod rotation;
     mod seal;
     mod secret_api;

@@ -76,6 +76,10 @@ pub struct Reading {
     pub records_stuck: usize,
     /// When the oldest sealing key was created.
     pub oldest_sealing_key: Option<Timestamp>,
+    /// Whether the keyring is older than one that was seen before.
+    pub keyring_rolled_back: bool,
+    /// How many keys of the keyring a recovery key cannot open; `None` without recovery keys.
+    pub without_recovery: Option<usize>,
     /// When the certificate of the webhooks expires.
     pub certificate_expires: Option<Timestamp>,
 }

@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use managed_secrets_crypto::Keyring;
+use kube::Client;
+use managed_secrets_crypto::{Keyring, keyring::Seen, recovery::Coverage};
 use managed_secrets_engine::health::Verdict;
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tracing::{info, warn};
 
-use crate::keyring::{KeyringError, KeyringStore};
+use crate::keyring::{KeyringError, KeyringStore, RESTORE};
 
 /// The keyring is not read again sooner than this, however many objects lack a key.
 const LEAST_WAIT: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ pub struct Keys {
     keyring: RwLock<Arc<Keyring>>,
     /// The last try to read it. Held while it is read, so that a task that asks meanwhile waits for the result.
     last: Mutex<Option<Try>>,
-    renewed: Notify,
+    renewed: watch::Sender<()>,
     changed: Notify,
     /// Why the last try failed.
     trouble: RwLock<Option<KeyringError>>,
@@ -47,7 +48,7 @@ impl Keys {
             store,
             keyring: RwLock::new(Arc::new(keyring)),
             last: Mutex::new(None),
-            renewed: Notify::new(),
+            renewed: watch::Sender::new(()),
             changed: Notify::new(),
             trouble: RwLock::default(),
         }
@@ -64,18 +65,59 @@ impl Keys {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match &*self.trouble.read() {
-            None => Verdict::Good,
+            None => match self.store.rollback() {
+                None => Verdict::Good,
+                Some(rollback) => Verdict::Degraded(format!("{rollback}; {RESTORE}")),
+            },
             Some(error) if error.is_retryable() => Verdict::Degraded(format!("not read again: {error}")),
             Some(error) => Verdict::Failed(error.to_string()),
         }
     }
 
-    /// Waits until the keyring has been read again. For one waiter.
-    pub async fn renewed(&self) {
-        self.renewed.notified().await;
+    /// Tells each time that the keyring has been read again.
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<()> {
+        self.renewed.subscribe()
     }
 
-    /// The same, for the task that replaces seeds.
+    /// What the recovery keys can open of the keyring in use; `None` if there is no recovery key.
+    #[must_use]
+    pub fn coverage(&self) -> Option<Coverage> {
+        self.store.coverage()
+    }
+
+    /// Whether the stored keyring is older than one that was seen before.
+    #[must_use]
+    pub fn is_rolled_back(&self) -> bool {
+        self.store.rollback().is_some()
+    }
+
+    /// What to publish about the newest keyring that was seen.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        self.store.seen()
+    }
+
+    /// Takes note of what is published about the newest keyring that an operator saw. It reads the keyring again if that
+    /// may be newer than the one in use.
+    pub async fn witnessed(&self, witness: Option<Seen>) {
+        let known = self.is_rolled_back();
+        if !known && self.store.is_behind(witness.as_ref()) {
+            self.read_again().await;
+        }
+        self.store.witnessed(witness);
+        if known && !self.is_rolled_back() {
+            // What waits for that goes on.
+            self.renewed.send_replace(());
+        }
+    }
+
+    /// Seals the keys of the stored keyring to the recovery keys, where that is missing. Returns whether it wrote.
+    pub async fn cover(&self, leader: &Client) -> Result<bool, KeyringError> {
+        self.store.cover(leader, &self.get()).await
+    }
+
+    /// Waits until the keyring has been read again. For the task that replaces seeds.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -117,7 +159,7 @@ impl Keys {
             Ok(keyring) => {
                 *self.keyring.write() = Arc::new(keyring);
                 *self.trouble.write() = None;
-                self.renewed.notify_one();
+                self.renewed.send_replace(());
                 self.changed.notify_one();
                 info!("reloaded the keyring");
                 true
@@ -226,11 +268,13 @@ mod tests {
         assert!(keys.newer_than(&known).await.is_some());
         assert!(keys.newer_than(&keys.get()).await.is_none());
         assert_eq!(server.asked.load(SeqCst), 1);
+        let mut renewals = keys.renewals();
+        assert!(!renewals.has_changed().unwrap());
         // But not where it is known to have changed.
         server.answers.add_permits(1);
         assert!(keys.read_again().await);
         assert_eq!(server.asked.load(SeqCst), 2);
-        keys.renewed().await;
+        renewals.changed().await.unwrap();
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, runtime::watcher};
 use managed_secrets_api::{
-    keys::{LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING},
+    keys::{KEYRING_NAME, LABEL_ROLE, PUBLIC_KEY_CONFIGMAP, ROLES, TYPE_KEYRING},
     restarts::Mark,
 };
 use managed_secrets_engine::{
@@ -53,7 +53,7 @@ use super::{
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
     view::watched::{Stub, WatchedObject, WatchedSecret},
 };
-use crate::keyring::{KeyringError, publish, seeds::Timing, stands};
+use crate::keyring::{KeyringError, publish, published, seeds::Timing};
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
 /// event would have hidden.
@@ -149,6 +149,10 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     let rotator =
         Rotator::new(leader.clone(), Arc::clone(keys), Arc::clone(&shared), options.namespaces, options.seeds);
     spawner.spawn("seeds", shutdown.clone(), writers.track_future(rotator.run(shutdown.clone())));
+    if keys.coverage().is_some() {
+        let covering = keep_covered(watcher.clone(), leader.clone(), Arc::clone(keys));
+        spawner.spawn("recovery", shutdown.clone(), writers.track_future(covering));
+    }
     let (events, publish_events) = Events::new(&leader.client);
     let stopping = shutdown.clone();
     // It ends with the last pass, which the workers finish after they were told to stop; what that had to say is said too.
@@ -313,10 +317,12 @@ async fn keep_published(watcher: Watcher, leader: Leader, namespace: String, key
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
     let scope = |client| Api::<Stub<ConfigMap>>::namespaced(client, &namespace);
     watcher.watch("public key", scope, config, Arc::new(Trigger(Arc::clone(&moved))));
-    let news = async || {
+    let mut renewals = keys.renewals();
+    let mut news = async || {
         tokio::select! {
             () = moved.notified() => {}
-            () = keys.renewed() => {}
+            // Its sender lives as long as `keys`.
+            _ = renewals.changed() => {}
         }
     };
     if watcher.shutdown.run_until_cancelled(leader.leadership.acquired()).await.is_none() {
@@ -339,14 +345,48 @@ async fn keep_published(watcher: Watcher, leader: Leader, namespace: String, key
     }
 }
 
+/// Keeps the keys of the keyring sealed to the recovery keys: when this process becomes the leader, and whenever the keyring
+/// was read again.
+async fn keep_covered(watcher: Watcher, leader: Leader, keys: Arc<Keys>) {
+    let mut renewals = keys.renewals();
+    renewals.mark_changed();
+    if watcher.shutdown.run_until_cancelled(leader.leadership.acquired()).await.is_none() {
+        return;
+    }
+    let mut rounds = Rounds::new(REREAD, watcher.shutdown);
+    let mut news = async || drop(renewals.changed().await);
+    while rounds.next(news()).await {
+        // Nothing is written while the keyring is too old.
+        let covered = keys.coverage().is_none_or(|coverage| coverage.uncovered.is_empty());
+        if covered || keys.is_rolled_back() {
+            rounds.succeeded();
+            continue;
+        }
+        match keys.cover(&leader.client).await {
+            Ok(written) => {
+                rounds.succeeded();
+                if written {
+                    info!(secret = KEYRING_NAME, "sealed the keys of the keyring to the recovery keys");
+                }
+            }
+            Err(error) => {
+                rounds.failed();
+                warn!(%error, "could not seal the keys of the keyring to the recovery keys; will retry");
+            }
+        }
+    }
+}
+
 /// Makes the ConfigMap say the current public key. Whether it had to be written.
 async fn put_right(client: &Client, namespace: &str, keys: &Keys) -> Result<bool, KeyringError> {
-    if stands(client, namespace, &keys.get()).await? {
+    let found = published(client, namespace).await?;
+    keys.witnessed(found.seen()).await;
+    if found.stands(&keys.get(), keys.seen().as_ref())? {
         return Ok(false);
     }
     // Another replica may have read a newer keyring, and be right: two that go by different ones would never end.
     keys.read_again().await;
-    publish(client, namespace, &keys.get()).await
+    publish(client, namespace, &found, &keys.get(), keys.seen().as_ref()).await
 }
 
 /// How often the same had to be done again, by object: what is done again and again is done ever more slowly.

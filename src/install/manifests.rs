@@ -36,6 +36,8 @@ pub struct Options {
     pub restorers: Vec<String>,
     /// Path of a mounted file that holds the key-encryption key; absent means a Secret of the operator's namespace.
     pub kek_file: Option<String>,
+    /// Recovery keys that every key of the keyring is sealed to, each as the text of its recipient.
+    pub recovery_recipients: Vec<String>,
     /// Whether the operator accepts sealed values of cluster scope.
     pub allow_cluster_scope: bool,
     /// Whether the operator's namespace is one of the objects. Deleting it deletes the keys.
@@ -73,6 +75,7 @@ impl Default for Options {
             namespaces: Vec::new(),
             restorers: Vec::new(),
             kek_file: None,
+            recovery_recipients: Vec::new(),
             allow_cluster_scope: false,
             with_namespace: true,
             webhooks: true,

@@ -8,7 +8,8 @@
 //!
 //! Guarantees: the write replaces the very document that the edit has seen, or nothing. A document that does not open is not
 //! written. Fields and requests that this version does not know stay; a document with a purpose or a state that it does not
-//! know is not changed at all. Keyrings beside the operator's own stay as they are.
+//! know, or one that is older than one seen before ([`super::rollback`]), is not changed at all. Keyrings beside the
+//! operator's own stay as they are.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -50,6 +51,10 @@ impl KeyringStore {
             let (metadata, before) = self.own().await?;
             let mut after = before.clone();
             let done = edit(&mut after)?;
+            if after.document != before.document {
+                self.refuse_if_older().await?;
+                after.document.generation += 1;
+            }
             if after == before || self.write(writer, &metadata, &before, &after).await? {
                 return Ok(done);
             }

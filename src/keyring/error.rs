@@ -133,6 +133,12 @@ pub enum KeyringError {
         /// The operator's namespace.
         namespace: String,
     },
+    /// The stored keyring is older than one that was seen before.
+    #[error("{rollback}; {RESTORE}", RESTORE = crate::keyring::RESTORE)]
+    RolledBack {
+        /// What it lacks.
+        rollback: managed_secrets_crypto::keyring::Rollback,
+    },
     /// A key could not be created, for another reason than missing randomness.
     #[error("could not create a key: {0}")]
     Generate(String),

@@ -1,34 +1,69 @@
-//! Publishes the sealing public key in a `ConfigMap`.
+//! Publishes the sealing public key in a `ConfigMap`, and with it which keyring was seen.
+//!
+//! The `ConfigMap` is not part of a backup, so it tells an operator that restarts whether its keyring is older than the one
+//! that it had before.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
-use managed_secrets_api::keys::{PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
+use managed_secrets_api::keys::{ANNO_KEYRING_SEEN, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_client::{CallError, ObjectApi, Run};
-use managed_secrets_crypto::Keyring;
+use managed_secrets_crypto::{Keyring, keyring::Seen};
 
 use crate::keyring::KeyringError;
 
-/// Whether the `ConfigMap` in `namespace` has the keyring's current public key.
-///
-/// Without an active sealing key there is nothing to publish, so it returns true.
-pub async fn stands(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
-    let Some(json) = document(keyring)? else { return Ok(true) };
-    let published = maps(client, namespace).get(PUBLIC_KEY_CONFIGMAP).await;
-    let published = published.map_err(failed("read the published sealing key"))?;
-    Ok(published.is_some_and(|published| says(&published, &json)))
+/// What a `ConfigMap` says.
+#[derive(Debug, Default)]
+pub struct Published {
+    json: Option<String>,
+    seen: Option<String>,
 }
 
-/// Writes the keyring's current public key into the `ConfigMap` in `namespace`, if it differs. Returns whether it was
-/// written. Call it at the start, after each reload, and whenever the `ConfigMap` changes.
-pub async fn publish(client: &Client, namespace: &str, keyring: &Keyring) -> Result<bool, KeyringError> {
-    if stands(client, namespace, keyring).await? {
+impl Published {
+    /// The newest keyring that an operator has seen; `None` if nothing is said about it: at the first start, or because an
+    /// administrator has deleted it.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        Seen::parse(self.seen.as_deref()?)
+    }
+
+    /// Whether it says the keyring's current public key, and that this was seen. Without an active sealing key there is
+    /// nothing to publish, so it returns true.
+    pub fn stands(&self, keyring: &Keyring, seen: Option<&Seen>) -> Result<bool, KeyringError> {
+        let Some(json) = document(keyring)? else { return Ok(true) };
+        Ok(self.json.as_ref() == Some(&json) && (seen.is_none() || self.seen == text(seen)?))
+    }
+}
+
+/// Reads the `ConfigMap` in `namespace`.
+pub async fn published(client: &Client, namespace: &str) -> Result<Published, KeyringError> {
+    let found = maps(client, namespace).get::<ConfigMap>(PUBLIC_KEY_CONFIGMAP).await;
+    let found = found.map_err(failed("read the published sealing key"))?;
+    let (metadata, data) = found.map(|map| (map.metadata, map.data)).unwrap_or_default();
+    Ok(Published {
+        json: data.and_then(|mut data| data.remove(PUBLIC_KEY_DATA_KEY)),
+        seen: metadata.annotations.and_then(|mut annotations| annotations.remove(ANNO_KEYRING_SEEN)),
+    })
+}
+
+/// Writes the keyring's current public key into the `ConfigMap` in `namespace`, and what was seen of the keyring, if
+/// `published` differs. Returns whether it was written. Call it at the start, after each reload, and whenever the
+/// `ConfigMap` changes.
+pub async fn publish(
+    client: &Client,
+    namespace: &str,
+    published: &Published,
+    keyring: &Keyring,
+    seen: Option<&Seen>,
+) -> Result<bool, KeyringError> {
+    if published.stands(keyring, seen)? {
         return Ok(false);
     }
     let Some(json) = document(keyring)? else { return Ok(false) };
+    let annotations = text(seen)?.map(|text| serde_json::json!({ANNO_KEYRING_SEEN: text}));
     let object = serde_json::json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": PUBLIC_KEY_CONFIGMAP},
+        "metadata": {"name": PUBLIC_KEY_CONFIGMAP, "annotations": annotations},
         "data": {PUBLIC_KEY_DATA_KEY: json},
     });
     let written = maps(client, namespace).apply::<ConfigMap>(PUBLIC_KEY_CONFIGMAP, Run::Real, &object).await;
@@ -49,10 +84,10 @@ fn document(keyring: &Keyring) -> Result<Option<String>, KeyringError> {
     json.map_err(|error| KeyringError::Generate(error.to_string()))
 }
 
-fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {
-    move |source| KeyringError::Api { what, source }
+fn text(seen: Option<&Seen>) -> Result<Option<String>, KeyringError> {
+    seen.map(Seen::text).transpose().map_err(|error| KeyringError::Generate(error.to_string()))
 }
 
-fn says(configmap: &ConfigMap, json: &str) -> bool {
-    configmap.data.as_ref().and_then(|data| data.get(PUBLIC_KEY_DATA_KEY)).is_some_and(|text| text == json)
+fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {
+    move |source| KeyringError::Api { what, source }
 }

@@ -16,20 +16,25 @@ use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretO
 use managed_secrets_crypto::Kek;
 use managed_secrets_crypto::keyring::{Document, KekError, Keyring, Origin, Part, Wrapped};
 use managed_secrets_crypto::provider::Provider;
+use managed_secrets_crypto::recovery::{self, Coverage, Recipient};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::keyring::KeyringError;
+use crate::keyring::{KeyringError, rollback::History};
 
 /// Limit of rounds of "write, lose, read again" before the store returns an error.
 const ROUNDS: usize = 5;
 
 /// Reads and creates the keyring.
 pub struct KeyringStore {
-    client: Client,
+    pub(super) client: Client,
     namespace: String,
     provider: Provider,
     over_records: OverRecords,
+    pub(super) recipients: Vec<Recipient>,
+    /// What they can open of the keyring that was read last.
+    coverage: Mutex<Coverage>,
+    pub(super) history: History,
     /// Warnings about the keyring that were logged, so that each one is logged once.
     told: Mutex<BTreeSet<String>>,
 }
@@ -65,14 +70,34 @@ impl KeyringStore {
     /// Creates the store for the operator in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, provider: Provider) -> Self {
-        let over_records = OverRecords::Refuse;
-        Self { client, namespace: namespace.to_owned(), provider, over_records, told: Mutex::default() }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            provider,
+            over_records: OverRecords::Refuse,
+            recipients: Vec::new(),
+            coverage: Mutex::default(),
+            history: History::default(),
+            told: Mutex::default(),
+        }
     }
 
     /// Sets whether the store may create a keyring although records exist.
     #[must_use]
     pub fn making(self, over_records: OverRecords) -> Self {
         Self { over_records, ..self }
+    }
+
+    /// Sets the recovery keys that every key of the keyring is sealed to.
+    #[must_use]
+    pub fn sealing_to(self, recipients: Vec<Recipient>) -> Self {
+        Self { recipients, ..self }
+    }
+
+    /// What the recovery keys can open of the keyring that was read last; `None` if there is no recovery key.
+    #[must_use]
+    pub fn coverage(&self) -> Option<Coverage> {
+        (!self.recipients.is_empty()).then(|| self.coverage.lock().clone())
     }
 
     /// Sets who holds the KEK from now on.
@@ -119,8 +144,13 @@ impl KeyringStore {
             let origin = if is_own(secret) { Origin::Own } else { Origin::Joined };
             Part { document, origin }
         });
-        let keyring = Keyring::open(parts, |wrapped| keks.unwrap(wrapped))?;
+        let parts: Vec<_> = parts.collect();
+        let keyring = Keyring::open(parts.iter().copied(), |wrapped| keks.unwrap(wrapped))?;
         self.tell(&keyring, now, &stored, &documents);
+        self.history.read(&parts, &self.namespace);
+        if !self.recipients.is_empty() {
+            *self.coverage.lock() = recovery::coverage(&documents, &keyring, &self.recipients);
+        }
         Ok(Some(keyring.as_of(now)))
     }
 

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use managed_secrets::keyring::{KeyringError, KeyringStore, Unreadable, publish};
+use managed_secrets::keyring::{KeyringError, KeyringStore, Unreadable, publish, published as published_at};
 use managed_secrets_api::keys::{
     KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY, TYPE_KEK,
     TYPE_KEYRING, TYPE_RECORD,
@@ -389,7 +389,10 @@ async fn the_public_key_is_published_and_put_right() {
     let keyring = operator.start(Provider::Local).await.unwrap();
     let namespace = &operator.namespace.name;
     let configmaps = Api::<ConfigMap>::namespaced(operator.client.clone(), namespace);
-    let publish = || publish(&operator.client, namespace, &keyring);
+    let publish = async || {
+        let found = published_at(&operator.client, namespace).await?;
+        publish(&operator.client, namespace, &found, &keyring, None).await
+    };
     let published = |map: &ConfigMap| PublishedKey::parse(&map.data.as_ref().unwrap()[PUBLIC_KEY_DATA_KEY]).unwrap();
 
     assert!(publish().await.unwrap());

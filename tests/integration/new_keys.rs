@@ -28,7 +28,7 @@ use super::{
 
 impl Keys {
     /// Adds a new sealing key to the keyring; those that were there are in this state from now on.
-    async fn replace_the_sealing_key(&self, before: State) {
+    pub(super) async fn replace_the_sealing_key(&self, before: State) {
         let data = async |name: &str, key: &str| self.site.secret(name).await.unwrap().data.unwrap()[key].0.clone();
         let content = data(keys::KEYRING_NAME, keys::KEYRING_DATA_KEY).await;
         let mut document: Document = serde_json::from_slice(&content).unwrap();
@@ -48,12 +48,12 @@ impl Keys {
         self.site.secrets().patch(keys::KEYRING_NAME, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    async fn published(&self) -> PublicKey {
+    pub(super) async fn published(&self) -> PublicKey {
         public_key_of(&self.site.client, &self.site.namespace).await
     }
 
     /// Waits until another key than this one is published.
-    async fn published_after(&self, old: &PublicKey) -> PublicKey {
+    pub(super) async fn published_after(&self, old: &PublicKey) -> PublicKey {
         poll("another public key", PATIENCE, || async {
             Ok(Some(self.published().await).filter(|key| key.key_id() != old.key_id()))
         })

@@ -26,7 +26,7 @@ use managed_secrets::{
     values, webhook,
 };
 use managed_secrets_api::keys;
-use managed_secrets_crypto::provider::Provider;
+use managed_secrets_crypto::{provider::Provider, recovery::Recipient};
 use managed_secrets_engine::{
     client::{self, Answer, Tap as EngineTap, Wire},
     health::Health,
@@ -276,6 +276,8 @@ pub(crate) struct Setup {
     pub(crate) timing: Timing,
     /// Whether a missing keyring is made over records.
     pub(crate) over_records: OverRecords,
+    /// The recovery keys.
+    pub(crate) recovery: Vec<Recipient>,
     /// Accept cluster scope.
     pub(crate) allow_cluster_scope: bool,
     /// Restart workloads.
@@ -306,6 +308,7 @@ impl Setup {
             watches: None,
             timing: Timing::default(),
             over_records: OverRecords::Refuse,
+            recovery: Vec::new(),
             allow_cluster_scope: false,
             restarts: false,
             seeds: seeds::Timing::default(),
@@ -359,6 +362,7 @@ impl Setup {
             provider: Provider::Local,
             kek_file: None,
             over_records: self.over_records,
+            recovery: self.recovery,
             clients: client::Options {
                 call_tap: engine_tap(self.calls),
                 watch_tap: engine_tap(self.watches),

@@ -149,6 +149,8 @@ pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration
 pub const PACKED_COPIES: [&str; 2] = ["objectset.rio.cattle.io/applied", "banzaicloud.com/last-applied"];
 /// Name of the ConfigMap that publishes the sealing public key, in the operator's namespace.
 pub const PUBLIC_KEY_CONFIGMAP: &str = "managed-secrets-sealing-key";
+/// Annotation: count and key ids of the newest keyring that the operator has seen (ConfigMap of the public key).
+pub const ANNO_KEYRING_SEEN: &str = "managedsecrets.dev/keyring-seen";
 /// Data key of that ConfigMap.
 pub const PUBLIC_KEY_DATA_KEY: &str = "sealing-key.json";
 /// Name of the ConfigMap with the certificate authorities to trust for the metrics with TLS.

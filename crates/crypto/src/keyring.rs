@@ -12,6 +12,7 @@
 mod document;
 mod kek;
 mod seeds;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +20,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Map;
 use zeroize::Zeroizing;
 
-use self::document::Envelope;
+pub(crate) use self::document::Envelope;
 pub use self::document::{Document, Entry, FORMAT, Purpose, State, Wrapped};
 pub use self::kek::{Kek, KekError};
 pub use self::seeds::{Listed, Unused};
+pub use self::seen::{Rollback, Seen};
 use super::mss1::{PublicKeyError, PublishedKey, SealingKey};
 use super::{KeyId, RandomError, Seed, SeedId, random};
 
@@ -204,6 +206,7 @@ impl Keyring {
         let sealing = SealingKey::new(random::bytes()?)?;
         Ok(Document {
             format: FORMAT.to_owned(),
+            generation: 0,
             unknown: Map::new(),
             entries: vec![
                 entry(Purpose::Record, seed.id().to_string(), seed.bytes(), None)?,
@@ -243,6 +246,18 @@ impl Keyring {
             None => SealingKeyStatus::Unknown,
             Some(Held { state: State::Revoked, .. }) => SealingKeyStatus::Revoked,
             Some(entry) => SealingKeyStatus::Usable(&entry.key),
+        }
+    }
+
+    /// The 32 bytes of a key of a document, for sealing them to a recovery key.
+    pub(crate) fn bytes_of(&self, entry: &Entry) -> Option<&[u8; 32]> {
+        match entry.purpose {
+            Purpose::Record => {
+                self.seeds.iter().find(|(id, _)| id.to_string() == entry.id).map(|(_, held)| held.key.bytes())
+            }
+            Purpose::Sealing => {
+                self.sealing.iter().find(|(id, _)| id.to_string() == entry.id).map(|(_, held)| held.key.seed())
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //!  sealed value ─mss1──▶ Plaintext ──mse1──▶ record bytes        the record's metadata ──mac──▶ one annotation
 //!                 ▲                    ▲                                                ▲
 //!            SealingKey              Seed ──────────────────────────────────────────────┘
-//!                 └──────── keyring ───┘ ◀── KEK (from [`provider`])
+//!                 └──────── keyring ───┘ ◀── KEK (from [`provider`]), or the [`recovery`] key
 //! ```
 //!
 //! This crate knows bytes and keys and nothing of Kubernetes: it has no client, no clock and no resource types, and
@@ -26,6 +26,7 @@ pub mod mss1;
 mod plaintext;
 pub mod provider;
 mod random;
+pub mod recovery;
 mod seed;
 
 pub use codec::FieldTooLong;

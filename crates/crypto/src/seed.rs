@@ -57,7 +57,7 @@ impl fmt::Debug for Seed {
 }
 
 /// `HKDF-SHA256(ikm, salt, info, 32)`. A shorter output is its beginning: HKDF-Expand's output has no length in it.
-fn derive(ikm: &[u8; 32], salt: Option<&[u8]>, info: &[u8]) -> Zeroizing<[u8; 32]> {
+pub(super) fn derive(ikm: &[u8; 32], salt: Option<&[u8]>, info: &[u8]) -> Zeroizing<[u8; 32]> {
     expand(&Hkdf::new(salt, ikm), &[info])
 }
 

@@ -18,6 +18,7 @@ use managed_secrets_api::validate::validate_spec;
 use managed_secrets_crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
 use managed_secrets_crypto::mse1::{self, Place};
 use managed_secrets_crypto::mss1::{self, Handling, Scope, Sealed};
+use managed_secrets_crypto::recovery::{self, RecoveryKey};
 use managed_secrets_crypto::{Kek, Keyring, Plaintext};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -211,6 +212,40 @@ fn go_opens_the_frozen_vectors_with_the_frozen_keyring() {
         json!([{"sha256": digest("grüße".as_bytes())}, {"error": "sealed for another place: prod/db"},
             {"sha256": digest("grüße".as_bytes()), "kept": true}])
     );
+}
+
+#[test]
+fn go_opens_everything_with_the_recovery_key_alone() {
+    let kek = Kek::generate().unwrap();
+    let (keyring, document) = fresh_keyring(&kek);
+    let recovery = RecoveryKey::generate().unwrap();
+    let mut document: Document = serde_json::from_value(document).unwrap();
+    assert!(recovery::cover(&mut document, &keyring, &[recovery.recipient()]).unwrap());
+    let place = Place { namespace: "prod", object: "db" };
+    let record = mse1::seal(keyring.active_seed().unwrap(), &place, UID, 9, &value("grüße")).unwrap();
+    let public = keyring.current_public_key().unwrap().key;
+    let text = mss1::seal(&public, &Scope::Cluster, Handling::Deliverable, &value("hunter2")).unwrap();
+    let job = |key: &str, keyring: Value, record: &str, text: &str| {
+        json!({
+            "recoveryKey": key, "keyring": keyring,
+            "records": [{"namespace": "prod", "name": "db", "bytes": record}],
+            "sealed": [{"namespace": "prod", "name": "db", "text": text}],
+        })
+    };
+    let found = ask_go(&job(
+        &recovery.to_text(),
+        serde_json::to_value(&document).unwrap(),
+        &hex::encode(record.as_bytes()),
+        &text,
+    ));
+    assert_eq!(found["records"], json!([{"sha256": digest("grüße".as_bytes()), "uid": UID, "version": 9}]));
+    assert_eq!(found["sealed"], json!([{"sha256": digest(b"hunter2")}]));
+
+    let frozen = serde_json::from_str(include_str!("vectors/msk1-recovery.json")).unwrap();
+    let sealed = include_str!("vectors/mss1.txt").trim_end();
+    let found = ask_go(&job(include_str!("vectors/recovery-key.txt"), frozen, &frozen_record(), sealed));
+    assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}]));
+    assert_eq!(found["sealed"], json!([{"sha256": digest("grüße".as_bytes())}]));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use managed_secrets_client::{Manifest, SecretObject};
 use serde::Serialize;
 use serde_json::Value;
 
-pub(super) use self::intake::Intake;
+pub(super) use self::intake::{Intake, Others};
 pub(super) use self::keyring::{StoredKeyring, kek_id, kek_of};
 pub(super) use self::marked::{Stray, strays};
 pub(super) use self::object::Object;
@@ -166,6 +166,26 @@ pub(super) fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(is_manifest).collect();
     paths.sort();
     Ok(paths)
+}
+
+/// Reads files, the manifests in folders, and - for standard input.
+pub(super) fn read_files(files: &[PathBuf], others: Others) -> Result<Intake, CliError> {
+    let mut intake = Intake::of(others);
+    for file in files {
+        let paths = if file.is_dir() { manifests_in(file)? } else { vec![file.clone()] };
+        for path in paths {
+            let shown = path.display();
+            let text = if path == Path::new("-") {
+                std::io::read_to_string(std::io::stdin().lock())
+            } else {
+                std::fs::read_to_string(&path)
+            };
+            // This process wipes the memory that it frees.
+            let text = zeroize::Zeroizing::new(text.map_err(|error| CliError::Usage(format!("{shown}: {error}")))?);
+            intake.add(&text).map_err(|rule| CliError::Usage(format!("{shown}: {rule}")))?;
+        }
+    }
+    Ok(intake)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! values, and the operator delivers them again from the records. So a backup without the key-encryption key contains
 //! no readable value.
 
-mod files;
+pub(super) mod files;
 mod notes;
 pub(super) mod read;
 
@@ -100,7 +100,7 @@ pub(super) async fn backup(cluster: &ClusterArgs, args: &BackupArgs) -> Result<(
 }
 
 /// The command prints this whenever it writes a key-encryption key.
-const KEK_WARNING: &str = "warning: THIS BACKUP CONTAINS THE KEY-ENCRYPTION KEY. This key and the records together reveal \
+pub(super) const KEK_WARNING: &str = "warning: THIS BACKUP CONTAINS THE KEY-ENCRYPTION KEY. This key and the records together reveal \
                            every value. Encrypt the key, and keep it apart from the records";
 
 /// The first lines of each file: what the backup contains, and what it lacks.

@@ -32,8 +32,11 @@ mod lookup;
 mod manifest;
 mod operator;
 mod output;
+mod private_file;
 mod progress;
 mod public_key;
+mod recover;
+mod recovery_key;
 mod reseal;
 mod restarts;
 mod restore;
@@ -125,6 +128,10 @@ pub enum Command {
     Backup(backup::BackupArgs),
     /// Restore a backup into a cluster
     Restore(restore::RestoreArgs),
+    /// Open the values of a backup with the recovery key, without a cluster
+    Recover(recover::RecoverArgs),
+    /// Create a recovery key, or show its public half
+    RecoveryKey(recovery_key::RecoveryKeyArgs),
     /// Check an installation, and say what to do about each finding
     Doctor(doctor::DoctorArgs),
     /// Explain the reason of a condition, and what to do about it
@@ -165,6 +172,8 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Export(args) => block_on(export::export(&cluster, &args)),
         Command::Backup(args) => block_on(backup::backup(&cluster, &args)),
         Command::Restore(args) => block_on(restore::restore(&cluster, &args)),
+        Command::Recover(args) => recover::recover(&args),
+        Command::RecoveryKey(args) => recovery_key::recovery_key(&args),
         Command::Doctor(args) => block_on(doctor::doctor(&cluster, &args)),
         Command::Explain(args) => explain::explain(&args),
     }

@@ -31,17 +31,28 @@ impl Replicas {
     }
 }
 
+/// The arguments of the operator's Deployment.
+pub(super) fn arguments(deployment: &Deployment) -> impl Iterator<Item = &str> {
+    let pod = deployment.spec.template.spec.as_ref();
+    let containers = pod.into_iter().flat_map(|pod| &pod.containers);
+    containers.flat_map(|it| it.args.iter().flatten()).map(String::as_str)
+}
+
+/// What the operator's Deployment sets an environment variable to; `None` where the value comes from elsewhere.
+pub(super) fn variables<'d>(deployment: &'d Deployment, name: &'static str) -> impl Iterator<Item = Option<&'d str>> {
+    let pod = deployment.spec.template.spec.as_ref();
+    let variables = pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.env.iter().flatten());
+    variables.filter(move |it| it.name == name).map(|it| it.value.as_deref())
+}
+
 /// Whether an argument of the operator's Deployment fits.
 pub(super) fn has_argument(deployment: &Deployment, is_it: impl Fn(&str) -> bool) -> bool {
-    let pod = deployment.spec.template.spec.as_ref();
-    pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.args.iter().flatten()).any(|it| is_it(it))
+    arguments(deployment).any(is_it)
 }
 
 /// Whether the operator's Deployment sets an environment variable to a value that fits; `None` where it comes from elsewhere.
-pub(super) fn has_variable(deployment: &Deployment, name: &str, is_it: impl Fn(Option<&str>) -> bool) -> bool {
-    let pod = deployment.spec.template.spec.as_ref();
-    let variables = pod.into_iter().flat_map(|pod| &pod.containers).flat_map(|it| it.env.iter().flatten());
-    variables.into_iter().any(|it| it.name == name && is_it(it.value.as_deref()))
+pub(super) fn has_variable(deployment: &Deployment, name: &'static str, is_it: impl Fn(Option<&str>) -> bool) -> bool {
+    variables(deployment, name).any(is_it)
 }
 
 /// The command that shows why an operator in this namespace does not start.

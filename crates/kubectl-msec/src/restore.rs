@@ -35,7 +35,7 @@ use managed_secrets_cli::{CliError, say};
 use self::operator::Operator;
 use self::plan::{Step, Verdict};
 use self::trust::{Fingerprint, NewKeyring};
-use super::archive::{Archive, Intake, manifests_in};
+use super::archive::{Archive, Others, read_files};
 use super::change::{DryRun, DryRunArgs};
 use super::session::{ClusterArgs, Session};
 use super::wait;
@@ -181,21 +181,7 @@ async fn finish(session: &Session, args: &RestoreArgs, steps: &[Step], own: &str
 
 /// Reads the files.
 fn read(files: &[PathBuf]) -> Result<Archive, CliError> {
-    let mut intake = Intake::default();
-    for file in files {
-        let paths = if file.is_dir() { manifests_in(file)? } else { vec![file.clone()] };
-        for path in paths {
-            let shown = path.display();
-            let text = if path == Path::new("-") {
-                std::io::read_to_string(std::io::stdin().lock())
-            } else {
-                std::fs::read_to_string(&path)
-            };
-            // This process wipes the memory that it frees.
-            let text = zeroize::Zeroizing::new(text.map_err(|error| CliError::Usage(format!("{shown}: {error}")))?);
-            intake.add(&text).map_err(|rule| CliError::Usage(format!("{shown}: {rule}")))?;
-        }
-    }
+    let intake = read_files(files, Others::Refuse)?;
     if intake.targets > 0 {
         say::tell(format_args!(
             "note: restore skips {} delivered Secrets: the operator delivers them again from the records",

@@ -11,6 +11,8 @@ mod names;
 mod nested;
 #[path = "msec/prompt.rs"]
 mod prompt;
+#[path = "msec/recover.rs"]
+mod recover;
 #[path = "msec/remarks.rs"]
 mod remarks;
 #[path = "msec/seal.rs"]

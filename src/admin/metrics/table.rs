@@ -393,6 +393,20 @@ pub const TABLE: &[Row] = &[
         read: |figures| gauge(figures, |reading| reading.oldest_sealing_key.map(seconds)),
     },
     Row {
+        name: "managed_secrets_keyring_rolled_back",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 if the keyring is older than one that was seen before: keys are missing, or revoked ones open again",
+        read: |figures| gauge(figures, |reading| Some(f64::from(u8::from(reading.keyring_rolled_back)))),
+    },
+    Row {
+        name: "managed_secrets_keys_without_recovery",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Keys of the keyring that not every recovery key opens; absent without --recovery-recipient",
+        read: |figures| gauge(figures, |reading| reading.without_recovery.map(number)),
+    },
+    Row {
         name: "process_cpu_seconds",
         kind: Kind::Counter,
         labels: &[],

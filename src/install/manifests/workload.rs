@@ -230,6 +230,7 @@ fn arguments(options: &Options) -> Vec<String> {
     }
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
+    arguments.extend(options.recovery_recipients.iter().map(|recipient| format!("--recovery-recipient={recipient}")));
     if !options.webhooks {
         arguments.push("--webhook-listen=off".to_owned());
     }

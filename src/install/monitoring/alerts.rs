@@ -590,6 +590,44 @@ pub const ALERTS: &[Alert] = &[
         risk: "No value is at risk. Users wait, or get an error and must apply again.",
     },
     Alert {
+        name: "ManagedSecretsKeyringRolledBack",
+        severity: Severity::Critical,
+        hold: "1m",
+        expression: || "max by (namespace) (managed_secrets_keyring_rolled_back) > 0".to_owned(),
+        summary: "The keyring of the operator is older than before.",
+        description: "The keyring in namespace \"{{ $labels.namespace }}\" lacks keys that it had before, or a revoked key may \
+                      open again. Values under the missing keys cannot be read.",
+        meaning: "An old backup of the keyring was restored over it, etcd was restored, or a program changed the keyring. The \
+                  operator compares the keyring with the newest one that it has seen.",
+        confirm: "`kubectl msec doctor` names the keys in the line `keyring`, and the operator logs them. Records under a missing \
+                  key report `SeedUnknown` after a restart.",
+        action: "* **You have a later backup**: restore its keyring beside the present one \
+                 ([When a keyring is too old](keys.md#when-a-keyring-is-too-old)). The alert ends.\n\
+                 * **The keys are permanently lost**: delete the ConfigMap `managed-secrets-sealing-key`. The operator creates \
+                 it again, and continues with the keys that it has.\n\
+                 * **Nothing was restored**: find out in the audit log who wrote the keyring.",
+        risk: "Values that exist only in records under a missing key. Delivered Secrets stay: do not delete them. Until the alert \
+               ends, the operator neither creates nor retires a key.",
+    },
+    Alert {
+        name: "ManagedSecretsKeysWithoutRecovery",
+        severity: Severity::Warning,
+        hold: "30m",
+        expression: || "max by (namespace) (managed_secrets_keys_without_recovery) > 0".to_owned(),
+        summary: "The recovery key does not open every key of the keyring.",
+        description: "The recovery key of namespace \"{{ $labels.namespace }}\" does not open {{ $value }} keys of the keyring. \
+                      Values under these keys are lost if the key-encryption key is lost.",
+        meaning: "The operator seals each key of its own keyring to the recovery keys as soon as it reads it. It cannot write the \
+                  keyring, or the keys are in a keyring that was restored beside its own, which it does not change.",
+        confirm: "`kubectl msec doctor` names the keys in the line `recovery key`. The log of the leader says why it cannot write \
+                  the keyring.",
+        action: "* **The operator cannot write the keyring**: solve what the log names; usually an admission policy of another \
+                 program or a missing permission.\n\
+                 * **The keys are in a restored keyring**: keep a backup with the key-encryption key for as long as values are \
+                 under these keys ([The recovery key](keys.md#the-recovery-key)).",
+        risk: "No value at present. Only a recovery after the loss of the key-encryption key lacks the values under these keys.",
+    },
+    Alert {
         name: "ManagedSecretsDriftFight",
         severity: Severity::Warning,
         hold: "30m",

@@ -128,6 +128,20 @@ pub const ROWS: &[Row] = &[
                 )],
             },
             Panel {
+                title: "Keys without recovery",
+                description: "Keys of the keyring that not every recovery key opens. Empty without a recovery key.",
+                unit: "short",
+                kind: Kind::Number,
+                queries: &[("max(managed_secrets_keys_without_recovery{namespace=~\"$namespace\"})", "keys")],
+            },
+            Panel {
+                title: "Keyring too old",
+                description: "1 if the keyring is older than one that the operator has seen before.",
+                unit: "short",
+                kind: Kind::Number,
+                queries: &[("max(managed_secrets_keyring_rolled_back{namespace=~\"$namespace\"})", "too old")],
+            },
+            Panel {
                 title: "Versions",
                 description: "Replicas by version. There are two versions only during an upgrade.",
                 unit: "short",

@@ -192,6 +192,13 @@ fn operator() -> Vec<Entry> {
              release's namespace.",
         ),
         entry(
+            "recoveryRecipients",
+            json!([]),
+            json!({"type": "array", "items": {"type": "string", "pattern": "^msec-recipient-1\\.[A-Za-z0-9_-]+$"}}),
+            "Recovery keys that every key of the keyring is sealed to, as kubectl msec recovery-key generate prints them. \
+             docs/keys.md explains them.",
+        ),
+        entry(
             "openshift",
             json!(false),
             flag(),

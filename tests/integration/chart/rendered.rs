@@ -139,6 +139,10 @@ fn cases() -> Vec<(Value, Options)> {
             Options { monitoring: true, network_policy: false, spread: Spread::Required, ..options() },
         ),
         (
+            json!({"recoveryRecipients": ["msec-recipient-1.AAAA", "msec-recipient-1.BBBB"]}),
+            Options { recovery_recipients: texts(&["msec-recipient-1.AAAA", "msec-recipient-1.BBBB"]), ..options() },
+        ),
+        (
             json!({"kekFile": "/run/kek/key", "allowClusterScope": true}),
             Options { kek_file: Some("/run/kek/key".to_owned()), allow_cluster_scope: true, ..options() },
         ),

@@ -106,6 +106,7 @@ async fn what_a_newer_version_wrote_is_kept() {
     let mut expected = operator.stored().await;
     operator.change(|own| mark(own, "ours")).await.unwrap();
     expected["ours"] = true.into();
+    expected["generation"] = 1.into();
     assert_eq!(operator.stored().await, expected);
     operator.start(Provider::Local).await.unwrap();
 }
@@ -165,6 +166,7 @@ async fn another_keyring_in_its_place_is_changed_only_as_it_is() {
     assert_eq!(seen, [active(&first).to_string(), active(&second).to_string()]);
     let mut expected: Value = serde_json::from_slice(&data(&other, KEYRING_DATA_KEY)).unwrap();
     expected["ours"] = true.into();
+    expected["generation"] = 1.into();
     assert_eq!(operator.stored().await, expected);
 
     // Another Secret of that name is not the keyring.

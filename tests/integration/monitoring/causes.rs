@@ -13,6 +13,7 @@ use kube::{
 };
 use managed_secrets::{admin::METRICS, keyring::seeds::Timing};
 use managed_secrets_api::{keys, names::record_name};
+use managed_secrets_crypto::recovery::RecoveryKey;
 use managed_secrets_engine::{client, lease};
 use serde_json::json;
 use testkit::{Operator, control_plane::quiet_address, poll};
@@ -60,6 +61,8 @@ pub(super) async fn of(alert: &str) -> Vec<Target> {
         "ManagedSecretsWebhookErrors" => webhook_errors().await,
         "ManagedSecretsWebhookRefusals" => webhook_refusals().await,
         "ManagedSecretsWebhookSlow" => webhook_slow().await,
+        "ManagedSecretsKeyringRolledBack" => rolled_back().await,
+        "ManagedSecretsKeysWithoutRecovery" => without_recovery().await,
         "ManagedSecretsDriftFight" => drift_fight().await,
         "ManagedSecretsValueExpired" => expiring("Expired", jiff::SignedDuration::from_hours(-1)).await,
         "ManagedSecretsValueExpiresSoon" => expiring("ExpiresSoon", jiff::SignedDuration::from_hours(24)).await,
@@ -509,4 +512,33 @@ async fn not_delivered() -> Vec<Target> {
     let text = at_least(&probes, "managed_secrets_objects", &[("reason", "SourceNotFound")], 1.0).await;
     operator.kill().await;
     vec![Target::new(1).shows(&before, BEFORE).shows(&text, LONGER)]
+}
+
+async fn without_recovery() -> Vec<Target> {
+    let (keys, site) = (Keys::new().await, Site::new("uncovered").await);
+    let operator = keys.serve(&site);
+    served(&site, "first").await;
+    operator.stop().await;
+    let unwritable = Switch::new(|path| path.contains(&format!("/secrets/{}", keys::KEYRING_NAME)));
+    unwritable.on(&refusal(403, "Forbidden", None));
+    let recipient = RecoveryKey::generate().unwrap().recipient();
+    let setup = keys.covering(&site, &[recipient]).calls(&unwritable.tap);
+    let operator = setup.start_with(keys.config.clone());
+    let probes = Probes::of(&operator).await;
+    let text = at_least(&probes, "managed_secrets_keys_without_recovery", &[], 2.0).await;
+    unwritable.off();
+    operator.kill().await;
+    vec![Target::new(1).shows(&text, LONG)]
+}
+
+async fn rolled_back() -> Vec<Target> {
+    let (keys, site) = (Keys::new().await, Site::new("older").await);
+    let operator = keys.serve(&site);
+    let probes = Probes::of(&operator).await;
+    served(&site, "first").await;
+    let before = scrape(&probes).await.unwrap();
+    keys.go_back().await;
+    let text = at_least(&probes, "managed_secrets_keyring_rolled_back", &[], 1.0).await;
+    operator.kill().await;
+    vec![Target::new(1).shows(&before, BEFORE).shows(&text, LONG)]
 }

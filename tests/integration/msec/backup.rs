@@ -4,6 +4,7 @@
 
 mod estate;
 mod obstacles;
+mod recovered;
 mod tampered;
 mod velero;
 

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::seeds::Unused;
 use crate::codec::{self, Reader};
+use crate::recovery::RecoveryCopy;
 
 /// What a document calls its format.
 pub const FORMAT: &str = "MSK1";
@@ -18,6 +19,9 @@ pub const FORMAT: &str = "MSK1";
 pub struct Document {
     /// [`FORMAT`].
     pub format: String,
+    /// Counts the changes of the document; 0 as it was created.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
     /// Its keys.
     pub entries: Vec<Entry>,
     /// Fields of later versions. A program that writes the document keeps them.
@@ -45,6 +49,9 @@ pub struct Entry {
     /// Since when no record names it (record only), as far as is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused: Option<Unused>,
+    /// The same, sealed to recovery keys; see [`crate::recovery`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recovery: Vec<RecoveryCopy>,
     /// Fields of later versions, kept like [`Document::unknown`].
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -66,7 +73,17 @@ impl Entry {
     /// An entry with nothing but what every entry has.
     #[must_use]
     pub fn new(id: String, purpose: Purpose, state: State, created: String, wrapped: Wrapped) -> Self {
-        Self { id, purpose, state, created, public_key: None, wrapped, unused: None, unknown: Map::new() }
+        Self {
+            id,
+            purpose,
+            state,
+            created,
+            public_key: None,
+            wrapped,
+            unused: None,
+            recovery: Vec::new(),
+            unknown: Map::new(),
+        }
     }
 
     /// The creation date; `None` if it is not a date.
@@ -146,20 +163,25 @@ impl Purpose {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 pub(super) fn base64(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
 /// What is wrapped: `LP(purpose) || LP(id) || LP(created) || seed`, each as the text of its entry.
-pub(super) struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     purpose: &'a [u8],
     id: &'a [u8],
     created: &'a [u8],
-    pub(super) seed: Zeroizing<[u8; 32]>,
+    pub(crate) seed: Zeroizing<[u8; 32]>,
 }
 
 impl<'a> Envelope<'a> {
-    pub(super) fn encode(purpose: Purpose, id: &str, created: &str, seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(purpose: Purpose, id: &str, created: &str, seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(256));
         for field in [purpose.text(), id, created] {
             let put = codec::put(&mut out, field.as_bytes());
@@ -169,7 +191,7 @@ impl<'a> Envelope<'a> {
         out
     }
 
-    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let (purpose, id, created) = (reader.field()?, reader.field()?, reader.field()?);
         let seed = Zeroizing::new(*reader.array::<32>()?);
@@ -177,7 +199,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// Whether the entry says the same; the creation date if so, else what differs.
-    pub(super) fn check(&self, entry: &Entry) -> Result<Timestamp, &'static str> {
+    pub(crate) fn check(&self, entry: &Entry) -> Result<Timestamp, &'static str> {
         if self.purpose != entry.purpose.text().as_bytes() {
             return Err("the purpose");
         }

@@ -49,7 +49,7 @@ impl PublicKey {
         hex::encode(Sha256::digest(&self.bytes))
     }
 
-    pub(super) fn hpke(&self) -> &<XWing as Kem>::PublicKey {
+    pub(crate) fn hpke(&self) -> &<XWing as Kem>::PublicKey {
         &self.hpke
     }
 }
@@ -102,7 +102,7 @@ impl SealingKey {
         &self.seed
     }
 
-    pub(super) fn hpke(&self) -> &<XWing as Kem>::PrivateKey {
+    pub(crate) fn hpke(&self) -> &<XWing as Kem>::PrivateKey {
         &self.hpke
     }
 }

@@ -5,23 +5,27 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
 // keyring is an MSK1 document.
 type keyring struct {
-	Format  string `json:"format"`
-	Entries []struct {
-		ID      string `json:"id"`
-		Purpose string `json:"purpose"`
-		State   string `json:"state"`
-		Created string `json:"created"`
-		Wrapped struct {
-			Provider   string `json:"provider"`
-			KeyID      string `json:"keyId"`
-			Ciphertext string `json:"ciphertext"`
-		} `json:"wrapped"`
-	} `json:"entries"`
+	Format  string  `json:"format"`
+	Entries []entry `json:"entries"`
+}
+
+type entry struct {
+	ID      string `json:"id"`
+	Purpose string `json:"purpose"`
+	State   string `json:"state"`
+	Created string `json:"created"`
+	Wrapped struct {
+		Provider   string `json:"provider"`
+		KeyID      string `json:"keyId"`
+		Ciphertext string `json:"ciphertext"`
+	} `json:"wrapped"`
+	Recovery []recoveryCopy `json:"recovery"`
 }
 
 // keys are the seeds by seedId, and the sealing keys by keyId, both in hex.
@@ -35,11 +39,30 @@ func gatherKeys(in *job) (*keys, error) {
 	if in.Keyring == nil {
 		return found, nil
 	}
+	if in.RecoveryKey != "" {
+		key, err := parseRecoveryKey(in.RecoveryKey)
+		if err != nil {
+			return nil, err
+		}
+		return found, found.addKeyring(in.Keyring, key.open)
+	}
 	kek, err := hex.DecodeString(in.KEK)
 	if err != nil {
 		return nil, err
 	}
-	return found, found.addKeyring(in.Keyring, kek)
+	return found, found.addKeyring(in.Keyring, func(e *entry) ([]byte, error) { return unwrap(e, kek) })
+}
+
+// unwrap opens what the KEK has wrapped of an entry.
+func unwrap(e *entry, kek []byte) ([]byte, error) {
+	if e.Wrapped.KeyID != keyID(kek) {
+		return nil, fmt.Errorf("needs the KEK %s", e.Wrapped.KeyID)
+	}
+	wrapped, err := base64.StdEncoding.DecodeString(e.Wrapped.Ciphertext)
+	if err != nil || len(wrapped) < 12 {
+		return nil, errors.New("ciphertext")
+	}
+	return openGCM(kek, wrapped[:12], wrapped[12:], lp("MSK1"))
 }
 
 func (k *keys) addSeed(seed []byte) string {
@@ -58,19 +81,13 @@ func (k *keys) addSealing(seed []byte) (string, error) {
 	return id, nil
 }
 
-func (k *keys) addKeyring(document *keyring, kek []byte) error {
+// addKeyring adds every key of a document; open gives the plaintext P of an entry.
+func (k *keys) addKeyring(document *keyring, open func(*entry) ([]byte, error)) error {
 	if document.Format != "MSK1" {
 		return fmt.Errorf("format %q", document.Format)
 	}
 	for _, entry := range document.Entries {
-		if entry.Wrapped.KeyID != keyID(kek) {
-			return fmt.Errorf("entry %s needs the KEK %s", entry.ID, entry.Wrapped.KeyID)
-		}
-		wrapped, err := base64.StdEncoding.DecodeString(entry.Wrapped.Ciphertext)
-		if err != nil || len(wrapped) < 12 {
-			return fmt.Errorf("entry %s: ciphertext", entry.ID)
-		}
-		plain, err := openGCM(kek, wrapped[:12], wrapped[12:], lp("MSK1"))
+		plain, err := open(&entry)
 		if err != nil {
 			return fmt.Errorf("entry %s: %w", entry.ID, err)
 		}

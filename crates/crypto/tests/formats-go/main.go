@@ -14,11 +14,12 @@ import (
 	"os"
 )
 
-// job is what to read, with the keys of a keyring and its KEK.
+// job is what to read, with the keys of a keyring that its KEK or a recovery key opens.
 type job struct {
-	KEK     string   `json:"kek"`
-	Keyring *keyring `json:"keyring"`
-	Records []struct {
+	KEK         string   `json:"kek"`
+	RecoveryKey string   `json:"recoveryKey"`
+	Keyring     *keyring `json:"keyring"`
+	Records     []struct {
 		place
 		Bytes string `json:"bytes"`
 	} `json:"records"`

@@ -14,15 +14,49 @@ use super::{Archive, Object, Place, StoredKeyring, kek_id, place, stripped};
 /// What files held, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
+    others: Others,
     /// The parts of a backup.
     pub(crate) archive: Archive,
     /// How many delivered Secrets were left out: they are delivered again from the records.
     pub(crate) targets: usize,
+    /// How many other objects were left out.
+    pub(crate) left_out: usize,
+    /// What is wrong with parts of a backup that were left out.
+    pub(crate) broken: Vec<String>,
     secrets: HashMap<Place, SecretObject>,
     objects: HashMap<Place, Object>,
 }
 
+/// What to do about an object that is no part of a backup, or a broken one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Others {
+    /// Refuse the file: a restore must not do less than its user expects.
+    #[default]
+    Refuse,
+    /// Leave it out, and say so: the files may be dumps of everything, and the rest of them is needed.
+    LeaveOut,
+}
+
+/// Why an object was not taken.
+enum Refusal {
+    /// It is no part of a backup.
+    Other(String),
+    /// It should be one.
+    Broken(String),
+}
+
+impl From<String> for Refusal {
+    fn from(problem: String) -> Self {
+        Self::Broken(problem)
+    }
+}
+
 impl Intake {
+    /// An intake that treats other objects like this.
+    pub(crate) fn of(others: Others) -> Self {
+        Self { others, ..Self::default() }
+    }
+
     /// Adds what a file holds: documents as [`Archive::text`] makes them, or lists as `kubectl get -o json` does.
     pub(crate) fn add(&mut self, text: &str) -> Result<(), String> {
         for mut document in yaml::read_stream(text)? {
@@ -36,11 +70,22 @@ impl Intake {
     }
 
     fn object(&mut self, object: Value) -> Result<(), String> {
+        match (self.take(object), self.others) {
+            (Ok(()), _) => {}
+            (Err(Refusal::Other(problem) | Refusal::Broken(problem)), Others::Refuse) => return Err(problem),
+            (Err(Refusal::Other(_)), Others::LeaveOut) => self.left_out += 1,
+            (Err(Refusal::Broken(problem)), Others::LeaveOut) => self.broken.push(problem),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, object: Value) -> Result<(), Refusal> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, kind) = (text("/apiVersion"), text("/kind"));
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         if namespace.is_empty() || name.is_empty() {
-            return Err("every object of a backup must have metadata.name and metadata.namespace".to_owned());
+            let problem = "every object of a backup must have metadata.name and metadata.namespace";
+            return Err(Refusal::Other(problem.to_owned()));
         }
         let named = format!("{kind} {namespace}/{name}");
         names::namespace(&namespace).and(names::object(&name)).map_err(|rule| format!("{named}: {rule}"))?;
@@ -53,16 +98,16 @@ impl Intake {
             return Ok(());
         }
         if kind != "Secret" || version != "v1" {
-            return Err(format!(
+            return Err(Refusal::Other(format!(
                 "{named} is not part of a backup: ManagedSecrets of {GROUP}/{VERSION} are, and the operator's Secrets"
-            ));
+            )));
         }
         // The error would quote what it found.
         let secret: SecretObject = serde_json::from_value(object).map_err(|_| format!("{named} must be a Secret"))?;
         self.secret(stripped(secret), &named)
     }
 
-    fn secret(&mut self, secret: SecretObject, named: &str) -> Result<(), String> {
+    fn secret(&mut self, secret: SecretObject, named: &str) -> Result<(), Refusal> {
         let role = secret.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ROLE)).map(String::as_str);
         let all = match secret.type_.as_deref() {
             Some(TYPE_RECORD) => {
@@ -82,7 +127,9 @@ impl Intake {
                 return Ok(());
             }
             _ => {
-                return Err(format!("{named} is not part of a backup: it is no record, keyring or key-encryption key"));
+                return Err(Refusal::Other(format!(
+                    "{named} is not part of a backup: it is no record, keyring or key-encryption key"
+                )));
             }
         };
         if is_new(&mut self.secrets, place(&secret.metadata), &secret, named)? {

@@ -16,7 +16,7 @@ use crate::archive::{Archive, manifests_in};
 
 /// Where it goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Destination {
+pub(crate) enum Destination {
     /// Standard output.
     Standard,
     /// One file.
@@ -27,7 +27,7 @@ pub(super) enum Destination {
 
 impl Destination {
     /// What `--out` means: a folder is one that exists, or ends in a slash.
-    pub(super) fn of(out: Option<&Path>) -> Self {
+    pub(crate) fn of(out: Option<&Path>) -> Self {
         match out {
             None => Self::Standard,
             Some(path) if path == Path::new("-") => Self::Standard,
@@ -37,7 +37,7 @@ impl Destination {
     }
 
     /// Writes it; `header` goes above each file, as comments.
-    pub(super) fn write(&self, archive: &Archive, header: &[String]) -> Result<(), CliError> {
+    pub(crate) fn write(&self, archive: &Archive, header: &[String]) -> Result<(), CliError> {
         let whole = |archive: &Archive| {
             let comments: Vec<_> = header.iter().map(|line| format!("# {line}")).collect();
             Ok::<_, CliError>(Zeroizing::new(format!("{}\n{}", comments.join("\n"), archive.text()?)))

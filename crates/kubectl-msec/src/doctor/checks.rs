@@ -2,6 +2,7 @@
 
 mod install;
 mod keys;
+mod recovery;
 mod secrets;
 mod values;
 mod webhooks;
@@ -28,7 +29,7 @@ impl Check {
 }
 
 /// Every check.
-pub(super) const CHECKS: [Check; 17] = [
+pub(super) const CHECKS: [Check; 18] = [
     // First what the keys protect against.
     Check { name: "protection", look: keys::protection },
     Check { name: "server", look: install::server },
@@ -41,6 +42,7 @@ pub(super) const CHECKS: [Check; 17] = [
     Check { name: "certificates", look: webhooks::certificates },
     Check { name: "value API", look: values::api },
     Check { name: "keyring", look: keys::keyring },
+    Check { name: "recovery key", look: recovery::recovery },
     Check { name: "sealing key", look: keys::sealing_key },
     Check { name: "secrets", look: secrets::objects },
     Check { name: "records", look: secrets::records },

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use managed_secrets_api::keys::{KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
-use managed_secrets_crypto::keyring::Purpose;
+use managed_secrets_api::keys::{
+    ANNO_KEYRING_SEEN, KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY,
+};
+use managed_secrets_crypto::keyring::{Origin, Part, Purpose, Seen};
 use managed_secrets_crypto::mss1::PublishedKey;
 use managed_secrets_crypto::provider::Provider;
 
@@ -77,6 +79,15 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         let what = "the keyring has no active key for records: the operator cannot encrypt";
         findings.push(Finding::new(Level::Problem, check, what, "restore the keyring: kubectl msec restore BACKUP"));
     }
+    let published = facts.public_key.known(check).ok().and_then(Option::as_ref);
+    let seen = published.and_then(|map| map.metadata.annotations.as_ref()?.get(ANNO_KEYRING_SEEN));
+    if let Some(rollback) = seen.and_then(|text| Seen::parse(text)).and_then(|seen| seen.lost_in(parts(&stored))) {
+        let todo = format!(
+            "restore a later backup of the keyring beside it: kubectl msec restore BACKUP. If these keys are permanently lost, \
+             delete ConfigMap {own}/{PUBLIC_KEY_CONFIGMAP}: the operator creates it again"
+        );
+        findings.push(Finding::new(Level::Problem, check, rollback.to_string(), todo));
+    }
     let ahead: BTreeSet<_> = stored.iter().flat_map(|it| it.ahead_of(facts.now)).map(|it| it.id.as_str()).collect();
     if !ahead.is_empty() {
         let ids: Vec<_> = ahead.into_iter().collect();
@@ -145,6 +156,14 @@ fn rotation(check: &'static str, keyrings: &[&StoredKeyring], now: Timestamp) ->
     let level = if now.duration_since(began) > ROTATION { Level::Warning } else { Level::Note };
     let advice = "the log of the leader says what holds it up, if it takes longer than a day";
     Some(Finding::new(level, check, format!("{what}, since {began}"), advice))
+}
+
+/// Keyrings as they are compared with what was seen before.
+fn parts<'a>(keyrings: &[&'a StoredKeyring]) -> impl Iterator<Item = Part<'a>> {
+    keyrings.iter().map(|keyring| {
+        let origin = if keyring.name == KEYRING_NAME { Origin::Own } else { Origin::Joined };
+        Part { document: &keyring.document, origin }
+    })
 }
 
 /// Id of the key that the operator uses for new values.

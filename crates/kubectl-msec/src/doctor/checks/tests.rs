@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_api::keys::{
-    CONDITION_READY, CONDITION_STALLED, GROUP, KEYRING_NAME, LABEL_ID, LABEL_ROLE, OPERATOR_NAME, POLICIES,
-    PUBLIC_KEY_DATA_KEY, ROLE_TARGET, SEAL_CONFIGURATION, SEAL_WEBHOOK, WARN_CONFIGURATION, WARN_WEBHOOK,
+    ANNO_KEYRING_SEEN, CONDITION_READY, CONDITION_STALLED, GROUP, KEYRING_NAME, LABEL_ID, LABEL_ROLE, OPERATOR_NAME,
+    POLICIES, PUBLIC_KEY_DATA_KEY, ROLE_TARGET, SEAL_CONFIGURATION, SEAL_WEBHOOK, WARN_CONFIGURATION, WARN_WEBHOOK,
 };
 use managed_secrets_api::limits::AUTHORITY_DAYS;
 use managed_secrets_api::record::RecordMeta;
@@ -15,6 +16,7 @@ use managed_secrets_api::types::DeletionPolicy;
 use managed_secrets_api::{ManagedSecret, crd::crd as current_crd};
 use managed_secrets_crypto::mss1::{PublicKey, PublishedKey, SealingKey};
 use managed_secrets_crypto::provider::Provider;
+use managed_secrets_crypto::recovery::{RecoveryCopy, RecoveryKey};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -94,6 +96,28 @@ fn deployment(replicas: i32, available: i32, image: &str, argument: &str) -> Rea
         "spec": {"replicas": replicas, "selector": {}, "template": template},
         "status": {"availableReplicas": available},
     }))
+}
+
+/// The Deployment names some of three recovery keys, or is not known; every key of the keyring has copies for others.
+fn recoverable(named: &[usize], copied: &[usize]) -> Facts {
+    let recipients = [(); 3].map(|()| RecoveryKey::generate().unwrap().recipient());
+    let Facts { keyrings: Read::Known(mut keyrings), .. } = keyring(KEYRING_NAME, "active", 1, Provider::LOCAL) else {
+        panic!("a keyring")
+    };
+    for entry in keyrings.iter_mut().flat_map(|(_, keyring)| &mut keyring.as_mut().unwrap().document.entries) {
+        let copy = |it: &usize| RecoveryCopy { recipient: recipients[*it].id().to_string(), ..RecoveryCopy::default() };
+        entry.recovery = copied.iter().map(copy).collect();
+    }
+    let texts: Vec<_> = named.iter().map(|it| recipients[*it].to_string()).collect();
+    let argument = format!("--recovery-recipient={}", texts.join(","));
+    let deployment = if named.is_empty() { unknown() } else { with_flag(&argument).deployment };
+    Facts { keyrings: Read::Known(keyrings), deployment, ..blind() }
+}
+
+/// The operator has seen a keyring with these keys.
+fn seen(keys: &[&str]) -> Read<Option<ConfigMap>> {
+    let text = json!({"generation": 9, "keys": keys}).to_string();
+    known(json!({"metadata": {"annotations": {(ANNO_KEYRING_SEEN): text}}}))
 }
 
 fn with_flag(argument: &str) -> Facts {
@@ -306,6 +330,24 @@ fn permissions(allowed: bool) -> Facts {
     Facts { permissions: Read::Known(vec![(NEEDS[0], allowed)]), ..blind() }
 }
 
+/// The rules of the recovery key.
+fn rules_of_recovery() -> Vec<(&'static str, Facts, Level, &'static str)> {
+    use Level::{Note, Ok, Warning};
+    vec![
+        ("recovery key", keyring(KEYRING_NAME, "active", 1, Provider::LOCAL), Note, "no recovery key"),
+        ("recovery key", recoverable(&[], &[1]), Ok, "each of 2 keys is sealed to the recovery keys"),
+        ("recovery key", recoverable(&[1, 2], &[1, 2]), Ok, "each of 2 keys"),
+        ("recovery key", recoverable(&[1, 2], &[1]), Warning, "does not open"),
+        ("recovery key", recoverable(&[2], &[1]), Warning, "does not open"),
+        (
+            "recovery key",
+            Facts { deployment: with_flag("run").deployment, ..recoverable(&[], &[1]) },
+            Warning,
+            "no new ones",
+        ),
+    ]
+}
+
 /// One rule per row: the check, what it looks at, and what it finds.
 fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
     use Level::{Note, Ok, Problem, Unknown, Warning};
@@ -380,6 +422,8 @@ fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
         ("keyring", Facts { keks: Read::Known(BTreeSet::new()), ..local() }, Problem, "cannot start again"),
         ("keyring", Facts { keks: unknown(), ..local() }, Unknown, "needs `x`"),
         ("keyring", Facts { keyrings: no_document(), ..local() }, Problem, "does not start"),
+        ("keyring", Facts { public_key: seen(&["gone"]), ..local() }, Problem, "it lacks the keys gone"),
+        ("keyring", Facts { public_key: seen(&[]), ..local() }, Ok, "2 keys, each with its key-encryption key"),
         // The published key.
         ("sealing key", published(1, local()), Ok, "is published, until"),
         ("sealing key", published(400, local()), Warning, "should have been replaced"),
@@ -453,7 +497,7 @@ fn rules_of_the_value_api() -> Vec<(&'static str, Facts, Level, &'static str)> {
 
 #[test]
 fn every_rule() {
-    let rules: Vec<_> = rules().into_iter().chain(rules_of_the_value_api()).collect();
+    let rules: Vec<_> = rules().into_iter().chain(rules_of_recovery()).chain(rules_of_the_value_api()).collect();
     for Check { name, .. } in &CHECKS {
         assert!(rules.iter().any(|(check, ..)| check == name), "no rule of the check {name}");
     }

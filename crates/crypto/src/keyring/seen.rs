@@ -1,0 +1,199 @@
+//! Whether a stored keyring is older than one that was seen before.
+//!
+//! A document counts its changes. A key that is missing, or was revoked and opens again, is a step back unless the count says
+//! that the document was changed since: a backup was restored over it, or a program that does not count wrote it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Document, Origin, Part, State};
+
+/// What was seen of the operator's own document.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Seen {
+    generation: u64,
+    /// Each key, and its state where that is remembered.
+    keys: BTreeMap<String, Option<State>>,
+}
+
+/// The stored keyring is older than one that was seen before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rollback {
+    /// Ids of keys that no document has any more.
+    pub missing: Vec<String>,
+    /// Ids of keys that were revoked, and open again.
+    pub reopened: Vec<String>,
+}
+
+/// [`Seen`] as text.
+#[derive(Deserialize, Serialize)]
+struct Text {
+    generation: u64,
+    keys: Vec<String>,
+}
+
+impl Seen {
+    /// What a document says.
+    #[must_use]
+    pub fn of(document: &Document) -> Self {
+        let keys = document.entries.iter().map(|entry| (entry.id.clone(), Some(entry.state)));
+        Self { generation: document.generation, keys: keys.collect() }
+    }
+
+    /// Reads [`text`](Self::text); `None` if it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let Text { generation, keys } = serde_json::from_str(text).ok()?;
+        Some(Self { generation, keys: keys.into_iter().map(|id| (id, None)).collect() })
+    }
+
+    /// The count and the ids of the keys, for a place that everyone may read. States are not part of it.
+    pub fn text(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Text { generation: self.generation, keys: self.keys.keys().cloned().collect() })
+    }
+
+    /// Remembers what another replica has seen: the later one counts, and of two of the same count, every key.
+    pub fn merge(&mut self, other: Self) {
+        if other.generation > self.generation {
+            *self = other;
+        } else if other.generation == self.generation {
+            for (id, state) in other.keys {
+                self.keys.entry(id).or_insert(state);
+            }
+        }
+    }
+
+    /// What documents lack of it. A key that a document beside the operator's own has is not missing.
+    #[must_use]
+    pub fn lost_in<'d>(&self, documents: impl IntoIterator<Item = Part<'d>>) -> Option<Rollback> {
+        let (mut ids, mut own, mut generation) = (BTreeSet::new(), BTreeMap::new(), 0);
+        for Part { document, origin } in documents {
+            ids.extend(document.entries.iter().map(|entry| entry.id.as_str()));
+            if origin == Origin::Own {
+                generation = generation.max(document.generation);
+                own.extend(document.entries.iter().map(|entry| (entry.id.as_str(), entry.state)));
+            }
+        }
+        if generation > self.generation {
+            return None;
+        }
+        let missing: Vec<_> = self.keys.keys().filter(|id| !ids.contains(id.as_str())).cloned().collect();
+        let was_revoked = self.keys.iter().filter(|(_, before)| **before == Some(State::Revoked));
+        let reopened = was_revoked.filter(|(id, _)| own.get(id.as_str()).is_some_and(|now| *now != State::Revoked));
+        let reopened: Vec<_> = reopened.map(|(id, _)| id.clone()).collect();
+        (!missing.is_empty() || !reopened.is_empty()).then_some(Rollback { missing, reopened })
+    }
+}
+
+impl fmt::Display for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the keyring is older than one that was seen before")?;
+        if !self.missing.is_empty() {
+            write!(f, "; it lacks the keys {}", self.missing.join(", "))?;
+        }
+        if !self.reopened.is_empty() {
+            write!(f, "; these keys were revoked, and open again: {}", self.reopened.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(generation: u64, keys: &[(&str, &str)]) -> Document {
+        let entries: Vec<_> = keys
+            .iter()
+            .map(|(id, state)| {
+                json!({
+                    "id": id, "purpose": "sealing", "state": state, "created": "2026-11-28T08:00:00Z",
+                    "wrapped": {"provider": "local", "keyId": "k", "ciphertext": ""},
+                })
+            })
+            .collect();
+        serde_json::from_value(json!({"format": "MSK1", "generation": generation, "entries": entries})).unwrap()
+    }
+
+    fn own(document: &Document) -> [Part<'_>; 1] {
+        [Part { document, origin: Origin::Own }]
+    }
+
+    #[test]
+    fn a_keyring_that_goes_back_is_noticed_and_a_change_is_not_one() {
+        type Row = (u64, &'static [(&'static str, &'static str)], &'static [&'static str], &'static [&'static str]);
+        let before = document(5, &[("a", "open-only"), ("b", "active"), ("c", "revoked")]);
+        let seen = Seen::of(&before);
+        let rows: [Row; 9] = [
+            // The same, and changes that were not counted: a narrower state, a new key.
+            (5, &[("a", "open-only"), ("b", "active"), ("c", "revoked")], &[], &[]),
+            (5, &[("a", "revoked"), ("b", "active"), ("c", "revoked"), ("d", "active")], &[], &[]),
+            // An older document with everything in it.
+            (3, &[("a", "open-only"), ("b", "active"), ("c", "revoked")], &[], &[]),
+            // A backup, and a key that was cut out.
+            (3, &[("a", "active"), ("c", "open-only")], &["b"], &["c"]),
+            (0, &[("a", "open-only")], &["b", "c"], &[]),
+            (5, &[("a", "open-only"), ("c", "revoked")], &["b"], &[]),
+            // A revocation that was taken back.
+            (5, &[("a", "open-only"), ("b", "active"), ("c", "open-only")], &[], &["c"]),
+            // A rotation and a retirement are changes that were counted.
+            (6, &[("b", "open-only"), ("d", "active")], &[], &[]),
+            (6, &[("a", "active")], &[], &[]),
+        ];
+        for (generation, keys, missing, reopened) in rows {
+            let now = document(generation, keys);
+            let found = seen.lost_in(own(&now)).unwrap_or(Rollback { missing: vec![], reopened: vec![] });
+            assert_eq!(
+                (&found.missing[..], &found.reopened[..]),
+                (&texts(missing)[..], &texts(reopened)[..]),
+                "{keys:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_that_were_seen_the_later_counts_and_of_equals_every_key() {
+        let seen = |generation, keys: &[_]| Seen::of(&document(generation, keys));
+        let (early, late) = (seen(1, &[("a", "active"), ("b", "active")]), seen(2, &[("b", "active")]));
+        for mut both in [early.clone(), late.clone()] {
+            both.merge(early.clone());
+            both.merge(late.clone());
+            assert_eq!(both, late);
+        }
+        let mut both = seen(2, &[("b", "revoked")]);
+        both.merge(seen(2, &[("b", "active"), ("c", "active")]));
+        assert_eq!(both, seen(2, &[("b", "revoked"), ("c", "active")]));
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_key_in_a_keyring_beside_the_own_one_is_not_missing() {
+        let seen = Seen::of(&document(5, &[("a", "active"), ("b", "active")]));
+        let (old, restored) = (document(1, &[("a", "active")]), document(7, &[("b", "active")]));
+        let beside = Part { document: &restored, origin: Origin::Joined };
+        assert_eq!(seen.lost_in([own(&old)[0], beside]), None);
+        // What stands beside says nothing of the own one's age.
+        let rollback = seen.lost_in([own(&old)[0], Part { document: &old, origin: Origin::Joined }]).unwrap();
+        assert_eq!(rollback.to_string(), "the keyring is older than one that was seen before; it lacks the keys b");
+    }
+
+    #[test]
+    fn the_text_has_no_states_and_reads_back() {
+        let seen = Seen::of(&document(5, &[("a", "revoked"), ("b", "active")]));
+        let text = seen.text().unwrap();
+        assert_eq!(text, r#"{"generation":5,"keys":["a","b"]}"#);
+        let read = Seen::parse(&text).unwrap();
+        let (old, wider) = (document(4, &[("b", "active")]), document(5, &[("a", "active"), ("b", "active")]));
+        assert_eq!(read.lost_in(own(&old)).unwrap().missing, ["a"]);
+        assert_eq!(read.lost_in(own(&wider)), None);
+        assert_eq!(Seen::parse("{}"), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! `kubectl msec recover`: the values of a backup, with the recovery key alone, on a machine without a cluster.
+//!
+//! ```text
+//!  files ─▶ Archive ─▶ keyrings ──recovery key──▶ Recovered ─▶ values (pure) ─▶ --out: a document for each value
+//!                                                     └──────▶ the keyrings under a new KEK ─▶ --new-backup
+//! ```
+//!
+//! The command calls no server. It opens each record on its own: what does not open is named, and the rest is written.
+
+mod rekey;
+mod values;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+use managed_secrets_cli::{CliError, say, yaml};
+use managed_secrets_crypto::recovery::{Recovered, RecoveryKey};
+use zeroize::Zeroizing;
+
+use crate::archive::{Archive, Intake, Others, StoredKeyring, read_files};
+use crate::backup::KEK_WARNING;
+use crate::backup::files::Destination;
+use crate::{private_file, recovery_key};
+
+const EXAMPLES: &str = "\
+Examples:
+  # Every value of a backup that `kubectl msec backup -A --keys` wrote
+  kubectl msec recover --key recovery.key backup.yaml --out values.yaml
+
+  # Of what kubectl wrote: kubectl get secrets -A -o yaml > secrets.yaml
+  kubectl msec recover --key recovery.key secrets.yaml --out values.yaml
+
+  # The key-encryption key is lost: a backup with a new one, for a new cluster
+  kubectl msec recover --key recovery.key backup.yaml --new-backup rescued/
+  kubectl msec restore rescued/ --create-namespaces --wait=false
+
+The operator must have run with --recovery-recipient when the keyring of the backup was written.";
+
+/// Arguments of `recover`.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct RecoverArgs {
+    /// Files with records and keyring: what `backup` wrote, or lists of Secrets from kubectl; folders of such files, or -
+    /// for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// File of the recovery key, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+
+    /// Write the plaintext values to this new file, which only you can read, or - for standard output
+    #[arg(short, long, value_name = "FILE", required_unless_present = "new_backup")]
+    pub out: Option<PathBuf>,
+
+    /// With --out -, show the values on a terminal
+    #[arg(long, requires = "out")]
+    pub show: bool,
+
+    /// Write a backup of the same objects and records whose keyring has a new key-encryption key: to this file, or into this
+    /// folder
+    #[arg(long, value_name = "FILE|DIR")]
+    pub new_backup: Option<PathBuf>,
+
+    /// Take the new key-encryption key from this file, for an operator with --kek-file; when absent, the command creates one
+    /// and adds its Secret to the new backup
+    #[arg(long, value_name = "FILE", requires = "new_backup")]
+    pub new_kek_file: Option<PathBuf>,
+}
+
+/// Recovers values, and perhaps the backup.
+pub(super) fn recover(args: &RecoverArgs) -> Result<(), CliError> {
+    let is_standard = |path: &PathBuf| path == Path::new("-");
+    let prints = args.out.as_ref().is_some_and(is_standard);
+    if prints && !args.show && std::io::stdout().is_terminal() {
+        let text = "the values are not shown on a terminal: name a file with --out, use a pipe, or add --show";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    if args.new_backup.as_ref().is_some_and(is_standard) {
+        return Err(CliError::Usage("--new-backup must be a file or a folder".to_owned()));
+    }
+    if is_standard(&args.key) && args.files.iter().any(is_standard) {
+        return Err(CliError::Usage("only one of --key and the files can be standard input".to_owned()));
+    }
+    let key = recovery_key::read(&args.key)?;
+    let intake = read_files(&args.files, Others::LeaveOut)?;
+    tell_left_out(&intake);
+    let keyrings = intake.archive.stored_keyrings();
+    let recovered = Recovered::open(&key, keyrings.iter().map(|keyring| &keyring.document));
+    check(&key, &keyrings, &recovered)?;
+    if let Some(path) = &args.new_backup {
+        let rekeyed = rekey::rekey(&intake.archive, &recovered, args.new_kek_file.as_deref(), Timestamp::now())?;
+        write_backup(&rekeyed, path)?;
+    }
+    let Some(out) = &args.out else { return Ok(()) };
+    let found = values::open(&intake.archive, &recovered);
+    let text = Zeroizing::new(yaml::stream(&found.values.iter().map(values::Value::document).collect::<Vec<_>>())?);
+    if prints {
+        say::print_document(&text)?;
+    } else {
+        private_file::create(out, &text)?;
+    }
+    for problem in found.problems.iter().chain(&intake.broken) {
+        say::tell(format_args!("warning: {problem}"));
+    }
+    say::tell(format_args!("note: {} values recovered", found.values.len()));
+    match found.problems.len() + intake.broken.len() {
+        0 => Ok(()),
+        1 => Err(CliError::Failed("one value was not recovered; see above".to_owned())),
+        lost => Err(CliError::Failed(format!("{lost} values were not recovered; see above"))),
+    }
+}
+
+fn tell_left_out(intake: &Intake) {
+    if intake.targets > 0 {
+        say::tell(format_args!(
+            "note: {} delivered Secrets were not read: the values come from the records",
+            intake.targets
+        ));
+    }
+    if intake.left_out > 0 {
+        say::tell(format_args!("note: {} other objects were not read", intake.left_out));
+    }
+}
+
+/// Says which keyrings were read and which keys did not open. An error if none did.
+fn check(key: &RecoveryKey, keyrings: &[StoredKeyring], recovered: &Recovered) -> Result<(), CliError> {
+    if keyrings.is_empty() {
+        return Err(CliError::Failed(
+            "keyring not found in these files; add the Secret managed-secrets-keyring of the operator's namespace, which \
+             `kubectl msec backup --keys` writes"
+                .to_owned(),
+        ));
+    }
+    for keyring in keyrings {
+        say::tell(format_args!(
+            "note: SHA-256 fingerprint of the keyring {}: {} (a person who can change the keyring can choose the values: \
+             compare it with the one that `backup` printed)",
+            keyring.name, keyring.fingerprint
+        ));
+    }
+    if recovered.is_empty() {
+        let id = key.recipient().id();
+        return Err(CliError::Failed(match recipients(keyrings).as_slice() {
+            [] => {
+                "the keyring has no copies for a recovery key: the operator ran without --recovery-recipient".to_owned()
+            }
+            others => {
+                format!("the recovery key {id} opens no key of the keyring, which has copies for {}", others.join(", "))
+            }
+        }));
+    }
+    for lost in recovered.lost() {
+        say::tell(format_args!("warning: {lost}"));
+    }
+    Ok(())
+}
+
+/// Ids of the recovery keys that keyrings have copies for.
+fn recipients(keyrings: &[StoredKeyring]) -> Vec<String> {
+    let entries = keyrings.iter().flat_map(|keyring| &keyring.document.entries);
+    let mut ids: Vec<_> = entries.flat_map(|entry| &entry.recovery).map(|copy| copy.recipient.clone()).collect();
+    ids.sort();
+    ids.dedup();
+    ids
+}
+
+fn write_backup(archive: &Archive, path: &Path) -> Result<(), CliError> {
+    let mut header = vec![
+        format!("Backup with a new key-encryption key, created by kubectl msec {} recover", env!("CARGO_PKG_VERSION")),
+        format!("contains: {}", archive.counts()),
+    ];
+    if !archive.keks.is_empty() {
+        header.push(KEK_WARNING.to_owned());
+        say::tell_boldly(KEK_WARNING);
+    }
+    header.push("Restore with: kubectl msec restore FILE".to_owned());
+    Destination::of(Some(path)).write(archive, &header)?;
+    for keyring in archive.stored_keyrings() {
+        say::tell(format_args!(
+            "note: SHA-256 fingerprint of the new keyring {}: {}",
+            keyring.name, keyring.fingerprint
+        ));
+    }
+    say::tell(format_args!("note: written: {}", archive.counts()));
+    Ok(())
+}
