@@ -109,7 +109,8 @@ async fn an_earlier_version_needs_the_permission_to_read_the_value_by_name_or_id
         let answer = scene.objects(rights).await.patch("db", &params(), &pin()).await;
         expect(&format!("{rights:?}"), answer, Some(&cannot_read("DB_PASSWORD")));
     }
-    // What is not delivered shows nothing, and the newest value has been where it goes.
+    // The newest value is delivered wherever no version is named, so its delivery needs no permission: docs/permissions.md
+    // says what that shows.
     let nothing = scene.objects(&[]).await;
     let admin = scene.of(admin().await);
     admin.patch("db", &PatchParams::default(), &pin()).await.unwrap();
