@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use managed_secrets_crypto::{
     FieldTooLong, Seed, SeedId,
     mac::MacError,
-    mse1::{self, Place, Record, RewrapError},
+    mse1::{self, OpenError, Place, Record, RewrapError},
 };
 
-use super::{StoredRecord, is_kept_key};
+use super::{StoredRecord, is_kept_key, stored};
 use crate::keys::RECORD_DATA_KEY;
 
 /// What is stored of a record that was re-wrapped.
@@ -53,10 +53,11 @@ impl StoredRecord {
     }
 
     /// The record with its keys under the seed `to`. No value is opened. Keys of the data that the metadata does not describe
-    /// are left out.
+    /// are left out, and so are earlier values that were changed: nothing opens them any more. An earlier value whose seed is
+    /// not there stays as it is.
     ///
     /// # Errors
-    /// If its metadata is not authentic, or if one of its values cannot be unwrapped: then nothing of it may be written.
+    /// If its metadata is not authentic, or if its newest value cannot be unwrapped: then nothing of it may be written.
     pub fn rewrap<'k, 'd>(
         &self,
         namespace: &str,
@@ -69,11 +70,20 @@ impl StoredRecord {
         let mut rewrapped = BTreeMap::new();
         for (key, bytes) in data {
             let Some((version, commitment)) = self.version_of(key) else { continue };
-            let record = Record::parse(bytes).map_err(RewrapError::from)?;
-            if record.version() != version || record.commitment() != commitment {
+            let is_earlier = key != RECORD_DATA_KEY;
+            let Some(record) = stored(bytes, version, commitment) else {
+                // An earlier value must not hold up the others.
+                if is_earlier {
+                    continue;
+                }
                 return Err(NotRewrapped::Altered);
-            }
-            rewrapped.insert(key.to_owned(), mse1::rewrap(&record, &place, &lookup, to)?);
+            };
+            let moved = match mse1::rewrap(&record, &place, &lookup, to) {
+                Err(RewrapError::Open(OpenError::SeedUnknown(_))) if is_earlier => record,
+                Err(RewrapError::Open(_)) if is_earlier => continue,
+                moved => moved?,
+            };
+            rewrapped.insert(key.to_owned(), moved);
         }
         if !rewrapped.contains_key(RECORD_DATA_KEY) {
             return Err(NotRewrapped::Altered);
@@ -201,6 +211,35 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_value_that_was_changed_does_not_hold_up_the_others() {
+        let [old, other, new] = seeds();
+        let changes: [fn(&mut Vec<u8>, &Seed); 4] = [
+            |bytes, _| *bytes = b"garbage".to_vec(),
+            // Authentic bytes of the same object, of this version under another commitment and of another version.
+            |bytes, seed| *bytes = sealed(seed, 3).as_bytes().to_vec(),
+            |bytes, seed| *bytes = sealed(seed, 2).as_bytes().to_vec(),
+            // The last byte of the salt, behind a uid of 36 bytes: it does not unwrap.
+            |bytes, _| bytes[91] ^= 1,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut stored = Stored::new(&old, &old, &old);
+            change(stored.data.get_mut("value.3").unwrap(), &old);
+            let after = stored.rewrap(&[&old, &new], &new).unwrap();
+            assert_eq!(after.data.keys().collect::<Vec<_>>(), ["value"], "{number}");
+            let record = StoredRecord::parse(&meta().object_name(), &stored.labels, &after.annotations).unwrap();
+            assert_eq!(record.meta, stored.parse().meta, "{number}");
+            let data = after.data.iter().map(|(key, record)| (key.as_str(), record.as_bytes()));
+            assert!(!record.is_under(data, &[old.id()].into()), "{number}");
+        }
+
+        // A keyring with its seed opens it again.
+        let stored = Stored::new(&old, &old, &other);
+        let after = stored.rewrap(&[&old, &new], &new).unwrap();
+        assert_eq!(after.data["value.3"].as_bytes(), stored.data["value.3"]);
+        assert_eq!(after.data["value"].seed_id(), new.id());
+    }
+
+    #[test]
     fn a_record_that_does_not_verify_is_left_alone() {
         let [old, other, new] = seeds();
         let refused = |change: fn(&mut Stored, &Seed)| {
@@ -219,21 +258,17 @@ mod tests {
             stored.data.insert(RECORD_DATA_KEY.to_owned(), sealed(&seed, meta().version).as_bytes().to_vec());
         };
         assert_eq!(refused(exchanged), NotRewrapped::Altered);
-        let earlier = |stored: &mut Stored, other: &Seed| {
-            stored.data.insert("value.3".to_owned(), sealed(other, 3).as_bytes().to_vec());
-        };
-        assert_eq!(refused(earlier), NotRewrapped::Altered);
         let garbage = |stored: &mut Stored, _: &Seed| {
-            stored.data.insert("value.3".to_owned(), b"garbage".to_vec());
+            stored.data.insert(RECORD_DATA_KEY.to_owned(), b"garbage".to_vec());
         };
-        assert!(matches!(refused(garbage), NotRewrapped::Bytes(RewrapError::Open(_))));
+        assert_eq!(refused(garbage), NotRewrapped::Altered);
         let unwrapped = |stored: &mut Stored, _: &Seed| {
             let bytes = stored.data.get_mut(RECORD_DATA_KEY).unwrap();
             // The last byte of the salt, behind a uid of 36 bytes.
             bytes[91] ^= 1;
         };
         assert!(matches!(refused(unwrapped), NotRewrapped::Bytes(RewrapError::Open(_))));
-        let stored = Stored::new(&old, &old, &other);
+        let stored = Stored::new(&old, &other, &old);
         assert!(matches!(stored.rewrap(&[&old, &new], &new), Err(NotRewrapped::Bytes(RewrapError::Open(_)))));
         let stored = Stored::new(&other, &old, &old);
         assert_eq!(stored.rewrap(&[&old, &new], &new), Err(NotRewrapped::Metadata(MacError::SeedUnknown(other.id()))));
