@@ -320,12 +320,7 @@ impl values::Operator for Known {
 
     fn object(&self, namespace: &str, name: &str) -> Option<values::Object> {
         let own = self.shared.index().object(namespace, name)?;
-        Some(values::Object {
-            uid: own.uid,
-            id: own.status.id,
-            version: own.status.version,
-            delivered: own.status.delivered,
-        })
+        Some(values::Object::new(own.uid, &own.spec, &own.status))
     }
 }
 

@@ -30,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use kube::Client;
+use managed_secrets_api::{ManagedSecretSpec, ManagedSecretStatus};
 use managed_secrets_crypto::Keyring;
 use managed_secrets_engine::{
     health::{Health, Probe},
@@ -126,8 +127,18 @@ pub struct Object {
     pub id: Option<String>,
     /// `status.version`.
     pub version: Option<i64>,
-    /// `status.delivered`.
+    /// The version that is delivered, if it may be another than the newest of the record.
     pub delivered: Option<i64>,
+}
+
+impl Object {
+    /// The part of a ManagedSecret that matters here.
+    #[must_use]
+    pub fn new(uid: String, spec: &ManagedSecretSpec, status: &ManagedSecretStatus) -> Self {
+        // While a version is named, the record has a newer one before the status says that it is not delivered.
+        let delivered = if spec.pinned().is_some() { status.delivered() } else { status.delivered };
+        Self { uid, id: status.id.clone(), version: status.version, delivered }
+    }
 }
 
 /// The value API before and after the rest of the operator has started.

@@ -1,8 +1,8 @@
 //! Finds the record of a secret and opens it.
 //!
 //! In: a namespace, and a name or an id. Out: the record as the API server stores it now, with authentic metadata; then its
-//! value. Nothing comes from a cache but hints: which record has an id, and whether the record's owner exists. By name, a
-//! read costs one request, because the record's object name follows from the secret's name.
+//! value. Nothing comes from a cache but hints: which record has an id, whether the record's owner exists, and which version
+//! it delivers. By name, a read costs one request, because the record's object name follows from the secret's name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -56,9 +56,23 @@ pub(super) struct Found {
     data: BTreeMap<String, SecretBytes>,
     /// Which of the earlier values it is about; `None` is the newest.
     earlier: Option<KeptVersion>,
+    /// The version that is delivered, if its object names one.
+    delivered: Option<i64>,
+}
+
+/// The secret of a record exists.
+struct Life {
+    /// The version that is delivered, if its ManagedSecret names one.
+    delivered: Option<i64>,
 }
 
 impl Found {
+    /// The version that is delivered: the newest, unless the record keeps the one that its ManagedSecret names.
+    pub(super) fn delivered(&self) -> u64 {
+        let named = self.delivered.and_then(|version| version.try_into().ok());
+        named.filter(|version| self.meta.history.get(*version).is_some()).unwrap_or(self.meta.version)
+    }
+
     /// The same record, but about one version of the value; `None` if the record does not keep it.
     pub(super) fn of_version(mut self, version: u64) -> Option<Self> {
         if version != self.meta.version {
@@ -169,10 +183,8 @@ impl Reader<'_> {
         if type_.as_deref() != Some(TYPE_RECORD) {
             return Err(Unread::Changed(meta.owner));
         }
-        if !self.lives(&metadata, &meta).await? {
-            return Ok(None);
-        }
-        Ok(Some(Found { meta, commitment, data, earlier: None }))
+        let Some(Life { delivered }) = self.lives(&metadata, &meta).await? else { return Ok(None) };
+        Ok(Some(Found { meta, commitment, data, earlier: None, delivered }))
     }
 
     /// The metadata of a record, if its MAC is valid. `None` if the Secret does not say that it is a record.
@@ -201,33 +213,27 @@ impl Reader<'_> {
 
     /// Whether the secret of a record exists: its ManagedSecret does, or the record has no owner, because it was retained
     /// or restored. A record with another owner waits for the garbage collector.
-    async fn lives(&self, metadata: &ObjectMeta, meta: &RecordMeta) -> Result<bool, Unread> {
+    async fn lives(&self, metadata: &ObjectMeta, meta: &RecordMeta) -> Result<Option<Life>, Unread> {
         let is_ours = |api_version: &str| api_version.split('/').next() == Some(GROUP);
         let mut owners = metadata.owner_references.iter().flatten();
         let owned = owners.clone().any(|owner| owner.kind == KIND && is_ours(&owner.api_version));
         if owned && !owners.any(|owner| owner.uid == meta.uid) {
-            return Ok(false);
+            return Ok(None);
         }
         if let Some(object) = self.operator.object(self.namespace, &meta.owner)
             && fits(&object, meta)?
         {
-            return Ok(true);
+            return Ok(Some(Life { delivered: object.delivered }));
         }
         if !owned {
-            return Ok(true);
+            return Ok(Some(Life { delivered: None }));
         }
         // The cache may be behind.
         let objects = Api::<ManagedSecret>::namespaced(self.client.clone(), self.namespace);
         let live = objects.get_opt(&meta.owner).await.map_err(|_| Unread::Owner)?;
-        let Some(ManagedSecret { metadata, status, .. }) = live else { return Ok(false) };
-        let status = status.unwrap_or_default();
-        let object = Object {
-            uid: metadata.uid.unwrap_or_default(),
-            id: status.id,
-            version: status.version,
-            delivered: status.delivered,
-        };
-        fits(&object, meta)
+        let Some(ManagedSecret { metadata, spec, status }) = live else { return Ok(None) };
+        let object = Object::new(metadata.uid.unwrap_or_default(), &spec, &status.unwrap_or_default());
+        Ok(fits(&object, meta)?.then_some(Life { delivered: object.delivered }))
     }
 
     /// Opens a record that was found.
@@ -264,6 +270,7 @@ mod tests {
         record::{Delivered, History, Source},
         types::DeletionPolicy,
     };
+    use serde_json::json;
 
     use super::*;
 
@@ -285,7 +292,7 @@ mod tests {
             target: Delivered::None,
             history: History::default(),
         };
-        Found { meta, commitment: [0; 32], data: BTreeMap::new(), earlier: None }
+        Found { meta, commitment: [0; 32], data: BTreeMap::new(), earlier: None, delivered: None }
     }
 
     /// The name of the current one of these records.
@@ -308,6 +315,39 @@ mod tests {
         let other =
             || Found { meta: RecordMeta { id: "other".to_owned(), ..found("OTHER", 9, 9).meta }, ..found("", 9, 9) };
         assert_eq!(current([Ok(Some(found("DB", 1, 1))), Ok(Some(other())), Ok(None)]).unwrap().as_deref(), Some("DB"));
+    }
+
+    /// The record is written before the target and the status.
+    #[test]
+    fn a_new_value_is_not_the_delivered_one_while_a_version_is_named() {
+        let kept = |version| KeptVersion {
+            version,
+            commitment: [0; 32],
+            created: String::new(),
+            source: managed_secrets_api::types::SourceKind::Generate,
+        };
+        let delivered = |spec: serde_json::Value, status: serde_json::Value| {
+            let spec = serde_json::from_value(spec).unwrap();
+            let object = Object::new("uid".to_owned(), &spec, &serde_json::from_value(status).unwrap());
+            let mut found = found("DB", 5, 1);
+            found.meta.history = History::new([4, 3].map(kept).into());
+            Found { delivered: object.delivered, ..found }.delivered()
+        };
+        let spec = |version: Option<i64>| json!({"name": "DB", "generate": {}, "version": version});
+        for (version, status, expected) in [
+            // The version that is named was the newest until now.
+            (Some(4), json!({"version": 4}), 4),
+            (Some(4), json!({"version": 5, "delivered": 4}), 4),
+            // One that is not kept: what was delivered stays.
+            (Some(9), json!({"version": 4}), 4),
+            (Some(3), json!({"version": 5}), 5),
+            (None, json!({"version": 4}), 5),
+            (None, json!({"version": 5, "delivered": 3}), 3),
+            // The record keeps it no more.
+            (Some(2), json!({"version": 4, "delivered": 2}), 5),
+        ] {
+            assert_eq!(delivered(spec(version), status.clone()), expected, "{version:?} {status}");
+        }
     }
 
     #[test]

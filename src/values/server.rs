@@ -198,12 +198,9 @@ impl Server {
         let handle = Handle::parse(name).ok_or_else(|| not_found(Wrong::Path.to_string()))?;
         let reader = Reader { client: &self.client, operator: operator.as_ref(), namespace };
         let found = reader.find(handle).await.map_err(|unread| refusal(&unread, namespace, name))?;
-        // What is delivered is what is returned.
-        let object = operator.object(namespace, &found.meta.owner).filter(|object| object.uid == found.meta.uid);
-        let delivered = object.and_then(|object| object.delivered?.try_into().ok());
-        let delivered = delivered.filter(|version| found.meta.history.get(*version).is_some());
         let newest = found.meta.version;
-        let version = version.or(delivered).unwrap_or(newest);
+        // What is delivered is what is returned.
+        let version = version.unwrap_or_else(|| found.delivered());
         let found = found.of_version(version).ok_or_else(|| {
             not_found(format!("version {version} of secret {name:?} is not kept; the newest version is {newest}"))
         })?;
