@@ -420,7 +420,9 @@ impl Facts {
         record.name == view.name && record.uid == view.uid && same
     }
 
-    /// What the target holds, if record and target are both what status says we last wrote.
+    /// What the target holds, if record and target are both what status says we last wrote. An earlier version of the
+    /// operator and its CRD drop `delivered`, together with `history`: without a history that is the record's, nothing says
+    /// which version it is.
     fn in_step(&self) -> Option<Holds> {
         let record = self.snapshot.own.status.record.as_ref()?;
         let target = self.snapshot.own.status.target.as_ref()?;
@@ -433,9 +435,15 @@ impl Facts {
             resource_version: target.resource_version.clone(),
             version: match self.snapshot.own.status.delivered {
                 Some(delivered) => delivered.try_into().ok()?,
-                None => seen.record()?.version,
+                None => seen.record().filter(|meta| self.describes_history(meta))?.version,
             },
         })
+    }
+
+    /// Whether status names the earlier versions that a record keeps.
+    fn describes_history(&self, meta: &RecordMeta) -> bool {
+        let said = self.snapshot.own.status.history.iter().flatten().map(|kept| u64::try_from(kept.version).ok());
+        said.eq(meta.history.iter().map(|kept| Some(kept.version)))
     }
 
     /// Goes on with the ManagedSecret as the API server answered. Of a target, only the keys of the spec and status before

@@ -9,6 +9,7 @@ use std::{
 
 use managed_secrets_api::{
     ManagedSecretStatus, Reason,
+    record::Unopened,
     template::{self, RenderError, Rendered},
 };
 use managed_secrets_crypto::{Plaintext, mse1::Record};
@@ -101,6 +102,8 @@ pub struct Contents {
 pub(super) enum Bytes {
     /// Those of the present record, as they are.
     Keep(Contents),
+    /// The same where they do not open, for this reason, and an earlier version is delivered.
+    Unopened(Arc<Record>, Unopened),
     /// The present record's value, sealed again under the live uid at the same version.
     Reseal(Arc<Plaintext>),
     /// The source's value.
@@ -114,6 +117,7 @@ impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Keep(_) => "Keep",
+            Self::Unopened(..) => "Unopened",
             Self::Reseal(_) => "Reseal",
             Self::Incoming(_) => "Incoming",
             Self::FromTarget(_) => "FromTarget",
@@ -271,6 +275,8 @@ pub enum Why {
     Rebuilt,
     /// The source is another, or was changed, and gives the same value: the record names it as it is now.
     SourceMoved,
+    /// Fewer earlier values are kept, because another version is delivered now.
+    KeepsLess,
     /// Another client changed it, or an earlier pass ended before its status was written.
     OutOfStep,
     /// Another client changed, unlabelled or deleted the target.

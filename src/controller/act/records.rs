@@ -7,10 +7,10 @@ use futures::future;
 use managed_secrets_api::{
     Reason,
     keys::{RECORD_DATA_KEY, TYPE_RECORD},
-    record::kept_key,
+    record::{Unopened, kept_key},
 };
 use managed_secrets_crypto::{
-    Seed,
+    Plaintext, Seed,
     mse1::{self, Place, Record},
 };
 use serde_json::{Map, json};
@@ -29,10 +29,12 @@ use super::{
     reads::{opened, strays},
 };
 
+/// What a record holds, or why it does not open.
+type Value = Result<Arc<Plaintext>, Unopened>;
+
 impl Actor<'_> {
     pub(super) async fn write_record(&self, facts: &mut Facts, write: &RecordWrite, why: Why) -> Result<(), Failure> {
-        let contents = self.contents(facts, write)?;
-        let sealed = &contents.bytes;
+        let (sealed, value) = self.contents(facts, write)?;
         let commitment = *sealed.commitment();
         let seed = self.active_seed()?;
         let annotations = write
@@ -116,10 +118,11 @@ impl Actor<'_> {
         }
         self.say_lost(facts, write, why);
         let mut versions = kept;
-        versions.insert(write.meta.version, Arc::clone(&contents.bytes));
+        versions.insert(write.meta.version, Arc::clone(&sealed));
         let opened = opened(self.keyring, &facts.snapshot.own, &write.meta, &versions);
         let (uid, strays) = (live.view.uid.clone(), strays(&write.meta, &live));
-        facts.learned.record = Some(Confirmed { uid, commitment, contents: Ok(contents), versions, opened, strays });
+        let contents = value.map(|value| Contents { bytes: sealed, value });
+        facts.learned.record = Some(Confirmed { uid, commitment, contents, versions, opened, strays });
         let resource_version = live.view.resource_version.clone();
         facts.written.record = Some(RecordReceipt { resource_version, why, rotates });
         facts.written.repaired |= why == Why::OutOfStep || unchanged;
@@ -129,7 +132,7 @@ impl Actor<'_> {
 
     /// Announces which earlier values others took out of a record, or changed.
     fn say_lost(&self, facts: &Facts, write: &RecordWrite, why: Why) {
-        if !matches!(why, Why::OutOfStep | Why::TakenOver) {
+        if !matches!(why, Why::OutOfStep | Why::KeepsLess | Why::TakenOver) {
             return;
         }
         let is_lost = |version: &u64| !write.kept.contains_key(version);
@@ -146,12 +149,16 @@ impl Actor<'_> {
         self.events.say(&facts.snapshot.own, Reason::VersionLost, "Reconcile", true, &note);
     }
 
-    /// What the record will hold: kept, or sealed.
-    fn contents(&self, facts: &Facts, write: &RecordWrite) -> Result<Contents, Failure> {
+    /// What the record will hold, kept or sealed, and its value, or why it does not open.
+    fn contents(&self, facts: &Facts, write: &RecordWrite) -> Result<(Arc<Record>, Value), Failure> {
         let value = match &write.bytes {
             Bytes::Keep(Contents { bytes, value }) => {
                 let bytes = self.under_active_seed(&facts.snapshot.own, bytes)?;
-                return Ok(Contents { bytes, value: Arc::clone(value) });
+                return Ok((bytes, Ok(Arc::clone(value))));
+            }
+            Bytes::Unopened(bytes, unopened) => {
+                let wrapped = self.under_active_seed(&facts.snapshot.own, bytes);
+                return Ok((wrapped.unwrap_or_else(|_| Arc::clone(bytes)), Err(unopened.clone())));
             }
             Bytes::Reseal(value) | Bytes::Incoming(value) | Bytes::FromTarget(value) => value,
         };
@@ -160,7 +167,7 @@ impl Actor<'_> {
         let place = Place { namespace: &own.namespace, object: &own.name };
         let bytes = mse1::seal(seed, &place, &own.uid, write.meta.version, value)
             .map_err(|error| Failure::Crypto(error.to_string()))?;
-        Ok(Contents { bytes: Arc::new(bytes), value: Arc::clone(value) })
+        Ok((Arc::new(bytes), Ok(Arc::clone(value))))
     }
 
     /// Bytes that stay, under the seed that authenticates the metadata beside them.

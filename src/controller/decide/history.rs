@@ -1,5 +1,9 @@
 //! Which earlier values the record keeps, and which version is delivered. Pure.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -83,8 +87,8 @@ pub(super) fn opened<'f>(
 ) -> Result<Option<&'f Result<Arc<Plaintext>, Unopened>>, Need> {
     match read(facts, record) {
         Ok(read) => Ok(read.opened.get(&version)),
-        // Once the status says that it was lost, only a look tells that it is back.
-        Err(need) if facts.says(Reason::VersionLost) => Err(need),
+        // Once the status says that it cannot be opened, only a look tells that it can be again.
+        Err(need) if facts.says(Reason::VersionLost) || facts.says(Reason::SeedUnknown) => Err(need),
         Err(_) => Ok(None),
     }
 }

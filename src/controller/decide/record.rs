@@ -22,7 +22,7 @@ use super::{
     },
     claim::{Claim, claim},
     history::{self, Serving},
-    look::{content, is_confirmed, open},
+    look::{self, content, is_confirmed, open},
     name::{Place, name_and_place, place},
     previous::{self, Overlapping, Previous},
     rotation,
@@ -93,14 +93,7 @@ impl<'w> Draft<'w> {
             return Ok(None);
         }
         let bytes = match self.value {
-            Value::Present(base) => {
-                let contents = open(facts, base)?;
-                // A record of another uid opens for that uid alone.
-                match self.why {
-                    Why::TakenOver => Bytes::Reseal(Arc::clone(&contents.value)),
-                    _ => Bytes::Keep(contents.clone()),
-                }
-            }
+            Value::Present(base) => self.bytes_of(facts, base)?,
             Value::Incoming(value) => Bytes::Incoming(Arc::clone(value)),
             Value::Survivor(value) => Bytes::FromTarget(Arc::clone(value)),
         };
@@ -123,6 +116,21 @@ impl<'w> Draft<'w> {
             mutable: self.over.is_none_or(|seen| seen.live && !seen.view.immutable),
             then: None,
         }))
+    }
+
+    /// The bytes of a record that keeps its value.
+    fn bytes_of(&self, facts: &Facts, base: &Seen) -> Result<Bytes, Need> {
+        // A record of another uid opens for that uid alone.
+        if self.why == Why::TakenOver {
+            return Ok(Bytes::Reseal(Arc::clone(&open(facts, base)?.value)));
+        }
+        // A newest value that others damaged does not keep an earlier one from being delivered.
+        if let (Serving::Earlier(_), Err(unopened)) = (&self.serving, &look::read(facts, base)?.contents)
+            && let Some(bytes) = look::bytes_of(facts, base)?.get(&self.meta.version)
+        {
+            return Ok(Bytes::Unopened(Arc::clone(bytes), unopened.clone()));
+        }
+        Ok(Bytes::Keep(open(facts, base)?.clone()))
     }
 
     /// The version that is, or stays, delivered.
@@ -430,6 +438,12 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
     } else if meta.source != before.source && *before == (RecordMeta { source: before.source.clone(), ..meta.clone() })
     {
         Why::SourceMoved
+    } else if meta.history != before.history
+        && facts.is_current(&base.view)
+        && *before == (RecordMeta { history: before.history.clone(), ..meta.clone() })
+    {
+        // Another version is delivered now, so the one that was delivered before is no longer kept for that.
+        Why::KeepsLess
     } else {
         Why::OutOfStep
     };

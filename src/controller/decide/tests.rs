@@ -56,13 +56,13 @@ fn in_step_as(spec: &Value, change: impl FnOnce(&mut RecordMeta)) -> Facts {
     facts
 }
 
-fn put(facts: &mut Facts, view: SecretView, authenticity: Authenticity) {
+pub(super) fn put(facts: &mut Facts, view: SecretView, authenticity: Authenticity) {
     let seen = Seen { view, authenticity, live: false };
     facts.snapshot.secrets.insert(seen.view.name.clone(), Known::Present(Box::new(seen)));
 }
 
 /// Puts in the record of a name, as the operator writes it for `db`, changed.
-fn put_record(facts: &mut Facts, name: &str, change: impl FnOnce(&mut RecordMeta)) {
+pub(super) fn put_record(facts: &mut Facts, name: &str, change: impl FnOnce(&mut RecordMeta)) {
     let mut view = SecretView {
         name: record_name(name),
         uid: if name == "DB" { "uid-record".to_owned() } else { format!("uid-record-{name}") },
@@ -85,7 +85,7 @@ fn hold(facts: &mut Facts) {
 }
 
 /// The record was read live in this pass.
-fn read_record(facts: &mut Facts) {
+pub(super) fn read_record(facts: &mut Facts) {
     let (value, seed) = (plaintext("value"), Seed::generate().unwrap());
     let place = Place { namespace: "shop", object: "db" };
     let bytes = Arc::new(mse1::seal(&seed, &place, "uid-db", 1, &value).unwrap());
@@ -208,7 +208,7 @@ fn moved(facts: &mut Facts) {
 }
 
 /// A step, in words.
-fn outcome(step: &Step) -> String {
+pub(super) fn outcome(step: &Step) -> String {
     let secret = |name: &str| if name.starts_with("msec-") { "record".to_owned() } else { format!("Secret {name}") };
     let slot = |slot: &Slot| if *slot == Slot::Free { "create" } else { "write" };
     match step {

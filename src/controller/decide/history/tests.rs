@@ -1,0 +1,128 @@
+//! Which version is delivered, where record and status do not tell the same, or a value does not open.
+
+use std::sync::Arc;
+
+use managed_secrets_api::{
+    names::record_name,
+    record::{Delivered, History, KeptVersion, Unopened},
+    types::SourceKind,
+};
+use managed_secrets_crypto::{
+    Seed,
+    mse1::{self, OpenError, Place},
+};
+use serde_json::{Value, json};
+
+use super::super::{
+    super::{
+        facts::{Facts, Known},
+        record::Authenticity,
+        seeds::receipts::Receipt,
+    },
+    decide,
+    testing::{ID, delivered, facts_of, own_place, plaintext},
+    tests::{outcome, put, put_record, read_record},
+};
+
+/// An object whose record has the version 4 and keeps 3 and 2. These fields are in its spec, and in its status besides what
+/// every status has.
+fn facts(spec: &Value, status: &Value) -> Facts {
+    let mut full = json!({
+        "record": {"name": record_name("DB"), "uid": "uid-record", "resourceVersion": "1"},
+        "observedGeneration": 1, "version": 4, "id": ID, "name": "DB",
+    });
+    full.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
+    let is_delivered = spec.get("delivery").is_none();
+    if is_delivered {
+        full["target"] = json!({"name": "db", "key": "value", "uid": "uid-target", "resourceVersion": "2"});
+    }
+    let mut facts = facts_of(spec, &full);
+    put_record(&mut facts, "DB", |meta| {
+        meta.version = 4;
+        meta.history = History::new([3, 2].map(kept).into());
+        meta.target = if is_delivered { own_place() } else { Delivered::None };
+    });
+    if is_delivered {
+        put(&mut facts, delivered(), Authenticity::NotARecord);
+    }
+    // No record was re-wrapped: what the target holds follows from the status.
+    let none = || "none".to_owned();
+    facts.was_rewrapped(Receipt { uid: none(), before: none(), after: none() });
+    facts
+}
+
+fn kept(version: u64) -> KeptVersion {
+    KeptVersion { version, commitment: [0; 32], created: String::new(), source: SourceKind::Generate }
+}
+
+/// What the status says of these versions.
+fn said(versions: &[i64]) -> Value {
+    versions.iter().map(|version| json!({"version": version, "created": "", "source": "generate"})).collect()
+}
+
+#[test]
+fn without_a_history_in_the_status_nothing_says_which_version_the_target_holds() {
+    let holds = |status: Value| facts(&json!({"history": 3}), &status).written.holds.map(|holds| holds.version);
+    assert_eq!(holds(json!({"history": said(&[3, 2])})), Some(4));
+    assert_eq!(holds(json!({"history": said(&[3, 2]), "delivered": 2})), Some(2));
+    // An earlier operator, and its CRD, have dropped `delivered` and `history`.
+    for history in [json!({}), json!({"history": said(&[3])}), json!({"history": said(&[4, 3])})] {
+        assert_eq!(holds(history), None);
+    }
+    // So the target is written.
+    let mut facts = facts(&json!({"history": 3}), &json!({}));
+    assert_eq!(outcome(&decide(&facts)), "look at record");
+    read_record(&mut facts);
+    assert_eq!(outcome(&decide(&facts)), "write Secret db: Drift");
+}
+
+#[test]
+fn a_version_under_an_unknown_seed_is_looked_at_until_it_opens() {
+    let says = |reason: &str| {
+        let time = "2026-11-23T08:00:00Z";
+        let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
+            "observedGeneration": 1, "lastTransitionTime": time});
+        let spec = json!({"history": 3, "version": 2, "delivery": "None"});
+        outcome(&decide(&facts(&spec, &json!({"history": said(&[3, 2]), "conditions": [condition]}))))
+    };
+    assert_eq!(says("SeedUnknown"), "look at record");
+    assert_eq!(says("VersionLost"), "look at record");
+    assert_eq!(says("Pending"), "status: Served");
+}
+
+#[test]
+fn a_version_that_is_no_longer_kept_is_no_repair() {
+    // The newest was delivered after an earlier one, which was kept only for that.
+    let mut facts = facts(&json!({"history": 0, "version": 4}), &json!({"history": said(&[3, 2])}));
+    read_record(&mut facts);
+    assert_eq!(outcome(&decide(&facts)), "write record: KeepsLess");
+    // Another program has written the record.
+    let Some(Known::Present(seen)) = facts.snapshot.secrets.get_mut(&record_name("DB")) else { panic!("no record") };
+    seen.view.resource_version = "9".to_owned();
+    assert_eq!(outcome(&decide(&facts)), "write record: OutOfStep");
+}
+
+#[test]
+fn an_earlier_version_is_delivered_although_the_newest_is_damaged() {
+    let pass = |spec: Value, unopened: Unopened, is_stored: bool| {
+        let mut facts = facts(&spec, &json!({"history": said(&[3, 2])}));
+        facts.snapshot.own.generation = 2;
+        read_record(&mut facts);
+        let seed = Seed::generate().unwrap();
+        let place = Place { namespace: "shop", object: "db" };
+        let record = facts.learned.record.as_mut().unwrap();
+        record.contents = Err(unopened);
+        record.opened = [(3, Ok(plaintext("earlier")))].into();
+        if is_stored {
+            let bytes = mse1::seal(&seed, &place, "uid-db", 4, &plaintext("newest")).unwrap();
+            record.versions = [(4, Arc::new(bytes))].into();
+        }
+        outcome(&decide(&facts))
+    };
+    let damaged = || Unopened::Crypto(OpenError::Payload);
+    let pinned = || json!({"history": 3, "version": 3});
+    assert_eq!(pass(pinned(), damaged(), true), "write record: SpecChanged");
+    assert_eq!(pass(json!({"history": 3}), damaged(), true), "status: RecordPayloadTampered");
+    // Bytes that are not those of the record are not written into it.
+    assert_eq!(pass(pinned(), Unopened::Altered, false), "status: RecordTampered");
+}
