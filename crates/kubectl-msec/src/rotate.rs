@@ -9,7 +9,7 @@
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use managed_secrets_api::{ManagedSecret, ManagedSecretSpec};
+use managed_secrets_api::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
 use managed_secrets_cli::CliError;
 use managed_secrets_cli::say::Lines;
 
@@ -20,7 +20,8 @@ use super::{completion, gitops, lookup, update};
 
 const EXAMPLES: &str = "\
 It sets spec.generate.revision to the time, and the operator generates one new value. If a GitOps tool manages the \
-object, change the revision in its repository instead.
+object, change the revision in its repository instead. While spec.version delivers an earlier value, the new one is \
+recorded and not delivered.
 
 Examples:
   # A new value, now
@@ -53,7 +54,7 @@ pub struct RotateArgs {
     pub dry_run: DryRunArgs,
 }
 
-/// Rotates secrets, waits until the new values are delivered, and says their versions.
+/// Rotates secrets, waits until the operator has processed them, and says their versions.
 pub(super) async fn rotate(cluster: &ClusterArgs, args: &RotateArgs) -> Result<(), CliError> {
     let dry_run = args.dry_run.dry_run;
     let session = Session::open(cluster)?;
@@ -135,7 +136,15 @@ fn moved(before: &ManagedSecret, after: &ManagedSecret) -> Result<Lines, CliErro
             word(new),
         )));
     }
-    Ok(Lines::from_iter([format!("{}: version {} -> {}", after.spec.name, word(old), word(new))]))
+    let name = &after.spec.name;
+    let mut lines = vec![format!("{name}: version {} -> {}", word(old), word(new))];
+    let delivered = after.status.as_ref().and_then(ManagedSecretStatus::delivered);
+    if delivered != new {
+        let way_out =
+            format!("run `kubectl msec rollback {name} --undo`, or remove spec.version, to deliver the newest");
+        lines.push(format!("{name}: version {} stays delivered, as spec.version says: {way_out}", word(delivered)));
+    }
+    Ok(Lines::from_iter(lines))
 }
 
 fn word(version: Option<i64>) -> String {
@@ -176,6 +185,22 @@ mod tests {
         assert!(moved(&object(1), &object(2)).is_ok());
         let error = moved(&object(2), &object(2)).map(drop).unwrap_err().to_string();
         assert!(error.contains("still has version 2"), "{error}");
+    }
+
+    #[test]
+    fn a_new_value_that_is_not_delivered_is_not_called_delivered() {
+        let object = |status: serde_json::Value| {
+            let spec = serde_json::from_value(json!({"name": "DB", "generate": {}, "version": 2})).unwrap();
+            let mut object = ManagedSecret::new("db", spec);
+            object.status = Some(serde_json::from_value(status).unwrap());
+            object
+        };
+        let before = object(json!({"version": 4, "delivered": 2}));
+        let lines = moved(&before, &object(json!({"version": 5, "delivered": 2}))).unwrap();
+        let text = format!("{lines:?}");
+        assert!(text.contains("version 4 -> 5") && text.contains("version 2 stays delivered"), "{text}");
+        let text = format!("{:?}", moved(&before, &object(json!({"version": 5}))).unwrap());
+        assert!(!text.contains("stays delivered"), "{text}");
     }
 
     #[test]

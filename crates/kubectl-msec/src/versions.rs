@@ -1,13 +1,14 @@
 //! `kubectl msec versions`: the versions of a value that the record has. It reads the object only, and no value.
 
 use clap::Args;
-use managed_secrets_api::types::{EarlierVersion, SourceKind};
-use managed_secrets_api::{ManagedSecret, ManagedSecretStatus};
+use managed_secrets_api::ManagedSecret;
+use managed_secrets_api::types::SourceKind;
 use managed_secrets_cli::{CliError, say};
 
 use super::completion;
 use super::lookup;
 use super::session::{ClusterArgs, Session};
+use super::state::State;
 use super::table::{Layout, Table};
 
 const EXAMPLES: &str = "\
@@ -34,33 +35,39 @@ pub(super) async fn versions(cluster: &ClusterArgs, args: &VersionsArgs) -> Resu
 fn table(object: &ManagedSecret) -> Table {
     let status = object.status.clone().unwrap_or_default();
     let delivered = status.delivered();
-    let row = |kept: &EarlierVersion| {
-        let is = |version: Option<i64>, word: &'static str| (version == Some(kept.version)).then_some(word);
+    let row = |version: i64, created: &str, source: &str| {
+        let is = |other: Option<i64>, word: &'static str| (other == Some(version)).then_some(word);
         let state: Vec<_> = [is(status.version, "newest"), is(delivered, "delivered")].into_iter().flatten().collect();
-        let source = match kept.source {
-            SourceKind::Value => "value",
-            SourceKind::ValueFrom => "valueFrom",
-            SourceKind::Generate => "generate",
-        };
-        vec![kept.version.to_string(), kept.created.clone(), source.to_owned(), state.join(", ")]
+        vec![version.to_string(), created.to_owned(), source.to_owned(), state.join(", ")]
     };
     let columns = ["VERSION", "CREATED", "SOURCE", "STATE"].map(str::to_owned).to_vec();
+    let newest = status.version.zip(status.value_updated_time.as_deref());
+    let newest = newest.map(|(version, created)| row(version, created, source_of_newest(object)));
     let earlier = status.history.iter().flatten();
-    let rows = newest(object, &status).iter().chain(earlier).map(row).collect();
-    Table { columns, rows }
+    let earlier = earlier.map(|kept| row(kept.version, &kept.created, word(kept.source)));
+    Table { rows: newest.into_iter().chain(earlier).collect(), columns }
 }
 
-/// The newest version, as the earlier ones are listed.
-fn newest(object: &ManagedSecret, status: &ManagedSecretStatus) -> Option<EarlierVersion> {
-    let spec = &object.spec;
-    let source = if spec.generate.is_some() {
-        SourceKind::Generate
-    } else if spec.value_from.is_some() {
-        SourceKind::ValueFrom
+/// Where the newest value comes from. The status does not say it, and it is that of the spec only once the operator follows
+/// the present spec.
+fn source_of_newest(object: &ManagedSecret) -> &'static str {
+    if !matches!(State::of(object), State::Served) {
+        "unknown"
+    } else if object.spec.generate.is_some() {
+        word(SourceKind::Generate)
+    } else if object.spec.value_from.is_some() {
+        word(SourceKind::ValueFrom)
     } else {
-        SourceKind::Value
-    };
-    Some(EarlierVersion { version: status.version?, created: status.value_updated_time.clone()?, source })
+        word(SourceKind::Value)
+    }
+}
+
+fn word(source: SourceKind) -> &'static str {
+    match source {
+        SourceKind::Value => "value",
+        SourceKind::ValueFrom => "valueFrom",
+        SourceKind::Generate => "generate",
+    }
 }
 
 #[cfg(test)]
@@ -70,25 +77,43 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_newest_comes_first_and_the_delivered_one_is_marked() {
-        let object: ManagedSecret = serde_json::from_value(json!({
+    fn object(ready: &str) -> ManagedSecret {
+        serde_json::from_value(json!({
             "apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret", "spec": {"name": "DB", "generate": {}},
-            "metadata": {"name": "db"}, "status": {
+            "metadata": {"name": "db", "generation": 7}, "status": {
                 "version": 4, "valueUpdatedTime": "2026-11-23T09:00:00Z", "delivered": 2, "history": [
                     {"version": 3, "created": "2026-11-23T08:30:00Z", "source": "value"},
                     {"version": 2, "created": "2026-11-23T08:00:00Z", "source": "valueFrom"},
                 ],
+                "conditions": [{
+                    "type": "Ready", "status": ready, "reason": "Served", "message": "", "observedGeneration": 7,
+                    "lastTransitionTime": "2026-11-23T09:00:00Z",
+                }],
             },
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_the_delivered_one_is_marked() {
         assert_eq!(
-            table(&object).rows,
+            table(&object("True")).rows,
             [
                 ["4", "2026-11-23T09:00:00Z", "generate", "newest"],
                 ["3", "2026-11-23T08:30:00Z", "value", ""],
                 ["2", "2026-11-23T08:00:00Z", "valueFrom", "delivered"],
             ]
         );
+    }
+
+    /// A spec that is not followed yet names another source, perhaps.
+    #[test]
+    fn the_source_of_the_newest_is_unknown_while_the_spec_is_not_followed() {
+        let failing = object("False");
+        let mut edited = object("True");
+        edited.metadata.generation = Some(8);
+        for object in [failing, edited] {
+            assert_eq!(table(&object).rows[0], ["4", "2026-11-23T09:00:00Z", "unknown", "newest"]);
+        }
     }
 }
