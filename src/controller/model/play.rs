@@ -318,6 +318,15 @@ impl Play {
         self.work_off().await?;
         self.pass_dates().await?;
         self.restart_workloads().await?;
+        // The operator does not watch workloads: one that was created again gets its marks when an operator starts.
+        if self.server().workload.is_new() {
+            for operator in &self.operators {
+                operator.restart();
+                operator.wake_all();
+            }
+            self.work_off().await?;
+            self.restart_workloads().await?;
+        }
         // Looked at all over again, nothing is written.
         for restart in [false, true] {
             for operator in &self.operators {

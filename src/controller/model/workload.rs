@@ -147,6 +147,11 @@ impl Workload {
         Ok(())
     }
 
+    /// Whether it was created, and has no marks yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.template.is_empty() && live.metadata.is_empty())
+    }
+
     /// What is wrong at rest with an object that names it, and has delivered this.
     pub(super) fn at_rest(&self, object: &str, delivered: &str) -> Result<(), String> {
         let Some(live) = &self.live else { return Ok(()) };

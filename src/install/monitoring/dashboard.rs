@@ -510,10 +510,10 @@ pub fn dashboard() -> Value {
                 Kind::Lines => (8, 8),
             };
             if x + width > WIDTH {
-                (x, y) = (0, y + height);
+                (x, y, height) = (0, y + height, 0);
             }
             panels.push(panel(shown, panels.len() + 1, &json!({"x": x, "y": y, "w": width, "h": tall})));
-            (x, height) = (x + width, tall);
+            (x, height) = (x + width, height.max(tall));
         }
         y += height;
     }
