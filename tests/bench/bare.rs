@@ -5,10 +5,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{Patch, PatchParams},
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use managed_secrets_api::{ManagedSecret, keys, names::record_name};
+use managed_secrets_api::{ManagedSecret, Reason, keys, names::record_name};
 use rand::RngExt as _;
 use serde_json::{Value, json};
 use testkit::Result;
@@ -65,6 +66,7 @@ fn written(secret: &Value) -> Value {
 /// A bare client in one namespace.
 #[derive(Clone)]
 pub(crate) struct Bare {
+    client: Client,
     objects: Api<ManagedSecret>,
     secrets: Api<Secret>,
     template: Template,
@@ -74,17 +76,33 @@ impl Bare {
     pub(crate) fn new(client: &Client, namespace: &str, template: Template) -> Self {
         let (objects, secrets) =
             (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
-        Self { objects, secrets, template }
+        Self { client: client.clone(), objects, secrets, template }
     }
 
     /// Makes the writes of one object, one after the other.
     pub(crate) async fn write(&self, object: &ManagedSecret) -> Result<()> {
         self.write_secret(object, &record_name(&object.spec.name), &self.template.record).await?;
-        self.restore(object).await
+        self.deliver(object).await
     }
 
-    /// Makes the writes after the deletion of a target.
+    /// Makes the writes after the deletion of a target, the event among them.
     pub(crate) async fn restore(&self, object: &ManagedSecret) -> Result<()> {
+        self.deliver(object).await?;
+        // A recorder that has seen no event before creates each one, as the operator's does for each object.
+        let reporter = Reporter { controller: "bare".to_owned(), instance: None };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: Reason::TargetDriftCorrected.as_str().to_owned(),
+            note: Some("restored the Secret".to_owned()),
+            action: "Repair".to_owned(),
+            secondary: None,
+        };
+        let publish = Recorder::new(self.client.clone(), reporter);
+        publish.publish(&event, &object.object_ref(&())).await.map_err(|error| format_error("an event", &error))
+    }
+
+    /// Makes the writes of a delivery: target and status.
+    async fn deliver(&self, object: &ManagedSecret) -> Result<()> {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         self.write_secret(object, name, &self.template.target).await?;
         let mut status = self.template.status.clone();

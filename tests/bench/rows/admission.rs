@@ -1,11 +1,19 @@
 //! What the webhook adds to a write of plaintext: against the same write of a value that the client has sealed.
 
-use std::time::Instant;
+use std::{
+    pin::{Pin, pin},
+    time::Instant,
+};
 
-use kube::{Api, api::PostParams};
+use futures::{Stream, StreamExt as _};
+use kube::{
+    Api,
+    api::PostParams,
+    runtime::{WatchStreamExt as _, watcher},
+};
 use managed_secrets_api::ManagedSecret;
 use serde_json::{Value, json};
-use testkit::{Result, control_plane::quiet_address, poll};
+use testkit::{Error, Result, control_plane::quiet_address, poll};
 
 use super::{Found, Size, progress};
 use crate::{
@@ -31,6 +39,7 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
         Ok(objects.create(&dry, &suspended("probe", &json!(PLAIN))?).await.ok())
     })
     .await?;
+    let mut seen = pin!(watcher(objects.clone(), watcher::Config::default()).default_backoff().applied_objects());
     let (mut plain, mut sealed) = (Vec::new(), Vec::new());
     for repetition in 0..size.repetitions {
         progress(&format!("admission: repetition {} of {}", repetition + 1, size.repetitions));
@@ -39,7 +48,10 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
             let name = format!("sealed-{repetition}-{sample}");
             let text = load::sealed(&key.key, NAMESPACE, &name, PLAIN)?;
             of_sealed.push(create(&objects, &name, &json!(text)).await?);
-            of_plain.push(create(&objects, &format!("plain-{repetition}-{sample}"), &json!(PLAIN)).await?);
+            until_looked_at(seen.as_mut(), &name).await?;
+            let name = format!("plain-{repetition}-{sample}");
+            of_plain.push(create(&objects, &name, &json!(PLAIN)).await?);
+            until_looked_at(seen.as_mut(), &name).await?;
         }
         plain.push(of_plain);
         sealed.push(of_sealed);
@@ -61,6 +73,22 @@ fn suspended(name: &str, value: &Value) -> Result<ManagedSecret> {
     let mut spec = json!({"name": name, "suspend": true});
     spec[Source::Value.field()] = value.clone();
     object(json!({"metadata": {"name": name}, "spec": spec}))
+}
+
+/// Waits until the operator has written the status of an object, so that this write is not beside the next sample.
+async fn until_looked_at(
+    mut seen: Pin<&mut impl Stream<Item = watcher::Result<ManagedSecret>>>,
+    name: &str,
+) -> Result<()> {
+    let is_looked_at = |object: &ManagedSecret| {
+        object.metadata.name.as_deref() == Some(name)
+            && object.status.as_ref().is_some_and(|it| it.observed_generation.is_some())
+    };
+    let look =
+        async { while !seen.next().await.is_some_and(|event| event.is_ok_and(|object| is_looked_at(&object))) {} };
+    tokio::time::timeout(PATIENCE, look)
+        .await
+        .map_err(|_| Error::Deadline { what: format!("the status of {name}"), seconds: PATIENCE.as_secs() })
 }
 
 /// Creates an object. Returns the milliseconds that it took.
