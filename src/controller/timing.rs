@@ -1,4 +1,5 @@
-//! What `make bench` times of the controller: one look at an object, without a request. Nothing else uses it.
+//! What `make bench` asks of the controller: the time of one look at an object, without a request, and the bytes that it
+//! keeps for an object. Nothing else uses it.
 
 use std::time::Instant;
 
@@ -13,6 +14,10 @@ use super::{
     plan::{Finish, Step},
     view::watched::{WatchedObject, WatchedSecret},
 };
+
+/// Bytes that cache and queue take for each served object, as requested from the allocator. A test counts them
+/// (`index/tests/memory.rs`), and the benchmark predicts the memory of large populations with them.
+pub const OBJECT_BYTES: u32 = 2_750;
 
 /// A cache that holds one object, and what a pass knows besides.
 pub struct Look {
