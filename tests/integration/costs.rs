@@ -334,11 +334,13 @@ async fn restarts_of_workloads_cost_what_the_design_says() {
     restarts::marked(&site, &workload, "db", [None, Some(format!("{mark}/1"))]).await;
     meter.row("new: generate, with a workload", 4..=4, 0..=0, 1..=1).await;
     site.apply("db", spec("b", None)).await;
-    restarts::marked(&site, &workload, "db", [Some(format!("{mark}/2")), None]).await;
+    let marked = Some(format!("{mark}/2"));
+    restarts::marked(&site, &workload, "db", [marked.clone(), marked]).await;
     site.in_step("db").await;
     meter.row("a rotation that restarts a workload", 4..=4, 2..=2, 2..=2).await;
     site.apply("db", spec("b", Some(1))).await;
-    restarts::marked(&site, &workload, "db", [Some(format!("{mark}/1")), None]).await;
+    let marked = Some(format!("{mark}/1"));
+    restarts::marked(&site, &workload, "db", [marked.clone(), marked]).await;
     site.in_step("db").await;
     meter.row("the version before, which restarts a workload", 4..=4, 2..=2, 3..=3).await;
     operator.stop().await;

@@ -108,9 +108,12 @@ async fn a_live_operator_counts_what_happens_and_no_label_holds_what_users_chose
     let samples = scrape(&operator);
     let seen = labels_are_closed(&samples);
     let missing: Vec<_> = TABLE.iter().map(|row| row.name).filter(|name| !seen.contains(name)).collect();
-    // This operator does not serve the value API, and replaces no seed.
-    let expected =
-        ["managed_secrets_value_request_duration_seconds", "managed_secrets_seed_rotation_started_timestamp_seconds"];
+    // This operator does not serve the value API, replaces no seed, and has no recovery key.
+    let expected = [
+        "managed_secrets_value_request_duration_seconds",
+        "managed_secrets_seed_rotation_started_timestamp_seconds",
+        "managed_secrets_keys_without_recovery",
+    ];
     assert_eq!(missing, expected, "every other metric exists in a live operator");
     assert!(
         samples.iter().all(|sample| sample.labels.get("check").is_none_or(|check| check != "other")),

@@ -124,7 +124,7 @@ fn drafts_of(
     let (mut values, mut texts) = (BTreeMap::new(), Map::new());
     for (field, key, value) in data(secret) {
         if has_private_key && CERTIFICATES.contains(&key.as_str()) {
-            match value.and_then(|bytes| text_of(&bytes)) {
+            match value.and_then(|bytes| certificates(&bytes)) {
                 Ok(text) => drop(texts.insert(key.clone(), json!(template::literal(&text)))),
                 Err(rule) => problems.push(problem(&format!("{field}.{key}"), format!("{rule} ({from}, key {key})"))),
             }
@@ -196,8 +196,20 @@ fn data(secret: &Object) -> impl Iterator<Item = (&'static str, &String, Bytes)>
 /// Keys of a Secret of the type `kubernetes.io/tls` that are not secret.
 const CERTIFICATES: [&str; 2] = [TLS_CERTIFICATE, "ca.crt"];
 
-fn text_of(bytes: &[u8]) -> Result<String, String> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "must be valid UTF-8".to_owned())
+/// The labels of PEM blocks that are not secret (RFC 7468, section 5.1, and what openssl writes and reads besides).
+const PUBLIC_BLOCKS: [&str; 3] = [" CERTIFICATE-----", " X509 CERTIFICATE-----", " TRUSTED CERTIFICATE-----"];
+
+/// A text of certificates. It goes into the manifest as it is, and the API server accepts any text there: also a private key
+/// beside its certificate, as some servers want it.
+fn certificates(bytes: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "must be valid UTF-8".to_owned())?;
+    let mut blocks = text.split("-----BEGIN").skip(1).peekable();
+    let has_blocks = blocks.peek().is_some();
+    if has_blocks && blocks.all(|block| PUBLIC_BLOCKS.iter().any(|label| block.starts_with(label))) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be certificates in PEM and nothing else, because the manifest shows it as it is".to_owned())
+    }
 }
 
 /// Fields whose rules a derived name can break.

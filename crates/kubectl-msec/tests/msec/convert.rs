@@ -80,11 +80,12 @@ fn secrets_become_managed_secrets_that_deliver_the_same() {
 fn a_certificate_becomes_the_template_beside_its_private_key() {
     let folder = Folder::new();
     let certificate = "-----BEGIN CERTIFICATE-----\n$(x)\n";
+    let authority = "-----BEGIN CERTIFICATE-----\nca\n";
     let text = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": "web", "namespace": "shop"},
         "data": {"tls.crt": BASE64_STANDARD.encode(certificate)},
-        "stringData": {"tls.key": CANARY, "ca.crt": "ca"},
+        "stringData": {"tls.key": CANARY, "ca.crt": authority},
     });
     let ran = folder.seal(&["--from-secret", "-", "--adopt"], &text.to_string());
     let objects = documents(ran.ok());
@@ -92,11 +93,34 @@ fn a_certificate_becomes_the_template_beside_its_private_key() {
     assert_eq!(validate(object), []);
     let expected = json!({
         "key": "tls.key", "type": "kubernetes.io/tls", "adoption": "IfUnowned",
-        "template": {"ca.crt": "ca", "tls.crt": certificate.replace("$(", "$$(")},
+        "template": {"ca.crt": authority, "tls.crt": certificate.replace("$(", "$$(")},
     });
     assert_eq!(object["spec"]["target"], expected);
     assert_eq!(folder.open(object["spec"]["value"].as_str().unwrap(), "shop", "web"), CANARY);
     assert!(!format!("{ran:?}").contains(CANARY));
+}
+
+/// Some servers want the private key in the file of the certificate, and the API server accepts that.
+#[test]
+fn a_private_key_beside_the_certificate_is_refused() {
+    let folder = Folder::new();
+    let block = |label: &str| format!("-----BEGIN {label}-----\n{CANARY}\n-----END {label}-----\n");
+    let certificate = block("CERTIFICATE");
+    for text in [
+        certificate.clone() + &block("PRIVATE KEY"),
+        block("EC PRIVATE KEY") + &certificate,
+        block("PRIVATE KEY"),
+        CANARY.to_owned(),
+        certificate.clone() + "-----BEGIN",
+    ] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "web", "namespace": "shop"}, "stringData": {"tls.crt": text, "tls.key": "key"},
+        });
+        let ran = folder.seal(&["--from-secret", "-", "--adopt"], &secret.to_string());
+        let error = ran.error(2);
+        assert!(error.contains("stringData.tls.crt: must be certificates in PEM and nothing else"), "{error}");
+    }
 }
 
 #[test]
