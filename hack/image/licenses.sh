@@ -23,24 +23,44 @@ add() { # WHAT FILE: remembers that WHAT has this text
     printf '%s\n' "$1" >>"$work/$digest.packages"
 }
 
+texts_in() { # FOLDER: the files with its licence texts. A library in another language has its text one folder deeper.
+    find "$1" -maxdepth 2 -type f \
+        \( -iname 'licen[sc]e*' -o -iname 'copying*' -o -iname 'copyright*' -o -iname 'notice*' -o -iname 'unlicense*' \) \
+        ! -name '*.rs' ! -name '*.toml' | sort
+}
+
+origin() { # FOLDER LICENCE: where the package comes from, and under which licence
+    printf '%s %s' "$(sed -n 's/^repository = //p' "$1/Cargo.toml" | head -n 1)" "$2"
+}
+
+texts_beside() { # ORIGIN: the licence texts of another package of the same repository, under the same licence
+    local package licence name version rest folder
+    while IFS='|' read -r package licence; do
+        read -r name version rest <<<"$package"
+        folder=$(printf '%s\n' "$sources"/*/"$name-${version#v}" | head -n 1)
+        [[ -f $folder/Cargo.toml && $(origin "$folder" "$licence") == "$1" && -n $(texts_in "$folder") ]] || continue
+        texts_in "$folder"
+        return
+    done <<<"$packages"
+}
+
 compiled=$(cargo tree --locked --target "$target" --package managed-secrets --edges normal,no-proc-macro --prefix none --format '{p}|{l}')
+packages=$(sed 's/ (\*)$//' <<<"$compiled" | sort -u)
 while IFS='|' read -r package licence; do
     read -r name version rest <<<"$package"
     # Those of this workspace have a path.
     [[ $rest != *\(/* ]] || continue
     folders=("$sources"/*/"$name-${version#v}")
     [[ -d ${folders[0]} ]] || fail "the sources of $name ${version#v} are not in $sources"
-    # A library in another language has its text one folder deeper.
-    texts=$(find "${folders[0]}" -maxdepth 2 -type f \
-        \( -iname 'licen[sc]e*' -o -iname 'copying*' -o -iname 'copyright*' -o -iname 'notice*' -o -iname 'unlicense*' \) \
-        ! -name '*.rs' ! -name '*.toml' | sort)
+    texts=$(texts_in "${folders[0]}")
+    # It names a licence and has no copy of it.
+    [[ -n $texts ]] || texts=$(texts_beside "$(origin "${folders[0]}" "$licence")")
     if [[ -z $texts ]]; then
-        # It names a licence and has no copy of it.
         [[ $licence == Apache-2.0 ]] || fail "$name ${version#v} ($licence) has no licence text"
         texts=LICENSE
     fi
     while read -r text; do add "$name ${version#v} ($licence)" "$text"; done <<<"$texts"
-done <<<"$(sed 's/ (\*)$//' <<<"$compiled" | sort -u)"
+done <<<"$packages"
 
 add "the standard library of $(rustc --version) (MIT OR Apache-2.0)" LICENSE
 case $target in
@@ -57,10 +77,10 @@ case $target in
 esac
 
 printf 'The program managed-secrets contains the software below. Each list is followed by the licence text that it comes with.\n'
-for packages in $(cd "$work" && for file in *.packages; do printf '%s %s\n' "$(sort -u "$file" | head -n 1 | tr ' ' _)" "$file"; done | sort | cut -d ' ' -f 2); do
+for file in $(cd "$work" && for list in *.packages; do printf '%s %s\n' "$(sort -u "$list" | head -n 1 | tr ' ' _)" "$list"; done | sort | cut -d ' ' -f 2); do
     printf '\n────────────────────────────────────────────────────────────────────────\n\n'
-    sort -u "$work/$packages" | sed 's/^/* /'
+    sort -u "$work/$file" | sed 's/^/* /'
     printf '\n'
-    cat "$work/${packages%.packages}.text"
+    cat "$work/${file%.packages}.text"
     printf '\n'
 done
