@@ -117,6 +117,20 @@ pub enum Command {
     Seal(SealArgs),
 }
 
+/// Who can recover the keys: the same for `run` and for the manifests that start it.
+#[derive(Args, Clone, Debug)]
+pub struct RecoveryArgs {
+    /// Seal every key of the keyring to this recovery key, as `kubectl msec recovery-key generate` prints it; may be given
+    /// several times (in the environment: separated by commas)
+    #[arg(
+        long = "recovery-recipient",
+        value_name = "RECIPIENT",
+        env = "MANAGED_SECRETS_RECOVERY_RECIPIENT",
+        value_delimiter = ','
+    )]
+    pub recipients: Vec<Recipient>,
+}
+
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -133,15 +147,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<PathBuf>,
 
-    /// Seal every key of the keyring to this recovery key, as `kubectl msec recovery-key generate` prints it; may be given
-    /// several times (in the environment: separated by commas)
-    #[arg(
-        long = "recovery-recipient",
-        value_name = "RECIPIENT",
-        env = "MANAGED_SECRETS_RECOVERY_RECIPIENT",
-        value_delimiter = ','
-    )]
-    pub recovery_recipients: Vec<Recipient>,
+    /// Who can recover the keys.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
 
     /// Create a new keyring although records exist that only a lost keyring opens. Nothing is deleted: these records
     /// keep their names and cannot be read until their keyring is restored
@@ -323,15 +331,9 @@ pub struct ManifestsArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<String>,
 
-    /// Seal every key of the keyring to this recovery key, as `kubectl msec recovery-key generate` prints it; may be given
-    /// several times (in the environment: separated by commas)
-    #[arg(
-        long = "recovery-recipient",
-        value_name = "RECIPIENT",
-        env = "MANAGED_SECRETS_RECOVERY_RECIPIENT",
-        value_delimiter = ','
-    )]
-    pub recovery_recipients: Vec<Recipient>,
+    /// Who can recover the keys.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
 
     /// Let the operator accept sealed values of cluster scope
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
@@ -457,7 +459,7 @@ impl From<ManifestsArgs> for Options {
             namespaces,
             restorers,
             kek_file,
-            recovery_recipients,
+            recovery,
             allow_cluster_scope,
             without_operator_namespace,
             without_webhooks,
@@ -485,7 +487,7 @@ impl From<ManifestsArgs> for Options {
             namespaces,
             restorers,
             kek_file,
-            recovery_recipients: recovery_recipients.iter().map(ToString::to_string).collect(),
+            recovery_recipients: recovery.recipients.iter().map(ToString::to_string).collect(),
             allow_cluster_scope,
             with_namespace,
             webhooks,

@@ -96,7 +96,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         provider,
         kek_file: args.kek_file,
         over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
-        recovery: args.recovery_recipients,
+        recovery: args.recovery.recipients,
         clients: client::Options { replica: Some(identity), ..client::Options::default() },
         timing: Timing::default(),
         stats: Arc::default(),

@@ -344,6 +344,21 @@ pub enum SourceKind {
     Generate,
 }
 
+impl SourceKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Value, Self::ValueFrom, Self::Generate];
+
+    /// The field of the spec.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::ValueFrom => "valueFrom",
+            Self::Generate => "generate",
+        }
+    }
+}
+
 /// The backing Secret as last written.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -44,7 +44,7 @@ fn table(object: &ManagedSecret) -> Table {
     let newest = status.version.zip(status.value_updated_time.as_deref());
     let newest = newest.map(|(version, created)| row(version, created, source_of_newest(object)));
     let earlier = status.history.iter().flatten();
-    let earlier = earlier.map(|kept| row(kept.version, &kept.created, word(kept.source)));
+    let earlier = earlier.map(|kept| row(kept.version, &kept.created, kept.source.as_str()));
     Table { rows: newest.into_iter().chain(earlier).collect(), columns }
 }
 
@@ -54,19 +54,11 @@ fn source_of_newest(object: &ManagedSecret) -> &'static str {
     if !matches!(State::of(object), State::Served) {
         "unknown"
     } else if object.spec.generate.is_some() {
-        word(SourceKind::Generate)
+        SourceKind::Generate.as_str()
     } else if object.spec.value_from.is_some() {
-        word(SourceKind::ValueFrom)
+        SourceKind::ValueFrom.as_str()
     } else {
-        word(SourceKind::Value)
-    }
-}
-
-fn word(source: SourceKind) -> &'static str {
-    match source {
-        SourceKind::Value => "value",
-        SourceKind::ValueFrom => "valueFrom",
-        SourceKind::Generate => "generate",
+        SourceKind::Value.as_str()
     }
 }
 

@@ -97,7 +97,7 @@ impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, KeptVersion { version, commitment, created, source }) in self.0.iter().enumerate() {
             let space = if index == 0 { "" } else { " " };
-            let (commitment, source) = (mac::commitment_text(commitment), kind_text(*source));
+            let (commitment, source) = (mac::commitment_text(commitment), source.as_str());
             write!(f, "{space}{version}:{commitment}:{created}:{source}")?;
         }
         Ok(())
@@ -111,18 +111,8 @@ fn parse_one(text: &str) -> Option<KeptVersion> {
         version: canonical(parts.next()?)?,
         commitment: mac::parse_commitment(parts.next()?)?,
         created: parts.next().filter(|created| !created.is_empty())?.to_owned(),
-        source: KINDS.into_iter().find(|kind| kind_text(*kind) == source)?,
+        source: SourceKind::ALL.into_iter().find(|kind| kind.as_str() == source)?,
     })
-}
-
-const KINDS: [SourceKind; 3] = [SourceKind::Value, SourceKind::ValueFrom, SourceKind::Generate];
-
-fn kind_text(kind: SourceKind) -> &'static str {
-    match kind {
-        SourceKind::Value => "value",
-        SourceKind::ValueFrom => "valueFrom",
-        SourceKind::Generate => "generate",
-    }
 }
 
 #[cfg(test)]
@@ -136,8 +126,9 @@ mod tests {
 
     #[test]
     fn a_history_reads_back_as_it_was_written_the_newest_first() {
-        let history =
-            History::new(KINDS.into_iter().zip([2, 9, 4]).map(|(kind, version)| kept(version, kind)).collect());
+        let history = History::new(
+            SourceKind::ALL.into_iter().zip([2, 9, 4]).map(|(kind, version)| kept(version, kind)).collect(),
+        );
         let versions: Vec<_> = history.iter().map(|kept| kept.version).collect();
         assert_eq!(versions, [9, 4, 2]);
         assert_eq!(History::parse(&history.to_string(), 10), Some(history.clone()));
