@@ -34,6 +34,8 @@ use crate::stats::float;
 
 /// The longest that any step may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1800);
+/// Lines of the log of an operator that ended by itself.
+const LAST_LINES: usize = 30;
 
 /// Whether the API server keeps an audit log, and etcd all versions of all objects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,12 +109,13 @@ impl Ground {
         Ok(replica)
     }
 
-    /// Starts the operator with these flags.
+    /// Starts the operator with these flags. It logs warnings, unless they say otherwise.
     pub(crate) async fn spawn_operator(&self, flags: &[String]) -> Result<Replica> {
         let admin = quiet_address()?;
         let listen = format!("--admin-listen={admin}");
-        let flags: Vec<&str> = flags.iter().map(String::as_str).chain([listen.as_str(), "--log-level=warn"]).collect();
-        let operator = Operator::start(&self.control_plane, &self.program, &self.kubeconfig, &flags).await?;
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain([listen.as_str()]).collect();
+        let env = [("MANAGED_SECRETS_LOG_LEVEL", "warn")];
+        let operator = Operator::start_with(&self.control_plane, &self.program, &self.kubeconfig, &flags, &env).await?;
         Ok(Replica { pid: operator.pid()?, operator, admin })
     }
 
@@ -222,7 +225,10 @@ impl Replica {
         match self.operator.ended() {
             None => Ok(()),
             Some(code) => {
-                let why = format!("it ended by itself with exit status {code}: {}", self.operator.log()?);
+                let log = self.operator.log()?;
+                let last: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
+                let last: Vec<&str> = last.into_iter().rev().collect();
+                let why = format!("it ended by itself with exit status {code}: {}", last.join("\n"));
                 Err(format_error("the operator", &why))
             }
         }

@@ -5,6 +5,7 @@
 mod actor;
 mod balancer;
 mod checker;
+mod late;
 mod seen;
 
 use std::{
@@ -31,6 +32,7 @@ use self::{
     actor::{Actor, DEADLINE, Operation},
     balancer::Balancer,
     checker::Violation,
+    late::Scene,
     seen::Seen,
 };
 use crate::{
@@ -91,8 +93,10 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     let watched = Seen::new();
     let tasks = watched.follow(&ground.admin, NAMESPACE);
     let objects = (arguments.objects / USERS).max(1);
+    let logs = ground.control_plane.supervisor().folder().to_owned();
+    let scene = Arc::new(Scene::new(&ground.admin, NAMESPACE, logs));
     let mut users: Vec<Actor> = (0..USERS)
-        .map(|number| Actor::new(&watched, &ground.admin, NAMESPACE, &key, (seed, number, objects)))
+        .map(|number| Actor::new(&watched, &scene, &ground.admin, NAMESPACE, &key, (seed, number, objects)))
         .collect();
 
     progress("soak: measure the highest rate");
@@ -125,7 +129,7 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     };
     let (quiet, memory) = tokio::join!(worked, sample_memory(&replicas, began, &over));
     let (quiet, memory) = (quiet?, memory?);
-    sweep(ground, &users, &watched).await;
+    sweep(ground, &users, &watched, &scene).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let violations = std::mem::take(&mut watched.state.lock().violations);
     for replica in replicas {
@@ -141,7 +145,14 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
 
 async fn start(ground: &Ground, balancer: &Balancer) -> Result<Replica> {
     let (address, url) = (quiet_address()?, format!("https://{}", balancer.address));
-    let flags = ["--leader-elect".to_owned(), format!("--webhook-listen={address}"), format!("--webhook-url={url}")];
+    let flags = [
+        "--leader-elect".to_owned(),
+        format!("--webhook-listen={address}"),
+        format!("--webhook-url={url}"),
+        // What is late is explained from it.
+        "--log-level=info".to_owned(),
+        "--log-format=json".to_owned(),
+    ];
     let replica = ground.operator(&flags).await?;
     balancer.add(address);
     Ok(replica)
@@ -204,7 +215,7 @@ async fn sample_memory(replicas: &[Replica], began: Instant, over: &AtomicBool) 
 }
 
 /// Compares everything with what it must be, once all users have finished.
-async fn sweep(ground: &Ground, users: &[Actor], watched: &Seen) {
+async fn sweep(ground: &Ground, users: &[Actor], watched: &Seen, scene: &Scene) {
     let present: BTreeMap<&str, &str> = users.iter().flat_map(Actor::present).collect();
     let expected: BTreeSet<String> = present.values().map(|secret| record_name(secret)).collect();
     let secrets = Api::<Secret>::namespaced(ground.admin.clone(), NAMESPACE);
@@ -216,13 +227,15 @@ async fn sweep(ground: &Ground, users: &[Actor], watched: &Seen) {
         Ok((found == expected).then_some(()))
     });
     let compared = compared.await;
-    let mut state = watched.state.lock();
-    let mut found = state.sweep(&present);
+    let mut found = watched.state.lock().sweep(&present);
+    for (name, violation) in &found {
+        progress(&format!("soak: {name}: {violation}\n{}", scene.describe(name).await));
+    }
     if compared.is_err() {
         let what = "exactly one record for each object".to_owned();
         found.push(("records".to_owned(), Violation::Lost { what }));
     }
-    state.violations.extend(found);
+    watched.state.lock().violations.extend(found);
 }
 
 fn figures(

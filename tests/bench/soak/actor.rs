@@ -19,15 +19,20 @@ use testkit::{Result, poll};
 
 use super::{
     checker::Violation,
+    late::Scene,
     seen::{Seen, State, digest, version},
 };
-use crate::load::{self, Source};
+use crate::{
+    load::{self, Source},
+    rows::progress,
+};
 
 /// The longest that an operation may take: also while a replica waits for the Lease of a killed leader.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// After this time, the operator follows a source without delay.
-const FOLLOWED_AGAIN: Duration = Duration::from_secs(61);
+/// After this time, the operator follows a source and restores a target without delay. What comes sooner waits longer each
+/// time, up to some minutes: then a late object would say nothing.
+const REST: Duration = Duration::from_secs(61);
 
 /// What a user does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,16 +49,16 @@ pub(super) enum Operation {
 
 impl Operation {
     /// The next one for an object that exists, or does not.
-    fn choose(random: &mut StdRng, exists: bool) -> Self {
-        if !exists {
+    fn choose(random: &mut StdRng, slot: &Slot) -> Self {
+        if !slot.exists {
             return Self::Create;
         }
         match random.random_range(0..100) {
-            0..50 => Self::Edit,
             50..65 => Self::Rename,
             65..80 => Self::Delete,
-            80..90 => Self::EditTarget,
-            _ => Self::DeleteTarget,
+            80..90 if has_rested(slot.damaged) => Self::EditTarget,
+            90.. if has_rested(slot.damaged) => Self::DeleteTarget,
+            _ => Self::Edit,
         }
     }
 }
@@ -89,6 +94,13 @@ struct Slot {
     origin: Origin,
     /// When its source had a new value.
     followed: Option<Instant>,
+    /// When its target was last damaged, and restored.
+    damaged: Option<Instant>,
+}
+
+/// Whether what happened at this time, if ever, is long enough ago to happen again.
+fn has_rested(at: Option<Instant>) -> bool {
+    at.is_none_or(|at| at.elapsed() > REST)
 }
 
 impl Slot {
@@ -103,7 +115,7 @@ impl Slot {
         match self.origin {
             Origin::Sealed | Origin::Plain => true,
             Origin::Generated => !self.exists,
-            Origin::Referenced => !self.exists || self.followed.is_none_or(|at| at.elapsed() > FOLLOWED_AGAIN),
+            Origin::Referenced => !self.exists || has_rested(self.followed),
         }
     }
 }
@@ -111,6 +123,7 @@ impl Slot {
 /// A user.
 pub(super) struct Actor {
     seen: Arc<Seen>,
+    scene: Arc<Scene>,
     namespace: String,
     objects: Api<ManagedSecret>,
     secrets: Api<Secret>,
@@ -125,6 +138,7 @@ impl Actor {
     /// A user with so many objects. The same seed and number do the same things.
     pub(super) fn new(
         watched: &Arc<Seen>,
+        scene: &Arc<Scene>,
         client: &Client,
         namespace: &str,
         key: &PublicKey,
@@ -136,9 +150,11 @@ impl Actor {
             secret: String::new(),
             origin: Origin::Sealed,
             followed: None,
+            damaged: None,
         };
         Self {
             seen: Arc::clone(watched),
+            scene: Arc::clone(scene),
             namespace: namespace.to_owned(),
             objects: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client.clone(), namespace),
@@ -152,7 +168,7 @@ impl Actor {
     /// Does one thing, and waits until it is done. Returns what it did, and how long it took.
     pub(super) async fn act(&mut self) -> Result<(Operation, Duration)> {
         let index = self.random.random_range(0..self.slots.len());
-        let operation = Operation::choose(&mut self.random, self.slots[index].exists);
+        let operation = Operation::choose(&mut self.random, &self.slots[index]);
         self.counter += 1;
         let began = Instant::now();
         match operation {
@@ -273,6 +289,7 @@ impl Actor {
         })
         .await;
         self.seen.state.lock().checker.repaired(&name);
+        self.slots[index].damaged = Some(Instant::now());
         Ok(())
     }
 
@@ -285,6 +302,7 @@ impl Actor {
             target.is_some_and(|target| Some(&target.uid) != before.as_ref()) && state.target_is_latest(&name)
         })
         .await;
+        self.slots[index].damaged = Some(Instant::now());
         Ok(())
     }
 
@@ -292,7 +310,36 @@ impl Actor {
     async fn until(&self, name: &str, what: &str, is: impl Fn(&State) -> bool) {
         if self.seen.until(DEADLINE, is).await.is_err() {
             let lost = Violation::Lost { what: what.to_owned() };
+            progress(&format!("soak: {name}: {lost}\n{}", self.scene.describe(name).await));
             self.seen.state.lock().violations.push((name.to_owned(), lost));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often each of two operations is chosen of a thousand, for an object whose target was damaged at this time.
+    fn chosen(damaged: Option<Instant>) -> [usize; 2] {
+        let slot = Slot {
+            name: "db".to_owned(),
+            exists: true,
+            secret: "DB".to_owned(),
+            origin: Origin::Generated,
+            followed: None,
+            damaged,
+        };
+        let mut random = StdRng::seed_from_u64(1);
+        let all: Vec<Operation> = (0..1000).map(|_| Operation::choose(&mut random, &slot)).collect();
+        [Operation::EditTarget, Operation::DeleteTarget].map(|wanted| all.iter().filter(|it| **it == wanted).count())
+    }
+
+    #[test]
+    fn a_target_is_left_alone_until_a_repair_waits_for_nothing() {
+        assert_eq!(chosen(Some(Instant::now())), [0, 0]);
+        for rested in [None, Instant::now().checked_sub(REST * 2)] {
+            assert!(chosen(rested).iter().all(|times| (50..200).contains(times)), "{rested:?}");
         }
     }
 }
