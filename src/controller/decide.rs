@@ -124,6 +124,31 @@ fn repair_wait(facts: &Facts, why: Why, repair: Why, source: &Source) -> Option<
     facts.snapshot.waits.repair.filter(|_| waits)
 }
 
+/// A shorter wait for a repair is over before anyone could act on what the status says of it.
+const REPAIR_WAIT_SAID: Duration = Duration::from_secs(5);
+
+/// The end of a pass in which the repair of a target waits. The status says so where the target is known to be wrong: it is
+/// missing, or of what the operator wrote, something is another program's now. Where only its version moved, others may have
+/// changed nothing but fields of their own.
+fn delay_repair(facts: &Facts, form: &TargetForm, wait: Duration) -> Step {
+    let own = &facts.snapshot.own;
+    let present = facts.present(&form.name).map(|seen| &seen.view);
+    let may_be_right = present.is_some_and(|view| form.is_in_shape(view, &own.uid));
+    if wait < REPAIR_WAIT_SAID || may_be_right || altered::is_known(own) {
+        return Step::Finish(Finish::after(wait));
+    }
+    let by = present.and_then(|view| view.other_manager.as_deref()).map(|by| format!(" by {by}")).unwrap_or_default();
+    let message = format!(
+        "target Secret {} was changed or deleted several times in a row{by}: the operator waits before it restores it, each \
+         time longer, up to six minutes; stop the program that does this, or choose another spec.target.name",
+        form.name
+    );
+    match say(facts, &Verdict::Pending(Problem::new(Reason::RepairDelayed, message))) {
+        Step::Finish(Finish { after, .. }) => Step::Finish(Finish::after(after.map_or(wait, |after| after.min(wait)))),
+        step => step,
+    }
+}
+
 /// From a draft of the record to the next write.
 fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
     let mut later = draft.later;
@@ -177,7 +202,7 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
                 && let Some(why) = target_pending(facts, draft, &form)
             {
                 if let Some(wait) = repair_wait(facts, why, Why::Drift, &draft.meta.source) {
-                    return Ok(Step::Finish(Finish::after(wait)));
+                    return Ok(delay_repair(facts, &form, wait));
                 }
                 let version = draft.served();
                 let previous = history::previous_value(facts, record, draft.delivery.previous.as_ref())?;

@@ -18,6 +18,7 @@ use super::{
 };
 
 const CORRECTED: &str = "TargetDriftCorrected";
+const DELAYED: &str = "RepairDelayed";
 
 async fn made(site: &Site) {
     site.source("source", "v").await;
@@ -209,6 +210,31 @@ async fn a_fight_with_another_controller_slows_down() {
         operator.stop().await;
     });
     futures::future::join_all(fights).await;
+}
+
+/// A repair that waits for some time is no secret: the value that the status calls delivered is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_that_a_repair_waits() {
+    let site = Site::new("contested").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    made(&site).await;
+    poll("the status to say that a repair waits", PATIENCE, || async {
+        // It is gone already while the operator waits.
+        site.secrets().delete("db", &DeleteParams::default()).await.ok();
+        let conditions = site.get("db").await.status.unwrap_or_default().conditions;
+        let waits = conditions.iter().flatten().any(|it| it.type_ == keys::CONDITION_READY && it.reason == DELAYED);
+        Ok(waits.then_some(()))
+    })
+    .await
+    .unwrap();
+    let object = site.reports("db", "False", DELAYED).await;
+    assert!(object.status.unwrap().target.is_some(), "status names the target that will be restored");
+    // Nothing else waits for it.
+    site.source("source", "w").await;
+    site.delivers("db", "value", "w").await;
+    site.in_step("db").await;
+    site.served("db").await;
+    operator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -132,6 +132,11 @@ reasons! {
     /// The target was changed or deleted, and the operator restored it. If this happens repeatedly, another program writes
     /// the same Secret; the message names it.
     TargetDriftCorrected,
+    /// The target is missing or was changed, and the operator waits before it restores it, because it has restored it
+    /// several times in a row: each wait is longer, and none is longer than six minutes. Another program writes or deletes the
+    /// same Secret; events with the reason `TargetDriftCorrected` name it. Stop it, or choose another `target.name`. A new
+    /// value, and every other change of the spec, is delivered at once.
+    RepairDelayed,
     /// The namespace is being deleted, so the operator writes nothing in it.
     NamespaceTerminating,
     /// A quota of the namespace forbids the write. Raise the quota or free some of it. The operator retries.

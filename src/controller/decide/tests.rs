@@ -179,6 +179,20 @@ fn without_target(facts: &mut Facts) {
     facts.written.holds = None;
 }
 
+/// The target was deleted once more, after several repairs.
+fn contested(facts: &mut Facts) {
+    without_target(facts);
+    read_record(facts);
+    facts.snapshot.waits.repair = Some(Duration::from_secs(8));
+}
+
+/// The status that the next step writes was written.
+fn written_status(facts: &mut Facts) {
+    let Step::Write(write) = decide(facts) else { panic!("nothing is written") };
+    let Write::Status(status) = *write else { panic!("it is not the status") };
+    facts.snapshot.own.status = status;
+}
+
 /// The record was deleted: a live read has found nothing.
 fn without_record(facts: &mut Facts) {
     facts.snapshot.secrets.insert(record_name("DB"), Known::Absent);
@@ -533,6 +547,51 @@ fn each_rule_of_a_pass() {
                 it.snapshot.waits.repair = Some(Duration::from_secs(1));
             },
             "wait",
+        ),
+        (
+            "the target was repaired several times: the status says that it waits",
+            in_step,
+            contested,
+            "status: RepairDelayed",
+        ),
+        (
+            "the status says that the repair waits",
+            in_step,
+            |it| {
+                contested(it);
+                written_status(it);
+            },
+            "wait",
+        ),
+        (
+            "the status says that the repair waits, and the spec is edited: nothing waits",
+            in_step,
+            |it| {
+                contested(it);
+                written_status(it);
+                edited(it);
+            },
+            "write record: SpecChanged",
+        ),
+        (
+            "of a target that was repaired several times, only the version moved: it may be right",
+            in_step,
+            |it| {
+                contested(it);
+                put(it, SecretView { resource_version: "3".to_owned(), ..delivered() }, Authenticity::NotARecord);
+            },
+            "wait",
+        ),
+        (
+            "a target that was repaired several times has another manager's value",
+            in_step,
+            |it| {
+                contested(it);
+                let mut view = SecretView { resource_version: "3".to_owned(), ..delivered() };
+                view.ours.data.clear();
+                put(it, view, Authenticity::NotARecord);
+            },
+            "status: RepairDelayed",
         ),
         (
             "the target has moved: the old one goes once the new one stands",

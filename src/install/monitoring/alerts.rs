@@ -644,7 +644,9 @@ pub const ALERTS: &[Alert] = &[
                   `kubectl -n NAMESPACE get secret NAME -o yaml --show-managed-fields`.",
         action: "Decide who owns the Secret. Exclude it from the other program (GitOps tool, replicator, restore job), or choose \
                  another `target.name` in the ManagedSecret.",
-        risk: "Pods may read the other program's value for a moment. The record keeps the value of the ManagedSecret.",
+        risk: "The Secret is missing, or pods read the other program's value, until the next repair. Each waits longer than the \
+               one before, at most six minutes; meanwhile the status has the reason `RepairDelayed`. The record keeps the value \
+               of the ManagedSecret.",
     },
     Alert {
         name: "ManagedSecretsValueExpired",
