@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 
 	"k8s.io/kms/pkg/service"
 )
@@ -38,6 +39,10 @@ type Faults struct {
 	WrongPlaintext bool `json:"wrongPlaintext"`
 	// AcceptsAll has Decrypt answer whatever is sent, with something.
 	AcceptsAll bool `json:"acceptsAll"`
+	// CrashOnAltered ends the process when a ciphertext was altered, and starts it again, as a supervisor does.
+	CrashOnAltered bool `json:"crashOnAltered"`
+	// HangOnAltered gives no answer when a ciphertext was altered.
+	HangOnAltered bool `json:"hangOnAltered"`
 	// Strict has Decrypt refuse every key but the current one, as Azure's plugin does.
 	Strict bool `json:"strict"`
 }
@@ -103,7 +108,15 @@ func (f *Faults) encrypted(encrypted *service.EncryptResponse, plaintext []byte)
 	return encrypted
 }
 
-func (f *Faults) decrypted(plaintext []byte, err error) ([]byte, error) {
+func (f *Faults) decrypted(ctx context.Context, plaintext []byte, err error) ([]byte, error) {
+	if f.CrashOnAltered && err != nil {
+		// Closes every connection, as the end of the process does.
+		return nil, syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	if f.HangOnAltered && err != nil {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if f.AcceptsAll && err != nil {
 		return make([]byte, 32), nil
 	}

@@ -150,7 +150,7 @@ func (p *plugin) Decrypt(ctx context.Context, _ string, request *service.Decrypt
 	}
 	nonce, sealed := request.Ciphertext[:size], request.Ciphertext[size:]
 	plaintext, err := aead.Open(nil, nonce, sealed, []byte(request.KeyID))
-	return faults.decrypted(plaintext, err)
+	return faults.decrypted(ctx, plaintext, err)
 }
 
 func main() {

@@ -5,6 +5,7 @@
 
 use std::{
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -150,6 +151,11 @@ pub async fn check(socket: &Socket, timeout: Duration) -> Report {
     run.report()
 }
 
+/// A ciphertext that must be refused was not, and not decrypted either.
+#[derive(Debug, thiserror::Error)]
+#[error("must be refused with an error: {0}")]
+struct Unrefused(KmsError);
+
 /// A test in progress.
 struct Run {
     plugin: Plugin,
@@ -177,7 +183,7 @@ impl Run {
         match std::fs::metadata(path) {
             Err(error) => self.failed(SOCKET, &format!("cannot be read: {error}")),
             Ok(file) if !file.file_type().is_socket() => self.failed(SOCKET, &"is not a socket"),
-            Ok(file) if file.permissions().mode() & 0o002 != 0 => {
+            Ok(file) if file.permissions().mode() & 0o002 != 0 && is_open_to_all(path) => {
                 let message =
                     "every user may connect to the socket, and decrypt: limit its mode, or that of its folder";
                 self.add(SOCKET, Level::Warning, message);
@@ -270,25 +276,30 @@ impl Run {
         }
         // At the beginning, where key names stand, at the end, where tags stand, and in the middle.
         let length = encrypted.ciphertext.len();
-        let mut accepted = 0;
+        let mut outcome = Ok(None);
         for at in [0, length / 2, length.saturating_sub(1)] {
             let mut altered = encrypted.clone();
             if let Some(byte) = altered.ciphertext.get_mut(at) {
                 *byte ^= 1;
             }
-            accepted += usize::from(self.plugin.decrypt(&altered).await.is_ok());
+            outcome = self.decrypts(&altered).await;
+            if !matches!(outcome, Ok(None)) {
+                break;
+            }
         }
-        match accepted {
-            0 => self.ok(ALTERED, "refused"),
-            _ => self.failed(ALTERED, &"must be refused: the plugin decrypts a ciphertext that was altered"),
+        match outcome {
+            Ok(None) => self.ok(ALTERED, "refused"),
+            Ok(Some(_)) => self.failed(ALTERED, &"must be refused: the plugin decrypts a ciphertext that was altered"),
+            Err(error) => self.failed(ALTERED, &Unrefused(error)),
         }
         let other = Encrypted { key_id: format!("{}-other", encrypted.key_id), ..encrypted.clone() };
-        match self.plugin.decrypt(&other).await {
-            Err(_) => self.ok(OTHER_KEY, "refused"),
-            Ok(decrypted) if *decrypted == plaintext => {
+        match self.decrypts(&other).await {
+            Ok(None) => self.ok(OTHER_KEY, "refused"),
+            Ok(Some(decrypted)) if *decrypted == plaintext => {
                 self.add(OTHER_KEY, Level::Warning, "accepted: the plugin finds the key in the ciphertext alone");
             }
-            Ok(_) => self.failed(OTHER_KEY, &"must not decrypt to something else"),
+            Ok(Some(_)) => self.failed(OTHER_KEY, &"must not decrypt to something else"),
+            Err(error) => self.failed(OTHER_KEY, &Unrefused(error)),
         }
         self.annotations(encrypted).await;
     }
@@ -299,12 +310,27 @@ impl Run {
             return self.ok(ANNOTATIONS, "none");
         }
         let without = Encrypted { annotations: std::collections::BTreeMap::default(), ..encrypted.clone() };
-        let needed =
-            if self.plugin.decrypt(&without).await.is_err() { "needed to decrypt" } else { "not needed to decrypt" };
+        let needed = match self.decrypts(&without).await {
+            Ok(None) => "needed to decrypt",
+            Ok(Some(_)) => "not needed to decrypt",
+            Err(error) => return self.failed(ANNOTATIONS, &Unrefused(error)),
+        };
         match client::check_annotations(&encrypted.annotations) {
             Ok(()) => self.ok(ANNOTATIONS, format!("{count}, {needed}")),
             Err(violation) => self.failed(ANNOTATIONS, &violation),
         }
+    }
+
+    /// What the plugin makes of a ciphertext that it should refuse; `None` if it refuses it, and still answers. To crash or to
+    /// hang is no refusal: every reader of the stored ciphertext could cause it again.
+    async fn decrypts(&self, encrypted: &Encrypted) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError> {
+        let decrypted = match self.plugin.decrypt(encrypted).await {
+            Ok(decrypted) => Some(decrypted),
+            Err(KmsError::Refused { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        self.plugin.raw_status().await?;
+        Ok(decrypted)
     }
 
     /// Whether the plugin still answers after requests that it need not serve, and serves several at once.
@@ -313,18 +339,21 @@ impl Run {
             Ok(large) => self.plugin.raw_encrypt(&large).await,
             Err(error) => Err(error),
         };
-        let refused = match large {
-            Ok(large) if large.ciphertext.len() <= limits::MAX_CIPHERTEXT => Err("must not be cut short"),
-            Ok(_) => Ok("encrypted"),
-            Err(_) => Ok("refused"),
-        };
         let garbage = Encrypted { ciphertext: vec![0; OVERSIZE], ..encrypted.clone() };
-        let decrypts = self.plugin.decrypt(&garbage).await.is_ok();
-        match (refused, self.plugin.raw_status().await) {
-            (_, Ok(_)) if decrypts => self.failed(TOO_LARGE, &"must refuse to decrypt zeros"),
-            (Ok(how), Ok(_)) => self.ok(TOO_LARGE, format!("{OVERSIZE} bytes are {how}, and the plugin still answers")),
-            (Err(what), Ok(_)) => self.failed(TOO_LARGE, &what),
-            (_, Err(error)) => self.failed(TOO_LARGE, &format!("no status after a large request: {error}")),
+        let decrypted = self.decrypts(&garbage).await;
+        match (large, decrypted) {
+            (_, Err(error)) => self.failed(TOO_LARGE, &Unrefused(error)),
+            (Err(error), _) if !matches!(error, KmsError::Refused { .. }) => {
+                self.failed(TOO_LARGE, &Unrefused(error));
+            }
+            (_, Ok(Some(_))) => self.failed(TOO_LARGE, &"must refuse to decrypt zeros"),
+            (Ok(large), _) if large.ciphertext.len() <= limits::MAX_CIPHERTEXT => {
+                self.failed(TOO_LARGE, &"must not be cut short");
+            }
+            (large, _) => {
+                let how = if large.is_ok() { "encrypted" } else { "refused" };
+                self.ok(TOO_LARGE, format!("{OVERSIZE} bytes are {how}, and the plugin still answers"));
+            }
         }
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..AT_ONCE {
@@ -381,6 +410,12 @@ impl Run {
     }
 }
 
+/// Whether every user may reach what is in these folders. Connecting to a socket needs permission to search each folder above.
+fn is_open_to_all(path: &Path) -> bool {
+    let mode = |folder: &Path| std::fs::metadata(folder).map(|folder| folder.permissions().mode());
+    path.ancestors().skip(1).all(|folder| mode(folder).is_ok_and(|mode| mode & 0o001 != 0))
+}
+
 fn random(length: usize) -> Result<Zeroizing<Vec<u8>>, KmsError> {
     let mut bytes = Zeroizing::new(vec![0; length]);
     getrandom::fill(&mut bytes).map_err(|_| KmsError::Random)?;
@@ -408,5 +443,18 @@ mod tests {
         std::fs::write(folder.path().join("none.sock"), "").unwrap();
         let report = check(&socket, Duration::from_secs(5)).await;
         assert_eq!(report.checks[0].message, "is not a socket");
+    }
+
+    #[test]
+    fn a_closed_folder_protects_what_is_in_it() {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let socket = folder.path().join("kms.sock");
+        let limit = |mode| {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        limit(0o755);
+        assert!(is_open_to_all(&socket));
+        limit(0o750);
+        assert!(!is_open_to_all(&socket));
     }
 }

@@ -6,7 +6,7 @@ use http::{Uri, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::{
-    Code, Request,
+    Request,
     client::Grpc,
     transport::{Channel, Endpoint},
 };
@@ -148,10 +148,8 @@ impl Plugin {
     }
 
     fn refused(&self, call: Call, status: &tonic::Status) -> KmsError {
-        // An error of this side has a cause: there was no answer.
-        if status.code() == Code::Unavailable
-            && let Some(cause) = status.source()
-        {
+        // An error of this side has a cause: the connection ended, and there was no answer.
+        if let Some(cause) = status.source() {
             return self.unreachable(cause);
         }
         let message = match call {
