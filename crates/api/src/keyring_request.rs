@@ -38,18 +38,26 @@ pub enum Kind {
     Kek,
 }
 
+/// Most requests that are read of one annotation. There are fewer keys than that, and anyone who may change the annotation
+/// chooses its length.
+pub const MAX_REQUESTS: usize = 64;
+/// Most characters of a request that [`Request::shown`] shows.
+const MAX_SHOWN: usize = 60;
+
 /// What is asked for at one time, in the order of the requests.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Requests(Vec<Request>);
 
 impl Requests {
-    /// Reads the annotation. Any text is read: what is no request of this version is [`Request::Unknown`].
+    /// Reads the annotation. Any text is read: what is no request of this version is [`Request::Unknown`]. Requests beyond
+    /// [`MAX_REQUESTS`] do not count, and the next write of the annotation drops them.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut requests = Self::default();
         text.split(',')
             .map(str::trim)
             .filter(|text| !text.is_empty())
+            .take(MAX_REQUESTS)
             .for_each(|text| requests.add(Request::parse(text)));
         requests
     }
@@ -81,6 +89,18 @@ impl Requests {
 }
 
 impl Request {
+    /// The request in one line of bounded length, for reports: its text may be anything.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let text = self.to_string();
+        let mut shown: String =
+            text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(MAX_SHOWN).collect();
+        if text.chars().nth(MAX_SHOWN).is_some() {
+            shown.push('…');
+        }
+        shown
+    }
+
     fn parse(text: &str) -> Self {
         let known = text.split_once(' ').and_then(|(verb, of)| match verb {
             ROTATE => Kind::ALL.into_iter().find(|kind| kind.as_str() == of).map(Self::Rotate),
@@ -167,6 +187,10 @@ mod tests {
             assert_eq!(requests.to_string(), format!("{text}, rotate kek"));
             assert_eq!(requests.iter().next(), Some(&Request::Unknown(text.to_owned())));
         }
+        let many: Vec<_> = (0..10_000).map(|number| format!("x{number}")).collect();
+        assert_eq!(Requests::parse(&many.join(",")).iter().count(), MAX_REQUESTS);
+        assert_eq!(Request::Unknown("a\nb".to_owned()).shown(), "a b");
+        assert_eq!(Request::Unknown("x".repeat(1000)).shown().chars().count(), MAX_SHOWN + 1);
         assert!(Requests::parse(" , ").is_empty() && Requests::default().to_string().is_empty());
     }
 }

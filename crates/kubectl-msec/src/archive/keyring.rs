@@ -1,7 +1,8 @@
 //! A stored keyring and a stored key-encryption key, as far as they can be told apart without opening anything.
 
 use jiff::Timestamp;
-use managed_secrets_api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, TYPE_KEK};
+use managed_secrets_api::keyring_request::Requests;
+use managed_secrets_api::keys::{ANNO_KEYRING_REQUEST, KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, TYPE_KEK};
 use managed_secrets_client::SecretObject;
 use managed_secrets_crypto::Kek;
 use managed_secrets_crypto::keyring::{Document, Entry, FORMAT};
@@ -16,6 +17,8 @@ pub(crate) struct StoredKeyring {
     pub(crate) document: Document,
     /// SHA-256 of what it holds, in hex.
     pub(crate) fingerprint: String,
+    /// What is asked of the operator.
+    pub(crate) requests: Requests,
 }
 
 impl StoredKeyring {
@@ -24,10 +27,12 @@ impl StoredKeyring {
         let content = secret.data.get(KEYRING_DATA_KEY)?.as_slice();
         let document: Document = serde_json::from_slice(content).ok()?;
         let fingerprint = hex::encode(Sha256::digest(content));
+        let request = secret.metadata.annotations.as_ref().and_then(|all| all.get(ANNO_KEYRING_REQUEST));
         (document.format == FORMAT).then(|| Self {
             name: secret.metadata.name.clone().unwrap_or_default(),
             document,
             fingerprint,
+            requests: request.map(|text| Requests::parse(text)).unwrap_or_default(),
         })
     }
 

@@ -132,6 +132,7 @@ impl std::str::FromStr for Fingerprint {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use managed_secrets_api::keyring_request::Requests;
     use managed_secrets_api::keys::KEYRING_DATA_KEY;
     use managed_secrets_client::{SecretBytes, SecretObject};
     use managed_secrets_crypto::keyring::Document;
@@ -214,7 +215,12 @@ mod tests {
             Ok::<_, KekError>(Wrapped::new(provider, key_id, kek.wrap(bytes)?))
         };
         let document = Keyring::generate_entries(NOW.parse().unwrap(), wrap).unwrap();
-        let stored = |document| StoredKeyring { name: "joins".to_owned(), document, fingerprint: String::new() };
+        let stored = |document| StoredKeyring {
+            name: "joins".to_owned(),
+            document,
+            fingerprint: String::new(),
+            requests: Requests::default(),
+        };
         let check = |document: &Document, keks: &[Kek]| check_opens(&stored(document.clone()), "system", keks);
         let keks = [Kek::new(&[7; 32]).unwrap()];
         assert_eq!(check(&document, &keks), Ok(()));

@@ -144,10 +144,8 @@ impl Writer<'_> {
         let fatal = |error| Trouble::Fatal(permission.explain_call("cannot read the existing Secret", &error));
         if type_ == Some(TYPE_KEYRING) {
             let here = api.get(name).await.map_err(fatal)?;
-            let same = |here: SecretObject| {
-                here.type_ == secret.type_ && StoredKeyring::of(&here) == StoredKeyring::of(secret)
-            };
-            return Ok(here.is_some_and(same));
+            let content = |secret: &SecretObject| StoredKeyring::of(secret).map(|it| it.fingerprint);
+            return Ok(here.is_some_and(|here| here.type_ == secret.type_ && content(&here) == content(secret)));
         }
         // Metadata is enough: its name identifies a key-encryption key, and its annotations a record.
         let selector = format!("metadata.name={name},type={}", type_.unwrap_or_default());

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
+use managed_secrets_api::keyring_request::Request;
 use managed_secrets_api::keys::{
-    ANNO_KEYRING_SEEN, KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY,
+    ANNO_KEYRING_REQUEST, ANNO_KEYRING_SEEN, KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY,
 };
 use managed_secrets_crypto::keyring::{Origin, Part, Purpose, Seen};
 use managed_secrets_crypto::mss1::PublishedKey;
@@ -99,6 +100,7 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         ));
     }
     findings.extend(rotation(check, &stored, facts.now));
+    findings.extend(requests(check, &stored));
     let wrapped: BTreeSet<_> = stored.iter().flat_map(|it| it.wrapped_by()).collect();
     let local = wrapped.iter().filter(|(provider, _)| *provider == Provider::LOCAL).map(|(_, id)| *id);
     let missing: Vec<_> = match facts.keks.known(check) {
@@ -156,6 +158,27 @@ fn rotation(check: &'static str, keyrings: &[&StoredKeyring], now: Timestamp) ->
     let level = if now.duration_since(began) > ROTATION { Level::Warning } else { Level::Note };
     let advice = "the log of the leader says what holds it up, if it takes longer than a day";
     Some(Finding::new(level, check, format!("{what}, since {began}"), advice))
+}
+
+/// What is asked of the operator and not done.
+fn requests(check: &'static str, keyrings: &[&StoredKeyring]) -> Vec<Finding> {
+    let Some(own) = keyrings.iter().find(|it| it.name == KEYRING_NAME) else { return Vec::new() };
+    let named = |unknown: bool| {
+        let requests = own.requests.iter().filter(|it| matches!(it, Request::Unknown(_)) == unknown);
+        let shown: Vec<_> = requests.map(Request::shown).collect();
+        (!shown.is_empty()).then(|| shown.join(", "))
+    };
+    let waiting = named(false).map(|shown| {
+        let what = format!("the operator was asked for this, and has not done it: {shown}");
+        let advice = "if it stays, see the log of the leader, and whether this version of the operator does it";
+        Finding::new(Level::Note, check, what, advice)
+    });
+    let unknown = named(true).map(|shown| {
+        let what = format!("the operator is asked for something that this version does not know: {shown}");
+        let advice = format!("correct the annotation {ANNO_KEYRING_REQUEST} of {KEYRING_NAME}: nothing is done for it");
+        Finding::new(Level::Warning, check, what, advice)
+    });
+    waiting.into_iter().chain(unknown).collect()
 }
 
 /// Keyrings as they are compared with what was seen before.

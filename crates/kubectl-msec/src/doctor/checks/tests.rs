@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use managed_secrets_api::keyring_request::Requests;
 use managed_secrets_api::keys::{
     ANNO_KEYRING_SEEN, CONDITION_READY, CONDITION_STALLED, GROUP, KEYRING_NAME, LABEL_ID, LABEL_ROLE, OPERATOR_NAME,
     POLICIES, PUBLIC_KEY_DATA_KEY, ROLE_TARGET, SEAL_CONFIGURATION, SEAL_WEBHOOK, WARN_CONFIGURATION, WARN_WEBHOOK,
@@ -238,8 +239,12 @@ fn keyring(name: &str, state: &str, days: i64, provider: &str) -> Facts {
     let entry = |purpose: &str, id: &str| json!({"id": id, "purpose": purpose, "state": state, "created": created, "wrapped": wrapped});
     let id = public_key().key_id().to_string();
     let document = json!({"format": "MSK1", "entries": [entry("record", testing::SEED), entry("sealing", &id)]});
-    let stored =
-        StoredKeyring { name: name.to_owned(), document: object(document), fingerprint: "fingerprint".to_owned() };
+    let stored = StoredKeyring {
+        name: name.to_owned(),
+        document: object(document),
+        fingerprint: "fingerprint".to_owned(),
+        requests: Requests::default(),
+    };
     let keks = Read::Known(BTreeSet::from(["kek".to_owned()]));
     Facts { keyrings: Read::Known(vec![(name.to_owned(), Some(stored))]), keks, ..blind() }
 }
@@ -280,6 +285,23 @@ fn a_seed_that_is_being_replaced_is_noted_and_one_that_takes_days_is_a_warning()
     ] {
         assert_eq!(said(&facts(hours, earlier.clone(), state)), level, "{hours} {earlier} {state}");
     }
+}
+
+#[test]
+fn a_request_that_waits_is_noted_and_one_that_nothing_carries_out_is_a_warning() {
+    let said = |text: &str| -> Vec<_> {
+        let mut facts = keyring(KEYRING_NAME, "active", 1, Provider::LOCAL);
+        let Read::Known(keyrings) = &mut facts.keyrings else { panic!("a keyring") };
+        keyrings[0].1.as_mut().unwrap().requests = Requests::parse(text);
+        let found = CHECKS.iter().find(|it| it.name == "keyring").unwrap().findings(&facts);
+        found.into_iter().filter(|it| it.what.contains(" asked for ")).map(|it| (it.level, it.what)).collect()
+    };
+    assert!(said("").is_empty());
+    let waits = "the operator was asked for this, and has not done it: rotate seed";
+    assert_eq!(said("rotate seed"), [(Level::Note, waits.to_owned())]);
+    let both = said("rotate seed, revoke all\n");
+    let [(Level::Note, _), (Level::Warning, unknown)] = &both[..] else { panic!("{both:?}") };
+    assert!(unknown.ends_with(": revoke all"), "{unknown}");
 }
 
 /// The keyring of an operator in good health.
