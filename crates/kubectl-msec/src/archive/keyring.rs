@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use managed_secrets_api::keyring_request::Requests;
-use managed_secrets_api::keys::{ANNO_KEYRING_REQUEST, KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, TYPE_KEK};
+use managed_secrets_api::keys::{
+    ANNO_KEYRING_REQUEST, KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK,
+};
 use managed_secrets_client::SecretObject;
 use managed_secrets_crypto::Kek;
 use managed_secrets_crypto::keyring::{Document, Entry, FORMAT};
@@ -34,6 +36,12 @@ impl StoredKeyring {
             fingerprint,
             requests: request.map(|text| Requests::parse(text)).unwrap_or_default(),
         })
+    }
+
+    /// The name of its Secret where another one has the name of the operator's own keyring.
+    pub(crate) fn name_beside(&self) -> String {
+        let digits = self.fingerprint.get(..8).unwrap_or_default();
+        format!("{KEYRING_NAME}-restored-{digits}")
     }
 
     /// Ids of its keys.

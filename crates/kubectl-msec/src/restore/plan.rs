@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use managed_secrets_api::keys::KEYRING_NAME;
 use managed_secrets_api::record::{RecordMeta, StoredRecord};
 use managed_secrets_client::SecretObject;
+use managed_secrets_crypto::keyring::Entry;
 use managed_secrets_crypto::provider::Provider;
 
 use super::standing::Standing;
@@ -117,7 +118,8 @@ impl Recorded {
 pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timestamp) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let (keyrings, restored) = (standing.keyrings.as_deref().unwrap_or_default(), archive.stored_keyrings());
-    check_wrapping(&archive, standing, &restored, own, &mut plan)?;
+    let here: BTreeSet<_> = archive.keks.iter().filter_map(kek_id).chain(standing.keks.iter().cloned()).collect();
+    check_wrapping(&here, standing, &restored, own, &mut plan)?;
     for kek in archive.keks.iter().cloned() {
         let there = kek_id(&kek).is_some_and(|id| standing.keks.contains(&id));
         let verdict = if there { Verdict::There(String::new()) } else { Verdict::Create };
@@ -126,7 +128,7 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
     let keks: Vec<_> = archive.keks.iter().filter_map(kek_of).collect();
     for keyring in archive.keyrings.iter().cloned() {
         let in_backup = StoredKeyring::of(&keyring);
-        let step = keyring_step(keyring, keyrings);
+        let step = keyring_step(keyring, keyrings, &here);
         if let (Item::Keyring(created), Verdict::Create) = (&step.item, &step.verdict)
             && let Some((stored, in_backup)) = StoredKeyring::of(created).zip(in_backup)
         {
@@ -179,15 +181,15 @@ pub(super) fn plan(archive: Archive, standing: &Standing, own: &str, now: Timest
     Ok(plan)
 }
 
-/// The operator must be able to open every keyring: with one that it cannot open, it does not start.
+/// The operator must be able to open every keyring: with one that it cannot open, it does not start. `keks` are the ids of the
+/// local key-encryption keys that are there, or restored.
 fn check_wrapping(
-    archive: &Archive,
+    keks: &BTreeSet<String>,
     standing: &Standing,
     restored: &[StoredKeyring],
     own: &str,
     plan: &mut Plan,
 ) -> Result<(), String> {
-    let keks: BTreeSet<_> = archive.keks.iter().filter_map(kek_id).chain(standing.keks.iter().cloned()).collect();
     let present = standing.keyrings.as_deref().unwrap_or_default();
     let files_of = |keyrings: &[StoredKeyring]| -> BTreeSet<String> {
         let wraps = keyrings.iter().flat_map(StoredKeyring::wrapped_by);
@@ -204,6 +206,17 @@ fn check_wrapping(
                 ));
             }
         }
+    }
+    for keyring in present {
+        let lost =
+            keyring.wrapped_by().into_iter().find(|(provider, id)| *provider == Provider::LOCAL && !keks.contains(*id));
+        plan.warnings.extend(lost.map(|(_, id)| {
+            format!(
+                "the keyring {own}/{} is encrypted with the key-encryption key {id}, which is not in {own}: the operator does \
+                 not start while this keyring is there. Restore that key, or delete the keyring if the key is lost",
+                keyring.name
+            )
+        }));
     }
     let (here, new) = (files_of(present), files_of(restored));
     if let (Some(here), Some(new)) = (here.iter().next(), new.iter().find(|id| !here.contains(*id))) {
@@ -222,27 +235,28 @@ fn check_wrapping(
 
 /// A restored keyring joins the existing ones: the operator reads and merges all of them. If the name of the operator's own
 /// keyring is taken, it gets another name; its keys then only open values, and the operator encrypts nothing new with them.
-fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring]) -> Step {
-    let known: BTreeSet<_> = present.iter().flat_map(StoredKeyring::ids).collect();
+///
+/// The operator's own keyring is restored whenever it is missing, because the operator cannot go on with others alone. A key
+/// whose key-encryption key is lost is as good as missing.
+fn keyring_step(mut keyring: SecretObject, present: &[StoredKeyring], keks: &BTreeSet<String>) -> Step {
     let Some(stored) = StoredKeyring::of(&keyring) else {
         return Step {
             item: Item::Keyring(keyring),
             verdict: Verdict::Conflict("it does not contain a keyring".to_owned()),
         };
     };
-    if stored.ids().all(|id| known.contains(id)) {
+    let is_here = |name: &str| present.iter().any(|it| it.name == name);
+    let opens = |entry: &&Entry| entry.wrapped.provider != Provider::LOCAL || keks.contains(&entry.wrapped.key_id);
+    let entries = present.iter().flat_map(|it| &it.document.entries).filter(opens);
+    let known: BTreeSet<_> = entries.map(|entry| entry.id.as_str()).collect();
+    let is_missing = stored.name == KEYRING_NAME && !is_here(KEYRING_NAME);
+    if !is_missing && stored.ids().all(|id| known.contains(id)) {
         return Step { item: Item::Keyring(keyring), verdict: Verdict::There("all its keys".to_owned()) };
     }
-    if present.iter().any(|it| it.name == stored.name) {
-        keyring.metadata.name = Some(beside(&stored));
+    if is_here(&stored.name) {
+        keyring.metadata.name = Some(stored.name_beside());
     }
     Step { item: Item::Keyring(keyring), verdict: Verdict::Create }
-}
-
-/// The name of a keyring in addition to the operator's own.
-pub(super) fn beside(stored: &StoredKeyring) -> String {
-    let digits = stored.fingerprint.get(..8).unwrap_or_default();
-    format!("{KEYRING_NAME}-restored-{digits}")
 }
 
 fn record_verdict(

@@ -17,7 +17,7 @@ use managed_secrets_cli::permission::Permission;
 use managed_secrets_cli::{CliError, say};
 use managed_secrets_client::{CallError, Created, RefusalKind, SecretApi, SecretObject};
 
-use super::plan::{Item, Step, Verdict, beside};
+use super::plan::{Item, Step, Verdict};
 use crate::archive::StoredKeyring;
 use crate::change::DryRun;
 use crate::progress::Progress;
@@ -120,7 +120,7 @@ impl Writer<'_> {
                 Created::Exists if self.stands(secret, &namespace).await? => Ok(there()),
                 // The operator was faster: this keyring gets another name.
                 Created::Exists => {
-                    secret.metadata.name = StoredKeyring::of(secret).as_ref().map(beside);
+                    secret.metadata.name = StoredKeyring::of(secret).as_ref().map(StoredKeyring::name_beside);
                     self.create_or_find(secret, &namespace).await
                 }
             },

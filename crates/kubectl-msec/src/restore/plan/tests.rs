@@ -156,6 +156,37 @@ fn a_keyring_joins_the_one_that_is_there() {
 }
 
 #[test]
+fn the_operators_own_keyring_is_restored_beside_one_that_has_its_keys() {
+    let beside = |kek: &str| {
+        let mut secret = keyring(SEED, "local", kek);
+        secret["metadata"]["name"] = json!("managed-secrets-keyring-restored-00112233");
+        secret
+    };
+    let of = |backup: &[Value], present: Value, keks: &[&str]| {
+        let keks = keks.iter().map(|id| (*id).to_owned()).collect();
+        let standing = Standing { keyrings: Some(vec![stored(present)]), keks, ..Standing::default() };
+        let plan = plan(archive(backup), &standing, OWN, Timestamp::now()).unwrap();
+        let steps = plan.steps.into_iter().map(|step| (step.item.place().1, step.verdict));
+        (steps.collect::<Vec<_>>(), plan.warnings)
+    };
+    let created = |name: &str| (name.to_owned(), Verdict::Create);
+    let (steps, warnings) = of(&[keyring(SEED, "local", "k1")], beside("k1"), &["k1"]);
+    assert_eq!((steps, warnings), (vec![created(KEYRING_NAME)], vec![]));
+    // A key whose key-encryption key is lost is not there, and keeps the operator from starting.
+    let rescued = [keyring(SEED, "local", "k2"), beside("k2")];
+    let (steps, warnings) = of(&rescued, beside("k1"), &["k2"]);
+    let [(own, Verdict::Create), (other, Verdict::Create)] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(own, KEYRING_NAME);
+    assert!(
+        other.starts_with("managed-secrets-keyring-restored-") && *other != "managed-secrets-keyring-restored-00112233"
+    );
+    assert!(warnings[0].contains("does not start while this keyring is there"), "{warnings:?}");
+    // With that key, it is there.
+    let (steps, warnings) = of(&[beside("k1")], beside("k1"), &["k1"]);
+    assert!(matches!(steps[..], [(_, Verdict::There(_))]) && warnings.is_empty(), "{steps:?} {warnings:?}");
+}
+
+#[test]
 fn no_keyring_is_restored_that_would_not_open() {
     let refused =
         |backup: Value, standing: &Standing| plan(archive(&[backup]), standing, OWN, Timestamp::now()).unwrap_err();
