@@ -5,9 +5,12 @@
 //!                                                     └──────▶ the keyrings under a new KEK ─▶ --new-backup
 //! ```
 //!
-//! The command calls no server. It opens each record on its own: what does not open is named, and the rest is written.
+//! The command calls no server. It opens each version of each record on its own: it names what does not open before it
+//! writes the rest, and exits with 1. The files may be backups of different times: every keyring and every record counts.
 
+mod record;
 mod rekey;
+mod states;
 mod values;
 
 use std::io::IsTerminal as _;
@@ -90,26 +93,55 @@ pub(super) fn recover(args: &RecoverArgs) -> Result<(), CliError> {
     let keyrings = intake.archive.stored_keyrings();
     let recovered = Recovered::open(&key, keyrings.iter().map(|keyring| &keyring.document));
     check(&key, &keyrings, &recovered)?;
-    if let Some(path) = &args.new_backup {
-        let rekeyed = rekey::rekey(&intake.archive, &recovered, args.new_kek_file.as_deref(), Timestamp::now())?;
-        write_backup(&rekeyed, path)?;
-    }
-    let Some(out) = &args.out else { return Ok(()) };
     let found = values::open(&intake.archive, &recovered);
-    let text = Zeroizing::new(yaml::stream(&found.values.iter().map(values::Value::document).collect::<Vec<_>>())?);
-    if prints {
-        say::print_document(&text)?;
-    } else {
-        private_file::create(out, &text)?;
-    }
-    for problem in found.problems.iter().chain(&intake.broken) {
+    let rekeyed = args.new_backup.as_ref().map(|path| {
+        let now = Timestamp::now();
+        rekey::rekey(&intake.archive, &recovered, args.new_kek_file.as_deref(), now).map(|rekeyed| (path, rekeyed))
+    });
+    let mut missing = Missing { lost: found.lost.len(), unverified: found.doubts.len(), left_out: intake.broken.len() };
+    for problem in found.lost.iter().chain(&found.doubts) {
         say::tell(format_args!("warning: {problem}"));
     }
-    say::tell(format_args!("note: {} values recovered", found.values.len()));
-    match found.problems.len() + intake.broken.len() {
-        0 => Ok(()),
-        1 => Err(CliError::Failed("one value was not recovered; see above".to_owned())),
-        lost => Err(CliError::Failed(format!("{lost} values were not recovered; see above"))),
+    if let Some((path, (archive, left_out))) = rekeyed.transpose()? {
+        for problem in &left_out {
+            say::tell(format_args!("warning: {problem}"));
+        }
+        missing.left_out += left_out.len();
+        write_backup(&archive, path)?;
+    }
+    if let Some(out) = &args.out {
+        let text = Zeroizing::new(yaml::stream(&found.values.iter().map(values::Value::document).collect::<Vec<_>>())?);
+        if prints {
+            say::print_document(&text)?;
+        } else {
+            private_file::create(out, &text)?;
+        }
+        say::tell(format_args!("note: {} values recovered", found.values.len()));
+    }
+    missing.error().map_or(Ok(()), Err)
+}
+
+/// How much of the files is not in what was written, or is there without proof.
+struct Missing {
+    /// Values that did not open.
+    lost: usize,
+    /// Values that are not proven.
+    unverified: usize,
+    /// Objects and keys.
+    left_out: usize,
+}
+
+impl Missing {
+    fn error(&self) -> Option<CliError> {
+        let parts = [
+            (self.lost, "value was not recovered", "values were not recovered"),
+            (self.unverified, "value is unverified", "values are unverified"),
+            (self.left_out, "object or key was left out", "objects or keys were left out"),
+        ];
+        let parts = parts.iter().filter(|(count, ..)| *count > 0);
+        let parts: Vec<_> =
+            parts.map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many })).collect();
+        (!parts.is_empty()).then(|| CliError::Failed(format!("{}; see above", parts.join(", "))))
     }
 }
 
@@ -122,6 +154,9 @@ fn tell_left_out(intake: &Intake) {
     }
     if intake.left_out > 0 {
         say::tell(format_args!("note: {} other objects were not read", intake.left_out));
+    }
+    for problem in &intake.broken {
+        say::tell(format_args!("warning: {problem}; it was not read"));
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct Intake {
     pub(crate) left_out: usize,
     /// What is wrong with parts of a backup that were left out.
     pub(crate) broken: Vec<String>,
-    secrets: HashMap<Place, SecretObject>,
-    objects: HashMap<Place, Object>,
+    secrets: HashMap<Place, Vec<SecretObject>>,
+    objects: HashMap<Place, Vec<Object>>,
 }
 
 /// What to do about an object that is no part of a backup, or a broken one.
@@ -33,7 +33,8 @@ pub(crate) enum Others {
     /// Refuse the file: a restore must not do less than its user expects.
     #[default]
     Refuse,
-    /// Leave it out, and say so: the files may be dumps of everything, and the rest of them is needed.
+    /// Leave it out, and say so: the files may be dumps of everything, and the rest of them is needed. They may also be
+    /// backups of different times: an object that differs between them is taken as often as it differs.
     LeaveOut,
 }
 
@@ -92,7 +93,7 @@ impl Intake {
         if kind == KIND && version == format!("{GROUP}/{VERSION}") {
             let object =
                 Object::parse(object).ok_or_else(|| format!("{named} must have a spec of {GROUP}/{VERSION}"))?;
-            if is_new(&mut self.objects, object.place(), &object, &named)? {
+            if is_new(&mut self.objects, object.place(), &object, self.others, &named)? {
                 self.archive.objects.push(object);
             }
             return Ok(());
@@ -132,7 +133,7 @@ impl Intake {
                 )));
             }
         };
-        if is_new(&mut self.secrets, place(&secret.metadata), &secret, named)? {
+        if is_new(&mut self.secrets, place(&secret.metadata), &secret, self.others, named)? {
             all.push(secret);
         }
         Ok(())
@@ -143,20 +144,22 @@ fn is_list(kind: &str) -> bool {
     kind == "List" || kind == "SecretList" || kind == format!("{KIND}List")
 }
 
-/// Whether the object is seen for the first time. Twice the same is once; twice with different content is nothing to
-/// choose from.
+/// Whether the object is seen for the first time like this. Twice the same is once; twice with different content is nothing
+/// that a restore could choose from.
 fn is_new<T: Clone + PartialEq>(
-    known: &mut HashMap<Place, T>,
+    known: &mut HashMap<Place, Vec<T>>,
     place: Place,
     object: &T,
+    others: Others,
     named: &str,
 ) -> Result<bool, String> {
-    match known.get(&place) {
-        None => {
-            known.insert(place, object.clone());
-            Ok(true)
-        }
-        Some(seen) if seen == object => Ok(false),
-        Some(_) => Err(format!("{named} appears twice with different content")),
+    let states = known.entry(place).or_default();
+    if states.contains(object) {
+        return Ok(false);
     }
+    if !states.is_empty() && others == Others::Refuse {
+        return Err(format!("{named} appears twice with different content"));
+    }
+    states.push(object.clone());
+    Ok(true)
 }

@@ -12,9 +12,11 @@ use managed_secrets_crypto::keyring::{KekError, Purpose, Wrapped};
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_crypto::recovery::Recovered;
 
+use super::states;
 use crate::archive::{Archive, StoredKeyring};
 
-/// The archive under a new key-encryption key: that of `kek_file`, or one that is created and added.
+/// The archive, with one state of each object, under a new key-encryption key: that of `kek_file`, or one that is created and
+/// added. Also a sentence for each object and key that is left out.
 ///
 /// # Errors
 /// If the operator could not start with it: the recovery key opens no active seed of the operator's own keyring.
@@ -23,8 +25,10 @@ pub(super) fn rekey(
     recovered: &Recovered,
     kek_file: Option<&Path>,
     now: Timestamp,
-) -> Result<Archive, CliError> {
-    let (mut archive, namespace) = archive.clone().of_operator(None).map_err(CliError::Failed)?;
+) -> Result<(Archive, Vec<String>), CliError> {
+    let (archive, namespace) = archive.clone().of_operator(None).map_err(CliError::Failed)?;
+    let (mut archive, mut left_out) = states::newest(archive, recovered)?;
+    left_out.extend(recovered.lost().iter().map(|lost| format!("{lost}; the new backup does not contain this key")));
     let kek = match kek_file.map(Provider::file).transpose() {
         Ok(Some(Provider::File(kek))) => kek,
         Ok(_) => Kek::generate().map_err(|error| CliError::failed("cannot create a key-encryption key", &error))?,
@@ -52,7 +56,7 @@ pub(super) fn rekey(
         )));
     }
     archive.keks = if kek_file.is_some() { Vec::new() } else { vec![secret_of(&kek, namespace)] };
-    Ok(archive)
+    Ok((archive, left_out))
 }
 
 /// The Secret of a local key-encryption key, as the operator creates it.

@@ -1,25 +1,29 @@
 //! The values of an archive, opened with recovered keys. Pure. Problems name a record and never show a value.
+//!
+//! The files may hold several states of one object, from backups of different times. Every state counts: a version that one
+//! of them gives is recovered, and one that several give is written once.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
-use managed_secrets_api::keys::RECORD_DATA_KEY;
-use managed_secrets_api::record::{self, KeptVersion, RecordMeta, StoredRecord, Unopened};
-use managed_secrets_client::{SecretBytes, SecretObject};
-use managed_secrets_crypto::mac::MacError;
-use managed_secrets_crypto::mse1::{OpenError, Place};
+use managed_secrets_api::record::{KeptVersion, RecordMeta, StoredRecord};
+use managed_secrets_client::SecretObject;
+use managed_secrets_crypto::Plaintext;
 use managed_secrets_crypto::mss1::Sealed;
 use managed_secrets_crypto::recovery::Recovered;
-use managed_secrets_crypto::{Plaintext, SeedId};
 use serde_json::json;
 
-use crate::archive::{Archive, Object, place};
+use super::record::{Opened, Opener, Version};
+use crate::archive::{Archive, Object, Place, place};
 
 /// What was opened, and what was not.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) values: Vec<Value>,
     /// A sentence for each value that did not open.
-    pub(super) problems: Vec<String>,
+    pub(super) lost: Vec<String>,
+    /// A sentence for each value whose name, or whose place among the versions, is not proven.
+    pub(super) doubts: Vec<String>,
 }
 
 /// One value and what is known about it.
@@ -35,7 +39,9 @@ enum Source {
     Record(Box<RecordMeta>),
     /// Kept in a record: an earlier version.
     Kept(Box<RecordMeta>, KeptVersion),
-    /// In the sealed text of a ManagedSecret that has no record.
+    /// In a record that does not prove what it says of this version.
+    Unverified(Box<RecordMeta>, u64, String),
+    /// In the sealed text of a ManagedSecret whose newest value no record proves.
     Manifest { object: String, name: String, description: String },
 }
 
@@ -54,6 +60,10 @@ impl Value {
                 "namespace": self.namespace, "object": meta.owner, "name": meta.name, "description": meta.description,
                 "id": meta.id, "version": kept.version, "valueUpdated": kept.created, "value": value,
             }),
+            Source::Unverified(meta, version, _) => json!({
+                "namespace": self.namespace, "object": meta.owner, "name": meta.name, "description": meta.description,
+                "id": meta.id, "version": version, "unverified": true, "value": value,
+            }),
             Source::Manifest { object, name, description } => json!({
                 "namespace": self.namespace, "object": object, "name": name, "description": description, "value": value,
             }),
@@ -61,99 +71,125 @@ impl Value {
     }
 }
 
-/// Opens every record, and the sealed text of every ManagedSecret without one.
-pub(super) fn open(archive: &Archive, recovered: &Recovered) -> Found {
-    let mut found = Found::default();
-    let mut recorded = BTreeSet::new();
-    for record in &archive.records {
+/// What all states of a record give for one version.
+#[derive(Default)]
+struct Slot {
+    /// Different values of one version come from clusters that went different ways.
+    values: Vec<Value>,
+    /// Why a state gives none.
+    lost: Option<String>,
+}
+
+impl Slot {
+    fn is_proven(&self) -> bool {
+        self.values.iter().any(|value| !matches!(value.source, Source::Unverified(..)))
+    }
+
+    fn add(&mut self, value: Value) {
+        match self.values.iter_mut().find(|known| known.plaintext.same_as(&value.plaintext)) {
+            None => self.values.push(value),
+            Some(known) if matches!(known.source, Source::Unverified(..)) => *known = value,
+            Some(_) => {}
+        }
+    }
+}
+
+/// One secret: a record's name, and the id of the secret.
+type Secret = (Place, String);
+
+/// The states of all records.
+#[derive(Default)]
+struct States {
+    /// The position of each secret in the files.
+    positions: BTreeMap<Secret, usize>,
+    /// By position, the ManagedSecrets that its records name.
+    owners: Vec<BTreeSet<Place>>,
+    /// By position, the newest version first.
+    slots: BTreeMap<(usize, Reverse<u64>), Slot>,
+}
+
+impl States {
+    fn add(&mut self, record: &SecretObject, recovered: &Recovered) {
+        // An intake accepts no other.
+        let Some(stored) = StoredRecord::of(&record.metadata) else { return };
         let (namespace, name) = place(&record.metadata);
-        let Some(stored) = StoredRecord::of(&record.metadata) else {
-            found.problems.push(format!("record {namespace}/{name} lacks required metadata"));
-            continue;
-        };
-        recorded.insert((namespace.clone(), stored.meta.owner.clone()));
-        let mut problem = |version: Option<u64>, why: String| {
-            let version = version.map_or_else(String::new, |version| format!(", version {version}"));
-            found.problems.push(format!("record {namespace}/{name} (secret {}{version}): {why}", stored.meta.name));
-        };
-        let opener = Opener { record, namespace: &namespace, recovered };
-        let plaintext = match opener.newest(&stored) {
-            Ok(plaintext) => plaintext,
-            Err(why) => {
-                problem(None, why);
-                continue;
-            }
-        };
-        let mut values = vec![(Source::Record(Box::new(stored.meta.clone())), plaintext)];
-        for kept in &stored.meta.history {
-            match opener.kept(&stored, kept) {
-                Ok(plaintext) => values.push((Source::Kept(Box::new(stored.meta.clone()), kept.clone()), plaintext)),
-                Err(why) => problem(Some(kept.version), why),
-            }
+        let secret = ((namespace.clone(), name.clone()), stored.meta.id.clone());
+        let next = self.owners.len();
+        let position = *self.positions.entry(secret).or_insert(next);
+        self.owners.resize_with(self.positions.len(), BTreeSet::new);
+        if let Some(owners) = self.owners.get_mut(position) {
+            owners.insert((namespace.clone(), stored.meta.owner.clone()));
         }
-        let value = |(source, plaintext)| Value { namespace: namespace.clone(), source, plaintext };
-        found.values.extend(values.into_iter().map(value));
-    }
-    for object in archive.objects.iter().filter(|object| !recorded.contains(&object.place())) {
-        let (namespace, name) = object.place();
-        match sealed_in(object, recovered) {
-            None => {}
-            Some(Ok((plaintext, source))) => found.values.push(Value { namespace, source, plaintext }),
-            Some(Err(why)) => {
-                found
-                    .problems
-                    .push(format!("ManagedSecret {namespace}/{name} has no record, and its sealed value {why}"));
+        for Version { number, kept, value } in Opener::new(record, &stored, recovered).versions() {
+            let slot = self.slots.entry((position, Reverse(number))).or_default();
+            let called = format!("record {namespace}/{name} (secret {}, version {number})", stored.meta.name);
+            match value {
+                Err(why) => slot.lost = Some(format!("{called}: {why}")),
+                Ok(Opened { plaintext, doubt }) => {
+                    let meta = Box::new(stored.meta.clone());
+                    let source = match (doubt, kept) {
+                        (Some(why), _) => Source::Unverified(meta, number, format!("{called}: {why}")),
+                        (None, Some(kept)) => Source::Kept(meta, kept),
+                        (None, None) => Source::Record(meta),
+                    };
+                    slot.add(Value { namespace: namespace.clone(), source, plaintext });
+                }
             }
         }
     }
+
+    /// ManagedSecrets that records name, and whether a record proves the newest value of each.
+    fn owners(&self) -> BTreeMap<Place, bool> {
+        let mut all = BTreeMap::new();
+        for (position, owners) in self.owners.iter().enumerate() {
+            let newest = self.slots.range((position, Reverse(u64::MAX))..).next();
+            let is_proven = newest.is_some_and(|(_, slot)| slot.is_proven());
+            for owner in owners {
+                all.entry(owner.clone()).and_modify(|all_proven| *all_proven &= is_proven).or_insert(is_proven);
+            }
+        }
+        all
+    }
+}
+
+/// Opens every version in every record, and the sealed text of every ManagedSecret whose newest value no record proves.
+pub(super) fn open(archive: &Archive, recovered: &Recovered) -> Found {
+    let mut states = States::default();
+    for record in &archive.records {
+        states.add(record, recovered);
+    }
+    let owners = states.owners();
+    let mut found = Found::default();
+    for Slot { values, lost } in states.slots.into_values() {
+        found.lost.extend(lost.filter(|_| values.is_empty()));
+        found.doubts.extend(values.iter().filter_map(|value| match &value.source {
+            Source::Unverified(_, _, why) => Some(format!("{why}; its value is written as unverified")),
+            _ => None,
+        }));
+        found.values.extend(values);
+    }
+    sealed_texts(archive, recovered, &owners, &mut found);
     found
 }
 
-/// Opens the values of a record.
-struct Opener<'a> {
-    record: &'a SecretObject,
-    namespace: &'a str,
-    recovered: &'a Recovered,
-}
-
-impl Opener<'_> {
-    /// The newest value, if the record is authentic.
-    fn newest(&self, stored: &StoredRecord) -> Result<Plaintext, String> {
-        stored.verify(self.namespace, |id| self.recovered.seed(id)).map_err(|error| match error {
-            MacError::SeedUnknown(id) => unknown(id),
-            MacError::Malformed | MacError::Mismatch => "its metadata was altered".to_owned(),
-        })?;
-        let (at, lookup) = (self.place(stored), |id| self.recovered.seed(id));
-        let opened = record::open(self.bytes(RECORD_DATA_KEY), &at, &stored.meta, &stored.commitment, lookup);
-        opened.map(|opened| opened.value).map_err(|error| unopened(&error))
+/// Opens the sealed text of every ManagedSecret, unless a record proves its newest value. If a record exists, its problem
+/// is told already.
+fn sealed_texts(archive: &Archive, recovered: &Recovered, owners: &BTreeMap<Place, bool>, found: &mut Found) {
+    let mut slots = BTreeMap::<_, Slot>::new();
+    for object in archive.objects.iter().filter(|object| owners.get(&object.place()) != Some(&true)) {
+        let (namespace, name) = object.place();
+        let slot = slots.entry(object.place()).or_default();
+        match sealed_in(object, recovered) {
+            None => {}
+            Some(Ok((plaintext, source))) => slot.add(Value { namespace, source, plaintext }),
+            Some(Err(why)) => {
+                slot.lost = Some(format!("ManagedSecret {namespace}/{name} has no record, and its sealed value {why}"));
+            }
+        }
     }
-
-    /// An earlier value of a record that is authentic.
-    fn kept(&self, stored: &StoredRecord, kept: &KeptVersion) -> Result<Plaintext, String> {
-        let (at, lookup) = (self.place(stored), |id| self.recovered.seed(id));
-        let opened = record::open_kept(self.bytes(&kept.data_key()), &at, kept, lookup);
-        opened.map(|opened| opened.value).map_err(|error| unopened(&error))
-    }
-
-    fn place<'s>(&'s self, stored: &'s StoredRecord) -> Place<'s> {
-        Place { namespace: self.namespace, object: &stored.meta.owner }
-    }
-
-    fn bytes(&self, key: &str) -> &[u8] {
-        self.record.data.get(key).map(SecretBytes::as_slice).unwrap_or_default()
-    }
-}
-
-fn unknown(id: SeedId) -> String {
-    format!("it was encrypted with seed {id}, which the recovery key did not open")
-}
-
-fn unopened(error: &Unopened) -> String {
-    match error {
-        Unopened::Crypto(OpenError::SeedUnknown(id)) => unknown(*id),
-        Unopened::Crypto(error) => error.to_string(),
-        Unopened::OtherVersion => "its data has another version than its metadata".to_owned(),
-        Unopened::Altered => "its data is not what its metadata describes".to_owned(),
+    for (place, Slot { values, lost }) in slots {
+        found.lost.extend(lost.filter(|_| values.is_empty() && !owners.contains_key(&place)));
+        found.values.extend(values);
     }
 }
 

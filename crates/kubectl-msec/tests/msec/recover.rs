@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
 use managed_secrets_api::{
     keys::{KEYRING_DATA_KEY, KEYRING_NAME, RECORD_DATA_KEY, TYPE_KEYRING, TYPE_RECORD},
     record::{Delivered, History, KeptVersion, RecordMeta, Source},
@@ -10,7 +11,7 @@ use managed_secrets_api::{
 };
 use managed_secrets_crypto::{
     Kek, Keyring, Plaintext, Seed,
-    keyring::{Document, KekError, Wrapped},
+    keyring::{Document, KekError, Purpose, Wrapped},
     mse1::{self, Place},
     mss1::{self, Handling, Scope},
     recovery,
@@ -53,13 +54,31 @@ impl Estate {
         secret(KEYRING_NAME, "system", TYPE_KEYRING, KEYRING_DATA_KEY, &serde_json::to_vec(&self.document).unwrap())
     }
 
+    /// Opens the keyring again after a change of the document.
+    fn open(&mut self) {
+        let kek = Kek::new(&[3; 32]).unwrap();
+        self.keyring = Keyring::open([&self.document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+    }
+
+    /// A value sealed for the cluster.
+    fn seal(&self, value: &str) -> String {
+        let value = Plaintext::new(value.as_bytes().to_vec().into()).unwrap();
+        let key = self.keyring.current_public_key().unwrap().key;
+        mss1::seal(&key, &Scope::Cluster, Handling::Deliverable, &value).unwrap()
+    }
+
     /// A record of the namespace `shop`, under a seed.
     fn record(object: &str, value: &str, seed: &Seed) -> Value {
+        Self::record_of(object, value, seed, 7)
+    }
+
+    /// The same, of this version; it keeps the one before.
+    fn record_of(object: &str, value: &str, seed: &Seed, version: u64) -> Value {
         let seal = |value: &str, version| {
             let plaintext = Plaintext::new(value.as_bytes().to_vec().into()).unwrap();
             mse1::seal(seed, &Place { namespace: "shop", object }, "u", version, &plaintext).unwrap()
         };
-        let earlier = seal(&format!("earlier-{object}"), 6);
+        let earlier = seal(&format!("earlier-{object}"), version - 1);
         let meta = RecordMeta {
             id: format!("id-of-{object}"),
             owner: object.to_owned(),
@@ -69,21 +88,21 @@ impl Estate {
             created: "2026-11-23T08:00:00Z".to_owned(),
             updated: "2026-11-23T09:00:00Z".to_owned(),
             value_updated: "2026-11-23T08:30:00Z".to_owned(),
-            version: 7,
+            version,
             generation: 9,
             deletion_policy: DeletionPolicy::Delete,
             source: Source::Generate { revision: None },
             target: Delivered::None,
             history: History::new(vec![KeptVersion {
-                version: 6,
+                version: version - 1,
                 commitment: *earlier.commitment(),
                 created: "2026-11-22T08:00:00Z".to_owned(),
                 source: SourceKind::Generate,
             }]),
         };
-        let record = seal(value, 7);
+        let record = seal(value, version);
         let mut secret = secret(&meta.object_name(), "shop", TYPE_RECORD, RECORD_DATA_KEY, record.as_bytes());
-        secret["data"]["value.6"] = BASE64_STANDARD.encode(earlier.as_bytes()).into();
+        secret["data"][format!("value.{}", version - 1)] = BASE64_STANDARD.encode(earlier.as_bytes()).into();
         secret["metadata"]["labels"] = json!(meta.labels());
         secret["metadata"]["annotations"] = json!(meta.annotations("shop", seed, record.commitment()).unwrap());
         secret
@@ -129,11 +148,7 @@ fn a_recovery_key_is_written_once_for_its_owner_alone_and_only_its_recipient_is_
 #[test]
 fn every_value_comes_back_with_its_name_from_files_and_key() {
     let estate = Estate::new();
-    let text = {
-        let value = Plaintext::new(b"not-yet-recorded".to_vec().into()).unwrap();
-        let key = estate.keyring.current_public_key().unwrap().key;
-        mss1::seal(&key, &Scope::Cluster, Handling::Deliverable, &value).unwrap()
-    };
+    let text = estate.seal("not-yet-recorded");
     let object = |name: &str, spec: Value| {
         json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
             "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
@@ -184,30 +199,180 @@ fn every_value_comes_back_with_its_name_from_files_and_key() {
     assert_eq!(documents(estate.folder.run(&[&command[..], &["-"]].concat()).ok()), values);
 }
 
+/// What `recover` wrote of each value: name, version, the value, and whether it is unverified.
+fn told(folder: &Folder, file: &str) -> Vec<(String, Value, String, bool)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    documents(&folder.read(file))
+        .iter()
+        .map(|it| (text(&it["name"]), it["version"].clone(), text(&it["value"]), it["unverified"] == json!(true)))
+        .collect()
+}
+
+fn value(name: &str, version: u64, value: &str, unverified: bool) -> (String, Value, String, bool) {
+    (name.to_owned(), json!(version), value.to_owned(), unverified)
+}
+
+/// Flips one bit of the last byte under a key of a Secret's data.
+fn damage(secret: &mut Value, key: &str) {
+    let mut bytes = BASE64_STANDARD.decode(secret["data"][key].as_str().unwrap()).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    secret["data"][key] = BASE64_STANDARD.encode(bytes).into();
+}
+
 #[test]
 fn what_does_not_open_is_named_and_the_rest_is_written() {
     let estate = Estate::new();
     let good = Estate::record("good", "opens", estate.seed());
     let strange = Seed::generate().unwrap();
-    let (mut renamed, mut moved) = (Estate::record("renamed", CANARY, estate.seed()), good.clone());
-    renamed["metadata"]["annotations"]["managedsecrets.dev/description"] = json!("another");
+    let mut moved = good.clone();
     moved["metadata"]["namespace"] = json!("elsewhere");
     let mut bare = Estate::record("bare", CANARY, estate.seed());
     bare["metadata"]["annotations"] = json!({});
     let lost = Estate::record("lost", CANARY, &strange);
-    estate.list("all.json", &[good, renamed, moved, bare, lost, estate.keyring_secret()]);
+    estate.list("all.json", &[good, moved, bare, lost, estate.keyring_secret()]);
     let ran = estate.folder.run(&["recover", "--key", KEY, "all.json", "--out", "values.yaml"]);
-    assert!(ran.error(1).starts_with("4 values were not recovered"), "{ran:?}");
+    let error = ran.error(1);
+    assert!(error.starts_with("4 values were not recovered, 1 object or key was left out; see above"), "{ran:?}");
     for part in
-        ["(secret RENAMED): its metadata was altered", "elsewhere/msec-", &strange.id().to_string(), "not a record"]
+        ["elsewhere/msec-", "version 7): it was", "version 6): it was", &strange.id().to_string(), "not a record"]
     {
         assert!(ran.err.contains(part), "{part}: {}", ran.err);
     }
-    let values = documents(&estate.folder.read("values.yaml"));
-    assert_eq!(
-        values.iter().map(|value| value["value"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["opens", "earlier-good"]
-    );
+    let expected = [value("GOOD", 7, "opens", false), value("GOOD", 6, "earlier-good", false)];
+    assert_eq!(told(&estate.folder, "values.yaml"), expected);
+}
+
+#[test]
+fn a_damaged_value_hides_no_other() {
+    let estate = Estate::new();
+    let mut newest = Estate::record("newest", "damaged", estate.seed());
+    damage(&mut newest, "value");
+    let mut earlier = Estate::record("earlier", "intact", estate.seed());
+    damage(&mut earlier, "value.6");
+    let object = json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+        "metadata": {"name": "newest", "namespace": "shop"}, "spec": {"name": "NEWEST", "value": estate.seal("from-git")}});
+    estate.list("all.json", &[newest, earlier, object, estate.keyring_secret()]);
+    let ran = estate.folder.run(&["recover", "--key", KEY, "all.json", "--out", "values.yaml"]);
+    assert!(ran.error(1).starts_with("2 values were not recovered; see above"), "{ran:?}");
+    assert!(ran.err.contains("(secret NEWEST, version 7): the record's payload was altered"), "{}", ran.err);
+    assert!(ran.err.contains("(secret EARLIER, version 6): the record's payload was altered"), "{}", ran.err);
+    let from_git = ("NEWEST".to_owned(), Value::Null, "from-git".to_owned(), false);
+    let expected = [value("NEWEST", 6, "earlier-newest", false), value("EARLIER", 7, "intact", false), from_git];
+    assert_eq!(told(&estate.folder, "values.yaml"), expected);
+    // The new backup contains the damaged record, and the command does not end as if all were well.
+    let ran = estate.folder.run(&["recover", "--key", KEY, "all.json", "--new-backup", "rescued/"]);
+    assert!(ran.error(1).starts_with("2 values were not recovered; see above"), "{ran:?}");
+}
+
+#[test]
+fn values_under_altered_metadata_are_written_as_unverified() {
+    let estate = Estate::new();
+    let mut renamed = Estate::record("renamed", CANARY, estate.seed());
+    renamed["metadata"]["annotations"]["managedsecrets.dev/description"] = json!("another");
+    // An earlier value in place of the newest: both are of this object, and the record does not prove which it should hold.
+    let mut older = Estate::record("older", CANARY, estate.seed());
+    older["data"]["value"] = older["data"]["value.6"].clone();
+    estate.list("all.json", &[renamed, older, estate.keyring_secret()]);
+    let ran = estate.folder.run(&["recover", "--key", KEY, "all.json", "--out", "values.yaml"]);
+    assert!(ran.error(1).starts_with("2 values are unverified; see above"), "{ran:?}");
+    assert!(ran.err.contains("(secret RENAMED, version 6): its metadata was altered"), "{}", ran.err);
+    assert!(!ran.err.contains(CANARY));
+    let expected = [
+        value("RENAMED", 7, CANARY, true),
+        value("RENAMED", 6, "earlier-renamed", true),
+        value("OLDER", 6, "earlier-older", false),
+    ];
+    assert_eq!(told(&estate.folder, "values.yaml"), expected);
+}
+
+#[test]
+fn files_of_different_times_give_every_value_in_any_order() {
+    let mut estate = Estate::new();
+    let before = estate.keyring_secret();
+    let earlier = Estate::record("db", "of-january", estate.seed());
+    let now: Timestamp = "2026-11-28T09:00:00Z".parse().unwrap();
+    let second = estate.document.add_seed(now, wrap).unwrap();
+    assert!(estate.document.activate_seed(second));
+    estate.open();
+    let recipient = estate.folder.run(&["recovery-key", "recipient", "--key", KEY]).ok().trim().parse().unwrap();
+    assert!(recovery::cover(&mut estate.document, &estate.keyring, &[recipient]).unwrap());
+    let later = Estate::record_of("db", "of-june", estate.keyring.seed(second).unwrap(), 9);
+    let other = Estate::record("other", "since-then", estate.keyring.seed(second).unwrap());
+    estate.list("january.json", &[earlier, before]);
+    estate.list("june.json", &[later, other, estate.keyring_secret()]);
+    let mut expected = [
+        value("DB", 9, "of-june", false),
+        value("DB", 7, "of-january", false),
+        value("DB", 8, "earlier-db", false),
+        value("DB", 6, "earlier-db", false),
+        value("OTHER", 7, "since-then", false),
+        value("OTHER", 6, "earlier-other", false),
+    ];
+    expected.sort_by_key(|it| it.0.clone() + &it.1.to_string());
+    for (index, files) in [["january.json", "june.json"], ["june.json", "january.json"]].into_iter().enumerate() {
+        let (out, rescued) = (format!("values-{index}.yaml"), format!("rescued-{index}/"));
+        let arguments = [&["recover", "--key", KEY, "--out", &out, "--new-backup", &rescued], &files[..]].concat();
+        let ran = estate.folder.run(&arguments);
+        assert!(
+            ran.ok().is_empty() && !ran.err.contains("warning: the") && !ran.err.contains("warning: record"),
+            "{ran:?}"
+        );
+        let mut found = told(&estate.folder, &out);
+        found.sort_by_key(|it| it.0.clone() + &it.1.to_string());
+        assert_eq!(found, expected, "{files:?}");
+        // The new backup has both seeds, once, and the later record.
+        let keyrings = documents(&estate.folder.read(&format!("{rescued}keyring.yaml")));
+        assert_eq!(keyrings.len(), 1, "{keyrings:?}");
+        let text = estate.folder.read(&format!("{rescued}managed-secrets.yaml"));
+        let versions: Vec<_> = documents(&text)
+            .iter()
+            .map(|it| it["metadata"]["annotations"]["managedsecrets.dev/version"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(versions, ["9", "7"]);
+    }
+}
+
+#[test]
+fn a_new_backup_says_what_it_leaves_out() {
+    let mut estate = Estate::new();
+    let covered = estate.document.clone();
+    let now: Timestamp = "2026-11-28T09:00:00Z".parse().unwrap();
+    let added = estate.document.add_seed(now, wrap).unwrap();
+    let object = |description: &str| {
+        json!({"apiVersion": "managedsecrets.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": "twice", "namespace": "shop"},
+            "spec": {"name": "TWICE", "generate": {}, "delivery": "None", "description": description}})
+    };
+    estate.list("all.json", &[object("one"), object("two"), estate.keyring_secret()]);
+    let ran = estate.folder.run(&["recover", "--key", KEY, "all.json", "--new-backup", "rescued/"]);
+    assert!(ran.error(1).starts_with("2 objects or keys were left out; see above"), "{ran:?}");
+    assert!(ran.err.contains(&format!("the key {added} of the keyring is not sealed")), "{}", ran.err);
+    assert!(ran.err.contains("ManagedSecret shop/twice differs between these files"), "{}", ran.err);
+    assert!(!estate.folder.read("rescued/managed-secrets.yaml").contains("TWICE"));
+    // A record says which state is the newest; keys that only an older keyring has stand beside the newer one.
+    let mut older = covered;
+    older.entries.retain(|entry| entry.purpose == Purpose::Record);
+    let mut newer = estate.document.clone();
+    newer.entries.retain(|entry| entry.purpose == Purpose::Record && entry.id != added.to_string());
+    let sealing: Vec<_> =
+        estate.document.entries.iter().filter(|entry| entry.purpose == Purpose::Sealing).cloned().collect();
+    older.entries.extend(sealing);
+    newer.generation = 5;
+    let record = Estate::record("twice", CANARY, estate.seed());
+    let keyrings = [older, newer].map(|document| {
+        secret(KEYRING_NAME, "system", TYPE_KEYRING, KEYRING_DATA_KEY, &serde_json::to_vec(&document).unwrap())
+    });
+    estate.list("two.json", &[&[object("for tests"), object("two"), record], &keyrings[..]].concat());
+    let ran = estate.folder.run(&["recover", "--key", KEY, "two.json", "--new-backup", "again/"]);
+    assert!(ran.ok().is_empty(), "{ran:?}");
+    let text = estate.folder.read("again/managed-secrets.yaml");
+    assert!(text.contains("description: for tests") && !text.contains("description: two"), "{text}");
+    let names: Vec<_> = documents(&estate.folder.read("again/keyring.yaml"))
+        .iter()
+        .map(|it| it["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names[0], KEYRING_NAME);
+    assert!(names.len() == 2 && names[1].starts_with("managed-secrets-keyring-restored-"), "{names:?}");
 }
 
 #[test]

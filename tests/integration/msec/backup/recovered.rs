@@ -1,13 +1,15 @@
 //! The cluster is gone: what is left is a backup and the recovery key.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api,
     api::{DeleteParams, ListParams},
 };
+use managed_secrets::keyring::seeds::Timing;
 use managed_secrets_api::{keys, names::record_name};
+use managed_secrets_crypto::keyring::Document;
 use serde_json::{Value, json};
 use testkit::ControlPlane;
 
@@ -22,13 +24,41 @@ use crate::integration::{
 /// The operator of a cluster, with a recovery key.
 async fn serve_covered(plane: &ControlPlane, site: &Site, recipient: &str) -> Running {
     let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
-    let setup = Setup { recovery: vec![recipient.parse().unwrap()], ..Setup::of(&site.namespace) };
+    let seeds = Timing {
+        period: None,
+        grace: Duration::ZERO,
+        pending: Duration::from_millis(200),
+        apart: Duration::from_secs(1),
+        again: Duration::from_millis(100),
+    };
+    let setup = Setup { recovery: vec![recipient.parse().unwrap()], seeds, ..Setup::of(&site.namespace) };
     setup.start_with(testkit::access::config_of(&kubeconfig).await.unwrap())
 }
 
-/// Each value by its name, as `recover` writes them.
+/// Each newest value by its name, as `recover` writes them: before the earlier ones.
 fn by_name(text: &str) -> BTreeMap<String, Value> {
-    documents(text).into_iter().map(|value| (value["name"].as_str().unwrap().to_owned(), value)).collect()
+    let mut found = BTreeMap::new();
+    for value in documents(text) {
+        found.entry(value["name"].as_str().unwrap().to_owned()).or_insert(value);
+    }
+    found
+}
+
+/// Asks for a new seed, and waits until no record is under the earlier one.
+async fn rotate_the_seed(plugin: &Plugin) {
+    let request = format!("{}=rotate seed", keys::ANNO_KEYRING_REQUEST);
+    let annotate = ["-n", OPERATOR_NAMESPACE, "annotate", "secret", keys::KEYRING_NAME, &request];
+    plugin.kubectl(&annotate, b"").await.ok();
+    testkit::poll("the seed to be replaced", PATIENCE, || async {
+        let ran =
+            plugin.kubectl(&["-n", OPERATOR_NAMESPACE, "get", "secret", keys::KEYRING_NAME, "-o", "json"], b"").await;
+        let keyring: Secret = serde_json::from_str(ran.ok()).unwrap();
+        let document: Document = serde_json::from_slice(&keyring.data.unwrap()[keys::KEYRING_DATA_KEY].0).unwrap();
+        let unused = document.seeds().filter(|entry| entry.is_confirmed_unused()).count();
+        Ok((document.seeds().count() == 2 && unused == 1).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,6 +75,11 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
     site.apply("sealed", json!({"name": "SEALED", "value": sealed, "description": "kept in a safe"})).await;
     site.apply("generated", json!({"name": "GENERATED", "generate": {}})).await;
     site.apply("gone", json!({"name": "GONE", "generate": {}, "deletionPolicy": "Retain"})).await;
+    // A value that the record keeps, and records that are re-wrapped: the recovery key opens all of them.
+    let first = (id(&site.in_step("generated").await), site.value("generated", "value").await.unwrap());
+    site.apply("generated", json!({"name": "GENERATED", "generate": {"revision": "2"}})).await;
+    site.in_step("generated").await;
+    rotate_the_seed(&plugin).await;
     let mut expected = BTreeMap::new();
     for (object, name) in [("sealed", "SEALED"), ("generated", "GENERATED"), ("gone", "GONE")] {
         let served = site.in_step(object).await;
@@ -84,6 +119,13 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
             .collect();
         assert_eq!(told, expected, "{source}");
         assert_eq!(found["SEALED"]["description"], "kept in a safe");
+        let text = |value: &Value, field: &str| value[field].as_str().unwrap().to_owned();
+        let kept = documents(&plugin.folder.read(out))
+            .into_iter()
+            .find(|value| value["version"] == json!(1) && value["name"] == "GENERATED");
+        let kept = kept.unwrap();
+        assert_eq!((text(&kept, "id"), text(&kept, "value")), first, "{source}");
+        assert_ne!(first.1, expected["GENERATED"].1);
     }
 
     // Its key-encryption key is lost with it. A new cluster goes on with a new one.
@@ -108,6 +150,17 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
     let key_of_there = there.get("sealed").await.status.unwrap().record;
     let secrets = Api::<Secret>::namespaced(there.client.clone(), OPERATOR_NAMESPACE);
     let fields = ListParams::default().fields(&format!("type={}", keys::TYPE_KEK));
+    // A keyring that was restored beside the operator's own, and has all its keys.
+    let mut beside = secrets.get(keys::KEYRING_NAME).await.unwrap();
+    beside.metadata =
+        ObjectMeta { name: Some(format!("{}-restored-00112233", keys::KEYRING_NAME)), ..ObjectMeta::default() };
+    let mut beside = serde_json::to_value(&beside).unwrap();
+    beside
+        .as_object_mut()
+        .unwrap()
+        .extend([("apiVersion".to_owned(), json!("v1")), ("kind".to_owned(), json!("Secret"))]);
+    let create = ["create", "-n", OPERATOR_NAMESPACE, "-f", "-"];
+    plugin_there.kubectl(&[&create[..], &who].concat(), beside.to_string().as_bytes()).await.ok();
     plugin_there.backup_into("again/", &["-A", "--keys"]).await;
     secrets.delete_collection(&DeleteParams::default(), &fields).await.unwrap();
     let (again, rescued) = (plugin_there.file_path("again"), plugin_there.file_path("rescued/"));
@@ -115,7 +168,8 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
     let arguments = ["recover", "--key", "-", &again, "--new-backup", &rescued];
     let ran = plugin_there.run_with(&arguments, key_text.as_bytes()).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    secrets.delete(keys::KEYRING_NAME, &DeleteParams::default()).await.unwrap();
+    let fields = ListParams::default().fields(&format!("type={}", keys::TYPE_KEYRING));
+    secrets.delete_collection(&DeleteParams::default(), &fields).await.unwrap();
     let files = ["keyring.yaml", "kek.yaml"].map(|file| format!("{rescued}{file}"));
     let arguments = ["restore", &files[0], &files[1], "--yes", "--wait=false"];
     plugin_there.run(&[&arguments[..], &who].concat()).await.ok();
