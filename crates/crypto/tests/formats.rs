@@ -15,10 +15,10 @@ use managed_secrets_api::limits::HISTORY_MAX;
 use managed_secrets_api::record::{Delivered, History, KeptVersion, RecordMeta, Source, StoredRecord, open_kept};
 use managed_secrets_api::types::{DeletionPolicy, SealedValue, SourceKind};
 use managed_secrets_api::validate::validate_spec;
-use managed_secrets_crypto::keyring::{Document, KekError, SealingKeyStatus, Wrapped};
+use managed_secrets_crypto::keyring::{Document, KekError, Purpose, SealingKeyStatus, Wrapped};
 use managed_secrets_crypto::mse1::{self, Place};
 use managed_secrets_crypto::mss1::{self, Handling, Scope, Sealed};
-use managed_secrets_crypto::recovery::{self, RecoveryKey};
+use managed_secrets_crypto::recovery::{self, Recovered, RecoveryKey};
 use managed_secrets_crypto::{Kek, Keyring, Plaintext};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -246,6 +246,65 @@ fn go_opens_everything_with_the_recovery_key_alone() {
     let found = ask_go(&job(include_str!("vectors/recovery-key.txt"), frozen, &frozen_record(), sealed));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}]));
     assert_eq!(found["sealed"], json!([{"sha256": digest("grüße".as_bytes())}]));
+}
+
+/// Seed, sealing key and KEK are replaced, one after the other. What was made before each of them still opens.
+#[test]
+fn go_opens_what_was_made_before_rotations_of_every_key() {
+    let (kek, new_kek) = (Kek::generate().unwrap(), Kek::generate().unwrap());
+    let recovery = RecoveryKey::generate().unwrap();
+    let wrap =
+        |kek: &Kek, bytes: &[u8]| Ok::<_, KekError>(Wrapped::new("file", kek.key_id().to_string(), kek.wrap(bytes)?));
+    let open = |document: &Document| Keyring::open([document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    let (first, document) = fresh_keyring(&kek);
+    let mut document: Document = serde_json::from_value(document).unwrap();
+    let seal = |keyring: &Keyring| {
+        let key = keyring.current_public_key().unwrap().key;
+        mss1::seal(&key, &Scope::Cluster, Handling::Deliverable, &value("sealed")).unwrap()
+    };
+    let record = |keyring: &Keyring, version| {
+        mse1::seal(keyring.active_seed().unwrap(), &place, UID, version, &value("recorded")).unwrap()
+    };
+    let (stays, moves, text) = (record(&first, 1), record(&first, 2), seal(&first));
+
+    // A seed: one record stays under the earlier one, as in a backup, and one is re-wrapped.
+    let seed = document.add_seed(jiff::Timestamp::now(), |bytes| wrap(&kek, bytes)).unwrap();
+    assert!(document.activate_seed(seed));
+    let second = open(&document);
+    let moved = mse1::rewrap(&moves, &place, |id| second.seed(id), second.active_seed().unwrap()).unwrap();
+    assert_eq!((moves.seed_id(), moved.seed_id()), (first.active_seed().unwrap().id(), seed));
+
+    // A sealing key, and copies for the recovery key.
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let more = Keyring::generate_entries(later, |bytes| wrap(&kek, bytes)).unwrap();
+    document.entries.extend(more.entries.into_iter().filter(|entry| entry.purpose == Purpose::Sealing));
+    let third = open(&document).as_of(later);
+    let new_text = seal(&third);
+    let key_of = |text: &str| Sealed::parse(text).unwrap().key_id();
+    assert_ne!(key_of(&text), key_of(&new_text));
+    assert!(recovery::cover(&mut document, &third, &[recovery.recipient()]).unwrap());
+
+    // The KEK.
+    let keys = Recovered::open(&recovery, [&document]);
+    let rewrapped = keys.rewrap(&document, |bytes| wrap(&new_kek, bytes)).unwrap();
+    assert_eq!(rewrapped.entries.len(), document.entries.len());
+
+    let records: Vec<_> = [&stays, &moved, &record(&third, 3)]
+        .map(|record| json!({"namespace": "prod", "name": "db", "bytes": hex::encode(record.as_bytes())}))
+        .into();
+    let texts = [&text, &new_text].map(|text| json!({"namespace": "prod", "name": "db", "text": text}));
+    let opened: Vec<_> =
+        (1..=3).map(|version| json!({"sha256": digest(b"recorded"), "uid": UID, "version": version})).collect();
+    for (key, content, keyring) in [
+        ("kek", hex::encode(kek.as_bytes()), &document),
+        ("kek", hex::encode(new_kek.as_bytes()), &rewrapped),
+        ("recoveryKey", recovery.to_text().to_string(), &rewrapped),
+    ] {
+        let found = ask_go(&json!({key: content, "keyring": keyring, "records": records, "sealed": texts}));
+        assert_eq!(found["records"], json!(opened), "{key}");
+        assert_eq!(found["sealed"], json!([{"sha256": digest(b"sealed")}, {"sha256": digest(b"sealed")}]), "{key}");
+    }
 }
 
 #[test]
