@@ -9,7 +9,7 @@
 //! A [mark](managed_secrets_api::restarts) on the workload's metadata says which version its pods have. What is left to do
 //! follows from it and from `status`, so a crash loses nothing, and no delivery restarts a workload twice as long as its mark
 //! stays. A version that is delivered again, after another one, restarts it again. A restart writes the mark there and on the
-//! pod template, in one request. The first mark of a workload is on its metadata alone, where it restarts nothing: so naming a
+//! pod template, in one request, and always changes the template. The first mark of a workload is on its metadata alone, where it restarts nothing: so naming a
 //! workload in `spec.target.restart` restarts it only when another version is delivered. A mark stays when a workload is no
 //! longer named, so a workload that is named again is restarted at once if another version is delivered than its mark says.
 //!

@@ -239,6 +239,15 @@ async fn an_earlier_version_restarts_a_workload_once_and_so_does_the_newest_afte
     site.apply("db", version(&third, None)).await;
     let live = marked(&site, &workload, "db", [mark(3), mark(3)]).await;
     assert_eq!(live["metadata"]["generation"], 6);
+
+    // The rollout is undone, so the template has the mark of the first version, and then the secret goes back to it.
+    let undone = json!({"spec": {"template": {"metadata": {"annotations": {restarts::key("db"): mark(1)}}}}});
+    let deployments = Api::<Deployment>::namespaced(site.client.clone(), &site.namespace);
+    deployments.patch("shop", &PatchParams::default(), &Patch::Merge(undone)).await.unwrap();
+    site.apply("db", version(&third, Some(1))).await;
+    let again = mark(1).map(|mark| mark + "/again");
+    let live = marked(&site, &workload, "db", [again, mark(1)]).await;
+    assert_eq!(live["metadata"]["generation"], 8, "the pods are restarted");
     operator.stop().await;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The mark of a ManagedSecret on the metadata of a workload says which version its pods have. It restarts nothing there, and no
 //! rollout takes it back. The same mark on the pod template restarts the pods; it is there once the operator has done so. A mark
-//! is an annotation: [`PREFIX`] with the object's name, and `ID/VERSION`. It never depends on the value.
+//! is an annotation: [`PREFIX`] with the object's name, and `ID/VERSION`. A pod template that has this text already, and whose
+//! pods have another version, gets `ID/VERSION/again`. It never depends on the value.
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ use super::types::{Delivery, ManagedSecretSpec, ManagedSecretStatus, Workload, W
 pub const PREFIX: &str = "restarts.managedsecrets.dev/";
 /// API group of the workloads.
 pub const GROUP: &str = "apps";
+/// What follows the mark on a pod template that has the same mark already.
+const AGAIN: &str = "/again";
 /// Hexadecimal digits of the digest in a name that is too long.
 const DIGITS: usize = 16;
 
@@ -76,8 +79,16 @@ impl Mark {
     /// Reads an annotation; nothing if it is no mark.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
-        let (id, version) = text.rsplit_once('/')?;
+        let (id, version) = text.strip_suffix(AGAIN).unwrap_or(text).rsplit_once('/')?;
         Some(Self { id: id.to_owned(), version: version.parse().ok()? })
+    }
+
+    /// The annotation of a pod template that has the text `present` there, or none. It is always another one: Kubernetes
+    /// restarts pods only if their template changes, and `kubectl rollout undo` may have put back one with this very mark.
+    #[must_use]
+    pub fn restarting(&self, present: Option<&str>) -> String {
+        let text = self.to_string();
+        if present == Some(text.as_str()) { text + AGAIN } else { text }
     }
 
     /// What the target holds; nothing if it does not hold the version that it should, or the value is not delivered.
@@ -129,8 +140,20 @@ mod tests {
     fn a_mark_reads_back() {
         let mark = Mark { id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".to_owned(), version: 7 };
         assert_eq!(Mark::read(&mark.to_string()), Some(mark));
-        for wrong in ["", "x", "x/", "x/y", "1"] {
+        for wrong in ["", "x", "x/", "x/y", "1", "x/again", "x/1/more"] {
             assert_eq!(Mark::read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_restart_changes_the_pod_template_whatever_is_there() {
+        let mark = Mark { id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".to_owned(), version: 7 };
+        let mut present: Option<String> = None;
+        for _ in 0..3 {
+            let text = mark.restarting(present.as_deref());
+            assert_ne!(Some(&text), present.as_ref());
+            assert_eq!(Mark::read(&text), Some(mark.clone()), "{text}");
+            present = Some(text);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use managed_secrets_api::restarts::key;
+use managed_secrets_api::restarts::{Mark, key};
 use serde_json::{Value, json};
 
 /// The name of the one Deployment that objects can name.
@@ -135,7 +135,7 @@ impl Workload {
         if new.is_empty() {
             wrong.push("the workload was restarted for no version".to_owned());
         }
-        for mark in new {
+        for mark in new.iter().filter_map(|text| Some(Mark::read(text)?.to_string())) {
             let times = self.restarted.entry(mark.clone()).or_default();
             *times += 1;
             if *times > self.deliveries.get(&mark).copied().unwrap_or_default() {
@@ -157,7 +157,7 @@ impl Workload {
         let Some(live) = &self.live else { return Ok(()) };
         let key = key(object);
         let has = live.metadata.get(&key).or_else(|| live.template.get(&key));
-        if has.map(String::as_str) != Some(delivered) {
+        if has.and_then(|text| Mark::read(text)) != Mark::read(delivered) {
             return Err(format!("its workload has the mark {has:?}, and {delivered} is delivered"));
         }
         if self.due.contains(object) {

@@ -45,7 +45,8 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
             None => replaced.is_some_and(|replaced| seen.created <= replaced),
         };
         if restart {
-            marks.template.insert(key.clone(), text.clone());
+            let present = seen.template.get(&key).map(String::as_str);
+            marks.template.insert(key.clone(), mark.restarting(present));
             marks.restarts.push((Name::clone(name), mark.version));
         }
         marks.metadata.insert(key, text);

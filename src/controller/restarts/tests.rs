@@ -167,6 +167,15 @@ fn a_pod_template_that_goes_back_is_no_second_restart() {
     }
     note(&restarts, &own("one", 5, 20, true), &own("one", 6, 30, true));
     assert_eq!(look(&restarts, &mut seen), Some(1));
+    // Undone, and then the secret goes back as well: to the version that the template names already.
+    seen.template = BTreeMap::from([("restarts.managedsecrets.dev/one".to_owned(), format!("{ID}/5"))]);
+    let undone = seen.template.clone();
+    note(&restarts, &own("one", 6, 30, true), &own("one", 5, 40, true));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    assert_ne!(seen.template, undone, "pods restart only if their template changes");
+    assert_eq!(seen.metadata["restarts.managedsecrets.dev/one"], format!("{ID}/5"));
+    note(&restarts, &own("one", 5, 40, true), &own("one", 6, 50, true));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
     // A workload that an earlier version of the operator marked on the template alone.
     seen.metadata.clear();
     assert_eq!(look(&restarts, &mut seen), None);
@@ -265,6 +274,8 @@ enum Event {
     Recreate,
     /// Another program writes the pod template of a workload that is marked, without our marks.
     Strip,
+    /// `kubectl rollout undo`.
+    Undo,
     /// The first version is delivered again.
     Back(usize),
     /// The operator looks at the workload.
@@ -278,6 +289,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Restart),
         1 => Just(Event::Recreate),
         1 => Just(Event::Strip),
+        2 => Just(Event::Undo),
         1 => (0..2usize).prop_map(Event::Back),
         4 => Just(Event::Look),
     ]
@@ -289,6 +301,8 @@ struct Model {
     versions: [(i64, i64); 2],
     newest: [i64; 2],
     seen: Seen,
+    /// The pod template before the present one.
+    earlier: Option<BTreeMap<String, String>>,
     /// Versions with which the pods were started.
     pods: [i64; 2],
     restarts: Restarts,
@@ -300,7 +314,7 @@ impl Model {
     fn new() -> Self {
         let (seen, restarts) = (unmarked(0), Restarts::default());
         let (versions, newest, pods) = ([(1, 0); 2], [1; 2], [1; 2]);
-        let model = Self { now: 0, versions, newest, seen, pods, restarts, restarted: 0 };
+        let model = Self { now: 0, versions, newest, seen, earlier: None, pods, restarts, restarted: 0 };
         model.start();
         model
     }
@@ -328,8 +342,10 @@ impl Model {
     fn look(&mut self) {
         let template = self.seen.template.clone();
         let restarts = look(&self.restarts, &mut self.seen);
-        if template != self.seen.template {
-            assert!(restarts.is_some_and(|restarts| restarts > 0), "restarted for nothing");
+        let is_restarted = template != self.seen.template;
+        assert_eq!(restarts.is_some_and(|restarts| restarts > 0), is_restarted, "what is said of a restart");
+        if is_restarted {
+            self.earlier = Some(template);
             self.pods = self.versions.map(|(version, _)| version);
             self.restarted += 1;
         }
@@ -349,7 +365,7 @@ impl Model {
                 self.start();
             }
             Event::Recreate => {
-                self.seen = unmarked(self.now);
+                (self.seen, self.earlier) = (unmarked(self.now), None);
                 self.pods = self.versions.map(|(version, _)| version);
                 // It is looked at again by the pass of the object, at the latest.
                 self.start();
@@ -360,6 +376,13 @@ impl Model {
                 (self.seen.template, self.seen.metadata) = Default::default();
                 // The next look comes for another object, or with the next value.
                 self.look();
+            }
+            Event::Undo => {
+                if let Some(earlier) = &mut self.earlier {
+                    std::mem::swap(earlier, &mut self.seen.template);
+                    // The pods start.
+                    self.pods = self.versions.map(|(version, _)| version);
+                }
             }
             Event::Back(which) => self.deliver(which, 1),
             Event::Look => self.look(),
