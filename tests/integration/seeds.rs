@@ -240,6 +240,48 @@ async fn a_record_from_a_backup_under_a_retired_seed_is_served_and_moves_to_the_
     operator.stop().await;
 }
 
+/// A backup program owns it, so an apply without it does not remove it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_earlier_value_that_another_manager_holds_keeps_no_seed_in_use() {
+    let (keys, site) = (Keys::new().await, Site::new("seeds-held").await);
+    let operator = setup(&keys, &site).start_with(keys.config.clone());
+    let spec = |suspend: bool| json!({"name": "db", "generate": {"revision": "b"}, "suspend": suspend});
+    site.apply("db", json!({"name": "db", "generate": {}})).await;
+    site.in_step("db").await;
+    site.apply("db", spec(false)).await;
+    site.in_step("db").await;
+    let value = site.value("db", "value").await;
+    // No pass mends the record before its re-wrap.
+    site.apply("db", spec(true)).await;
+    site.reports("db", "True", "Suspended").await;
+    let exchanged = json!({"value.1": site.record("db").await.unwrap().data.unwrap()["value"]});
+    let body =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": record_name("db")}, "data": exchanged});
+    let velero = PatchParams::apply("velero").force();
+    let secrets = site.as_restorer().await.secrets();
+    secrets.patch(&record_name("db"), &velero, &Patch::Apply(&body)).await.unwrap();
+
+    keys.ask().await;
+    let new = keys.rotated(2).await.seeds().nth(1).unwrap().seed_id().unwrap();
+    assert_eq!(named(&site).await, [new].into());
+    let emptied = site.record("db").await.unwrap();
+    assert!(emptied.data.as_ref().unwrap()["value.1"].0.is_empty());
+    assert_eq!(operator.metrics().text().unwrap().matches("managed_secrets_rewrap_records_stuck 0").count(), 1);
+
+    // The loss is reported once, and what is empty goes.
+    site.apply("db", spec(false)).await;
+    site.in_step("db").await;
+    assert!(!site.record("db").await.unwrap().data.unwrap().contains_key("value.1"));
+    assert_eq!(site.value("db", "value").await, value);
+    let notes = poll("the event", PATIENCE, || async {
+        Ok(Some(site.events("db", "VersionLost").await).filter(|notes| !notes.is_empty()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    operator.stop().await;
+}
+
 /// The keyring of a moment before is put back in the middle, beside what was there: no value is lost, and it goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyring_from_a_backup_in_the_middle_of_a_rotation_loses_nothing() {

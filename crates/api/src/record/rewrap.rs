@@ -21,6 +21,9 @@ pub struct Rewrapped {
     pub annotations: BTreeMap<String, String>,
     /// The bytes of each value, by their key of the data.
     pub data: BTreeMap<String, Record>,
+    /// Keys of the data that are to hold nothing: they held an earlier value that was changed. Leaving one out would not
+    /// remove it where another field manager owns it.
+    pub emptied: BTreeSet<String>,
 }
 
 /// Why a record was not re-wrapped. It stays as it is.
@@ -53,8 +56,8 @@ impl StoredRecord {
     }
 
     /// The record with its keys under the seed `to`. No value is opened. Keys of the data that the metadata does not describe
-    /// are left out, and so are earlier values that were changed: nothing opens them any more. An earlier value whose seed is
-    /// not there stays as it is.
+    /// are left out. Earlier values that were changed are emptied, because nothing opens them any more. An earlier value whose
+    /// seed is not there stays as it is.
     ///
     /// # Errors
     /// If its metadata is not authentic, or if its newest value cannot be unwrapped: then nothing of it may be written.
@@ -67,20 +70,24 @@ impl StoredRecord {
     ) -> Result<Rewrapped, NotRewrapped> {
         self.verify(namespace, &lookup)?;
         let place = Place { namespace, object: &self.meta.owner };
-        let mut rewrapped = BTreeMap::new();
+        let (mut rewrapped, mut emptied) = (BTreeMap::new(), BTreeSet::new());
         for (key, bytes) in data {
             let Some((version, commitment)) = self.version_of(key) else { continue };
             let is_earlier = key != RECORD_DATA_KEY;
             let Some(record) = stored(bytes, version, commitment) else {
                 // An earlier value must not hold up the others.
                 if is_earlier {
+                    emptied.extend((!bytes.is_empty()).then(|| key.to_owned()));
                     continue;
                 }
                 return Err(NotRewrapped::Altered);
             };
             let moved = match mse1::rewrap(&record, &place, &lookup, to) {
                 Err(RewrapError::Open(OpenError::SeedUnknown(_))) if is_earlier => record,
-                Err(RewrapError::Open(_)) if is_earlier => continue,
+                Err(RewrapError::Open(_)) if is_earlier => {
+                    emptied.insert(key.to_owned());
+                    continue;
+                }
                 moved => moved?,
             };
             rewrapped.insert(key.to_owned(), moved);
@@ -89,7 +96,7 @@ impl StoredRecord {
             return Err(NotRewrapped::Altered);
         }
         let annotations = self.meta.annotations(namespace, to, &self.commitment)?;
-        Ok(Rewrapped { annotations, data: rewrapped })
+        Ok(Rewrapped { annotations, data: rewrapped, emptied })
     }
 
     /// The version and the key commitment of the value that the metadata describes under a key of the data.
@@ -226,11 +233,17 @@ mod tests {
             change(stored.data.get_mut("value.3").unwrap(), &old);
             let after = stored.rewrap(&[&old, &new], &new).unwrap();
             assert_eq!(after.data.keys().collect::<Vec<_>>(), ["value"], "{number}");
+            assert_eq!(after.emptied.iter().collect::<Vec<_>>(), ["value.3"], "{number}");
             let record = StoredRecord::parse(&meta().object_name(), &stored.labels, &after.annotations).unwrap();
             assert_eq!(record.meta, stored.parse().meta, "{number}");
             let data = after.data.iter().map(|(key, record)| (key.as_str(), record.as_bytes()));
             assert!(!record.is_under(data, &[old.id()].into()), "{number}");
         }
+
+        // Once it is empty, it can be left out.
+        let mut stored = Stored::new(&old, &old, &old);
+        stored.data.insert("value.3".to_owned(), Vec::new());
+        assert!(stored.rewrap(&[&old, &new], &new).unwrap().emptied.is_empty());
 
         // A keyring with its seed opens it again.
         let stored = Stored::new(&old, &old, &other);
