@@ -41,6 +41,14 @@ async fn secrets_are_shown_by_name_by_id_and_by_object() {
     };
     assert_eq!(without_ages(rows(&ours)), without_ages(rows(&theirs.out)));
 
+    // When the next value is generated, of the one that has a schedule.
+    site.apply("other", json!({"name": "OTHER", "generate": {"rotateEvery": "1h"}})).await;
+    let next = status(&site.in_step("other").await).next_rotation.unwrap();
+    let wide = plugin.run(&["list", "-o", "wide", "--sort-by", ".metadata.name"]).await.ok();
+    let lines: Vec<Vec<_>> = wide.lines().map(|line| line.split('\t').collect()).collect();
+    let at = lines[0].iter().position(|column| *column == "ROTATION").expect("its column");
+    assert_eq!((lines[1][at], lines[2][at]), (next.as_str(), ""), "{wide}");
+
     let names = plugin.run(&["list", "-o", "name", "--sort-by", ".metadata.name"]).await.ok();
     assert_eq!(names, "managedsecret.managedsecrets.dev/other\nmanagedsecret.managedsecrets.dev/weather\n");
     let sorted = plugin.run(&["list", "--no-headers", "--sort-by", "{.spec.description}"]).await.ok();
