@@ -236,7 +236,7 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
         step if !facts.written.altered.is_empty() => again(step),
         Step::Finish(Finish { after, retry }) => {
             let rotation = rotation::wait(facts, &draft.meta);
-            let overlap = previous::wait(facts, draft.delivery.previous.as_ref(), &draft.meta.value_updated);
+            let overlap = previous::wait(facts, draft.delivery.previous.as_ref());
             Step::Finish(Finish { after: [after, later, rotation, overlap].into_iter().flatten().min(), retry })
         }
         step => step,

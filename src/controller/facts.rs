@@ -140,8 +140,8 @@ pub struct Confirmed {
     pub versions: BTreeMap<u64, Arc<Record>>,
     /// The earlier values that the spec asks for, by version, or why they do not open.
     pub opened: BTreeMap<u64, Result<Arc<Plaintext>, Unopened>>,
-    /// Data keys that hold earlier values of which its metadata does not speak: another field manager owns them, for
-    /// example that of a backup program, so an apply without them does not remove them.
+    /// Data keys that hold an earlier value of which its metadata does not speak, or another one than that. Where another
+    /// field manager owns them, for example that of a backup program, an apply without them does not remove them.
     pub strays: BTreeSet<String>,
 }
 

@@ -136,7 +136,7 @@ pub(super) struct RecordWrite {
     pub bytes: Bytes,
     /// The bytes of the earlier values that it keeps, by version. One that was lost is missing.
     pub kept: BTreeMap<u64, Arc<Record>>,
-    /// The data keys that are to hold nothing: values of which the metadata does not speak.
+    /// The data keys that are to hold nothing: they hold values of which the metadata does not speak, or others than it says.
     pub emptied: BTreeSet<String>,
     /// Whether Kubernetes collects it with the ManagedSecret.
     pub owner_reference: bool,
@@ -275,8 +275,8 @@ pub enum Why {
     Rebuilt,
     /// The source is another, or was changed, and gives the same value: the record names it as it is now.
     SourceMoved,
-    /// Fewer earlier values are kept, because another version is delivered now.
-    KeepsLess,
+    /// Another version is delivered: fewer earlier values are kept, or one of them is still to be beside it.
+    HistoryChanged,
     /// Another client changed it, or an earlier pass ended before its status was written.
     OutOfStep,
     /// Another client changed, unlabelled or deleted the target.

@@ -186,10 +186,12 @@ impl Own {
                 }
             }
         }
+        clip_some(&mut self.status.revision, REVISION_MAX);
         if let Some(history) = &mut self.status.history {
             history.truncate(usize::try_from(HISTORY_MAX).unwrap_or_default());
             for earlier in history {
                 clip(&mut earlier.created, STATUS_TEXT_MAX);
+                clip_some(&mut earlier.delivered_until, STATUS_TEXT_MAX);
             }
         }
         if let Some(conditions) = &mut self.status.conditions {

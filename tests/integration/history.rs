@@ -152,13 +152,15 @@ async fn an_earlier_value_that_others_take_away_is_reported_and_the_rest_stays()
         (good["value"].clone(), good["value.1"].clone())
     });
 
-    // The next value leaves the lost ones behind, one after the other, and what is kept is intact.
+    // The next value leaves the lost ones behind, and they take the place of none that is intact.
     let sealed = site.seal("db", "five").await;
     let object = apply(&site, json!({"name": "DB", "history": 3, "value": sealed})).await;
     let record = site.record("DB").await.unwrap();
-    assert_eq!(kept(&object, &record), [4, 3, 2]);
+    assert_eq!(kept(&object, &record), [4, 1]);
     assert_eq!(data(&record)["value.4"], data(&good)["value"]);
-    assert!(!data(&record).contains_key("value.1"), "{:?}", keys_of(&record));
+    assert_eq!(data(&record)["value.1"], data(&good)["value.1"]);
+    assert_eq!(keys_of(&record), ["value", "value.1", "value.4"]);
+    assert_eq!(site.events("db", "VersionLost").await.len(), 1);
     operator.stop().await;
 }
 
@@ -304,6 +306,84 @@ async fn a_lost_version_is_not_delivered_and_comes_back_with_its_record() {
     restorer.secrets().patch(&good.name_any(), &PatchParams::default(), &patch).await.unwrap();
     site.delivers("db", "value", "one").await;
     site.in_step("db").await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_named_version_is_not_there_the_delivered_one_is_repaired() {
+    let site = Site::new("pinned-repair").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let restorer = site.as_restorer().await;
+    let mut newest = String::new();
+    for value in ["one", "two", "three"] {
+        newest = site.seal("db", value).await;
+        apply(&site, json!({"name": "DB", "history": 3, "value": newest})).await;
+    }
+    let good = site.record("DB").await.unwrap();
+    let change = async |data: Value| {
+        let patch = Patch::Merge(json!({"data": data}));
+        restorer.secrets().patch(&good.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    };
+    let pinned = |version: i64, target: Value| json!({"name": "DB", "history": 3, "version": version, "value": newest, "target": target});
+    let is_repaired = async |value: &str| {
+        site.intrude("db", json!({"stringData": {"value": "intruder"}})).await;
+        site.delivers("db", "value", value).await;
+    };
+    site.apply("db", pinned(9, json!({}))).await;
+    site.reports("db", "False", "VersionNotKept").await;
+    is_repaired("three").await;
+    change(json!({"value.1": null})).await;
+    site.apply("db", pinned(1, json!({}))).await;
+    site.reports("db", "False", "VersionLost").await;
+    site.secrets().delete("db", &DeleteParams::default()).await.unwrap();
+    site.delivers("db", "value", "three").await;
+    let object = site.reports("db", "False", "VersionLost").await;
+    assert_eq!((status(&object).version, status(&object).delivered), (Some(3), None));
+
+    // An earlier one, which a newer one does not replace.
+    apply(&site, pinned(2, json!({}))).await;
+    site.delivers("db", "value", "two").await;
+    site.apply("db", pinned(9, json!({}))).await;
+    site.reports("db", "False", "VersionNotKept").await;
+    is_repaired("two").await;
+
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivered_version_that_the_record_has_lost_is_taken_from_the_target() {
+    let site = Site::new("pinned-copy").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let restorer = site.as_restorer().await;
+    let mut newest = String::new();
+    for value in ["one", "two", "three"] {
+        newest = site.seal("db", value).await;
+        apply(&site, json!({"name": "DB", "history": 3, "value": newest})).await;
+    }
+    let pinned = |version: i64, target: Value| json!({"name": "DB", "history": 3, "version": version, "value": newest, "target": target});
+    apply(&site, pinned(2, json!({}))).await;
+    let good = site.record("DB").await.unwrap();
+    let change = async |data: Value| {
+        let patch = Patch::Merge(json!({"data": data}));
+        restorer.secrets().patch(&good.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    };
+    change(json!({"value.2": null})).await;
+    site.reports("db", "False", "VersionLost").await;
+    site.apply("db", pinned(2, json!({"labels": {"team": "shop"}}))).await;
+    poll("the label", PATIENCE, || async {
+        Ok((site.secret("db").await.unwrap().labels().get("team").map(String::as_str) == Some("shop")).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(site.value("db", "value").await.as_deref(), Some("two"));
+    let object = site.reports("db", "False", "VersionLost").await;
+    assert!(message(&object).contains("the delivered value stays"), "{}", message(&object));
+
+    // Nothing has it.
+    site.intrude("db", json!({"stringData": {"value": "intruder"}})).await;
+    site.until("db", "the loss", |object| message(object).contains("does not repair the target Secret")).await;
+    change(json!({"value.2": good.data.as_ref().unwrap()["value.2"]})).await;
+    site.delivers("db", "value", "two").await;
     operator.stop().await;
 }
 

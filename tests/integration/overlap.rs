@@ -176,3 +176,137 @@ async fn a_lost_previous_value_is_reported_and_the_newest_is_delivered() {
     holds(&site, "db", &[("old", "one"), ("value", "two")]).await;
     operator.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_previous_value_that_the_record_has_lost_stays_while_the_target_has_it() {
+    let site = Site::new("overlap-kept").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let restorer = site.as_restorer().await;
+    let target = |more: Value| {
+        let mut target = json!({"previousKey": "old"});
+        target.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec(&target, &json!({}))
+    };
+    for value in ["one", "two"] {
+        site.source("source", value).await;
+        site.apply("db", target(json!({}))).await;
+        site.delivers("db", "value", value).await;
+    }
+    holds(&site, "db", &[("old", "one"), ("value", "two")]).await;
+    let good = site.record("DB").await.unwrap();
+    let change = async |data: Value| {
+        let patch = Patch::Merge(json!({"data": data}));
+        restorer.secrets().patch(&good.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    };
+    change(json!({"value.1": null})).await;
+    let object = site.reports("db", "False", "VersionLost").await;
+    assert!(message(&object).contains("the copy at spec.target.previousKey stays"), "{}", message(&object));
+    assert_eq!(data(&site, "db").await.unwrap(), map(&[("old", "one"), ("value", "two")]));
+    // It follows the spec: other labels, and another key.
+    let until = async |expected: &[(&str, &str)]| {
+        let expected = map(expected);
+        poll("the values", PATIENCE, || async {
+            Ok((data(&site, "db").await.as_ref() == Some(&expected)).then_some(()))
+        })
+        .await
+        .unwrap();
+    };
+    site.apply("db", target(json!({"previousKey": "older", "labels": {"team": "shop"}}))).await;
+    until(&[("older", "one"), ("value", "two")]).await;
+    site.reports("db", "False", "VersionLost").await;
+
+    // What others change there is not known any more.
+    site.intrude("db", json!({"stringData": {"older": "intruder"}})).await;
+    until(&[("value", "two")]).await;
+    let said =
+        |object: &managed_secrets_api::ManagedSecret| message(object).contains("it is not delivered as spec.target");
+    site.until("db", "the loss", said).await;
+    change(json!({"value.1": good.data.as_ref().unwrap()["value.1"]})).await;
+    holds(&site, "db", &[("older", "one"), ("value", "two")]).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_previous_value_is_the_one_that_was_delivered_before() {
+    let site = Site::new("overlap-delivered").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let spec = |value: &str, history: i64, version: Option<i64>| {
+        let mut spec = json!({"name": "DB", "value": value, "history": history, "target": {"previousKey": "old"}});
+        if let Some(version) = version {
+            spec["version"] = json!(version);
+        }
+        spec
+    };
+    let mut newest = String::new();
+    for value in ["one", "two", "three"] {
+        newest = site.seal("db", value).await;
+        site.apply("db", spec(&newest, 3, None)).await;
+        site.delivers("db", "value", value).await;
+    }
+    holds(&site, "db", &[("old", "two"), ("value", "three")]).await;
+    site.apply("db", spec(&newest, 3, Some(1))).await;
+    holds(&site, "db", &[("value", "one")]).await;
+
+    // No client ever had the third value, or the second one after it.
+    newest = site.seal("db", "four").await;
+    site.apply("db", spec(&newest, 3, None)).await;
+    holds(&site, "db", &[("old", "one"), ("value", "four")]).await;
+    let until = |object: &managed_secrets_api::ManagedSecret| -> Vec<i64> {
+        let history = status(object).history.unwrap();
+        history.into_iter().filter(|kept| kept.delivered_until.is_some()).map(|kept| kept.version).collect()
+    };
+    assert_eq!(until(&site.get("db").await), [1]);
+    // It stays although fewer are kept, and goes with the next value.
+    site.apply("db", spec(&newest, 1, None)).await;
+    holds(&site, "db", &[("old", "one"), ("value", "four")]).await;
+    newest = site.seal("db", "five").await;
+    site.apply("db", spec(&newest, 1, None)).await;
+    holds(&site, "db", &[("old", "four"), ("value", "five")]).await;
+    assert!(until(&site.get("db").await).is_empty());
+
+    // A value that is only recorded changes nothing that is delivered.
+    let before = site.secret("db").await;
+    site.apply("db", spec(&newest, 1, Some(5))).await;
+    site.in_step("db").await;
+    newest = site.seal("db", "six").await;
+    site.apply("db", spec(&newest, 1, Some(5))).await;
+    let object = site.in_step("db").await;
+    assert_eq!((status(&object).version, status(&object).delivered), (Some(6), Some(5)));
+    assert_eq!(data(&site, "db").await.unwrap(), map(&[("old", "four"), ("value", "five")]));
+    assert_eq!(site.secret("db").await, before);
+    site.apply("db", spec(&newest, 1, None)).await;
+    holds(&site, "db", &[("old", "five"), ("value", "six")]).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overlap_begins_when_the_value_is_delivered() {
+    let site = Site::new("overlap-late").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let (first, second) = (site.seal("db", "one").await, site.seal("db", "two").await);
+    let spec = |value: &str, version: Option<i64>| {
+        let mut spec = json!({"name": "DB", "value": value, "overlap": "3s", "target": {"previousKey": "old"}});
+        if let Some(version) = version {
+            spec["version"] = json!(version);
+        }
+        spec
+    };
+    site.apply("db", spec(&first, None)).await;
+    site.in_step("db").await;
+    site.apply("db", spec(&second, Some(1))).await;
+    let object = site.in_step("db").await;
+    let recorded: jiff::Timestamp = status(&object).value_updated_time.unwrap().parse().unwrap();
+    poll("the end of an overlap that begins with the record", PATIENCE, || async {
+        Ok((jiff::Timestamp::now().duration_since(recorded).as_secs() > 3).then_some(()))
+    })
+    .await
+    .unwrap();
+    let witness = Witness::of(&site).await;
+    site.apply("db", spec(&second, None)).await;
+    holds(&site, "db", &[("value", "two")]).await;
+    let mut states: Vec<_> = witness.states().await.into_iter().filter(|state| state.name == "db").collect();
+    states.dedup_by(|one, other| one.data == other.data);
+    let seen: Vec<_> = states.into_iter().map(|state| state.data).collect();
+    assert_eq!(seen, [map(&[("value", "one")]), map(&[("old", "one"), ("value", "two")]), map(&[("value", "two")])]);
+    operator.stop().await;
+}

@@ -122,6 +122,9 @@ async fn a_revision_rotates_once_where_it_is_new() {
     }
     let before = value(&site, "db").await;
     assert_eq!(before.len(), 48, "a changed length applies to the next value");
+    let counted = |text: &str| operator.metrics().text().unwrap().contains(text);
+    assert!(counted("managed_secrets_rotations_total{result=\"success\"} 3\n"), "the first value is no rotation");
+    assert!(counted("managed_secrets_rotations_total{result=\"failure\"} 0\n"));
 
     // A suspended object waits.
     let suspend = json!({"spec": {"suspend": true, "generate": {"revision": "2027-01"}}});
@@ -159,5 +162,40 @@ async fn a_rotation_that_fails_for_a_while_keeps_the_value_and_happens_once() {
     site.in_step("db").await;
     assert_eq!(witness.values("db", "value").await.len(), 2, "one value, and then another");
     assert!(tap.tries(&record_name("DB")).len() > 4);
+    let metrics = operator.metrics().text().unwrap();
+    assert!(metrics.contains("managed_secrets_rotations_total{result=\"success\"} 1\n"));
+    assert!(!metrics.contains("managed_secrets_rotations_total{result=\"failure\"} 0\n"));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_comes_while_the_record_is_lost_rotates_once_and_keeps_the_value() {
+    let site = Site::new("revision-lost").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let spec = |revision: &str| json!({"name": "DB", "generate": {"revision": revision}});
+    site.apply("db", spec("a")).await;
+    site.in_step("db").await;
+    let before = value(&site, "db").await;
+    operator.stop().await;
+    let lose = async || {
+        let record = record_name("DB");
+        site.secrets().delete(&record, &kube::api::DeleteParams::default()).await.unwrap();
+    };
+    lose().await;
+    site.apply("db", spec("b")).await;
+    let operator = Setup::of(&site.namespace).start().await;
+    site.until("db", "its second version", |object| version(object) == 2).await;
+    let object = site.in_step("db").await;
+    assert_ne!(value(&site, "db").await, before);
+    assert_eq!(status(&object).revision.as_deref(), Some("b"));
+    assert_eq!(status(&object).history.unwrap().len(), 1, "the value before it is kept");
+
+    // Without another revision, it is the same value.
+    let before = value(&site, "db").await;
+    operator.stop().await;
+    lose().await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let object = looked_at(&site, "db", spec("b")).await;
+    assert_eq!((version(&object), value(&site, "db").await), (2, before));
     operator.stop().await;
 }

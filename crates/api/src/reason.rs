@@ -83,25 +83,25 @@ reasons! {
     /// `spec.value` cannot be decrypted: it was changed or cut off. Seal the value again.
     SealedTampered,
     /// The record's metadata is not what the operator wrote, or its id differs from `status.id`. Restore the record, or
-    /// delete it and the operator rebuilds it from the source.
+    /// delete it and the operator rebuilds it from the source, without its earlier values.
     RecordTampered,
     /// The record's content is not in the MSE1 format. Restore the record, or delete it and the operator rebuilds it from
-    /// the source.
+    /// the source, without its earlier values.
     RecordMalformed,
     /// The record was moved here from another object, or its header was changed. Restore this object's record, or delete
-    /// the record and the operator rebuilds it from the source.
+    /// the record and the operator rebuilds it from the source, without its earlier values.
     RecordMoved,
     /// The keyring does not have the seed that the record was encrypted with; the message names the seed. Restore the
     /// keyring.
     SeedUnknown,
     /// The record does not match its key commitment: it was changed. Restore the record, or delete it and the operator
-    /// rebuilds it from the source.
+    /// rebuilds it from the source, without its earlier values.
     RecordCommitmentMismatch,
     /// The record's encrypted value was changed. Restore the record, or delete it and the operator rebuilds it from the
-    /// source.
+    /// source, without its earlier values.
     RecordPayloadTampered,
     /// The record was replaced by an older version of itself. Restore the newest version, or delete the record and the
-    /// operator rebuilds it from the source.
+    /// operator rebuilds it from the source, without its earlier values.
     RecordRolledBack,
     /// The record was deleted and the operator cannot rebuild it: the value was generated, and no target holds it. Restore
     /// the record, or delete this object and apply it again to get a new value.

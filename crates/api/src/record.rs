@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_crypto::mac::{self, Covered, MacError};
 use managed_secrets_crypto::{FieldTooLong, Seed, SeedId};
 
-pub use self::history::{History, KeptVersion, is_kept_key, kept_key};
+pub use self::history::{History, KeptVersion, Replaced, is_kept_key, kept_key};
 pub use self::open::{Opened, Unopened, open, open_kept, stored};
 pub use self::place::{Delivered, Source};
 pub use self::rewrap::{NotRewrapped, Rewrapped, seeds_in};
@@ -349,6 +349,10 @@ mod tests {
             forged.meta.history = History::new(versions);
             assert_eq!(forged.verify(NAMESPACE, |_| Some(&seed)), Err(MacError::Mismatch), "{index}");
         }
+        let mut forged = read();
+        let replaced = Replaced { version: 4, until: "2026-11-23T08:00:00Z".into() };
+        forged.meta.history = forged.meta.history.with_replaced(Some(replaced));
+        assert_eq!(forged.verify(NAMESPACE, |_| Some(&seed)), Err(MacError::Mismatch));
         for versions in [vec![], vec![kept(6)], vec![kept(6), kept(4), kept(3)]] {
             let mut forged = read();
             forged.meta.history = History::new(versions);

@@ -284,6 +284,10 @@ pub struct ManagedSecretStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = STATUS_TEXT_MAX))]
     pub value_updated_time: Option<String>,
+    /// The `generate.revision` for which the value was generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = REVISION_MAX))]
+    pub revision: Option<String>,
     /// When `generate.rotateEvery` asks for the next value, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = STATUS_TEXT_MAX))]
@@ -321,6 +325,7 @@ pub struct ManagedSecretStatus {
 
 /// An earlier value that the record keeps.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EarlierVersion {
     /// Its version.
     #[schemars(range(min = 1))]
@@ -330,6 +335,11 @@ pub struct EarlierVersion {
     pub created: String,
     /// Where it came from.
     pub source: SourceKind,
+    /// Until when it was delivered, RFC 3339: only of the version that was delivered before the present one, and only if
+    /// `spec.version` named one of them, or the target could not be written at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = STATUS_TEXT_MAX))]
+    pub delivered_until: Option<String>,
 }
 
 /// Where a value came from: the field of the spec, `value`, `valueFrom` or `generate`.

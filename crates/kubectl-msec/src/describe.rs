@@ -19,7 +19,7 @@ use kube::api::ListParams;
 use managed_secrets_api::expiry::Expiry;
 use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY};
 use managed_secrets_api::overlap::{self, Overlap};
-use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery, Generate};
+use managed_secrets_api::types::{Adoption, DeletionPolicy, Delivery, EarlierVersion, Generate};
 use managed_secrets_api::{ManagedSecret, Reason, value};
 use managed_secrets_cli::names;
 use managed_secrets_cli::permission::Permission;
@@ -213,14 +213,21 @@ impl Facts {
     fn previous(&self) -> Option<String> {
         let (spec, status) = (&self.object.spec, self.object.status.as_ref()?);
         let key = overlap::key(spec).filter(|_| spec.delivery() == Delivery::Secret)?;
-        let previous = status.history.iter().flatten().next();
-        let updated = status.value_updated_time.as_deref().unwrap_or_default();
-        let overlap = Overlap::of(spec, updated, self.now);
+        let mut history = status.history.iter().flatten();
+        let replaced = history.clone().find(|kept| kept.delivered_until.is_some());
+        let is_previous = |kept: &&EarlierVersion| match status.delivered {
+            Some(delivered) => replaced.is_some() && kept.version < delivered,
+            None => replaced.is_some() || status.version == Some(kept.version + 1),
+        };
+        let previous = replaced.or_else(|| history.next()).filter(is_previous);
+        let until = replaced.and_then(|kept| kept.delivered_until.as_deref());
+        let since = until.or(status.value_updated_time.as_deref()).unwrap_or_default();
+        let overlap = Overlap::of(spec, since, self.now);
         Some(match (previous, overlap) {
-            (Some(previous), Overlap::Until(end)) if status.delivered.is_none() => {
+            (Some(previous), Overlap::Until(end)) => {
                 format!("version {}, key {key} until {end}", previous.version)
             }
-            (Some(previous), Overlap::Open) if status.delivered.is_none() => {
+            (Some(previous), Overlap::Open) => {
                 format!("version {}, key {key} until the next value", previous.version)
             }
             _ => format!("none now (key {key})"),

@@ -3,9 +3,9 @@
 use futures::future;
 use managed_secrets_api::{
     ManagedSecret, Reason,
-    keys::RECORD_DATA_KEY,
+    keys::{ANNO_PREVIOUS, RECORD_DATA_KEY},
     overlap,
-    record::{self, KeptVersion, Unopened, is_kept_key},
+    record::{self, KeptVersion, Unopened, is_kept_key, kept_key},
     types::Alphabet,
 };
 use managed_secrets_crypto::{
@@ -64,6 +64,7 @@ impl Actor<'_> {
         let call = self.call(facts, name);
         let mut keys = facts.snapshot.own.keys_to_read();
         keys.insert(RECORD_DATA_KEY);
+        keys.extend(facts.present(name).and_then(|seen| previous_key(&seen.view)));
         let keys: Vec<&str> = keys.into_iter().collect();
         let live = self.cluster.secret(name, &keys).await?;
         debug!(secret = name, found = live.is_some(), "read live");
@@ -155,14 +156,20 @@ fn learn(facts: &mut Facts, name: &str, live: Option<LiveSecret>, keyring: &Keyr
         let contents = open(keyring, own, meta, commitment, &live);
         let versions = versions(meta, commitment, &live);
         let opened = opened(keyring, own, meta, &versions);
-        let (uid, strays) = (live.view.uid.clone(), strays(meta, &live));
+        let (uid, strays) = (live.view.uid.clone(), strays(&versions, &live));
         facts.learned.record = Some(Confirmed { uid, commitment: *commitment, contents, versions, opened, strays });
     } else {
         let held = |key: &str| Some((key.to_owned(), Held::new(live.data.get(key)?.clone())));
-        let values = own.keys_to_read().into_iter().filter_map(held).collect();
+        let keys = own.keys_to_read().into_iter().chain(previous_key(&live.view));
+        let values = keys.filter_map(held).collect();
         facts.learned.content = Some(Content { uid: live.view.uid.clone(), values });
     }
     facts.put(live.view, authenticity);
+}
+
+/// The key at which a target has a previous value, as it says itself.
+fn previous_key(view: &SecretView) -> Option<&str> {
+    view.annotation(ANNO_PREVIOUS)?.split_once(':').map(|(_, key)| key)
 }
 
 /// The bytes of a record's value and of the earlier values that it keeps, by version: those alone that its authenticated
@@ -177,10 +184,10 @@ fn versions(meta: &RecordMeta, commitment: &[u8; 32], live: &LiveSecret) -> BTre
     iter::once(value).chain(kept).filter_map(stored).collect()
 }
 
-/// The data keys of a record that hold earlier values of which its metadata, `meta`, does not speak.
-pub(super) fn strays(meta: &RecordMeta, live: &LiveSecret) -> BTreeSet<String> {
-    let is_named = |key: &str| meta.history.iter().any(|kept| kept.data_key() == key);
-    let strays = live.data.iter().filter(|(key, bytes)| is_kept_key(key) && !bytes.is_empty() && !is_named(key));
+/// The data keys of a record that hold anything but the earlier values of which its metadata speaks, which are `versions`.
+pub(super) fn strays(versions: &BTreeMap<u64, Arc<Record>>, live: &LiveSecret) -> BTreeSet<String> {
+    let is_kept = |key: &str| versions.keys().any(|version| kept_key(*version) == key);
+    let strays = live.data.iter().filter(|(key, bytes)| is_kept_key(key) && !bytes.is_empty() && !is_kept(key));
     strays.map(|(key, _)| key.clone()).collect()
 }
 
@@ -197,9 +204,19 @@ pub(super) fn opened(
         let opened = record::open_kept(bytes.as_bytes(), &place, kept, |id| keyring.seed(id))?;
         Ok(Arc::new(opened.value))
     };
-    let previous = meta.history.iter().next().filter(|_| overlap::key(&own.spec).is_some());
-    let pinned = own.spec.pinned().and_then(|version| meta.history.get(version));
-    pinned.into_iter().chain(previous).map(|kept| (kept.version, open(kept))).collect()
+    let overlaps = overlap::key(&own.spec).is_some();
+    let previous = meta.history.previous(meta.version, &meta.value_updated).map(|(kept, _)| kept.version);
+    let delivered = own.status.delivered().and_then(|version| version.try_into().ok());
+    let pinned = own.spec.pinned();
+    let wanted = [
+        pinned,
+        // What the next value, or the one that the spec does not name any more, replaces.
+        delivered.filter(|_| overlaps || pinned.is_some()),
+        previous.filter(|_| overlaps),
+    ];
+    let wanted: BTreeSet<u64> = wanted.into_iter().flatten().collect();
+    let kept = wanted.into_iter().filter_map(|version| meta.history.get(version));
+    kept.map(|kept| (kept.version, open(kept))).collect()
 }
 
 /// Opens a record's bytes and checks that they are the very ones that its authenticated metadata speaks of.

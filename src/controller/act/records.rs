@@ -120,7 +120,7 @@ impl Actor<'_> {
         let mut versions = kept;
         versions.insert(write.meta.version, Arc::clone(&sealed));
         let opened = opened(self.keyring, &facts.snapshot.own, &write.meta, &versions);
-        let (uid, strays) = (live.view.uid.clone(), strays(&write.meta, &live));
+        let (uid, strays) = (live.view.uid.clone(), strays(&versions, &live));
         let contents = value.map(|value| Contents { bytes: sealed, value });
         facts.learned.record = Some(Confirmed { uid, commitment, contents, versions, opened, strays });
         let resource_version = live.view.resource_version.clone();
@@ -130,13 +130,21 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Announces which earlier values others took out of a record, or changed.
+    /// Announces which earlier values others took out of a record, or changed: with the first write that follows.
     fn say_lost(&self, facts: &Facts, write: &RecordWrite, why: Why) {
-        if !matches!(why, Why::OutOfStep | Why::KeepsLess | Why::TakenOver) {
-            return;
-        }
-        let is_lost = |version: &u64| !write.kept.contains_key(version);
-        let lost: Vec<u64> = write.meta.history.iter().map(|kept| kept.version).filter(is_lost).collect();
+        let own = &facts.snapshot.own;
+        let is_base = |seen: &&Seen| seen.record().is_some_and(|meta| meta.id == write.meta.id);
+        let lost: Vec<u64> = match (facts.all_present().find(is_base), &facts.learned.record) {
+            _ if why == Why::Rebuilt => {
+                own.status.history.iter().flatten().filter_map(|kept| kept.version.try_into().ok()).collect()
+            }
+            // What status knows was announced before.
+            (Some(base), Some(read)) if facts.written.record.is_none() && !facts.is_current(&base.view) => {
+                let kept = base.record().into_iter().flat_map(|meta| meta.history.iter());
+                kept.map(|kept| kept.version).filter(|version| !read.versions.contains_key(version)).collect()
+            }
+            _ => return,
+        };
         if lost.is_empty() {
             return;
         }
@@ -146,7 +154,7 @@ impl Actor<'_> {
              the other versions stay",
             write.meta.object_name()
         );
-        self.events.say(&facts.snapshot.own, Reason::VersionLost, "Reconcile", true, &note);
+        self.events.say(own, Reason::VersionLost, "Reconcile", true, &note);
     }
 
     /// What the record will hold, kept or sealed, and its value, or why it does not open.

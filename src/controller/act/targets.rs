@@ -11,7 +11,7 @@ use tracing::info;
 use super::{
     super::{
         altered::{Altered, Intent, Part},
-        facts::{Asked, Facts, Holds, Known, Refused},
+        facts::{Asked, Facts, Held, Holds, Known, Refused},
         failure::Failure,
         plan::{Problem, Slot, TargetWrite, Why},
         record::Authenticity,
@@ -86,6 +86,10 @@ impl Actor<'_> {
         if !altered.as_ref().is_some_and(Altered::is_spoiled) {
             let resource_version = live.view.resource_version.clone();
             facts.written.holds = Some(Holds { uid: live.view.uid.clone(), resource_version, version: write.version });
+            if let Some(content) = facts.learned.content.as_mut().filter(|content| content.uid == live.view.uid) {
+                // Where the record has lost a value, this is its only copy.
+                content.values.extend(data.iter().map(|(key, bytes)| (key.clone(), Held::new(bytes.clone()))));
+            }
         }
         if let Some(altered) = altered {
             note_altered(facts, altered);

@@ -75,7 +75,10 @@ fn why_unopened(name: &str, unopened: &Unopened) -> Problem {
     };
     Problem::new(
         reason,
-        format!("record {name} {what}; the delivered value stays: restore the record from a backup, or delete it"),
+        format!(
+            "record {name} {what}; the delivered value stays: restore the record from a backup, or delete it, which also loses \
+             its earlier values"
+        ),
     )
 }
 

@@ -1,14 +1,15 @@
 //! The previous value, which the target has beside the new one during the overlap. Pure.
 //!
-//! Which one it is, and until when, follows from the record's metadata and the spec. The target says in an annotation which
-//! version it has under which key, so metadata alone tells whether it is up to date.
+//! Which one it is, and until when, follows from the record's metadata and the spec: it is the one that was delivered before,
+//! and the overlap begins when the newest replaced it. The target says in an annotation which version it has under which key,
+//! so metadata alone tells whether it is up to date.
 
 use std::time::Duration;
 
 use managed_secrets_api::{
     keys::ANNO_PREVIOUS,
     overlap::{self, Overlap},
-    record::{History, Unopened},
+    record::History,
     types::Delivery,
 };
 
@@ -18,7 +19,7 @@ use super::{
         plan::{Need, Problem},
         view::{Own, SecretView},
     },
-    history::{self, Serving},
+    history,
 };
 
 /// An earlier version that the target has beside the delivered one.
@@ -28,17 +29,17 @@ pub(super) struct Previous {
     pub(super) version: u64,
     /// Its key.
     pub(super) key: String,
+    /// Since when it is the previous one, RFC 3339.
+    since: String,
 }
 
 /// What becomes of it.
-#[derive(Debug)]
-pub(super) enum Overlapping {
-    /// There is none, or the overlap is over.
-    No,
+#[derive(Debug, Default)]
+pub(super) struct Overlapping {
     /// The target has it.
-    Yes(Previous),
-    /// It cannot be delivered.
-    Lost(Problem),
+    pub(super) previous: Option<Previous>,
+    /// The record has lost it.
+    pub(super) lost: Option<Problem>,
 }
 
 impl Previous {
@@ -48,47 +49,56 @@ impl Previous {
     }
 }
 
-/// The previous value of a record that will say `history`, and whose newest value came at `updated`. `base` is the record
-/// that there is.
+/// The previous value of a record that will say `history`, whose newest value has this version and came at `updated`. `base` is
+/// the record that there is, and `served` the version that is delivered. Beside an earlier one there is none, unless that was
+/// delivered already when a newer value came.
 pub(super) fn of(
     facts: &Facts,
     base: &Seen,
-    serving: &Serving,
+    served: Option<u64>,
     history: &History,
-    updated: &str,
+    (newest, updated): (u64, &str),
 ) -> Result<Overlapping, Need> {
     let spec = &facts.snapshot.own.spec;
-    // Beside an earlier version that the spec names, there is no newer one to move to.
-    let is_newest = matches!(serving, Serving::Newest) && spec.delivery() == Delivery::Secret;
-    let (Some(key), Some(kept)) = (overlap::key(spec), history.iter().next().filter(|_| is_newest)) else {
-        return Ok(Overlapping::No);
-    };
-    if Overlap::of(spec, updated, facts.snapshot.now) == Overlap::None {
-        return Ok(Overlapping::No);
+    let previous = history.previous(newest, updated).filter(|(kept, _)| {
+        served == Some(newest) || history.replaced().is_some() && served.is_some_and(|served| kept.version < served)
+    });
+    let (Some(key), Some((kept, since))) = (overlap::key(spec), previous) else { return Ok(Overlapping::default()) };
+    if spec.delivery() == Delivery::None {
+        return Ok(Overlapping::default());
     }
+    if Overlap::of(spec, since, facts.snapshot.now) == Overlap::None {
+        return Ok(Overlapping::default());
+    }
+    let previous = Some(Previous { version: kept.version, key: key.to_owned(), since: since.to_owned() });
     Ok(match history::opened(facts, base, kept.version)? {
-        Some(Err(unopened)) => Overlapping::Lost(lost(base, kept.version, unopened)),
-        _ => Overlapping::Yes(Previous { version: kept.version, key: key.to_owned() }),
+        Some(Err(unopened)) => {
+            // What clients may use stays, as long as the target has it.
+            let previous = if history::copy(facts, kept.version)?.is_some() { previous } else { None };
+            let follows = match &previous {
+                Some(_) => "the copy at spec.target.previousKey stays",
+                None => "it is not delivered as spec.target.previousKey",
+            };
+            let lost = Some(history::lost(&base.view.name, kept.version, unopened, follows));
+            Overlapping { previous, lost }
+        }
+        _ => Overlapping { previous, lost: None },
     })
 }
 
-fn lost(base: &Seen, version: u64, unopened: &Unopened) -> Problem {
-    history::lost(&base.view.name, version, unopened, "it is not delivered as spec.target.previousKey")
-}
-
 /// How long the target still has the previous value; nothing if that has no end, or it has none.
-pub(super) fn wait(facts: &Facts, previous: Option<&Previous>, updated: &str) -> Option<Duration> {
+pub(super) fn wait(facts: &Facts, previous: Option<&Previous>) -> Option<Duration> {
     let (own, now) = (&facts.snapshot.own, facts.snapshot.now);
-    match Overlap::of(&own.spec, updated, now) {
-        Overlap::Until(end) if previous.is_some() => end.duration_since(now).try_into().ok(),
-        Overlap::Until(_) | Overlap::Open | Overlap::None => None,
+    match Overlap::of(&own.spec, &previous?.since, now) {
+        Overlap::Until(end) => end.duration_since(now).try_into().ok(),
+        Overlap::Open | Overlap::None => None,
     }
 }
 
 /// What the status says of it.
-pub(super) fn text(facts: &Facts, previous: &Previous, updated: &str) -> String {
-    let Previous { version, key } = previous;
-    let until = match Overlap::of(&facts.snapshot.own.spec, updated, facts.snapshot.now) {
+pub(super) fn text(facts: &Facts, previous: &Previous) -> String {
+    let Previous { version, key, since } = previous;
+    let until = match Overlap::of(&facts.snapshot.own.spec, since, facts.snapshot.now) {
         Overlap::Until(end) => format!("until {end}"),
         Overlap::Open | Overlap::None => "until the next value".to_owned(),
     };

@@ -125,7 +125,8 @@ impl<'w> Draft<'w> {
             return Ok(Bytes::Reseal(Arc::clone(&open(facts, base)?.value)));
         }
         // A newest value that others damaged does not keep an earlier one from being delivered.
-        if let (Serving::Earlier(_), Err(unopened)) = (&self.serving, &look::read(facts, base)?.contents)
+        if self.serves_earlier()
+            && let Err(unopened) = &look::read(facts, base)?.contents
             && let Some(bytes) = look::bytes_of(facts, base)?.get(&self.meta.version)
         {
             return Ok(Bytes::Unopened(Arc::clone(bytes), unopened.clone()));
@@ -133,12 +134,14 @@ impl<'w> Draft<'w> {
         Ok(Bytes::Keep(open(facts, base)?.clone()))
     }
 
-    /// The version that is, or stays, delivered.
+    /// The version that is delivered.
     pub(super) fn served(&self) -> u64 {
-        match self.serving {
-            Serving::Newest | Serving::Withheld(_) => self.meta.version,
-            Serving::Earlier(version) => version,
-        }
+        self.serving.version.unwrap_or(self.meta.version)
+    }
+
+    /// Whether it is another one than the newest.
+    pub(super) fn serves_earlier(&self) -> bool {
+        self.served() != self.meta.version
     }
 
     /// Whether the record stands as drafted, and status, or this pass, knows it at its present version.
@@ -292,7 +295,8 @@ fn rebuilt<'w>(facts: &'w Facts, name: &str, trouble: Option<Verdict>) -> Result
             let message = "the record was deleted, and the target does not hold the newest value as the operator last wrote it: restore one of the two from a backup, or delete this object and apply it again to get a new value";
             return Ok(Outcome::Stuck(Verdict::Terminal(Problem::new(Reason::RecordLost, message))));
         };
-        (wanted, Value::Survivor(survivor), true)
+        // A revision that came meanwhile asks for a new value, which follows.
+        (Source::Generate { revision: status.revision.clone() }, Value::Survivor(survivor), true)
     } else {
         let (source, value) = incoming(facts, &wanted)?;
         match value {
@@ -391,29 +395,25 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
     };
     let new_value = value.is_new();
     let version = before.version + u64::from(new_value);
-    let history = history::kept(facts, base, before, new_value);
-    let serving = history::serving(facts, Some(base), version, &history)?;
+    let history = history::kept(facts, base, before, new_value)?;
+    let serving = history::serving(facts, Some((base, before)), version, &history)?;
     let now = facts.date();
     let value_updated = if new_value { not_before(&before.value_updated, &now) } else { before.value_updated.clone() };
-    let previous = match previous::of(facts, base, &serving, &history, &value_updated)? {
-        Overlapping::Yes(previous) => Some(previous),
-        Overlapping::No => None,
-        Overlapping::Lost(problem) => {
-            troubles.push(Verdict::Terminal(problem));
-            None
-        }
-    };
+    let is_newest = serving.version == Some(version);
+    let Overlapping { previous, lost } =
+        previous::of(facts, base, serving.version, &history, (version, &value_updated))?;
+    troubles.extend(lost.map(Verdict::Terminal));
     let values = || -> Result<Values, Need> {
-        let value = match &serving {
-            Serving::Earlier(version) => history::value(facts, base, *version)?,
-            Serving::Newest | Serving::Withheld(_) => value.plaintext(facts)?,
+        let value = match serving.version.filter(|_| !is_newest) {
+            Some(earlier) => history::value(facts, base, earlier)?,
+            None => value.plaintext(facts)?,
         };
         Ok(Values { previous: history::previous_value(facts, base, previous.as_ref())?, ..Values::of(value) })
     };
     let delivery = delivery(facts, &serving, &before.id, Some(&before.target), previous.clone(), &values)?;
-    if let (Serving::Withheld(problem), Action::Nothing) = (&serving, &delivery.action) {
-        troubles.push(Verdict::Terminal(problem.clone()));
-    }
+    // Where nothing is written, the delivery says it.
+    let is_written = serving.version.is_some() || matches!(delivery.action, Action::Nothing);
+    troubles.extend(serving.instead.clone().filter(|_| is_written).map(Verdict::Terminal));
     let description = own.spec.description();
     let moved = new_value || name != before.name || description != before.description;
     let meta = RecordMeta {
@@ -442,8 +442,9 @@ fn going_on<'w>(facts: &'w Facts, base: &'w Seen, others: Vec<&'w Seen>) -> Resu
         && facts.is_current(&base.view)
         && *before == (RecordMeta { history: before.history.clone(), ..meta.clone() })
     {
-        // Another version is delivered now, so the one that was delivered before is no longer kept for that.
-        Why::KeepsLess
+        // Another version is delivered now, so the one that was delivered before is no longer kept for that; or it is still
+        // to be delivered beside it.
+        Why::HistoryChanged
     } else {
         Why::OutOfStep
     };
@@ -466,18 +467,27 @@ fn delivery<'w>(
     previous: Option<Previous>,
     values: &dyn Fn() -> Result<Values, Need>,
 ) -> Result<Delivery<'w>, Need> {
-    match serving {
-        Serving::Withheld(problem) if facts.snapshot.own.spec.delivery() == DeliveryKind::Secret => {
+    match &serving.instead {
+        Some(problem) if serving.version.is_none() && facts.snapshot.own.spec.delivery() == DeliveryKind::Secret => {
             Ok(Delivery::withheld(facts, recorded, problem))
         }
         _ => target::decide(facts, id, recorded, Wanted { previous, values }),
     }
 }
 
-/// The date of a change that happens `now`. Clocks differ between operators, and are set back: a date never is. The format
-/// sorts as text.
+/// How far a date may be in the future, because of a clock that was wrong.
+const CLOCK_ERROR: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The date of a change that happens `now`. Clocks differ between operators, and are set back: a date never is, unless it is so
+/// far in the future that a schedule that counts from it would never come. The format sorts as text.
 fn not_before(date: &String, now: &String) -> String {
-    date.max(now).clone()
+    let time = |text: &String| text.parse::<jiff::Timestamp>().ok();
+    let is_wrong = |date: jiff::Timestamp| time(now).is_some_and(|now| date.duration_since(now) > signed(CLOCK_ERROR));
+    if time(date).is_some_and(is_wrong) { now.clone() } else { date.max(now).clone() }
+}
+
+fn signed(duration: Duration) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
 }
 
 /// How long a source that has moved is not followed, because it gave a new value a moment ago.
@@ -578,5 +588,21 @@ fn verdict_of(problem: Problem) -> Verdict {
             Verdict::Pending(problem)
         }
         _ => Verdict::Terminal(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::not_before;
+
+    #[test]
+    fn a_date_never_goes_back_unless_a_wrong_clock_has_written_it() {
+        let date = |date: &str, now: &str| not_before(&date.to_owned(), &now.to_owned());
+        let now = "2026-11-28T10:00:00Z";
+        assert_eq!(date("2026-11-27T10:00:00Z", now), now);
+        assert_eq!(date("2026-12-05T10:00:00Z", now), "2026-12-05T10:00:00Z");
+        assert_eq!(date("2026-12-05T10:00:01Z", now), now, "a schedule that counts from it would come too late");
+        assert_eq!(date("2046-11-28T10:00:00Z", now), now);
+        assert_eq!(date("", now), now);
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use managed_secrets_api::{
     ManagedSecretStatus, Reason,
+    record::KeptVersion,
     types::{Delivery as DeliveryKind, EarlierVersion, RecordRef, TargetRef},
 };
 
@@ -17,7 +18,6 @@ use super::{
         record::{RecordMeta, Source},
         restarts,
     },
-    history::Serving,
     previous,
     record::Draft,
     rotation,
@@ -42,9 +42,10 @@ pub(super) fn served_text(facts: &Facts, draft: &Draft<'_>) -> String {
         DeliveryKind::None => "kept encrypted; spec.delivery is None".to_owned(),
     };
     if let Some(previous) = &draft.delivery.previous {
-        text.push_str(&previous::text(facts, previous, &draft.meta.value_updated));
+        text.push_str(&previous::text(facts, previous));
     }
-    if let Serving::Earlier(version) = draft.serving {
+    if draft.serves_earlier() {
+        let version = draft.served();
         let verb = if spec.delivery() == DeliveryKind::None { "read" } else { "delivered" };
         let note = format!("; version {version} is {verb} as spec.version says, the newest is {}", draft.meta.version);
         text.push_str(&note);
@@ -96,6 +97,10 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
         status.created_date = Some(meta.created.clone());
         status.updated_date = Some(meta.updated.clone());
         status.value_updated_time = Some(meta.value_updated.clone());
+        status.revision = match &meta.source {
+            Source::Generate { revision } => revision.clone(),
+            Source::Sealed { .. } | Source::Secret { .. } => None,
+        };
         status.next_rotation = rotation::next(&own.spec, meta).map(rfc3339);
         status.version = i64::try_from(meta.version).ok();
         status.history = earlier(meta);
@@ -106,10 +111,7 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
             resource_version: record.view.resource_version.clone(),
         });
         let before = own.status.delivered();
-        let served = match draft.serving {
-            Serving::Withheld(_) => before,
-            Serving::Newest | Serving::Earlier(_) => draft.served().try_into().ok(),
-        };
+        let served = draft.serving.version.map_or(before, |version| version.try_into().ok());
         let holds_other =
             facts.written.altered.iter().any(|altered| altered.part == Part::Target && altered.is_spoiled());
         let stays = holds_other || matches!(draft.delivery.action, Action::Blocked(_));
@@ -149,10 +151,12 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
 
 /// The earlier values that a record keeps, as the status says it.
 fn earlier(meta: &RecordMeta) -> Option<Vec<EarlierVersion>> {
+    let until = |kept: &KeptVersion| meta.history.replaced().filter(|replaced| replaced.version == kept.version);
     let all = meta.history.iter().map(|kept| EarlierVersion {
         version: i64::try_from(kept.version).unwrap_or(i64::MAX),
         created: kept.created.clone(),
         source: kept.source,
+        delivered_until: until(kept).map(|replaced| replaced.until.clone()),
     });
     Some(all.collect::<Vec<_>>()).filter(|all| !all.is_empty())
 }

@@ -89,12 +89,13 @@ pub(super) fn read_record(facts: &mut Facts) {
     let (value, seed) = (plaintext("value"), Seed::generate().unwrap());
     let place = Place { namespace: "shop", object: "db" };
     let bytes = Arc::new(mse1::seal(&seed, &place, "uid-db", 1, &value).unwrap());
+    let versions = [(1, Arc::clone(&bytes))].into();
     let contents = Ok(Contents { bytes, value });
     facts.learned.record = Some(Confirmed {
         uid: "uid-record".to_owned(),
         commitment: [0; 32],
         contents,
-        versions: [].into(),
+        versions,
         opened: [].into(),
         strays: [].into(),
     });

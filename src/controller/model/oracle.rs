@@ -369,7 +369,16 @@ impl Oracle {
         if last.meta.version < meta.version {
             expected.push(last.meta.version);
         }
-        let expected: Vec<u64> = expected.into_iter().rev().take(wanted).collect();
+        // What was delivered before is kept before all others during an overlap.
+        let first = meta.history.replaced().map(|replaced| replaced.version);
+        let in_order = |first: Option<u64>| {
+            let mut versions: Vec<u64> = expected.iter().copied().collect();
+            versions.sort_by_key(|version| std::cmp::Reverse((Some(*version) == first, *version)));
+            versions.truncate(wanted);
+            versions.sort_unstable_by_key(|version| std::cmp::Reverse(*version));
+            versions
+        };
+        let expected = if kept.keys().rev().copied().eq(in_order(first)) { in_order(first) } else { in_order(None) };
         // A record that was rebuilt keeps nothing.
         if !kept.is_empty() && !kept.keys().rev().copied().eq(expected.iter().copied()) {
             self.say(format!("{about} keeps {:?}, and {expected:?} are wanted", kept.keys()));

@@ -370,11 +370,15 @@ impl Play {
                 let server = self.server();
                 let rotation = |object: &Object| object.status_text("/nextRotation")?.parse().ok();
                 let expiry = |object: &Object| Expiry::of(&object.spec)?.next_change(now);
-                let overlap =
-                    |object: &Object| match Overlap::of(&object.spec, object.status_text("/valueUpdatedTime")?, now) {
+                let overlap = |object: &Object| {
+                    let kept = object.status.as_ref()?["history"].as_array().cloned().unwrap_or_default();
+                    let until = kept.iter().find_map(|kept| kept["deliveredUntil"].as_str());
+                    let since = until.or_else(|| object.status_text("/valueUpdatedTime"))?;
+                    match Overlap::of(&object.spec, since, now) {
                         Overlap::Until(end) => Some(end),
                         Overlap::None | Overlap::Open => None,
-                    };
+                    }
+                };
                 let dates = |object| [rotation(object), expiry(object), overlap(object)].into_iter().flatten();
                 server.objects.values().flat_map(dates).map(left).filter(|left| (0..SOON).contains(left)).max()
             };

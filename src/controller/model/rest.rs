@@ -99,7 +99,8 @@ fn served(server: &Server, object: &Object, now: Timestamp) -> Result<(), String
         return Err(format!("its record keeps the versions {kept:?}, and {said:?} is said"));
     }
     let pinned = object.spec.pinned();
-    if kept.len() > object.spec.history().max(usize::from(pinned.is_some())) {
+    let beside = usize::from(meta.history.replaced().is_some());
+    if kept.len() > object.spec.history().max(usize::from(pinned.is_some()) + beside) {
         return Err(format!("its record keeps {} versions", kept.len()));
     }
     let delivered = pinned.filter(|version| *version != meta.version);
@@ -132,10 +133,12 @@ fn target(server: &Server, object: &Object, record: &OpenRecord, now: Timestamp)
     };
     let texts = object.spec.template().cloned().unwrap_or_default();
     let mut wanted = templates::data(object.spec.target_key(), &value, &texts);
-    let is_newest = object.spec.pinned().is_none_or(|version| version == record.meta.version);
-    if is_newest
-        && Overlap::of(&object.spec, &record.meta.value_updated, now) != Overlap::None
-        && let Some((_, previous)) = record.kept.last_key_value()
+    let served = object.spec.pinned().unwrap_or(record.meta.version);
+    let is_newest = served == record.meta.version;
+    if let Some((kept, since)) = record.meta.history.previous(record.meta.version, &record.meta.value_updated)
+        && (is_newest || record.meta.history.replaced().is_some() && kept.version < served)
+        && Overlap::of(&object.spec, since, now) != Overlap::None
+        && let Some(previous) = record.kept.get(&kept.version)
     {
         wanted.insert(PREVIOUS.to_owned(), previous.clone().ok_or("its previous version is not kept")?);
     }

@@ -118,8 +118,9 @@ fields!(ManagedSecretStatus {} options {
     next_rotation,
     delivered,
     history,
+    revision,
 });
-fields!(EarlierVersion { version, created, source });
+fields!(EarlierVersion { version, created, source } options { delivered_until });
 fields!(RecordRef { name, uid, resource_version });
 fields!(TargetRef { name, key, uid, resource_version });
 fields!(Violation { path, message, reason });

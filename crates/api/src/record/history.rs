@@ -1,7 +1,8 @@
 //! The earlier values that a record keeps, as its annotation says it.
 //!
-//! The annotation has the newest first, `VERSION:COMMITMENT:CREATED:SOURCE` each, with a space between them. The MAC
-//! covers it, and a key commitment names one ciphertext, so nothing that is kept can be exchanged.
+//! The annotation has the newest first, `VERSION:COMMITMENT:CREATED:SOURCE` each, with a space between them. The one that was
+//! delivered before the present one also has `@DATE`, if that is not the version before the newest until the newest came.
+//! The MAC covers it, and a key commitment names one ciphertext, so nothing that is kept can be exchanged.
 
 use std::fmt;
 
@@ -45,42 +46,84 @@ pub fn is_kept_key(key: &str) -> bool {
     version.is_some_and(|version| canonical::<u64>(version).is_some())
 }
 
+/// The version that was delivered before the one that is delivered now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Replaced {
+    /// The version.
+    pub version: u64,
+    /// Until when it was delivered, RFC 3339.
+    pub until: String,
+}
+
 /// The earlier values that a record keeps, the newest first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct History(Vec<KeptVersion>);
+pub struct History {
+    versions: Vec<KeptVersion>,
+    replaced: Option<Replaced>,
+}
 
 impl History {
     /// These versions, in any order.
     #[must_use]
     pub fn new(mut versions: Vec<KeptVersion>) -> Self {
         versions.sort_by_key(|kept| std::cmp::Reverse(kept.version));
-        Self(versions)
+        Self { versions, replaced: None }
+    }
+
+    /// The same versions, of which the newest value has replaced this one. It counts only if it is kept.
+    #[must_use]
+    pub fn with_replaced(self, replaced: Option<Replaced>) -> Self {
+        let replaced = replaced.filter(|replaced| self.get(replaced.version).is_some());
+        Self { replaced, ..self }
+    }
+
+    /// The version that was delivered before the one that is delivered now, where the order of the versions and their dates do
+    /// not tell it.
+    #[must_use]
+    pub fn replaced(&self) -> Option<&Replaced> {
+        self.replaced.as_ref()
+    }
+
+    /// The value that was delivered before the newest one, and until when. The newest one has this version and date.
+    #[must_use]
+    pub fn previous<'s>(&'s self, newest: u64, updated: &'s str) -> Option<(&'s KeptVersion, &'s str)> {
+        match &self.replaced {
+            Some(Replaced { version, until }) => Some((self.get(*version)?, until)),
+            None => Some((self.versions.first().filter(|kept| kept.version + 1 == newest)?, updated)),
+        }
     }
 
     /// The earlier values, the newest first.
     pub fn iter(&self) -> std::slice::Iter<'_, KeptVersion> {
-        self.0.iter()
+        self.versions.iter()
     }
 
     /// An earlier value.
     #[must_use]
     pub fn get(&self, version: u64) -> Option<&KeptVersion> {
-        self.0.iter().find(|kept| kept.version == version)
+        self.versions.iter().find(|kept| kept.version == version)
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.versions.is_empty()
     }
 
     /// Reads the annotation of a record with this newest version; `None` if it is not in the one form that the operator
     /// writes.
     pub(super) fn parse(text: &str, newest: u64) -> Option<Self> {
-        let versions = text.split(' ').map(parse_one).collect::<Option<Vec<_>>>()?;
+        let mut replaced = None;
+        let mut parse = |text| {
+            let (kept, until) = parse_one(text)?;
+            let is_second = until.is_some() && replaced.is_some();
+            replaced = replaced.take().or_else(|| Some(Replaced { version: kept.version, until: until?.to_owned() }));
+            (!is_second).then_some(kept)
+        };
+        let versions = text.split(' ').map(&mut parse).collect::<Option<Vec<_>>>()?;
         let above = std::iter::once(newest).chain(versions.iter().map(|kept| kept.version));
         let falling = above.zip(&versions).all(|(above, kept)| kept.version < above && kept.version > 0);
-        falling.then_some(Self(versions))
+        falling.then_some(Self { versions, replaced })
     }
 }
 
@@ -95,24 +138,36 @@ impl<'a> IntoIterator for &'a History {
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, KeptVersion { version, commitment, created, source }) in self.0.iter().enumerate() {
+        for (index, KeptVersion { version, commitment, created, source }) in self.versions.iter().enumerate() {
             let space = if index == 0 { "" } else { " " };
             let (commitment, source) = (mac::commitment_text(commitment), source.as_str());
             write!(f, "{space}{version}:{commitment}:{created}:{source}")?;
+            if let Some(replaced) = self.replaced.as_ref().filter(|replaced| replaced.version == *version) {
+                write!(f, "{UNTIL}{}", replaced.until)?;
+            }
         }
         Ok(())
     }
 }
 
-fn parse_one(text: &str) -> Option<KeptVersion> {
+/// What is before the date until which a version was delivered. Neither base64 nor a date contains it.
+const UNTIL: char = '@';
+
+/// A version, and until when it was delivered, if that is told.
+fn parse_one(text: &str) -> Option<(KeptVersion, Option<&str>)> {
+    let (text, until) = match text.split_once(UNTIL) {
+        Some((text, until)) => (text, Some(until)),
+        None => (text, None),
+    };
     let (rest, source) = text.rsplit_once(':')?;
     let mut parts = rest.splitn(3, ':');
-    Some(KeptVersion {
+    let kept = KeptVersion {
         version: canonical(parts.next()?)?,
         commitment: mac::parse_commitment(parts.next()?)?,
         created: parts.next().filter(|created| !created.is_empty())?.to_owned(),
         source: SourceKind::ALL.into_iter().find(|kind| kind.as_str() == source)?,
-    })
+    };
+    (until != Some("")).then_some((kept, until))
 }
 
 #[cfg(test)]
@@ -137,6 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn the_value_that_was_delivered_before_is_the_newest_or_the_one_that_is_named() {
+        let versions = || History::new([3, 2, 1].map(|version| kept(version, SourceKind::Value)).into());
+        let previous =
+            |history: &History| history.previous(4, "then").map(|(kept, until)| (kept.version, until.to_owned()));
+        assert_eq!(previous(&versions()), Some((3, "then".to_owned())));
+        assert_eq!(previous(&History::default()), None);
+        assert_eq!(versions().previous(5, "then"), None, "4 is not kept, and was delivered");
+        let until = "2026-11-28T10:00:00Z".to_owned();
+        let named = versions().with_replaced(Some(Replaced { version: 1, until: until.clone() }));
+        assert_eq!(previous(&named), Some((1, until.clone())));
+        assert!(named.to_string().ends_with(":2026-11-23T08:00:00Z:value@2026-11-28T10:00:00Z"), "{named}");
+        assert_eq!(History::parse(&named.to_string(), 4), Some(named.clone()));
+        assert_eq!(named.with_replaced(None), versions());
+        let dropped = History::new(vec![kept(3, SourceKind::Value)]);
+        assert_eq!(dropped.clone().with_replaced(Some(Replaced { version: 1, until })), dropped);
+    }
+
+    #[test]
     fn only_the_form_that_the_operator_writes_is_read() {
         let commitment = mac::commitment_text(&[7; 32]);
         let one = |version: &str| format!("{version}:{commitment}:2026-11-23T08:00:00Z:generate");
@@ -155,6 +228,8 @@ mod tests {
             one("3").replace("generate", "Generate"),
             one("3").replace("2026-11-23T08:00:00Z", ""),
             one("3").replace(&commitment, "AAAA"),
+            one("3") + "@",
+            format!("{}@x {}@x", one("3"), one("2")),
         ] {
             assert_eq!(History::parse(&text, 4), None, "{text:?}");
         }

@@ -26,6 +26,14 @@ pub enum Unopened {
     Altered,
 }
 
+impl Unopened {
+    /// Whether a keyring with more keys may open them.
+    #[must_use]
+    pub fn lacks_a_key(&self) -> bool {
+        matches!(self, Self::Crypto(OpenError::SeedUnknown(_)))
+    }
+}
+
 /// Opens the bytes of a record at `place`. `meta` and `commitment` come from metadata whose MAC is valid.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use managed_secrets_api::{
     names::record_name,
-    record::{Delivered, History, KeptVersion, Unopened},
+    record::{Delivered, History, KeptVersion, Replaced, Unopened},
     types::SourceKind,
 };
 use managed_secrets_crypto::{
@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use super::super::{
     super::{
-        facts::{Facts, Known},
-        record::Authenticity,
+        facts::{Facts, Incoming, Known},
+        plan::{Step, Write},
+        record::{Authenticity, Source},
         seeds::receipts::Receipt,
     },
     decide,
@@ -95,7 +96,7 @@ fn a_version_that_is_no_longer_kept_is_no_repair() {
     // The newest was delivered after an earlier one, which was kept only for that.
     let mut facts = facts(&json!({"history": 0, "version": 4}), &json!({"history": said(&[3, 2])}));
     read_record(&mut facts);
-    assert_eq!(outcome(&decide(&facts)), "write record: KeepsLess");
+    assert_eq!(outcome(&decide(&facts)), "write record: HistoryChanged");
     // Another program has written the record.
     let Some(Known::Present(seen)) = facts.snapshot.secrets.get_mut(&record_name("DB")) else { panic!("no record") };
     seen.view.resource_version = "9".to_owned();
@@ -125,4 +126,78 @@ fn an_earlier_version_is_delivered_although_the_newest_is_damaged() {
     assert_eq!(pass(json!({"history": 3}), damaged(), true), "status: RecordPayloadTampered");
     // Bytes that are not those of the record are not written into it.
     assert_eq!(pass(pinned(), Unopened::Altered, false), "status: RecordTampered");
+}
+
+/// Which version the next write of the record says that the delivered one has replaced, and until when.
+fn replaced(facts: &Facts) -> Option<Replaced> {
+    let step = decide(facts);
+    let Step::Write(write) = step else { panic!("{}", outcome(&step)) };
+    let Write::Record(record, _) = *write else { panic!("no write of a record") };
+    record.meta.history.replaced().cloned()
+}
+
+#[test]
+fn the_record_says_which_version_was_delivered_before_where_the_order_does_not() {
+    let now = "1970-01-01T00:00:00Z";
+    let (until_now, until_newest) = (now.to_owned(), String::new());
+    let known = || Some(Replaced { version: 2, until: "1970-01-01T00:00:00Z".to_owned() });
+    let pass = |what: &str, pinned: Option<u64>, delivered: Option<u64>, known: Option<Replaced>, is_new: bool| {
+        let mut spec = json!({"history": 3, "target": {"previousKey": "old"}, "generate": {"revision": "a"}});
+        spec["version"] = json!(pinned);
+        let mut facts = facts(&spec, &json!({"history": said(&[3, 2]), "delivered": delivered}));
+        facts.snapshot.own.generation = 2;
+        let asked = if is_new { None } else { Some("a".to_owned()) };
+        put_record(&mut facts, "DB", |meta| {
+            meta.version = 4;
+            meta.source = Source::Generate { revision: asked };
+            meta.history = History::new([3, 2].map(kept).into()).with_replaced(known);
+        });
+        read_record(&mut facts);
+        let (seed, place) = (Seed::generate().unwrap(), Place { namespace: "shop", object: "db" });
+        let sealed = |version| mse1::seal(&seed, &place, "uid-db", version, &plaintext("any")).unwrap();
+        let record = facts.learned.record.as_mut().unwrap();
+        record.versions = [4, 3, 2].map(|version| (version, Arc::new(sealed(version)))).into();
+        record.opened = [3, 2].map(|version| (version, Ok(plaintext("earlier")))).into();
+        let source = Source::Generate { revision: Some("a".to_owned()) };
+        facts.learned.incoming = Some(Incoming { source, value: Ok(plaintext("new")) });
+        println!("{what}");
+        replaced(&facts)
+    };
+    let said = |version: u64, until: &str| Some(Replaced { version, until: until.to_owned() });
+    assert_eq!(pass("a new value over the newest", None, None, None, true), None);
+    assert_eq!(pass("a new value over an earlier one", None, Some(2), None, true), said(2, &until_now));
+    assert_eq!(pass("the newest over an earlier one", None, Some(2), None, false), said(2, &until_now));
+    assert_eq!(pass("a new value later", None, None, known(), true), None);
+    assert_eq!(pass("another spec later", None, None, known(), false), known());
+    assert_eq!(pass("an earlier one", Some(3), None, None, false), None);
+    assert_eq!(pass("an earlier one later", Some(3), None, known(), false), None);
+    assert_eq!(pass("the newest named, and a newer one comes", Some(4), None, None, true), said(3, &until_newest));
+    assert_eq!(pass("the same later", Some(4), None, known(), true), known());
+    assert_eq!(pass("a version that is not kept, and a new value", Some(9), None, None, true), said(3, &until_newest));
+}
+
+#[test]
+fn an_overlap_that_ended_before_the_value_could_be_delivered_begins_with_the_delivery() {
+    let pass = |overlap: &str| {
+        let spec = json!({"history": 3, "target": {"previousKey": "old"}, "overlap": overlap});
+        let mut facts = facts(&spec, &json!({"history": said(&[3, 2]), "delivered": 3}));
+        put_record(&mut facts, "DB", |meta| {
+            meta.version = 4;
+            meta.value_updated = "1969-12-31T00:00:00Z".to_owned();
+            meta.history = History::new([3, 2].map(kept).into());
+        });
+        read_record(&mut facts);
+        let record = facts.learned.record.as_mut().unwrap();
+        record.opened = [(3, Ok(plaintext("earlier")))].into();
+        let step = decide(&facts);
+        let Step::Write(write) = step else { panic!("{}", outcome(&step)) };
+        match *write {
+            Write::Record(record, _) => record.meta.history.replaced().map(|replaced| replaced.version),
+            Write::Target(target, _) => target.content.values.previous.map(|_| 0),
+            _ => panic!("no write of record or target"),
+        }
+    };
+    assert_eq!(pass("1h"), Some(3), "the record says so first");
+    assert_eq!(pass("48h"), Some(0), "it lasts");
+    assert_eq!(pass("0s"), None, "there is none");
 }

@@ -142,16 +142,21 @@ fn status() -> BoxedStrategy<ManagedSecretStatus> {
     let secrets = (option::of((text(), text(), text())), option::of((text(), text(), text(), text())));
     let rest = (
         option::of(any::<i64>()),
-        (option::of(any::<i64>()), option::of(any::<i64>())),
+        (option::of(any::<i64>()), option::of(any::<i64>()), option::of(text())),
         option::of(select(vec![DeletionPolicy::Delete, DeletionPolicy::Retain])),
         option::of(vec(condition(), 0..4)),
-        option::of(vec((any::<i64>(), text(), select(KINDS.to_vec())), 0..4)),
+        option::of(vec((any::<i64>(), text(), select(KINDS.to_vec()), option::of(text())), 0..4)),
     );
     (option::of(text()), option::of(text()), dates, secrets, rest)
         .prop_map(|(id, name, dates, secrets, rest)| {
             let (created_date, updated_date, value_updated_time, next_rotation) = dates;
-            let (version, (observed_generation, delivered), deletion_policy, conditions, history) = rest;
-            let earlier = |(version, created, source)| EarlierVersion { version, created, source };
+            let (version, (observed_generation, delivered, revision), deletion_policy, conditions, history) = rest;
+            let earlier = |(version, created, source, delivered_until)| EarlierVersion {
+                version,
+                created,
+                source,
+                delivered_until,
+            };
             ManagedSecretStatus {
                 id,
                 name,
@@ -159,6 +164,7 @@ fn status() -> BoxedStrategy<ManagedSecretStatus> {
                 updated_date,
                 value_updated_time,
                 next_rotation,
+                revision,
                 version,
                 delivered,
                 observed_generation,
