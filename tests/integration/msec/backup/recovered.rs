@@ -52,7 +52,7 @@ async fn rotate_the_seed(plugin: &Plugin) {
     testkit::poll("the seed to be replaced", PATIENCE, || async {
         let ran =
             plugin.kubectl(&["-n", OPERATOR_NAMESPACE, "get", "secret", keys::KEYRING_NAME, "-o", "json"], b"").await;
-        let keyring: Secret = serde_json::from_str(ran.ok()).unwrap();
+        let keyring: Secret = serde_json::from_str(&ran.ok()).unwrap();
         let document: Document = serde_json::from_slice(&keyring.data.unwrap()[keys::KEYRING_DATA_KEY].0).unwrap();
         let unused = document.seeds().filter(|entry| entry.is_confirmed_unused()).count();
         Ok((document.seeds().count() == 2 && unused == 1).then_some(()))
