@@ -24,7 +24,7 @@ use managed_secrets_kms::{Socket, limits::CALL_SECONDS};
 use crate::install::manifests::{
     DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
 };
-use crate::keyring::seeds::DEFAULT_PERIOD;
+use crate::keyring::{sealing, seeds};
 use crate::logging::LogFormat;
 use crate::webhook::server::{DRAIN_SECONDS, MAX_DRAIN_SECONDS};
 
@@ -131,6 +131,43 @@ pub struct RecoveryArgs {
     pub recipients: Vec<Recipient>,
 }
 
+/// How old keys get: the same for `run` and for the manifests that start it.
+#[derive(Args, Clone, Debug)]
+pub struct KeyArgs {
+    /// Age at which a new seed replaces the active one, and records are re-wrapped; at least 1h, or 0 to do this on request
+    /// only; when absent 2160h
+    #[arg(long, value_name = "DURATION", env = "MANAGED_SECRETS_SEED_PERIOD")]
+    pub seed_period: Option<KeyPeriod>,
+
+    /// Age at which a new sealing key replaces the active one; the earlier one still opens. At least 1h, or 0 to do this on
+    /// request only; when absent 720h
+    #[arg(long, value_name = "DURATION", env = "MANAGED_SECRETS_SEALING_KEY_PERIOD")]
+    pub sealing_key_period: Option<KeyPeriod>,
+
+    /// Retire a sealing key that only opens, once no sealed value in the cluster has used it for this long, such as 4320h; at
+    /// least 1h. When absent, keys are retired on request only, because Git may hold older sealed text
+    #[arg(long, value_name = "DURATION", env = "MANAGED_SECRETS_SEALING_KEY_RETAIN", value_parser = retention)]
+    pub sealing_key_retain: Option<KeyPeriod>,
+}
+
+impl KeyArgs {
+    /// When seeds are replaced.
+    pub(crate) fn seeds(&self) -> seeds::Timing {
+        let default = seeds::Timing::default();
+        seeds::Timing { period: self.seed_period.map_or(default.period, |period| period.0), ..default }
+    }
+
+    /// When sealing keys are replaced and retired.
+    pub(crate) fn sealing(&self) -> sealing::Timing {
+        let default = sealing::Timing::default();
+        sealing::Timing {
+            period: self.sealing_key_period.map_or(default.period, |period| period.0),
+            retain: self.sealing_key_retain.and_then(|period| period.0),
+            ..default
+        }
+    }
+}
+
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -156,10 +193,9 @@ pub struct RunArgs {
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_NEW_KEYRING")]
     pub allow_new_keyring: bool,
 
-    /// Age at which a new seed replaces the active one, such as 2160h, and records are re-wrapped; at least 1h, or 0 to do
-    /// this on request only
-    #[arg(long, value_name = "DURATION", env = "MANAGED_SECRETS_SEED_PERIOD", default_value_t = KeyPeriod(Some(DEFAULT_PERIOD)))]
-    pub seed_period: KeyPeriod,
+    /// How old keys get.
+    #[command(flatten)]
+    pub keys: KeyArgs,
 
     /// Accept sealed values of cluster scope: everyone who may create a ManagedSecret in some namespace can have them
     /// opened
@@ -257,6 +293,12 @@ impl FromStr for KeyPeriod {
     }
 }
 
+/// How long a key is kept: a period that is not 0, which could mean "at once" as well as "never".
+fn retention(text: &str) -> Result<KeyPeriod, String> {
+    let wrong = "must be hours, minutes and seconds, such as 4320h, of at least 1h";
+    text.parse().ok().filter(|period| *period != KeyPeriod(None)).ok_or_else(|| wrong.to_owned())
+}
+
 impl std::fmt::Display for KeyPeriod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
@@ -334,6 +376,10 @@ pub struct ManifestsArgs {
     /// Who can recover the keys.
     #[command(flatten)]
     pub recovery: RecoveryArgs,
+
+    /// How old keys get.
+    #[command(flatten)]
+    pub keys: KeyArgs,
 
     /// Let the operator accept sealed values of cluster scope
     #[arg(long, env = "MANAGED_SECRETS_ALLOW_CLUSTER_SCOPE")]
@@ -460,6 +506,7 @@ impl From<ManifestsArgs> for Options {
             restorers,
             kek_file,
             recovery,
+            keys,
             allow_cluster_scope,
             without_operator_namespace,
             without_webhooks,
@@ -488,6 +535,9 @@ impl From<ManifestsArgs> for Options {
             restorers,
             kek_file,
             recovery_recipients: recovery.recipients.iter().map(ToString::to_string).collect(),
+            seed_period: keys.seed_period.map(|period| period.to_string()),
+            sealing_key_period: keys.sealing_key_period.map(|period| period.to_string()),
+            sealing_key_retain: keys.sealing_key_retain.map(|period| period.to_string()),
             allow_cluster_scope,
             with_namespace,
             webhooks,

@@ -33,6 +33,7 @@ pub(crate) mod restarts;
 pub mod rotations;
 pub mod run;
 mod scopes;
+mod sealing_keys;
 pub(crate) mod seeds;
 pub(crate) mod sinks;
 #[doc(hidden)]

@@ -14,8 +14,10 @@ mod error;
 mod publish;
 mod recovery;
 mod rollback;
+pub mod sealing;
 pub mod seeds;
 mod store;
+pub(crate) mod usage;
 mod wrapper;
 
 pub use change::OwnKeyring;

@@ -45,7 +45,7 @@ use crate::{
         run::{Done, Leader, Running},
         sinks::Shared,
     },
-    keyring::{KeyringError, KeyringStore, OverRecords},
+    keyring::{KeyringError, KeyringStore, OverRecords, usage},
     port::Port,
     values,
     webhook::{self, certificates::Served},
@@ -170,7 +170,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         secure(&listener.served);
     }
     let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider);
-    let store = store.making(over_records).sealing_to(recovery);
+    let store = store.making(over_records).sealing_to(recovery).replacing_sealing_keys(controller.sealing.period);
     let prepared = shutdown.run_until_cancelled(start.prepare(store, kek_file.as_deref(), &clients.call)).await;
     let Some(keys) = prepared.transpose()? else { return Ok(()) };
     let leader = Leader { client: clients.lead, leadership: leadership.clone() };
@@ -257,9 +257,9 @@ struct Parts {
 
 impl Parts {
     fn read(&self) -> Reading {
-        let ((known, unknown), expiring) = {
+        let ((known, unknown), expiring, sealed) = {
             let index = self.shared.index();
-            (index.reasons(), index.expiring())
+            (index.reasons(), index.expiring(), index.sealed())
         };
         let reasons =
             Reason::of_ready().map(|reason| (reason.as_str(), known.get(&reason).copied().unwrap_or_default()));
@@ -279,6 +279,8 @@ impl Parts {
             records_left: self.shared.rotation.counts.left.load(Ordering::Relaxed),
             records_stuck: self.shared.rotation.counts.stuck.load(Ordering::Relaxed),
             oldest_sealing_key: keyring.oldest_sealing_key(),
+            sealing_key_due: keyring.current_public_key().and_then(|published| published.replaced_by()),
+            sealed: usage::by_standing(&keyring, &sealed),
             keyring_rolled_back: self.keys.is_rolled_back(),
             without_recovery: self.keys.coverage().map(|coverage| coverage.uncovered.len()),
             certificate_expires: self.served.as_ref().and_then(|served| served.expires()),

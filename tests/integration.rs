@@ -56,6 +56,7 @@ mod integration {
     mod rollback;
     mod rotation;
     mod seal;
+    mod sealing_keys;
     mod secret_api;
     mod secure_metrics;
     mod seeds;

@@ -76,6 +76,10 @@ pub struct Reading {
     pub records_stuck: usize,
     /// When the oldest sealing key was created.
     pub oldest_sealing_key: Option<Timestamp>,
+    /// When the active sealing key is to be replaced; `None` if that is done on request only.
+    pub sealing_key_due: Option<Timestamp>,
+    /// Sealed values, by what may be done with their key: one of [`STANDINGS`](crate::keyring::usage::STANDINGS).
+    pub sealed: [(&'static str, usize); 5],
     /// Whether the keyring is older than one that was seen before.
     pub keyring_rolled_back: bool,
     /// How many keys of the keyring a recovery key cannot open; `None` without recovery keys.

@@ -30,7 +30,7 @@ use crate::{
     admin::{self, metrics::Metrics},
     args::{POD_NAME, RunArgs},
     controller,
-    keyring::{OverRecords, seeds},
+    keyring::OverRecords,
     logging,
     port::Port,
     run::{self, Options},
@@ -85,7 +85,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
             operator_namespace: own_namespace,
             allow_cluster_scope: args.allow_cluster_scope,
             restarts: args.restarts,
-            seeds: seeds::Timing { period: args.seed_period.0, ..seeds::Timing::default() },
+            seeds: args.keys.seeds(),
+            sealing: args.keys.sealing(),
             workers: workers::Options {
                 limiter: Arc::new(Limiter::new(args.workers.get())),
                 ..workers::Options::default()

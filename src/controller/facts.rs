@@ -122,7 +122,10 @@ impl Incoming {
     #[must_use]
     pub fn rejected(&self) -> Option<Rejected> {
         let problem = self.value.as_ref().err()?;
-        let by_key = matches!(problem.reason, Reason::SealedWithUnknownKey | Reason::SealedWithRevokedKey);
+        let by_key = matches!(
+            problem.reason,
+            Reason::SealedWithUnknownKey | Reason::SealedWithRevokedKey | Reason::SealedWithRetiredKey
+        );
         (!by_key).then(|| Rejected { source: self.source.clone(), problem: problem.clone() })
     }
 }

@@ -24,6 +24,7 @@ use std::{
 };
 
 use managed_secrets_api::{Reason, keys::ANNO_OWNER, names::record_name};
+use managed_secrets_crypto::KeyId;
 use managed_secrets_engine::queue::{Grouped, Priority};
 
 pub(crate) use self::calls::Sent;
@@ -171,6 +172,18 @@ impl Index {
             }
         }
         (known, unknown)
+    }
+
+    /// How many sealed values name each sealing key. Users can name any key, so there are at most as many as objects.
+    #[must_use]
+    pub fn sealed(&self) -> BTreeMap<KeyId, usize> {
+        let mut keys = BTreeMap::new();
+        for own in self.namespaces.values().flat_map(|ns| ns.objects.values()) {
+            if let Some(key) = own.packed.sealed_for() {
+                *keys.entry(key).or_default() += 1;
+            }
+        }
+        keys
     }
 
     /// How many objects have each reason of the `Expiring` condition.

@@ -49,11 +49,12 @@ use super::{
     restarts::{Restarts, run::Restarter},
     rotations::Rotations,
     scopes::{self, Scopes},
+    sealing_keys,
     seeds::{Rotator, receipts::Receipts},
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
     view::watched::{Stub, WatchedObject, WatchedSecret},
 };
-use crate::keyring::{KeyringError, publish, published, seeds::Timing};
+use crate::keyring::{KeyringError, publish, published, sealing, seeds::Timing};
 
 /// Every object is looked at once in this time, although nothing happened: it costs no request, and finds what a lost
 /// event would have hidden.
@@ -91,6 +92,8 @@ pub struct Options {
     pub restarts: bool,
     /// When seeds are replaced.
     pub seeds: Timing,
+    /// When sealing keys are replaced and retired.
+    pub sealing: sealing::Timing,
     /// The workers.
     pub workers: run::Options,
 }
@@ -149,6 +152,8 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     let rotator =
         Rotator::new(leader.clone(), Arc::clone(keys), Arc::clone(&shared), options.namespaces, options.seeds);
     spawner.spawn("seeds", shutdown.clone(), writers.track_future(rotator.run(shutdown.clone())));
+    let rotator = sealing_keys::Rotator::new(leader.clone(), Arc::clone(keys), Arc::clone(&shared), options.sealing);
+    spawner.spawn("sealing keys", shutdown.clone(), writers.track_future(rotator.run(shutdown.clone())));
     if keys.coverage().is_some() {
         let covering = keep_covered(watcher.clone(), leader.clone(), Arc::clone(keys));
         spawner.spawn("recovery", shutdown.clone(), writers.track_future(covering));

@@ -33,6 +33,7 @@ use managed_secrets_api::{
     types::{Generate, Target},
     validate_spec,
 };
+use managed_secrets_crypto::{KeyId, mss1::Sealed};
 use serde::{Deserialize, de::DeserializeSeed as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -81,6 +82,8 @@ pub struct Own {
     pub spec: ManagedSecretSpec,
     /// SHA-256 (hex) of the sealed text of `spec.value`, where there is one.
     pub sealed_sha256: Option<String>,
+    /// The key that the sealed text of `spec.value` names, where there is one.
+    pub sealed_for: Option<KeyId>,
     /// The labels and annotations of `spec.target`.
     pub target_metadata: TargetMetadata,
     /// The template of `spec.target`, where there is one.
@@ -92,7 +95,8 @@ pub struct Own {
 }
 
 impl Own {
-    /// Reduces an object of the API server. The sealed text is dropped: only its SHA-256 stays.
+    /// Reduces an object of the API server. The sealed text is dropped: only its SHA-256 and the id of its key
+    /// stay.
     #[must_use]
     pub fn new(mut object: ManagedSecret) -> Self {
         let namespace = object.namespace().unwrap_or_default();
@@ -102,7 +106,9 @@ impl Own {
             // It may end in a key that the user chose. Cut here, so that the condition says the same after a live read.
             clip(path, METADATA_KEY_MAX);
         }
-        let sealed_sha256 = object.spec.value.take().map(|sealed| hex::encode(Sha256::digest(sealed.0.as_bytes())));
+        let sealed = object.spec.value.take();
+        let sealed_sha256 = sealed.as_ref().map(|sealed| hex::encode(Sha256::digest(sealed.0.as_bytes())));
+        let sealed_for = sealed.as_ref().and_then(|sealed| Sealed::key_named(&sealed.0));
         let (labels, annotations, template) = match &mut object.spec.target {
             Some(target) => (target.labels.take(), target.annotations.take(), target.template.take()),
             None => (None, None, None),
@@ -117,6 +123,7 @@ impl Own {
             deleting: object.metadata.deletion_timestamp.is_some(),
             spec: object.spec,
             sealed_sha256,
+            sealed_for,
             target_metadata: TargetMetadata::new(text),
             template: template.and_then(TargetTemplate::new).map(Box::new),
             status: object.status.unwrap_or_default(),

@@ -38,6 +38,12 @@ pub struct Options {
     pub kek_file: Option<String>,
     /// Recovery keys that every key of the keyring is sealed to, each as the text of its recipient.
     pub recovery_recipients: Vec<String>,
+    /// The age at which a seed is replaced, as `run --seed-period` reads it; absent means the default of `run`.
+    pub seed_period: Option<String>,
+    /// The age at which a sealing key is replaced, likewise.
+    pub sealing_key_period: Option<String>,
+    /// How long a sealing key is unused until it is retired, likewise.
+    pub sealing_key_retain: Option<String>,
     /// Whether the operator accepts sealed values of cluster scope.
     pub allow_cluster_scope: bool,
     /// Whether the operator's namespace is one of the objects. Deleting it deletes the keys.
@@ -76,6 +82,9 @@ impl Default for Options {
             restorers: Vec::new(),
             kek_file: None,
             recovery_recipients: Vec::new(),
+            seed_period: None,
+            sealing_key_period: None,
+            sealing_key_retain: None,
             allow_cluster_scope: false,
             with_namespace: true,
             webhooks: true,

@@ -5,8 +5,9 @@
 //! keyring. (The KEK of the other may remain unused: deleting a KEK is never worth the risk.)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use managed_secrets_api::keys::{
@@ -14,7 +15,7 @@ use managed_secrets_api::keys::{
 };
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_crypto::Kek;
-use managed_secrets_crypto::keyring::{Document, KekError, Keyring, Origin, Part, Wrapped};
+use managed_secrets_crypto::keyring::{DEFAULT_SEALING_PERIOD, Document, KekError, Keyring, Origin, Part, Wrapped};
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_crypto::recovery::{self, Coverage, Recipient};
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ pub struct KeyringStore {
     provider: Provider,
     over_records: OverRecords,
     pub(super) recipients: Vec<Recipient>,
+    /// The age at which a sealing key is replaced.
+    sealing_period: Option<SignedDuration>,
     /// What they can open of the keyring that was read last.
     coverage: Mutex<Coverage>,
     pub(super) history: History,
@@ -76,6 +79,7 @@ impl KeyringStore {
             provider,
             over_records: OverRecords::Refuse,
             recipients: Vec::new(),
+            sealing_period: Some(DEFAULT_SEALING_PERIOD),
             coverage: Mutex::default(),
             history: History::default(),
             told: Mutex::default(),
@@ -92,6 +96,13 @@ impl KeyringStore {
     #[must_use]
     pub fn sealing_to(self, recipients: Vec<Recipient>) -> Self {
         Self { recipients, ..self }
+    }
+
+    /// Sets the age at which a sealing key is replaced, which the published key says; `None` if that is done on request only.
+    #[must_use]
+    pub fn replacing_sealing_keys(self, period: Option<Duration>) -> Self {
+        let sealing_period = period.map(|period| SignedDuration::try_from(period).unwrap_or(SignedDuration::MAX));
+        Self { sealing_period, ..self }
     }
 
     /// What the recovery keys can open of the keyring that was read last; `None` if there is no recovery key.
@@ -151,7 +162,7 @@ impl KeyringStore {
         if !self.recipients.is_empty() {
             *self.coverage.lock() = recovery::coverage(&documents, &keyring, &self.recipients);
         }
-        Ok(Some(keyring.as_of(now)))
+        Ok(Some(keyring.as_of(now).with_sealing_period(self.sealing_period)))
     }
 
     /// Opens a document as the operator's own, without those beside it.

@@ -283,7 +283,7 @@ impl Stored {
     fn open(&self, keyring: &Keyring, namespace: &str, name: &str) -> Option<Plaintext> {
         match keyring.sealing_key(self.sealed.key_id()) {
             SealingKeyStatus::Usable(key) => self.sealed.open(key, namespace, name).ok(),
-            SealingKeyStatus::Revoked | SealingKeyStatus::Unknown => None,
+            SealingKeyStatus::Revoked | SealingKeyStatus::Retired | SealingKeyStatus::Unknown => None,
         }
     }
 }

@@ -21,7 +21,7 @@ use kube::{Client, Config, client::Body};
 use managed_secrets::{
     admin::metrics::Metrics,
     controller,
-    keyring::{OverRecords, seeds},
+    keyring::{OverRecords, sealing, seeds},
     run::{Options, RunError},
     values, webhook,
 };
@@ -284,6 +284,8 @@ pub(crate) struct Setup {
     pub(crate) restarts: bool,
     /// When seeds are replaced.
     pub(crate) seeds: seeds::Timing,
+    /// When sealing keys are replaced and retired.
+    pub(crate) sealing: sealing::Timing,
     /// Workers.
     pub(crate) workers: usize,
     /// The longest that a reconcile may take.
@@ -312,6 +314,7 @@ impl Setup {
             allow_cluster_scope: false,
             restarts: false,
             seeds: seeds::Timing::default(),
+            sealing: sealing::Timing::default(),
             workers: 4,
             deadline: run::Options::default().deadline,
             clients: client::Options::default(),
@@ -351,6 +354,7 @@ impl Setup {
                 allow_cluster_scope: self.allow_cluster_scope,
                 restarts: self.restarts,
                 seeds: self.seeds,
+                sealing: self.sealing,
                 workers: run::Options {
                     limiter: Arc::new(Limiter::new(self.workers)),
                     deadline: self.deadline,

@@ -3,7 +3,7 @@
 //!
 //! `OLD_PROGRAM=FILE` also runs the operator that the saved manifests belong to, after the way back. `make test` has no such
 //! program.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,8 +26,9 @@ use managed_secrets_api::{
 };
 use managed_secrets_crypto::{
     Kek, Keyring,
-    keyring::{Document, KekError, Wrapped},
+    keyring::{Document, KekError, SealingKeyStatus, Wrapped},
     mse1::Place,
+    mss1::Sealed,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -394,5 +395,49 @@ fn saved_records_open_after_their_seed_was_replaced() {
             records += 1;
         }
         assert!(records > 5);
+    }
+}
+
+/// Sealed text of an earlier version opens after its sealing key was replaced, and after it was retired and reinstated.
+#[test]
+fn saved_sealed_text_opens_after_its_key_was_replaced() {
+    for saved in saved() {
+        let objects: Value = serde_saphyr::from_str(&fs::read_to_string(saved.join("objects.yaml")).unwrap()).unwrap();
+        let (secrets, owners): (Vec<_>, Vec<_>) =
+            objects["items"].as_array().unwrap().iter().partition(|it| it["kind"] == "Secret");
+        let data = |type_: &str, key: &str| {
+            let secret = secrets.iter().find(|secret| secret["type"] == type_).unwrap();
+            BASE64_STANDARD.decode(secret["data"][key].as_str().unwrap()).unwrap()
+        };
+        let kek = Kek::new(&data(keys::TYPE_KEK, keys::KEK_DATA_KEY)).unwrap();
+        let before: Document = serde_json::from_slice(&data(keys::TYPE_KEYRING, keys::KEYRING_DATA_KEY)).unwrap();
+        let mut document = before.clone();
+        let Wrapped { provider, key_id, .. } = document.entries[0].wrapped.clone();
+        let wrap = |bytes: &[u8]| Ok::<_, KekError>(Wrapped::new(provider, key_id, kek.wrap(bytes)?));
+        let now = jiff::Timestamp::now();
+        let old = before.sealing_keys().next().unwrap().sealing_key_id().unwrap();
+        let new = document.add_sealing_key(now, wrap).unwrap();
+        assert!(document.activate_sealing_key(new) && document.retire_sealing_key(old, now));
+        assert!(document.reinstate_sealing_key(old));
+
+        let open = |document: &Document| {
+            Keyring::open([document], |wrapped: &Wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap()
+        };
+        let (before, after) = (open(&before), open(&document));
+        assert_eq!(after.current_public_key().unwrap().key.key_id(), new);
+        let mut texts = 0;
+        for owner in owners.iter().filter(|it| it["kind"] == keys::KIND) {
+            let Some(text) = owner["spec"]["value"].as_str() else { continue };
+            let name = owner["metadata"]["name"].as_str().unwrap();
+            let sealed = Sealed::parse(text).unwrap();
+            assert_eq!((sealed.key_id(), Sealed::key_named(text)), (old, Some(old)));
+            let value = |keyring: &Keyring| match keyring.sealing_key(old) {
+                SealingKeyStatus::Usable(key) => sealed.open(key, NAMESPACE, name).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            assert!(value(&after).same_as(&value(&before)), "{name}");
+            texts += 1;
+        }
+        assert!(texts > 3, "{texts}");
     }
 }

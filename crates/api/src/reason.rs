@@ -80,6 +80,9 @@ reasons! {
     SealedWithUnknownKey,
     /// `spec.value` was sealed with a revoked key. Seal the value with the current key. The delivered value stays.
     SealedWithRevokedKey,
+    /// `spec.value` was sealed with a key that was retired because no sealed value used it. Seal the value with the current
+    /// key, or let the old key open again with `kubectl msec keys reinstate`. The delivered value stays.
+    SealedWithRetiredKey,
     /// `spec.value` cannot be decrypted: it was changed or cut off. Seal the value again.
     SealedTampered,
     /// The record's metadata is not what the operator wrote, or its id differs from `status.id`. Restore the record, or

@@ -33,6 +33,14 @@ key_name! {
 }
 
 impl KeyId {
+    /// Reads the name as it is written; `None` if the text is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut id = [0; 8];
+        hex::decode_to_slice(text, &mut id).ok()?;
+        Some(Self(id)).filter(|id| id.to_string() == text)
+    }
+
     /// The name of the key (or public key) with these bytes.
     pub(super) fn of(key: &[u8]) -> Self {
         use sha2::{Digest, Sha256};

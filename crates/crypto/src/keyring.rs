@@ -11,8 +11,10 @@
 
 mod document;
 mod kek;
+mod sealing;
 mod seeds;
 mod seen;
+mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +33,9 @@ use super::{KeyId, RandomError, Seed, SeedId, random};
 /// How far ahead of this machine's clock a key's creation date may be: clocks of a cluster's machines differ by
 /// seconds, and no key needs to be used within minutes of its creation.
 pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// The age at which a sealing key is replaced, unless the administrator says otherwise: 30 days.
+pub const DEFAULT_SEALING_PERIOD: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Which document a key stands in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,6 +69,8 @@ pub struct Keyring {
     sealing: BTreeMap<KeyId, Held<SealingKey>>,
     active_seed: SeedId,
     active_sealing: Option<KeyId>,
+    /// How long after its creation a sealing key should be replaced.
+    sealing_period: Option<SignedDuration>,
     ignored_revocations: Vec<String>,
 }
 
@@ -73,6 +80,8 @@ struct Held<K> {
     key: K,
     created: Timestamp,
     state: State,
+    /// It is revoked as one that was retired.
+    retired: bool,
     origin: Origin,
 }
 
@@ -137,19 +146,20 @@ impl Keyring {
                 let envelope = Envelope::decode(&unwrapped).ok_or_else(|| differs("the format"))?;
                 let created = envelope.check(entry).map_err(differs)?;
                 let state = stated(entry, origin);
-                if origin == Origin::Joined && entry.state == State::Revoked {
+                let retired = state == State::Revoked && entry.is_retired();
+                if origin == Origin::Joined && entry.state == State::Revoked && !entry.is_retired() {
                     revoked_beside.insert((entry.purpose, entry.id.clone()));
                 }
                 match entry.purpose {
                     Purpose::Record => {
                         let key = Seed::new(envelope.seed);
                         same_id(key.id(), entry).map_err(differs)?;
-                        merge(&mut seeds, key.id(), Held { key, created, state, origin });
+                        merge(&mut seeds, key.id(), Held { key, created, state, retired, origin });
                     }
                     Purpose::Sealing => {
                         let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| differs("the key"))?;
                         same_id(key.key_id(), entry).map_err(differs)?;
-                        merge(&mut sealing, key.key_id(), Held { key, created, state, origin });
+                        merge(&mut sealing, key.key_id(), Held { key, created, state, retired, origin });
                     }
                 }
             }
@@ -158,7 +168,21 @@ impl Keyring {
         let ignored_revocations = not_revoked(Purpose::Record, &seeds).chain(not_revoked(Purpose::Sealing, &sealing));
         let ignored_revocations =
             ignored_revocations.filter(|key| revoked_beside.contains(key)).map(|(_, id)| id).collect();
-        Ok(Self { active_sealing: active(&sealing, Timestamp::MAX), active_seed, seeds, sealing, ignored_revocations })
+        Ok(Self {
+            active_sealing: active(&sealing, Timestamp::MAX),
+            active_seed,
+            seeds,
+            sealing,
+            sealing_period: Some(DEFAULT_SEALING_PERIOD),
+            ignored_revocations,
+        })
+    }
+
+    /// The same keys, where a sealing key is replaced at another age than [`DEFAULT_SEALING_PERIOD`]; `None` if it is
+    /// replaced on request only.
+    #[must_use]
+    pub fn with_sealing_period(self, sealing_period: Option<SignedDuration>) -> Self {
+        Self { sealing_period, ..self }
     }
 
     /// The same keys at a time: a key that was created later than that, by more than [`MAX_CLOCK_SKEW`], opens, and is
@@ -244,6 +268,7 @@ impl Keyring {
     pub fn sealing_key(&self, id: KeyId) -> SealingKeyStatus<'_> {
         match self.sealing.get(&id) {
             None => SealingKeyStatus::Unknown,
+            Some(Held { state: State::Revoked, retired: true, .. }) => SealingKeyStatus::Retired,
             Some(Held { state: State::Revoked, .. }) => SealingKeyStatus::Revoked,
             Some(entry) => SealingKeyStatus::Usable(&entry.key),
         }
@@ -276,7 +301,8 @@ impl Keyring {
     /// Whether both hold the same keys, which may do the same.
     #[must_use]
     pub fn holds_the_same(&self, other: &Self) -> bool {
-        let sealing = |keyring: &Self| keyring.sealing.iter().map(|(id, held)| (*id, held.state)).collect::<Vec<_>>();
+        let state = |(id, held): (&KeyId, &Held<SealingKey>)| (*id, held.state, held.retired);
+        let sealing = |keyring: &Self| keyring.sealing.iter().map(state).collect::<Vec<_>>();
         self.seeds.keys().eq(other.seeds.keys()) && sealing(self) == sealing(other)
     }
 
@@ -284,7 +310,7 @@ impl Keyring {
     #[must_use]
     pub fn current_public_key(&self) -> Option<PublishedKey> {
         let entry = self.sealing.get(&self.active_sealing?)?;
-        Some(PublishedKey::new(entry.key.public().clone(), entry.created))
+        Some(PublishedKey::new(entry.key.public().clone(), entry.created).replaced_after(self.sealing_period))
     }
 }
 
@@ -295,6 +321,8 @@ pub enum SealingKeyStatus<'a> {
     Usable(&'a SealingKey),
     /// It was revoked: it opens nothing new, and what is delivered stays.
     Revoked,
+    /// It was retired: it opens nothing new until it is reinstated, and what is delivered stays.
+    Retired,
     /// The keyring does not have it.
     Unknown,
 }
@@ -309,10 +337,12 @@ fn latest(now: Timestamp) -> Timestamp {
 }
 
 /// What a document can say of a key. One that joined cannot make a key active. Nor can it revoke a seed: that would
-/// keep the operator from encrypting, and a revoked seed opens its records all the same.
+/// keep the operator from encrypting, and a revoked seed opens its records all the same. A key that was retired elsewhere
+/// was restored because it is needed.
 fn stated(entry: &Entry, origin: Origin) -> State {
     match (origin, entry.purpose) {
         (Origin::Own, _) => entry.state,
+        (Origin::Joined, Purpose::Sealing) if entry.is_retired() => State::OpenOnly,
         (Origin::Joined, Purpose::Sealing) => entry.state.narrower(State::OpenOnly),
         (Origin::Joined, Purpose::Record) => State::OpenOnly,
     }
@@ -340,7 +370,10 @@ fn merge<I: Ord, K>(keys: &mut BTreeMap<I, Held<K>>, id: I, key: Held<K>) {
                 (Origin::Own, Origin::Joined) => {}
                 (Origin::Joined, Origin::Own) => *known = key,
                 (Origin::Own, Origin::Own) | (Origin::Joined, Origin::Joined) => {
-                    known.state = known.state.narrower(key.state);
+                    let narrower = |held: &Held<K>| (held.state, !held.retired);
+                    if narrower(&key) > narrower(known) {
+                        (known.state, known.retired) = (key.state, key.retired);
+                    }
                     known.created = known.created.min(key.created);
                 }
             }

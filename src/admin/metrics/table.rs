@@ -12,6 +12,7 @@ use managed_secrets_engine::{
 use super::{Figures, Kind, RESOURCES, Reading, Row, Value};
 use crate::{
     controller::rotations,
+    keyring::usage::STANDINGS,
     values::{self, DOORS, WATCH as FRONT_PROXY_WATCH},
     webhook::{
         certificates::API_SERVICE_WATCH,
@@ -52,6 +53,8 @@ pub enum Label {
     ValueResult,
     /// How a rotation ended.
     RotationResult,
+    /// What may be done with a sealing key.
+    Standing,
 }
 
 /// The health checks, as the parts of the operator register them.
@@ -106,6 +109,7 @@ impl Label {
             Self::Verdict => "verdict",
             Self::Check => "check",
             Self::Door => "door",
+            Self::Standing => "key",
         }
     }
 
@@ -128,6 +132,7 @@ impl Label {
             Self::Door => DOORS.to_vec(),
             Self::ValueResult => values::RESULTS.to_vec(),
             Self::RotationResult => rotations::RESULTS.to_vec(),
+            Self::Standing => STANDINGS.to_vec(),
         }
     }
 }
@@ -391,6 +396,25 @@ pub const TABLE: &[Row] = &[
         labels: &[],
         help: "When the oldest sealing key that is not revoked was created, in seconds since 1970",
         read: |figures| gauge(figures, |reading| reading.oldest_sealing_key.map(seconds)),
+    },
+    Row {
+        name: "managed_secrets_sealing_key_due_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the active sealing key is to be replaced, in seconds since 1970; absent with --sealing-key-period 0",
+        read: |figures| gauge(figures, |reading| reading.sealing_key_due.map(seconds)),
+    },
+    Row {
+        name: "managed_secrets_sealed_values",
+        kind: Kind::Gauge,
+        labels: &[Label::Standing],
+        help: "Sealed values in ManagedSecrets, by what their key does; kubectl msec keys list counts them by key",
+        read: |figures| {
+            series(figures, |reading| {
+                let of = |(standing, count): &(_, usize)| (vec![(Label::Standing.name(), *standing)], number(*count));
+                reading.sealed.iter().map(of).collect()
+            })
+        },
     },
     Row {
         name: "managed_secrets_keyring_rolled_back",

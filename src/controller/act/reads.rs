@@ -251,6 +251,13 @@ fn unseal(keyring: &Keyring, allow_cluster_scope: bool, own: &Own, text: &str) -
                 format!("sealed with the revoked key {}: seal the value again with the current key", sealed.key_id());
             return Err(problem(Reason::SealedWithRevokedKey, message));
         }
+        SealingKeyStatus::Retired => {
+            let id = sealed.key_id();
+            let message = format!(
+                "sealed with the retired key {id}: seal the value again with the current key, or let the old key open again with kubectl msec keys reinstate {id}"
+            );
+            return Err(problem(Reason::SealedWithRetiredKey, message));
+        }
         SealingKeyStatus::Unknown => {
             let message = format!(
                 "sealed with the key {}, which this cluster does not have: seal the value again with this cluster's key, or restore that keyring",

@@ -25,6 +25,7 @@ use managed_secrets_api::{
     },
     validate::FieldReason,
 };
+use managed_secrets_crypto::KeyId;
 
 use self::codec::codes;
 pub(crate) use self::codec::{Pack, Reader, Writer, fields};
@@ -52,6 +53,14 @@ impl<T: Pack> Packed<T> {
     }
 }
 
+impl Packed<Own> {
+    /// The field `sealed_for` of the view.
+    #[must_use]
+    pub(crate) fn sealed_for(&self) -> Option<KeyId> {
+        Pack::unpack(&mut Reader::new(&self.bytes))
+    }
+}
+
 impl<T> Clone for Packed<T> {
     fn clone(&self) -> Self {
         Self { bytes: Arc::clone(&self.bytes), of: PhantomData }
@@ -71,7 +80,9 @@ impl<T: Pack + fmt::Debug> fmt::Debug for Packed<T> {
     }
 }
 
+// `sealed_for` comes first: it is read without the rest.
 fields!(Own {
+    sealed_for,
     namespace,
     name,
     uid,
@@ -148,6 +159,16 @@ codes!(Delivery { Secret, None });
 codes!(WorkloadKind { Deployment, StatefulSet, DaemonSet });
 codes!(SourceKind { Value, ValueFrom, Generate });
 codes!(FieldReason { Required, TypeInvalid, TooLong, TooMany, NotSupported, Invalid, Forbidden });
+
+impl Pack for KeyId {
+    fn pack(&self, to: &mut Writer) {
+        self.0.pack(to);
+    }
+
+    fn unpack(from: &mut Reader<'_>) -> Self {
+        Self(Pack::unpack(from))
+    }
+}
 
 impl Pack for Condition {
     fn pack(&self, to: &mut Writer) {

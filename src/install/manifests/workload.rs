@@ -231,6 +231,13 @@ fn arguments(options: &Options) -> Vec<String> {
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
     arguments.extend(options.recovery_recipients.iter().map(|recipient| format!("--recovery-recipient={recipient}")));
+    for (flag, period) in [
+        ("seed-period", &options.seed_period),
+        ("sealing-key-period", &options.sealing_key_period),
+        ("sealing-key-retain", &options.sealing_key_retain),
+    ] {
+        arguments.extend(period.iter().map(|period| format!("--{flag}={period}")));
+    }
     if !options.webhooks {
         arguments.push("--webhook-listen=off".to_owned());
     }

@@ -53,6 +53,9 @@ const EXPIRES_SOON_SECONDS: u32 = 2 * 24 * 3600;
 /// A rotation of a seed that takes longer than this does not end by itself.
 const ROTATION_SECONDS: u32 = 24 * 3600;
 
+/// A sealing key that is not replaced so long after its time is not replaced by itself.
+const OVERDUE_SECONDS: u32 = 24 * 3600;
+
 /// Reasons that mean that a stored value may be lost or may have been manipulated.
 pub const VALUE_AT_RISK: &[Reason] = &[
     Reason::RecordTampered,
@@ -262,6 +265,31 @@ pub const ALERTS: &[Alert] = &[
                  * **The leader restarts again and again**: see [ManagedSecretsRestarting](#managedsecretsrestarting).",
         risk: "No value is at risk: the earlier seed stays in the keyring, and its records open. New values are under the new \
                seed.",
+    },
+    Alert {
+        name: "ManagedSecretsSealingKeyOverdue",
+        severity: Severity::Warning,
+        hold: "15m",
+        expression: || {
+            format!(
+                "time() - max by (namespace) (managed_secrets_sealing_key_due_timestamp_seconds) > {OVERDUE_SECONDS}"
+            )
+        },
+        summary: "The sealing key is older than its period.",
+        description: "The operator in namespace \"{{ $labels.namespace }}\" should have replaced its sealing key \
+                      {{ $value | humanizeDuration }} ago.",
+        meaning: "The leader replaces the sealing key when it has the age `--sealing-key-period`. It begins one hour after it \
+                  became the leader, and needs some minutes.",
+        confirm: "```console\n\
+                  $ kubectl msec keys list\n\
+                  $ kubectl -n managed-secrets-system logs -l app.kubernetes.io/name=managed-secrets --tail=2000 | grep -i 'sealing key'\n\
+                  ```",
+        action: "* **The log says that the keyring is older than one that was seen before**: see \
+                 [ManagedSecretsKeyringRolledBack](#managedsecretskeyringrolledback).\n\
+                 * **The log says that the keyring cannot be written**: correct the permission, or the admission policy that it \
+                 names.\n\
+                 * **The leader restarts again and again**: see [ManagedSecretsRestarting](#managedsecretsrestarting).",
+        risk: "No value is at risk: everything that was sealed opens. More values are under one key than planned.",
     },
     Alert {
         name: "ManagedSecretsOneReplica",

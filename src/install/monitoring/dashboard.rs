@@ -85,13 +85,30 @@ pub const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Age of the oldest sealing key",
-                description: "Time since the oldest sealing key that is not revoked was created.",
+                description: "Time since the oldest sealing key that opens was created.",
                 unit: "s",
                 kind: Kind::Number,
                 queries: &[(
                     "time() - min(managed_secrets_oldest_sealing_key_created_timestamp_seconds{namespace=~\"$namespace\"})",
                     "age",
                 )],
+            },
+            Panel {
+                title: "Time until the sealing key is replaced",
+                description: "Negative if the operator should have replaced it; empty if it is replaced on request only.",
+                unit: "s",
+                kind: Kind::Number,
+                queries: &[(
+                    "max(managed_secrets_sealing_key_due_timestamp_seconds{namespace=~\"$namespace\"}) - time()",
+                    "left",
+                )],
+            },
+            Panel {
+                title: "Sealed values by key",
+                description: "Sealed values whose key is the active one, only opens, was retired or revoked, or is not in the keyring.",
+                unit: "short",
+                kind: Kind::Lines,
+                queries: &[("max by (key) (managed_secrets_sealed_values{namespace=~\"$namespace\"})", "{{key}}")],
             },
             Panel {
                 title: "Age of the oldest seed",

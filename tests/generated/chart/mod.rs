@@ -150,6 +150,9 @@ fn placeholders() -> Options {
         restorers: Vec::new(),
         kek_file: None,
         recovery_recipients: Vec::new(),
+        seed_period: None,
+        sealing_key_period: None,
+        sealing_key_retain: None,
         allow_cluster_scope: false,
         webhooks: true,
         openshift: false,
@@ -168,12 +171,22 @@ fn choices() -> Vec<(Choice, Choose)> {
     fn choice(when: impl Into<String>, choose: impl Fn(&mut Options) + 'static) -> (Choice, Choose) {
         (Choice { when: when.into() }, Box::new(choose))
     }
+    fn value(path: &str) -> String {
+        format!("{{{{ .Values.{path} }}}}")
+    }
     let mut choices = vec![
         choice(".Values.restarts.enabled", |options| options.restarts = true),
         choice(".Values.namespaces", |options| options.namespaces = vec![ITEM.to_owned()]),
         choice(".Values.restorers", |options| options.restorers = vec![ITEM.to_owned()]),
         choice(".Values.kekFile", |options| options.kek_file = Some("{{ .Values.kekFile }}".to_owned())),
         choice(".Values.recoveryRecipients", |options| options.recovery_recipients = vec![ITEM.to_owned()]),
+        choice(".Values.keys.seedPeriod", |options| options.seed_period = Some(value("keys.seedPeriod"))),
+        choice(".Values.keys.sealingKeyPeriod", |options| {
+            options.sealing_key_period = Some(value("keys.sealingKeyPeriod"));
+        }),
+        choice(".Values.keys.sealingKeyRetain", |options| {
+            options.sealing_key_retain = Some(value("keys.sealingKeyRetain"));
+        }),
         choice("not .Values.webhooks.enabled", |options| options.webhooks = false),
         choice(".Values.allowClusterScope", |options| options.allow_cluster_scope = true),
         choice(".Values.openshift", |options| options.openshift = true),

@@ -199,6 +199,27 @@ fn operator() -> Vec<Entry> {
              docs/keys.md explains them.",
         ),
         entry(
+            "keys.seedPeriod",
+            json!(""),
+            period(),
+            "Age at which a new seed replaces the active one, such as 720h, or 0 to replace it on request only. If it is empty, \
+             90 days.",
+        ),
+        entry(
+            "keys.sealingKeyPeriod",
+            json!(""),
+            period(),
+            "Age at which a new sealing key replaces the active one, such as 720h, or 0 to replace it on request only. If it is \
+             empty, 30 days.",
+        ),
+        entry(
+            "keys.sealingKeyRetain",
+            json!(""),
+            json!({"type": "string", "pattern": "^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"}),
+            "How long no sealed value in the cluster uses a sealing key until it is retired, such as 4320h. If it is empty, keys \
+             are retired on request only.",
+        ),
+        entry(
             "openshift",
             json!(false),
             flag(),
@@ -217,6 +238,11 @@ fn operator() -> Vec<Entry> {
             "What is logged: error, warn, info, debug, trace, or a list such as info,managed_secrets::engine=debug.",
         ),
     ]
+}
+
+/// An age at which a key is replaced.
+fn period() -> Value {
+    json!({"type": "string", "pattern": "^(0|([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?)$"})
 }
 
 /// The admission policies.

@@ -47,6 +47,7 @@ pub(super) async fn of(alert: &str) -> Vec<Target> {
         "ManagedSecretsValueAtRisk" => value_at_risk().await,
         "ManagedSecretsCertificateExpiring" => certificate_expiring().await,
         "ManagedSecretsSeedRotationStalled" => seed_rotation_stalled().await,
+        "ManagedSecretsSealingKeyOverdue" => sealing_key_overdue().await,
         "ManagedSecretsOneReplica" => one_replica().await,
         "ManagedSecretsNotReady" => not_ready().await,
         "ManagedSecretsRestarting" => restarting().await,
@@ -268,6 +269,16 @@ async fn seed_rotation_stalled() -> Vec<Target> {
     operator.kill().await;
     // Two days later it is the same rotation.
     vec![Target::new(1).shows(&text, BEFORE).later(2 * 24 * 3600).shows(&text, LONG)]
+}
+
+async fn sealing_key_overdue() -> Vec<Target> {
+    let (keys, site) = (Keys::new().await, Site::new("overdue").await);
+    let operator = keys.serve(&site);
+    let probes = Probes::of(&operator).await;
+    let text = at_least(&probes, "managed_secrets_sealing_key_due_timestamp_seconds", &[], 1.0).await;
+    operator.kill().await;
+    // 32 days later it is the same key.
+    vec![Target::new(1).shows(&text, BEFORE).later(32 * 24 * 3600).shows(&text, LONG)]
 }
 
 /// The program, which waits for an API server.

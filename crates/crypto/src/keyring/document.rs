@@ -46,9 +46,13 @@ pub struct Entry {
     pub public_key: Option<String>,
     /// The seed under a KEK.
     pub wrapped: Wrapped,
-    /// Since when no record names it (record only), as far as is known.
+    /// Since when no record names the seed, or no sealed value of the cluster uses the sealing key, as far as is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused: Option<Unused>,
+    /// When a sealing key was retired, RFC 3339. Its state is then [`State::Revoked`], so that a program that does not know
+    /// this field opens nothing with it either. Unlike a key that was revoked, it can be reinstated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<String>,
     /// The same, sealed to recovery keys; see [`crate::recovery`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recovery: Vec<RecoveryCopy>,
@@ -81,9 +85,16 @@ impl Entry {
             public_key: None,
             wrapped,
             unused: None,
+            retired: None,
             recovery: Vec::new(),
             unknown: Map::new(),
         }
+    }
+
+    /// Whether this is a sealing key that was retired.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.purpose == Purpose::Sealing && self.state == State::Revoked && self.retired.is_some()
     }
 
     /// The creation date; `None` if it is not a date.

@@ -71,8 +71,7 @@ impl Document {
     /// The newest seed that is to become active.
     #[must_use]
     pub fn pending_seed(&self) -> Option<&Entry> {
-        let pending = self.seeds().filter(|entry| entry.state == State::Pending);
-        pending.max_by_key(|entry| (entry.created_at(), entry.id.clone()))
+        self.pending(Purpose::Record)
     }
 
     /// When the newest seed was created that is not pending.
@@ -97,12 +96,7 @@ impl Document {
         now: Timestamp,
         wrap: impl FnOnce(&[u8]) -> Result<Wrapped, E>,
     ) -> Result<SeedId, GenerateError<E>> {
-        let after = self.seeds().filter_map(Entry::created_at).max();
-        let after = after.and_then(|newest| newest.checked_add(SignedDuration::from_secs(1)).ok());
-        let created = after.map_or(now, |after| after.max(now));
-        // Whole seconds, like every date of this project. Rounded up, it is still later than the others.
-        let created = Timestamp::from_second(created.as_second() + i64::from(created.subsec_nanosecond() > 0));
-        let created = created.unwrap_or(now).to_string();
+        let created = self.created_after(Purpose::Record, now);
         let seed = Seed::generate()?;
         let id = seed.id().to_string();
         let envelope = Envelope::encode(Purpose::Record, &id, &created, seed.bytes());
@@ -113,19 +107,7 @@ impl Document {
 
     /// Makes a pending seed the active one; those that were active only open from now on. Returns whether it was pending.
     pub fn activate_seed(&mut self, id: SeedId) -> bool {
-        let is_it = |entry: &Entry| entry.seed_id() == Some(id);
-        if !self.entries.iter().any(|entry| is_it(entry) && entry.state == State::Pending) {
-            return false;
-        }
-        for entry in self.entries.iter_mut().filter(|entry| entry.purpose == Purpose::Record) {
-            if is_it(entry) {
-                entry.state = State::Active;
-            } else if entry.state == State::Active {
-                // Not by its date alone: a clock that is set back would make the earlier one active again.
-                entry.state = State::OpenOnly;
-            }
-        }
-        true
+        self.activate(Purpose::Record, &id.to_string())
     }
 
     /// Notes what a list of all records showed of the seeds that were replaced. A seed that no record names is unused; a

@@ -331,7 +331,7 @@ proptest! {
         for byte in 1..5 {
             let state = |keyring: &Keyring| match keyring.sealing_key(key_id(byte)) {
                 SealingKeyStatus::Usable(_) => State::OpenOnly,
-                SealingKeyStatus::Revoked => State::Revoked,
+                SealingKeyStatus::Revoked | SealingKeyStatus::Retired => State::Revoked,
                 SealingKeyStatus::Unknown => State::Pending,
             };
             if own.entries.iter().any(|entry| entry.id == key_id(byte).to_string()) {

@@ -6,11 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{PublicKey, PublicKeyError};
+use crate::keyring::DEFAULT_SEALING_PERIOD;
 
 /// What the document calls its suite.
 pub const SUITE_NAME: &str = "mss1/X-Wing/HKDF-SHA256/AES-256-GCM";
-/// How long a public key is published as current.
-const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The date `notAfter` of a key that is replaced on request only, in seconds since 1970: the year 9999.
+const NEVER: i64 = 253_370_764_800;
 
 /// A sealing public key, and while which dates values should be sealed for it.
 ///
@@ -53,11 +54,24 @@ struct Document {
 }
 
 impl PublishedKey {
-    /// The document of a key created at `created`.
+    /// The document of a key created at `created`, which is replaced at the age [`DEFAULT_SEALING_PERIOD`].
     #[must_use]
     pub fn new(key: PublicKey, created: Timestamp) -> Self {
-        let not_after = created.saturating_add(LIFETIME).unwrap_or(Timestamp::MAX);
-        Self { key, not_before: created, not_after }
+        Self { key, not_before: created, not_after: created }.replaced_after(Some(DEFAULT_SEALING_PERIOD))
+    }
+
+    /// The same key, replaced at another age; on request only, if there is none.
+    #[must_use]
+    pub fn replaced_after(self, period: Option<SignedDuration>) -> Self {
+        let never = Timestamp::from_second(NEVER).unwrap_or(Timestamp::MAX);
+        let not_after = period.and_then(|period| self.not_before.checked_add(period).ok());
+        Self { not_after: not_after.unwrap_or(never).min(never), ..self }
+    }
+
+    /// The date `notAfter`, unless the key is replaced on request only.
+    #[must_use]
+    pub fn replaced_by(&self) -> Option<Timestamp> {
+        (self.not_after.as_second() < NEVER).then_some(self.not_after)
     }
 
     /// Reads the document; checks that suite, key and key id belong together.
@@ -109,6 +123,17 @@ mod tests {
         assert_eq!(fields["notBefore"], "2026-11-23T08:00:00Z");
         assert_eq!(fields["notAfter"], "2026-12-23T08:00:00Z");
         assert_eq!(fields["publicKey"].as_str().unwrap().len(), 1624);
+    }
+
+    #[test]
+    fn a_key_that_is_replaced_on_request_only_has_a_date_that_never_comes() {
+        let of = |period| published().replaced_after(period);
+        assert_eq!(of(Some(SignedDuration::from_hours(1))).replaced_by().unwrap().to_string(), "2026-11-23T09:00:00Z");
+        for never in [of(None), of(Some(SignedDuration::MAX))] {
+            assert_eq!(never.replaced_by(), None);
+            assert_eq!(never.not_after.to_string(), "9999-01-01T00:00:00Z");
+            assert_eq!(PublishedKey::parse(&never.to_json().unwrap()).unwrap(), never);
+        }
     }
 
     #[test]

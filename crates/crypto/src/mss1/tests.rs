@@ -48,6 +48,16 @@ fn opens_the_frozen_vector() {
 }
 
 #[test]
+fn the_key_is_named_by_the_beginning_of_a_text() {
+    let id = Some(key_of(0x22).key_id());
+    assert_eq!((Sealed::key_named(vector()), Sealed::key_named(&vector()[..25])), (id, id));
+    let other_suite = encoded(&[&[2], &decoded(vector())[1..]].concat());
+    for text in ["", "mss1.", &vector()[..24], "mss1.ä234567890123456789", &vector()[1..], &other_suite] {
+        assert_eq!(Sealed::key_named(text), None, "{text}");
+    }
+}
+
+#[test]
 fn every_single_bit_flip_is_refused() {
     const HEADER: usize = 16 + 6 + 4;
     let key = key_of(0x22);

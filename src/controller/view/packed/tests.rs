@@ -220,6 +220,9 @@ fn own() -> BoxedStrategy<Own> {
                     generation,
                     deleting,
                     spec,
+                    sealed_for: sealed_sha256
+                        .as_ref()
+                        .map(|sha256| KeyId([u8::try_from(sha256.len() % 256).unwrap(); 8])),
                     sealed_sha256,
                     target_metadata: TargetMetadata::new(MetadataText { labels, annotations }),
                     template,
