@@ -12,6 +12,7 @@ mod doctor;
 mod forged;
 mod gitops;
 mod golden;
+mod keys;
 mod list;
 mod manifests;
 mod missing_resource;

@@ -280,6 +280,7 @@ async fn the_plugins_page_can_be_followed() {
         ("Change", "OPENWEATHER_KEY"),
         ("Delete", "deleted"),
         ("Export to Git", "shop/weather-api-key: unchanged"),
+        ("Keys", "asked the operator to rotate sealing"),
     ] {
         let printed = page.run(section, &folder, &plane).await;
         assert!(printed.contains(says), "{section}: {printed}");

@@ -33,6 +33,7 @@ use super::lookup;
 use super::restarts::{self, Restarted};
 use super::session::{ClusterArgs, Session};
 use super::state::State;
+use super::table::age;
 use super::users::{self, Users};
 use super::value_api::ValueApi;
 
@@ -434,6 +435,7 @@ impl Facts {
             | Reason::SealedScopeNotAllowed
             | Reason::SealedWithUnknownKey
             | Reason::SealedWithRevokedKey
+            | Reason::SealedWithRetiredKey
             | Reason::SealedTampered => Some(format!("kubectl msec update {object} -n {namespace} --value-stdin")),
             _ => None,
         });
@@ -444,13 +446,6 @@ impl Facts {
 /// A reason's description on a terminal, without the Markdown of its documentation.
 fn plain(description: &str) -> String {
     description.replace('`', "")
-}
-
-/// How long ago, in the largest unit that fits, as kubectl's AGE.
-fn age(at: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(at).as_secs().max(0);
-    let unit = [(86_400, "d"), (3600, "h"), (60, "m")].into_iter().find(|(length, _)| seconds >= 2 * length);
-    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
 }
 
 /// When the value expires, and from when on the operator warns.
@@ -500,16 +495,5 @@ mod tests {
         ] {
             assert_eq!(expires(&expiry, at(now)), text);
         }
-    }
-
-    #[test]
-    fn ages_have_one_unit() {
-        let ago = |seconds| age(Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap_or_default());
-        assert_eq!(
-            [0, 59, 119, 120, 7200, 172_800].map(ago),
-            ["0s", "59s", "119s", "2m", "2h", "2d"].map(str::to_owned)
-        );
-        // A clock that is behind the cluster's.
-        assert_eq!(age(Timestamp::MAX, Timestamp::UNIX_EPOCH), "0s");
     }
 }

@@ -27,6 +27,7 @@ mod doctor;
 mod explain;
 mod export;
 mod gitops;
+mod keys;
 mod list;
 mod lookup;
 mod manifest;
@@ -122,6 +123,8 @@ pub enum Command {
     Diff(diff::DiffArgs),
     /// Show the current public key for sealing, or write it to a file
     PublicKey(public_key::PublicKeyArgs),
+    /// List the operator's keys and what uses them, and replace, revoke or retire them
+    Keys(keys::KeysArgs),
     /// Print secrets as manifests to commit
     Export(export::ExportArgs),
     /// Back up ManagedSecrets, records and keys as manifests
@@ -169,6 +172,7 @@ fn dispatch(Cli { cluster, command }: Cli) -> Result<(), CliError> {
         Command::Validate(args) => validate::validate(&cluster, &args),
         Command::Diff(args) => diff::diff(&cluster, &args),
         Command::PublicKey(args) => block_on(public_key::public_key(&cluster, &args)),
+        Command::Keys(args) => block_on(keys::keys(&cluster, &args)),
         Command::Export(args) => block_on(export::export(&cluster, &args)),
         Command::Backup(args) => block_on(backup::backup(&cluster, &args)),
         Command::Restore(args) => block_on(restore::restore(&cluster, &args)),

@@ -40,12 +40,16 @@ pub(super) async fn public_key(cluster: &ClusterArgs, args: &PublicKeyArgs) -> R
         std::fs::write(file, format!("{}\n", document.trim_end()))
             .map_err(|error| CliError::Failed(format!("cannot write {}: {error}", file.display())))?;
     }
-    let state = if published.not_after < Timestamp::now() { " (past)" } else { "" };
+    let until = match published.replaced_by() {
+        None => "never: it is replaced on request only".to_owned(),
+        Some(date) if date < Timestamp::now() => format!("{date} (past)"),
+        Some(date) => date.to_string(),
+    };
     let key = &published.key;
     let mut text = Lines::new();
     text.line(format_args!("key id:      {}", key.key_id()));
     text.line(format_args!("SHA-256:     {}", key.fingerprint()));
     text.line(format_args!("not before:  {}", published.not_before));
-    text.line(format_args!("not after:   {}{state}", published.not_after));
+    text.line(format_args!("not after:   {until}"));
     text.print()
 }

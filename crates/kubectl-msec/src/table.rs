@@ -8,6 +8,7 @@ use std::io::IsTerminal as _;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
 use managed_secrets_cli::say::visible;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -85,9 +86,27 @@ fn state(cell: &str) -> Style {
     }
 }
 
+/// How long ago, in the largest unit that fits, as kubectl's AGE.
+pub(super) fn age(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    let unit = [(86_400, "d"), (3600, "h"), (60, "m")].into_iter().find(|(length, _)| seconds >= 2 * length);
+    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_have_one_unit() {
+        let ago = |seconds| age(Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap_or_default());
+        assert_eq!(
+            [0, 59, 119, 120, 7200, 172_800].map(ago),
+            ["0s", "59s", "119s", "2m", "2h", "2d"].map(str::to_owned)
+        );
+        // A clock that is behind the cluster's.
+        assert_eq!(age(Timestamp::MAX, Timestamp::UNIX_EPOCH), "0s");
+    }
 
     fn table() -> Table {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();

@@ -21,8 +21,8 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
 use managed_secrets_api::ManagedSecret;
 use managed_secrets_api::keys::{
-    GROUP, KEK_PREFIX, LABEL_ROLE, OPERATOR_NAME, PLURAL, PUBLIC_KEY_CONFIGMAP, ROLE_TARGET, TYPE_KEK, TYPE_KEYRING,
-    TYPE_RECORD, WEBHOOK_DATA_KEY, WEBHOOK_SECRET,
+    GROUP, KEK_PREFIX, KEYRING_NAME, LABEL_ROLE, OPERATOR_NAME, PLURAL, PUBLIC_KEY_CONFIGMAP, ROLE_TARGET, TYPE_KEK,
+    TYPE_KEYRING, TYPE_RECORD, WEBHOOK_DATA_KEY, WEBHOOK_SECRET,
 };
 use managed_secrets_api::value::API_SERVICE;
 use managed_secrets_cli::CliError;
@@ -114,7 +114,7 @@ enum Where {
 }
 
 /// What each command needs.
-pub(super) const NEEDS: [Need; 14] = [
+pub(super) const NEEDS: [Need; 15] = [
     need(
         "get, list, export, create, update, rotate, delete, value, can-read, describe",
         "list",
@@ -130,8 +130,9 @@ pub(super) const NEEDS: [Need; 14] = [
     need("describe, delete", "list", "", "pods", Where::Here),
     need("describe", "list", "", "events", Where::Here),
     Need { name: Some(PUBLIC_KEY_CONFIGMAP), ..need("create, update, seal", "get", "", "configmaps", Where::Own) },
-    need("backup -A", "list", GROUP, PLURAL, Where::Everywhere),
-    need("backup -A", "list", "", "secrets", Where::Everywhere),
+    need("backup -A, keys list", "list", GROUP, PLURAL, Where::Everywhere),
+    need("backup -A, keys list", "list", "", "secrets", Where::Everywhere),
+    Need { name: Some(KEYRING_NAME), ..need("keys rotate", "patch", "", "secrets", Where::Own) },
     need("restore", "patch", "", "secrets", Where::Everywhere),
     need("restore", "create", "", "secrets", Where::Everywhere),
     need("restore", "create", GROUP, PLURAL, Where::Everywhere),

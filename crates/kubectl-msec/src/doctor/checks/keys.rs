@@ -1,6 +1,6 @@
 //! Keyring, key-encryption keys, and the published sealing key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::keyring_request::Request;
@@ -8,7 +8,7 @@ use managed_secrets_api::keys::{
     ANNO_KEYRING_REQUEST, ANNO_KEYRING_SEEN, KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY,
 };
 use managed_secrets_crypto::keyring::{Origin, Part, Purpose, Seen};
-use managed_secrets_crypto::mss1::PublishedKey;
+use managed_secrets_crypto::mss1::{PublishedKey, Sealed};
 use managed_secrets_crypto::provider::Provider;
 
 use super::super::facts::Facts;
@@ -238,11 +238,34 @@ pub(super) fn sealing_key(check: &'static str, facts: &Facts) -> Result<Vec<Find
             Level::Warning,
             check,
             format!("the public key should have been replaced by {}", published.not_after),
-            "values that are sealed for it still open; this version does not create a new key by itself",
+            "the operator replaces it by itself (run --sealing-key-period); values that are sealed for it still open. If it \
+             stays, the log of the leader says what holds it up",
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(check, format!("public key {id} is published, until {}", published.not_after)));
+        let until = published.replaced_by().map(|date| format!(", until {date}")).unwrap_or_default();
+        findings.push(Finding::ok(check, format!("public key {id} is published{until}")));
     }
+    findings.extend(used_sealing_keys(check, facts));
     Ok(findings)
+}
+
+/// How many sealed values use keys that are not the active one.
+fn used_sealing_keys(check: &'static str, facts: &Facts) -> Option<Finding> {
+    let (keyrings, objects) = (facts.keyrings.known(check).ok()?, facts.objects.known(check).ok()?);
+    let stored: Vec<_> = keyrings.iter().filter_map(|(_, keyring)| keyring.as_ref()).collect();
+    let active = active(&stored, Purpose::Sealing, facts.now)?;
+    let mut others = BTreeMap::<String, usize>::new();
+    for sealed in objects.iter().filter_map(|object| object.spec.value.as_ref()) {
+        if let Some(id) = Sealed::key_named(&sealed.0).map(|id| id.to_string()).filter(|id| *id != active) {
+            *others.entry(id).or_default() += 1;
+        }
+    }
+    let values: usize = others.values().sum();
+    let keys: Vec<_> = others.iter().map(|(id, count)| format!("{id} ({count})")).collect();
+    (values > 0).then(|| {
+        let what =
+            format!("sealed values that use another key than the active one: {values}; by key: {}", keys.join(", "));
+        Finding::new(Level::Note, check, what, "to move them, seal them again where they are kept: kubectl msec reseal")
+    })
 }

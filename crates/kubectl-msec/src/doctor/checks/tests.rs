@@ -15,7 +15,8 @@ use managed_secrets_api::limits::AUTHORITY_DAYS;
 use managed_secrets_api::record::RecordMeta;
 use managed_secrets_api::types::DeletionPolicy;
 use managed_secrets_api::{ManagedSecret, crd::crd as current_crd};
-use managed_secrets_crypto::mss1::{PublicKey, PublishedKey, SealingKey};
+use managed_secrets_crypto::Plaintext;
+use managed_secrets_crypto::mss1::{Handling, PublicKey, PublishedKey, Scope, SealingKey, seal};
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_crypto::recovery::{RecoveryCopy, RecoveryKey};
 use serde::de::DeserializeOwned;
@@ -319,6 +320,18 @@ fn published_text(text: &str, facts: Facts) -> Facts {
     Facts { public_key: known(json!({"metadata": {}, "data": {PUBLIC_KEY_DATA_KEY: text}})), ..facts }
 }
 
+/// A ManagedSecret whose value was sealed for the key of this seed.
+fn sealed_for(seed: u8) -> Read<Vec<ManagedSecret>> {
+    let key = SealingKey::new(Zeroizing::new([seed; 32])).unwrap();
+    let (scope, value) = (Scope::Cluster, Plaintext::new(Zeroizing::new(b"hunter2".to_vec())).unwrap());
+    let text = seal(key.public(), &scope, Handling::Deliverable, &value).unwrap();
+    let metadata = json!({"name": "db", "namespace": "shop"});
+    known(json!([{
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "ManagedSecret", "metadata": metadata,
+        "spec": {"name": "DB", "value": text},
+    }]))
+}
+
 /// A ManagedSecret that was created so many seconds ago and has these conditions.
 fn managed(ago: i64, conditions: &Value) -> Facts {
     let created = Timestamp::now() - SignedDuration::from_secs(ago);
@@ -452,6 +465,8 @@ fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
         ("sealing key", published(1, keyring("other", "active", 1, Provider::LOCAL)), Problem, "is not in the keyring"),
         ("sealing key", published(1, blind()), Unknown, "needs `x`"),
         ("sealing key", published_text("x", local()), Problem, "is invalid"),
+        ("sealing key", Facts { objects: sealed_for(0x22), ..published(1, local()) }, Ok, "is published, until"),
+        ("sealing key", Facts { objects: sealed_for(0x23), ..published(1, local()) }, Note, "than the active one: 1"),
         ("sealing key", Facts { public_key: Read::Known(None), ..local() }, Problem, "contains no public key"),
         // ManagedSecrets.
         ("secrets", managed(500, &json!([delivers()])), Ok, "all 1 are delivered"),
