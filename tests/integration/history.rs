@@ -425,6 +425,12 @@ async fn an_earlier_version_is_not_taken_for_the_newest_of_a_lost_record() {
     let object = site.reports("db", "False", "VersionNotKept").await;
     assert_eq!((status(&object).version, status(&object).delivered), (Some(3), Some(1)));
     site.delivers("db", "value", "one").await;
+    let notes = poll("the event", PATIENCE, || async {
+        Ok(Some(site.events("db", "VersionLost").await).filter(|notes| !notes.is_empty()))
+    })
+    .await
+    .unwrap();
+    assert!(notes[0].contains("any more: 1;"), "{notes:?}");
     apply(&site, json!({"name": "DB", "value": newest})).await;
     site.delivers("db", "value", "two").await;
     operator.stop().await;

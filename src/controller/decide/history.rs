@@ -68,9 +68,13 @@ fn delivered(facts: &Facts, base: Option<(&Seen, &RecordMeta)>) -> Option<u64> {
     if let Some(holds) = held(facts, seen) {
         return Some(holds.version);
     }
-    // Both were written since: by a pass that ended before its status, and has delivered what the record says.
-    let is_ahead = |(record, _): &(&Seen, &RecordMeta)| !facts.is_current(&record.view) && !is_as_written(facts, seen);
-    base.filter(is_ahead).map_or(said, |(_, before)| Some(before.version))
+    // A pass ended before its status: the record is ahead of it, and the target, which was as written, has been since.
+    let is_ahead = |(_, before): &(&Seen, &RecordMeta)| {
+        own.status.version.and_then(|version| version.try_into().ok()) != Some(before.version)
+            || own.status.observed_generation != Some(before.generation)
+    };
+    let moved = !target.resource_version.is_empty() && !is_as_written(facts, seen);
+    base.filter(|base| moved && is_ahead(base)).map_or(said, |(_, before)| Some(before.version))
 }
 
 /// The version that the delivered one has replaced, where that is not told by the order of the versions: the spec named an

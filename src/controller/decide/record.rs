@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::{
     Reason,
     names::record_name,
@@ -476,18 +477,14 @@ fn delivery<'w>(
 }
 
 /// How far a date may be in the future, because of a clock that was wrong.
-const CLOCK_ERROR: Duration = Duration::from_secs(7 * 24 * 3600);
+const CLOCK_ERROR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The date of a change that happens `now`. Clocks differ between operators, and are set back: a date never is, unless it is so
 /// far in the future that a schedule that counts from it would never come. The format sorts as text.
 fn not_before(date: &String, now: &String) -> String {
-    let time = |text: &String| text.parse::<jiff::Timestamp>().ok();
-    let is_wrong = |date: jiff::Timestamp| time(now).is_some_and(|now| date.duration_since(now) > signed(CLOCK_ERROR));
+    let time = |text: &String| text.parse::<Timestamp>().ok();
+    let is_wrong = |date: Timestamp| time(now).is_some_and(|now| date.duration_since(now) > CLOCK_ERROR);
     if time(date).is_some_and(is_wrong) { now.clone() } else { date.max(now).clone() }
-}
-
-fn signed(duration: Duration) -> jiff::SignedDuration {
-    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
 }
 
 /// How long a source that has moved is not followed, because it gave a new value a moment ago.

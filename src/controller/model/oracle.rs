@@ -372,7 +372,7 @@ impl Oracle {
         // What was delivered before is kept before all others during an overlap.
         let first = meta.history.replaced().map(|replaced| replaced.version);
         let in_order = |first: Option<u64>| {
-            let mut versions: Vec<u64> = expected.iter().copied().collect();
+            let mut versions = expected.clone();
             versions.sort_by_key(|version| std::cmp::Reverse((Some(*version) == first, *version)));
             versions.truncate(wanted);
             versions.sort_unstable_by_key(|version| std::cmp::Reverse(*version));

@@ -136,6 +136,43 @@ fn replaced(facts: &Facts) -> Option<Replaced> {
     record.meta.history.replaced().cloned()
 }
 
+/// The record was read, and has its values; a new one is generated for the revision `a`, if that is new to it.
+fn with_values(facts: &mut Facts, known: Option<Replaced>, is_new: bool) {
+    let asked = if is_new { None } else { Some("a".to_owned()) };
+    put_record(facts, "DB", |meta| {
+        meta.version = 4;
+        meta.source = Source::Generate { revision: asked };
+        meta.history = History::new([3, 2].map(kept).into()).with_replaced(known);
+    });
+    read_record(facts);
+    let (seed, place) = (Seed::generate().unwrap(), Place { namespace: "shop", object: "db" });
+    let sealed = |version| mse1::seal(&seed, &place, "uid-db", version, &plaintext("any")).unwrap();
+    let record = facts.learned.record.as_mut().unwrap();
+    record.versions = [4, 3, 2].map(|version| (version, Arc::new(sealed(version)))).into();
+    record.opened = [3, 2].map(|version| (version, Ok(plaintext("earlier")))).into();
+    let source = Source::Generate { revision: Some("a".to_owned()) };
+    facts.learned.incoming = Some(Incoming { source, value: Ok(plaintext("new")) });
+}
+
+#[test]
+fn a_pass_that_ended_before_its_status_has_delivered_what_the_record_says() {
+    // A new value comes. Both record and target are at other versions than the status says.
+    let pass = |version_in_status: i64, target_in_status: &str| {
+        let spec = json!({"history": 3, "target": {"previousKey": "old"}, "generate": {"revision": "a"}});
+        let status = json!({"history": said(&[3, 2]), "delivered": 2, "version": version_in_status});
+        let mut facts = facts(&spec, &status);
+        with_values(&mut facts, None, true);
+        facts.snapshot.own.status.record.as_mut().unwrap().resource_version = "0".to_owned();
+        facts.snapshot.own.status.target.as_mut().unwrap().resource_version = target_in_status.to_owned();
+        facts.written.holds = None;
+        replaced(&facts).map(|replaced| replaced.version)
+    };
+    assert_eq!(pass(3, "0"), None, "the version before the new one");
+    assert_eq!(pass(3, "2"), Some(2), "the target was not written yet");
+    assert_eq!(pass(3, ""), Some(2), "the target could not be written");
+    assert_eq!(pass(4, "0"), Some(2), "other programs have changed both");
+}
+
 #[test]
 fn the_record_says_which_version_was_delivered_before_where_the_order_does_not() {
     let now = "1970-01-01T00:00:00Z";
@@ -146,20 +183,7 @@ fn the_record_says_which_version_was_delivered_before_where_the_order_does_not()
         spec["version"] = json!(pinned);
         let mut facts = facts(&spec, &json!({"history": said(&[3, 2]), "delivered": delivered}));
         facts.snapshot.own.generation = 2;
-        let asked = if is_new { None } else { Some("a".to_owned()) };
-        put_record(&mut facts, "DB", |meta| {
-            meta.version = 4;
-            meta.source = Source::Generate { revision: asked };
-            meta.history = History::new([3, 2].map(kept).into()).with_replaced(known);
-        });
-        read_record(&mut facts);
-        let (seed, place) = (Seed::generate().unwrap(), Place { namespace: "shop", object: "db" });
-        let sealed = |version| mse1::seal(&seed, &place, "uid-db", version, &plaintext("any")).unwrap();
-        let record = facts.learned.record.as_mut().unwrap();
-        record.versions = [4, 3, 2].map(|version| (version, Arc::new(sealed(version)))).into();
-        record.opened = [3, 2].map(|version| (version, Ok(plaintext("earlier")))).into();
-        let source = Source::Generate { revision: Some("a".to_owned()) };
-        facts.learned.incoming = Some(Incoming { source, value: Ok(plaintext("new")) });
+        with_values(&mut facts, known, is_new);
         println!("{what}");
         replaced(&facts)
     };
