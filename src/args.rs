@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,9 +22,14 @@ use managed_secrets_engine::run::MAX_WORKERS;
 use managed_secrets_kms::{Socket, limits::CALL_SECONDS};
 
 use crate::install::manifests::{
-    DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, Options, PolicySwitch, Spread,
+    DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, DEFAULT_REPLICAS, HIGHLY_AVAILABLE_REPLICAS, KmsSocket, Options,
+    PolicySwitch, Spread,
 };
-use crate::keyring::{sealing, seeds};
+use crate::keyring::{
+    kms::{DEFAULT_GRACE, KmsAddress, KmsAddressError},
+    providers::Primary,
+    sealing, seeds,
+};
 use crate::logging::LogFormat;
 use crate::webhook::server::{DRAIN_SECONDS, MAX_DRAIN_SECONDS};
 
@@ -46,7 +51,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   managed-secrets run
   managed-secrets run --namespace shop --namespace prod --log-format json
-  managed-secrets run --kek-file /run/kek/key --log-level debug";
+  managed-secrets run --kek-file /run/kek/key --log-level debug
+  managed-secrets run --kms aws=unix:///run/kms/plugin.sock";
 
 const MANIFESTS_EXAMPLES: &str = "\
 Examples:
@@ -55,6 +61,7 @@ Examples:
   managed-secrets manifests --high-availability --monitoring
   managed-secrets manifests --restorer system:serviceaccount:velero:velero
   managed-secrets manifests --value-api
+  managed-secrets manifests --kms aws=unix:///run/kms/plugin.sock
   managed-secrets manifests --without-operator-namespace | kubectl delete --ignore-not-found -f -";
 
 const CHECK_EXAMPLES: &str = "\
@@ -184,6 +191,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<PathBuf>,
 
+    /// KMS v2 plugin that holds the key-encryption key, such as aws=unix:///run/kms/plugin.sock; may be given several times
+    /// (in the environment: separated by commas). The first one encrypts new keys, the others open what they encrypted
+    #[arg(long = "kms", value_name = "NAME=SOCKET", env = "MANAGED_SECRETS_KMS", value_delimiter = ',')]
+    pub kms: Vec<KmsAddress>,
+
+    /// Where the key-encryption key is that encrypts new keys: local (a Secret), file or kms; when absent, the first KMS
+    /// plugin, else the file, else local. The leader encrypts every key of the keyring again with it
+    #[arg(long, value_name = "PROVIDER", env = "MANAGED_SECRETS_KEK_PROVIDER", value_enum)]
+    pub kek_provider: Option<KekProvider>,
+
+    /// How long new values are accepted while a KMS plugin does not answer that the keyring needs, such as 24h, or 0
+    #[arg(long, value_name = "DURATION", env = "MANAGED_SECRETS_KMS_GRACE", default_value_t = KmsGrace(DEFAULT_GRACE))]
+    pub kms_grace: KmsGrace,
+
     /// Who can recover the keys.
     #[command(flatten)]
     pub recovery: RecoveryArgs,
@@ -309,7 +330,59 @@ impl std::fmt::Display for KeyPeriod {
     }
 }
 
+/// How long a KMS plugin may be silent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KmsGrace(pub Duration);
+
+impl FromStr for KmsGrace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let grace = if text == "0" { Some(Duration::ZERO) } else { duration::parse(text) };
+        grace.map(Self).ok_or("must be hours, minutes and seconds, such as 24h or 1h30m, or 0")
+    }
+}
+
+impl std::fmt::Display for KmsGrace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        KeyPeriod(Some(self.0).filter(|grace| !grace.is_zero())).fmt(f)
+    }
+}
+
+/// Where the KEK is that encrypts new keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum KekProvider {
+    /// A Secret of the operator's namespace
+    Local,
+    /// The file of --kek-file
+    File,
+    /// The first --kms
+    Kms,
+}
+
 impl RunArgs {
+    /// The provider that wraps new keys. An error says which flags contradict each other.
+    pub(crate) fn primary(&self) -> Result<Primary, CliError> {
+        let usage = |text: String| Err(CliError::Usage(text));
+        for (at, kms) in self.kms.iter().enumerate() {
+            if self.kms[..at].iter().any(|before| before.name == kms.name) {
+                return usage(format!("--kms: the name {:?} is given twice", kms.name));
+            }
+        }
+        match self.kek_provider {
+            Some(KekProvider::Local) => Ok(Primary::Local),
+            Some(KekProvider::File) if self.kek_file.is_none() => {
+                usage("--kek-provider file: add --kek-file".to_owned())
+            }
+            Some(KekProvider::Kms) if self.kms.is_empty() => usage("--kek-provider kms: add --kms".to_owned()),
+            Some(KekProvider::File) => Ok(Primary::File),
+            Some(KekProvider::Kms) => Ok(Primary::Kms),
+            None if !self.kms.is_empty() => Ok(Primary::Kms),
+            None if self.kek_file.is_some() => Ok(Primary::File),
+            None => Ok(Primary::Local),
+        }
+    }
+
     /// The durations of the leader election. An error says which of the flags contradict each other.
     pub(crate) fn durations(&self) -> Result<Durations, CliError> {
         let seconds = |seconds: u16| Duration::from_secs(seconds.into());
@@ -372,6 +445,17 @@ pub struct ManifestsArgs {
     /// File that holds the key-encryption key, in a volume that you add to the Deployment
     #[arg(long, value_name = "FILE", env = "MANAGED_SECRETS_KEK_FILE")]
     pub kek_file: Option<String>,
+
+    /// KMS v2 plugin that holds the key-encryption key, such as aws=unix:///run/kms/plugin.sock; may be given several times
+    /// (in the environment: separated by commas). The folder of the socket is mounted from the node
+    #[arg(long = "kms", value_name = "NAME=SOCKET", env = "MANAGED_SECRETS_KMS", value_delimiter = ',',
+        value_parser = mountable)]
+    pub kms: Vec<KmsAddress>,
+
+    /// Where the key-encryption key is that encrypts new keys: local (a Secret), file or kms; when absent, the first KMS
+    /// plugin, else the file, else local
+    #[arg(long, value_name = "PROVIDER", env = "MANAGED_SECRETS_KEK_PROVIDER", value_enum)]
+    pub kek_provider: Option<KekProvider>,
 
     /// Who can recover the keys.
     #[command(flatten)]
@@ -497,6 +581,20 @@ pub enum ReportFormat {
     Json,
 }
 
+/// A plugin whose folder can be mounted.
+fn mountable(text: &str) -> Result<KmsAddress, String> {
+    let address: KmsAddress = text.parse().map_err(|error: KmsAddressError| error.to_string())?;
+    match address.socket.path().parent() {
+        Some(folder) if folder != Path::new("/") => Ok(address),
+        _ => Err("the socket must be in a folder of its own, such as /run/kms/plugin.sock".to_owned()),
+    }
+}
+
+fn socket(address: &KmsAddress) -> KmsSocket {
+    let folder = address.socket.path().parent().map(|folder| folder.display().to_string());
+    KmsSocket { name: address.name.clone(), socket: address.socket.to_string(), folder: folder.unwrap_or_default() }
+}
+
 impl From<ManifestsArgs> for Options {
     fn from(args: ManifestsArgs) -> Self {
         let ManifestsArgs {
@@ -505,6 +603,8 @@ impl From<ManifestsArgs> for Options {
             namespaces,
             restorers,
             kek_file,
+            kms,
+            kek_provider,
             recovery,
             keys,
             allow_cluster_scope,
@@ -534,6 +634,8 @@ impl From<ManifestsArgs> for Options {
             namespaces,
             restorers,
             kek_file,
+            kms: kms.iter().map(socket).collect(),
+            kek_provider: kek_provider.and_then(|it| Some(it.to_possible_value()?.get_name().to_owned())),
             recovery_recipients: recovery.recipients.iter().map(ToString::to_string).collect(),
             seed_period: keys.seed_period.map(|period| period.to_string()),
             sealing_key_period: keys.sealing_key_period.map(|period| period.to_string()),
@@ -604,6 +706,40 @@ mod tests {
         assert_eq!(options(&["--without-priority-class"]).priority_class, None);
         let both = ["managed-secrets", "manifests", "--priority-class=a", "--without-priority-class"];
         assert!(Cli::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn the_first_plugin_encrypts_new_keys_unless_another_provider_is_chosen() {
+        let primary = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["managed-secrets", "run"], arguments].concat()).unwrap();
+            let Command::Run(args) = cli.command else { panic!("not run") };
+            args.primary().map_err(|error| error.to_string())
+        };
+        let (a, b, file) = ("--kms=a=unix:///run/a/kms.sock", "--kms=b=unix:///run/b/kms.sock", "--kek-file=/run/kek");
+        for (arguments, expected) in [
+            (&[][..], Primary::Local),
+            (&[file], Primary::File),
+            (&[file, a, b], Primary::Kms),
+            (&[file, a, "--kek-provider=file"], Primary::File),
+            (&[file, a, "--kek-provider=local"], Primary::Local),
+        ] {
+            assert_eq!(primary(arguments), Ok(expected), "{arguments:?}");
+        }
+        assert!(primary(&["--kek-provider=kms"]).is_err_and(|said| said.contains("add --kms")));
+        assert!(primary(&["--kek-provider=file", a]).is_err_and(|said| said.contains("add --kek-file")));
+        assert!(primary(&[a, a]).is_err_and(|said| said.contains("twice")));
+    }
+
+    #[test]
+    fn the_folder_of_a_plugin_is_mounted_from_the_node() {
+        let parse = |socket: &str| Cli::try_parse_from(["managed-secrets", "manifests", "--kms", socket]);
+        let Command::Manifests(args) = parse("a=unix:///run/kms/a.sock").unwrap().command else {
+            panic!("not manifests")
+        };
+        let folder = "/run/kms".to_owned();
+        let expected = KmsSocket { name: "a".to_owned(), socket: "unix:///run/kms/a.sock".to_owned(), folder };
+        assert_eq!(Options::from(args).kms, [expected]);
+        assert!(parse("a=unix:///a.sock").is_err());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod facts;
 mod failure;
 pub(crate) mod health;
 pub(crate) mod index;
+mod kek;
 pub(crate) mod keys;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]

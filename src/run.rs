@@ -19,7 +19,7 @@ use futures::{
 };
 use kube::Config;
 use managed_secrets_api::{Reason, keys::KIND};
-use managed_secrets_crypto::{Keyring, provider::Provider, recovery::Recipient};
+use managed_secrets_crypto::{Keyring, recovery::Recipient};
 use managed_secrets_engine::{
     client::{self, ClientError, Clients},
     health::{Health, Probe, Verdict},
@@ -45,7 +45,7 @@ use crate::{
         run::{Done, Leader, Running},
         sinks::Shared,
     },
-    keyring::{KeyringError, KeyringStore, OverRecords, usage},
+    keyring::{KeyringError, KeyringStore, OverRecords, providers::ProviderOptions, usage},
     port::Port,
     values,
     webhook::{self, certificates::Served},
@@ -63,9 +63,9 @@ pub struct Options {
     pub webhooks: Option<webhook::Options>,
     /// The value API; `None` switches it off. It needs the port of the webhooks.
     pub values: Option<values::Options>,
-    /// Who holds the KEK.
-    pub provider: Provider,
-    /// The file that `provider` was read from; it is read again while it does not open the keyring.
+    /// Who holds the KEKs.
+    pub providers: ProviderOptions,
+    /// The file that a KEK was read from; it is read again while it does not open the keyring.
     pub kek_file: Option<PathBuf>,
     /// Whether a missing keyring is created although there are records that it does not open.
     pub over_records: OverRecords,
@@ -115,7 +115,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
         controller,
         webhooks,
         values,
-        provider,
+        providers,
         kek_file,
         over_records,
         recovery,
@@ -169,7 +169,7 @@ pub async fn run(config: &Config, options: Options, shutdown: CancellationToken)
     if let Some(listener) = &listener {
         secure(&listener.served);
     }
-    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, provider);
+    let store = KeyringStore::new(clients.call.clone(), &controller.operator_namespace, providers);
     let store = store.making(over_records).sealing_to(recovery).replacing_sealing_keys(controller.sealing.period);
     let prepared = shutdown.run_until_cancelled(start.prepare(store, kek_file.as_deref(), &clients.call)).await;
     let Some(keys) = prepared.transpose()? else { return Ok(()) };
@@ -282,6 +282,9 @@ impl Parts {
             sealing_key_due: keyring.current_public_key().and_then(|published| published.replaced_by()),
             sealed: usage::by_standing(&keyring, &sealed),
             keyring_rolled_back: self.keys.is_rolled_back(),
+            keys_under_other_kek: self.keys.due().keys(),
+            kms_silent: self.keys.silent_plugins(),
+            kms_refuses: self.keys.silent_plugins().map(|_| self.keys.refuses_new().is_some()),
             without_recovery: self.keys.coverage().map(|coverage| coverage.uncovered.len()),
             certificate_expires: self.served.as_ref().and_then(|served| served.expires()),
         }
@@ -329,6 +332,10 @@ impl values::Operator for Known {
 impl webhook::Operator for Known {
     fn keyring(&self) -> Arc<Keyring> {
         self.keys.get()
+    }
+
+    fn refuses_new(&self) -> Option<String> {
+        self.keys.refuses_new()
     }
 
     fn look_again(&self) -> BoxFuture<'_, ()> {

@@ -104,6 +104,11 @@ pub trait Operator: Send + Sync + 'static {
     /// Returns another object than `object` that a delivered Secret belongs to, written in the same way.
     fn holder_of_target(&self, namespace: &str, secret: &str, object: &str) -> Option<String>;
 
+    /// Why no new value may be sealed, if so.
+    fn refuses_new(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the operator restarts workloads.
     fn restarts(&self) -> bool;
 

@@ -82,6 +82,12 @@ pub struct Reading {
     pub sealed: [(&'static str, usize); 5],
     /// Whether the keyring is older than one that was seen before.
     pub keyring_rolled_back: bool,
+    /// How many keys of the keyring are under another KEK than the one that wraps new keys.
+    pub keys_under_other_kek: usize,
+    /// How many KMS plugins do not answer; none if no plugin is configured.
+    pub kms_silent: Option<usize>,
+    /// Whether nothing new is encrypted, because a plugin has been silent for too long.
+    pub kms_refuses: Option<bool>,
     /// How many keys of the keyring a recovery key cannot open; `None` without recovery keys.
     pub without_recovery: Option<usize>,
     /// When the certificate of the webhooks expires.

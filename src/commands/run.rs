@@ -30,7 +30,7 @@ use crate::{
     admin::{self, metrics::Metrics},
     args::{POD_NAME, RunArgs},
     controller,
-    keyring::OverRecords,
+    keyring::{OverRecords, kms::KmsTiming, providers::ProviderOptions},
     logging,
     port::Port,
     run::{self, Options},
@@ -54,10 +54,14 @@ fn identity() -> String {
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     logging::init(args.log_format, &args.log_level)?;
     log_panics();
-    let provider = match &args.kek_file {
-        Some(file) => Provider::file(file).map_err(|error| CliError::Usage(error.to_string()))?,
-        None => Provider::Local,
+    let primary = args.primary()?;
+    let file = match args.kek_file.as_deref().map(Provider::file).transpose() {
+        Ok(Some(Provider::File(kek))) => Some(kek),
+        Ok(Some(Provider::Local) | None) => None,
+        Err(error) => return Err(CliError::Usage(error.to_string())),
     };
+    let kms_timing = KmsTiming { grace: args.kms_grace.0, ..KmsTiming::default() };
+    let providers = ProviderOptions { primary, file, kms: args.kms.clone(), timing: kms_timing };
     let own_namespace = operator_namespace(args.operator_namespace.clone(), Path::new(POD_NAMESPACE_FILE));
     for namespace in args.namespaces.iter().chain([&own_namespace]) {
         names::namespace(namespace).map_err(|rule| CliError::Usage(format!("{namespace:?}: {rule}")))?;
@@ -94,7 +98,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         },
         webhooks: None,
         values: None,
-        provider,
+        providers,
         kek_file: args.kek_file,
         over_records: if args.allow_new_keyring { OverRecords::Allow } else { OverRecords::Refuse },
         recovery: args.recovery.recipients,

@@ -53,6 +53,9 @@ pub enum Failure {
     /// The operating system gave no randomness, or a cipher refused.
     #[error("{0}")]
     Crypto(String),
+    /// A KMS plugin has not answered for so long that nothing new is encrypted.
+    #[error("{0}")]
+    Kms(String),
 }
 
 impl Failure {
@@ -114,6 +117,7 @@ impl Failure {
     pub fn verdict(&self) -> Verdict {
         let reason = match self {
             Self::Conflict | Self::Absent | Self::Unavailable { .. } | Self::Crypto(_) => Reason::ApiUnavailable,
+            Self::Kms(_) => Reason::KmsUnreachable,
             Self::Terminating => Reason::NamespaceTerminating,
             Self::Quota => Reason::QuotaExceeded,
             Self::Forbidden(_) => Reason::OperatorForbidden,

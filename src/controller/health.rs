@@ -30,6 +30,10 @@ pub(super) fn register(health: &Health, watcher: &Watcher, shared: &Arc<Shared>,
         Some(why) => Verdict::Failed(why),
         None => Verdict::Good,
     });
+    if keys.silent_plugins().is_some() {
+        let keys = Arc::clone(keys);
+        health.check("kms", &[Probe::Ready], move || keys.kms_verdict());
+    }
     let keys = Arc::clone(keys);
     health.check(KEYRING, &[Probe::Ready], move || keys.verdict());
     let shared = Arc::clone(shared);

@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, watch};
 use tracing::{info, warn};
 
-use crate::keyring::{KeyringError, KeyringStore, RESTORE};
+use crate::keyring::{Due, KeyringError, KeyringStore, RESTORE, kms::Kms};
 
 /// The keyring is not read again sooner than this, however many objects lack a key.
 const LEAST_WAIT: Duration = Duration::from_secs(5);
@@ -90,6 +90,32 @@ impl Keys {
     #[must_use]
     pub fn is_rolled_back(&self) -> bool {
         self.store.rollback().is_some()
+    }
+
+    /// Why no new value may be encrypted, if so.
+    #[must_use]
+    pub fn refuses_new(&self) -> Option<String> {
+        self.store.refuses_new()
+    }
+
+    /// What is due of key-encryption keys.
+    #[must_use]
+    pub fn due(&self) -> Due {
+        self.store.due()
+    }
+
+    /// How many KMS plugins do not answer as they should; `None` if there are none.
+    #[must_use]
+    pub fn silent_plugins(&self) -> Option<usize> {
+        let plugins = self.store.plugins();
+        (!plugins.is_empty()).then(|| plugins.iter().filter(|kms| kms.trouble().is_some()).count())
+    }
+
+    /// Whether the KMS plugins answer. What is in memory works without them, so one that is silent fails no probe.
+    pub(super) fn kms_verdict(&self) -> Verdict {
+        let silent = |kms: &Arc<Kms>| kms.trouble().map(|(_, error)| format!("KMS plugin {}: {error}", kms.name()));
+        let silent: Vec<_> = self.store.plugins().iter().filter_map(silent).chain(self.refuses_new()).collect();
+        if silent.is_empty() { Verdict::Good } else { Verdict::Degraded(silent.join("; ")) }
     }
 
     /// What to publish about the newest keyring that was seen.

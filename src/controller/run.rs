@@ -43,6 +43,7 @@ use super::{
     failure::Failure,
     health,
     index::{Index, Key, Name},
+    kek::{self, Replacer},
     keys::Keys,
     plan::{Finish, Why},
     record::Source,
@@ -154,6 +155,14 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     spawner.spawn("seeds", shutdown.clone(), writers.track_future(rotator.run(shutdown.clone())));
     let rotator = sealing_keys::Rotator::new(leader.clone(), Arc::clone(keys), Arc::clone(&shared), options.sealing);
     spawner.spawn("sealing keys", shutdown.clone(), writers.track_future(rotator.run(shutdown.clone())));
+    let news = Arc::<Notify>::default();
+    for kms in keys.store().plugins() {
+        let (keys, shared) = (Arc::clone(keys), Arc::clone(&shared));
+        let asking = kek::ask(Arc::clone(kms), keys, shared, Arc::clone(&news), shutdown.clone());
+        spawner.spawn(format!("kms {}", kms.name()), shutdown.clone(), asking);
+    }
+    let replacer = Replacer { leader: leader.clone(), keys: Arc::clone(keys), news };
+    spawner.spawn("kek", shutdown.clone(), writers.track_future(replacer.run(shutdown.clone())));
     if keys.coverage().is_some() {
         let covering = keep_covered(watcher.clone(), leader.clone(), Arc::clone(keys));
         spawner.spawn("recovery", shutdown.clone(), writers.track_future(covering));
@@ -543,7 +552,8 @@ impl Operator {
         let cluster = Cluster::new(self.leader.client.clone(), &key.namespace);
         let wake = |keys: Vec<Key>| self.shared.wake(keys);
         let (index, events, stats) = (&self.shared.index, &self.events, &*self.stats);
-        let actor = Actor { cluster, keyring: &keyring, index, events, stats, wake: &wake };
+        let refused = self.keys.refuses_new();
+        let actor = Actor { cluster, keyring: &keyring, refused, index, events, stats, wake: &wake };
         let end = actor.pass(&mut facts).await;
         if self.settings.restarts {
             self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own, Timestamp::now());

@@ -22,6 +22,17 @@ pub use policies::PolicySwitch;
 pub use rbac::METRICS_READER_ROLE;
 pub use workload::Spread;
 
+/// A KMS plugin on each node that replicas run on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KmsSocket {
+    /// What the keyring calls it.
+    pub name: String,
+    /// Its address, `unix:///PATH`.
+    pub socket: String,
+    /// The folder of the socket. It is mounted instead of the socket, which a plugin creates anew when it restarts.
+    pub folder: String,
+}
+
 /// What an installation looks like.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -36,6 +47,10 @@ pub struct Options {
     pub restorers: Vec<String>,
     /// Path of a mounted file that holds the key-encryption key; absent means a Secret of the operator's namespace.
     pub kek_file: Option<String>,
+    /// KMS plugins that hold key-encryption keys; the first one encrypts new keys.
+    pub kms: Vec<KmsSocket>,
+    /// The provider of the key-encryption key that encrypts new keys; absent means what `run` chooses.
+    pub kek_provider: Option<String>,
     /// Recovery keys that every key of the keyring is sealed to, each as the text of its recipient.
     pub recovery_recipients: Vec<String>,
     /// The age at which a seed is replaced, as `run --seed-period` reads it; absent means the default of `run`.
@@ -81,6 +96,8 @@ impl Default for Options {
             namespaces: Vec::new(),
             restorers: Vec::new(),
             kek_file: None,
+            kms: Vec::new(),
+            kek_provider: None,
             recovery_recipients: Vec::new(),
             seed_period: None,
             sealing_key_period: None,

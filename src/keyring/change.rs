@@ -54,6 +54,7 @@ impl KeyringStore {
             if after.document != before.document {
                 self.refuse_if_older().await?;
                 after.document.generation += 1;
+                self.redeem(&mut after.document).await?;
             }
             if after == before || self.write(writer, &metadata, &before, &after).await? {
                 return Ok(done);
@@ -63,7 +64,7 @@ impl KeyringStore {
     }
 
     /// Reads the operator's own keyring.
-    async fn own(&self) -> Result<(ObjectMeta, OwnKeyring), KeyringError> {
+    pub(super) async fn own(&self) -> Result<(ObjectMeta, OwnKeyring), KeyringError> {
         let namespace = || self.namespace().to_owned();
         let found = self.secrets().get(KEYRING_NAME).await.map_err(failed("read the keyring"))?;
         let secret = found.ok_or_else(|| KeyringError::Missing { namespace: namespace() })?;
@@ -71,9 +72,7 @@ impl KeyringStore {
             return Err(KeyringError::NameTaken { namespace: namespace() });
         }
         let document = self.document(&secret)?;
-        let requests =
-            secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNO_KEYRING_REQUEST));
-        let requests = requests.map(|text| Requests::parse(text)).unwrap_or_default();
+        let requests = requests(&secret.metadata);
         Ok((secret.metadata, OwnKeyring { document, requests }))
     }
 
@@ -117,4 +116,10 @@ impl KeyringStore {
         }
         Ok(true)
     }
+}
+
+/// Which changes are asked for on a keyring.
+pub(super) fn requests(metadata: &ObjectMeta) -> Requests {
+    let text = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNO_KEYRING_REQUEST));
+    text.map(|text| Requests::parse(text)).unwrap_or_default()
 }

@@ -4,6 +4,7 @@ use managed_secrets_api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYR
 use managed_secrets_client::CallError;
 use managed_secrets_crypto::RandomError;
 use managed_secrets_crypto::keyring::{GenerateError, KekError, OpenError};
+use managed_secrets_kms::KmsError;
 
 /// Why there is no keyring. [`KeyringError::is_retryable`] separates transient errors from those that need an administrator.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,46 @@ pub enum KeyringError {
         /// Its name.
         provider: String,
     },
+    /// A KMS plugin did not do what it was asked. It says nothing about the keys.
+    #[error("KMS plugin {name}: {source}; will retry")]
+    Kms {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        source: KmsError,
+    },
+    /// What a KMS plugin unwrapped is not what its entry says: the plugin is wrong, or the keyring was changed.
+    #[error(
+        "KMS plugin {name} did not decrypt the key {id} of the keyring: {what} differs; will retry. If the plugin works \
+         (managed-secrets kms check), restore the keyring's Secrets from a backup"
+    )]
+    KmsEntry {
+        /// Name of the plugin.
+        name: String,
+        /// Id of the entry.
+        id: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The keyring needs a KMS plugin that was not named.
+    #[error(
+        "the keyring is encrypted by the provider \"{provider}\"; start the operator with --kms {name}=unix:///PATH",
+        name = .provider.trim_start_matches(managed_secrets_crypto::provider::Provider::KMS)
+    )]
+    KmsMissing {
+        /// The provider, as the keyring calls it.
+        provider: String,
+    },
+    /// A key that was unwrapped is not what its entry says.
+    #[error(
+        "the key {id} of the keyring does not match its entry: {what} differs; restore the keyring's Secrets from a backup"
+    )]
+    Entry {
+        /// Id of the entry.
+        id: String,
+        /// What differs.
+        what: &'static str,
+    },
     /// The documents do not make a keyring.
     #[error("{0}; restore the keyring's Secrets from a backup")]
     Open(#[from] OpenError<KekError>),
@@ -149,6 +190,13 @@ impl KeyringError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Api { .. } | Self::Contended | Self::Random(_) | Self::Unreadable { .. })
+            || self.is_of_kms()
+    }
+
+    /// Whether a KMS plugin does not do what it was asked: no restart of the operator helps.
+    #[must_use]
+    pub fn is_of_kms(&self) -> bool {
+        matches!(self, Self::Kms { .. } | Self::KmsEntry { .. })
     }
 }
 

@@ -32,6 +32,12 @@ impl History {
         state.compare(namespace);
     }
 
+    /// What a function says of the operator's own document that was read last.
+    pub(super) fn own<T>(&self, of: impl FnOnce(&Document) -> T) -> Option<T> {
+        let state = self.state.lock();
+        state.stored.iter().find(|(_, origin)| *origin == Origin::Own).map(|(document, _)| of(document))
+    }
+
     /// Takes note of what an operator has published about the newest keyring that it saw. `None` accepts what is stored.
     fn witnessed(&self, witness: Option<Seen>, namespace: &str) {
         let mut state = self.state.lock();

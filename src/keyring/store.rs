@@ -4,24 +4,35 @@
 //! after each write it reads everything again. So if two replicas start together, one wins and both end with the same
 //! keyring. (The KEK of the other may remain unused: deleting a KEK is never worth the risk.)
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use managed_secrets_api::keys::{
-    KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD,
+    ANNO_KEK_FOR, KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEK, TYPE_KEYRING, TYPE_RECORD,
 };
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_crypto::Kek;
-use managed_secrets_crypto::keyring::{DEFAULT_SEALING_PERIOD, Document, KekError, Keyring, Origin, Part, Wrapped};
+use managed_secrets_crypto::keyring::{DEFAULT_SEALING_PERIOD, Document, Keyring, Origin, Part};
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_crypto::recovery::{self, Coverage, Recipient};
 use parking_lot::Mutex;
-use zeroize::Zeroizing;
 
-use crate::keyring::{KeyringError, rollback::History};
+use crate::keyring::{
+    KeyringError,
+    change::requests,
+    providers::Providers,
+    rewrap::ASKED,
+    rollback::History,
+    unwrapped::Remembered,
+    wrapper::{Tickets, Wrapper},
+};
 
 /// Limit of rounds of "write, lose, read again" before the store returns an error.
 const ROUNDS: usize = 5;
@@ -30,7 +41,11 @@ const ROUNDS: usize = 5;
 pub struct KeyringStore {
     pub(super) client: Client,
     namespace: String,
-    provider: Provider,
+    pub(super) providers: Providers,
+    pub(super) remembered: Remembered,
+    pub(super) tickets: Arc<Tickets>,
+    /// Whether the keyring that was read last asks for a new KEK.
+    is_kek_asked: AtomicBool,
     over_records: OverRecords,
     pub(super) recipients: Vec<Recipient>,
     /// The age at which a sealing key is replaced.
@@ -63,20 +78,17 @@ pub enum Unreadable {
     PassOver,
 }
 
-/// The KEKs that a keyring names.
-struct Keks<'a> {
-    local: BTreeMap<String, Kek>,
-    file: Option<&'a Kek>,
-}
-
 impl KeyringStore {
-    /// Creates the store for the operator in `namespace`.
+    /// Creates the store for the operator in `namespace`. Needs a Tokio runtime if there are KMS plugins.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, provider: Provider) -> Self {
+    pub fn new(client: Client, namespace: &str, providers: impl Into<Providers>) -> Self {
         Self {
             client,
             namespace: namespace.to_owned(),
-            provider,
+            providers: providers.into(),
+            remembered: Remembered::default(),
+            tickets: Arc::default(),
+            is_kek_asked: AtomicBool::new(false),
             over_records: OverRecords::Refuse,
             recipients: Vec::new(),
             sealing_period: Some(DEFAULT_SEALING_PERIOD),
@@ -111,9 +123,9 @@ impl KeyringStore {
         (!self.recipients.is_empty()).then(|| self.coverage.lock().clone())
     }
 
-    /// Sets who holds the KEK from now on.
-    pub fn set_provider(&mut self, provider: Provider) {
-        self.provider = provider;
+    /// Replaces the KEK file, which was read again.
+    pub fn set_file(&mut self, kek: Kek) {
+        self.providers.file = Some(kek);
     }
 
     /// Reads and opens the keyring from the API server; creates nothing. Used when a record names an unknown seed.
@@ -158,6 +170,12 @@ impl KeyringStore {
         let parts: Vec<_> = parts.collect();
         let keyring = Keyring::open(parts.iter().copied(), |wrapped| keks.unwrap(wrapped))?;
         self.tell(&keyring, now, &stored, &documents);
+        self.remembered.retain(&documents);
+        let asked = stored
+            .iter()
+            .filter(|secret| is_own(secret))
+            .any(|secret| requests(&secret.metadata).iter().any(|it| *it == ASKED));
+        self.is_kek_asked.store(asked, Relaxed);
         self.history.read(&parts, &self.namespace);
         if !self.recipients.is_empty() {
             *self.coverage.lock() = recovery::coverage(&documents, &keyring, &self.recipients);
@@ -214,32 +232,6 @@ impl KeyringStore {
         })
     }
 
-    /// Returns every KEK that the documents name. Seeds of another provider than the current one still open.
-    async fn keks_of(&self, documents: &[Document]) -> Result<Keks<'_>, KeyringError> {
-        let file = match &self.provider {
-            Provider::File(kek) => Some(kek),
-            Provider::Local => None,
-        };
-        let mut keks = Keks { local: BTreeMap::new(), file };
-        for entry in documents.iter().flat_map(|document| &document.entries) {
-            let Wrapped { provider, key_id, .. } = &entry.wrapped;
-            if keks.get(&entry.wrapped).is_some() {
-                continue;
-            }
-            match (provider.as_str(), file) {
-                (Provider::LOCAL, _) => {
-                    keks.local.insert(key_id.clone(), self.local_kek(key_id).await?);
-                }
-                (Provider::FILE, None) => return Err(KeyringError::FileMissing { key_id: key_id.clone() }),
-                (Provider::FILE, Some(given)) => {
-                    return Err(KeyringError::FileWrong { key_id: key_id.clone(), given: given.key_id().to_string() });
-                }
-                _ => return Err(KeyringError::UnknownProvider { provider: provider.clone() }),
-            }
-        }
-        Ok(keks)
-    }
-
     /// Reads the local KEK with this id from the API server.
     pub(super) async fn local_kek(&self, key_id: &str) -> Result<Kek, KeyringError> {
         let name = format!("{KEK_PREFIX}{key_id}");
@@ -289,10 +281,13 @@ impl KeyringStore {
 
     /// Tries once to create the keyring. Another replica may win, so the caller reads the keyring afterwards.
     async fn create(&self, now: Timestamp) -> Result<(), KeyringError> {
-        let document = match &self.provider {
-            Provider::File(kek) => generate(now, Provider::FILE, kek)?,
-            Provider::Local => generate(now, Provider::LOCAL, &self.stored_local_kek().await?)?,
+        let wrapper = match self.outside()? {
+            Some(wrapper) => wrapper,
+            None => Wrapper::kek(Provider::LOCAL, self.stored_local_kek().await?),
         };
+        let mut document = Keyring::generate_entries(now, |bytes| wrapper.wrap(bytes))?;
+        self.redeem(&mut document).await?;
+        self.open_own(&document).await?;
         let json = serde_json::to_vec_pretty(&document).map_err(|error| KeyringError::Generate(error.to_string()))?;
         let secret = SecretObject {
             metadata: ObjectMeta { name: Some(KEYRING_NAME.to_owned()), ..ObjectMeta::default() },
@@ -314,17 +309,23 @@ impl KeyringStore {
     /// Returns the local KEK that encrypts new seeds: an existing KEK without a keyring (an earlier start ended early), or
     /// else a new one, which is stored before it encrypts anything. If a joined keyring exists, an existing KEK came with
     /// it and others may know it, so it is not used.
-    pub(super) async fn stored_local_kek(&self) -> Result<Kek, KeyringError> {
+    async fn stored_local_kek(&self) -> Result<Kek, KeyringError> {
         if self.list(TYPE_KEYRING, "read the keyring").await?.is_empty() {
             let stored = self.list(TYPE_KEK, "read the key-encryption keys").await?;
             if let Some(kek) = stored.iter().find_map(kek_in) {
                 return Ok(kek);
             }
         }
+        self.create_local_kek(None).await
+    }
+
+    /// Creates a local KEK; `purpose` is the keyring that it was created for, if there is one.
+    pub(super) async fn create_local_kek(&self, purpose: Option<String>) -> Result<Kek, KeyringError> {
         let kek = Kek::generate()?;
         let name = format!("{KEK_PREFIX}{}", kek.key_id());
+        let annotations = purpose.map(|purpose| [(ANNO_KEK_FOR.to_owned(), purpose)].into());
         let secret = SecretObject {
-            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(name.clone()), annotations, ..ObjectMeta::default() },
             type_: Some(TYPE_KEK.to_owned()),
             immutable: Some(true),
             data: [(KEK_DATA_KEY.to_owned(), SecretBytes::copy_of(kek.as_bytes()))].into(),
@@ -353,12 +354,13 @@ impl KeyringStore {
         }
     }
 
-    async fn list(&self, type_: &str, what: &'static str) -> Result<Vec<SecretObject>, KeyringError> {
+    pub(super) async fn list(&self, type_: &str, what: &'static str) -> Result<Vec<SecretObject>, KeyringError> {
         self.secrets().list(&format!("type={type_}")).await.map_err(failed(what))
     }
 
-    pub(super) fn provider(&self) -> &Provider {
-        &self.provider
+    /// Whether the keyring that was read last asks for a new KEK.
+    pub(super) fn is_kek_asked(&self) -> bool {
+        self.is_kek_asked.load(Relaxed)
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -370,32 +372,11 @@ impl KeyringStore {
     }
 }
 
-impl Keks<'_> {
-    fn get(&self, wrapped: &Wrapped) -> Option<&Kek> {
-        match wrapped.provider.as_str() {
-            Provider::LOCAL => self.local.get(&wrapped.key_id),
-            Provider::FILE => self.file.filter(|kek| kek.key_id().to_string() == wrapped.key_id),
-            _ => None,
-        }
-    }
-
-    /// Opens what one of these KEKs has wrapped. [`KeyringStore::keks_of`] has found every KEK that its documents name.
-    fn unwrap(&self, wrapped: &Wrapped) -> Result<Zeroizing<Vec<u8>>, KekError> {
-        self.get(wrapped).ok_or(KekError::Refused)?.unwrap(&wrapped.ciphertext)
-    }
-}
-
 /// The KEK that a Secret holds, if it is what its type and name say.
-fn kek_in(secret: &SecretObject) -> Option<Kek> {
+pub(super) fn kek_in(secret: &SecretObject) -> Option<Kek> {
     let kek = Kek::new(secret.data.get(KEK_DATA_KEY)?.as_slice()).ok()?;
     let named = secret.metadata.name.as_deref()?.strip_prefix(KEK_PREFIX)?;
     (secret.type_.as_deref() == Some(TYPE_KEK) && named == kek.key_id().to_string()).then_some(kek)
-}
-
-/// The first entries, wrapped by this KEK.
-fn generate(now: Timestamp, provider: &str, kek: &Kek) -> Result<Document, KeyringError> {
-    let wrap = |plaintext: &[u8]| Ok(Wrapped::new(provider, kek.key_id().to_string(), kek.wrap(plaintext)?));
-    Keyring::generate_entries(now, wrap).map_err(KeyringError::from)
 }
 
 pub(super) fn failed(what: &'static str) -> impl FnOnce(CallError) -> KeyringError {

@@ -78,18 +78,25 @@ impl Start {
                 None => error.to_string(),
             };
             // An error that may pass does not say that a lost keyring is back.
-            if !error.is_retryable() {
+            if !error.is_retryable() || error.is_of_kms() {
                 is_lost = true;
                 let why = why.clone();
                 self.health.check(KEYRING, &[Probe::Ready], move || Verdict::Failed(why.clone()));
             }
-            self.waits(format!("waiting for the keyring: {why}"));
+            let waits = format!("waiting for the keyring: {why}");
+            // No restart helps against a plugin that does not answer.
+            if error.is_of_kms() {
+                self.health.waiting(waits)
+            } else {
+                self.waits(waits)
+            }
             waiting.pause(&why).await;
             unread = match kek_file.map(Provider::file) {
-                Some(Ok(provider)) => {
-                    store.set_provider(provider);
+                Some(Ok(Provider::File(kek))) => {
+                    store.set_file(kek);
                     None
                 }
+                Some(Ok(Provider::Local)) => None,
                 // It may be replaced at this moment: the KEK that was read before stays.
                 Some(Err(error)) => Some(error.to_string()),
                 None => None,

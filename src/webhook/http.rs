@@ -35,7 +35,7 @@ use super::{
     access::Access,
     certificates::Served,
     review::{Answer, Malformed, Request},
-    seal::{Findings, Permission},
+    seal::{Failure, Findings, Permission},
     server::Limits,
     warn,
 };
@@ -256,7 +256,13 @@ impl Webhooks {
             None => false,
         };
         let remark = findings.remark();
-        match findings.seal(&self.operator.keyring(), may_read) {
+        let sealed = findings.seal(&self.operator.keyring(), may_read).and_then(|outcome| {
+            match self.operator.refuses_new().filter(|_| outcome.is_new(request.stored())) {
+                Some(why) => Err(Failure::Refused(why)),
+                None => Ok(outcome),
+            }
+        });
+        match sealed {
             Ok(outcome) => {
                 let warnings = outcome.unread.iter().map(reencrypted).chain(remark).collect();
                 let replace = outcome.unmoved(&request.object, request.stored()).replace;

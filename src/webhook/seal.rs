@@ -73,6 +73,9 @@ pub enum Failure {
     /// The keyring has no active sealing key.
     #[error("the operator has no active sealing key; check the operator's log")]
     NoKey,
+    /// Nothing new may be sealed at the moment.
+    #[error("{0}")]
+    Refused(String),
     /// The cipher refused.
     #[error("the value could not be sealed: {0}")]
     Seal(#[from] SealError),
@@ -228,6 +231,13 @@ impl Findings {
 }
 
 impl Outcome {
+    /// Whether it seals another value than the stored one.
+    #[must_use]
+    pub(super) fn is_new(&self, stored: Option<&Value>) -> bool {
+        let before = stored.and_then(|stored| stored.pointer(VALUE));
+        self.replace.iter().any(|(path, value)| *path == VALUE && Some(value) != before)
+    }
+
     /// Adds the stored `managedFields` if the write changes nothing, so that the API server writes nothing.
     #[must_use]
     pub(super) fn unmoved(mut self, object: &Value, stored: Option<&Value>) -> Self {

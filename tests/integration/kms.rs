@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(dead_code, reason = "each test uses a part of the plugin")]
 
+mod keyring;
 pub(crate) mod plugin;
 
 use std::{collections::BTreeMap, time::Duration};

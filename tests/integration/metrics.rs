@@ -108,10 +108,12 @@ async fn a_live_operator_counts_what_happens_and_no_label_holds_what_users_chose
     let samples = scrape(&operator);
     let seen = labels_are_closed(&samples);
     let missing: Vec<_> = TABLE.iter().map(|row| row.name).filter(|name| !seen.contains(name)).collect();
-    // This operator does not serve the value API, replaces no seed, and has no recovery key.
+    // This operator does not serve the value API, replaces no seed, and has neither KMS plugin nor recovery key.
     let expected = [
         "managed_secrets_value_request_duration_seconds",
         "managed_secrets_seed_rotation_started_timestamp_seconds",
+        "managed_secrets_kms_plugins_silent",
+        "managed_secrets_kms_grace_over",
         "managed_secrets_keys_without_recovery",
     ];
     assert_eq!(missing, expected, "every other metric exists in a live operator");

@@ -21,7 +21,7 @@ use kube::{Client, Config, client::Body};
 use managed_secrets::{
     admin::metrics::Metrics,
     controller,
-    keyring::{OverRecords, sealing, seeds},
+    keyring::{OverRecords, providers::ProviderOptions, sealing, seeds},
     run::{Options, RunError},
     values, webhook,
 };
@@ -276,6 +276,8 @@ pub(crate) struct Setup {
     pub(crate) timing: Timing,
     /// Whether a missing keyring is made over records.
     pub(crate) over_records: OverRecords,
+    /// Who holds the KEKs.
+    pub(crate) providers: ProviderOptions,
     /// The recovery keys.
     pub(crate) recovery: Vec<Recipient>,
     /// Accept cluster scope.
@@ -310,6 +312,7 @@ impl Setup {
             watches: None,
             timing: Timing::default(),
             over_records: OverRecords::Refuse,
+            providers: Provider::Local.into(),
             recovery: Vec::new(),
             allow_cluster_scope: false,
             restarts: false,
@@ -363,7 +366,7 @@ impl Setup {
             },
             webhooks: self.webhooks,
             values: self.values,
-            provider: Provider::Local,
+            providers: self.providers,
             kek_file: None,
             over_records: self.over_records,
             recovery: self.recovery,

@@ -151,6 +151,9 @@ pub const PACKED_COPIES: [&str; 2] = ["objectset.rio.cattle.io/applied", "banzai
 pub const PUBLIC_KEY_CONFIGMAP: &str = "managed-secrets-sealing-key";
 /// Annotation: count and key ids of the newest keyring that the operator has seen (ConfigMap of the public key).
 pub const ANNO_KEYRING_SEEN: &str = "managedsecrets.dev/keyring-seen";
+/// On a key-encryption key that was created to replace another one: uid and count of changes of the keyring that it was
+/// created for, `UID/N`. A replacement that was interrupted goes on with it.
+pub const ANNO_KEK_FOR: &str = "managedsecrets.dev/kek-for";
 /// Data key of that ConfigMap.
 pub const PUBLIC_KEY_DATA_KEY: &str = "sealing-key.json";
 /// Name of the ConfigMap with the certificate authorities to trust for the metrics with TLS.

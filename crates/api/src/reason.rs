@@ -170,6 +170,9 @@ reasons! {
     /// The API server, or an admission policy, does not let the operator restart a workload; the message says why. Correct
     /// it; the operator tries again every five minutes. The value is delivered.
     RestartRefused,
+    /// A KMS plugin has not answered for longer than `--kms-grace`, so the operator encrypts nothing new; the message names
+    /// the plugin. Repair the plugin or its KMS. The delivered value stays, and the operator retries.
+    KmsUnreachable,
     /// The API server failed or could not be reached. The operator retries.
     ApiUnavailable,
     /// The operator does not have a permission; the message says which. Apply the roles that come with the operator.

@@ -85,6 +85,12 @@ struct Held<K> {
     origin: Origin,
 }
 
+/// A key that was unwrapped.
+enum Key {
+    Record(Seed),
+    Sealing(SealingKey),
+}
+
 /// Why documents do not open as a keyring. `E` is the error of the unwrap function.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError<E> {
@@ -143,23 +149,16 @@ impl Keyring {
                 let differs = |what| OpenError::Entry { id: entry.id.clone(), what };
                 let unwrapped =
                     unwrap(&entry.wrapped).map_err(|source| OpenError::Unwrap { id: entry.id.clone(), source })?;
-                let envelope = Envelope::decode(&unwrapped).ok_or_else(|| differs("the format"))?;
-                let created = envelope.check(entry).map_err(differs)?;
+                let (created, key) = opened(entry, &unwrapped).map_err(differs)?;
                 let state = stated(entry, origin);
                 let retired = state == State::Revoked && entry.is_retired();
                 if origin == Origin::Joined && entry.state == State::Revoked && !entry.is_retired() {
                     revoked_beside.insert((entry.purpose, entry.id.clone()));
                 }
-                match entry.purpose {
-                    Purpose::Record => {
-                        let key = Seed::new(envelope.seed);
-                        same_id(key.id(), entry).map_err(differs)?;
-                        merge(&mut seeds, key.id(), Held { key, created, state, retired, origin });
-                    }
-                    Purpose::Sealing => {
-                        let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| differs("the key"))?;
-                        same_id(key.key_id(), entry).map_err(differs)?;
-                        merge(&mut sealing, key.key_id(), Held { key, created, state, retired, origin });
+                match key {
+                    Key::Record(key) => merge(&mut seeds, key.id(), Held { key, created, state, retired, origin }),
+                    Key::Sealing(key) => {
+                        merge(&mut sealing, key.key_id(), Held { key, created, state, retired, origin })
                     }
                 }
             }
@@ -325,6 +324,33 @@ pub enum SealingKeyStatus<'a> {
     Retired,
     /// The keyring does not have it.
     Unknown,
+}
+
+impl Entry {
+    /// Whether these bytes are what was wrapped as this entry; an error says what differs. For providers that do not
+    /// authenticate what they unwrap.
+    pub fn verify(&self, unwrapped: &[u8]) -> Result<(), &'static str> {
+        opened(self, unwrapped).map(|_| ())
+    }
+}
+
+/// The key in what was unwrapped, and when it was created; an error says what is not as the entry says.
+fn opened(entry: &Entry, unwrapped: &[u8]) -> Result<(Timestamp, Key), &'static str> {
+    let envelope = Envelope::decode(unwrapped).ok_or("the format")?;
+    let created = envelope.check(entry)?;
+    let key = match entry.purpose {
+        Purpose::Record => {
+            let key = Seed::new(envelope.seed);
+            same_id(key.id(), entry)?;
+            Key::Record(key)
+        }
+        Purpose::Sealing => {
+            let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| "the key")?;
+            same_id(key.key_id(), entry)?;
+            Key::Sealing(key)
+        }
+    };
+    Ok((created, key))
 }
 
 fn same_id(computed: impl std::fmt::Display, entry: &Entry) -> Result<(), &'static str> {

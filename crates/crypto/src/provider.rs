@@ -1,4 +1,4 @@
-//! Where a KEK comes from: a Secret beside the keyring, or a mounted file.
+//! Where a KEK comes from that this process holds: a Secret beside the keyring, or a mounted file.
 
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,8 @@ impl Provider {
     pub const LOCAL: &str = "local";
     /// What the provider is called in a keyring when it is [`Provider::File`].
     pub const FILE: &str = "file";
+    /// With which a keyring calls a KMS plugin by its name: `kms:NAME`. A plugin keeps its KEK to itself.
+    pub const KMS: &str = "kms:";
 
     /// Reads a KEK file: 32 bytes, or their base64 with or without a line end or a byte-order mark.
     pub fn file(path: &Path) -> Result<Self, KekFileError> {

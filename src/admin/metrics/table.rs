@@ -64,6 +64,7 @@ const CHECKS: &[&str] = &[
     "watches",
     "workers",
     "keyring",
+    "kms",
     "caches",
     "lists and watches",
     "webhook certificate",
@@ -422,6 +423,28 @@ pub const TABLE: &[Row] = &[
         labels: &[],
         help: "1 if the keyring is older than one that was seen before: keys are missing, or revoked ones open again",
         read: |figures| gauge(figures, |reading| Some(f64::from(u8::from(reading.keyring_rolled_back)))),
+    },
+    Row {
+        name: "managed_secrets_keys_under_other_kek",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Keys of the keyring that are under another key-encryption key than the one that encrypts new keys",
+        read: |figures| gauge(figures, |reading| Some(number(reading.keys_under_other_kek))),
+    },
+    Row {
+        name: "managed_secrets_kms_plugins_silent",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "KMS plugins that do not answer as they should; absent without --kms",
+        read: |figures| gauge(figures, |reading| reading.kms_silent.map(number)),
+    },
+    Row {
+        name: "managed_secrets_kms_grace_over",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 if no new value is encrypted, because a KMS plugin has been silent for longer than --kms-grace; absent without \
+               --kms",
+        read: |figures| gauge(figures, |reading| reading.kms_refuses.map(|it| f64::from(u8::from(it)))),
     },
     Row {
         name: "managed_secrets_keys_without_recovery",

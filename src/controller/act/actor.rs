@@ -29,6 +29,8 @@ pub(crate) struct Actor<'a> {
     pub cluster: Cluster,
     /// The keys.
     pub keyring: &'a Keyring,
+    /// Why no new value may be encrypted, if so.
+    pub refused: Option<String>,
     /// Where answers to our writes go, so that no later pass acts on less.
     pub index: &'a Mutex<Index>,
     /// Where events go.

@@ -170,6 +170,9 @@ impl Actor<'_> {
             }
             Bytes::Reseal(value) | Bytes::Incoming(value) | Bytes::FromTarget(value) => value,
         };
+        if let Some(why) = &self.refused {
+            return Err(Failure::Kms(why.clone()));
+        }
         let seed = self.active_seed()?;
         let own = &facts.snapshot.own;
         let place = Place { namespace: &own.namespace, object: &own.name };

@@ -318,6 +318,7 @@ impl Operator {
         let actor = Actor {
             cluster,
             keyring: &self.keyring,
+            refused: None,
             index: &self.shared.index,
             events: &self.events,
             stats: &self.stats,

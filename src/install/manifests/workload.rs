@@ -3,7 +3,7 @@
 use managed_secrets_api::keys;
 use serde_json::{Value, json};
 
-use super::{Options, labels, metadata};
+use super::{KmsSocket, Options, labels, metadata};
 use crate::{admin, args::POD_NAME, webhook::server::LONGEST_DRAIN_SECONDS};
 
 /// User and group of the operator's process: "nonroot" of the distroless images.
@@ -30,10 +30,12 @@ const NOW_AND_THEN: u16 = 10;
 /// seconds. A restart seldom helps then, so this is long.
 const MAX_START: u16 = 900;
 
-/// The operator's namespace, under the strictest pod security standard.
+/// The operator's namespace, under the strictest pod security standard that its pods comply with: only the one that forbids
+/// nothing allows a folder of the node.
 pub(super) fn namespace(options: &Options) -> Value {
     let mut metadata = metadata(&options.operator_namespace, None);
-    metadata["labels"]["pod-security.kubernetes.io/enforce"] = json!("restricted");
+    let standard = if options.kms.is_empty() { "restricted" } else { "privileged" };
+    metadata["labels"]["pod-security.kubernetes.io/enforce"] = json!(standard);
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
 
@@ -107,6 +109,9 @@ pub(super) fn deployment(options: &Options) -> Value {
     if let Some(class) = &options.priority_class {
         pod["priorityClassName"] = json!(class);
     }
+    if !options.kms.is_empty() {
+        pod["volumes"] = volumes(options);
+    }
     if options.spread == Spread::Required {
         pod["topologySpreadConstraints"] = evenly();
     }
@@ -122,6 +127,20 @@ pub(super) fn deployment(options: &Options) -> Value {
             "template": {"metadata": {"labels": labels()}, "spec": pod},
         },
     })
+}
+
+/// The folders of the plugins' sockets. A folder that does not exist is an error of the kubelet, which an event of the pod
+/// says, rather than an empty one that a plugin would have to share.
+fn volumes(options: &Options) -> Value {
+    let volume = |kms: &KmsSocket| json!({"name": format!("kms-{}", kms.name), "hostPath": {"path": kms.folder, "type": "Directory"}});
+    options.kms.iter().map(volume).collect()
+}
+
+/// Where the container has them. A process may connect to a socket in a folder that is read-only.
+fn mounts(options: &Options) -> Value {
+    let mount =
+        |kms: &KmsSocket| json!({"name": format!("kms-{}", kms.name), "mountPath": kms.folder, "readOnly": true});
+    options.kms.iter().map(mount).collect()
 }
 
 /// On different nodes, if there are any: a node that fails takes one operator with it.
@@ -206,6 +225,9 @@ fn container(options: &Options) -> Value {
         ports.push(json!({"name": METRICS_PORT_NAME, "containerPort": METRICS_PORT, "protocol": "TCP"}));
     }
     container["ports"] = json!(ports);
+    if !options.kms.is_empty() {
+        container["volumeMounts"] = mounts(options);
+    }
     for (name, path, period, failures) in [
         ("startupProbe", admin::STARTED, SOON, MAX_START / SOON),
         ("livenessProbe", admin::LIVE, NOW_AND_THEN, 3),
@@ -230,6 +252,8 @@ fn arguments(options: &Options) -> Vec<String> {
     }
     arguments.extend(options.namespaces.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.kek_file.iter().map(|path| format!("--kek-file={path}")));
+    arguments.extend(options.kms.iter().map(|kms| format!("--kms={}={}", kms.name, kms.socket)));
+    arguments.extend(options.kek_provider.iter().map(|provider| format!("--kek-provider={provider}")));
     arguments.extend(options.recovery_recipients.iter().map(|recipient| format!("--recovery-recipient={recipient}")));
     for (flag, period) in [
         ("seed-period", &options.seed_period),

@@ -638,6 +638,43 @@ pub const ALERTS: &[Alert] = &[
                ends, the operator neither creates nor retires a key.",
     },
     Alert {
+        name: "ManagedSecretsKmsSilent",
+        severity: Severity::Warning,
+        hold: "10m",
+        expression: || "max by (namespace) (managed_secrets_kms_plugins_silent) > 0".to_owned(),
+        summary: "A KMS plugin does not answer.",
+        description: "{{ $value }} KMS plugins do not answer the operator in namespace \"{{ $labels.namespace }}\" as they should. A \
+                      replica that restarts now does not become ready, and after the time of --kms-grace no new value is \
+                      accepted.",
+        meaning: "The operator asks each plugin for its status once a minute. The plugin does not run, its KMS does not answer it, \
+                  its permission was taken, or the operator may not connect to the socket.",
+        confirm: "The log of the replica and `/readyz` name the plugin and the error. Run the conformance test on the node or in \
+                  the pod: `managed-secrets kms check unix:///PATH`.",
+        action: "* **The plugin does not run**: start it, and read its log.\n\
+                 * **The KMS refuses it**: restore the permission or the key in the KMS. A key that is scheduled for deletion must \
+                 be restored before its date.\n\
+                 * **The KMS will not come back**: while the replicas run, move the keys to another provider \
+                 ([Move to another provider](keys.md#move-to-another-provider)). Do not restart the replicas that still have the keys \
+                 in memory.",
+        risk: "No value at present: everything delivered stays, and the running replicas have the keys in memory. If every replica \
+               ends and the key of the KMS is lost, only the recovery key opens the records.",
+    },
+    Alert {
+        name: "ManagedSecretsKmsGraceOver",
+        severity: Severity::Critical,
+        hold: "1m",
+        expression: || "max by (namespace) (managed_secrets_kms_grace_over) > 0".to_owned(),
+        summary: "No new value is accepted, because a KMS plugin has been silent for too long.",
+        description: "A KMS plugin of namespace \"{{ $labels.namespace }}\" has been silent for longer than --kms-grace. The operator \
+                      encrypts no new value until it answers.",
+        meaning: "Values that are encrypted now could not be read after a restart if the key of the KMS were lost. So the operator \
+                  stops accepting them. Webhooks refuse plain values, and objects with a new value report `KmsUnreachable`.",
+        confirm: "`kubectl get managedsecrets -A` shows the objects that wait. The log names the plugin.",
+        action: "As for [ManagedSecretsKmsSilent](#managedsecretskmssilent). The operator continues by itself within a minute after \
+                 the plugin answers.",
+        risk: "New values wait. Everything delivered stays, is repaired when it is changed, and can be read.",
+    },
+    Alert {
         name: "ManagedSecretsKeysWithoutRecovery",
         severity: Severity::Warning,
         hold: "30m",

@@ -159,6 +159,24 @@ pub const ROWS: &[Row] = &[
                 queries: &[("max(managed_secrets_keyring_rolled_back{namespace=~\"$namespace\"})", "too old")],
             },
             Panel {
+                title: "KMS plugins that are silent",
+                description: "KMS plugins that do not answer, and 1 while no new value is accepted because of that. Empty without \
+                              a plugin.",
+                unit: "short",
+                kind: Kind::Lines,
+                queries: &[
+                    ("max(managed_secrets_kms_plugins_silent{namespace=~\"$namespace\"})", "silent"),
+                    ("max(managed_secrets_kms_grace_over{namespace=~\"$namespace\"})", "grace over"),
+                ],
+            },
+            Panel {
+                title: "Keys under an earlier KEK",
+                description: "Keys of the keyring that the operator has yet to move to the present key-encryption key.",
+                unit: "short",
+                kind: Kind::Number,
+                queries: &[("max(managed_secrets_keys_under_other_kek{namespace=~\"$namespace\"})", "keys")],
+            },
+            Panel {
                 title: "Versions",
                 description: "Replicas by version. There are two versions only during an upgrade.",
                 unit: "short",

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
 use managed_secrets::install::{
-    manifests::{DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, GENERATED, Options, PolicySwitch, Spread, manifests},
+    manifests::{
+        DEFAULT_IMAGE, DEFAULT_PRIORITY_CLASS, GENERATED, KmsSocket, Options, PolicySwitch, Spread, manifests,
+    },
     monitoring,
 };
 use managed_secrets::webhook::server::{DRAIN_SECONDS, DRAINS};
@@ -24,7 +26,7 @@ use managed_secrets_api::{crd, keys};
 use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Value, json};
 
-use self::tree::{Choice, Clash, Four, Guard, ITEM, Node, Part};
+use self::tree::{Choice, Clash, Four, Guard, ITEM, NAME_OF_ITEM, Node, Part, operand};
 
 /// Where the chart is, from the project's root.
 pub(crate) const FOLDER: &str = "deploy/charts/managed-secrets";
@@ -149,6 +151,8 @@ fn placeholders() -> Options {
         namespaces: Vec::new(),
         restorers: Vec::new(),
         kek_file: None,
+        kms: Vec::new(),
+        kek_provider: None,
         recovery_recipients: Vec::new(),
         seed_period: None,
         sealing_key_period: None,
@@ -179,6 +183,14 @@ fn choices() -> Vec<(Choice, Choose)> {
         choice(".Values.namespaces", |options| options.namespaces = vec![ITEM.to_owned()]),
         choice(".Values.restorers", |options| options.restorers = vec![ITEM.to_owned()]),
         choice(".Values.kekFile", |options| options.kek_file = Some("{{ .Values.kekFile }}".to_owned())),
+        choice(".Values.kms", |options| {
+            options.kms = vec![KmsSocket {
+                name: NAME_OF_ITEM.to_owned(),
+                socket: "{{ .socket }}".to_owned(),
+                folder: r#"{{ .socket | trimPrefix "unix://" | dir }}"#.to_owned(),
+            }];
+        }),
+        choice(".Values.kekProvider", |options| options.kek_provider = Some("{{ .Values.kekProvider }}".to_owned())),
         choice(".Values.recoveryRecipients", |options| options.recovery_recipients = vec![ITEM.to_owned()]),
         choice(".Values.keys.seedPeriod", |options| options.seed_period = Some(value("keys.seedPeriod"))),
         choice(".Values.keys.sealingKeyPeriod", |options| {
@@ -308,11 +320,9 @@ fn deployment(deployment: &mut Node) -> Result<(), CliError> {
         .ok_or_else(absent)?
         .push(spliced(".Values.podLabels"));
     optional(deployment, &["spec", "template", "metadata"], &[("annotations", ".Values.podAnnotations")])?;
-    optional(
-        deployment,
-        &container,
-        &[("imagePullPolicy", ".Values.image.pullPolicy"), ("volumeMounts", ".Values.extraVolumeMounts")],
-    )?;
+    optional(deployment, &container, &[("imagePullPolicy", ".Values.image.pullPolicy")])?;
+    extended(deployment, &container, "volumeMounts", ".Values.extraVolumeMounts")?;
+    extended(deployment, &pod, "volumes", ".Values.extraVolumes")?;
     optional(
         deployment,
         &pod,
@@ -323,7 +333,6 @@ fn deployment(deployment: &mut Node) -> Result<(), CliError> {
             ("priorityClassName", ".Values.priorityClassName"),
             ("tolerations", ".Values.tolerations"),
             ("topologySpreadConstraints", ".Values.topologySpreadConstraints"),
-            ("volumes", ".Values.extraVolumes"),
         ],
     )
 }
@@ -358,6 +367,18 @@ fn optional(object: &mut Node, path: &[&str], fields: &[(&str, &str)]) -> Result
         }
         parts.insert(at, Part::added(vec![given], Some(key), node));
     }
+    Ok(())
+}
+
+/// Adds the elements of a value to a list that the installation has under a condition of its own.
+fn extended(object: &mut Node, path: &[&str], key: &str, value: &str) -> Result<(), CliError> {
+    let absent = || failed(&format!("there is no {key} with a condition"));
+    let parts = object.parts(path).ok_or_else(absent)?;
+    let list = parts.iter_mut().find(|part| part.key.as_deref() == Some(key)).ok_or_else(absent)?;
+    let [Guard::If(condition)] = &mut list.guards[..] else { return Err(absent()) };
+    *condition = format!("or {} {}", operand(condition), operand(value));
+    let Node::List(elements) = &mut list.node else { return Err(absent()) };
+    elements.push(spliced(value));
     Ok(())
 }
 

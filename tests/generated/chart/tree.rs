@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// The element of a list of values in a template, inside `range`.
 pub(super) const ITEM: &str = "{{ . }}";
+/// The name of an element that is a map. It stands for [`ITEM`] in everything that is repeated.
+pub(super) const NAME_OF_ITEM: &str = "{{ .name }}";
 
 /// One choice that a value of the chart makes.
 #[derive(Clone, Debug)]
@@ -338,7 +340,7 @@ fn element(item: &Value, list: Option<&str>) -> Part {
 /// Whether this contains [`ITEM`], other than in a list of its own.
 fn is_per_item(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.contains(ITEM),
+        Value::String(text) => text.contains(ITEM) || text.contains(NAME_OF_ITEM),
         Value::Object(map) => map.values().any(is_per_item),
         _ => false,
     }

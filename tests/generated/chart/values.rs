@@ -192,6 +192,29 @@ fn operator() -> Vec<Entry> {
              release's namespace.",
         ),
         entry(
+            "kms",
+            json!([]),
+            json!({"type": "array", "items": {
+                "type": "object",
+                "required": ["name", "socket"],
+                "additionalProperties": false,
+                "properties": {
+                    "name": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
+                    "socket": {"type": "string", "pattern": "^unix:///[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+$"},
+                },
+            }}),
+            "KMS v2 plugins that hold the key-encryption key, each with a name and the socket that it listens on, such as \
+             unix:///run/kms/plugin.sock. The first one encrypts new keys. The folder of each socket is mounted from the node. \
+             docs/keys.md explains them.",
+        ),
+        entry(
+            "kekProvider",
+            json!(""),
+            json!({"type": "string", "enum": ["", "local", "file", "kms"]}),
+            "Where the key-encryption key is that encrypts new keys: local, file or kms. If it is empty, the first KMS plugin, \
+             else kekFile, else local.",
+        ),
+        entry(
             "recoveryRecipients",
             json!([]),
             json!({"type": "array", "items": {"type": "string", "pattern": "^msec-recipient-1\\.[A-Za-z0-9_-]+$"}}),

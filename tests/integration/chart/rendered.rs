@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use managed_secrets::{
     install::{
-        manifests::{DEFAULT_PRIORITY_CLASS, Options, PolicySwitch, Spread, manifests},
+        manifests::{DEFAULT_PRIORITY_CLASS, KmsSocket, Options, PolicySwitch, Spread, manifests},
         monitoring,
     },
     webhook::server::Limits,
@@ -51,6 +51,11 @@ fn rendered(text: &str) -> Objects {
         }
         object
     }))
+}
+
+fn plugin(name: &str) -> KmsSocket {
+    let folder = format!("/run/{name}");
+    KmsSocket { name: name.to_owned(), socket: format!("unix://{folder}/kms.sock"), folder }
 }
 
 /// What the manifests contain, and the CRD as the chart has it.
@@ -141,6 +146,19 @@ fn cases() -> Vec<(Value, Options)> {
         (
             json!({"recoveryRecipients": ["msec-recipient-1.AAAA", "msec-recipient-1.BBBB"]}),
             Options { recovery_recipients: texts(&["msec-recipient-1.AAAA", "msec-recipient-1.BBBB"]), ..options() },
+        ),
+        (
+            json!({"kms": [{"name": "aws", "socket": "unix:///run/aws/kms.sock"}, {"name": "old", "socket": "unix:///run/old/kms.sock"}]}),
+            Options { kms: vec![plugin("aws"), plugin("old")], ..options() },
+        ),
+        (
+            json!({"kms": [{"name": "aws", "socket": "unix:///run/aws/kms.sock"}], "kekProvider": "local", "kekFile": "/run/kek/key"}),
+            Options {
+                kms: vec![plugin("aws")],
+                kek_provider: Some("local".to_owned()),
+                kek_file: Some("/run/kek/key".to_owned()),
+                ..options()
+            },
         ),
         (
             json!({"kekFile": "/run/kek/key", "allowClusterScope": true}),

@@ -11,7 +11,14 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use managed_secrets::{admin::METRICS, keyring::seeds::Timing};
+use managed_secrets::{
+    admin::METRICS,
+    keyring::{
+        kms::{DEFAULT_GRACE, KmsAddress, KmsTiming},
+        providers::{Primary, ProviderOptions},
+        seeds::Timing,
+    },
+};
 use managed_secrets_api::{keys, names::record_name};
 use managed_secrets_crypto::recovery::RecoveryKey;
 use managed_secrets_engine::{client, lease};
@@ -24,6 +31,7 @@ use crate::integration::{
     faults::{FAST, Switch, refusal},
     health::Probes,
     installation::{self, object},
+    kms::plugin::Plugin,
     lost_keys::Keys,
     metrics::{parse, sum},
     objects::{Site, in_time},
@@ -63,6 +71,8 @@ pub(super) async fn of(alert: &str) -> Vec<Target> {
         "ManagedSecretsWebhookRefusals" => webhook_refusals().await,
         "ManagedSecretsWebhookSlow" => webhook_slow().await,
         "ManagedSecretsKeyringRolledBack" => rolled_back().await,
+        "ManagedSecretsKmsSilent" => kms_silent(DEFAULT_GRACE, "managed_secrets_kms_plugins_silent").await,
+        "ManagedSecretsKmsGraceOver" => kms_silent(Duration::ZERO, "managed_secrets_kms_grace_over").await,
         "ManagedSecretsKeysWithoutRecovery" => without_recovery().await,
         "ManagedSecretsDriftFight" => drift_fight().await,
         "ManagedSecretsValueExpired" => expiring("Expired", jiff::SignedDuration::from_hours(-1)).await,
@@ -550,6 +560,23 @@ async fn rolled_back() -> Vec<Target> {
     let before = scrape(&probes).await.unwrap();
     keys.go_back().await;
     let text = at_least(&probes, "managed_secrets_keyring_rolled_back", &[], 1.0).await;
+    operator.kill().await;
+    vec![Target::new(1).shows(&before, BEFORE).shows(&text, LONG)]
+}
+
+async fn kms_silent(grace: Duration, gauge: &str) -> Vec<Target> {
+    let (keys, site, mut plugin) = (Keys::new().await, Site::new("silent").await, Plugin::start().await);
+    let soon = Duration::from_millis(200);
+    let timing = KmsTiming { healthy: soon, unhealthy: soon, grace, ..KmsTiming::default() };
+    let kms = vec![KmsAddress { name: "one".to_owned(), socket: plugin.socket() }];
+    let providers = ProviderOptions { primary: Primary::Kms, file: None, kms, timing };
+    let setup = Setup { providers, ..keys.covering(&site, &[]) };
+    let operator = setup.start_with(keys.config.clone());
+    let probes = Probes::of(&operator).await;
+    served(&site, "first").await;
+    let before = scrape(&probes).await.unwrap();
+    plugin.stop();
+    let text = at_least(&probes, gauge, &[], 1.0).await;
     operator.kill().await;
     vec![Target::new(1).shows(&before, BEFORE).shows(&text, LONG)]
 }

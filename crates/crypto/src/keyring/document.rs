@@ -1,5 +1,7 @@
 //! MSK1 documents as they are stored, and what stands inside a wrapped key.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -116,10 +118,13 @@ impl Entry {
 pub struct Wrapped {
     /// Who holds the KEK.
     pub provider: String,
-    /// Which KEK: hex of SHA-256(KEK)[..8].
+    /// Which KEK: hex of SHA-256(KEK)[..8]; of a KMS plugin, what the plugin calls its key.
     pub key_id: String,
     /// Base64 of the seed as the provider wrapped it.
     pub ciphertext: String,
+    /// What a KMS plugin wants back with the ciphertext, each value in base64. Not secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Fields of later versions, kept like [`Document::unknown`].
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -129,7 +134,8 @@ impl Wrapped {
     /// A seed that a provider wrapped under one of its KEKs. `ciphertext` is base64.
     #[must_use]
     pub fn new(provider: impl Into<String>, key_id: impl Into<String>, ciphertext: String) -> Self {
-        Self { provider: provider.into(), key_id: key_id.into(), ciphertext, unknown: Map::new() }
+        let (provider, key_id) = (provider.into(), key_id.into());
+        Self { provider, key_id, ciphertext, annotations: BTreeMap::new(), unknown: Map::new() }
     }
 }
 

@@ -225,6 +225,16 @@ fn check_wrapping(
              operator reads one --kek-file, so it would not start. Nothing was written"
         ));
     }
+    let plugins_of = |keyrings: &[StoredKeyring]| -> BTreeSet<String> {
+        let wraps = keyrings.iter().flat_map(StoredKeyring::wrapped_by);
+        wraps.filter_map(|(provider, _)| provider.strip_prefix(Provider::KMS)).map(str::to_owned).collect()
+    };
+    for name in &plugins_of(restored) - &plugins_of(present) {
+        plan.warnings.push(format!(
+            "the keyring is encrypted by the KMS plugin {name}: the operator does not start without --kms {name}=unix:///PATH \
+             and this plugin's key"
+        ));
+    }
     for id in new {
         plan.warnings.push(format!(
             "the keyring is encrypted with the KEK file {id}: the operator does not start without --kek-file and this file"

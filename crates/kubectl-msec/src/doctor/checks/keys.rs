@@ -32,7 +32,7 @@ pub(super) fn protection(check: &'static str, facts: &Facts) -> Result<Vec<Findi
                          other namespaces, and not against someone who has a full copy of an unencrypted etcd",
                         facts.own
                     ),
-                    "encrypt etcd, or choose --kek-file before the first start",
+                    "encrypt etcd, or move the key to a KMS (--kms) or a file (--kek-file)",
                 )
             } else {
                 let held = format!("the provider \"{provider}\" keeps the key-encryption key outside etcd");
@@ -118,6 +118,14 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             "restore it from a backup that contains it (backup --with-kek): kubectl msec restore BACKUP",
         ));
     }
+    findings.extend(not_needed(check, facts, &wrapped));
+    let plugins: BTreeSet<_> =
+        wrapped.iter().filter_map(|(provider, _)| provider.strip_prefix(Provider::KMS)).collect();
+    for name in plugins {
+        let what = format!("the keyring needs the KMS plugin {name}");
+        let todo = "do not delete its key in the KMS, and keep a recovery key: kubectl msec recovery-key generate";
+        findings.push(Finding::new(Level::Note, check, what, todo));
+    }
     for (_, id) in wrapped.iter().filter(|(provider, _)| *provider == Provider::FILE) {
         let what = format!("the keyring needs the KEK file with the id {id}");
         findings.push(Finding::new(Level::Note, check, what, "keep a copy of the file in a safe place"));
@@ -135,6 +143,21 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
         ));
     }
     Ok(findings)
+}
+
+/// The local key-encryption keys that no keyring needs any more.
+fn not_needed(check: &'static str, facts: &Facts, wrapped: &BTreeSet<(&str, &str)>) -> Option<Finding> {
+    let keks = facts.keks.known(check).ok()?;
+    let is_needed = |id: &str| wrapped.contains(&(Provider::LOCAL, id));
+    let names: Vec<_> = keks.iter().filter(|id| !is_needed(id)).map(|id| format!("{KEK_PREFIX}{id}")).collect();
+    (!names.is_empty()).then(|| {
+        Finding::new(
+            Level::Note,
+            check,
+            format!("no keyring in {} needs these key-encryption keys: {}", facts.own, names.join(", ")),
+            "backups from before they were replaced need them: make a new backup, keep or discard the old ones, then delete them",
+        )
+    })
 }
 
 /// How long a rotation of a seed takes that is not stuck.

@@ -450,6 +450,13 @@ fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
         // The keyring, and what encrypts it.
         ("keyring", local(), Ok, "2 keys, each with its key-encryption key"),
         ("keyring", keyring(KEYRING_NAME, "active", 1, Provider::FILE), Note, "needs the KEK file"),
+        ("keyring", keyring(KEYRING_NAME, "active", 1, "kms:aws"), Note, "needs the KMS plugin aws"),
+        (
+            "keyring",
+            Facts { keks: Read::Known(["kek", "old"].map(str::to_owned).into()), ..local() },
+            Note,
+            "needs these key-encryption keys: managed-secrets-kek-old",
+        ),
         ("keyring", keyring(KEYRING_NAME, "open-only", 1, Provider::LOCAL), Problem, "no active key for records"),
         ("keyring", keyring(KEYRING_NAME, "active", -3, Provider::LOCAL), Warning, "a creation date in the future"),
         ("keyring", keyring("other", "active", 1, Provider::LOCAL), Problem, "encrypts nothing new"),
