@@ -23,8 +23,10 @@ enum Values {
     Constant,
     /// This one, then any, but always the same.
     ThenConstant(&'static str),
-    /// Any, and then another one that never changes.
-    Rotated,
+    /// Any, and then so many others, none of which comes again.
+    Rotated(usize),
+    /// Any that another key of the same Secret had before what it has now.
+    Former(&'static str),
 }
 
 impl Allowed {
@@ -58,8 +60,20 @@ impl Allowed {
     }
 
     /// Under this key of this Secret: the value that it has, and then another one that never changes.
-    pub(super) fn rotates(mut self, secret: &'static str, key: &'static str) -> Self {
-        self.targets.insert((secret, key), Values::Rotated);
+    pub(super) fn rotates(self, secret: &'static str, key: &'static str) -> Self {
+        self.rotates_times(secret, key, 1)
+    }
+
+    /// Under this key of this Secret: the value that it has, and then so many others, none of which comes again.
+    pub(super) fn rotates_times(mut self, secret: &'static str, key: &'static str, times: usize) -> Self {
+        self.targets.insert((secret, key), Values::Rotated(times));
+        self
+    }
+
+    /// A key that may hold, beside the delivered value of the key `of`, the one that was there before.
+    pub(super) fn has_the_former(mut self, secret: &'static str, key: &'static str, of: &'static str) -> Self {
+        self.beside.insert((secret, key));
+        self.targets.insert((secret, key), Values::Former(of));
         self
     }
 
@@ -78,6 +92,8 @@ impl Allowed {
     /// Judges what was seen, of which the last must be served still; an error says what was wrong first.
     pub(super) fn judge(&self, states: &[State]) -> Result<(), String> {
         let mut last: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+        // All values of each key, in order.
+        let mut had: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         let mut alive = BTreeSet::new();
         for state in states.iter().filter(|state| state.type_ != keys::TYPE_RECORD) {
             let name = state.name.as_str();
@@ -110,11 +126,21 @@ impl Allowed {
                         again.map(|at| from + at).or_else(|| values.iter().position(|allowed| allowed == value))
                     }
                     Values::Constant => before.is_none_or(|(_, before)| before == value).then_some(0),
-                    Values::Rotated => match before {
+                    Values::Rotated(times) => match before {
                         None => Some(0),
                         Some((place, before)) if before == value => Some(place),
-                        Some((place, _)) => (place == 0).then_some(1),
+                        Some((place, _)) => {
+                            let is_new = !had[&(name, key)].contains(&value.as_str());
+                            Some(place + 1).filter(|place| is_new && place <= times)
+                        }
                     },
+                    Values::Former(of) => {
+                        let now = state.data.get(*of).map(String::as_str);
+                        // As long as the other key has one value, so has this one.
+                        let mut all = had.get(&(name, *of)).into_iter().flatten().copied();
+                        let former = all.rfind(|had| Some(*had) != now);
+                        (former == Some(value.as_str())).then_some(0)
+                    }
                     Values::ThenConstant(first) if first == value => Some(0),
                     Values::ThenConstant(first) => {
                         before.is_none_or(|(_, before)| before == value || before == *first).then_some(1)
@@ -125,6 +151,7 @@ impl Allowed {
                     return Err(format!("Secret {name} holds an earlier value under {key} again"));
                 }
                 last.insert((name, key), (place, value));
+                had.entry((name, key)).or_default().push(value);
                 served += usize::from(!self.beside.contains(&(name, key)));
             }
             alive.insert(name);
@@ -136,8 +163,9 @@ impl Allowed {
         let unfinished = last.iter().filter(|((name, _), _)| alive.contains(name)).find(|((name, key), (place, _))| {
             match self.targets.get(&(*name, *key)) {
                 Some(Values::InOrder(values)) => *place + 1 < values.len(),
-                Some(Values::ThenConstant(_) | Values::Rotated) => *place == 0,
-                Some(Values::Constant) | None => false,
+                Some(Values::Rotated(times)) => *place < *times,
+                Some(Values::ThenConstant(_)) => *place == 0,
+                Some(Values::Constant | Values::Former(_)) | None => false,
             }
         });
         unfinished
@@ -180,5 +208,26 @@ fn a_wrong_an_empty_an_earlier_and_a_vanished_value_are_found() {
     assert_eq!(rotated.judge(&[one.clone(), one.clone(), two.clone(), two.clone()]), Ok(()));
     for wrong in [vec![one.clone()], vec![one.clone(), two.clone(), one], vec![two, state(&[("value", "")], true)]] {
         assert!(rotated.judge(&wrong).is_err(), "{wrong:?}");
+    }
+    let beside = |old: &str, value: &str| state(&[("old", old), ("value", value)], false);
+    let (one, two, three) =
+        (state(&[("value", "1")], false), state(&[("value", "2")], false), state(&[("value", "3")], false));
+    let twice = Allowed::default().rotates_times("db", "value", 2).has_the_former("db", "old", "value");
+    for right in [
+        vec![one.clone(), two.clone(), three.clone()],
+        vec![one.clone(), beside("1", "2"), beside("2", "3"), three.clone()],
+        vec![one.clone(), beside("1", "2"), two.clone(), beside("2", "3"), beside("2", "3")],
+    ] {
+        assert_eq!(twice.judge(&right), Ok(()), "{right:?}");
+    }
+    for wrong in [
+        vec![one.clone(), two.clone()],
+        vec![one.clone(), two.clone(), one.clone()],
+        vec![one.clone(), two.clone(), beside("1", "3")],
+        vec![one.clone(), two.clone(), beside("3", "3")],
+        vec![one.clone(), beside("other", "2"), three.clone()],
+        vec![one, two, three, state(&[("value", "4")], false)],
+    ] {
+        assert!(twice.judge(&wrong).is_err(), "{wrong:?}");
     }
 }

@@ -7,10 +7,17 @@ use std::future::Future;
 
 use futures::future::BoxFuture;
 use kube::api::{DeleteParams, PostParams};
-use managed_secrets_api::{ManagedSecretStatus, keys, names::record_name};
+use managed_secrets_api::{ManagedSecretStatus, keys, names::record_name, restarts, types::WorkloadKind};
 use serde_json::{Value, json};
 
-use super::{super::objects::Site, history::Allowed};
+use super::{
+    super::{
+        objects::{Site, id},
+        restarts::{create, marked, permit, shop},
+    },
+    history::Allowed,
+    snapshot::Snapshot,
+};
 
 /// Something done in a namespace.
 pub(super) type Do = Box<dyn Fn(Site) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -25,18 +32,23 @@ pub(super) struct Scenario {
     pub(super) act: Do,
     /// How it must end: status and reason of `Ready` by object.
     pub(super) ends: Vec<(&'static str, &'static str, &'static str)>,
+    /// What else is so in the end, where some of it takes longer than the operator asks for anything.
+    pub(super) ended: fn(&Snapshot) -> bool,
     /// What may be seen on the way.
     pub(super) allowed: Allowed,
 }
 
 /// All scenarios.
 pub(super) fn all() -> Vec<Scenario> {
-    [created(), valued(), renamed(), delivered(), adopted(), owned(), lost()].into_iter().flatten().collect()
+    [created(), valued(), vec![whole_life()], renamed(), delivered(), adopted(), owned(), lost()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A scenario with one object, which is served in the end.
 fn scenario(name: &'static str, prepare: Do, act: Do, allowed: Allowed) -> Scenario {
-    Scenario { name, prepare, act, ends: vec![("db", "True", "Served")], allowed }
+    Scenario { name, prepare, act, ends: vec![("db", "True", "Served")], ended: |_| true, allowed }
 }
 
 fn step<F>(run: impl Fn(Site) -> F + Send + Sync + 'static) -> Do
@@ -239,6 +251,45 @@ fn valued() -> Vec<Scenario> {
     ]
 }
 
+/// A rotation of a secret that has all that a value's life can have: the previous value stays beside the new one until the
+/// overlap ends, what is kept moves on, and the workload is restarted once.
+fn whole_life() -> Scenario {
+    let spec = |revision: &str, overlap: &str| {
+        let target = json!({"previousKey": "old", "restart": [shop(WorkloadKind::Deployment)]});
+        let generate = json!({"revision": revision, "rotateEvery": "720h"});
+        generate_with(json!({"generate": generate, "history": 2, "overlap": overlap, "target": target}))
+    };
+    let workload = step(|site| async move {
+        permit(&site).await;
+        create(&site, WorkloadKind::Deployment, "shop").await;
+    });
+    let first_mark = step(|site| async move {
+        let mark = format!("{}/2", id(&site.in_step("db").await));
+        marked(&site, &shop(WorkloadKind::Deployment), "db", [None, Some(mark)]).await;
+    });
+    let second = steps(vec![
+        served(generate("NAME")),
+        apply("db", generate_with(json!({"generate": {"revision": "a"}}))),
+        until("a second version", |status| status.version == Some(2)),
+    ]);
+    let ended = |end: &Snapshot| {
+        let key = restarts::key("db");
+        let mark = end.get("Deployment shop", "/template/annotations").and_then(|marks| marks[&key].as_str());
+        let data = end.get("Secret db", "/data").and_then(Value::as_object);
+        mark.is_some_and(|mark| mark.ends_with("/3")) && data.is_some_and(|data| !data.contains_key("old"))
+    };
+    Scenario {
+        ended,
+        ..scenario(
+            "a rotation with history, overlap and restart",
+            steps(vec![workload, second, apply("db", spec("a", "0s")), first_mark]),
+            // Long enough for an operator that starts to find it begun.
+            apply("db", spec("b", "20s")),
+            Allowed::default().rotates_times("db", "value", 2).has_the_former("db", "old", "value"),
+        )
+    }
+}
+
 /// Renames, also those that wait.
 fn renamed() -> Vec<Scenario> {
     let three = |names: [&str; 3]| {
@@ -259,6 +310,7 @@ fn renamed() -> Vec<Scenario> {
             prepare: steps(vec![apply("holder", generate("TAKEN")), until_served("holder"), served(generate("NAME"))]),
             act: apply("db", generate("TAKEN")),
             ends: vec![("db", "False", "NameInUse"), ("holder", "True", "Served")],
+            ended: |_| true,
             allowed: any().generates("holder", "value"),
         },
         Scenario {
@@ -266,6 +318,7 @@ fn renamed() -> Vec<Scenario> {
             prepare: steps(vec![three(["A", "B", "C"]), all_served]),
             act: three(["B", "C", "D"]),
             ends: ["a", "b", "c"].map(|object| (object, "True", "Served")).into(),
+            ended: |_| true,
             allowed: Allowed::default().generates("a", "value").generates("b", "value").generates("c", "value"),
         },
     ]

@@ -1,20 +1,24 @@
-//! What is there: every ManagedSecret and every Secret of a namespace, without what differs from run to run.
+//! What is there: every ManagedSecret, every Secret and every Deployment of a namespace, without what differs from run to
+//! run.
 //!
 //! Ids, uids, generated values and dates are told apart only by whether they are those from before the scenario's act.
-//! Records are verified and opened, so their bytes are compared by what they hold.
+//! Records are verified and opened, with the earlier values that they keep, so their bytes are compared by what they hold.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{ResourceExt as _, api::ListParams};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use kube::{Api, ResourceExt as _, api::ListParams};
 use managed_secrets::controller::{
     facts::rfc3339,
     record::Authenticity,
     view::{Own, SecretView},
 };
-use managed_secrets_api::{ManagedSecret, keys, record::StoredRecord};
+use managed_secrets_api::{
+    ManagedSecret, keys,
+    record::{StoredRecord, open_kept},
+};
 use managed_secrets_crypto::{
-    Keyring,
+    Keyring, Plaintext,
     mse1::{self, Place, Record},
 };
 use serde_json::{Map, Value, json};
@@ -37,18 +41,29 @@ pub(super) struct Before {
 struct Found {
     objects: Vec<ManagedSecret>,
     secrets: Vec<Secret>,
-    /// Names of the Secrets that are valid records, with the value in each.
-    opened: BTreeMap<String, String>,
+    workloads: Vec<Deployment>,
+    /// Names of the Secrets that are valid records, with what each holds.
+    opened: BTreeMap<String, Opened>,
+}
+
+/// What a record holds.
+struct Opened {
+    version: u64,
+    value: String,
+    /// The earlier values that it keeps, by version; nothing where one does not open.
+    kept: BTreeMap<u64, Option<String>>,
 }
 
 impl Found {
     async fn at(site: &Site) -> Self {
         let objects = site.objects().list(&ListParams::default()).await.unwrap().items;
         let secrets = site.secrets().list(&ListParams::default()).await.unwrap().items;
+        let workloads = Api::<Deployment>::namespaced(site.client.clone(), &site.namespace);
+        let workloads = workloads.list(&ListParams::default()).await.unwrap().items;
         let keyring = keyring().await;
         let opened =
             secrets.iter().filter_map(|it| Some((it.name_any(), open(keyring, &site.namespace, it)?))).collect();
-        Self { objects, secrets, opened }
+        Self { objects, secrets, workloads, opened }
     }
 
     /// What identifies things: uids, ids, generated values; each with a name for it.
@@ -70,22 +85,32 @@ impl Found {
                 .annotations()
                 .get(keys::ANNO_SOURCE)
                 .is_some_and(|source| source == "generate" || source.starts_with("generate:"))
+                && let Some(Opened { version, value, kept }) = self.opened.get(&name)
             {
-                say(self.opened.get(&name).cloned(), format!("value of {owner}"));
+                say(Some(value.clone()), format!("value {version} of {owner}"));
+                for (version, value) in kept {
+                    say(value.clone(), format!("value {version} of {owner}"));
+                }
             }
         }
         identities
     }
 }
 
-fn open(keyring: &Keyring, namespace: &str, secret: &Secret) -> Option<String> {
+fn open(keyring: &Keyring, namespace: &str, secret: &Secret) -> Option<Opened> {
     let view: SecretView = serde_json::from_value(serde_json::to_value(&secret.metadata).unwrap()).unwrap();
     let Authenticity::Valid { meta, commitment } = Authenticity::of(&view, namespace, keyring) else { return None };
     let record = Record::parse(&secret.data.as_ref()?.get(keys::RECORD_DATA_KEY)?.0).ok()?;
     let place = Place { namespace, object: &meta.owner };
     let value = mse1::open(&record, &place, |id| keyring.seed(id)).ok()?;
     let fits = record.version() == meta.version && record.uid() == meta.uid && *record.commitment() == commitment;
-    fits.then(|| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+    let text = |value: &Plaintext| String::from_utf8(value.as_bytes().to_vec()).unwrap();
+    let kept = meta.history.iter().map(|kept| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(&kept.data_key()));
+        let opened = bytes.and_then(|bytes| open_kept(&bytes.0, &place, kept, |id| keyring.seed(id)).ok());
+        (kept.version, opened.map(|opened| text(&opened.value)))
+    });
+    fits.then(|| Opened { version: meta.version, value: text(&value), kept: kept.collect() })
 }
 
 impl Before {
@@ -117,6 +142,9 @@ impl Snapshot {
         for secret in &found.secrets {
             all.insert(format!("Secret {}", secret.name_any()), describe_secret(secret, &found, before));
         }
+        for workload in &found.workloads {
+            all.insert(format!("Deployment {}", workload.name_any()), describe_workload(workload));
+        }
         for value in all.values_mut() {
             rename(value, &names, before);
         }
@@ -136,6 +164,11 @@ impl Snapshot {
         labelled.into_iter().all(|(name, _)| {
             described.iter().any(|it| it.as_str().map(|it| format!("Secret {it}")).as_ref() == Some(name))
         })
+    }
+
+    /// What is described under this name, at this JSON pointer.
+    pub(super) fn get(&self, name: &str, pointer: &str) -> Option<&Value> {
+        self.0.get(name)?.pointer(pointer)
     }
 
     /// What another one has that this has not, and the other way round; empty where they are equal.
@@ -163,14 +196,16 @@ fn describe(object: &ManagedSecret, found: &Found, before: &Before) -> Value {
         spec["value"] = json!("(sealed)");
     }
     let mut status = json!(object.status);
-    for date in ["createdDate", "updatedDate", "valueUpdatedTime"] {
+    for date in ["createdDate", "updatedDate", "valueUpdatedTime", "nextRotation"] {
         if let Some(text) = status.get(date).and_then(Value::as_str).map(str::to_owned) {
             status[date] = before.date(&text);
         }
     }
     for kept in status.get_mut("history").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(created) = kept["created"].as_str().map(str::to_owned) {
-            kept["created"] = before.date(&created);
+        for date in ["created", "deliveredUntil"] {
+            if let Some(text) = kept[date].as_str().map(str::to_owned) {
+                kept[date] = before.date(&text);
+            }
         }
     }
     for reference in ["record", "target"] {
@@ -233,7 +268,10 @@ fn describe_secret(secret: &Secret, found: &Found, before: &Before) -> Value {
     let view: SecretView = serde_json::from_value(serde_json::to_value(&secret.metadata).unwrap()).unwrap();
     let is_record = secret.type_.as_deref() == Some(keys::TYPE_RECORD);
     let data: Map<String, Value> = match found.opened.get(&name) {
-        Some(value) => Map::from_iter([("(opened)".to_owned(), json!(value))]),
+        Some(Opened { value, kept, .. }) => {
+            let kept = kept.iter().map(|(version, value)| (format!("(opened, version {version})"), json!(value)));
+            std::iter::once(("(opened)".to_owned(), json!(value))).chain(kept).collect()
+        }
         None if is_record => Map::from_iter([("(invalid)".to_owned(), Value::Null)]),
         None => {
             let data = secret.data.clone().unwrap_or_default();
@@ -257,6 +295,15 @@ fn describe_secret(secret: &Secret, found: &Found, before: &Before) -> Value {
             "owners": view.ours.owner_uids,
             "type": view.ours.type_,
         },
+    })
+}
+
+/// A Deployment: its generation counts the changes of its spec, so how often it was restarted.
+fn describe_workload(workload: &Deployment) -> Value {
+    json!({
+        "generation": workload.metadata.generation,
+        "annotations": workload.annotations(),
+        "template": workload.spec.template.metadata,
     })
 }
 

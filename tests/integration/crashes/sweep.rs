@@ -17,7 +17,7 @@ use testkit::poll;
 use super::{
     super::{
         objects::{Site, ready},
-        operator::{Fault, PATIENCE, Setup, Tap},
+        operator::{Fault, PATIENCE, Running, Setup, Tap},
         witness::Witness,
     },
     scenarios::{self, Scenario},
@@ -144,7 +144,7 @@ async fn run(scenario: &Scenario, death: Option<Death>, reference: Option<&Snaps
     let witness = Witness::of(&site).await;
     let armed = Arc::new(AtomicBool::new(false));
     let tap = dying(&site, &armed, death);
-    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+    let operator = start(&site, &tap).await;
     (scenario.prepare)(site.clone()).await;
     quiet(&tap).await;
     let before = Before::of(&site).await;
@@ -161,7 +161,7 @@ async fn run(scenario: &Scenario, death: Option<Death>, reference: Option<&Snaps
     } else if tap.is_dead() {
         operator.kill().await;
         let tap = Tap::recording();
-        let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+        let operator = start(&site, &tap).await;
         settled(&site, scenario, &before, reference, &tap).await;
         requests = tap.seen().iter().filter(|seen| seen.path.contains(&site.namespace)).count();
         operator.stop().await;
@@ -176,6 +176,10 @@ async fn run(scenario: &Scenario, death: Option<Death>, reference: Option<&Snaps
     }
     scenario.allowed.judge(&witness.states().await)?;
     Ok(Run { end, died: tap.is_dead(), requests })
+}
+
+async fn start(site: &Site, tap: &Arc<Tap>) -> Running {
+    Setup { restarts: true, ..Setup::of(&site.namespace) }.calls(tap).start().await
 }
 
 /// A tap that lets the operator die at a request in the site's namespace, once it is armed.
@@ -210,7 +214,9 @@ async fn settled(
         let now = Snapshot::of(site, before).await;
         match reference {
             Some(reference) => now == *reference,
-            None => now.is_in_step() && now.is_tidy() && ends_as_it_must(site, scenario).await,
+            None => {
+                now.is_in_step() && now.is_tidy() && (scenario.ended)(&now) && ends_as_it_must(site, scenario).await
+            }
         }
     };
     let ended = poll("the end", PATIENCE, || async {
