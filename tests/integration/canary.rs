@@ -3,7 +3,7 @@
 //!
 //! A delivered Secret and the source of `valueFrom` may hold a value, and nothing else: searched are etcd by key and
 //! revision, all logs and the audit log, and what terminals showed. A value that is not delivered is nowhere in the raw
-//! files of etcd, either.
+//! files of etcd, either. An earlier value is in its Secret no longer than it is delivered there.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::PathBuf;
@@ -48,6 +48,28 @@ impl<'a> Story<'a> {
         let homes: Vec<_> = homes.iter().map(|name| format!("{}/{name}", self.site.namespace)).collect();
         self.canaries.push(Canary::new(path, &homes));
         self.canaries.last().unwrap().value.clone()
+    }
+
+    /// An earlier value that is kept and delivered no more.
+    fn is_gone(&mut self, value: &str) {
+        self.canaries.iter_mut().find(|canary| canary.value == value).unwrap().is_gone = true;
+    }
+
+    /// The record of this name, and the Secret, hold one value and nothing else.
+    async fn holds_one_value(&self, name: &str, secret: &str) {
+        let record = self.site.record(name).await.unwrap();
+        for it in [record, self.site.secret(secret).await.unwrap()] {
+            let keys: Vec<_> = it.data.unwrap_or_default().into_keys().collect();
+            assert_eq!(keys, ["value"], "{:?} holds an earlier value still", it.metadata.name);
+        }
+    }
+
+    /// A generated value, as it is delivered.
+    async fn generated(&mut self, path: &str) -> String {
+        let value = self.site.value("generated", "value").await.unwrap();
+        let home = format!("{}/generated", self.site.namespace);
+        self.canaries.push(Canary::of(path, value.clone(), &[home]));
+        value
     }
 
     async fn program(&mut self, arguments: &[&str], input: &[u8]) -> program::Ran {
@@ -110,34 +132,6 @@ impl<'a> Story<'a> {
         self.overwrite("rendered", "url", &intruder).await;
         self.site.delivers("rendered", "v2", &value).await;
 
-        let mut values = Vec::new();
-        for name in ["the first of three", "the second of three", "the third of three"] {
-            let value = self.canary(name, &["versions"]);
-            let sealed = self.seal("versions", &value).await;
-            self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 2})).await;
-            self.site.delivers("versions", "value", &value).await;
-            values.push((value, sealed));
-        }
-        let newest = &values[2].1;
-        self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 2, "version": 1})).await;
-        self.site.delivers("versions", "value", &values[0].0).await;
-        self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 0})).await;
-        self.site.delivers("versions", "value", &values[2].0).await;
-        // Beside its successor, and gone once the overlap is over.
-        let next = self.canary("the value after them", &["versions"]);
-        let sealed = self.seal("versions", &next).await;
-        let beside = |overlap: &str| json!({"name": "VERSIONS", "value": sealed, "target": {"previousKey": "old"}, "overlap": overlap});
-        self.apply("versions", beside("24h")).await;
-        self.site.delivers("versions", "old", &values[2].0).await;
-        self.apply("versions", beside("0s")).await;
-        self.site.in_step("versions").await;
-        let target = self.site.secret("versions").await.unwrap();
-        assert_eq!(target.data.unwrap().into_keys().collect::<Vec<_>>(), ["value"], "no previous value is left");
-        self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 0})).await;
-        self.site.in_step("versions").await;
-        let record = self.site.record("VERSIONS").await.unwrap();
-        assert_eq!(record.data.unwrap().into_keys().collect::<Vec<_>>(), ["value"], "no earlier value is left");
-
         let value = self.canary("not delivered", &[]);
         let sealed = self.seal("hidden", &value).await;
         let hidden = |name: &str, sealed: &str| json!({"name": name, "value": sealed, "delivery": "None"});
@@ -161,12 +155,6 @@ impl<'a> Story<'a> {
         self.overwrite("upstream", "token", &value).await;
         self.site.delivers("followed", "value", &value).await;
 
-        self.apply("generated", json!({"name": "GENERATED", "generate": {"length": 40}})).await;
-        self.site.served("generated").await;
-        let value = self.site.value("generated", "value").await.unwrap();
-        let home = format!("{}/generated", self.site.namespace);
-        self.canaries.push(Canary::of("generated", value, &[home]));
-
         let value = self.canary("adopted", &["legacy"]);
         self.site.foreign_secret("legacy", &[("password", &value)]).await;
         let sealed = self.seal("adopted", &value).await;
@@ -182,6 +170,62 @@ impl<'a> Story<'a> {
         assert!(self.kubectl(&["delete", "msec", "retained"], &Value::Null).await);
         self.apply("retained", spec).await;
         self.site.served("retained").await;
+    }
+
+    /// Earlier values: delivered again, beside their successor, and gone in the end.
+    async fn earlier(&mut self) {
+        let mut values = Vec::new();
+        for name in ["the first of three", "the second of three", "the third of three"] {
+            let value = self.canary(name, &["versions"]);
+            let sealed = self.seal("versions", &value).await;
+            self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 2})).await;
+            self.site.delivers("versions", "value", &value).await;
+            values.push((value, sealed));
+        }
+        let newest = &values[2].1;
+        self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 2, "version": 1})).await;
+        self.site.delivers("versions", "value", &values[0].0).await;
+        self.apply("versions", json!({"name": "VERSIONS", "value": newest, "history": 0})).await;
+        self.site.delivers("versions", "value", &values[2].0).await;
+        self.site.in_step("versions").await;
+        self.holds_one_value("VERSIONS", "versions").await;
+        // Beside its successor, and gone once the overlap is over.
+        let next = self.canary("the value after them", &["versions"]);
+        let sealed = self.seal("versions", &next).await;
+        let beside = |overlap: &str| json!({"name": "VERSIONS", "value": sealed, "target": {"previousKey": "old"}, "overlap": overlap});
+        self.apply("versions", beside("24h")).await;
+        self.site.delivers("versions", "old", &values[2].0).await;
+        self.apply("versions", beside("0s")).await;
+        self.site.in_step("versions").await;
+        self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 0})).await;
+        self.site.in_step("versions").await;
+        self.holds_one_value("VERSIONS", "versions").await;
+        values.iter().for_each(|(value, _)| self.is_gone(value));
+
+        self.apply("generated", json!({"name": "GENERATED", "generate": {"length": 40}})).await;
+        self.site.served("generated").await;
+        let first = self.generated("generated").await;
+        // Rotated: beside its successor until an overlap ends by itself, and kept until the spec keeps nothing.
+        let rotated = |overlap: &str| json!({"name": "GENERATED", "generate": {"length": 40, "revision": "a"}, "target": {"previousKey": "old"}, "overlap": overlap});
+        self.apply("generated", rotated("24h")).await;
+        self.site.delivers("generated", "old", &first).await;
+        self.site.in_step("generated").await;
+        self.generated("generated, a new value").await;
+        let version_1 = json!({"name": "GENERATED", "generate": {"length": 40, "revision": "a"}, "version": 1});
+        self.apply("generated", version_1).await;
+        self.site.delivers("generated", "value", &first).await;
+        self.apply("generated", rotated("2s")).await;
+        self.site.in_step("generated").await;
+        poll("the overlap to end", super::operator::PATIENCE, || async {
+            Ok(self.site.value("generated", "old").await.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+        let none = json!({"name": "GENERATED", "generate": {"length": 40, "revision": "a"}, "history": 0});
+        self.apply("generated", none).await;
+        self.site.in_step("generated").await;
+        self.holds_one_value("GENERATED", "generated").await;
+        self.is_gone(&first);
     }
 
     /// What users should not do, and what others do to them.
@@ -325,6 +369,7 @@ async fn no_value_leaves_its_way() {
         super::operator::public_key(&control_plane.access().admin_client().await.unwrap()).await;
         let mut story = Story::new(&control_plane, format).await;
         story.right().await;
+        story.earlier().await;
         story.wrong().await;
         story.look().await;
         canaries.append(&mut story.canaries);
@@ -347,8 +392,12 @@ async fn no_value_leaves_its_way() {
         leaks.extend(found.map(|canary| format!("{}: on the terminal of {what}", canaries[canary].path)));
     }
     let mut at_home = std::collections::BTreeSet::new();
+    // What each key of etcd holds in the end.
+    let mut last = std::collections::BTreeMap::new();
     for (key, revision, value) in search::history(&control_plane).await {
-        for canary in finder.find(&value) {
+        let found = finder.find(&value);
+        last.insert(key.clone(), found.clone());
+        for canary in found {
             let secret = key.strip_prefix("/registry/secrets/").unwrap_or_default();
             if canaries[canary].homes.iter().any(|home| home == secret) {
                 at_home.insert(canary);
@@ -356,6 +405,10 @@ async fn no_value_leaves_its_way() {
                 leaks.push(format!("{}: in etcd, {key} at revision {revision}", canaries[canary].path));
             }
         }
+    }
+    for (key, found) in last {
+        let stays = found.into_iter().map(|canary| &canaries[canary]).filter(|canary| canary.is_gone);
+        leaks.extend(stays.map(|canary| format!("{}: still in etcd, {key}", canary.path)));
     }
     let folder = control_plane.supervisor().folder();
     let etcd = control_plane.etcd_dir().unwrap();

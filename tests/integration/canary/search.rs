@@ -22,6 +22,8 @@ pub(crate) struct Canary {
     pub(crate) value: String,
     /// Secrets (`namespace/name`) in which it is at home.
     pub(crate) homes: Vec<String>,
+    /// Whether it is at home no more in the end: an earlier value that is kept no longer.
+    pub(crate) is_gone: bool,
     /// Whether it is no secret in files of this name: another program has written it there.
     pub(crate) spoiled: Option<&'static str>,
 }
@@ -37,7 +39,7 @@ impl Canary {
 
     /// This value.
     pub(crate) fn of(path: &str, value: String, homes: &[String]) -> Self {
-        Self { path: path.to_owned(), value, homes: homes.to_vec(), spoiled: None }
+        Self { path: path.to_owned(), value, homes: homes.to_vec(), is_gone: false, spoiled: None }
     }
 
     fn halves(&self) -> [&str; 2] {
