@@ -1,6 +1,7 @@
 //! Whoever has a value delivered somewhere must be allowed to read it where it is.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod earlier;
 mod renames;
 
 use base64::Engine as _;

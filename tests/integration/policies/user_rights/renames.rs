@@ -3,14 +3,14 @@
 use super::*;
 
 /// To read the value by its id.
-const BY_ID: Right = Right { name: Some(ID), ..ALL_VALUES };
+pub(super) const BY_ID: Right = Right { name: Some(ID), ..ALL_VALUES };
 const ID: &str = "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11";
 
-const fn by_name(name: &'static str) -> Right {
+pub(super) const fn by_name(name: &'static str) -> Right {
     Right { name: Some(name), ..ALL_VALUES }
 }
 
-fn cannot_read(name: &str) -> String {
+pub(super) fn cannot_read(name: &str) -> String {
     format!("cannot get resource \"secretvalues\" in API group \"values.managedsecrets.dev\" named \"{name}\"")
 }
 
@@ -30,7 +30,7 @@ async fn check(scene: &Scene, enough: &[&[Right]], not_enough: &[&[Right]], refu
     }
 }
 
-fn status(name: &str, target: Option<&str>) -> Value {
+pub(super) fn status(name: &str, target: Option<&str>) -> Value {
     let target = target.map(|name| json!({"name": name, "key": "value", "uid": "u", "resourceVersion": "1"}));
     let mut status = json!({"id": ID, "name": name});
     if let Some(target) = target {
@@ -93,29 +93,6 @@ async fn a_value_with_two_targets_needs_both() {
     report(&scene, &status("DB_PASSWORD", Some("current"))).await;
     let (wanted, current) = (Right::get_secret("wanted"), Right::get_secret("current"));
     check(&scene, &[&[wanted, current], &[VALUE]], &[&[wanted], &[current]], "DB_PASSWORD").await;
-}
-
-/// An earlier value may never have been where the value is now.
-#[tokio::test]
-async fn an_earlier_version_needs_the_permission_to_read_the_value_by_name_or_id() {
-    let scene = Scene::new(json!({})).await;
-    report(&scene, &status("DB_PASSWORD", Some("db"))).await;
-    let pin = || merge(&json!({"version": 1}));
-    for rights in [VALUE, BY_ID, ALL_VALUES, FORMER] {
-        let answer = scene.objects(&[rights]).await.patch("db", &params(), &pin()).await;
-        expect(&format!("{rights:?}"), answer, None);
-    }
-    for rights in [&[][..], &[Right::get_secret("db")], &[by_name("db")]] {
-        let answer = scene.objects(rights).await.patch("db", &params(), &pin()).await;
-        expect(&format!("{rights:?}"), answer, Some(&cannot_read("DB_PASSWORD")));
-    }
-    // The newest value is delivered wherever no version is named, so its delivery needs no permission: docs/permissions.md
-    // says what that shows.
-    let nothing = scene.objects(&[]).await;
-    let admin = scene.of(admin().await);
-    admin.patch("db", &PatchParams::default(), &pin()).await.unwrap();
-    expect("the newest", nothing.patch("db", &params(), &merge(&json!({"version": null}))).await, None);
-    expect("the same", nothing.patch("db", &params(), &merge(&json!({"description": "x"}))).await, None);
 }
 
 /// RBAC compares names as they are: every character of a name works.
