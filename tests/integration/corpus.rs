@@ -2,6 +2,7 @@
 //! verdict, on the fields that are wrong and on the reason. And no refusal shows a value.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod lifecycle;
 mod no_echo;
 mod objects;
 mod source;

@@ -6,7 +6,7 @@ use managed_secrets_api::limits::{
 };
 use serde_json::{Value, json};
 
-use super::{Case, source, target, template};
+use super::{Case, lifecycle, source, target, template};
 
 /// Characters of `spec.name`, spelled out.
 const NAME_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-@#$";
@@ -19,6 +19,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(choices());
     cases.extend(rotations());
     cases.extend(expiry());
+    cases.extend(lifecycle::all());
     cases.extend(shapes());
     cases.extend(metadata());
     cases.extend(source::all());
@@ -343,7 +344,7 @@ fn expiry() -> Vec<Case> {
 
 /// Each field holding each type of JSON; server and validator must agree, whatever they say.
 fn shapes() -> Vec<Case> {
-    const FIELDS: [&str; 35] = [
+    const FIELDS: [&str; 36] = [
         "/spec",
         "/spec/name",
         "/spec/description",
@@ -374,6 +375,7 @@ fn shapes() -> Vec<Case> {
         "/spec/target/restart",
         "/spec/target/restart/0",
         "/spec/target/restart/0/kind",
+        "/spec/target/restart/0/name",
         "/spec/deletionPolicy",
         "/spec/suspend",
         "/spec/expires",
