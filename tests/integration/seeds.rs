@@ -27,7 +27,7 @@ use managed_secrets_crypto::{
     SeedId,
     keyring::{Document, Entry},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::poll;
 
 use super::{
@@ -104,14 +104,30 @@ async fn others(site: &Site) -> BTreeMap<String, Option<String>> {
     others.map(|secret| (secret.name_any(), secret.resource_version())).collect()
 }
 
-/// Three objects, and a record that a deleted one has left.
-async fn filled(site: &Site) {
+/// A generated value, retained if the object is called `kept`.
+fn spec(name: &str) -> Value {
+    let policy = if name == "kept" { "Retain" } else { "Delete" };
+    json!({"name": name, "generate": {}, "deletionPolicy": policy})
+}
+
+/// Three objects, and a record that a deleted one has left. Returns the first values of `one` and `kept`, which have had
+/// another one since, so that their records keep these.
+async fn filled(site: &Site) -> [String; 2] {
     for name in ["one", "two", "three", "kept"] {
-        let policy = if name == "kept" { "Retain" } else { "Delete" };
-        site.apply(name, json!({"name": name, "generate": {}, "deletionPolicy": policy})).await;
+        site.apply(name, spec(name)).await;
         site.in_step(name).await;
     }
+    let first = async |name: &str| site.value(name, "value").await.unwrap();
+    let values = [first("one").await, first("kept").await];
+    for name in ["one", "kept"] {
+        let mut rotated = spec(name);
+        rotated["generate"]["revision"] = json!("a");
+        site.apply(name, rotated).await;
+        site.in_step(name).await;
+        assert_ne!(first(name).await, values[usize::from(name == "kept")]);
+    }
     site.delete("kept").await;
+    values
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +135,7 @@ async fn every_record_moves_to_the_new_seed_and_nothing_else_is_written() {
     let (keys, site) = (Keys::new().await, Site::new("seeds").await);
     let tap = Tap::recording();
     let operator = setup(&keys, &site).calls(&tap).start_with(keys.config.clone());
-    filled(&site).await;
+    let earlier = filled(&site).await;
     let [old] = keys.seeds().await.try_into().unwrap();
     assert_eq!(named(&site).await, [old].into());
     let before = others(&site).await;
@@ -168,6 +184,17 @@ async fn every_record_moves_to_the_new_seed_and_nothing_else_is_written() {
     site.in_step("kept").await;
     assert_eq!(named(&site).await, [new].into());
     assert_eq!(site.value("one", "value").await, value);
+
+    // The values before them moved as well, and go with a take-over and a rename.
+    for (name, earlier) in ["one", "kept"].into_iter().zip(earlier) {
+        let mut named = spec(name);
+        named["name"] = json!(format!("{name}-renamed"));
+        named["version"] = json!(1);
+        site.apply(name, named).await;
+        site.delivers(name, "value", &earlier).await;
+        let object = site.in_step(name).await;
+        assert_eq!(object.status.unwrap().version, Some(2));
+    }
     operator.stop().await;
 }
 

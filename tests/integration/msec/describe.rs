@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use managed_secrets_crypto::mss1::SealingKey;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::poll;
 use zeroize::Zeroizing;
 
@@ -67,6 +67,44 @@ async fn all_that_is_known_is_told_in_words() {
     let facts =
         [(record, "RECORD"), (id(&object), "ID"), (key.to_string(), "KEY"), (site.namespace.clone(), "NAMESPACE")];
     golden::matches("describe-healthy", &text, &facts);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotations_earlier_values_and_what_is_delivered_of_them_are_told() {
+    let (site, operator, plugin) = place("told-life").await;
+    let spec = |revision: &str, more: Value| {
+        let mut spec = json!({
+            "name": "DB", "generate": {"rotateEvery": "720h", "revision": revision}, "history": 2, "overlap": "24h",
+            "target": {"previousKey": "old"},
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    for revision in ["a", "b", "c"] {
+        site.apply("db", spec(revision, json!({}))).await;
+        site.in_step("db").await;
+    }
+    let told = async || plugin.run(&["describe", "DB"]).await.ok();
+    let object = status(&site.get("db").await);
+    let updated: jiff::Timestamp = object.value_updated_time.unwrap().parse().unwrap();
+    let end = updated + jiff::SignedDuration::from_hours(24);
+    let text = told().await;
+    assert_eq!(line(&text, "Version"), "3");
+    assert_eq!(line(&text, "Earlier values"), "2, 1");
+    assert_eq!(line(&text, "Previous value"), format!("version 2, key old until {end}"));
+    let source = line(&text, "Source");
+    assert!(source.contains("rotated every 720h") && source.contains(&object.next_rotation.unwrap()), "{source}");
+
+    site.apply("db", spec("c", json!({"version": 1}))).await;
+    site.in_step("db").await;
+    let text = told().await;
+    assert_eq!(line(&text, "Version"), "3 (the delivered one is 1)");
+    assert_eq!(line(&text, "Previous value"), "none now (key old)");
+
+    site.apply("db", spec("c", json!({"overlap": "0s"}))).await;
+    site.in_step("db").await;
+    assert_eq!(line(&told().await, "Previous value"), "none now (key old)");
     operator.stop().await;
 }
 
