@@ -211,6 +211,43 @@ fn an_object_takes_under_three_kilobytes_of_the_cache_and_the_queue() {
     assert!(again.bytes_max < 300 * OBJECTS as u64, "{} bytes more while it lists again", again.bytes_max);
 }
 
+/// Every object has an entry, for the next look at it: a rotation that is due earlier, or another day, is the same entry.
+#[test]
+fn a_schedule_takes_no_more_of_the_queue_than_the_entry_that_every_object_has() {
+    const MANY: usize = 10_000;
+    let workers = Workers { all: MANY, reserved: 0 };
+    let key = |number| Key { namespace: NAMESPACE.into(), name: format!("secret-{number}").as_str().into() };
+    let keys: Vec<Key> = (0..MANY).map(key).collect();
+    let now = Instant::now();
+    // Each time, all objects are looked at, and get a timer by their number.
+    let looks = |queue: &mut Core<Key>, times: usize, seconds: &dyn Fn(usize) -> u64| {
+        for time in 0..times {
+            keys.iter().for_each(|key| queue.add(key.clone(), Priority::Woken, now));
+            let mut number = 0;
+            while let Some(key) = queue.pop(now, workers) {
+                let after = Duration::from_secs(seconds(number + time));
+                queue.finish(&key, Next::After(after), now, Jitter::NONE);
+                number += 1;
+            }
+            assert_eq!(number, MANY);
+        }
+    };
+    let resync = |number: usize| 3600 + u64::try_from(number % 1440).unwrap();
+    let scheduled = |number: usize| 60 + u64::try_from(number.wrapping_mul(7919) % 3540).unwrap();
+    let taken = |times: usize, seconds: &dyn Fn(usize) -> u64| {
+        let mut queue = Core::default();
+        let info = measure(|| looks(&mut queue, times, seconds));
+        assert_eq!(queue.depth().waiting, MANY);
+        info.bytes_current / i64::try_from(MANY).unwrap()
+    };
+    let (without, with, moved) = (taken(1, &resync), taken(1, &scheduled), taken(20, &scheduled));
+    // How full the nodes of a tree are depends on the order in which they were filled.
+    let entry = without + without / 4;
+    assert!(with <= entry, "{with} bytes in the queue with a schedule, {without} without");
+    // A table that had many removals may have doubled, once.
+    assert!(moved <= 2 * without, "{moved} bytes after twenty looks, {without} after one without a schedule");
+}
+
 /// A user can make a chain of sources that is no ring, of any length.
 #[test]
 fn a_step_of_a_walk_along_sources_unpacks_nothing() {
