@@ -20,6 +20,7 @@ mod server;
 mod steps;
 mod store;
 mod templates;
+mod versions;
 mod workload;
 
 use std::time::{Duration, Instant};

@@ -15,6 +15,7 @@ use tower::{BoxError, service_fn};
 use super::{
     server::{Server, is_dry_run},
     store::NAMESPACE,
+    versions::Pass,
 };
 
 /// How a line breaks at a request.
@@ -84,12 +85,12 @@ impl Line {
         self.state().plan.meanwhile.take().map(|(_, _, run)| run)
     }
 
-    /// A client whose requests go over this line, for the ManagedSecret `about`.
-    pub(super) fn client(&self, server: Arc<Mutex<Server>>, about: &str) -> Client {
-        let (line, about) = (self.clone(), about.to_owned());
+    /// A client whose requests go over this line, in this pass.
+    pub(super) fn client(&self, server: Arc<Mutex<Server>>, pass: Pass) -> Client {
+        let line = self.clone();
         let service = service_fn(move |request: Request<Body>| {
-            let (line, server, about) = (line.clone(), Arc::clone(&server), about.clone());
-            async move { line.exchange(&server, &about, request).await }
+            let (line, server, pass) = (line.clone(), Arc::clone(&server), pass.clone());
+            async move { line.exchange(&server, &pass, request).await }
         });
         Client::new(service, NAMESPACE)
     }
@@ -97,7 +98,7 @@ impl Line {
     async fn exchange(
         &self,
         server: &Mutex<Server>,
-        about: &str,
+        pass: &Pass,
         request: Request<Body>,
     ) -> Result<Response<Full<Bytes>>, BoxError> {
         let (parts, body) = request.into_parts();
@@ -137,7 +138,7 @@ impl Line {
                 let answer = {
                     let mut server = server.lock();
                     let path = parts.uri.path_and_query().map_or(parts.uri.path(), |path| path.as_str());
-                    server.answer(about, &parts.method, path, &body)
+                    server.answer(pass, &parts.method, path, &body)
                 };
                 let dry = parts.uri.query().is_some_and(is_dry_run);
                 if parts.method != Method::GET && !dry && answer.0.is_success() {

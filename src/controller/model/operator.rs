@@ -40,6 +40,7 @@ use super::{
     line::{Line, Plan},
     server::{Change, Server, is_labelled},
     store::{NAMESPACE, Stored},
+    versions::Pass,
 };
 
 /// One after the other.
@@ -125,7 +126,8 @@ impl Operator {
         looks: bool,
     ) -> Self {
         // What is published is another test's matter: the queue fills and the rest is dropped.
-        let (events, _) = Events::new(&Line::default().client(Arc::clone(&server), ""));
+        let nothing = Pass { about: String::new(), since: 0, now: clock.lock().wall() };
+        let (events, _) = Events::new(&Line::default().client(Arc::clone(&server), nothing));
         let operator = Self {
             server,
             keyring,
@@ -300,6 +302,7 @@ impl Operator {
         };
         let clock = *self.clock.lock();
         let now = clock.wall();
+        let begun = Pass { about: name.to_owned(), since: self.server.lock().revision, now };
         let settings = Settings {
             operator_namespace: "managed-secrets-system".to_owned(),
             allow_cluster_scope: false,
@@ -312,7 +315,7 @@ impl Operator {
         facts.snapshot.failures = self.state.lock().failures.get(name).copied().unwrap_or_default();
         facts.snapshot.waits.source = *self.source_wait.lock();
         facts.snapshot.restarting.outcomes = restarts.outcomes(&facts.snapshot.own);
-        let client = line.client(Arc::clone(&self.server), name);
+        let client = line.client(Arc::clone(&self.server), begun);
         let cluster = Cluster::new(client, NAMESPACE);
         let wake = |keys: Vec<Key>| self.state.lock().queue.extend(keys.into_iter().map(|key| key.name.to_string()));
         let actor = Actor {
@@ -368,8 +371,9 @@ impl Operator {
         let since = std::mem::replace(&mut *self.looked.lock(), passed);
         advance(Duration::from_secs(u64::try_from(passed - since).unwrap())).await;
         let (line, restarts) = (Line::new(plan), Arc::clone(&*self.restarts.lock()));
-        let leader =
-            Leader { client: line.client(Arc::clone(&self.server), "a workload"), leadership: Leadership::always() };
+        let now = self.clock.lock().wall();
+        let begun = Pass { about: "a workload".to_owned(), since: self.server.lock().revision, now };
+        let leader = Leader { client: line.client(Arc::clone(&self.server), begun), leadership: Leadership::always() };
         let restarter = Restarter {
             restarts: Arc::clone(&restarts),
             leader,

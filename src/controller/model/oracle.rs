@@ -25,6 +25,7 @@ use super::{
     play::PREVIOUS,
     store::{Field, Maker, NAMESPACE, Object, Stored},
     templates,
+    versions::{Pass, Past, Served, Specs, beside, kept, since},
 };
 use crate::controller::view::SecretView;
 
@@ -36,7 +37,7 @@ pub(super) struct OpenRecord {
     /// The earlier values that it keeps, by version; `None` where one does not open.
     pub(super) kept: BTreeMap<u64, Option<Vec<u8>>>,
     /// Every key of its data that an earlier value can have.
-    kept_keys: Vec<String>,
+    pub(super) kept_keys: Vec<String>,
 }
 
 /// The period of every schedule of the model.
@@ -66,10 +67,16 @@ pub(super) struct Oracle {
     keyring: Arc<Keyring>,
     /// Values by id and version.
     values: BTreeMap<(String, u64), Vec<u8>>,
-    /// The newest version that each target, by uid, has held.
+    /// The version that each target, by uid, has held last.
     delivered: BTreeMap<String, u64>,
-    /// The last record of each id.
-    last: BTreeMap<String, OpenRecord>,
+    /// Every id with each version that a target of it has held, under either key.
+    held: BTreeSet<(String, u64)>,
+    /// The records of each id.
+    records: BTreeMap<String, Past<OpenRecord>>,
+    /// Specs that were stored.
+    specs: Specs,
+    /// What the status of each object, by uid, has said to be delivered.
+    said: BTreeMap<String, Past<Option<u64>>>,
     /// The id of each ManagedSecret, by uid, from its first record on.
     ids: BTreeMap<String, String>,
     /// Uids and ids of which both the record and its trace in status were taken away: nothing could be known of them.
@@ -90,7 +97,10 @@ impl Oracle {
             keyring,
             values: BTreeMap::new(),
             delivered: BTreeMap::new(),
-            last: BTreeMap::new(),
+            held: BTreeSet::new(),
+            records: BTreeMap::new(),
+            specs: Specs::new(),
+            said: BTreeMap::new(),
             ids: BTreeMap::new(),
             excused: BTreeSet::new(),
             canaries: canaries.into_iter().collect(),
@@ -106,6 +116,18 @@ impl Oracle {
 
     pub(super) fn is_excused(&self, uid_or_id: &str) -> bool {
         self.excused.contains(uid_or_id)
+    }
+
+    /// An object is stored.
+    pub(super) fn stored(&mut self, object: &Object) {
+        self.specs.insert((object.uid.clone(), object.generation), object.spec.clone());
+        let status = object.status.as_ref();
+        let said = status.and_then(|status| status["delivered"].as_u64().or(status["version"].as_u64()));
+        self.said.entry(object.uid.clone()).or_default().push((object.revision, said));
+    }
+
+    fn last(&self, id: &str) -> Option<&OpenRecord> {
+        Some(&self.records.get(id)?.last()?.1)
     }
 
     fn say(&mut self, wrong: String) {
@@ -137,12 +159,13 @@ impl Oracle {
     /// An operator, at work on the ManagedSecret `about`, applies a Secret.
     pub(super) fn applied(
         &mut self,
-        about: &str,
+        pass: &Pass,
         writer: Option<&Object>,
         before: Option<&Stored>,
         mut after: Stored,
         secrets: &BTreeMap<String, Stored>,
     ) -> Stored {
+        let about = pass.about.as_str();
         if let Some(before) = before {
             self.may_write(about, writer, before, &mut after, secrets);
         }
@@ -154,9 +177,9 @@ impl Oracle {
                 if !alive {
                     self.excuse(after.annotation(ANNO_UID).unwrap_or_default());
                 }
-                self.record(about, writer, before, &after, secrets);
+                self.record(pass, writer, before, &after, secrets);
             }
-            Some(ROLE_TARGET) => self.target(writer, before, &after, secrets),
+            Some(ROLE_TARGET) => self.target(pass, writer, before, &after, secrets),
             // A release.
             _ => {}
         }
@@ -267,19 +290,19 @@ impl Oracle {
 
     fn record(
         &mut self,
-        about: &str,
+        pass: &Pass,
         writer: Option<&Object>,
         before: Option<&Stored>,
         after: &Stored,
         secrets: &BTreeMap<String, Stored>,
     ) {
-        let name = &after.name;
+        let (name, about) = (&after.name, pass.about.as_str());
         let Some(record) = self.open(after) else {
             self.say(format!("record {name} was written and does not open"));
             return;
         };
         let OpenRecord { meta, value, .. } = &record;
-        self.keeps(about, writer, &record);
+        self.keeps(pass, &record, secrets);
         if meta.owner != about {
             self.say(format!("record {name} of {} was written for {about}", meta.owner));
         }
@@ -302,7 +325,7 @@ impl Oracle {
             } else if id != meta.id {
                 self.say(format!("{about} had the id {id}, and has {} now", meta.id));
             }
-            if let Some(last) = self.last.get(&meta.id).cloned() {
+            if let Some(last) = self.last(&meta.id).cloned() {
                 if last.meta.version > meta.version {
                     self.say(format!("{about} went back from version {} to {}", last.meta.version, meta.version));
                 }
@@ -324,18 +347,18 @@ impl Oracle {
             }
         }
         self.values.insert((meta.id.clone(), meta.version), value.clone());
-        self.last.insert(meta.id.clone(), record);
+        self.records.entry(meta.id.clone()).or_default().push((after.revision, record));
     }
 
-    /// A record keeps what its history names, each version with its own value, and nothing else. It keeps no more than the
-    /// spec asks for; and with a new value, the one before is among them, if the spec asks for one.
-    fn keeps(&mut self, about: &str, writer: Option<&Object>, record: &OpenRecord) {
-        let OpenRecord { meta, kept, kept_keys, .. } = record;
-        let named: BTreeSet<String> = kept.keys().map(|version| kept_key(*version)).collect();
+    /// A record keeps what its history names, each version with its own value, and nothing else: exactly those that the spec
+    /// asks for, of those that the record before it had.
+    fn keeps(&mut self, pass: &Pass, record: &OpenRecord, secrets: &BTreeMap<String, Stored>) {
+        let (OpenRecord { meta, kept: has, kept_keys, .. }, about) = (record, &pass.about);
+        let named: BTreeSet<String> = has.keys().map(|version| kept_key(*version)).collect();
         if named != kept_keys.iter().cloned().collect() {
             self.say(format!("the history of {about} names {named:?}, and its record has {kept_keys:?}"));
         }
-        for (version, value) in kept {
+        for (version, value) in has {
             if value.is_none() {
                 self.say(format!("version {version} of {about} was lost"));
             }
@@ -346,48 +369,57 @@ impl Oracle {
                 self.say(format!("version {version} of {about} is kept with another value"));
             }
         }
-        // A stale operator works by an older spec.
-        let Some(writer) = writer.filter(|writer| writer.generation == meta.generation) else { return };
-        let wanted = writer.spec.history();
-        // While a version is named, it and what is delivered are kept, whatever the number.
-        let most = if writer.spec.pinned().is_some() { wanted.max(2) } else { wanted };
-        if kept.len() > most {
-            self.say(format!("{} versions of {about} are kept, and {most} are wanted", kept.len()));
-        }
-        let Some(last) = self.last.get(&meta.id) else { return };
-        if let Some(pinned) = writer.spec.pinned()
-            && !kept.is_empty()
-        {
-            let had =
-                last.kept.contains_key(&pinned) || last.meta.version == pinned && last.meta.version < meta.version;
-            if had && !kept.contains_key(&pinned) {
-                self.say(format!("version {pinned} of {about} is named by its spec, and was dropped"));
-            }
+        if self.is_excused(&meta.uid) || self.is_excused(&meta.id) {
             return;
         }
-        let mut expected: Vec<u64> = last.kept.keys().copied().collect();
-        if last.meta.version < meta.version {
-            expected.push(last.meta.version);
-        }
-        // What was delivered before is kept before all others during an overlap.
-        let first = meta.history.replaced().map(|replaced| replaced.version);
-        let in_order = |first: Option<u64>| {
-            let mut versions = expected.clone();
-            versions.sort_by_key(|version| std::cmp::Reverse((Some(*version) == first, *version)));
-            versions.truncate(wanted);
-            versions.sort_unstable_by_key(|version| std::cmp::Reverse(*version));
-            versions
+        let Some(spec) = self.specs.get(&(meta.uid.clone(), meta.generation)) else {
+            self.say(format!("{about} never had the generation {} that its record names", meta.generation));
+            return;
         };
-        let expected = if kept.keys().rev().copied().eq(in_order(first)) { in_order(first) } else { in_order(None) };
-        // A record that was rebuilt keeps nothing.
-        if !kept.is_empty() && !kept.keys().rev().copied().eq(expected.iter().copied()) {
-            self.say(format!("{about} keeps {:?}, and {expected:?} are wanted", kept.keys()));
+        // The record that it goes on from: of two that a rename has left, the later one. Without any it is made again, and
+        // keeps nothing.
+        let present = secrets.values().filter(|secret| !secret.deleting).filter_map(|secret| self.open(secret));
+        let base = present.filter(|record| record.meta.id == meta.id).max_by_key(|record| {
+            let OpenRecord { meta, .. } = record;
+            (meta.version, meta.updated.clone(), meta.generation)
+        });
+        // An operator that is behind goes by an earlier status.
+        let seen_since = if self.attentive { pass.since } else { 0 };
+        let said = self.said.get(&meta.uid).map(|said| since(said, seen_since)).unwrap_or_default();
+        let replaced = meta.history.replaced();
+        let beside = beside(spec, replaced, pass.now);
+        let said = said.iter().map(|(_, delivered)| *delivered);
+        let held = self.versions_delivered(&meta.id).into_iter().chain(base.as_ref().map(|base| base.meta.version));
+        let wanted: BTreeSet<_> = said
+            .chain(held.map(Some))
+            .chain([None])
+            .map(|delivered| kept(spec, base.as_ref(), meta.version, delivered, beside))
+            .collect();
+        let was_delivered = replaced.is_none_or(|replaced| self.was_delivered(&meta.uid, &meta.id, replaced.version));
+        let has: Vec<u64> = has.keys().rev().copied().collect();
+        if !was_delivered {
+            self.say(format!("{about} has never delivered what its newest value is said to replace: {replaced:?}"));
+        }
+        if !wanted.contains(&has) {
+            self.say(format!("{about} keeps {has:?} besides {}, and {wanted:?} are wanted", meta.version));
         }
     }
 
-    /// A target holds no value but one that its secret has or had.
+    /// Whether a version was ever delivered: as a status said, or at a target.
+    fn was_delivered(&self, uid: &str, id: &str, version: u64) -> bool {
+        let said = self.said.get(uid).into_iter().flatten().any(|(_, said)| *said == Some(version));
+        said || self.versions_delivered(id).contains(&version)
+    }
+
+    fn versions_delivered(&self, id: &str) -> BTreeSet<u64> {
+        self.held.range((id.to_owned(), 0)..=(id.to_owned(), u64::MAX)).map(|(_, version)| *version).collect()
+    }
+
+    /// A target holds the version that its record and its spec ask for, and the one before it under its own key, only as long
+    /// as both are to be accepted.
     fn target(
         &mut self,
+        pass: &Pass,
         writer: Option<&Object>,
         before: Option<&Stored>,
         after: &Stored,
@@ -396,7 +428,7 @@ impl Oracle {
         let name = &after.name;
         let id = after.label(LABEL_ID).unwrap_or_default().to_owned();
         // A pass that began before the object was deleted and made again works for the one that is gone.
-        let for_it = |writer: &&Object| self.last.get(&id).is_some_and(|record| record.meta.uid == writer.uid);
+        let for_it = |writer: &&Object| self.last(&id).is_some_and(|record| record.meta.uid == writer.uid);
         let excused = |writer: &&Object| self.is_excused(&writer.uid) || self.is_excused(&id);
         if let Some(writer) = writer.filter(for_it).filter(|writer| !excused(writer))
             && let Some(known) = self.known_id(writer, secrets)
@@ -404,6 +436,8 @@ impl Oracle {
         {
             self.say(format!("target {name} of the id {known} carries {id}"));
         }
+        // The versions whose value a key may hold, by key.
+        let mut holds: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         for (field, cell) in &after.fields {
             let Field::Data(key) = field else { continue };
             if !cell.managers.contains(managed_secrets_api::keys::FIELD_MANAGER) {
@@ -417,32 +451,49 @@ impl Oracle {
             let of_it =
                 self.values.iter().filter(|((of, _), known)| *of == id && templates::may_hold(key, &value, known));
             let versions: BTreeSet<u64> = of_it.map(|((_, version), _)| *version).collect();
-            if key == PREVIOUS {
-                let newest = self.last.get(&id).map(|record| record.meta.version);
-                let is_earlier = newest.zip(versions.first()).is_some_and(|(newest, version)| *version < newest);
-                if written && !is_earlier {
-                    self.say(format!("target {name} got versions {versions:?} as the previous one of {newest:?}"));
-                }
-                continue;
+            if written && versions.is_empty() {
+                self.say(format!("target {name} got a value that its secret never had"));
             }
-            let newest = versions.last().copied();
-            // A version that the spec named may be older than what was delivered before.
-            let pinned = writer.and_then(|writer| writer.pins.intersection(&versions).next().copied());
-            let before = self.delivered.get(&after.uid).copied();
-            match newest {
-                _ if !written => {}
-                None => self.say(format!("target {name} got a value that its secret never had")),
-                Some(_) if let Some(pinned) = pinned => {
-                    self.delivered.insert(after.uid.clone(), pinned);
-                }
-                Some(newest) if Some(newest) < before => {
-                    self.say(format!("target {name} got the value of version {newest} over that of {before:?}"));
-                }
-                Some(newest) => {
-                    self.delivered.insert(after.uid.clone(), newest);
-                }
-            }
+            holds.insert(key, versions);
         }
+        if self.is_excused(&id) || self.last(&id).is_some_and(|record| self.is_excused(&record.meta.uid)) {
+            return;
+        }
+        let before = self.delivered.get(&after.uid).copied();
+        let served = self.may_be_served(pass, &id, secrets);
+        let fits = |served: &&Served| {
+            let previous = holds.get(PREVIOUS);
+            let beside = match served.previous {
+                Some(version) => previous.is_some_and(|versions| versions.contains(&version)),
+                None => previous.is_none(),
+            };
+            let mut others = holds.iter().filter(|(key, _)| **key != PREVIOUS);
+            let goes_back = !served.is_named && Some(served.version) < before;
+            beside && !goes_back && others.all(|(_, versions)| versions.contains(&served.version))
+        };
+        match served.iter().rfind(fits) {
+            Some(served) => {
+                let both = [Some(served.version), served.previous];
+                self.held.extend(both.into_iter().flatten().map(|version| (id.clone(), version)));
+                self.delivered.insert(after.uid.clone(), served.version);
+            }
+            None => self.say(format!("target {name} got {holds:?} over version {before:?}, and may have {served:?}")),
+        }
+    }
+
+    /// What a target may hold that is written in a pass: what any record asks for that there was meanwhile.
+    fn may_be_served(&self, pass: &Pass, id: &str, secrets: &BTreeMap<String, Stored>) -> Vec<Served> {
+        let present = secrets.values().filter_map(|secret| self.open(secret)).filter(|record| record.meta.id == id);
+        let meanwhile = self.records.get(id).map(|records| since(records, pass.since)).unwrap_or_default();
+        let meanwhile = meanwhile.iter().map(|(_, record)| record.clone());
+        let delivered = self.versions_delivered(id);
+        let served = present.chain(meanwhile).filter_map(|record| {
+            let spec = self.specs.get(&(record.meta.uid.clone(), record.meta.generation))?;
+            // A pass that ended before its status may have delivered the newest.
+            let delivered = &delivered | &BTreeSet::from([record.meta.version]);
+            Some(Served::of(spec, &record, &delivered, pass.now))
+        });
+        served.flatten().collect()
     }
 
     /// An operator deletes a Secret.

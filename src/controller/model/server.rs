@@ -4,7 +4,7 @@
 //! the real codes, and the log of changes from which watches are fed. Each rule here is pinned on a real API server by a
 //! test in `tests/integration/facts`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{
     oracle::Oracle,
     store::{Field, Invalid, Maker, Object, Stored, fields_of},
+    versions::Pass,
     workload::{Refused, SHOP, Touch, Workload},
 };
 
@@ -112,14 +113,15 @@ impl Server {
     fn put_object(&mut self, before: Option<Object>, mut after: Object) -> Object {
         self.revision += 1;
         after.revision = self.revision;
+        self.oracle.stored(&after);
         self.objects.insert(after.name.clone(), after.clone());
         self.log.push(Change::Object(before, Some(after.clone())));
         after
     }
 
-    /// Answers a request of an operator that works on the ManagedSecret `about`.
-    pub(super) fn answer(&mut self, about: &str, method: &Method, path: &str, body: &[u8]) -> Answer {
-        let answer = self.answered(about, method, path, body);
+    /// Answers a request of an operator.
+    pub(super) fn answer(&mut self, pass: &Pass, method: &Method, path: &str, body: &[u8]) -> Answer {
+        let (answer, about) = (self.answered(pass, method, path, body), &pass.about);
         let ready = serde_json::from_slice::<Value>(body).ok().and_then(|body| {
             let ready = &body["status"]["conditions"][0];
             ready["reason"].as_str().map(|reason| format!(" {reason}: {}", ready["message"]))
@@ -129,7 +131,7 @@ impl Server {
         answer
     }
 
-    fn answered(&mut self, about: &str, method: &Method, path: &str, body: &[u8]) -> Answer {
+    fn answered(&mut self, pass: &Pass, method: &Method, path: &str, body: &[u8]) -> Answer {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let left = query.split('&').any(|part| part.strip_prefix("fieldManager=") == Some(FIELD_MANAGER_LEFT));
         let manager = if left { FIELD_MANAGER_LEFT } else { FIELD_MANAGER };
@@ -140,9 +142,11 @@ impl Server {
                 self.secrets.get(*name).map_or_else(absent, |secret| (StatusCode::OK, secret.wire()))
             }
             (&Method::PATCH, ["api", "v1", "namespaces", _, "secrets", name]) => {
-                self.apply(about, manager, name, &body(), is_dry_run(query))
+                self.apply(pass, manager, name, &body(), is_dry_run(query))
             }
-            (&Method::DELETE, ["api", "v1", "namespaces", _, "secrets", name]) => self.delete(about, name, &body()),
+            (&Method::DELETE, ["api", "v1", "namespaces", _, "secrets", name]) => {
+                self.delete(&pass.about, name, &body())
+            }
             (&Method::GET, [.., "managedsecrets", name]) => {
                 self.objects.get(*name).map_or_else(absent, |object| (StatusCode::OK, object.wire()))
             }
@@ -155,14 +159,14 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, about: &str, manager: &'static str, name: &str, body: &Value, dry: bool) -> Answer {
+    fn apply(&mut self, pass: &Pass, manager: &'static str, name: &str, body: &Value, dry: bool) -> Answer {
         let (uid, version) = (body["metadata"]["uid"].as_str(), body["metadata"]["resourceVersion"].as_str());
         let wanted = fields_of(body);
         let before = self.secrets.get(name).cloned();
         let mut after = match &before {
             // A uid never creates; a version alone does, also a stale one.
             None if uid.is_some() => return conflict(),
-            None => Stored::new(name, self.new_uid(), Maker::Operator(about.to_owned())),
+            None => Stored::new(name, self.new_uid(), Maker::Operator(pass.about.clone())),
             Some(live) if uid.is_some_and(|uid| uid != live.uid) => return invalid("metadata.uid"),
             Some(live) if version.is_some_and(|version| version != live.revision.to_string()) => return conflict(),
             Some(live) => live.clone(),
@@ -176,8 +180,9 @@ impl Server {
         if dry || before.as_ref() == Some(&after) {
             return (StatusCode::OK, after.wire());
         }
-        let writer = self.objects.get(about).cloned();
-        let after = self.oracle.applied(about, writer.as_ref(), before.as_ref(), after, &self.secrets);
+        let writer = self.objects.get(&pass.about).cloned();
+        after.revision = self.revision + 1;
+        let after = self.oracle.applied(pass, writer.as_ref(), before.as_ref(), after, &self.secrets);
         let code = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
         let after = self.put_secret(before, after);
         (code, after.wire())
@@ -272,7 +277,6 @@ impl Server {
         }
         let adopts = spec.adoption() == Adoption::IfUnowned;
         let is_scheduled = spec.generate.as_ref().is_some_and(|generate| generate.rotate_every.is_some());
-        let mut pins: BTreeSet<u64> = spec.pinned().into_iter().collect();
         match self.objects.get(name).cloned() {
             None => {
                 let uid = self.new_uid();
@@ -287,7 +291,6 @@ impl Server {
                     deleting: false,
                     adopted_once: adopts,
                     scheduled_once: is_scheduled,
-                    pins,
                 };
                 self.put_object(None, made);
             }
@@ -295,9 +298,8 @@ impl Server {
             Some(live) => {
                 let adopted_once = live.adopted_once || adopts;
                 let scheduled_once = live.scheduled_once || is_scheduled;
-                pins.extend(&live.pins);
                 let generation = live.generation + 1;
-                let after = Object { generation, spec, adopted_once, scheduled_once, pins, ..live.clone() };
+                let after = Object { generation, spec, adopted_once, scheduled_once, ..live.clone() };
                 self.put_object(Some(live), after);
             }
         }

@@ -74,8 +74,6 @@ pub(super) struct Object {
     pub(super) adopted_once: bool,
     /// Some generation of its spec has had a schedule of rotations.
     pub(super) scheduled_once: bool,
-    /// The versions that some generation of its spec has named.
-    pub(super) pins: BTreeSet<u64>,
 }
 
 /// Why an apply is refused: the field that is invalid.
