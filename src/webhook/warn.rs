@@ -134,8 +134,8 @@ mod tests {
                 json!({"name": "DB", "target": {"template": {"DB_PASSWORD": "hunter2", "user": "shop", "key": "$(value)"}}}),
                 "",
                 false,
-                "spec.target.template[DB_PASSWORD]: has no expression, so this text is stored as plaintext and every user \
-                 who may read the ManagedSecret can read it; if it is a credential, make it the value and write `$(value)`",
+                "spec.target.template[DB_PASSWORD]: does not use `value`, so this text is stored as plaintext and every \
+                 user who may read the ManagedSecret can read it; if it is a credential, make it the value and write `$(value)`",
             ),
         ] {
             assert_eq!(said(spec, &[held], missing), [expected]);

@@ -174,10 +174,13 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// Whether the text has an expression.
+    /// Whether an expression of the text has the operand `value`. Without one, the rendered text is known to every user
+    /// who may read the template.
     #[must_use]
-    pub fn has_expression(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Expression(_)))
+    pub fn uses_value(&self) -> bool {
+        let uses =
+            |part: &Part| matches!(part, Part::Expression(expression) if expression.operands.contains(&Operand::Value));
+        self.0.iter().any(uses)
     }
 }
 
@@ -297,17 +300,17 @@ fn has_surrogate(text: &str) -> bool {
     false
 }
 
-/// Keys of a template that look like those of credentials and have a text without an expression: it stands in the
-/// ManagedSecret as plaintext.
+/// Keys of a template that look like those of credentials and have a text that does not use the value: it stands in the
+/// ManagedSecret as plaintext, also as a string of an expression.
 pub fn plain_credentials<'t>(texts: impl IntoIterator<Item = (&'t str, &'t str)>) -> impl Iterator<Item = &'t str> {
-    let plain = |text: &str| !text.is_empty() && Template::parse(text).is_ok_and(|template| !template.has_expression());
+    let plain = |text: &str| !text.is_empty() && Template::parse(text).is_ok_and(|template| !template.uses_value());
     let named = |key: &str| CREDENTIALS.iter().any(|part| key.to_ascii_lowercase().contains(part));
     texts.into_iter().filter(move |(key, text)| named(key) && plain(text)).map(|(key, _)| key)
 }
 
 /// What is said of each of [`plain_credentials`], after the name of its field.
-pub const PLAIN_CREDENTIAL: &str = "has no expression, so this text is stored as plaintext and every user who may read the \
-                                    ManagedSecret can read it; if it is a credential, make it the value and write `$(value)`";
+pub const PLAIN_CREDENTIAL: &str = "does not use `value`, so this text is stored as plaintext and every user who may read \
+                                    the ManagedSecret can read it; if it is a credential, make it the value and write `$(value)`";
 
 /// SHA-256 of a template's keys and texts. Each is preceded by its length, so that no two differ in their boundaries
 /// alone.

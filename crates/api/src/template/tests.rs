@@ -119,9 +119,12 @@ fn what_a_template_makes_is_bounded_also_on_the_way() {
 }
 
 #[test]
-fn a_key_that_looks_like_a_credential_holds_an_expression() {
+fn a_key_that_looks_like_a_credential_uses_the_value() {
     let all = [
         ("db-password", "hunter2"),
+        ("admin-password", "$(\"hunter2\")"),
+        ("basic-token", "Basic $(\"shop:hunter2\" | base64)"),
+        ("user-token", "$(\"shop:\" value | base64)"),
         ("API_TOKEN", "$$(value)"),
         ("client_secret", "$(value)"),
         ("tls.key", "-----BEGIN"),
@@ -129,7 +132,10 @@ fn a_key_that_looks_like_a_credential_holds_an_expression() {
         ("username", "shop"),
         ("token", ""),
     ];
-    assert_eq!(plain_credentials(all).collect::<Vec<_>>(), ["db-password", "API_TOKEN", "tls.key"]);
+    assert_eq!(
+        plain_credentials(all).collect::<Vec<_>>(),
+        ["db-password", "admin-password", "basic-token", "API_TOKEN", "tls.key"]
+    );
 }
 
 #[test]

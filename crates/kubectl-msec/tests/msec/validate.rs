@@ -40,8 +40,7 @@ fn a_text_of_a_template_that_may_be_a_credential_is_noted_and_no_finding() {
     folder.write("x.yaml", &good.replace("name: GOOD", template));
     let ran = folder.run(&["validate", "x.yaml"]);
     assert_eq!(ran.ok(), "");
-    let note =
-        "note: x.yaml:13:7: spec.target.template[db-password]: has no expression, so this text is stored as plaintext";
+    let note = "note: x.yaml:13:7: spec.target.template[db-password]: does not use `value`, so this text is stored as plaintext";
     assert!(ran.err.contains(note) && ran.err.lines().count() == 1, "{}", ran.err);
     assert!(!ran.err.contains("hunter2"));
 }
