@@ -73,6 +73,7 @@ impl Actor<'_> {
             Write::Target(target, why) => self.write_target(facts, target, *why).await,
             Write::Release(adopted) => self.release(facts, adopted).await,
             Write::Delete(secret, why) => self.delete(facts, secret, *why).await,
+            Write::Retype(secret, target) => self.retype(facts, secret, target).await,
             Write::Status(status) => self.write_status(facts, status).await,
         }
     }
@@ -88,7 +89,7 @@ impl Actor<'_> {
         let name = match write {
             Write::Record(record, _) => record.meta.object_name(),
             Write::Target(target, _) => target.name.clone(),
-            Write::Release(secret) | Write::Delete(secret, _) => secret.name.clone(),
+            Write::Release(secret) | Write::Delete(secret, _) | Write::Retype(secret, _) => secret.name.clone(),
             Write::Status(_) => return self.read_object(facts).await,
         };
         debug!(secret = name, "the API server refused a precondition; reading the Secret again");

@@ -17,7 +17,7 @@
 //! | [`status`] | what the status says |
 //! | [`look`] | what has to be looked at live before it is acted on |
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, iter, time::Duration};
 
 use managed_secrets_api::Reason;
 
@@ -29,7 +29,7 @@ use self::{
 };
 use super::{
     altered::{self, Altered, Part},
-    facts::{Facts, Freshness},
+    facts::{Facts, Freshness, Seen},
     plan::{Bytes, Finish, Need, Problem, RecordWrite, Step, TargetWrite, Values, Verdict, Why, Write},
     record::Source,
 };
@@ -193,8 +193,19 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
             place = facts.snapshot.own.status.target.as_ref().map(|target| target.name.clone());
         }
         Action::Recreate(seen) => {
-            confirmed(facts, record)?;
-            return Ok(Write::Delete(seen.view.clone(), Why::NewType).into());
+            let previous = draft.delivery.previous.as_ref().map(|previous| previous.version);
+            let delivered = iter::once(draft.served()).chain(previous);
+            if let Some(version) = history::only_in_target(facts, record, delivered)? {
+                verdict = Verdict::Terminal(only_copy(&seen.view.name, version));
+            } else if of_target.is_none() {
+                if let Some(wait) = repair_wait(facts, Why::NewType, Why::Drift, &draft.meta.source) {
+                    return Ok(Step::Finish(Finish::after(wait)));
+                }
+                let form = target::target_form(facts, &draft.delivery, id)?;
+                let target = target_write(facts, draft, record, form, None)?;
+                return Ok(Write::Retype(seen.view.clone(), target).into());
+            }
+            place = Some(seen.view.name.clone());
         }
         Action::Write(over) => {
             let form = target::target_form(facts, &draft.delivery, id)?;
@@ -204,11 +215,7 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
                 if let Some(wait) = repair_wait(facts, why, Why::Drift, &draft.meta.source) {
                     return Ok(delay_repair(facts, &form, wait));
                 }
-                let version = draft.served();
-                let previous = history::previous_value(facts, record, draft.delivery.previous.as_ref())?;
-                let values = Values { previous, ..Values::of(history::value(facts, record, version)?) };
-                let target = form.write(facts, *over, &draft.delivery, id, version, values)?;
-                return Ok(Write::Target(target, why).into());
+                return Ok(Write::Target(target_write(facts, draft, record, form, *over)?, why).into());
             }
             place = Some(form.name);
         }
@@ -241,6 +248,29 @@ fn carry_out(facts: &Facts, draft: &Draft<'_>) -> Result<Step, Need> {
         }
         step => step,
     })
+}
+
+/// Says that a target cannot be deleted to get another type.
+fn only_copy(target: &str, version: u64) -> Problem {
+    let message = format!(
+        "target Secret {target} has the only copy of version {version}, which the record has lost, so the operator does not \
+         recreate it with another type: set spec.target.type back, or deliver another version"
+    );
+    Problem::new(Reason::VersionLost, message)
+}
+
+/// The write of a target `over` what is there, with the values that the record has.
+fn target_write(
+    facts: &Facts,
+    draft: &Draft<'_>,
+    record: &Seen,
+    form: TargetForm,
+    over: Option<&Seen>,
+) -> Result<TargetWrite, Need> {
+    let version = draft.served();
+    let previous = history::previous_value(facts, record, draft.delivery.previous.as_ref())?;
+    let values = Values { previous, ..Values::of(history::value(facts, record, version)?) };
+    form.write(facts, over, &draft.delivery, &draft.meta.id, version, values)
 }
 
 /// The write of the target that follows the write of a new value, if a target exists.

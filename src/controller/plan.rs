@@ -242,6 +242,8 @@ pub(super) enum Write {
     Release(SecretView),
     /// Delete this Secret, which is ours.
     Delete(SecretView, Why),
+    /// Delete this target, whose type is another, if the API server would accept the one that is created after it.
+    Retype(SecretView, TargetWrite),
     /// The status.
     Status(ManagedSecretStatus),
 }
@@ -253,7 +255,7 @@ impl Write {
         match self {
             Self::Record(record, why) => *why == Why::OutOfStep && record.slot != Slot::Free,
             Self::Target(target, why) => *why == Why::Drift && target.slot != Slot::Free,
-            Self::Release(_) | Self::Delete(..) | Self::Status(_) => false,
+            Self::Release(_) | Self::Delete(..) | Self::Retype(..) | Self::Status(_) => false,
         }
     }
 }

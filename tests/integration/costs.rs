@@ -200,7 +200,7 @@ async fn what_users_do_costs_what_the_design_says() {
         ("deletionPolicy: Retain", 3, 2, "/deletionPolicy", json!("Retain")),
         ("deletionPolicy: Delete", 3, 2, "/deletionPolicy", json!("Delete")),
         ("target moved", 4, 1, "/target/name", json!("elsewhere")),
-        ("target's type edited (deleted and recreated)", 4, 1, "/target/type", json!("example.com/token")),
+        ("target's type edited (deleted and recreated)", 4, 2, "/target/type", json!("example.com/token")),
         ("delivery: None", 3, 1, "/delivery", json!("None")),
         ("delivery: Secret", 3, 1, "/delivery", json!("Secret")),
         ("suspend", 1, 0, "/suspend", json!(true)),

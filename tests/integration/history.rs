@@ -379,6 +379,15 @@ async fn a_delivered_version_that_the_record_has_lost_is_taken_from_the_target()
     let object = site.reports("db", "False", "VersionLost").await;
     assert!(message(&object).contains("the delivered value stays"), "{}", message(&object));
 
+    // For another type, the Secret would be deleted.
+    site.apply("db", pinned(2, json!({"type": "example.com/token"}))).await;
+    site.until("db", "the only copy", |object| message(object).contains("has the only copy of version 2")).await;
+    let secret = site.secret("db").await.unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("Opaque"));
+    assert_eq!(site.value("db", "value").await.as_deref(), Some("two"));
+    site.apply("db", pinned(2, json!({"labels": {"team": "shop"}}))).await;
+    site.until("db", "the type back", |object| !message(object).contains("has the only copy")).await;
+
     // Nothing has it.
     site.intrude("db", json!({"stringData": {"value": "intruder"}})).await;
     site.until("db", "the loss", |object| message(object).contains("does not repair the target Secret")).await;

@@ -147,6 +147,52 @@ async fn anothers_policy_is_named_without_what_it_says() {
     .await;
 }
 
+/// The Secret of the old type is deleted only once the one of the new type would be admitted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_a_policy_or_a_quota_refuses_leaves_what_is_delivered() {
+    let site = Site::new("refused-type").await;
+    let operator = Setup::of(&site.namespace).start().await;
+    let typed = |type_: &str| json!({"name": "NAME", "generate": {}, "target": {"type": type_}});
+    site.apply("db", json!({"name": "NAME", "generate": {}})).await;
+    site.in_step("db").await;
+    let before = site.secret("db").await.unwrap();
+    let policy =
+        Policy::new(&site, &["CREATE"], "", "secrets", "object.?type.orValue('') == 'example.com/refused'").await;
+    let probe = json!({"metadata": {"name": "probe"}, "type": "example.com/refused"});
+    poll("the policy to be effective", PATIENCE, || async {
+        let answer = site.secrets().create(&super::installation::dry_run(), &object(probe.clone())).await;
+        Ok(answer.is_err_and(|error| error.to_string().contains("not this")).then_some(()))
+    })
+    .await
+    .unwrap();
+    site.apply("db", typed("example.com/refused")).await;
+    let refusal = site.until("db", "refused", |object| ready(object).1 == "WriteRefused").await;
+    assert!(message(&refusal).contains(&policy.name), "{}", message(&refusal));
+    assert_eq!(site.secret("db").await.unwrap(), before);
+    policy.lift().await;
+    let served = site.in_step("db").await;
+    assert_eq!(id(&served), id(&refusal));
+    let before = site.secret("db").await.unwrap();
+    assert_eq!(before.type_.as_deref(), Some("example.com/refused"));
+
+    let quotas = Api::<ResourceQuota>::namespaced(site.client.clone(), &site.namespace);
+    let quota: ResourceQuota = object(json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/secrets": "2"}}}));
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    poll("the quota to be counted", PATIENCE, || async {
+        let used = quotas.get("few").await?.status.and_then(|status| status.used).unwrap_or_default();
+        Ok(used.get("count/secrets").is_some_and(|used| used.0 == "2").then_some(()))
+    })
+    .await
+    .unwrap();
+    site.apply("db", typed("example.com/other")).await;
+    site.until("db", "refused", |object| ready(object).1 == "QuotaExceeded").await;
+    assert_eq!(site.secret("db").await.unwrap(), before);
+    quotas.delete("few", &DeleteParams::default()).await.unwrap();
+    site.in_step("db").await;
+    assert_eq!(site.secret("db").await.unwrap().type_.as_deref(), Some("example.com/other"));
+    operator.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_tried_again_in_a_namespace_that_is_going() {
     let site = Site::new("going").await;

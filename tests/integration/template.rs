@@ -373,6 +373,49 @@ async fn a_certificate_with_its_key_and_a_login_of_docker_have_their_types() {
     operator.stop().await;
 }
 
+/// The type of a Secret cannot be changed, so the old one is deleted: not before the new one is known to be accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_type_that_is_refused_leaves_what_is_delivered() {
+    let site = Site::new("retyped").await;
+    let mut operator = Setup::of(&site.namespace).start().await;
+    let witness = Witness::of(&site).await;
+    site.source("source", "v\"w").await;
+    let key = ".dockerconfigjson";
+    site.apply("db", spec(&json!({"key": key}))).await;
+    holds(&site, "db", &[(key, "v\"w")]).await;
+    let before = site.secret("db").await.unwrap();
+    let docker =
+        |text: &str| spec(&json!({"type": "kubernetes.io/dockerconfigjson", "key": key, "template": {key: text}}));
+    let large = "$(value | json | json | json)".repeat(TEMPLATE_TEXT_MAX / 40);
+    for (round, (text, reason)) in
+        [("{\"auth\":$(value)}", "WriteRefused"), ("{$(value)", "WriteRefused"), (&large, "TemplateTooLarge")]
+            .into_iter()
+            .enumerate()
+    {
+        if reason == "TemplateTooLarge" {
+            site.source("source", &"\"".repeat(1000)).await;
+        }
+        if round == 1 {
+            // The next one has not seen the type itself.
+            operator.stop().await;
+            site.apply("db", docker(text)).await;
+            operator = Setup::of(&site.namespace).start().await;
+        } else {
+            site.apply("db", docker(text)).await;
+        }
+        let object = site.reports("db", "False", reason).await;
+        assert!(!message(&object).contains("v\"w"), "{}", message(&object));
+        let present = site.secret("db").await.unwrap();
+        assert_eq!((present.uid(), &present.type_, &present.data), (before.uid(), &before.type_, &before.data));
+    }
+    site.source("source", "v\"w").await;
+    site.apply("db", docker("{\"auths\":{\"r\":{\"auth\":$(value | json)}}}")).await;
+    holds(&site, "db", &[(key, "{\"auths\":{\"r\":{\"auth\":\"v\\\"w\"}}}")]).await;
+    assert_eq!(site.secret("db").await.unwrap().type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    assert_eq!(witness.uids("db").await.len(), 2);
+    operator.stop().await;
+}
+
 /// Immutability freezes the data: as long as it is what it should be, nothing is amiss.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_target_is_compared_key_by_key() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use managed_secrets_api::{Reason, template::Rendered};
+use managed_secrets_api::{Reason, limits::SECRET_NAME_MAX, template::Rendered};
 use managed_secrets_client::Run;
 use serde_json::{Map, Value, json};
 use tracing::info;
@@ -23,24 +23,9 @@ use super::{
 impl Actor<'_> {
     pub(super) async fn write_target(&self, facts: &mut Facts, write: &TargetWrite, why: Why) -> Result<(), Failure> {
         let asked = facts.learned.asked.take();
-        let data = match write.content.data() {
-            Ok(data) => data,
-            Err(undeliverable) => {
-                let problem = undeliverable.problem(&write.name);
-                facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
-                return Ok(());
-            }
-        };
+        let Some(data) = rendered(facts, write) else { return Ok(()) };
         let body = body(&facts.snapshot.own, write, &data);
-        let intent = Intent {
-            labels: &write.labels,
-            annotations: &write.annotations,
-            owner: write.owner_reference.then_some(facts.snapshot.own.uid.as_str()),
-            data: data.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice())).collect(),
-            type_: write.type_.as_deref(),
-            // While it holds the right value, an immutable target is as good as another.
-            mutable: false,
-        };
+        let intent = intent(&facts.snapshot.own.uid, write, &data);
         // Other keys of an adopted Secret are written from now on, and those that were there before stay.
         let slot = match &write.found_keys[..] {
             [] => write.slot.clone(),
@@ -56,29 +41,10 @@ impl Actor<'_> {
                 note_altered(facts, Altered { secret: write.name.clone(), part: Part::Target, field });
                 return Ok(());
             }
-            Err(Failure::Invalid(fields)) => {
-                // The type may be another, or the Secret immutable: a live look tells. What still is refused then, is
-                // refused for good.
-                if write.from_cache {
-                    return self.read_secret(facts, &write.name).await;
-                }
-                let type_ = write.type_.as_deref().unwrap_or("of the Secret");
-                let message = format!(
-                    "target Secret {}: the API server refuses it: the data must be valid for its type {type_} and within the \
-                     limit for a Secret ({fields})",
-                    write.name
-                );
-                let problem = Problem::new(Reason::WriteRefused, message);
-                facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
-                return Ok(());
-            }
-            Err(failure @ Failure::BadRequest(_)) => {
-                let message = format!("target Secret {}: {failure}", write.name);
-                let problem = Problem::new(Reason::WriteRefused, message);
-                facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
-                return Ok(());
-            }
-            Err(failure) => return stopped(facts, &write.name, Part::Target, failure),
+            // The type may be another, or the Secret immutable: a live look tells. What still is refused then, is refused
+            // for good.
+            Err(Failure::Invalid(_)) if write.from_cache => return self.read_secret(facts, &write.name).await,
+            Err(failure) => return refused(facts, write, failure),
         };
         let moved = write.slot != Slot::over(&live.view);
         info!(secret = write.name, ?why, version = write.version, changed = moved, "target written");
@@ -106,6 +72,29 @@ impl Actor<'_> {
         facts.written.repaired |= why == Why::Drift || !moved;
         self.written(facts, call, live.view);
         Ok(())
+    }
+
+    /// Deletes a target whose type is another, once the API server would accept the one that is created after it. A dry run
+    /// of that write tells, under a name that no Secret has: what is delivered stays where it is refused.
+    pub(super) async fn retype(
+        &self,
+        facts: &mut Facts,
+        secret: &SecretView,
+        write: &TargetWrite,
+    ) -> Result<(), Failure> {
+        let Some(data) = rendered(facts, write) else { return Ok(()) };
+        let intent = intent(&facts.snapshot.own.uid, write, &data);
+        let name = trial_name(&write.name, &facts.snapshot.fresh_id);
+        let body = self.cluster.whole(&name, &Slot::Free, body(&facts.snapshot.own, write, &data));
+        let stored = match self.cluster.apply_secret(&name, &Slot::Free, Run::Dry, &body).await {
+            Ok(stored) => stored,
+            Err(failure) => return refused(facts, write, failure),
+        };
+        if let Some(field) = intent.changed_in(&stored).filter(|field| field.spoils(Part::Target)) {
+            note_altered(facts, Altered { secret: write.name.clone(), part: Part::Target, field });
+            return Ok(());
+        }
+        self.delete(facts, secret, Why::NewType).await
     }
 
     /// Asks what a write of a target over an existing one would store. An answer that is a refusal is not kept: the write
@@ -155,6 +144,56 @@ impl Actor<'_> {
         facts.snapshot.secrets.insert(secret.name.clone(), Known::Absent);
         Ok(())
     }
+}
+
+/// The data of a target, or nothing where they cannot be made: then the refusal is noted, and nothing is written.
+fn rendered(facts: &mut Facts, write: &TargetWrite) -> Option<BTreeMap<String, Rendered>> {
+    let problem = match write.content.data() {
+        Ok(data) => return Some(data),
+        Err(undeliverable) => undeliverable.problem(&write.name),
+    };
+    facts.written.refused = Some(Refused { secret: write.name.clone(), problem });
+    None
+}
+
+/// What a write of a target with these data means. `own_uid` is that of the ManagedSecret.
+fn intent<'a>(own_uid: &'a str, write: &'a TargetWrite, data: &'a BTreeMap<String, Rendered>) -> Intent<'a> {
+    Intent {
+        labels: &write.labels,
+        annotations: &write.annotations,
+        owner: write.owner_reference.then_some(own_uid),
+        data: data.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice())).collect(),
+        type_: write.type_.as_deref(),
+        // While it holds the right value, an immutable target is as good as another.
+        mutable: false,
+    }
+}
+
+/// Notes that the API server refuses a target for good. Any other failure ends the pass.
+fn refused(facts: &mut Facts, write: &TargetWrite, failure: Failure) -> Result<(), Failure> {
+    let name = &write.name;
+    let message = match failure {
+        Failure::Invalid(fields) => {
+            let type_ = write.type_.as_deref().unwrap_or("of the Secret");
+            format!(
+                "target Secret {name}: the API server refuses it: the data must be valid for its type {type_} and within the \
+                 limit for a Secret ({fields})"
+            )
+        }
+        failure @ Failure::BadRequest(_) => format!("target Secret {name}: {failure}"),
+        failure => return stopped(facts, name, Part::Target, failure),
+    };
+    let problem = Problem::new(Reason::WriteRefused, message);
+    facts.written.refused = Some(Refused { secret: name.clone(), problem });
+    Ok(())
+}
+
+/// A name that no Secret has, for a dry run that creates the target `name`. It begins like that name, since policies of
+/// others may depend on it.
+fn trial_name(name: &str, fresh_id: &str) -> String {
+    // All are ASCII: the name of a Secret, and a UUID.
+    let begin = name.get(..name.len().min(SECRET_NAME_MAX.saturating_sub(fresh_id.len() + 1))).unwrap_or_default();
+    format!("{}-{fresh_id}", begin.trim_end_matches(['-', '.']))
 }
 
 /// What the operator applies to a target.

@@ -233,6 +233,18 @@ pub(super) fn copy(facts: &Facts, version: u64) -> Result<Option<&Arc<Plaintext>
     Ok(content(facts, view)?.values.get(key).and_then(Held::value))
 }
 
+/// The first of `versions` that `record` has lost: the target has the only copy of its value.
+pub(super) fn only_in_target(
+    facts: &Facts,
+    record: &Seen,
+    versions: impl IntoIterator<Item = u64>,
+) -> Result<Option<u64>, Need> {
+    let newest = record.record().map(|meta| meta.version);
+    let opened = &read(facts, record)?.opened;
+    let is_lost = |version: &u64| newest != Some(*version) && !matches!(opened.get(version), Some(Ok(_)));
+    Ok(versions.into_iter().find(is_lost))
+}
+
 /// What a target is known to hold in this pass.
 fn held<'f>(facts: &'f Facts, seen: &Seen) -> Option<&'f Holds> {
     let is_it = |holds: &&Holds| holds.uid == seen.view.uid && holds.resource_version == seen.view.resource_version;

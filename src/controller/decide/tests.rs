@@ -239,6 +239,7 @@ pub(super) fn outcome(step: &Step) -> String {
             Write::Target(target, why) => format!("{} {}: {why:?}", slot(&target.slot), secret(&target.name)),
             Write::Release(view) => format!("release {}", view.name),
             Write::Delete(view, why) => format!("delete {}: {why:?}", secret(&view.name)),
+            Write::Retype(view, _) => format!("delete {} for another type", secret(&view.name)),
             Write::Status(status) => {
                 let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == CONDITION_READY);
                 format!("status: {}", ready.map_or("", |ready| &ready.reason))
