@@ -127,17 +127,35 @@ pub struct Object {
     pub id: Option<String>,
     /// `status.version`.
     pub version: Option<i64>,
-    /// The version that is delivered, if it may be another than the newest of the record.
-    pub delivered: Option<i64>,
+    /// The version that is delivered.
+    pub delivers: Delivers,
+}
+
+/// Which version of its value a secret delivers, and a request that names none gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Delivers {
+    /// The newest of the record.
+    Newest,
+    /// This one, which may be another than the newest.
+    Version(u64),
+    /// Its ManagedSecret was deleted and no longer says it. A retained Secret may hold any of the versions.
+    Unsaid,
 }
 
 impl Object {
     /// The part of a ManagedSecret that matters here.
     #[must_use]
     pub fn new(uid: String, spec: &ManagedSecretSpec, status: &ManagedSecretStatus) -> Self {
-        // While a version is named, the record has a newer one before the status says that it is not delivered.
-        let delivered = if spec.pinned().is_some() { status.delivered() } else { status.delivered };
-        Self { uid, id: status.id.clone(), version: status.version, delivered }
+        let of_status = |version: Option<i64>| version.and_then(|version| version.try_into().ok());
+        let version = match spec.pinned() {
+            // No Secret has another one.
+            Some(pinned) if status.target.is_none() => Some(pinned),
+            // While a version is named, the record has a newer one before the status says that it is not delivered.
+            Some(_) => of_status(status.delivered()),
+            None => of_status(status.delivered),
+        };
+        let delivers = version.map_or(Delivers::Newest, Delivers::Version);
+        Self { uid, id: status.id.clone(), version: status.version, delivers }
     }
 }
 

@@ -4,7 +4,7 @@
 //! value. Nothing comes from a cache but hints: which record has an id, whether the record's owner exists, and which version
 //! it delivers. By name, a read costs one request, because the record's object name follows from the secret's name.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, iter, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
@@ -12,8 +12,8 @@ use managed_secrets_api::{
     ManagedSecret,
     keys::{ANNO_MAC, GROUP, KIND, LABEL_ID, LABEL_ROLE, RECORD_DATA_KEY, RECORD_PREFIX, ROLE_RECORD, TYPE_RECORD},
     names::record_name,
-    record::{KeptVersion, RecordMeta, StoredRecord, Unopened, open, open_kept},
-    value::Handle,
+    record::{Delivered, KeptVersion, RecordMeta, StoredRecord, Unopened, open, open_kept},
+    value::{Handle, VERSION_PARAMETER},
 };
 use managed_secrets_client::{CallError, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_crypto::{
@@ -22,7 +22,7 @@ use managed_secrets_crypto::{
     mse1::{OpenError, Place},
 };
 
-use super::{Object, Operator};
+use super::{Delivers, Object, Operator};
 
 /// Limit of records that are read for one request. Usually there is one; an interrupted rename leaves two. Secrets that
 /// users label as records do not count: a policy keeps the type and the names of records for the operator.
@@ -40,6 +40,30 @@ pub(super) enum Unread {
     /// The record is not as the operator wrote it.
     #[error("the record was changed by another program; the conditions of ManagedSecret {0:?} say how to repair it")]
     Changed(String),
+    /// The record does not keep the version that is delivered.
+    #[error(
+        "version {version} is the one to deliver, and its record does not keep it: the conditions of ManagedSecret \
+         {owner:?} say why; to read the newest, which is not delivered, add ?{VERSION_PARAMETER}={newest}"
+    )]
+    NotKept {
+        /// The version.
+        version: u64,
+        /// `metadata.name` of the ManagedSecret.
+        owner: String,
+        /// The newest version.
+        newest: u64,
+    },
+    /// The ManagedSecret was deleted, and no version of the record is the value in the Secret that it left.
+    #[error(
+        "its ManagedSecret was deleted, and Secret {secret:?} does not show which version is delivered; to read the newest, \
+         add ?{VERSION_PARAMETER}={newest}"
+    )]
+    Unsaid {
+        /// Name of the Secret.
+        secret: String,
+        /// The newest version.
+        newest: u64,
+    },
     /// The API server did not give the record.
     #[error("the record could not be read: {0}")]
     Call(#[from] CallError),
@@ -56,21 +80,13 @@ pub(super) struct Found {
     data: BTreeMap<String, SecretBytes>,
     /// Which of the earlier values it is about; `None` is the newest.
     earlier: Option<KeptVersion>,
-    /// The version that is delivered, if its object names one.
-    delivered: Option<i64>,
-}
-
-/// The secret of a record exists.
-struct Life {
-    /// The version that is delivered, if its ManagedSecret names one.
-    delivered: Option<i64>,
+    delivers: Delivers,
 }
 
 impl Found {
-    /// The version that is delivered: the newest, unless the record keeps the one that its ManagedSecret names.
-    pub(super) fn delivered(&self) -> u64 {
-        let named = self.delivered.and_then(|version| version.try_into().ok());
-        named.filter(|version| self.meta.history.get(*version).is_some()).unwrap_or(self.meta.version)
+    /// Whether the record has this version.
+    fn has(&self, version: u64) -> bool {
+        version == self.meta.version || self.meta.history.get(version).is_some()
     }
 
     /// The same record, but about one version of the value; `None` if the record does not keep it.
@@ -183,8 +199,47 @@ impl Reader<'_> {
         if type_.as_deref() != Some(TYPE_RECORD) {
             return Err(Unread::Changed(meta.owner));
         }
-        let Some(Life { delivered }) = self.lives(&metadata, &meta).await? else { return Ok(None) };
-        Ok(Some(Found { meta, commitment, data, earlier: None, delivered }))
+        let Some(delivers) = self.lives(&metadata, &meta).await? else { return Ok(None) };
+        Ok(Some(Found { meta, commitment, data, earlier: None, delivers }))
+    }
+
+    /// The version to return where the request names none: the one that is delivered. Never another one: a caller who reads
+    /// the value here and one who reads the Secret must get the same.
+    pub(super) async fn delivered(&self, found: &Found) -> Result<u64, Unread> {
+        match found.delivers {
+            Delivers::Newest => Ok(found.meta.version),
+            Delivers::Version(version) if found.has(version) => Ok(version),
+            Delivers::Version(version) => {
+                let (owner, newest) = (found.meta.owner.clone(), found.meta.version);
+                Err(Unread::NotKept { version, owner, newest })
+            }
+            Delivers::Unsaid => self.retained(found).await,
+        }
+    }
+
+    /// The version that the Secret of a retained record holds; the newest if there is no such Secret.
+    async fn retained(&self, found: &Found) -> Result<u64, Unread> {
+        let meta = &found.meta;
+        let (Delivered::Own { name, key } | Delivered::Adopted { name, key, .. }) = &meta.target else {
+            return Ok(meta.version);
+        };
+        if meta.history.is_empty() {
+            return Ok(meta.version);
+        }
+        let secrets = SecretApi::namespaced(self.client.clone(), self.namespace);
+        let is_ours = |secret: &SecretObject| {
+            secret.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ID)).is_some_and(|id| *id == meta.id)
+        };
+        let Some(secret) = secrets.get(name).await?.filter(is_ours) else { return Ok(meta.version) };
+        let held = secret.data.get(key).map(SecretBytes::as_slice).unwrap_or_default();
+        let versions = iter::once(None).chain(meta.history.iter().map(Some));
+        for earlier in versions {
+            // One that does not open is not the one that the Secret holds, as far as anyone can tell.
+            if self.open_version(found, earlier).is_ok_and(|value| value.same_as_bytes(held)) {
+                return Ok(earlier.map_or(meta.version, |kept| kept.version));
+            }
+        }
+        Err(Unread::Unsaid { secret: name.clone(), newest: meta.version })
     }
 
     /// The metadata of a record, if its MAC is valid. `None` if the Secret does not say that it is a record.
@@ -212,8 +267,8 @@ impl Reader<'_> {
     }
 
     /// Whether the secret of a record exists: its ManagedSecret does, or the record has no owner, because it was retained
-    /// or restored. A record with another owner waits for the garbage collector.
-    async fn lives(&self, metadata: &ObjectMeta, meta: &RecordMeta) -> Result<Option<Life>, Unread> {
+    /// or restored. If so, which version it delivers. A record with another owner waits for the garbage collector.
+    async fn lives(&self, metadata: &ObjectMeta, meta: &RecordMeta) -> Result<Option<Delivers>, Unread> {
         let is_ours = |api_version: &str| api_version.split('/').next() == Some(GROUP);
         let mut owners = metadata.owner_references.iter().flatten();
         let owned = owners.clone().any(|owner| owner.kind == KIND && is_ours(&owner.api_version));
@@ -223,25 +278,29 @@ impl Reader<'_> {
         if let Some(object) = self.operator.object(self.namespace, &meta.owner)
             && fits(&object, meta)?
         {
-            return Ok(Some(Life { delivered: object.delivered }));
+            return Ok(Some(object.delivers));
         }
         if !owned {
-            return Ok(Some(Life { delivered: None }));
+            return Ok(Some(Delivers::Unsaid));
         }
         // The cache may be behind.
         let objects = Api::<ManagedSecret>::namespaced(self.client.clone(), self.namespace);
         let live = objects.get_opt(&meta.owner).await.map_err(|_| Unread::Owner)?;
         let Some(ManagedSecret { metadata, spec, status }) = live else { return Ok(None) };
         let object = Object::new(metadata.uid.unwrap_or_default(), &spec, &status.unwrap_or_default());
-        Ok(fits(&object, meta)?.then_some(Life { delivered: object.delivered }))
+        Ok(fits(&object, meta)?.then_some(object.delivers))
     }
 
     /// Opens a record that was found.
     pub(super) fn open(&self, found: &Found) -> Result<Plaintext, Unread> {
+        self.open_version(found, found.earlier.as_ref())
+    }
+
+    fn open_version(&self, found: &Found, earlier: Option<&KeptVersion>) -> Result<Plaintext, Unread> {
         let keyring: Arc<Keyring> = self.operator.keyring();
         let place = Place { namespace: self.namespace, object: &found.meta.owner };
         let bytes = |key: &str| found.data.get(key).map(SecretBytes::as_slice).unwrap_or_default();
-        let opened = match &found.earlier {
+        let opened = match earlier {
             Some(kept) => open_kept(bytes(&kept.data_key()), &place, kept, |id| keyring.seed(id)),
             None => open(bytes(RECORD_DATA_KEY), &place, &found.meta, &found.commitment, |id| keyring.seed(id)),
         };
@@ -267,10 +326,10 @@ fn fits(object: &Object, meta: &RecordMeta) -> Result<bool, Unread> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use managed_secrets_api::{
-        record::{Delivered, History, Source},
+        record::{History, Source},
         types::DeletionPolicy,
     };
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -292,7 +351,7 @@ mod tests {
             target: Delivered::None,
             history: History::default(),
         };
-        Found { meta, commitment: [0; 32], data: BTreeMap::new(), earlier: None, delivered: None }
+        Found { meta, commitment: [0; 32], data: BTreeMap::new(), earlier: None, delivers: Delivers::Newest }
     }
 
     /// The name of the current one of these records.
@@ -319,35 +378,40 @@ mod tests {
 
     /// The record is written before the target and the status.
     #[test]
-    fn a_new_value_is_not_the_delivered_one_while_a_version_is_named() {
+    fn what_is_delivered_is_never_replaced_by_the_newest() {
+        use Delivers::{Newest, Version};
+        let delivers = |version: Option<i64>, status: Value| {
+            let spec = serde_json::from_value(json!({"name": "DB", "generate": {}, "version": version})).unwrap();
+            Object::new("uid".to_owned(), &spec, &serde_json::from_value(status).unwrap()).delivers
+        };
+        let target = json!({"name": "db", "key": "value", "uid": "u", "resourceVersion": "7"});
+        for (version, status, expected) in [
+            (None, json!({"version": 4, "target": target}), Newest),
+            (None, json!({}), Newest),
+            // The version that is named was the newest until now.
+            (Some(4), json!({"version": 4, "target": target}), Version(4)),
+            (Some(4), json!({"version": 5, "delivered": 4, "target": target}), Version(4)),
+            // The status does not follow the spec yet, or cannot: what was delivered stays.
+            (Some(9), json!({"version": 4, "target": target}), Version(4)),
+            (Some(3), json!({"version": 5, "target": target}), Version(5)),
+            (None, json!({"version": 5, "delivered": 3, "target": target}), Version(3)),
+            (Some(2), json!({"version": 4, "delivered": 1, "target": target}), Version(1)),
+            // No Secret holds any.
+            (Some(3), json!({"version": 5}), Version(3)),
+            (Some(9), json!({"version": 1}), Version(9)),
+            (Some(9), json!({}), Version(9)),
+        ] {
+            assert_eq!(delivers(version, status.clone()), expected, "{version:?} {status}");
+        }
         let kept = |version| KeptVersion {
             version,
             commitment: [0; 32],
             created: String::new(),
             source: managed_secrets_api::types::SourceKind::Generate,
         };
-        let delivered = |spec: serde_json::Value, status: serde_json::Value| {
-            let spec = serde_json::from_value(spec).unwrap();
-            let object = Object::new("uid".to_owned(), &spec, &serde_json::from_value(status).unwrap());
-            let mut found = found("DB", 5, 1);
-            found.meta.history = History::new([4, 3].map(kept).into());
-            Found { delivered: object.delivered, ..found }.delivered()
-        };
-        let spec = |version: Option<i64>| json!({"name": "DB", "generate": {}, "version": version});
-        for (version, status, expected) in [
-            // The version that is named was the newest until now.
-            (Some(4), json!({"version": 4}), 4),
-            (Some(4), json!({"version": 5, "delivered": 4}), 4),
-            // One that is not kept: what was delivered stays.
-            (Some(9), json!({"version": 4}), 4),
-            (Some(3), json!({"version": 5}), 5),
-            (None, json!({"version": 4}), 5),
-            (None, json!({"version": 5, "delivered": 3}), 3),
-            // The record keeps it no more.
-            (Some(2), json!({"version": 4, "delivered": 2}), 5),
-        ] {
-            assert_eq!(delivered(spec(version), status.clone()), expected, "{version:?} {status}");
-        }
+        let mut found = found("DB", 5, 1);
+        found.meta.history = History::new([4, 3].map(kept).into());
+        assert_eq!([1, 2, 3, 4, 5, 6].map(|version| found.has(version)), [false, false, true, true, true, false]);
     }
 
     #[test]
@@ -370,7 +434,7 @@ mod tests {
             uid: uid.to_owned(),
             id: id.map(str::to_owned),
             version,
-            delivered: None,
+            delivers: Delivers::Newest,
         };
         for fit in [object("uid", None, None), object("uid", Some("id"), Some(2)), object("uid", Some("id"), Some(1))] {
             assert!(fits(&fit, &meta).unwrap(), "{fit:?}");

@@ -200,7 +200,10 @@ impl Server {
         let found = reader.find(handle).await.map_err(|unread| refusal(&unread, namespace, name))?;
         let newest = found.meta.version;
         // What is delivered is what is returned.
-        let version = version.unwrap_or_else(|| found.delivered());
+        let version = match version {
+            Some(version) => version,
+            None => reader.delivered(&found).await.map_err(|unread| refusal(&unread, namespace, name))?,
+        };
         let found = found.of_version(version).ok_or_else(|| {
             not_found(format!("version {version} of secret {name:?} is not kept; the newest version is {newest}"))
         })?;
@@ -231,6 +234,9 @@ fn refusal(unread: &Unread, namespace: &str, name: &str) -> Refusal {
     match unread {
         Unread::NotFound => {
             return Refusal::new(Outcome::NotFound, format!("secret {name:?} not found in namespace {namespace:?}"));
+        }
+        Unread::NotKept { .. } | Unread::Unsaid { .. } => {
+            return Refusal::new(Outcome::NotFound, format!("secret {name:?} in namespace {namespace:?}: {unread}"));
         }
         // It stays so until an administrator acts, but the secret is not wrong.
         Unread::KeyUnknown => warn!(namespace, secret = name, error = %unread, "could not read a value"),

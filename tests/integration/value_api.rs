@@ -13,6 +13,7 @@ mod lists;
 mod outage;
 mod permissions;
 mod rotation;
+mod undelivered;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
