@@ -204,7 +204,14 @@ impl Facts {
             let keys: Vec<&str> = template.keys().map(String::as_str).collect();
             lines.push(("Template", format!("keys {}", keys.join(", "))));
         }
-        lines.extend(self.previous().map(|previous| ("Previous value", previous)));
+        if let Some(previous) = self.previous() {
+            // What follows from the spec and the dates is true of a target that follows them.
+            let is_ready = matches!(State::of(&self.object), State::Served);
+            lines.push((
+                "Previous value",
+                if is_ready { previous } else { "unknown until the secret is ready".to_owned() },
+            ));
+        }
         lines.push(("Value API", value_api));
         lines.push(("On deletion", self.policy()));
         lines

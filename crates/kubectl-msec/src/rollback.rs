@@ -13,6 +13,7 @@ use super::gitops;
 use super::lookup;
 use super::session::{ClusterArgs, Session};
 use super::update;
+use super::versions::Readers;
 use super::wait::{self, WaitArgs};
 
 const EXAMPLES: &str = "\
@@ -111,11 +112,7 @@ fn outcome(object: &ManagedSecret) -> Lines {
     let status = object.status.clone().unwrap_or_default();
     let text = |version: Option<i64>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
     let mut lines = Lines::new();
-    lines.line(format_args!(
-        "version {} is delivered, the newest is {}",
-        text(status.delivered()),
-        text(status.version)
-    ));
+    lines.line(format_args!("{}, the newest is {}", Readers::of(object), text(status.version)));
     if object.spec.version.is_some() {
         lines.line(format_args!(
             "newer values are recorded and not delivered until you undo this: kubectl msec rollback msec/{} --undo",
