@@ -1,17 +1,22 @@
 //! Restarts of workloads after a new value is delivered: for pods that read variables, or never read a file again.
 //!
 //! ```text
-//!  pass of a ManagedSecret ──▶ note ──▶ queue of workloads ──(10 s)──▶ read ──▶ judge (pure) ──▶ one apply of all marks
-//!                                                                                  ▲
-//!                                            mark on the workload, and what is delivered
+//!  pass of a ManagedSecret ──▶ note ──▶ queue of workloads ──▶ read ──▶ judge (pure) ──▶ one apply of all marks
+//!                                             ▲                  │ ▲
+//!                                             └────── 10 s ──────┘ mark on the workload, and what is delivered
 //! ```
 //!
 //! A [mark](managed_secrets_api::restarts) on the workload's metadata says which version its pods have. What is left to do
 //! follows from it and from `status`, so a crash loses nothing, and no delivery restarts a workload twice as long as its mark
 //! stays. A version that is delivered again, after another one, restarts it again. A restart writes the mark there and on the
-//! pod template, in one request, and always changes the template. The first mark of a workload is on its metadata alone, where it restarts nothing: so naming a
-//! workload in `spec.target.restart` restarts it only when another version is delivered. A mark stays when a workload is no
-//! longer named, so a workload that is named again is restarted at once if another version is delivered than its mark says.
+//! pod template, in one request, and always changes the template. The first mark of a workload is on its metadata alone, where
+//! it restarts nothing: so naming a workload in `spec.target.restart` restarts it only when another version is delivered. A
+//! mark stays when a workload is no longer named, so a workload that is named again is restarted at once if another version is
+//! delivered than its mark says.
+//!
+//! A workload is looked at as soon as a new value is delivered, and restarted ten seconds later, together with what comes
+//! meanwhile. The first look decides whether the pods are older than the value: they are if the workload exists. If it has no
+//! mark, it gets that of the version before, from which the restart follows also after a crash. No clock is compared.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -32,7 +37,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use managed_secrets_api::{restarts::Mark, types::Workload};
 use managed_secrets_engine::queue::{Grouped, Priority, Queue};
 use parking_lot::Mutex;
@@ -68,9 +72,9 @@ impl Grouped for Place {
 pub(super) struct Delivered {
     /// Its id and version.
     pub(super) mark: Mark,
-    /// When it was delivered, if this object delivered another value before and the workload has no mark for this one yet:
-    /// pods that are older have that other value.
-    pub(super) replaced: Option<Timestamp>,
+    /// What this object delivered before, until a look has found the workload, or that it does not exist: pods of a workload
+    /// without a mark have that other value.
+    pub(super) replaces: Option<Mark>,
 }
 
 /// What became of the last look at a workload.
@@ -91,13 +95,22 @@ struct Known {
     objects: BTreeMap<Name, Delivered>,
     /// Nothing before the first look.
     outcome: Option<Outcome>,
-    /// Until then it is marked, but not restarted: after a start, the objects that name it come one after the other.
+    /// Until then it is marked, but not restarted: several new values are one restart, and after a start, the objects that
+    /// name it come one after the other.
     collects_until: Instant,
 }
 
 impl Known {
     fn new() -> Self {
         Self { objects: BTreeMap::new(), outcome: None, collects_until: Instant::now() + TOGETHER }
+    }
+
+    /// A new value came.
+    fn collect(&mut self) {
+        let now = Instant::now();
+        if self.collects_until <= now {
+            self.collects_until = now + TOGETHER;
+        }
     }
 
     /// Whether the last look could not mark it.
@@ -140,8 +153,8 @@ fn wanted(own: &Own) -> &[Workload] {
 }
 
 impl Restarts {
-    /// A pass of this object ended `now`; `before` is what it had delivered when the pass began.
-    pub(super) fn note(&self, key: &Key, before: Option<&Mark>, after: &Own, now: Timestamp) {
+    /// A pass of this object ended; `before` is what it had delivered when the pass began.
+    pub(super) fn note(&self, key: &Key, before: Option<&Mark>, after: &Own) {
         let mut state = self.state.lock();
         let wanted = if after.deleting { &[] } else { wanted(after) };
         let named = state.named.remove(key).unwrap_or_default();
@@ -160,7 +173,6 @@ impl Restarts {
             return;
         }
         state.named.insert(key.clone(), wanted.to_vec());
-        let replaced = before.is_some_and(|before| *before != mark);
         for workload in wanted {
             let place = Place { namespace: Name::clone(&key.namespace), workload: workload.clone() };
             let known = state.workloads.entry(place.clone()).or_insert_with(Known::new);
@@ -169,11 +181,18 @@ impl Restarts {
                 // It is marked, or a look that will mark it is queued.
                 continue;
             }
-            let new = replaced || was.is_some_and(|was| was.mark != mark);
-            let replaced = if new { Some(now) } else { was.and_then(|was| was.replaced) };
-            known.objects.insert(Name::clone(&key.name), Delivered { mark: mark.clone(), replaced });
-            // The first look comes at once: the sooner there is a mark, the less a crash can lose.
-            let delay = if known.outcome.is_none() && !new { Duration::ZERO } else { TOGETHER };
+            let replaces = match was {
+                Some(was) if was.mark == mark => was.replaces.clone(),
+                Some(was) => Some(was.mark.clone()),
+                None => before.filter(|before| **before != mark).cloned(),
+            };
+            let is_new = replaces.is_some() && was.is_none_or(|was| was.mark != mark);
+            known.objects.insert(Name::clone(&key.name), Delivered { mark: mark.clone(), replaces });
+            if is_new {
+                known.collect();
+            }
+            // The sooner there is a mark, the less a crash can lose.
+            let delay = if is_new || known.outcome.is_none() { Duration::ZERO } else { TOGETHER };
             self.queue.add_after(place, Priority::Woken, delay);
         }
     }
@@ -221,14 +240,14 @@ impl Restarts {
         until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
     }
 
-    /// A workload has the marks of these objects. From now on, a mark that is missing was removed by another program, and
-    /// is no reason to restart the workload again.
-    fn marked(&self, place: &Place, objects: &BTreeMap<Name, Delivered>) {
+    /// A workload has marks of these objects, or does not exist. From now on, a mark that is missing is no reason to restart it
+    /// for what they have delivered: another program removed the mark, or the workload is newer.
+    fn settled(&self, place: &Place, objects: &BTreeMap<Name, Delivered>) {
         let mut state = self.state.lock();
         let Some(known) = state.workloads.get_mut(place) else { return };
         for (name, delivered) in &mut known.objects {
-            if objects.get(name).is_some_and(|marked| marked.mark == delivered.mark) {
-                delivered.replaced = None;
+            if objects.get(name).is_some_and(|settled| settled.mark == delivered.mark) {
+                delivered.replaces = None;
             }
         }
     }

@@ -556,7 +556,7 @@ impl Operator {
         let actor = Actor { cluster, keyring: &keyring, refused, index, events, stats, wake: &wake };
         let end = actor.pass(&mut facts).await;
         if self.settings.restarts {
-            self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own, Timestamp::now());
+            self.restarts.note(key, delivered.as_ref(), &facts.snapshot.own);
         }
         self.rotations.note(&facts, &end);
         // A pass that failed has a backoff of its own.

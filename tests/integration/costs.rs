@@ -337,12 +337,12 @@ async fn restarts_of_workloads_cost_what_the_design_says() {
     let marked = Some(format!("{mark}/2"));
     restarts::marked(&site, &workload, "db", [marked.clone(), marked]).await;
     site.in_step("db").await;
-    meter.row("a rotation that restarts a workload", 4..=4, 2..=2, 2..=2).await;
+    meter.row("a rotation that restarts a workload", 4..=4, 2..=2, 4..=4).await;
     site.apply("db", spec("b", Some(1))).await;
     let marked = Some(format!("{mark}/1"));
     restarts::marked(&site, &workload, "db", [marked.clone(), marked]).await;
     site.in_step("db").await;
-    meter.row("the version before, which restarts a workload", 4..=4, 2..=2, 3..=3).await;
+    meter.row("the version before, which restarts a workload", 4..=4, 2..=2, 4..=4).await;
     operator.stop().await;
     let tap = Tap::recording();
     let operator = setup().calls(&tap).start().await;

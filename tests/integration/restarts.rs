@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     installation::{self, OPERATOR_NAMESPACE, Right, may, object},
-    objects::{Site, conditions, id, next_second, status},
+    objects::{Site, conditions, id, status},
     operator::{Fault, PATIENCE, Running, Seen, Setup, Tap},
 };
 
@@ -364,6 +364,28 @@ async fn a_crash_between_delivery_and_restart_loses_nothing() {
     operator.stop().await;
 }
 
+/// The first use of the field: the workload has no mark yet, and gets that of the version before as soon as the new one is
+/// delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_no_restart_where_a_workload_is_named_together_with_a_new_value() {
+    let site = Site::new("restarts-first").await;
+    permit(&site).await;
+    create(&site, WorkloadKind::Deployment, "shop").await;
+    let workload = shop(WorkloadKind::Deployment);
+    let [first, second] = [site.seal("db", "one").await, site.seal("db", "two").await];
+    let operator = start(&site).await;
+    site.apply("db", json!({"name": "DB", "value": first})).await;
+    let object = site.in_step("db").await;
+    let mark = |version: i64| Some(format!("{}/{version}", id(&object)));
+    site.apply("db", spec("DB", &second, std::slice::from_ref(&workload))).await;
+    let live = marked(&site, &workload, "db", [None, mark(1)]).await;
+    operator.kill().await;
+    assert!(is_not_restarted(&live), "it waits for other values");
+    let operator = start(&site).await;
+    marked(&site, &workload, "db", [mark(2), mark(2)]).await;
+    operator.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workload_that_is_missing_or_refused_is_said_and_the_value_is_delivered() {
     let site = Site::new("restarts-missing").await;
@@ -393,18 +415,21 @@ async fn a_workload_that_is_missing_or_refused_is_said_and_the_value_is_delivere
     operator.stop().await;
     // It does not exist.
     permit(&site).await;
-    let operator = start(&site).await;
+    let tap = Tap::recording();
+    let operator = Setup { restarts: true, ..Setup::of(&site.namespace) }.calls(&tap).start().await;
     blocked(Some("WorkloadNotFound"), "Deployment shop not found").await;
+    let missed = || tap.seen().iter().filter(|seen| seen.path.contains("/deployments/") && seen.code == 404).count();
     apply(&second).await;
     version(&site, &long, 2).await;
     site.delivers(&long, "value", "two").await;
-    // Once a later pass is over, the time of this delivery is known.
+    // Once a look is over that follows a later pass, it is known that the workload does not exist at this delivery.
     let mut described = spec("LONG", &second, std::slice::from_ref(&workload));
     described["description"] = json!("other");
     site.apply(&long, described).await;
     site.in_step(&long).await;
+    let before = missed();
+    poll("a look after the delivery", PATIENCE, || async { Ok((missed() > before).then_some(())) }).await.unwrap();
     // It is created, and looked at with the next pass. The name of the object is too long for an annotation.
-    next_second().await;
     create(&site, WorkloadKind::Deployment, "shop").await;
     site.nudge(&long).await;
     let mark = Some(format!("{}/2", id(&object)));

@@ -329,7 +329,7 @@ impl Operator {
         };
         let end = actor.pass(&mut facts).await;
         if self.looks {
-            restarts.note(&key, delivered.as_ref(), &facts.snapshot.own, now);
+            restarts.note(&key, delivered.as_ref(), &facts.snapshot.own);
         }
         let next = self.shared.index().pass_on(&key);
         self.state.lock().queue.extend(next.into_iter().map(|key| key.name.to_string()));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use managed_secrets_api::restarts::{Mark, key};
 
 use super::{Delivered, Name};
@@ -10,12 +9,18 @@ use super::{Delivered, Name};
 /// A workload, as far as it matters here.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// When it was created.
-    pub(super) created: Timestamp,
     /// Marks on its pod template.
     pub(super) template: BTreeMap<String, String>,
     /// Marks on its own metadata.
     pub(super) metadata: BTreeMap<String, String>,
+}
+
+impl Seen {
+    /// The mark of an object. That on the template goes back with it: by `kubectl rollout undo`, which starts the pods, too.
+    fn mark(&self, object: &str) -> Option<&str> {
+        let key = key(object);
+        self.metadata.get(&key).or_else(|| self.template.get(&key)).map(String::as_str)
+    }
 }
 
 /// All marks of a workload, as they are to be.
@@ -33,16 +38,13 @@ pub(super) struct Marks {
 #[must_use]
 pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<Marks> {
     let mut marks = Marks { template: seen.template.clone(), metadata: seen.metadata.clone(), ..Marks::default() };
-    for (name, Delivered { mark, replaced }) in objects {
+    for (name, Delivered { mark, replaces }) in objects {
         let key = key(name);
         let text = mark.to_string();
-        // That on the template goes back with it: by `kubectl rollout undo`, which starts the pods, too.
-        let has = marks.metadata.get(&key).or_else(|| marks.template.get(&key));
-        let restart = match has.map(|text| Mark::read(text)) {
+        let restart = match seen.mark(name).map(Mark::read) {
             Some(Some(has)) if has == *mark => continue,
             Some(_) => true,
-            // Pods of a workload that was created later have the new value.
-            None => replaced.is_some_and(|replaced| seen.created <= replaced),
+            None => replaces.is_some(),
         };
         if restart {
             let present = seen.template.get(&key).map(String::as_str);
@@ -54,26 +56,24 @@ pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<
     (marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks)
 }
 
-/// The objects that delivered an earlier version than their marks say. Either they went back to it, or the cache is behind.
+/// The objects for which the workload is due for a restart.
 #[must_use]
-pub(super) fn earlier(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Vec<Name> {
-    let is_earlier = |name: &Name, delivered: &Delivered| {
-        let key = key(name);
-        let text = seen.metadata.get(&key).or_else(|| seen.template.get(&key));
-        let has = text.and_then(|text| Mark::read(text));
-        has.is_some_and(|has| has.id == delivered.mark.id && has.version > delivered.mark.version)
-    };
-    let names = objects.iter().filter(|(name, delivered)| is_earlier(name, delivered));
-    names.map(|(name, _)| Name::clone(name)).collect()
+pub(super) fn due(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Vec<Name> {
+    let restarts = judge(seen, objects).map(|marks| marks.restarts).unwrap_or_default();
+    restarts.into_iter().map(|(name, _)| name).collect()
 }
 
-/// The marks to write that restart nothing, and whether the workload is due for a restart.
+/// The marks to write that restart nothing, and whether the workload is due for a restart. One that is due, and has no mark,
+/// gets that of the version before: from then on, what is left to do follows from the workload.
 #[must_use]
 pub(super) fn without_restarts(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> (Option<Marks>, bool) {
-    let due = judge(seen, objects).map(|marks| marks.restarts).unwrap_or_default();
+    let due = due(seen, objects);
     let mut others = objects.clone();
-    for (name, _) in &due {
-        others.remove(name);
+    for name in &due {
+        let before = others.remove(name).and_then(|delivered| delivered.replaces).filter(|_| seen.mark(name).is_none());
+        if let Some(mark) = before {
+            others.insert(Name::clone(name), Delivered { mark, replaces: None });
+        }
     }
     (judge(seen, &others), !due.is_empty())
 }

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
 
-use k8s_openapi::{
-    api::apps::v1::{DaemonSet, Deployment, StatefulSet},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use kube::Client;
 use managed_secrets_api::{
     ManagedSecret, Reason,
@@ -34,7 +31,7 @@ const WORKERS: usize = 4;
 /// Longest action of an event, in characters; all of ours are ASCII.
 const ACTION_MAX: usize = 128;
 /// How long until a workload is looked at again that does not exist, or that the API server does not let the operator
-/// restart.
+/// restart, or for which an object does not deliver what the caches show.
 const BLOCKED_RETRY: Duration = Duration::from_secs(300);
 
 /// Looks at workloads, one after the other, as the leader.
@@ -57,7 +54,6 @@ struct Live {
 struct Metadata {
     uid: String,
     resource_version: String,
-    creation_timestamp: Time,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
 }
@@ -110,39 +106,40 @@ impl Restarter {
     async fn look(&self, place: &Place) -> Result<(Option<Outcome>, Next), Failure> {
         let Workload { kind, name } = &place.workload;
         let api = Self::api(self.leader.client.clone(), place);
+        let wait = self.restarts.collects_for(place);
+        let before = self.restarts.objects(place);
         let doing = |verb: &str| format!("{verb} {}.{GROUP}", kind.plural());
         let live = api.get::<Live>(name).await.map_err(|error| Failure::of(error, &doing("get")))?;
         let Some(Live { metadata, spec }) = live else {
+            // Once it is created, its pods have what is delivered by now.
+            self.restarts.settled(place, &before);
             return Ok((Some(Outcome::Missing), Next::After(BLOCKED_RETRY)));
         };
-        let seen = Seen {
-            created: metadata.creation_timestamp.0,
-            template: marks(spec.template.metadata.annotations),
-            metadata: marks(metadata.annotations),
-        };
+        let seen = Seen { template: marks(spec.template.metadata.annotations), metadata: marks(metadata.annotations) };
         // After the read: what was delivered meanwhile is part of the same restart.
         let mut objects = self.restarts.objects(place);
-        for name in judge::earlier(&seen, &objects) {
-            // A cache that is behind must not restart what a later version has restarted. It comes here again once it shows
-            // what is delivered.
-            if self.delivered(place, &name).await? != objects.get(&name).map(|known| known.mark.clone()) {
-                objects.remove(&name);
+        let mut next = Next::Done;
+        let (marks, is_due) = if wait.is_zero() {
+            for name in judge::due(&seen, &objects) {
+                // A cache that is behind must not restart for a version that is not delivered any more. It comes here again once
+                // it shows what is delivered.
+                if self.delivered(place, &name).await? != objects.get(&name).map(|known| known.mark.clone()) {
+                    objects.remove(&name);
+                    next = Next::After(BLOCKED_RETRY);
+                }
             }
-        }
-        let wait = self.restarts.collects_for(place);
-        let (marks, is_due) =
-            if wait.is_zero() { (judge(&seen, &objects), false) } else { without_restarts(&seen, &objects) };
+            (judge(&seen, &objects), false)
+        } else {
+            without_restarts(&seen, &objects)
+        };
         if let Some(marks) = marks {
             let body = body(place, &metadata.uid, &metadata.resource_version, &marks);
             let written = api.apply_marks::<Written>(name, &body).await;
             written.map_err(|error| Failure::of(error, &doing("patch")))?;
             self.report(place, &marks);
         }
-        if is_due {
-            return Ok((None, Next::After(wait)));
-        }
-        self.restarts.marked(place, &objects);
-        Ok((Some(Outcome::Marked), Next::Done))
+        self.restarts.settled(place, &objects);
+        Ok(if is_due { (None, Next::After(wait)) } else { (Some(Outcome::Marked), next) })
     }
 
     /// What an object has delivered, read live.
