@@ -26,9 +26,10 @@ use managed_secrets_api::{
 };
 use managed_secrets_crypto::{
     Kek, Keyring,
-    keyring::{Document, KekError, SealingKeyStatus, Wrapped},
+    keyring::{Document, Entry, KekError, Purpose, SealingKeyStatus, State, Wrapped},
     mse1::Place,
-    mss1::Sealed,
+    mss1::{Sealed, SealingKey},
+    recovery::{self, Recovered, RecoveryKey},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -343,9 +344,10 @@ async fn an_upgrade_and_the_way_back_change_no_secret() {
     }
 }
 
-/// Records of an earlier version move to another seed, without a cluster: each opens to the value that it had.
+/// Records of an earlier version move to another seed, without a cluster: each opens to the value that it had, with the keyring
+/// and with the recovery key alone. So does the sealed text, after another sealing key was published.
 #[test]
-fn saved_records_open_after_their_seed_was_replaced() {
+fn saved_records_and_sealed_text_open_after_their_keys_were_replaced() {
     for saved in saved() {
         let objects: Value = serde_saphyr::from_str(&fs::read_to_string(saved.join("objects.yaml")).unwrap()).unwrap();
         let secrets: Vec<Secret> = objects["items"]
@@ -371,10 +373,31 @@ fn saved_records_open_after_their_seed_was_replaced() {
         let mut changed = document.clone();
         let new = changed.add_seed(jiff::Timestamp::now(), wrap).unwrap();
         assert!(changed.activate_seed(new));
+        // A new sealing key, and the earlier ones open only.
+        let is_sealing = |entry: &&mut Entry| entry.purpose == Purpose::Sealing;
+        changed.entries.iter_mut().filter(is_sealing).for_each(|entry| entry.state = State::OpenOnly);
+        let made = Keyring::generate_entries(jiff::Timestamp::now(), wrap).unwrap().entries;
+        changed.entries.extend(made.into_iter().filter(|entry| entry.purpose == Purpose::Sealing));
         document = changed;
         let after = open(&document);
         assert_eq!(after.active_seed().unwrap().id(), new);
+        assert_ne!(after.current_public_key().unwrap().key.key_id(), before.current_public_key().unwrap().key.key_id());
+        let recovery_key = RecoveryKey::generate().unwrap();
+        assert!(recovery::cover(&mut document, &after, &[recovery_key.recipient()]).unwrap());
+        let recovered = Recovered::open(&recovery_key, [&document]);
 
+        let mut texts = 0;
+        for object in objects["items"].as_array().unwrap() {
+            let Some(text) = object["spec"]["value"].as_str() else { continue };
+            let (namespace, name) = (&object["metadata"]["namespace"], &object["metadata"]["name"]);
+            let sealed = Sealed::parse(text).unwrap();
+            let SealingKeyStatus::Usable(key) = after.sealing_key(sealed.key_id()) else { panic!("{name}: its key") };
+            let open =
+                |key: &SealingKey| sealed.open(key, namespace.as_str().unwrap(), name.as_str().unwrap()).unwrap();
+            assert!(open(key).same_as(&open(recovered.sealing_key(sealed.key_id()).unwrap())), "{name}");
+            texts += 1;
+        }
+        assert!(texts > 3, "{texts}");
         let mut records = 0;
         for secret in of_type(keys::TYPE_RECORD) {
             let namespace = secret.metadata.namespace.as_deref().unwrap();
@@ -390,6 +413,11 @@ fn saved_records_open_after_their_seed_was_replaced() {
             let moved = &rewrapped.data[keys::RECORD_DATA_KEY];
             assert_eq!(moved.seed_id(), new);
             assert!(value(moved.as_bytes(), &after).same_as(&expected), "{}", secret.name_any());
+            for bytes in [bytes.as_slice(), moved.as_bytes()] {
+                let opened =
+                    record::open(bytes, &place, &stored.meta, &stored.commitment, |id| recovered.seed(id)).unwrap();
+                assert!(opened.value.same_as(&expected), "{}", secret.name_any());
+            }
             // What was not moved opens as before, and after a downgrade.
             assert!(value(&bytes, &after).same_as(&expected), "{}", secret.name_any());
             records += 1;

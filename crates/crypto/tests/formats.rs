@@ -308,6 +308,49 @@ fn go_opens_what_was_made_before_rotations_of_every_key() {
 }
 
 #[test]
+fn go_opens_a_record_that_was_rewrapped_and_its_earlier_value_with_the_recovery_key_alone() {
+    let kek = Kek::generate().unwrap();
+    let (before, document) = fresh_keyring(&kek);
+    let mut document: Document = serde_json::from_value(document).unwrap();
+    let wrap = |bytes: &[u8]| Ok::<_, KekError>(Wrapped::new("file", kek.key_id().to_string(), kek.wrap(bytes)?));
+    let new = document.add_seed(jiff::Timestamp::now(), wrap).unwrap();
+    assert!(document.activate_seed(new));
+    let keyring = Keyring::open([&document], |wrapped| kek.unwrap(&wrapped.ciphertext)).unwrap();
+    let recovery = RecoveryKey::generate().unwrap();
+    assert!(recovery::cover(&mut document, &keyring, &[recovery.recipient()]).unwrap());
+
+    // As the operator stores it: the newest value and an earlier one, and then both under the new seed.
+    let (old, active) = (before.active_seed().unwrap(), keyring.active_seed().unwrap());
+    let place = Place { namespace: "prod", object: "db" };
+    let [newest, earlier] = [(9, "newest"), (8, "earlier")]
+        .map(|(version, text)| mse1::seal(old, &place, UID, version, &value(text)).unwrap());
+    let kept = KeptVersion {
+        version: 8,
+        commitment: *earlier.commitment(),
+        created: "2026-11-23T08:00:00Z".to_owned(),
+        source: SourceKind::Generate,
+    };
+    let meta = RecordMeta { version: 9, history: History::new(vec![kept]), ..frozen_metadata() };
+    let annotations = meta.annotations("prod", old, newest.commitment()).unwrap();
+    let stored = StoredRecord::parse(&meta.object_name(), &meta.labels(), &annotations).unwrap();
+    let data = [("value", newest.as_bytes()), ("value.8", earlier.as_bytes())];
+    let rewrapped = stored.rewrap("prod", data, |id| keyring.seed(id), active).unwrap();
+    assert!(rewrapped.data.values().all(|record| record.seed_id() == new));
+
+    let bytes = |key: &str| hex::encode(rewrapped.data[key].as_bytes());
+    let mac = &rewrapped.annotations[ANNO_MAC];
+    let found = ask_go(&json!({
+        "recoveryKey": *recovery.to_text(), "keyring": document,
+        "records": [{"namespace": "prod", "name": "db", "bytes": bytes("value")}],
+        "kept": [{"namespace": "prod", "name": "db", "history": meta.history.to_string(), "data": {"value.8": bytes("value.8")}}],
+        "macs": [mac_job(&meta, "generate", "own:db:value", newest.commitment(), mac)],
+    }));
+    assert_eq!(found["records"], json!([{"sha256": digest(b"newest"), "uid": UID, "version": 9}]));
+    assert_eq!(found["kept"], json!([[{"sha256": digest(b"earlier"), "uid": UID, "version": 8}]]));
+    assert_eq!(found["macs"], json!([{}]));
+}
+
+#[test]
 fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
     let kek = Kek::new(&hex::decode(FROZEN_KEK).unwrap()).unwrap();
     let document: Document = serde_json::from_str(FROZEN_KEYRING).unwrap();
