@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use managed_secrets_api::keyring_request::Request;
 use managed_secrets_api::keys::{
     ANNO_KEYRING_REQUEST, ANNO_KEYRING_SEEN, KEK_PREFIX, KEYRING_NAME, PUBLIC_KEY_CONFIGMAP, PUBLIC_KEY_DATA_KEY,
 };
+use managed_secrets_api::record::StoredRecord;
 use managed_secrets_crypto::keyring::{Origin, Part, Purpose, Seen};
 use managed_secrets_crypto::mss1::{PublishedKey, Sealed};
 use managed_secrets_crypto::provider::Provider;
@@ -99,7 +101,8 @@ pub(super) fn keyring(check: &'static str, facts: &Facts) -> Result<Vec<Finding>
             "check the clocks; these keys open values, and the operator prefers other keys for new values",
         ));
     }
-    findings.extend(rotation(check, &stored, facts.now));
+    let records = facts.records.known(check).map(Vec::as_slice).unwrap_or_default();
+    findings.extend(rotation(check, &stored, records, facts.now));
     findings.extend(requests(check, &stored));
     let wrapped: BTreeSet<_> = stored.iter().flat_map(|it| it.wrapped_by()).collect();
     let local = wrapped.iter().filter(|(provider, _)| *provider == Provider::LOCAL).map(|(_, id)| *id);
@@ -160,11 +163,23 @@ fn not_needed(check: &'static str, facts: &Facts, wrapped: &BTreeSet<(&str, &str
     })
 }
 
+/// Records that are named.
+const SHOWN: usize = 3;
+
+fn qualified(metadata: &ObjectMeta) -> String {
+    format!("{}/{}", metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
 /// How long a rotation of a seed takes that is not stuck.
 const ROTATION: SignedDuration = SignedDuration::from_hours(24);
 
 /// A seed that is being replaced: what is not over yet.
-fn rotation(check: &'static str, keyrings: &[&StoredKeyring], now: Timestamp) -> Option<Finding> {
+fn rotation(
+    check: &'static str,
+    keyrings: &[&StoredKeyring],
+    records: &[ObjectMeta],
+    now: Timestamp,
+) -> Option<Finding> {
     let document = &keyrings.iter().find(|it| it.name == KEYRING_NAME)?.document;
     let in_use: Vec<_> = document.superseded_seeds(now).filter(|it| !it.is_confirmed_unused()).collect();
     let began = match document.pending_seed() {
@@ -176,7 +191,21 @@ fn rotation(check: &'static str, keyrings: &[&StoredKeyring], now: Timestamp) ->
         "a new seed is pending: new values are encrypted under it soon".to_owned()
     } else {
         let ids: Vec<_> = in_use.iter().map(|it| it.id.as_str()).collect();
-        format!("records may still be under seeds that were replaced: {}; the operator moves them", ids.join(", "))
+        let under = |metadata: &&ObjectMeta| {
+            let seed = StoredRecord::of(metadata).map(|record| record.seed.to_string());
+            seed.is_some_and(|seed| ids.contains(&seed.as_str()))
+        };
+        let found: Vec<_> = records.iter().filter(under).map(qualified).collect();
+        let shown = found.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let named = match found.len() {
+            0 => String::new(),
+            1..=SHOWN => format!(" ({shown})"),
+            all => format!(" ({shown} and {} more)", all - SHOWN),
+        };
+        format!(
+            "records may still be under seeds that were replaced: {}{named}; the operator moves them",
+            ids.join(", ")
+        )
     };
     let level = if now.duration_since(began) > ROTATION { Level::Warning } else { Level::Note };
     let advice = "the log of the leader says what holds it up, if it takes longer than a day";
