@@ -277,7 +277,7 @@ impl Parts {
             rotation_began: self.leadership.is_leader().then(|| *self.shared.rotation.since.lock()).flatten(),
             rewrapped: self.shared.rotation.counts.rewrapped.load(Ordering::Relaxed),
             records_left: self.shared.rotation.counts.left.load(Ordering::Relaxed),
-            records_stuck: self.shared.rotation.counts.stuck.load(Ordering::Relaxed),
+            records_stuck: self.shared.rotation.stuck.counts(),
             oldest_sealing_key: keyring.oldest_sealing_key(),
             sealing_key_due: keyring.current_public_key().and_then(|published| published.replaced_by()),
             sealed: usage::by_standing(&keyring, &sealed),

@@ -72,8 +72,8 @@ pub struct Reading {
     pub rewrapped: u64,
     /// Records that the last list showed under a seed that was replaced, and that were not re-wrapped.
     pub records_left: usize,
-    /// Those of them that do not verify, or that cannot be written.
-    pub records_stuck: usize,
+    /// Those of them that cannot be moved, by the cause.
+    pub records_stuck: [(&'static str, usize); 3],
     /// When the oldest sealing key was created.
     pub oldest_sealing_key: Option<Timestamp>,
     /// When the active sealing key is to be replaced; `None` if that is done on request only.

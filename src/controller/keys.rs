@@ -10,7 +10,7 @@ use std::{
 };
 
 use kube::Client;
-use managed_secrets_crypto::{Keyring, keyring::Seen, recovery::Coverage};
+use managed_secrets_crypto::{Keyring, SeedId, keyring::Seen, recovery::Coverage};
 use managed_secrets_engine::health::Verdict;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, watch};
@@ -25,6 +25,8 @@ const LEAST_WAIT: Duration = Duration::from_secs(5);
 pub struct Keys {
     store: KeyringStore,
     keyring: RwLock<Arc<Keyring>>,
+    /// The last one that was read and lacked no key.
+    complete: RwLock<Arc<Keyring>>,
     /// The last try to read it. Held while it is read, so that a task that asks meanwhile waits for the result.
     last: Mutex<Option<Try>>,
     renewed: watch::Sender<()>,
@@ -44,9 +46,11 @@ impl Keys {
     /// Starts with a keyring that was read from `store`.
     #[must_use]
     pub fn new(store: KeyringStore, keyring: Keyring) -> Self {
+        let keyring = Arc::new(keyring);
         Self {
             store,
-            keyring: RwLock::new(Arc::new(keyring)),
+            complete: RwLock::new(Arc::clone(&keyring)),
+            keyring: RwLock::new(keyring),
             last: Mutex::new(None),
             renewed: watch::Sender::new(()),
             changed: Notify::new(),
@@ -80,7 +84,8 @@ impl Keys {
         self.renewed.subscribe()
     }
 
-    /// What the recovery keys can open of the keyring in use; `None` if there is no recovery key.
+    /// What the recovery keys can open of the keyring in use; `None` if there is no recovery key, neither in the options nor in
+    /// the keyring.
     #[must_use]
     pub fn coverage(&self) -> Option<Coverage> {
         self.store.coverage()
@@ -127,15 +132,33 @@ impl Keys {
     /// Takes note of what is published about the newest keyring that an operator saw. It reads the keyring again if that
     /// may be newer than the one in use.
     pub async fn witnessed(&self, witness: Option<Seen>) {
-        let known = self.is_rolled_back();
-        if !known && self.store.is_behind(witness.as_ref()) {
+        if !self.is_rolled_back() && self.store.is_behind(witness.as_ref()) {
             self.read_again().await;
         }
         self.store.witnessed(witness);
-        if known && !self.is_rolled_back() {
-            // What waits for that goes on.
-            self.renewed.send_replace(());
+    }
+
+    /// Puts back what the stored keyring lacks of an earlier one, if this process still has it. Returns whether it did.
+    pub async fn put_back(&self, leader: &Client) -> Result<bool, KeyringError> {
+        let done = self.store.put_back(leader).await?;
+        if done {
+            self.read_again().await;
         }
+        Ok(done)
+    }
+
+    /// Accepts that keys of an earlier keyring are lost, for all replicas.
+    pub async fn accept_loss(&self, leader: &Client) -> Result<(), KeyringError> {
+        self.store.accept_loss(leader).await?;
+        self.read_again().await;
+        Ok(())
+    }
+
+    /// Whether new values may be written under this seed in great number: as far as this process knows, the keyring in use is
+    /// the stored one, and this is its active seed.
+    pub(super) fn is_active(&self, seed: SeedId) -> bool {
+        let is_stored = self.trouble.read().is_none() && !self.is_rolled_back();
+        is_stored && self.get().active_seed().is_some_and(|active| active.id() == seed)
     }
 
     /// Seals the keys of the stored keyring to the recovery keys, where that is missing. Returns whether it wrote.
@@ -182,8 +205,16 @@ impl Keys {
         let loaded = self.store.load().await;
         *last = Some(Try { ended: Instant::now(), read: loaded.is_ok() });
         match loaded {
-            Ok(keyring) => {
-                *self.keyring.write() = Arc::new(keyring);
+            Ok(mut keyring) => {
+                // While keys are missing, those that this process still has open what they opened.
+                if self.is_rolled_back() {
+                    keyring = keyring.beside(Arc::clone(&self.complete.read()));
+                }
+                let keyring = Arc::new(keyring);
+                if !self.is_rolled_back() {
+                    *self.complete.write() = Arc::clone(&keyring);
+                }
+                *self.keyring.write() = keyring;
                 *self.trouble.write() = None;
                 self.renewed.send_replace(());
                 self.changed.notify_one();

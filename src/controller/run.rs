@@ -8,10 +8,12 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, runtime::watcher};
@@ -39,7 +41,7 @@ use super::{
     act::{Actor, End},
     cluster::Cluster,
     events::Events,
-    facts::{Cached, Facts, Incoming, Rejected, Settings, Waits},
+    facts::{Cached, Facts, Incoming, Rejected, Seen, Settings, Waits},
     failure::Failure,
     health,
     index::{Index, Key, Name},
@@ -53,7 +55,10 @@ use super::{
     sealing_keys,
     seeds::{Rotator, receipts::Receipts},
     sinks::{Labelled, Objects, Shared, Sources, Trigger},
-    view::watched::{Stub, WatchedObject, WatchedSecret},
+    view::{
+        SecretView,
+        watched::{Stub, WatchedObject, WatchedSecret},
+    },
 };
 use crate::keyring::{KeyringError, publish, published, sealing, seeds::Timing};
 
@@ -163,7 +168,7 @@ pub fn start(options: Options, leader: &Leader, watcher: &Watcher, keys: &Arc<Ke
     }
     let replacer = Replacer { leader: leader.clone(), keys: Arc::clone(keys), news };
     spawner.spawn("kek", shutdown.clone(), writers.track_future(replacer.run(shutdown.clone())));
-    if keys.coverage().is_some() {
+    if keys.store().has_recipients() {
         let covering = keep_covered(watcher.clone(), leader.clone(), Arc::clone(keys));
         spawner.spawn("recovery", shutdown.clone(), writers.track_future(covering));
     }
@@ -324,27 +329,28 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared:
 }
 
 /// Publishes the sealing public key, and puts the ConfigMap right when a user edits or deletes it, or the keyring has
-/// another key. Only the leader does: it needs no precondition then.
+/// another key. Only the leader does: it needs no precondition then. The other replicas read which keyring was seen.
 async fn keep_published(watcher: Watcher, leader: Leader, namespace: String, keys: Arc<Keys>) {
     let moved = Arc::new(Notify::new());
-    moved.notify_one();
+    if !leader.leadership.is_leader() {
+        moved.notify_one();
+    }
     let config = watcher::Config::default().fields(&format!("metadata.name={PUBLIC_KEY_CONFIGMAP}"));
     let scope = |client| Api::<Stub<ConfigMap>>::namespaced(client, &namespace);
     watcher.watch("public key", scope, config, Arc::new(Trigger(Arc::clone(&moved))));
     let mut renewals = keys.renewals();
+    let mut acquired = pin!(leader.leadership.acquired().fuse());
     let mut news = async || {
         tokio::select! {
             () = moved.notified() => {}
             // Its sender lives as long as `keys`.
             _ = renewals.changed() => {}
+            () = &mut acquired => {}
         }
     };
-    if watcher.shutdown.run_until_cancelled(leader.leadership.acquired()).await.is_none() {
-        return;
-    }
     let mut rounds = Rounds::new(RETRY, watcher.shutdown);
     while rounds.next(news()).await {
-        match put_right(&leader.client, &namespace, &keys).await {
+        match put_right(&leader, &namespace, &keys).await {
             Ok(written) => {
                 rounds.succeeded();
                 if written {
@@ -391,15 +397,27 @@ async fn keep_covered(watcher: Watcher, leader: Leader, keys: Arc<Keys>) {
     }
 }
 
-/// Makes the ConfigMap say the current public key. Whether it had to be written.
-async fn put_right(client: &Client, namespace: &str, keys: &Keys) -> Result<bool, KeyringError> {
+/// Takes note of what the ConfigMap says about the keyring, and, as the leader, makes it say the current public key. Whether
+/// it had to be written.
+async fn put_right(leader: &Leader, namespace: &str, keys: &Keys) -> Result<bool, KeyringError> {
+    let client = &leader.client;
     let found = published(client, namespace).await?;
     keys.witnessed(found.seen()).await;
+    if !leader.leadership.is_leader() {
+        return Ok(false);
+    }
+    if keys.is_rolled_back() && keys.put_back(client).await? {
+        warn!(secret = KEYRING_NAME, "put back what the keyring lacked: an earlier one had replaced it");
+    }
     if found.stands(&keys.get(), keys.seen().as_ref())? {
         return Ok(false);
     }
     // Another replica may have read a newer keyring, and be right: two that go by different ones would never end.
     keys.read_again().await;
+    if found.accepts_loss() && keys.is_rolled_back() {
+        keys.accept_loss(client).await?;
+        warn!("an administrator has accepted that keys are lost: the operator continues with the keyring as it is");
+    }
     publish(client, namespace, &found, &keys.get(), keys.seen().as_ref()).await
 }
 
@@ -532,8 +550,11 @@ impl Operator {
         if let Some(receipt) = &receipt {
             facts.was_rewrapped(receipt.clone());
         }
-        if facts.all_present().any(|seen| seen.seed().is_some_and(|seed| keyring.is_replaced(seed))) {
-            self.shared.rotation.met.notify_one();
+        let rotation = &self.shared.rotation;
+        let is_news = |view: &SecretView| !rotation.stuck.has(&view.uid, &view.resource_version);
+        let is_replaced = |seen: &Seen| seen.seed().is_some_and(|seed| keyring.is_replaced(seed));
+        if facts.all_present().any(|seen| is_replaced(seen) && is_news(&seen.view)) {
+            rotation.met.notify_one();
         }
         facts.snapshot.failures = self.shared.queue.failures(key);
         // After a pass that failed, what is out of step is most likely our own: a write that was carried out although its

@@ -4,6 +4,7 @@
 //! preconditions, and the next step follows from what is stored: a rotation that is interrupted goes on where it was.
 
 pub(crate) mod receipts;
+pub(crate) mod stuck;
 mod sweep;
 
 use std::{
@@ -16,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use managed_secrets_api::keyring_request::{Kind, Request};
 use managed_secrets_crypto::{
     SeedId,
-    keyring::{Document, Entry, Listed},
+    keyring::{Document, Entry, Listed, Purpose},
 };
 use managed_secrets_engine::backoff::{Backoff, Jitter};
 use parking_lot::Mutex;
@@ -25,17 +26,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use self::sweep::Counts;
-use self::sweep::Sweeper;
+use self::{stuck::Stuck, sweep::Sweeper};
 use super::{keys::Keys, run::Leader, sinks::Shared};
 use crate::keyring::{
     KeyringError, OwnKeyring,
-    seeds::{LastList, Seen, Step, Timing, next},
+    seeds::{LastList, Left, Seen, Step, Timing, next},
 };
 
 /// Between tries after an error.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
 /// Between two looks at the keyring, however much news there is.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long nothing is done while the keyring is older than one that was seen before, unless it is read again.
+const LONGEST: Duration = Duration::from_secs(3600);
 /// Steps without a wait between them: more than a rotation has.
 const MAX_STEPS: usize = 8;
 
@@ -43,7 +46,9 @@ const MAX_STEPS: usize = 8;
 #[derive(Default)]
 pub struct Rotation {
     /// What metrics read of the records.
-    pub counts: Arc<Counts>,
+    pub counts: Counts,
+    /// The records that cannot be moved.
+    pub stuck: Stuck,
     /// When the active seed was created, while a seed that it replaced may be in use.
     pub since: Mutex<Option<Timestamp>>,
     /// Rung when a pass met a record under a seed that was replaced.
@@ -64,8 +69,16 @@ pub(super) struct Rotator {
 struct Memory {
     began: Instant,
     pending: Option<(SeedId, Instant)>,
-    listed: Option<(Instant, bool)>,
+    listed: Option<(Instant, Left)>,
     met: bool,
+    /// The seeds that only keyrings beside the operator's own have.
+    joined: BTreeSet<SeedId>,
+    /// Those of them that the last complete list showed no record under.
+    clean: BTreeSet<SeedId>,
+    /// When no seed that was replaced was in use.
+    calm: Option<Timestamp>,
+    /// It was logged that no seed is replaced because of its age.
+    told: bool,
 }
 
 impl Rotator {
@@ -77,8 +90,10 @@ impl Rotator {
         timing: Timing,
     ) -> Self {
         let rotation = Arc::clone(&shared.rotation);
-        let sweeper = Sweeper::new(leader.clone(), shared, namespaces, Arc::clone(&rotation.counts));
-        let memory = Memory { began: Instant::now(), pending: None, listed: None, met: false };
+        let sweeper = Sweeper::new(leader.clone(), Arc::clone(&keys), shared, namespaces);
+        let (joined, clean) = (BTreeSet::new(), BTreeSet::new());
+        let began = Instant::now();
+        let memory = Memory { began, pending: None, listed: None, met: false, joined, clean, calm: None, told: false };
         Self { leader, keys, rotation, sweeper, timing, memory }
     }
 
@@ -118,6 +133,10 @@ impl Rotator {
             let own = self.keys.store().change(&self.leader.client, |own| Ok::<_, KeyringError>(own.clone())).await?;
             let now = Timestamp::now();
             self.note(&own.document, now);
+            if self.keys.is_rolled_back() {
+                // Nothing may be written until the keys are back; then the keyring is read again.
+                return Ok(LONGEST);
+            }
             match next(&own.document, &self.seen(&own), &self.timing, now) {
                 Step::Wait(wait) => return Ok(wait),
                 Step::Begin => self.begin(&own.document).await?,
@@ -135,17 +154,44 @@ impl Rotator {
             self.memory.pending = pending.map(|id| (id, Instant::now()));
         }
         let outstanding = document.superseded_seeds(now).any(|entry| !entry.is_confirmed_unused());
-        *self.rotation.since.lock() = document.newest_seed().filter(|_| outstanding);
+        if !outstanding {
+            self.memory.calm = Some(now);
+        }
+        // A record that was restored begins it again.
+        *self.rotation.since.lock() =
+            document.newest_seed().filter(|_| outstanding).max(self.memory.calm.filter(|_| outstanding));
+        let joined: BTreeSet<SeedId> = self.keys.get().joined_seeds().collect();
+        // A keyring was restored: records are as well, perhaps.
+        self.memory.met |= !joined.is_subset(&self.memory.joined);
+        self.memory.joined = joined;
+        let is_unrecoverable = self.is_unrecoverable(document);
+        if is_unrecoverable && !self.memory.told && self.timing.period.is_some() {
+            warn!(
+                "the active seed is sealed to a recovery key, and this operator has none: it replaces no seed because of its \
+                 age, because the recovery key could not open the new one. Start it with --recovery-recipient. To go on \
+                 without a recovery key, request a new seed"
+            );
+        }
+        self.memory.told = is_unrecoverable;
     }
 
     fn seen(&self, own: &OwnKeyring) -> Seen {
         Seen {
             leading: self.memory.began.elapsed(),
             pending: self.memory.pending.map(|(_, since)| since.elapsed()),
-            listed: self.memory.listed.map(|(ended, is_clean)| LastList { ago: ended.elapsed(), is_clean }),
+            listed: self.memory.listed.map(|(ended, left)| LastList { ago: ended.elapsed(), left }),
             asked: own.requests.iter().any(|request| *request == Request::Rotate(Kind::Seed)),
             met: self.memory.met,
+            joined: !self.memory.joined.is_subset(&self.memory.clean),
+            unrecoverable: self.is_unrecoverable(&own.document),
         }
+    }
+
+    /// Whether a new seed would have no copy for a recovery key, although the active one has.
+    fn is_unrecoverable(&self, document: &Document) -> bool {
+        let active = document.active_key(Purpose::Record, Timestamp::now());
+        let has_copy = document.seeds().any(|entry| Some(entry.id.as_str()) == active && !entry.recovery.is_empty());
+        has_copy && !self.keys.store().has_recipients()
     }
 
     /// Adds a pending seed, unless there is one, and removes the request.
@@ -180,42 +226,62 @@ impl Rotator {
         Ok(())
     }
 
-    /// Lists all records, re-wraps those under a seed that was replaced, and notes what the list showed.
+    /// Lists all records, re-wraps those under a seed that was replaced or that only a keyring beside the operator's own has,
+    /// and notes what the list showed.
     async fn list(&mut self, document: &Document) -> Result<(), KeyringError> {
         let began = Timestamp::now();
-        let superseded: BTreeSet<SeedId> = document.superseded_seeds(began).filter_map(Entry::seed_id).collect();
         let keyring = self.keys.get();
-        let has_all = superseded.iter().all(|id| keyring.seed(*id).is_some());
         let active = keyring.active_seed().map(managed_secrets_crypto::Seed::id);
-        if !has_all || active.is_none_or(|active| superseded.contains(&active)) {
-            // The keyring in use is older than the one that was read.
+        let replaced: BTreeSet<SeedId> = keyring.replaced_seeds().collect();
+        let has_all = document.superseded_seeds(began).filter_map(Entry::seed_id).all(|id| replaced.contains(&id));
+        let is_same = |active: &SeedId| has_all && is_active(document, *active, began) && self.keys.is_active(*active);
+        let Some(active) = active.filter(is_same) else {
+            // The keyring in use is not the one that was read.
             self.keys.read_again().await;
             return Err(KeyringError::Contended);
-        }
+        };
         self.memory.met = false;
-        let swept = self.sweeper.sweep(&keyring, &superseded).await;
+        let swept = self.sweeper.sweep(&keyring, &replaced).await;
         let listed = Listed { named: &swept.named, complete: swept.complete, began, ended: Timestamp::now() };
         let apart = SignedDuration::try_from(self.timing.apart).unwrap_or(SignedDuration::MAX);
+        let lists = match self.memory.listed {
+            Some((_, Left::Stuck(lists))) => lists,
+            _ => 0,
+        };
+        let left = match swept.found {
+            0 if swept.complete => Left::Nothing,
+            found if swept.complete && found == swept.stuck.len() => Left::Stuck(lists + 1),
+            _ => Left::Some,
+        };
+        self.memory.listed = Some((Instant::now(), left));
+        if swept.complete {
+            self.memory.clean = &self.memory.joined - &swept.named;
+        }
+        if swept.moved > 0 {
+            info!(records = swept.moved, left = swept.found - swept.moved, "re-wrapped records under the active seed");
+        }
         let retired = self
             .keys
             .store()
             .change(&self.leader.client, |own| {
+                // What the list showed says nothing about a keyring that was put in the place of this one.
+                if !is_active(&own.document, active, listed.ended) {
+                    return Err(KeyringError::Changed);
+                }
                 let before: BTreeSet<String> = confirmed(&own.document);
                 own.document.note_listed(&listed, apart);
-                Ok::<_, KeyringError>(&confirmed(&own.document) - &before)
+                Ok(&confirmed(&own.document) - &before)
             })
             .await?;
-        let is_clean = swept.complete && swept.found == 0;
-        self.memory.listed = Some((Instant::now(), is_clean));
-        if swept.found > 0 {
-            let left = self.rotation.counts.left.load(std::sync::atomic::Ordering::Relaxed);
-            info!(records = swept.found, left, "re-wrapped records under the active seed");
-        }
         for seed in retired {
             info!(seed, "two lists have shown that no record is under this seed; it stays in the keyring for backups");
         }
         Ok(())
     }
+}
+
+fn is_active(document: &Document, seed: SeedId, now: Timestamp) -> bool {
+    document.active_key(Purpose::Record, now) == Some(&seed.to_string())
 }
 
 fn confirmed(document: &Document) -> BTreeSet<String> {

@@ -1,16 +1,17 @@
 //! Changes the operator's own keyring: the one way to write it after it was created.
 //!
 //! ```text
-//!  Secret ──read live──▶ OwnKeyring ──edit (pure)──▶ OwnKeyring ──opens?──▶ dry run ──▶ write
+//!  Secret ──read live──▶ OwnKeyring ──edit (pure)──▶ OwnKeyring ──opens?──▶ recovery copies ──▶ dry run ──▶ write
 //!    ▲                                                              resourceVersion as precondition │
 //!    └───────────────────────────────── on a conflict, again ◀──────────────────────────────────────┘
 //! ```
 //!
 //! Guarantees: the write replaces the very document that the edit has seen, or nothing. A document that does not open is not
-//! written. Fields and requests that this version does not know stay; a document with a purpose or a state that it does not
-//! know, or one that is older than one seen before ([`super::rollback`]), is not changed at all. Keyrings beside the
-//! operator's own stay as they are.
+//! written. Each key of a document that is written is sealed to the recovery keys. Fields and requests that this version does
+//! not know stay; a document with a purpose or a state that it does not know, or one that is older than one seen before
+//! ([`super::rollback`]), is not changed at all. Keyrings beside the operator's own stay as they are.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use managed_secrets_api::{
@@ -18,7 +19,11 @@ use managed_secrets_api::{
     keys::{ANNO_KEYRING_REQUEST, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEYRING},
 };
 use managed_secrets_client::{CallError, Run, SecretApi, SecretBytes, SecretObject};
-use managed_secrets_crypto::keyring::Document;
+use managed_secrets_crypto::{
+    SeedId,
+    keyring::{Document, Purpose},
+    recovery,
+};
 use serde_json::{Value, json};
 
 use super::{KeyringError, KeyringStore, store::failed};
@@ -35,6 +40,15 @@ pub struct OwnKeyring {
     pub requests: Requests,
 }
 
+/// What to do about a document that is older than one seen before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Older {
+    /// It is not changed.
+    Refuse,
+    /// It is written, whether the edit changes it or not.
+    Accept,
+}
+
 impl KeyringStore {
     /// Applies `edit` to the operator's own keyring and writes the result, if it differs, with `writer`: the client that
     /// writes only while this process is the leader.
@@ -45,22 +59,48 @@ impl KeyringStore {
     pub async fn change<T, E: From<KeyringError>>(
         &self,
         writer: &Client,
+        edit: impl FnMut(&mut OwnKeyring) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.change_any(writer, Older::Refuse, edit).await
+    }
+
+    /// The same, for a document that may be older than one seen before.
+    pub(super) async fn change_any<T, E: From<KeyringError>>(
+        &self,
+        writer: &Client,
+        older: Older,
         mut edit: impl FnMut(&mut OwnKeyring) -> Result<T, E>,
     ) -> Result<T, E> {
         for _ in 0..ROUNDS {
             let (metadata, before) = self.own().await?;
             let mut after = before.clone();
             let done = edit(&mut after)?;
-            if after.document != before.document {
-                self.refuse_if_older().await?;
-                after.document.generation += 1;
+            if after.document != before.document || older == Older::Accept {
+                if older == Older::Refuse {
+                    self.refuse_if_older(&after.document).await?;
+                }
                 self.redeem(&mut after.document).await?;
+                let keyring = self.open_own(&after.document).await?;
+                recovery::cover(&mut after.document, &keyring, &self.recipients).map_err(KeyringError::from)?;
+                // Above every count that was seen: what this changes was changed on purpose.
+                after.document.generation = after.document.generation.max(self.newest_generation()) + 1;
             }
             if after == before || self.write(writer, &metadata, &before, &after).await? {
                 return Ok(done);
             }
         }
         Err(KeyringError::Contended.into())
+    }
+
+    /// Reads the operator's own keyring, and checks that it is not older than one seen before, and that new values are
+    /// encrypted under the seed `active`: what this process is about to write under that seed can be opened by all others.
+    ///
+    /// # Errors
+    /// [`KeyringError::Changed`] if it is another keyring.
+    pub async fn check_active(&self, active: SeedId) -> Result<(), KeyringError> {
+        let (_, own) = self.own().await?;
+        let is_active = own.document.active_key(Purpose::Record, Timestamp::now()) == Some(&active.to_string());
+        if is_active && self.lost_in(&own.document).is_none() { Ok(()) } else { Err(KeyringError::Changed) }
     }
 
     /// Reads the operator's own keyring.
@@ -92,7 +132,6 @@ impl KeyringStore {
         }});
         let mut expected = None;
         if after.document != before.document {
-            self.open_own(&after.document).await?;
             let unwritten = |error: serde_json::Error| KeyringError::Generate(error.to_string());
             let json = serde_json::to_vec_pretty(&after.document).map_err(unwritten)?;
             let content = SecretBytes::copy_of(&json);

@@ -4,6 +4,7 @@ use managed_secrets_api::keys::{KEK_DATA_KEY, KEK_PREFIX, KEYRING_DATA_KEY, KEYR
 use managed_secrets_client::CallError;
 use managed_secrets_crypto::RandomError;
 use managed_secrets_crypto::keyring::{GenerateError, KekError, OpenError};
+use managed_secrets_crypto::recovery::SealError;
 use managed_secrets_kms::KmsError;
 
 /// Why there is no keyring. [`KeyringError::is_retryable`] separates transient errors from those that need an administrator.
@@ -20,6 +21,9 @@ pub enum KeyringError {
     /// Other replicas kept writing at the same time.
     #[error("other replicas were writing the keyring at the same time; will retry")]
     Contended,
+    /// It is another keyring than the one that the work began with.
+    #[error("the keyring was changed, replaced or deleted meanwhile; will begin again")]
+    Changed,
     /// The operating system gave no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -189,7 +193,7 @@ impl KeyringError {
     /// Whether a retry can help without an administrator's action.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Api { .. } | Self::Contended | Self::Random(_) | Self::Unreadable { .. })
+        matches!(self, Self::Api { .. } | Self::Contended | Self::Changed | Self::Random(_) | Self::Unreadable { .. })
             || self.is_of_kms()
     }
 
@@ -197,6 +201,15 @@ impl KeyringError {
     #[must_use]
     pub fn is_of_kms(&self) -> bool {
         matches!(self, Self::Kms { .. } | Self::KmsEntry { .. })
+    }
+}
+
+impl From<SealError> for KeyringError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Random(error) => error.into(),
+            error => Self::Generate(error.to_string()),
+        }
     }
 }
 

@@ -14,13 +14,20 @@ use crate::keyring::KeyringError;
 /// What a `ConfigMap` says.
 #[derive(Debug, Default)]
 pub struct Published {
+    exists: bool,
     json: Option<String>,
     seen: Option<String>,
 }
 
 impl Published {
-    /// The newest keyring that an operator has seen; `None` if nothing is said about it: at the first start, or because an
-    /// administrator has deleted it.
+    /// Whether there is no `ConfigMap`: at the first start, or because an administrator has deleted it, and so accepts that
+    /// keys are lost. One that says nothing, or nothing that can be read, accepts nothing.
+    #[must_use]
+    pub fn accepts_loss(&self) -> bool {
+        !self.exists
+    }
+
+    /// The newest keyring that an operator has seen; `None` if nothing is said about it, or nothing that can be read.
     #[must_use]
     pub fn seen(&self) -> Option<Seen> {
         Seen::parse(self.seen.as_deref()?)
@@ -38,8 +45,10 @@ impl Published {
 pub async fn published(client: &Client, namespace: &str) -> Result<Published, KeyringError> {
     let found = maps(client, namespace).get::<ConfigMap>(PUBLIC_KEY_CONFIGMAP).await;
     let found = found.map_err(failed("read the published sealing key"))?;
+    let exists = found.is_some();
     let (metadata, data) = found.map(|map| (map.metadata, map.data)).unwrap_or_default();
     Ok(Published {
+        exists,
         json: data.and_then(|mut data| data.remove(PUBLIC_KEY_DATA_KEY)),
         seen: metadata.annotations.and_then(|mut annotations| annotations.remove(ANNO_KEYRING_SEEN)),
     })

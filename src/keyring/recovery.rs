@@ -1,10 +1,7 @@
 //! Keeps every key of the operator's own keyring sealed to the recovery keys.
 
 use kube::Client;
-use managed_secrets_crypto::{
-    Keyring,
-    recovery::{self, SealError},
-};
+use managed_secrets_crypto::{Keyring, recovery};
 
 use super::{KeyringError, KeyringStore};
 
@@ -15,10 +12,7 @@ impl KeyringStore {
     /// operator's own stay as they are.
     pub async fn cover(&self, writer: &Client, keyring: &Keyring) -> Result<bool, KeyringError> {
         let edit = |own: &mut super::OwnKeyring| {
-            recovery::cover(&mut own.document, keyring, &self.recipients).map_err(|error| match error {
-                SealError::Random(error) => KeyringError::Random(error),
-                error => KeyringError::Generate(error.to_string()),
-            })
+            recovery::cover(&mut own.document, keyring, &self.recipients).map_err(KeyringError::from)
         };
         self.change(writer, edit).await
     }

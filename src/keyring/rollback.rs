@@ -1,12 +1,15 @@
 //! Notices that the stored keyring is older than one that this process, or an operator before it, has seen.
 //!
-//! Guarantees: an operator whose keyring goes back changes no keyring, and forgets nothing that it has seen, until the keys
-//! are back or an administrator accepts the loss by deleting the `ConfigMap` of the public key.
+//! Guarantees: a leader that still has what the stored keyring lacks puts it back. Otherwise it changes no keyring, and no
+//! replica forgets what it has seen, until the keys are back or an administrator accepts the loss by deleting the `ConfigMap`
+//! of the public key. The leader then writes into the keyring which keys are given up, so every replica accepts it when it
+//! reads it.
 
-use managed_secrets_crypto::keyring::{Document, Origin, Part, Rollback, Seen};
+use kube::Client;
+use managed_secrets_crypto::keyring::{Document, Entry, Origin, Part, Rollback, Seen};
 use parking_lot::Mutex;
 
-use super::{KeyringError, KeyringStore, publish::published};
+use super::{KeyringError, KeyringStore, OwnKeyring, change::Older, publish::published};
 
 /// What the store remembers.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ struct State {
     rollback: Option<Rollback>,
     /// The documents that were read last.
     stored: Vec<(Document, Origin)>,
+    /// The keys of the newest keyring, as they were stored when it was read.
+    held: Vec<Entry>,
 }
 
 impl History {
@@ -38,16 +43,12 @@ impl History {
         state.stored.iter().find(|(_, origin)| *origin == Origin::Own).map(|(document, _)| of(document))
     }
 
-    /// Takes note of what an operator has published about the newest keyring that it saw. `None` accepts what is stored.
-    fn witnessed(&self, witness: Option<Seen>, namespace: &str) {
+    /// Takes note of what an operator has published about the newest keyring that it saw.
+    fn witnessed(&self, witness: Seen, namespace: &str) {
         let mut state = self.state.lock();
-        match witness {
-            None => state.newest = None,
-            // One that has all its keys is no news: what is stored was read later.
-            Some(witness) if witness.lost_in(state.parts()).is_some() => {
-                state.newest.get_or_insert_default().merge(witness);
-            }
-            Some(_) => {}
+        // One that has all its keys is no news: what is stored was read later.
+        if witness.lost_in(state.parts()).is_some() {
+            state.newest.get_or_insert_default().merge(witness);
         }
         state.compare(namespace);
     }
@@ -72,16 +73,23 @@ impl State {
         if rollback.is_none()
             && let Some((own, _)) = self.stored.iter().find(|(_, origin)| *origin == Origin::Own)
         {
-            self.newest = Some(Seen::of(own));
+            // What stands beside is not forgotten: if that is deleted, the key is missing.
+            let newest = Seen::of(own);
+            self.newest = Some(match &self.newest {
+                Some(before) => newest.and_beside(before, own),
+                None => newest,
+            });
+            let is_seen = |entry: &&Entry| self.newest.iter().flat_map(Seen::ids).any(|id| id == entry.id);
+            self.held = self.parts().flat_map(|part| &part.document.entries).filter(is_seen).cloned().collect();
         }
         self.rollback = rollback;
     }
 }
 
 /// What to do about it.
-pub(crate) const RESTORE: &str = "restore a later backup of the keyring beside it (kubectl msec restore BACKUP). Until then, \
-     the operator changes no key. If the keys are permanently lost, delete the ConfigMap managed-secrets-sealing-key: the \
-     operator creates it again";
+pub(crate) const RESTORE: &str = "the leader puts back what it still has. If this remains, restore a later backup of the \
+     keyring beside it (kubectl msec restore BACKUP). Until then, the operator changes no key. If the keys are permanently lost, delete the ConfigMap managed-secrets-sealing-key: the \
+     leader creates it again and accepts the keyring as it is";
 
 impl KeyringStore {
     /// What the stored keyring lacks of one that was seen before, if it is older.
@@ -98,7 +106,56 @@ impl KeyringStore {
 
     /// Takes note of what is published about the newest keyring that an operator saw.
     pub fn witnessed(&self, witness: Option<Seen>) {
-        self.history.witnessed(witness, self.namespace());
+        if let Some(witness) = witness {
+            self.history.witnessed(witness, self.namespace());
+        }
+    }
+
+    /// Accepts that keys of an earlier keyring are lost: writes which ones into the stored one, with `writer`. Every replica
+    /// that reads it continues with the keys that there are.
+    ///
+    /// # Errors
+    /// If the keyring cannot be read or written.
+    pub async fn accept_loss(&self, writer: &Client) -> Result<(), KeyringError> {
+        let lost = self.rollback().map(|rollback| rollback.missing).unwrap_or_default();
+        let edit = |own: &mut OwnKeyring| {
+            let new = lost.iter().filter(|id| !own.document.given_up.contains(id)).cloned();
+            let new: Vec<_> = new.collect();
+            own.document.given_up.extend(new);
+            Ok::<_, KeyringError>(())
+        };
+        self.change_any(writer, Older::Accept, edit).await
+    }
+
+    /// Puts back into the stored keyring what it lacks of an earlier one, with `writer`, if this process still has all of
+    /// that. Returns whether it did.
+    ///
+    /// # Errors
+    /// If the keyring cannot be read or written.
+    pub async fn put_back(&self, writer: &Client) -> Result<bool, KeyringError> {
+        let Some(rollback) = self.rollback() else { return Ok(false) };
+        let held = self.history.state.lock().held.clone();
+        if !rollback.missing.iter().all(|id| held.iter().any(|entry| entry.id == *id)) {
+            return Ok(false);
+        }
+        let edit = |own: &mut OwnKeyring| {
+            own.document.put_back(&held, &rollback.reopened);
+            Ok::<_, KeyringError>(())
+        };
+        self.change(writer, edit).await.map(|()| true)
+    }
+
+    /// The count of changes of the newest keyring that was seen.
+    pub(super) fn newest_generation(&self) -> u64 {
+        self.history.state.lock().newest.as_ref().map(Seen::generation).unwrap_or_default()
+    }
+
+    /// What this document, as the operator's own, lacks of a keyring that was seen before.
+    pub(super) fn lost_in(&self, own: &Document) -> Option<Rollback> {
+        let state = self.history.state.lock();
+        let joined = state.parts().filter(|part| part.origin == Origin::Joined);
+        let parts = joined.chain([Part { document: own, origin: Origin::Own }]);
+        state.newest.as_ref().and_then(|newest| newest.lost_in(parts))
     }
 
     /// Whether the keyring that was read last lacks something of this. It may have been read before that was stored: read it
@@ -108,14 +165,15 @@ impl KeyringStore {
         witness.is_some_and(|witness| witness.lost_in(self.history.state.lock().parts()).is_some())
     }
 
-    /// An error if the stored keyring is older than one that was seen before: then nothing may change it.
-    pub(super) async fn refuse_if_older(&self) -> Result<(), KeyringError> {
+    /// An error if this document, which is to be written as the operator's own, is older than one that was seen before.
+    pub(super) async fn refuse_if_older(&self, own: &Document) -> Result<(), KeyringError> {
         let witness = published(&self.client, self.namespace()).await?.seen();
-        if self.rollback().is_none() && self.is_behind(witness.as_ref()) {
+        if self.rollback().is_none() && (self.is_behind(witness.as_ref()) || self.lost_in(own).is_some()) {
+            // What stands beside may be new.
             self.load().await?;
         }
         self.witnessed(witness);
-        match self.rollback() {
+        match self.lost_in(own) {
             None => Ok(()),
             Some(rollback) => Err(KeyringError::RolledBack { rollback }),
         }

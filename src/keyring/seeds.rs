@@ -32,6 +32,8 @@ pub struct Timing {
     pub apart: Duration,
     /// How long after a list the next one begins, where records are left.
     pub again: Duration,
+    /// The same where nothing is left but records that cannot be moved, at most: the time doubles with each such list.
+    pub stuck: Duration,
 }
 
 impl Default for Timing {
@@ -42,6 +44,7 @@ impl Default for Timing {
             pending: Duration::from_secs(5 * 60),
             apart: Duration::from_secs(3600),
             again: Duration::from_secs(5 * 60),
+            stuck: Duration::from_secs(6 * 3600),
         }
     }
 }
@@ -53,6 +56,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What a process has seen since it began to lead. Times are monotonic.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub struct Seen {
     /// How long it has led.
     pub leading: Duration,
@@ -62,8 +66,12 @@ pub struct Seen {
     pub listed: Option<LastList>,
     /// A new seed was asked for.
     pub asked: bool,
-    /// A record under a seed that was replaced was met since that list.
+    /// A record under a seed that was replaced was met since that list, or a keyring was put beside the operator's own.
     pub met: bool,
+    /// The active seed is sealed to a recovery key, and a new one would not be.
+    pub unrecoverable: bool,
+    /// Records may be under a seed that only a keyring beside the operator's own has.
+    pub joined: bool,
 }
 
 /// The last list.
@@ -71,8 +79,19 @@ pub struct Seen {
 pub struct LastList {
     /// How long ago it ended.
     pub ago: Duration,
-    /// Whether it was complete, and showed no record under a seed that was replaced.
-    pub is_clean: bool,
+    /// What it left.
+    pub left: Left,
+}
+
+/// What a list left under seeds that were replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Left {
+    /// It was complete, and showed no record under them.
+    Nothing,
+    /// Records, perhaps: some were moved, or not every namespace was listed.
+    Some,
+    /// Nothing but records that cannot be moved: this many lists in a row.
+    Stuck(u32),
 }
 
 /// What is done next.
@@ -105,7 +124,9 @@ pub fn next(document: &Document, seen: &Seen, timing: &Timing, now: Timestamp) -
             _ => Step::Activate(id),
         };
     }
-    let due = due_in(document, timing, now).map(|due| due.max(timing.grace.saturating_sub(seen.leading)));
+    // A flag that was forgotten must not move every record out of reach of the recovery key; a request is no accident.
+    let due = due_in(document, timing, now).filter(|_| !seen.unrecoverable);
+    let due = due.map(|due| due.max(timing.grace.saturating_sub(seen.leading)));
     if due == Some(Duration::ZERO) {
         return Step::Begin;
     }
@@ -125,12 +146,12 @@ fn due_in(document: &Document, timing: &Timing, now: Timestamp) -> Option<Durati
 /// After how long the records are listed, if a seed may still be in use that was replaced.
 fn list_in(document: &Document, seen: &Seen, timing: &Timing, now: Timestamp) -> Option<Duration> {
     let outstanding: Vec<_> = document.superseded_seeds(now).filter(|entry| !entry.is_confirmed_unused()).collect();
-    if outstanding.is_empty() && !seen.met {
+    if outstanding.is_empty() && !seen.met && !seen.joined {
         return None;
     }
     Some(match seen.listed {
         // A process before this one may have made the first list.
-        None if !seen.met => {
+        None if !seen.met && !seen.joined => {
             let since = |entry: &&Entry| entry.unused.as_ref().and_then(Unused::since);
             match outstanding.iter().map(since).collect::<Option<Vec<_>>>() {
                 None => Duration::ZERO,
@@ -142,8 +163,17 @@ fn list_in(document: &Document, seen: &Seen, timing: &Timing, now: Timestamp) ->
             }
         }
         None => Duration::ZERO,
-        Some(LastList { ago, is_clean }) if seen.met || !is_clean => timing.again.saturating_sub(ago),
-        Some(LastList { ago, .. }) => timing.apart.saturating_sub(ago),
+        Some(LastList { ago, left }) => {
+            let wait = match left {
+                Left::Nothing if !seen.met => timing.apart,
+                // What stays where it is costs a list each time, and nothing is lost by waiting.
+                Left::Stuck(lists) if !seen.met => {
+                    timing.again.saturating_mul(1_u32.checked_shl(lists).unwrap_or(u32::MAX)).min(timing.stuck)
+                }
+                Left::Nothing | Left::Some | Left::Stuck(_) => timing.again,
+            };
+            wait.saturating_sub(ago)
+        }
     })
 }
 
@@ -172,8 +202,10 @@ mod tests {
         wall: Timestamp,
         seen: Seen,
         timing: Timing,
-        /// The seeds that records name. A list re-wraps them all.
+        /// The seeds that records name. A list re-wraps them all, except what is stuck.
         named: BTreeSet<SeedId>,
+        /// The seed of a record that cannot be moved.
+        stuck: Option<SeedId>,
         steps: Vec<Step>,
     }
 
@@ -183,7 +215,7 @@ mod tests {
             let document = Keyring::generate_entries(wall, wrap).unwrap();
             let named = document.seeds().filter_map(Entry::seed_id).collect();
             let seen = Seen::default();
-            Self { document, wall, seen, timing: Timing::default(), named, steps: Vec::new() }
+            Self { document, wall, seen, timing: Timing::default(), named, stuck: None, steps: Vec::new() }
         }
 
         fn pass(&mut self, time: Duration) {
@@ -219,12 +251,19 @@ mod tests {
                 Step::List => {
                     let superseded: BTreeSet<_> =
                         self.document.superseded_seeds(self.wall).filter_map(Entry::seed_id).collect();
-                    let is_clean = self.named.is_disjoint(&superseded);
+                    self.named.extend(self.stuck);
+                    let found = self.named.iter().filter(|seed| superseded.contains(seed)).count();
+                    let left = match (found, self.stuck, self.seen.listed) {
+                        (0, ..) => Left::Nothing,
+                        (1, Some(_), Some(LastList { left: Left::Stuck(lists), .. })) => Left::Stuck(lists + 1),
+                        (1, Some(_), _) => Left::Stuck(1),
+                        _ => Left::Some,
+                    };
                     let listed = Listed { named: &self.named, complete: true, began: self.wall, ended: self.wall };
                     let apart = SignedDuration::try_from(self.timing.apart).unwrap();
                     self.document.note_listed(&listed, apart);
                     self.named = [self.active()].into();
-                    self.seen.listed = Some(LastList { ago: Duration::ZERO, is_clean });
+                    self.seen.listed = Some(LastList { ago: Duration::ZERO, left });
                     self.seen.met = false;
                 }
                 Step::Wait(wait) => {
@@ -328,6 +367,16 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_that_a_recovery_key_opens_is_not_replaced_by_age_with_one_that_it_does_not_open() {
+        let mut world = World::new();
+        world.seen.unrecoverable = true;
+        world.pass(DAY * 400);
+        assert_eq!(world.step(), Step::Wait(LONGEST));
+        world.seen.asked = true;
+        assert_eq!(world.step(), Step::Begin);
+    }
+
+    #[test]
     fn a_clock_that_is_set_by_a_day_makes_no_second_seed_and_ends_the_rotation() {
         let day = SignedDuration::from_hours(24);
         for by in [day, -day] {
@@ -365,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_stay_are_looked_at_again_and_again_and_keep_their_seed() {
+    fn records_that_come_again_are_moved_again_and_keep_their_seed() {
         let mut world = World::new();
         let old = world.active();
         world.seen.asked = true;
@@ -379,6 +428,50 @@ mod tests {
         // The next rotation does not wait for them.
         world.seen.asked = true;
         assert_eq!(world.step(), Step::Begin);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_moved_costs_ever_fewer_lists_until_a_pass_meets_another_one() {
+        let mut world = World::new();
+        world.stuck = Some(world.active());
+        world.seen.asked = true;
+        while world.seeds() == 1 {
+            world.step();
+        }
+        let lists = |world: &World| world.steps.iter().filter(|step| **step == Step::List).count();
+        let began = world.wall;
+        while world.wall.duration_since(began) < SignedDuration::from_hours(24) {
+            world.step();
+        }
+        // After 0, 10, 30, 70, 150, 310 and 670 minutes, and then every six hours.
+        assert!((7..10).contains(&lists(&world)), "{:?}", world.steps);
+        assert!(!world.is_done());
+        let before = lists(&world);
+        world.seen.met = true;
+        let began = world.wall;
+        while lists(&world) == before {
+            world.step();
+        }
+        let waited = Duration::try_from(world.wall.duration_since(began)).unwrap();
+        assert!(waited <= world.timing.again, "{waited:?}");
+        world.stuck = None;
+        world.until_done(usize::MAX);
+    }
+
+    #[test]
+    fn records_under_a_seed_beside_the_own_ones_are_listed_until_there_are_none() {
+        let mut world = World::new();
+        world.timing.period = None;
+        assert_eq!(world.step(), Step::Wait(LONGEST));
+        (world.seen.joined, world.seen.met) = (true, true);
+        assert_eq!(world.step(), Step::List);
+        assert_eq!(world.step(), Step::Wait(world.timing.apart.min(LONGEST)));
+        world.seen.joined = false;
+        assert_eq!(world.step(), Step::Wait(LONGEST));
+        // A restarted leader lists them once.
+        world.restart();
+        world.seen.joined = true;
+        assert_eq!(world.step(), Step::List);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use managed_secrets_api::keys::{
 };
 use managed_secrets_client::{CallError, Created, SecretApi, SecretBytes, SecretObject};
 use managed_secrets_crypto::Kek;
-use managed_secrets_crypto::keyring::{DEFAULT_SEALING_PERIOD, Document, Keyring, Origin, Part};
+use managed_secrets_crypto::keyring::{DEFAULT_SEALING_PERIOD, Document, Keyring, Origin, Part, Seen};
 use managed_secrets_crypto::provider::Provider;
 use managed_secrets_crypto::recovery::{self, Coverage, Recipient};
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use crate::keyring::{
     KeyringError,
     change::requests,
     providers::Providers,
+    publish::published,
     rewrap::ASKED,
     rollback::History,
     unwrapped::Remembered,
@@ -50,8 +51,8 @@ pub struct KeyringStore {
     pub(super) recipients: Vec<Recipient>,
     /// The age at which a sealing key is replaced.
     sealing_period: Option<SignedDuration>,
-    /// What they can open of the keyring that was read last.
-    coverage: Mutex<Coverage>,
+    /// What they can open of the keyring that was read last; without them, what has a copy for any.
+    coverage: Mutex<Option<Coverage>>,
     pub(super) history: History,
     /// Warnings about the keyring that were logged, so that each one is logged once.
     told: Mutex<BTreeSet<String>>,
@@ -117,10 +118,17 @@ impl KeyringStore {
         Self { sealing_period, ..self }
     }
 
-    /// What the recovery keys can open of the keyring that was read last; `None` if there is no recovery key.
+    /// What the recovery keys can open of the keyring that was read last; `None` if there is no recovery key, neither in the
+    /// options nor in the keyring.
     #[must_use]
     pub fn coverage(&self) -> Option<Coverage> {
-        (!self.recipients.is_empty()).then(|| self.coverage.lock().clone())
+        self.coverage.lock().clone()
+    }
+
+    /// Whether keys are sealed to recovery keys.
+    #[must_use]
+    pub fn has_recipients(&self) -> bool {
+        !self.recipients.is_empty()
     }
 
     /// Replaces the KEK file, which was read again.
@@ -177,9 +185,11 @@ impl KeyringStore {
             .any(|secret| requests(&secret.metadata).iter().any(|it| *it == ASKED));
         self.is_kek_asked.store(asked, Relaxed);
         self.history.read(&parts, &self.namespace);
-        if !self.recipients.is_empty() {
-            *self.coverage.lock() = recovery::coverage(&documents, &keyring, &self.recipients);
-        }
+        *self.coverage.lock() = if self.has_recipients() {
+            Some(recovery::coverage(&documents, &keyring, &self.recipients))
+        } else {
+            recovery::copied(&documents)
+        };
         Ok(Some(keyring.as_of(now).with_sealing_period(self.sealing_period)))
     }
 
@@ -287,7 +297,11 @@ impl KeyringStore {
         };
         let mut document = Keyring::generate_entries(now, |bytes| wrapper.wrap(bytes))?;
         self.redeem(&mut document).await?;
-        self.open_own(&document).await?;
+        let keyring = self.open_own(&document).await?;
+        recovery::cover(&mut document, &keyring, &self.recipients)?;
+        // The keys of one that was here before: to start with new keys accepts that those are lost.
+        let before = published(&self.client, &self.namespace).await?.seen();
+        document.given_up = before.iter().flat_map(Seen::ids).map(str::to_owned).collect();
         let json = serde_json::to_vec_pretty(&document).map_err(|error| KeyringError::Generate(error.to_string()))?;
         let secret = SecretObject {
             metadata: ObjectMeta { name: Some(KEYRING_NAME.to_owned()), ..ObjectMeta::default() },

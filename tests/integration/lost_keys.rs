@@ -16,6 +16,7 @@ use super::{
     installation::{RESTORER, control_plane},
     objects::{Site, message, ready},
     operator::{Running, Setup},
+    rollback::until_it_says,
     witness::Witness,
 };
 
@@ -140,6 +141,7 @@ async fn lost_keys_are_given_up_by_an_explicit_act_and_nothing_is_deleted() {
         site.in_step(name).await;
     }
     site.delete("kept").await;
+    let lost = keys.published().await;
     operator.stop().await;
     let kept = (site.record("kept").await.unwrap(), site.secret("kept").await.unwrap());
     let live = (site.record("live").await.unwrap(), site.secret("live").await.unwrap());
@@ -154,6 +156,9 @@ async fn lost_keys_are_given_up_by_an_explicit_act_and_nothing_is_deleted() {
     let operator = keys.serve_with(&site, OverRecords::Allow);
     site.apply("new", json!({"name": "NEW", "generate": {}})).await;
     site.served("new").await;
+    // The new keys are not an older keyring.
+    keys.published_after(&lost).await;
+    until_it_says(&operator, 0.0).await;
     // What cannot be read says so, keeps its name, and goes on being delivered.
     site.nudge("live").await;
     let object = site.until("live", "SeedUnknown", |object| ready(object).1 == "SeedUnknown").await;

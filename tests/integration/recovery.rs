@@ -108,6 +108,13 @@ async fn keys_of_an_existing_keyring_are_sealed_to_each_recovery_key_and_nothing
     assert_eq!(resource_version().await, stands, "there was nothing to write");
     assert_eq!(Recovered::open(&first, [&both]).len(), 2);
     assert_eq!(site.get("db").await, before);
+
+    // A flag that was forgotten: a key without a copy counts.
+    let operator = keys.serve(&site);
+    until_uncovered(&operator, 0.0).await;
+    keys.replace_the_sealing_key(State::OpenOnly).await;
+    until_uncovered(&operator, 1.0).await;
+    operator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

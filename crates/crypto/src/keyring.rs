@@ -17,6 +17,7 @@ mod seen;
 mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Map;
@@ -72,6 +73,8 @@ pub struct Keyring {
     /// How long after its creation a sealing key should be replaced.
     sealing_period: Option<SignedDuration>,
     ignored_revocations: Vec<String>,
+    /// An earlier one that opens what this one lacks.
+    earlier: Option<Arc<Self>>,
 }
 
 /// A key and what may be done with it.
@@ -174,6 +177,7 @@ impl Keyring {
             sealing,
             sealing_period: Some(DEFAULT_SEALING_PERIOD),
             ignored_revocations,
+            earlier: None,
         })
     }
 
@@ -182,6 +186,12 @@ impl Keyring {
     #[must_use]
     pub fn with_sealing_period(self, sealing_period: Option<SignedDuration>) -> Self {
         Self { sealing_period, ..self }
+    }
+
+    /// The same keys, and those of an earlier keyring that this one lacks: they open what they opened, and nothing else.
+    #[must_use]
+    pub fn beside(self, earlier: Arc<Self>) -> Self {
+        Self { earlier: Some(earlier), ..self }
     }
 
     /// The same keys at a time: a key that was created later than that, by more than [`MAX_CLOCK_SKEW`], opens, and is
@@ -230,6 +240,7 @@ impl Keyring {
         Ok(Document {
             format: FORMAT.to_owned(),
             generation: 0,
+            given_up: Vec::new(),
             unknown: Map::new(),
             entries: vec![
                 entry(Purpose::Record, seed.id().to_string(), seed.bytes(), None)?,
@@ -252,21 +263,32 @@ impl Keyring {
     /// The seed with this id, whatever its state: what was sealed under it stays readable.
     #[must_use]
     pub fn seed(&self, id: SeedId) -> Option<&Seed> {
-        self.seeds.get(&id).map(|entry| &entry.key)
+        self.seeds.get(&id).map(|entry| &entry.key).or_else(|| self.earlier.as_ref()?.seed(id))
     }
 
-    /// Whether another seed of the operator's own document has replaced this one of it. Records under it are re-wrapped.
+    /// Whether the active seed has replaced this one: it was active before, or it is only in a document beside the operator's
+    /// own. Records under it are re-wrapped.
     #[must_use]
     pub fn is_replaced(&self, id: SeedId) -> bool {
-        let own = |held: &Held<Seed>| held.origin == Origin::Own && held.state != State::Pending;
-        id != self.active_seed && self.seeds.get(&id).is_some_and(own)
+        let replaced = |held: &Held<Seed>| held.origin == Origin::Joined || held.state != State::Pending;
+        id != self.active_seed && self.seeds.get(&id).is_some_and(replaced)
+    }
+
+    /// Every seed that [was replaced](Self::is_replaced).
+    pub fn replaced_seeds(&self) -> impl Iterator<Item = SeedId> {
+        self.seeds.keys().copied().filter(|id| self.is_replaced(*id))
+    }
+
+    /// The seeds that only documents beside the operator's own have.
+    pub fn joined_seeds(&self) -> impl Iterator<Item = SeedId> {
+        self.seeds.iter().filter(|(_, held)| held.origin == Origin::Joined).map(|(id, _)| *id)
     }
 
     /// The sealing key with this id, and whether it may still open.
     #[must_use]
     pub fn sealing_key(&self, id: KeyId) -> SealingKeyStatus<'_> {
         match self.sealing.get(&id) {
-            None => SealingKeyStatus::Unknown,
+            None => self.earlier.as_ref().map_or(SealingKeyStatus::Unknown, |earlier| earlier.sealing_key(id)),
             Some(Held { state: State::Revoked, retired: true, .. }) => SealingKeyStatus::Retired,
             Some(Held { state: State::Revoked, .. }) => SealingKeyStatus::Revoked,
             Some(entry) => SealingKeyStatus::Usable(&entry.key),

@@ -36,7 +36,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use self::cover::{Coverage, cover, coverage};
+pub use self::cover::{Coverage, copied, cover, coverage};
 pub use self::open::{Lost, Recovered};
 use crate::codec::Reader;
 use crate::limits::{SEALED_ENC_BYTES as ENC, SEALED_SUITE as SUITE};

@@ -11,7 +11,7 @@ use managed_secrets_engine::{
 
 use super::{Figures, Kind, RESOURCES, Reading, Row, Value};
 use crate::{
-    controller::rotations,
+    controller::{rotations, seeds::stuck::Cause},
     keyring::usage::STANDINGS,
     values::{self, DOORS, WATCH as FRONT_PROXY_WATCH},
     webhook::{
@@ -55,6 +55,8 @@ pub enum Label {
     RotationResult,
     /// What may be done with a sealing key.
     Standing,
+    /// Why a record stays under a seed that was replaced.
+    StuckCause,
 }
 
 /// The health checks, as the parts of the operator register them.
@@ -111,6 +113,7 @@ impl Label {
             Self::Check => "check",
             Self::Door => "door",
             Self::Standing => "key",
+            Self::StuckCause => "cause",
         }
     }
 
@@ -134,6 +137,7 @@ impl Label {
             Self::ValueResult => values::RESULTS.to_vec(),
             Self::RotationResult => rotations::RESULTS.to_vec(),
             Self::Standing => STANDINGS.to_vec(),
+            Self::StuckCause => Cause::ALL.map(Cause::as_str).to_vec(),
         }
     }
 }
@@ -387,9 +391,14 @@ pub const TABLE: &[Row] = &[
     Row {
         name: "managed_secrets_rewrap_records_stuck",
         kind: Kind::Gauge,
-        labels: &[],
-        help: "Records left under their seed because they do not verify or cannot be written; the log names them",
-        read: |figures| gauge(figures, |reading| Some(number(reading.records_stuck))),
+        labels: &[Label::StuckCause],
+        help: "Records left under a seed that was replaced because they cannot be moved, by the cause; the log names them",
+        read: |figures| {
+            series(figures, |reading| {
+                let of = |(cause, count): &(_, usize)| (vec![(Label::StuckCause.name(), *cause)], number(*count));
+                reading.records_stuck.iter().map(of).collect()
+            })
+        },
     },
     Row {
         name: "managed_secrets_oldest_sealing_key_created_timestamp_seconds",
@@ -450,7 +459,7 @@ pub const TABLE: &[Row] = &[
         name: "managed_secrets_keys_without_recovery",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Keys of the keyring that not every recovery key opens; absent without --recovery-recipient",
+        help: "Keys of the keyring that not every recovery key opens, or that have no copy for one while others have; absent where there is no recovery key",
         read: |figures| gauge(figures, |reading| reading.without_recovery.map(number)),
     },
     Row {

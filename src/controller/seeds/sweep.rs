@@ -2,10 +2,14 @@
 //!
 //! In: the keyring. Out: what the list showed. A record is listed whole, because its bytes name seeds as well as its MAC; its
 //! values stay encrypted. So a re-wrap needs no read of its own: a dry run and a write, over the version that was listed. A
-//! record that does not verify, or that admission control of others would spoil, stays as it is.
+//! record that does not verify, or that admission control of others would spoil, stays as it is ([`super::stuck`]).
+//!
+//! The keyring may be deleted or go back to an older one meanwhile. It is read before the records of each page are written,
+//! and what this process knows of it is asked before each record: no record moves to a seed that is not stored.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -19,7 +23,7 @@ use managed_secrets_api::{
     keys::{ANNO_MAC, GROUP, KIND, TYPE_RECORD, VERSION},
     record::{Rewrapped, StoredRecord, seeds_in},
 };
-use managed_secrets_client::{Run, SecretApi, SecretObject};
+use managed_secrets_client::{CallError, Run, SecretApi, SecretObject};
 use managed_secrets_crypto::{Keyring, Seed, SeedId, mac};
 use managed_secrets_engine::queue::Priority;
 use serde_json::{Map, json};
@@ -32,13 +36,16 @@ use super::{
         cluster::Cluster,
         failure::Failure,
         index::Key,
+        keys::Keys,
         plan::Slot,
         run::Leader,
         sinks::Shared,
         view::LiveSecret,
     },
     receipts::Receipt,
+    stuck::Cause,
 };
+use crate::keyring::KeyringError;
 
 /// Records of one page: with 16 KiB of value and some kept versions each, a page is a few MB at most.
 const PAGE: u32 = 50;
@@ -54,11 +61,11 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What re-wraps records.
 pub(super) struct Sweeper {
     leader: Leader,
+    keys: Arc<Keys>,
     shared: Arc<Shared>,
     /// The namespaces that are served; all if empty.
     namespaces: Vec<String>,
     pace: AsyncMutex<Interval>,
-    counts: Arc<Counts>,
 }
 
 /// What metrics read.
@@ -68,8 +75,6 @@ pub struct Counts {
     pub rewrapped: AtomicU64,
     /// Records that the last list showed under a seed that was replaced, and that are still there.
     pub left: AtomicUsize,
-    /// Those of them that do not verify, or that cannot be written.
-    pub stuck: AtomicUsize,
 }
 
 /// What a list showed.
@@ -81,31 +86,43 @@ pub(super) struct Swept {
     pub(super) complete: bool,
     /// Records under a seed that was replaced.
     pub(super) found: usize,
+    /// Those of them that were moved.
+    pub(super) moved: usize,
+    /// Those of them that cannot be moved, by uid.
+    pub(super) stuck: HashSet<String>,
+}
+
+/// A list of one scope that was not finished.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    /// Also where a list took so long that the API server has forgotten its version.
+    #[error("could not list the records to re-wrap: {0}")]
+    Unlisted(#[from] CallError),
+    #[error("stopped to re-wrap records: {0}")]
+    Keyring(#[from] KeyringError),
 }
 
 /// What became of a record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Outcome {
     /// It is under the active seed.
     Rewrapped,
     /// Another writer was faster, or the API server did not answer: the next list shows it.
     Later,
     /// It does not verify, or it cannot be written.
-    Stuck,
+    Stuck(String),
 }
 
 impl Sweeper {
-    pub(super) fn new(leader: Leader, shared: Arc<Shared>, namespaces: Vec<String>, counts: Arc<Counts>) -> Self {
+    pub(super) fn new(leader: Leader, keys: Arc<Keys>, shared: Arc<Shared>, namespaces: Vec<String>) -> Self {
         let mut pace = tokio::time::interval(PACE);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { leader, shared, namespaces, pace: AsyncMutex::new(pace), counts }
+        Self { leader, keys, shared, namespaces, pace: AsyncMutex::new(pace) }
     }
 
     /// Lists every record of the namespaces that are served, and re-wraps those under a seed of `superseded`.
     pub(super) async fn sweep(&self, keyring: &Keyring, superseded: &BTreeSet<SeedId>) -> Swept {
         let mut swept = Swept { complete: true, ..Swept::default() };
-        let mut stuck = 0;
-        let mut done = 0;
         let client = || self.leader.client.clone();
         let mut scopes: Vec<(&str, SecretApi)> =
             self.namespaces.iter().map(|it| (it.as_str(), SecretApi::namespaced(client(), it))).collect();
@@ -113,53 +130,76 @@ impl Sweeper {
             scopes.push(("all namespaces", SecretApi::all(client())));
         }
         for (scope, secrets) in scopes {
-            let mut next = None;
-            loop {
-                let page = secrets.page(&format!("type={TYPE_RECORD}"), PAGE, next.as_deref()).await;
-                let (records, more) = match page {
-                    Ok(page) => page,
-                    Err(error) => {
-                        // Also where a list took so long that the API server has forgotten its version.
-                        warn!(namespaces = scope, %error, "could not list the records to re-wrap; will retry");
-                        swept.complete = false;
-                        break;
-                    }
-                };
-                let mut todo = Vec::new();
-                for record in records {
-                    let seeds = seeds_of(&record);
-                    if !seeds.is_disjoint(superseded) {
-                        todo.push(record);
-                    }
-                    swept.named.extend(seeds);
+            if let Err(error) = self.sweep_scope(&secrets, keyring, superseded, &mut swept).await {
+                warn!(namespaces = scope, %error, "left records under earlier seeds; will retry");
+                swept.complete = false;
+                if matches!(error, Unfinished::Keyring(_)) {
+                    break;
                 }
-                swept.found += todo.len();
-                let rewraps = todo.into_iter().map(|record| self.rewrap(record, keyring, superseded));
+            }
+        }
+        if swept.complete {
+            self.shared.rotation.stuck.retain(|uid| swept.stuck.contains(uid));
+        }
+        swept
+    }
+
+    /// The same for one scope; adds to what was found before.
+    async fn sweep_scope(
+        &self,
+        secrets: &SecretApi,
+        keyring: &Keyring,
+        superseded: &BTreeSet<SeedId>,
+        swept: &mut Swept,
+    ) -> Result<(), Unfinished> {
+        let counts = &self.shared.rotation.counts;
+        let mut next = None;
+        loop {
+            let (records, more) = secrets.page(&format!("type={TYPE_RECORD}"), PAGE, next.as_deref()).await?;
+            let mut todo = Vec::new();
+            for record in records {
+                let seeds = seeds_of(&record);
+                if !seeds.is_disjoint(superseded) {
+                    todo.push(record);
+                }
+                swept.named.extend(seeds);
+            }
+            swept.found += todo.len();
+            counts.left.store(swept.found - swept.moved, Relaxed);
+            if !todo.is_empty()
+                && let Some(to) = keyring.active_seed()
+            {
+                self.keys.store().check_active(to.id()).await?;
+                let rewraps = todo.into_iter().map(|record| self.rewrap(record, keyring, to, superseded));
                 let mut outcomes = stream::iter(rewraps).buffer_unordered(IN_FLIGHT);
                 while let Some(outcome) = outcomes.next().await {
                     match outcome {
                         Outcome::Rewrapped => {
-                            done += 1;
-                            self.counts.rewrapped.fetch_add(1, Relaxed);
+                            swept.moved += 1;
+                            counts.rewrapped.fetch_add(1, Relaxed);
                         }
                         Outcome::Later => {}
-                        Outcome::Stuck => stuck += 1,
+                        Outcome::Stuck(uid) => {
+                            swept.stuck.insert(uid);
+                        }
                     }
-                }
-                self.counts.left.store(swept.found - done, Relaxed);
-                match more.filter(|more| !more.is_empty()) {
-                    Some(more) => next = Some(more),
-                    None => break,
+                    counts.left.store(swept.found - swept.moved, Relaxed);
                 }
             }
+            match more.filter(|more| !more.is_empty()) {
+                Some(more) => next = Some(more),
+                None => return Ok(()),
+            }
         }
-        self.counts.left.store(swept.found - done, Relaxed);
-        self.counts.stuck.store(stuck, Relaxed);
-        swept
     }
 
-    async fn rewrap(&self, record: SecretObject, keyring: &Keyring, superseded: &BTreeSet<SeedId>) -> Outcome {
-        let Some(to) = keyring.active_seed() else { return Outcome::Later };
+    async fn rewrap(
+        &self,
+        record: SecretObject,
+        keyring: &Keyring,
+        to: &Seed,
+        superseded: &BTreeSet<SeedId>,
+    ) -> Outcome {
         let name = record.metadata.name.as_deref().unwrap_or_default();
         let namespace = record.metadata.namespace.as_deref().unwrap_or_default();
         if record.metadata.deletion_timestamp.is_some() {
@@ -167,25 +207,20 @@ impl Sweeper {
             return Outcome::Later;
         }
         let Some(stored) = StoredRecord::of(&record.metadata) else {
-            warn!(namespace, record = name, "left under its seed: a record whose metadata cannot be read");
-            return Outcome::Stuck;
+            return self.stuck(&record, Cause::Unreadable, &"its metadata cannot be read");
         };
         if !stored.is_under(data_of(&record), superseded) {
-            warn!(
-                namespace,
-                record = name,
-                "a record holds bytes under an earlier seed that its metadata does not describe"
-            );
-            return Outcome::Stuck;
+            let why = "it holds bytes under an earlier seed that its metadata does not describe";
+            return self.stuck(&record, Cause::Unverified, &why);
         }
         let rewrapped = match stored.rewrap(namespace, data_of(&record), |id| keyring.seed(id), to) {
             Ok(rewrapped) => rewrapped,
-            Err(error) => {
-                warn!(namespace, record = name, %error, "left under its seed: a record that does not verify");
-                return Outcome::Stuck;
-            }
+            Err(error) => return self.stuck(&record, Cause::Unverified, &error),
         };
         self.give_way().await;
+        if !self.keys.is_active(to.id()) {
+            return Outcome::Later;
+        }
         match self.write(namespace, name, &record, &stored, &rewrapped, to).await {
             Ok(()) => Outcome::Rewrapped,
             Err(Failure::Conflict | Failure::Absent | Failure::Terminating) => Outcome::Later,
@@ -194,11 +229,19 @@ impl Sweeper {
                 tokio::time::sleep(retry_after.unwrap_or(LOOK)).await;
                 Outcome::Later
             }
-            Err(failure) => {
-                warn!(namespace, record = name, %failure, "left under its seed: a record that cannot be written");
-                Outcome::Stuck
-            }
+            Err(failure) => self.stuck(&record, Cause::Unwritable, &failure),
         }
+    }
+
+    /// Takes note of a record that stays under its seed, and logs it once.
+    fn stuck(&self, record: &SecretObject, cause: Cause, why: &dyn fmt::Display) -> Outcome {
+        let metadata = &record.metadata;
+        let uid = metadata.uid.clone().unwrap_or_default();
+        if self.shared.rotation.stuck.note(&uid, metadata.resource_version.as_deref().unwrap_or_default(), cause) {
+            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+            warn!(namespace, record = name, cause = cause.as_str(), %why, "left a record under an earlier seed");
+        }
+        Outcome::Stuck(uid)
     }
 
     /// Writes the record over the version that was listed.

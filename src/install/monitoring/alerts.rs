@@ -255,7 +255,8 @@ pub const ALERTS: &[Alert] = &[
                   $ kubectl msec doctor\n\
                   $ kubectl -n managed-secrets-system logs -l app.kubernetes.io/name=managed-secrets --tail=2000 | grep -i seed\n\
                   ```\n\n\
-                  `managed_secrets_rewrap_records_stuck` says how many records cannot be moved.",
+                  `managed_secrets_rewrap_records_stuck` says how many records cannot be moved, and why. `doctor` names records under \
+                  earlier seeds, and the log of the leader has a line for each that cannot be moved.",
         action: "* **The log names records that do not verify**: restore them from a backup, or delete them if they are not \
                  needed. The objects report why.\n\
                  * **The log names records that cannot be written**: correct the permission or the admission policy that it \
@@ -626,13 +627,14 @@ pub const ALERTS: &[Alert] = &[
         description: "The keyring in namespace \"{{ $labels.namespace }}\" lacks keys that it had before, or a revoked key may \
                       open again. Values under the missing keys cannot be read.",
         meaning: "An old backup of the keyring was restored over it, etcd was restored, or a program changed the keyring. The \
-                  operator compares the keyring with the newest one that it has seen.",
+                  operator compares the keyring with the newest one that it has seen. A leader that has seen it puts the keys \
+                  back, so this alert means that no leader has them any more.",
         confirm: "`kubectl msec doctor` names the keys in the line `keyring`, and the operator logs them. Records under a missing \
-                  key report `SeedUnknown` after a restart.",
+                  key report `SeedUnknown`.",
         action: "* **You have a later backup**: restore its keyring beside the present one \
                  ([When a keyring is too old](keys.md#when-a-keyring-is-too-old)). The alert ends.\n\
-                 * **The keys are permanently lost**: delete the ConfigMap `managed-secrets-sealing-key`. The operator creates \
-                 it again, and continues with the keys that it has.\n\
+                 * **The keys are permanently lost**: delete the ConfigMap `managed-secrets-sealing-key`. The leader creates \
+                 it again, and all replicas continue with the keys that there are, without a restart.\n\
                  * **Nothing was restored**: find out in the audit log who wrote the keyring.",
         risk: "Values that exist only in records under a missing key. Delivered Secrets stay: do not delete them. Until the alert \
                ends, the operator neither creates nor retires a key.",
@@ -683,11 +685,14 @@ pub const ALERTS: &[Alert] = &[
         description: "The recovery key of namespace \"{{ $labels.namespace }}\" does not open {{ $value }} keys of the keyring. \
                       Values under these keys are lost if the key-encryption key is lost.",
         meaning: "The operator seals each key of its own keyring to the recovery keys as soon as it reads it. It cannot write the \
-                  keyring, or the keys are in a keyring that was restored beside its own, which it does not change.",
+                  keyring, the keys are in a keyring that was restored beside its own, which it does not change, or it was \
+                  started without `--recovery-recipient` although the keyring has copies.",
         confirm: "`kubectl msec doctor` names the keys in the line `recovery key`. The log of the leader says why it cannot write \
                   the keyring.",
         action: "* **The operator cannot write the keyring**: solve what the log names; usually an admission policy of another \
                  program or a missing permission.\n\
+                 * **The operator has no recovery key any more**: start it with `--recovery-recipient` again. Until then, it \
+                 replaces no seed because of its age.\n\
                  * **The keys are in a restored keyring**: keep a backup with the key-encryption key for as long as values are \
                  under these keys ([The recovery key](keys.md#the-recovery-key)).",
         risk: "No value at present. Only a recovery after the loss of the key-encryption key lacks the values under these keys.",

@@ -127,7 +127,7 @@ pub const ROWS: &[Row] = &[
                 kind: Kind::Lines,
                 queries: &[
                     ("max(managed_secrets_rewrap_records_left{namespace=~\"$namespace\"})", "left"),
-                    ("max(managed_secrets_rewrap_records_stuck{namespace=~\"$namespace\"})", "stuck"),
+                    ("sum(managed_secrets_rewrap_records_stuck{namespace=~\"$namespace\"})", "stuck"),
                     (
                         "sum(increase(managed_secrets_rewrapped_records_total{namespace=~\"$namespace\"}[$__rate_interval]))",
                         "moved",

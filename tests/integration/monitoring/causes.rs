@@ -558,7 +558,9 @@ async fn rolled_back() -> Vec<Target> {
     let probes = Probes::of(&operator).await;
     served(&site, "first").await;
     let before = scrape(&probes).await.unwrap();
-    keys.go_back().await;
+    keys.go_back_without(operator).await;
+    let operator = keys.serve(&site);
+    let probes = Probes::of(&operator).await;
     let text = at_least(&probes, "managed_secrets_keyring_rolled_back", &[], 1.0).await;
     operator.kill().await;
     vec![Target::new(1).shows(&before, BEFORE).shows(&text, LONG)]

@@ -26,6 +26,9 @@ pub struct Document {
     pub generation: u64,
     /// Its keys.
     pub entries: Vec<Entry>,
+    /// Ids of keys that an administrator accepts as lost. A document that lacks them is not older than one that has them.
+    #[serde(default, rename = "givenUp", skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<String>,
     /// Fields of later versions. A program that writes the document keeps them.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

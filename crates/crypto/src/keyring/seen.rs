@@ -1,14 +1,15 @@
 //! Whether a stored keyring is older than one that was seen before.
 //!
-//! A document counts its changes. A key that is missing, or was revoked and opens again, is a step back unless the count says
-//! that the document was changed since: a backup was restored over it, or a program that does not count wrote it.
+//! A key that is missing is a step back, unless the document says that it was given up: no operator removes a key. A document
+//! counts its changes, too: a key that was revoked and opens again is a step back unless the count says that the document was
+//! changed since. A backup was restored over it, or a program that does not count wrote it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Origin, Part, State};
+use super::{Document, Entry, Origin, Part, State};
 
 /// What was seen of the operator's own document.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Rollback {
 struct Text {
     generation: u64,
     keys: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    revoked: Vec<String>,
 }
 
 impl Seen {
@@ -42,16 +45,47 @@ impl Seen {
         Self { generation: document.generation, keys: keys.collect() }
     }
 
+    /// The document's count of changes.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Reads [`text`](Self::text); `None` if it is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let Text { generation, keys } = serde_json::from_str(text).ok()?;
-        Some(Self { generation, keys: keys.into_iter().map(|id| (id, None)).collect() })
+        let Text { generation, keys, revoked } = serde_json::from_str(text).ok()?;
+        let keys = keys.into_iter().map(|id| (id, None));
+        Some(Self { generation, keys: keys.chain(revoked.into_iter().map(|id| (id, Some(State::Revoked)))).collect() })
     }
 
-    /// The count and the ids of the keys, for a place that everyone may read. States are not part of it.
+    /// The count, the ids of the keys, and which of them are revoked, for a place that everyone may read.
     pub fn text(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Text { generation: self.generation, keys: self.keys.keys().cloned().collect() })
+        let revoked = self.revoked().map(str::to_owned).collect();
+        serde_json::to_string(&Text {
+            generation: self.generation,
+            keys: self.ids().map(str::to_owned).collect(),
+            revoked,
+        })
+    }
+
+    /// Ids of its keys.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
+    fn revoked(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter(|(_, state)| **state == Some(State::Revoked)).map(|(id, _)| id.as_str())
+    }
+
+    /// Remembers the keys of an earlier document that this one lacks and has not given up: another document has them.
+    #[must_use]
+    pub fn and_beside(mut self, earlier: &Self, document: &Document) -> Self {
+        let beside = earlier.keys.iter().filter(|(id, _)| !document.given_up.contains(id));
+        for (id, state) in beside {
+            self.keys.entry(id.clone()).or_insert(*state);
+        }
+        self
     }
 
     /// Remembers what another replica has seen: the later one counts, and of two of the same count, every key.
@@ -69,21 +103,38 @@ impl Seen {
     #[must_use]
     pub fn lost_in<'d>(&self, documents: impl IntoIterator<Item = Part<'d>>) -> Option<Rollback> {
         let (mut ids, mut own, mut generation) = (BTreeSet::new(), BTreeMap::new(), 0);
+        let mut given_up = BTreeSet::new();
         for Part { document, origin } in documents {
             ids.extend(document.entries.iter().map(|entry| entry.id.as_str()));
             if origin == Origin::Own {
                 generation = generation.max(document.generation);
                 own.extend(document.entries.iter().map(|entry| (entry.id.as_str(), entry.state)));
+                given_up.extend(document.given_up.iter().map(String::as_str));
             }
         }
-        if generation > self.generation {
-            return None;
-        }
-        let missing: Vec<_> = self.keys.keys().filter(|id| !ids.contains(id.as_str())).cloned().collect();
-        let was_revoked = self.keys.iter().filter(|(_, before)| **before == Some(State::Revoked));
-        let reopened = was_revoked.filter(|(id, _)| own.get(id.as_str()).is_some_and(|now| *now != State::Revoked));
-        let reopened: Vec<_> = reopened.map(|(id, _)| id.clone()).collect();
+        let missing = self.ids().filter(|id| !ids.contains(id) && !given_up.contains(id));
+        let missing: Vec<_> = missing.map(str::to_owned).collect();
+        let is_later = generation > self.generation;
+        let opens = |id: &&str| own.get(id).is_some_and(|now| *now != State::Revoked);
+        let reopened: Vec<_> = self.revoked().filter(|id| !is_later && opens(id)).map(str::to_owned).collect();
         (!missing.is_empty() || !reopened.is_empty()).then_some(Rollback { missing, reopened })
+    }
+}
+
+impl Document {
+    /// Puts back what this document lacks of entries that were seen before: keys that it does not have, and states that
+    /// allowed less. Ids of `revoked` are revoked again.
+    pub fn put_back(&mut self, seen: &[Entry], revoked: &[String]) {
+        for entry in seen {
+            match self.entries.iter_mut().find(|own| own.id == entry.id && own.purpose == entry.purpose) {
+                None => self.entries.push(entry.clone()),
+                Some(own) if entry.state > State::Pending => own.state = own.state.narrower(entry.state),
+                Some(_) => {}
+            }
+        }
+        for entry in self.entries.iter_mut().filter(|entry| revoked.contains(&entry.id)) {
+            entry.state = State::Revoked;
+        }
     }
 }
 
@@ -129,7 +180,7 @@ mod tests {
         type Row = (u64, &'static [(&'static str, &'static str)], &'static [&'static str], &'static [&'static str]);
         let before = document(5, &[("a", "open-only"), ("b", "active"), ("c", "revoked")]);
         let seen = Seen::of(&before);
-        let rows: [Row; 9] = [
+        let rows: [Row; 10] = [
             // The same, and changes that were not counted: a narrower state, a new key.
             (5, &[("a", "open-only"), ("b", "active"), ("c", "revoked")], &[], &[]),
             (5, &[("a", "revoked"), ("b", "active"), ("c", "revoked"), ("d", "active")], &[], &[]),
@@ -141,9 +192,11 @@ mod tests {
             (5, &[("a", "open-only"), ("c", "revoked")], &["b"], &[]),
             // A revocation that was taken back.
             (5, &[("a", "open-only"), ("b", "active"), ("c", "open-only")], &[], &["c"]),
-            // A rotation and a retirement are changes that were counted.
-            (6, &[("b", "open-only"), ("d", "active")], &[], &[]),
-            (6, &[("a", "active")], &[], &[]),
+            // A later count says that a revocation was taken back on purpose. It says nothing about a key: another keyring may
+            // count further.
+            (6, &[("a", "open-only"), ("b", "active"), ("c", "open-only"), ("d", "active")], &[], &[]),
+            (6, &[("b", "open-only"), ("d", "active")], &["a", "c"], &[]),
+            (9, &[("x", "active")], &["a", "b", "c"], &[]),
         ];
         for (generation, keys, missing, reopened) in rows {
             let now = document(generation, keys);
@@ -154,6 +207,31 @@ mod tests {
                 "{keys:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_was_given_up_is_not_missing_and_one_that_stood_beside_is_remembered() {
+        let seen = Seen::of(&document(5, &[("a", "active"), ("b", "active")]));
+        let mut now = document(6, &[("a", "active")]);
+        let beside = document(1, &[("b", "active")]);
+        let both = [own(&now)[0], Part { document: &beside, origin: Origin::Joined }];
+        assert_eq!(seen.lost_in(both), None);
+        let remembered = Seen::of(&now).and_beside(&seen, &now);
+        assert_eq!(remembered.lost_in(own(&now)).unwrap().missing, ["b"], "what stood beside was deleted");
+        now.given_up = vec!["b".to_owned()];
+        assert_eq!(remembered.lost_in(own(&now)), None);
+        assert_eq!(Seen::of(&now).and_beside(&remembered, &now), Seen::of(&now));
+    }
+
+    #[test]
+    fn what_was_seen_is_put_back_and_nothing_is_widened() {
+        let seen = document(5, &[("a", "open-only"), ("b", "active"), ("c", "revoked"), ("d", "pending")]);
+        let mut now = document(3, &[("a", "active"), ("c", "active"), ("d", "active"), ("e", "active")]);
+        now.put_back(&seen.entries, &["e".to_owned()]);
+        let states: Vec<_> = now.entries.iter().map(|entry| (entry.id.as_str(), entry.state)).collect();
+        let [open, active, revoked] = [State::OpenOnly, State::Active, State::Revoked];
+        assert_eq!(states, [("a", open), ("c", revoked), ("d", active), ("e", revoked), ("b", active)]);
+        assert_eq!(Seen::of(&seen).lost_in(own(&now)), None);
     }
 
     #[test]
@@ -186,14 +264,16 @@ mod tests {
     }
 
     #[test]
-    fn the_text_has_no_states_and_reads_back() {
+    fn the_text_says_what_is_revoked_and_reads_back() {
         let seen = Seen::of(&document(5, &[("a", "revoked"), ("b", "active")]));
         let text = seen.text().unwrap();
-        assert_eq!(text, r#"{"generation":5,"keys":["a","b"]}"#);
+        assert_eq!(text, r#"{"generation":5,"keys":["a","b"],"revoked":["a"]}"#);
         let read = Seen::parse(&text).unwrap();
         let (old, wider) = (document(4, &[("b", "active")]), document(5, &[("a", "active"), ("b", "active")]));
         assert_eq!(read.lost_in(own(&old)).unwrap().missing, ["a"]);
-        assert_eq!(read.lost_in(own(&wider)), None);
+        assert_eq!(read.lost_in(own(&wider)).unwrap().reopened, ["a"]);
+        let earlier = Seen::parse(r#"{"generation":5,"keys":["a","b"]}"#).unwrap();
+        assert_eq!(earlier.lost_in(own(&wider)), None, "an earlier version says nothing of states");
         assert_eq!(Seen::parse("{}"), None);
     }
 }

@@ -25,7 +25,7 @@ fn wrap(envelope: &[u8]) -> Wrapped {
 }
 
 fn document(entries: Vec<Entry>) -> Document {
-    Document { format: FORMAT.to_owned(), generation: 0, entries, unknown: Map::new() }
+    Document { format: FORMAT.to_owned(), generation: 0, entries, given_up: Vec::new(), unknown: Map::new() }
 }
 
 fn open(documents: &[Document]) -> Result<Keyring, OpenError<KekError>> {

@@ -51,6 +51,17 @@ pub fn coverage<'d>(
     Coverage { keys: keys.len(), uncovered }
 }
 
+/// The same for a program that knows no recipients: how many keys have a copy for any recovery key; `None` if none has.
+#[must_use]
+pub fn copied<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Option<Coverage> {
+    let mut keys = std::collections::BTreeMap::<_, bool>::new();
+    for entry in documents.into_iter().flat_map(|document| &document.entries) {
+        *keys.entry((entry.purpose, entry.id.as_str())).or_default() |= !entry.recovery.is_empty();
+    }
+    let uncovered = keys.iter().filter(|(_, copied)| !**copied).map(|((_, id), _)| (*id).to_owned()).collect();
+    keys.values().any(|copied| *copied).then_some(Coverage { keys: keys.len(), uncovered })
+}
+
 fn has_copy(entry: &Entry, recipient: &Recipient, key: &[u8; 32]) -> bool {
     entry.recovery.iter().any(|copy| copy.is_of(recipient, key))
 }

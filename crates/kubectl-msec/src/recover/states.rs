@@ -100,12 +100,12 @@ fn merged(mut states: Vec<SecretObject>) -> Result<Vec<SecretObject>, CliError> 
     for mut secret in states {
         let Some(stored) = StoredKeyring::of(&secret) else { continue };
         if !keyrings.is_empty() {
-            let Document { format, generation, entries, unknown } = stored.document.clone();
+            let Document { format, generation, entries, given_up, unknown } = stored.document.clone();
             let entries: Vec<_> = entries.into_iter().filter(|entry| !known.contains(&entry.id)).collect();
             if entries.is_empty() {
                 continue;
             }
-            let rest = serde_json::to_vec_pretty(&Document { format, generation, entries, unknown })
+            let rest = serde_json::to_vec_pretty(&Document { format, generation, entries, given_up, unknown })
                 .map_err(|error| CliError::failed("cannot write the keyring", &error))?;
             secret.metadata.name = Some(stored.name_beside());
             secret.data = [(KEYRING_DATA_KEY.to_owned(), SecretBytes::copy_of(&rest))].into();

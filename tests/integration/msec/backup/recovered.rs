@@ -30,6 +30,7 @@ async fn serve_covered(plane: &ControlPlane, site: &Site, recipient: &str) -> Ru
         pending: Duration::from_millis(200),
         apart: Duration::from_secs(1),
         again: Duration::from_millis(100),
+        stuck: Duration::from_secs(1),
     };
     let setup = Setup { recovery: vec![recipient.parse().unwrap()], seeds, ..Setup::of(&site.namespace) };
     setup.start_with(testkit::access::config_of(&kubeconfig).await.unwrap())

@@ -70,7 +70,13 @@ fn document(secret: &Secret) -> Document {
 }
 
 fn empty() -> Document {
-    Document { format: "MSK1".to_owned(), generation: 0, entries: Vec::new(), unknown: serde_json::Map::new() }
+    Document {
+        format: "MSK1".to_owned(),
+        generation: 0,
+        entries: Vec::new(),
+        given_up: Vec::new(),
+        unknown: serde_json::Map::new(),
+    }
 }
 
 async fn keyrings(site: &Site) -> usize {
