@@ -35,13 +35,14 @@ const SOURCE_PAUSE: Duration = Duration::from_secs(61);
 /// The quantiles that are reported.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// One object that is edited again and again.
+/// One object that is edited again and again, or a new object each time.
 pub(super) struct Edited {
     namespace: &'static str,
     objects: Api<ManagedSecret>,
     deliveries: Deliveries,
     key: PublicKey,
     edits: usize,
+    is_new: bool,
 }
 
 impl Edited {
@@ -49,9 +50,14 @@ impl Edited {
     pub(super) async fn create(ground: &Ground, namespace: &'static str, key: &PublicKey) -> Result<Self> {
         let objects = Api::namespaced(ground.admin.clone(), namespace);
         let deliveries = Deliveries::watch(ground.admin.clone(), namespace);
-        let mut this = Self { namespace, objects, deliveries, key: key.clone(), edits: 0 };
+        let mut this = Self { namespace, objects, deliveries, key: key.clone(), edits: 0, is_new: false };
         this.edit().await?;
         Ok(this)
+    }
+
+    /// From now on, each edit creates another object.
+    pub(super) fn create_new_ones(self) -> Self {
+        Self { is_new: true, ..self }
     }
 
     /// Edits it again and again until `storm` has ended. Returns the latency of each edit, also of the last one, which outlasts
@@ -86,8 +92,8 @@ impl Edited {
     /// Gives it another value. Returns the milliseconds from the request to its delivery.
     async fn edit(&mut self) -> Result<f64> {
         self.edits += 1;
-        let name = load::name(0);
-        let mut spec = load::spec(0);
+        let number = if self.is_new { self.edits } else { 0 };
+        let (name, mut spec) = (load::name(number), load::spec(number));
         let value = format!("value-{:08}", self.edits);
         spec[Source::Value.field()] = json!(load::sealed(&self.key, self.namespace, &name, &value)?);
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! A new seed: all records move to it, while one object is edited again and again.
+//! A new seed: all records move to it, while new objects are created one after the other.
 
 use std::{collections::BTreeSet, pin::pin, time::Instant};
 
@@ -30,13 +30,13 @@ use crate::{
 
 const ROW: &str = "rewrap";
 const RECORDS: &str = "rewrap";
-const EDITED: &str = "rewrap-edited";
+const NEW: &str = "rewrap-new";
 /// Objects that are created at once, before they are measured.
 const CREATED_AT_ONCE: usize = 16;
 
 pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
     progress(&format!("re-wrap: {} records", size.many));
-    for namespace in [RECORDS, EDITED] {
+    for namespace in [RECORDS, NEW] {
         ground.create_namespace(namespace).await?;
     }
     let replica = ground.operator(&[]).await?;
@@ -46,8 +46,8 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
     load::apply_all(&Api::namespaced(ground.admin.clone(), RECORDS), &specs, CREATED_AT_ONCE).await?;
     deliveries.until_count(size.many).await?;
     drop(deliveries);
-    let mut edited = Edited::create(ground, EDITED, &key.key).await?;
-    let quiet = edited.edits(size.samples).await?;
+    let mut new_objects = Edited::create(ground, NEW, &key.key).await?.create_new_ones();
+    let quiet = new_objects.edits(size.samples).await?;
 
     let mark = ground.control_plane.audit_mark().await?;
     let began = Instant::now();
@@ -58,18 +58,19 @@ pub(crate) async fn measure(ground: &Ground, size: Size) -> Result<Found> {
         took = began.elapsed().as_secs_f64();
         Ok(())
     };
-    let busy = edited.edits_during(moves).await?;
+    let busy = new_objects.edits_during(moves).await?;
     poll("each status to name its record", PATIENCE, || statuses_name_records(ground)).await?;
     let requests = ground.requests(RECORDS, mark).await?;
     replica.stop().await?;
-    for namespace in [RECORDS, EDITED] {
+    for namespace in [RECORDS, NEW] {
         ground.empty_namespace(namespace).await?;
     }
 
     let mut figures = vec![Figure::new(ROW, format!("{} records re-wrapped", size.many), "s", vec![took])];
     for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
         let baseline = vec![quantile(&quiet, part)];
-        let figure = Figure::new(ROW, format!("edit to delivery meanwhile: {name}"), "ms", vec![quantile(&busy, part)]);
+        let figure =
+            Figure::new(ROW, format!("new object to delivery meanwhile: {name}"), "ms", vec![quantile(&busy, part)]);
         figures.push(figure.against(Comparison::Ratio { to: "no other work", baseline }));
     }
     for (kind, exactly) in [2.0, 1.0, 0.0, 0.0].into_iter().enumerate() {
