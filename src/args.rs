@@ -370,7 +370,6 @@ impl RunArgs {
             }
         }
         match self.kek_provider {
-            Some(KekProvider::Local) => Ok(Primary::Local),
             Some(KekProvider::File) if self.kek_file.is_none() => {
                 usage("--kek-provider file: add --kek-file".to_owned())
             }
@@ -379,7 +378,7 @@ impl RunArgs {
             Some(KekProvider::Kms) => Ok(Primary::Kms),
             None if !self.kms.is_empty() => Ok(Primary::Kms),
             None if self.kek_file.is_some() => Ok(Primary::File),
-            None => Ok(Primary::Local),
+            Some(KekProvider::Local) | None => Ok(Primary::Local),
         }
     }
 

@@ -45,14 +45,15 @@ pub(super) async fn ask(
             }
             let why = keys.refuses_new();
             if why != told {
-                match &why {
-                    Some(why) => error!("{why}"),
-                    None => {
-                        info!("new values are encrypted again");
-                        keys.read_again().await;
-                        // Those that wait for it need not wait for their next try.
-                        let objects: Vec<_> = shared.index().keys().collect();
-                        objects.into_iter().for_each(|key| shared.queue.add(key, Priority::Resync));
+                if let Some(why) = &why {
+                    error!("{why}");
+                } else {
+                    info!("new values are encrypted again");
+                    keys.read_again().await;
+                    // Those that wait for it need not wait for their next try.
+                    let objects: Vec<_> = shared.index().keys().collect();
+                    for key in objects {
+                        shared.queue.add(key, Priority::Resync);
                     }
                 }
                 told = why;

@@ -145,12 +145,12 @@ mod tests {
     async fn what_a_plugin_is_to_wrap_stays_out_of_the_document_and_is_forgotten_with_the_wrapper() {
         let address = "one=unix:///run/none/kms.sock".parse().unwrap();
         let (kms, tickets) = (Arc::new(Kms::new(&address, &KmsTiming::default())), Arc::<Tickets>::default());
-        let wrapper = Wrapper(By::Plugin { kms, tickets: Arc::clone(&tickets), given: Mutex::default() });
-        let wrapped = wrapper.wrap(b"only-an-example").unwrap();
+        let plugin = Wrapper(By::Plugin { kms, tickets: Arc::clone(&tickets), given: Mutex::default() });
+        let wrapped = plugin.wrap(b"only-an-example").unwrap();
         assert_eq!((wrapped.provider.as_str(), wrapped.ciphertext.as_str()), ("kms:one", ""));
-        assert!(wrapper.has_wrapped(&wrapped), "its key is not known yet");
+        assert!(plugin.has_wrapped(&wrapped), "its key is not known yet");
         assert_eq!(tickets.bytes.lock().len(), 1);
-        drop(wrapper);
+        drop(plugin);
         assert!(tickets.bytes.lock().is_empty());
     }
 }

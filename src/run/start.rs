@@ -86,9 +86,9 @@ impl Start {
             let waits = format!("waiting for the keyring: {why}");
             // No restart helps against a plugin that does not answer.
             if error.is_of_kms() {
-                self.health.waiting(waits)
+                self.health.waiting(waits);
             } else {
-                self.waits(waits)
+                self.waits(waits);
             }
             waiting.pause(&why).await;
             unread = match kek_file.map(Provider::file) {
@@ -96,10 +96,9 @@ impl Start {
                     store.set_file(kek);
                     None
                 }
-                Some(Ok(Provider::Local)) => None,
                 // It may be replaced at this moment: the KEK that was read before stays.
                 Some(Err(error)) => Some(error.to_string()),
-                None => None,
+                Some(Ok(Provider::Local)) | None => None,
             };
         }
     }

@@ -200,7 +200,9 @@ impl<'a> Story<'a> {
         self.apply("versions", json!({"name": "VERSIONS", "value": sealed, "history": 0})).await;
         self.site.in_step("versions").await;
         self.holds_one_value("VERSIONS", "versions").await;
-        values.iter().for_each(|(value, _)| self.is_gone(value));
+        for (value, _) in &values {
+            self.is_gone(value);
+        }
 
         self.apply("generated", json!({"name": "GENERATED", "generate": {"length": 40}})).await;
         self.site.served("generated").await;

@@ -21,7 +21,7 @@ use managed_secrets::keyring::sealing::Timing;
 use managed_secrets_api::keys;
 use managed_secrets_crypto::{
     KeyId,
-    keyring::{Document, Purpose, State},
+    keyring::{Document, Entry, Purpose, State},
     mss1::{PublicKey, PublishedKey, SealingKey},
     recovery::RecoveryKey,
 };
@@ -186,7 +186,7 @@ async fn two_replicas_replace_a_key_by_its_age_and_every_key_opens() {
         }
     }
     let document = keys.own_document().await;
-    let ids: Vec<_> = document.sealing_keys().filter_map(|entry| entry.sealing_key_id()).collect();
+    let ids: Vec<_> = document.sealing_keys().filter_map(Entry::sealing_key_id).collect();
     assert_eq!(&ids[..4], known.iter().map(PublicKey::key_id).collect::<Vec<_>>(), "one key each time, of one of them");
     first.stop().await;
     second.stop().await;
@@ -390,8 +390,7 @@ async fn crashed(death: Option<Death>) -> Result<usize, String> {
     if states(&document) != wanted {
         return Err(format!("{:?}", states(&document)));
     }
-    let ids: BTreeMap<usize, KeyId> =
-        document.sealing_keys().filter_map(|it| it.sealing_key_id()).enumerate().collect();
+    let ids: BTreeMap<usize, KeyId> = document.sealing_keys().filter_map(Entry::sealing_key_id).enumerate().collect();
     let third = keys.published_after(&second).await;
     if ids.get(&2) != Some(&third.key_id()) {
         return Err(format!("{} is published, of {ids:?}", third.key_id()));

@@ -91,7 +91,7 @@ struct Held<K> {
 /// A key that was unwrapped.
 enum Key {
     Record(Seed),
-    Sealing(SealingKey),
+    Sealing(Box<SealingKey>),
 }
 
 /// Why documents do not open as a keyring. `E` is the error of the unwrap function.
@@ -161,7 +161,7 @@ impl Keyring {
                 match key {
                     Key::Record(key) => merge(&mut seeds, key.id(), Held { key, created, state, retired, origin }),
                     Key::Sealing(key) => {
-                        merge(&mut sealing, key.key_id(), Held { key, created, state, retired, origin })
+                        merge(&mut sealing, key.key_id(), Held { key: *key, created, state, retired, origin });
                     }
                 }
             }
@@ -369,7 +369,7 @@ fn opened(entry: &Entry, unwrapped: &[u8]) -> Result<(Timestamp, Key), &'static 
         Purpose::Sealing => {
             let key = SealingKey::new(envelope.seed).map_err(|PublicKeyError| "the key")?;
             same_id(key.key_id(), entry)?;
-            Key::Sealing(key)
+            Key::Sealing(Box::new(key))
         }
     };
     Ok((created, key))

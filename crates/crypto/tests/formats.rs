@@ -272,8 +272,8 @@ fn go_opens_what_was_made_before_rotations_of_every_key() {
     let seed = document.add_seed(jiff::Timestamp::now(), |bytes| wrap(&kek, bytes)).unwrap();
     assert!(document.activate_seed(seed));
     let second = open(&document);
-    let moved = mse1::rewrap(&moves, &place, |id| second.seed(id), second.active_seed().unwrap()).unwrap();
-    assert_eq!((moves.seed_id(), moved.seed_id()), (first.active_seed().unwrap().id(), seed));
+    let under_second = mse1::rewrap(&moves, &place, |id| second.seed(id), second.active_seed().unwrap()).unwrap();
+    assert_eq!((moves.seed_id(), under_second.seed_id()), (first.active_seed().unwrap().id(), seed));
 
     // A sealing key, and copies for the recovery key.
     let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
@@ -290,7 +290,7 @@ fn go_opens_what_was_made_before_rotations_of_every_key() {
     let rewrapped = keys.rewrap(&document, |bytes| wrap(&new_kek, bytes)).unwrap();
     assert_eq!(rewrapped.entries.len(), document.entries.len());
 
-    let records: Vec<_> = [&stays, &moved, &record(&third, 3)]
+    let records: Vec<_> = [&stays, &under_second, &record(&third, 3)]
         .map(|record| json!({"namespace": "prod", "name": "db", "bytes": hex::encode(record.as_bytes())}))
         .into();
     let texts = [&text, &new_text].map(|text| json!({"namespace": "prod", "name": "db", "text": text}));

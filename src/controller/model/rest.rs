@@ -133,10 +133,10 @@ fn target(server: &Server, object: &Object, record: &OpenRecord, now: Timestamp)
     };
     let texts = object.spec.template().cloned().unwrap_or_default();
     let mut wanted = templates::data(object.spec.target_key(), &value, &texts);
-    let served = object.spec.pinned().unwrap_or(record.meta.version);
-    let is_newest = served == record.meta.version;
+    let pinned = object.spec.pinned().unwrap_or(record.meta.version);
+    let is_newest = pinned == record.meta.version;
     if let Some((kept, since)) = record.meta.history.previous(record.meta.version, &record.meta.value_updated)
-        && (is_newest || record.meta.history.replaced().is_some() && kept.version < served)
+        && (is_newest || record.meta.history.replaced().is_some() && kept.version < pinned)
         && Overlap::of(&object.spec, since, now) != Overlap::None
         && let Some(previous) = record.kept.get(&kept.version)
     {

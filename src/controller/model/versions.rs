@@ -142,7 +142,7 @@ mod tests {
         OpenRecord { meta, value: Vec::new(), kept, kept_keys: Vec::new() }
     }
 
-    fn spec(more: Value) -> ManagedSecretSpec {
+    fn spec(more: &Value) -> ManagedSecretSpec {
         let mut spec = json!({"name": "DB", "generate": {}});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value(spec).unwrap()
@@ -165,13 +165,13 @@ mod tests {
             // What is not there is not kept.
             (json!({"history": 3, "version": 1}), 5, Some(1), &[4, 3, 2]),
         ] {
-            assert_eq!(kept(&spec(more.clone()), Some(&five), version, delivered, None), expected, "{more} {version}");
+            assert_eq!(kept(&spec(&more), Some(&five), version, delivered, None), expected, "{more} {version}");
         }
         // So is the one that is beside the newest.
         for (more, expected) in [(json!({}), [2]), (json!({"history": 0}), [2])] {
-            assert_eq!(kept(&spec(more), Some(&five), 6, Some(5), Some(2)), expected);
+            assert_eq!(kept(&spec(&more), Some(&five), 6, Some(5), Some(2)), expected);
         }
-        assert_eq!(kept(&spec(json!({"history": 3})), None, 6, Some(5), None), [0; 0], "one that is made again");
+        assert_eq!(kept(&spec(&json!({"history": 3})), None, 6, Some(5), None), [0; 0], "one that is made again");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
             (json!({"target": key, "version": 2}), record(5, &[3, 4]), UPDATED, served(1, None, true)),
         ] {
             assert_eq!(
-                Served::of(&spec(more.clone()), &record, &delivered, now.parse().unwrap()),
+                Served::of(&spec(&more), &record, &delivered, now.parse().unwrap()),
                 expected,
                 "{more} at {now}"
             );

@@ -68,7 +68,9 @@ fn look(restarts: &Restarts, seen: &mut Seen) -> Option<usize> {
 fn look_behind(restarts: &Restarts, seen: &mut Seen) -> Option<usize> {
     write(restarts, seen, |seen, objects| {
         let mut objects = objects.clone();
-        due(seen, &objects).iter().for_each(|name| drop(objects.remove(name)));
+        for name in due(seen, &objects) {
+            objects.remove(&name);
+        }
         judge(seen, &objects)
     })
 }

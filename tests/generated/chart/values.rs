@@ -56,7 +56,7 @@ const NAMESPACE: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
 /// Every value, in the order of `values.yaml`. Values of one group are neighbours.
 fn table(defaults: &Defaults) -> Vec<Entry> {
-    [replicas(defaults), operator(), policies(), pods(defaults), cluster()].into_iter().flatten().collect()
+    [replicas(defaults), operator(), keys(), policies(), pods(defaults), cluster()].into_iter().flatten().collect()
 }
 
 fn flag() -> Value {
@@ -185,6 +185,30 @@ fn operator() -> Vec<Entry> {
              namespace can have them opened.",
         ),
         entry(
+            "openshift",
+            json!(false),
+            flag(),
+            "Whether OpenShift chooses the ids of user and group, which it does for each namespace.",
+        ),
+        entry(
+            "logFormat",
+            json!("json"),
+            json!({"type": "string", "enum": ["json", "human"]}),
+            "Format of log lines: json or human.",
+        ),
+        entry(
+            "logLevel",
+            json!("info"),
+            json!({"type": "string", "pattern": r"^[A-Za-z0-9_:=,]+$"}),
+            "What is logged: error, warn, info, debug, trace, or a list such as info,managed_secrets::engine=debug.",
+        ),
+    ]
+}
+
+/// The keys of records and of sealed values, and what encrypts them.
+fn keys() -> Vec<Entry> {
+    vec![
+        entry(
             "kekFile",
             json!(""),
             json!({"type": "string", "pattern": "^(/[A-Za-z0-9._/-]+)?$"}),
@@ -241,24 +265,6 @@ fn operator() -> Vec<Entry> {
             json!({"type": "string", "pattern": "^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"}),
             "How long no sealed value in the cluster uses a sealing key until it is retired, such as 4320h. If it is empty, keys \
              are retired on request only.",
-        ),
-        entry(
-            "openshift",
-            json!(false),
-            flag(),
-            "Whether OpenShift chooses the ids of user and group, which it does for each namespace.",
-        ),
-        entry(
-            "logFormat",
-            json!("json"),
-            json!({"type": "string", "enum": ["json", "human"]}),
-            "Format of log lines: json or human.",
-        ),
-        entry(
-            "logLevel",
-            json!("info"),
-            json!({"type": "string", "pattern": r"^[A-Za-z0-9_:=,]+$"}),
-            "What is logged: error, warn, info, debug, trace, or a list such as info,managed_secrets::engine=debug.",
         ),
     ]
 }

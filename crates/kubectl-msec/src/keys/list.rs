@@ -212,8 +212,8 @@ mod tests {
         entry
     }
 
-    fn counts(counts: &[(&str, usize)]) -> Counts {
-        Ok(counts.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect::<BTreeMap<_, _>>())
+    fn counts(counts: &[(&str, usize)]) -> BTreeMap<String, usize> {
+        counts.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect()
     }
 
     #[test]
@@ -235,7 +235,8 @@ mod tests {
             "restored",
             &json!([entry("f", "sealing", "revoked", 4, &none), entry("h", "sealing", "active", 1, &none)]),
         );
-        let usage = Usage { values: counts(&[("f", 2), ("d", 1), ("x", 3)]), records: counts(&[("a", 1), ("b", 3)]) };
+        let usage =
+            Usage { values: Ok(counts(&[("f", 2), ("d", 1), ("x", 3)])), records: Ok(counts(&[("a", 1), ("b", 3)])) };
         let requests = Requests::parse("rotate kek");
         let now = "2026-11-28T08:00:00Z".parse().unwrap();
         let listed = listed(&[own, beside], &requests, &usage, now);

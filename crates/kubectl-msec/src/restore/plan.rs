@@ -309,5 +309,5 @@ fn object_verdict(backup: &Object, standing: Option<&Object>, record_fits: Optio
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests;

@@ -144,6 +144,7 @@ fn each(info: &AllocationInfo) -> (i64, i64) {
 
 /// A field or a map that takes more is seen here. `docs/performance.md` has these figures.
 #[test]
+#[allow(clippy::print_stdout, reason = "docs/performance.md has the figure")]
 fn an_object_takes_under_three_kilobytes_of_the_cache_and_the_queue() {
     let mut index = Index::default();
     let cached = measure(|| replace(&mut index, lists(&Index::default())));
@@ -222,7 +223,9 @@ fn a_schedule_takes_no_more_of_the_queue_than_the_entry_that_every_object_has() 
     // Each time, all objects are looked at, and get a timer by their number.
     let looks = |queue: &mut Core<Key>, times: usize, seconds: &dyn Fn(usize) -> u64| {
         for time in 0..times {
-            keys.iter().for_each(|key| queue.add(key.clone(), Priority::Woken, now));
+            for key in &keys {
+                queue.add(key.clone(), Priority::Woken, now);
+            }
             let mut number = 0;
             while let Some(key) = queue.pop(now, workers) {
                 let after = Duration::from_secs(seconds(number + time));

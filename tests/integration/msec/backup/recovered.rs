@@ -151,17 +151,7 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
     let key_of_there = there.get("sealed").await.status.unwrap().record;
     let secrets = Api::<Secret>::namespaced(there.client.clone(), OPERATOR_NAMESPACE);
     let fields = ListParams::default().fields(&format!("type={}", keys::TYPE_KEK));
-    // A keyring that was restored beside the operator's own, and has all its keys.
-    let mut beside = secrets.get(keys::KEYRING_NAME).await.unwrap();
-    beside.metadata =
-        ObjectMeta { name: Some(format!("{}-restored-00112233", keys::KEYRING_NAME)), ..ObjectMeta::default() };
-    let mut beside = serde_json::to_value(&beside).unwrap();
-    beside
-        .as_object_mut()
-        .unwrap()
-        .extend([("apiVersion".to_owned(), json!("v1")), ("kind".to_owned(), json!("Secret"))]);
-    let create = ["create", "-n", OPERATOR_NAMESPACE, "-f", "-"];
-    plugin_there.kubectl(&[&create[..], &who].concat(), beside.to_string().as_bytes()).await.ok();
+    put_a_keyring_beside(&plugin_there, &secrets, &who).await;
     plugin_there.backup_into("again/", &["-A", "--keys"]).await;
     secrets.delete_collection(&DeleteParams::default(), &fields).await.unwrap();
     let (again, rescued) = (plugin_there.file_path("again"), plugin_there.file_path("rescued/"));
@@ -180,4 +170,18 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
     let served = there.in_step("sealed").await;
     assert_eq!(served.status.unwrap().record, key_of_there);
     operator.stop().await;
+}
+
+/// Makes a copy of the operator's own keyring, as one that was restored beside it and has all its keys.
+async fn put_a_keyring_beside(plugin: &Plugin, secrets: &Api<Secret>, who: &[&str]) {
+    let mut beside = secrets.get(keys::KEYRING_NAME).await.unwrap();
+    beside.metadata =
+        ObjectMeta { name: Some(format!("{}-restored-00112233", keys::KEYRING_NAME)), ..ObjectMeta::default() };
+    let mut beside = serde_json::to_value(&beside).unwrap();
+    beside
+        .as_object_mut()
+        .unwrap()
+        .extend([("apiVersion".to_owned(), json!("v1")), ("kind".to_owned(), json!("Secret"))]);
+    let create = ["create", "-n", OPERATOR_NAMESPACE, "-f", "-"];
+    plugin.kubectl(&[&create[..], who].concat(), beside.to_string().as_bytes()).await.ok();
 }

@@ -383,6 +383,10 @@ fn rules_of_recovery() -> Vec<(&'static str, Facts, Level, &'static str)> {
     ]
 }
 
+fn two_replicas() -> Facts {
+    operator(2, 2, "registry/managed-secrets:latest")
+}
+
 /// One rule per row: the check, what it looks at, and what it finds.
 fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
     use Level::{Note, Ok, Problem, Unknown, Warning};
@@ -391,7 +395,6 @@ fn rules() -> Vec<(&'static str, Facts, Level, &'static str)> {
     let no_target = || json!([]);
     let no_keyring = || Read::Known(Vec::new());
     let no_document = || Read::Known(vec![(KEYRING_NAME.to_owned(), None)]);
-    let two_replicas = || operator(2, 2, "registry/managed-secrets:latest");
     let delivers = || condition(CONDITION_READY, "True", "Served");
     let lacks = |reason| condition(CONDITION_READY, "False", reason);
     let stalled = |reason| condition(CONDITION_STALLED, "True", reason);
