@@ -185,14 +185,14 @@ async fn records_without_a_keyring_stop_a_new_one() {
     operator.start(Provider::Local).await.unwrap();
 }
 
-/// A client that may do all about Secrets in one namespace, and nothing in others.
+/// A client that may do all about Secrets and ConfigMaps in one namespace, and nothing in others.
 async fn limited_to(namespace: &str) -> Client {
     let client = control_plane().await.unwrap().access().admin_client().await.unwrap();
     let user = format!("operator-of-{namespace}");
     let group = "rbac.authorization.k8s.io";
     let role: Role = from_json(json!({
         "metadata": {"name": "secrets"},
-        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}],
+        "rules": [{"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]}],
     }));
     let binding: RoleBinding = from_json(json!({
         "metadata": {"name": "secrets"},
