@@ -346,7 +346,7 @@ async fn a_silent_plugin_stops_nothing_for_a_time_and_new_values_after_it() {
     let operator = start(FAST.grace);
     let value = generated(&site, "db").await;
     plugin.stop();
-    metric(&operator, "managed_secrets_kms_plugins_silent 1").await;
+    metric(&operator, "managed_secrets_kms_plugins_silent 1.0").await;
     generated(&site, "in-time").await;
     // A keyring that changes meanwhile is read from memory.
     keys.site.intrude(keys::KEYRING_NAME, json!({"metadata": {"labels": {"a": "b"}}})).await;
@@ -365,7 +365,7 @@ async fn a_silent_plugin_stops_nothing_for_a_time_and_new_values_after_it() {
 
     // The time is over at once. What is delivered stays, is repaired, and can be described anew.
     plugin.faults(&json!({"hang": ["Status"]}));
-    metric(&operator, "managed_secrets_kms_grace_over 1").await;
+    metric(&operator, "managed_secrets_kms_grace_over 1.0").await;
     site.apply("late", json!({"name": "late", "generate": {}})).await;
     let refused = site.reports("late", "False", "KmsUnreachable").await;
     assert!(
@@ -379,7 +379,7 @@ async fn a_silent_plugin_stops_nothing_for_a_time_and_new_values_after_it() {
     site.in_step("db").await;
     assert!(operator.health().report(Probe::Ready).passes());
     plugin.faults(&json!({}));
-    metric(&operator, "managed_secrets_kms_grace_over 0").await;
+    metric(&operator, "managed_secrets_kms_grace_over 0.0").await;
     site.in_step("late").await;
     assert_eq!(site.value("db", "value").await.unwrap(), value);
     operator.stop().await;

@@ -5,9 +5,11 @@ use serde_json::Value;
 
 use super::{Plugin, user_with};
 use crate::integration::{
+    installation::RESTORER,
     lost_keys::Keys,
     objects::Site,
     operator::{Running, Setup},
+    program::Ran,
     sealing_keys::{FAST, spec},
 };
 
@@ -19,6 +21,12 @@ async fn place(purpose: &str) -> (Keys, Site, Running, Plugin) {
     let mut plugin = Plugin::new(&site).await;
     plugin.env.push(("MANAGED_SECRETS_OPERATOR_NAMESPACE".to_owned(), keys.site.namespace.clone()));
     (keys, site, operator, plugin)
+}
+
+/// `kubectl msec keys`, by a user who may write the keyring of another namespace than the installed operator's.
+async fn ask(plugin: &Plugin, args: &[&str]) -> Ran {
+    let who = ["--as", RESTORER, "--as-group", "system:masters"];
+    plugin.run(&[&["keys"][..], args, &who].concat()).await
 }
 
 /// What the list says of a key: its state, and how many values use it.
@@ -41,43 +49,43 @@ async fn keys_are_listed_replaced_retired_and_revoked() {
     assert!(text.starts_with("ID\tPURPOSE\tSTATE\tAGE\tUSED BY\tKEK\n"), "{text}");
     assert!(text.contains(&format!("{id}\tsealing\tactive\t")) && text.contains("\t1 sealed value\tlocal "), "{text}");
     assert!(text.contains("\tseed\tactive\t"), "{text}");
-    let refused = plugin.run(&["keys", "retire", &id]).await.error(1).to_owned();
+    let refused = ask(&plugin, &["retire", &id]).await.error(1).to_owned();
     assert!(refused.contains("is the active sealing key; run kubectl msec keys rotate first"), "{refused}");
 
-    let said = plugin.run(&["keys", "rotate"]).await.ok();
+    let said = ask(&plugin, &["rotate"]).await.ok();
     let second = keys.published_after(&first).await;
     assert_eq!(said, format!("key {} is the active sealing key; earlier keys still open\n", second.key_id()));
     assert_eq!(listed(&plugin, &first).await, ("open-only".to_owned(), 1.into()));
-    let refused = plugin.run(&["keys", "retire", &id]).await.error(1).to_owned();
+    let refused = ask(&plugin, &["retire", &id]).await.error(1).to_owned();
     assert!(refused.contains("used by sealed values: 1") && refused.contains("kubectl msec reseal"), "{refused}");
 
     site.apply("db", spec(&site, &second, "db", "two")).await;
     site.delivers("db", "value", "two").await;
     site.in_step("db").await;
-    let said = plugin.run(&["keys", "retire", &id]).await.ok();
+    let said = ask(&plugin, &["retire", &id]).await.ok();
     assert_eq!(said, format!("retired key {id}; kubectl msec keys reinstate {id} lets it open again\n"));
-    assert_eq!(plugin.run(&["keys", "retire", &id]).await.ok(), format!("key {id} is retired already\n"));
+    assert_eq!(ask(&plugin, &["retire", &id]).await.ok(), format!("key {id} is retired already\n"));
     assert_eq!(listed(&plugin, &first).await, ("retired".to_owned(), 0.into()));
-    assert_eq!(plugin.run(&["keys", "reinstate", &id]).await.ok(), format!("reinstated key {id}\n"));
+    assert_eq!(ask(&plugin, &["reinstate", &id]).await.ok(), format!("reinstated key {id}\n"));
 
     let active = second.key_id().to_string();
-    let refused = plugin.run(&["keys", "revoke", &active]).await;
+    let refused = ask(&plugin, &["revoke", &active]).await;
     let refused = refused.error(1).to_owned();
     assert!(refused.contains("no terminal to ask for confirmation"), "{refused}");
-    let ran = plugin.run(&["keys", "revoke", &active, "--yes"]).await;
+    let ran = ask(&plugin, &["revoke", &active, "--yes"]).await;
     assert_eq!(ran.ok(), format!("revoked key {active}\n"));
     let third = keys.published_after(&second).await;
     assert_eq!(listed(&plugin, &second).await, ("revoked".to_owned(), 1.into()));
     assert_eq!(listed(&plugin, &third).await, ("active".to_owned(), 0.into()));
-    let refused = plugin.run(&["keys", "reinstate", &active]).await.error(1).to_owned();
+    let refused = ask(&plugin, &["reinstate", &active]).await.error(1).to_owned();
     assert!(refused.contains("does not come back"), "{refused}");
-    assert_eq!(plugin.run(&["keys", "revoke", "xyz"]).await.code, 2);
+    assert_eq!(ask(&plugin, &["revoke", "xyz"]).await.code, 2);
     operator.stop().await;
 
     // No operator runs: the request stays, and the command says so.
-    let waited = plugin.run(&["keys", "rotate", "--timeout", "1s"]).await.error(1).to_owned();
+    let waited = ask(&plugin, &["rotate", "--timeout", "1s"]).await.error(1).to_owned();
     assert!(waited.contains("the operator has not answered yet; the request stays"), "{waited}");
-    let said = plugin.run(&["keys", "rotate", "--seed", "--wait=false"]).await.ok();
+    let said = ask(&plugin, &["rotate", "--seed", "--wait=false"]).await.ok();
     assert!(said.starts_with("asked the operator to rotate seed;"), "{said}");
     let json: Value = serde_json::from_str(&plugin.run(&["keys", "list", "-o", "json"]).await.ok()).unwrap();
     assert_eq!(json["requests"], serde_json::json!(["rotate sealing", "rotate seed"]));
