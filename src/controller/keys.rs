@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, watch};
 use tracing::{info, warn};
 
-use crate::keyring::{Due, KeyringError, KeyringStore, RESTORE, kms::Kms};
+use crate::keyring::{Due, KeyringError, KeyringStore, Published, RESTORE, kms::Kms};
 
 /// The keyring is not read again sooner than this, however many objects lack a key.
 const LEAST_WAIT: Duration = Duration::from_secs(5);
@@ -131,11 +131,16 @@ impl Keys {
 
     /// Takes note of what is published about the newest keyring that an operator saw. It reads the keyring again if that
     /// may be newer than the one in use.
-    pub async fn witnessed(&self, witness: Option<Seen>) {
-        if !self.is_rolled_back() && self.store.is_behind(witness.as_ref()) {
+    pub async fn witnessed(&self, found: &Published) {
+        if !self.is_rolled_back() && self.store.is_behind(found.seen().as_ref()) {
             self.read_again().await;
         }
-        self.store.witnessed(witness);
+        let was_rolled_back = self.is_rolled_back();
+        self.store.note_published(found);
+        if was_rolled_back && !self.is_rolled_back() {
+            // The keys that were lost open nothing more.
+            self.read_again().await;
+        }
     }
 
     /// Puts back what the stored keyring lacks of an earlier one, if this process still has it. Returns whether it did.

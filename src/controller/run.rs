@@ -329,7 +329,8 @@ async fn keep_read(watcher: Watcher, namespace: String, keys: Arc<Keys>, shared:
 }
 
 /// Publishes the sealing public key, and puts the ConfigMap right when a user edits or deletes it, or the keyring has
-/// another key. Only the leader does: it needs no precondition then. The other replicas read which keyring was seen.
+/// another key. Only the leader does, and it creates none again that was deleted since it read it.
+/// The other replicas read which keyring was seen.
 async fn keep_published(watcher: Watcher, leader: Leader, namespace: String, keys: Arc<Keys>) {
     let moved = Arc::new(Notify::new());
     if !leader.leadership.is_leader() {
@@ -402,7 +403,7 @@ async fn keep_covered(watcher: Watcher, leader: Leader, keys: Arc<Keys>) {
 async fn put_right(leader: &Leader, namespace: &str, keys: &Keys) -> Result<bool, KeyringError> {
     let client = &leader.client;
     let found = published(client, namespace).await?;
-    keys.witnessed(found.seen()).await;
+    keys.witnessed(&found).await;
     if !leader.leadership.is_leader() {
         return Ok(false);
     }

@@ -14,7 +14,8 @@ use crate::keyring::KeyringError;
 /// What a `ConfigMap` says.
 #[derive(Debug, Default)]
 pub struct Published {
-    exists: bool,
+    /// Its uid; `None` if there is none.
+    uid: Option<String>,
     json: Option<String>,
     seen: Option<String>,
 }
@@ -24,7 +25,12 @@ impl Published {
     /// keys are lost. One that says nothing, or nothing that can be read, accepts nothing.
     #[must_use]
     pub fn accepts_loss(&self) -> bool {
-        !self.exists
+        self.uid.is_none()
+    }
+
+    /// The uid of the `ConfigMap`: one that was deleted and is published anew has another.
+    pub(super) fn uid(&self) -> Option<&str> {
+        self.uid.as_deref()
     }
 
     /// The newest keyring that an operator has seen; `None` if nothing is said about it, or nothing that can be read.
@@ -45,17 +51,17 @@ impl Published {
 pub async fn published(client: &Client, namespace: &str) -> Result<Published, KeyringError> {
     let found = maps(client, namespace).get::<ConfigMap>(PUBLIC_KEY_CONFIGMAP).await;
     let found = found.map_err(failed("read the published sealing key"))?;
-    let exists = found.is_some();
     let (metadata, data) = found.map(|map| (map.metadata, map.data)).unwrap_or_default();
     Ok(Published {
-        exists,
+        uid: metadata.uid,
         json: data.and_then(|mut data| data.remove(PUBLIC_KEY_DATA_KEY)),
         seen: metadata.annotations.and_then(|mut annotations| annotations.remove(ANNO_KEYRING_SEEN)),
     })
 }
 
 /// Writes the keyring's current public key into the `ConfigMap` in `namespace`, and what was seen of the keyring, if
-/// `published` differs. Returns whether it was written. Call it at the start, after each reload, and whenever the
+/// `published` differs. Returns whether it was written. It is an error if that `ConfigMap` was deleted meanwhile: that
+/// accepts a loss, and must be seen before it is created again. Call it at the start, after each reload, and whenever the
 /// `ConfigMap` changes.
 pub async fn publish(
     client: &Client,
@@ -69,12 +75,15 @@ pub async fn publish(
     }
     let Some(json) = document(keyring)? else { return Ok(false) };
     let annotations = text(seen)?.map(|text| serde_json::json!({ANNO_KEYRING_SEEN: text}));
-    let object = serde_json::json!({
+    let mut object = serde_json::json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": PUBLIC_KEY_CONFIGMAP, "annotations": annotations},
         "data": {PUBLIC_KEY_DATA_KEY: json},
     });
+    if let Some(uid) = published.uid() {
+        object["metadata"]["uid"] = uid.into();
+    }
     let written = maps(client, namespace).apply::<ConfigMap>(PUBLIC_KEY_CONFIGMAP, Run::Real, &object).await;
     written.map_err(failed("publish the sealing key"))?;
     if let Some(published) = keyring.current_public_key() {

@@ -3,13 +3,18 @@
 //! Guarantees: a leader that still has what the stored keyring lacks puts it back. Otherwise it changes no keyring, and no
 //! replica forgets what it has seen, until the keys are back or an administrator accepts the loss by deleting the `ConfigMap`
 //! of the public key. The leader then writes into the keyring which keys are given up, so every replica accepts it when it
-//! reads it.
+//! reads it. A leader that did not see the later keyring knows none to give up: a replica that did accepts the loss when the
+//! `ConfigMap` is published anew without the missing keys.
 
 use kube::Client;
 use managed_secrets_crypto::keyring::{Document, Entry, Origin, Part, Rollback, Seen};
 use parking_lot::Mutex;
 
-use super::{KeyringError, KeyringStore, OwnKeyring, change::Older, publish::published};
+use super::{
+    KeyringError, KeyringStore, OwnKeyring,
+    change::Older,
+    publish::{Published, published},
+};
 
 /// What the store remembers.
 #[derive(Debug, Default)]
@@ -27,6 +32,8 @@ struct State {
     stored: Vec<(Document, Origin)>,
     /// The keys of the newest keyring, as they were stored when it was read.
     held: Vec<Entry>,
+    /// Uid of the `ConfigMap` that was read last before the stored keyring became older.
+    published: Option<String>,
 }
 
 impl History {
@@ -55,6 +62,21 @@ impl History {
 }
 
 impl State {
+    /// Takes note of which `ConfigMap` there is. If an administrator has deleted it, and a leader that did not see the later
+    /// keyring has published it anew without what is missing, the loss is accepted.
+    fn published(&mut self, uid: &str, witness: Option<&Seen>, namespace: &str) {
+        if self.rollback.is_none() || self.published.is_none() {
+            self.published = Some(uid.to_owned());
+        }
+        let is_new = self.published.as_deref() != Some(uid);
+        if is_new && witness.is_some_and(|witness| witness.lost_in(self.parts()).is_none()) {
+            tracing::warn!(namespace, "the leader has accepted that keys are lost");
+            self.newest = None;
+            self.published = Some(uid.to_owned());
+            self.compare(namespace);
+        }
+    }
+
     fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         self.stored.iter().map(|(document, origin)| Part { document, origin: *origin })
     }
@@ -109,6 +131,16 @@ impl KeyringStore {
         if let Some(witness) = witness {
             self.history.witnessed(witness, self.namespace());
         }
+    }
+
+    /// Takes note of what is published, of which `ConfigMap` it is, too: one that was deleted and is published anew without
+    /// the keys that are missing accepts that they are lost.
+    pub fn note_published(&self, found: &Published) {
+        let witness = found.seen();
+        if let Some(uid) = found.uid() {
+            self.history.state.lock().published(uid, witness.as_ref(), self.namespace());
+        }
+        self.witnessed(witness);
     }
 
     /// Accepts that keys of an earlier keyring are lost: writes which ones into the stored one, with `writer`. Every replica

@@ -203,24 +203,24 @@ async fn a_previous_value_that_the_record_has_lost_stays_while_the_target_has_it
     assert!(message(&object).contains("the copy at spec.target.previousKey stays"), "{}", message(&object));
     assert_eq!(data(&site, "db").await.unwrap(), map(&[("old", "one"), ("value", "two")]));
     // It follows the spec: other labels, and another key.
-    let until = async |expected: &[(&str, &str)]| {
-        let expected = map(expected);
-        poll("the values", PATIENCE, || async {
-            Ok((data(&site, "db").await.as_ref() == Some(&expected)).then_some(()))
-        })
-        .await
-        .unwrap();
-    };
     site.apply("db", target(json!({"previousKey": "older", "labels": {"team": "shop"}}))).await;
-    until(&[("older", "one"), ("value", "two")]).await;
+    let moved = map(&[("older", "one"), ("value", "two")]);
+    poll("the values under the other key", PATIENCE, || async {
+        Ok((data(&site, "db").await.as_ref() == Some(&moved)).then_some(()))
+    })
+    .await
+    .unwrap();
     site.reports("db", "False", "VersionLost").await;
 
-    // What others change there is not known any more.
+    // What others change there is not known any more: the key is theirs, and no longer said to have version 1.
+    assert_eq!(said(&site, "db").await.as_deref(), Some("1:older"));
     site.intrude("db", json!({"stringData": {"older": "intruder"}})).await;
-    until(&[("value", "two")]).await;
-    let said =
+    let is_lost =
         |object: &managed_secrets_api::ManagedSecret| message(object).contains("it is not delivered as spec.target");
-    site.until("db", "the loss", said).await;
+    site.until("db", "the loss", is_lost).await;
+    assert_eq!(said(&site, "db").await, None);
+    assert_eq!(data(&site, "db").await.unwrap(), map(&[("older", "intruder"), ("value", "two")]));
+    // Once the record has it again, it is delivered over that.
     change(json!({"value.1": good.data.as_ref().unwrap()["value.1"]})).await;
     holds(&site, "db", &[("older", "one"), ("value", "two")]).await;
     operator.stop().await;

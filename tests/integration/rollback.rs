@@ -218,6 +218,7 @@ async fn a_replica_that_stands_by_notices_it_and_accepts_the_loss_without_a_rest
 
     keys.accept().await;
     until_it_says(&second, 0.0).await;
+    until(&second, "managed_secrets_leader", 1.0).await;
     until_it_says(&third, 0.0).await;
     second.stop().await;
     until(&third, "managed_secrets_leader", 1.0).await;

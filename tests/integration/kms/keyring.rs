@@ -367,7 +367,7 @@ async fn a_silent_plugin_stops_nothing_for_a_time_and_new_values_after_it() {
     plugin.faults(&json!({"hang": ["Status"]}));
     metric(&operator, "managed_secrets_kms_grace_over 1.0").await;
     site.apply("late", json!({"name": "late", "generate": {}})).await;
-    let refused = site.reports("late", "False", "KmsUnreachable").await;
+    let refused = site.reports("late", "Unknown", "KmsUnreachable").await;
     assert!(
         message(&refused).starts_with("KMS plugin one has not answered for longer than --kms-grace"),
         "{}",

@@ -102,6 +102,12 @@ impl Entry {
         self.purpose == Purpose::Sealing && self.state == State::Revoked && self.retired.is_some()
     }
 
+    /// Whether the key was revoked: unlike a retired one, it does not come back.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.state == State::Revoked && !self.is_retired()
+    }
+
     /// The creation date; `None` if it is not a date.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {

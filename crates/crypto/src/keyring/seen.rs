@@ -1,8 +1,9 @@
 //! Whether a stored keyring is older than one that was seen before.
 //!
 //! A key that is missing is a step back, unless the document says that it was given up: no operator removes a key. A document
-//! counts its changes, too: a key that was revoked and opens again is a step back unless the count says that the document was
-//! changed since. A backup was restored over it, or a program that does not count wrote it.
+//! counts its changes, too: a key that was revoked and no longer is, is a step back unless the count says that the document was
+//! changed since. A backup was restored over it, or a program that does not count wrote it. A retirement is no revocation: an
+//! administrator may take it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,8 +16,8 @@ use super::{Document, Entry, Origin, Part, State};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Seen {
     generation: u64,
-    /// Each key, and its state where that is remembered.
-    keys: BTreeMap<String, Option<State>>,
+    /// Each key, and whether it is known to be revoked.
+    keys: BTreeMap<String, bool>,
 }
 
 /// The stored keyring is older than one that was seen before.
@@ -24,7 +25,7 @@ pub struct Seen {
 pub struct Rollback {
     /// Ids of keys that no document has any more.
     pub missing: Vec<String>,
-    /// Ids of keys that were revoked, and open again.
+    /// Ids of keys that were revoked, and open again, or may be reinstated.
     pub reopened: Vec<String>,
 }
 
@@ -41,7 +42,7 @@ impl Seen {
     /// What a document says.
     #[must_use]
     pub fn of(document: &Document) -> Self {
-        let keys = document.entries.iter().map(|entry| (entry.id.clone(), Some(entry.state)));
+        let keys = document.entries.iter().map(|entry| (entry.id.clone(), entry.is_revoked()));
         Self { generation: document.generation, keys: keys.collect() }
     }
 
@@ -55,8 +56,8 @@ impl Seen {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let Text { generation, keys, revoked } = serde_json::from_str(text).ok()?;
-        let keys = keys.into_iter().map(|id| (id, None));
-        Some(Self { generation, keys: keys.chain(revoked.into_iter().map(|id| (id, Some(State::Revoked)))).collect() })
+        let keys = keys.into_iter().map(|id| (id, false));
+        Some(Self { generation, keys: keys.chain(revoked.into_iter().map(|id| (id, true))).collect() })
     }
 
     /// The count, the ids of the keys, and which of them are revoked, for a place that everyone may read.
@@ -75,15 +76,15 @@ impl Seen {
     }
 
     fn revoked(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().filter(|(_, state)| **state == Some(State::Revoked)).map(|(id, _)| id.as_str())
+        self.keys.iter().filter(|(_, revoked)| **revoked).map(|(id, _)| id.as_str())
     }
 
     /// Remembers the keys of an earlier document that this one lacks and has not given up: another document has them.
     #[must_use]
     pub fn and_beside(mut self, earlier: &Self, document: &Document) -> Self {
         let beside = earlier.keys.iter().filter(|(id, _)| !document.given_up.contains(id));
-        for (id, state) in beside {
-            self.keys.entry(id.clone()).or_insert(*state);
+        for (id, revoked) in beside {
+            self.keys.entry(id.clone()).or_insert(*revoked);
         }
         self
     }
@@ -93,8 +94,8 @@ impl Seen {
         if other.generation > self.generation {
             *self = other;
         } else if other.generation == self.generation {
-            for (id, state) in other.keys {
-                self.keys.entry(id).or_insert(state);
+            for (id, revoked) in other.keys {
+                self.keys.entry(id).or_insert(revoked);
             }
         }
     }
@@ -108,15 +109,15 @@ impl Seen {
             ids.extend(document.entries.iter().map(|entry| entry.id.as_str()));
             if origin == Origin::Own {
                 generation = generation.max(document.generation);
-                own.extend(document.entries.iter().map(|entry| (entry.id.as_str(), entry.state)));
+                own.extend(document.entries.iter().map(|entry| (entry.id.as_str(), entry.is_revoked())));
                 given_up.extend(document.given_up.iter().map(String::as_str));
             }
         }
         let missing = self.ids().filter(|id| !ids.contains(id) && !given_up.contains(id));
         let missing: Vec<_> = missing.map(str::to_owned).collect();
         let is_later = generation > self.generation;
-        let opens = |id: &&str| own.get(id).is_some_and(|now| *now != State::Revoked);
-        let reopened: Vec<_> = self.revoked().filter(|id| !is_later && opens(id)).map(str::to_owned).collect();
+        let is_open = |id: &&str| own.get(id).is_some_and(|revoked| !revoked);
+        let reopened: Vec<_> = self.revoked().filter(|id| !is_later && is_open(id)).map(str::to_owned).collect();
         (!missing.is_empty() || !reopened.is_empty()).then_some(Rollback { missing, reopened })
     }
 }
@@ -128,14 +129,21 @@ impl Document {
         for entry in seen {
             match self.entries.iter_mut().find(|own| own.id == entry.id && own.purpose == entry.purpose) {
                 None => self.entries.push(entry.clone()),
-                Some(own) if entry.state > State::Pending => own.state = own.state.narrower(entry.state),
+                Some(own) if entry.state > State::Pending && allowed(entry) > allowed(own) => {
+                    (own.state, own.retired) = (entry.state, entry.retired.clone());
+                }
                 Some(_) => {}
             }
         }
         for entry in self.entries.iter_mut().filter(|entry| revoked.contains(&entry.id)) {
-            entry.state = State::Revoked;
+            (entry.state, entry.retired) = (State::Revoked, None);
         }
     }
+}
+
+/// What an entry allows, from most to least: a retired key may be reinstated, a revoked one may not.
+fn allowed(entry: &Entry) -> (State, bool) {
+    (entry.state, entry.is_revoked())
 }
 
 impl fmt::Display for Rollback {
@@ -162,8 +170,10 @@ mod tests {
         let entries: Vec<_> = keys
             .iter()
             .map(|(id, state)| {
+                let retired = (*state == "retired").then_some("2026-11-28T09:00:00Z");
+                let state = if retired.is_some() { "revoked" } else { *state };
                 json!({
-                    "id": id, "purpose": "sealing", "state": state, "created": "2026-11-28T08:00:00Z",
+                    "id": id, "purpose": "sealing", "state": state, "created": "2026-11-28T08:00:00Z", "retired": retired,
                     "wrapped": {"provider": "local", "keyId": "k", "ciphertext": ""},
                 })
             })
@@ -232,6 +242,31 @@ mod tests {
         let [open, active, revoked] = [State::OpenOnly, State::Active, State::Revoked];
         assert_eq!(states, [("a", open), ("c", revoked), ("d", active), ("e", revoked), ("b", active)]);
         assert_eq!(Seen::of(&seen).lost_in(own(&now)), None);
+    }
+
+    #[test]
+    fn a_retirement_may_be_taken_back_and_a_revocation_does_not_become_one() {
+        let states = |document: &Document| -> Vec<_> {
+            document.entries.iter().map(|entry| (entry.state, entry.is_retired())).collect()
+        };
+        let [retired, revoked, open] =
+            ["retired", "revoked", "open-only"].map(|state| document(5, &[("a", state), ("b", "active")]));
+        assert_eq!(Seen::of(&retired).lost_in(own(&open)), None);
+        assert_eq!(Seen::of(&retired).lost_in(own(&revoked)), None);
+        assert!(!Seen::of(&retired).text().unwrap().contains("revoked"));
+        // A backup of the time before the revocation: the key could be reinstated.
+        assert_eq!(Seen::of(&revoked).lost_in(own(&retired)).unwrap().reopened, ["a"]);
+        for (seen, stored, ids, expected) in [
+            (&revoked, &retired, vec![], (State::Revoked, false)),
+            (&open, &retired, vec!["a".to_owned()], (State::Revoked, false)),
+            (&retired, &revoked, vec![], (State::Revoked, false)),
+            (&retired, &open, vec![], (State::Revoked, true)),
+            (&open, &retired, vec![], (State::Revoked, true)),
+        ] {
+            let mut now = stored.clone();
+            now.put_back(&seen.entries, &ids);
+            assert_eq!(states(&now), [expected, (State::Active, false)]);
+        }
     }
 
     #[test]
