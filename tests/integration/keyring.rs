@@ -185,7 +185,7 @@ async fn records_without_a_keyring_stop_a_new_one() {
     operator.start(Provider::Local).await.unwrap();
 }
 
-/// A client that may do all about Secrets and ConfigMaps in one namespace, and nothing in others.
+/// A client that may do all about Secrets and `ConfigMap`s in one namespace, and nothing in others.
 async fn limited_to(namespace: &str) -> Client {
     let client = control_plane().await.unwrap().access().admin_client().await.unwrap();
     let user = format!("operator-of-{namespace}");

@@ -239,6 +239,28 @@ async fn a_revoked_key_opens_nothing_new_and_an_active_one_is_replaced_first() {
     operator.stop().await;
 }
 
+/// Waits until the operator has read that this key is retired: until then, it still opens values.
+async fn until_it_is_refused(site: &Site, key: &PublicKey) {
+    let mut tries = 0;
+    loop {
+        let name = format!("probe-{tries}");
+        site.apply(&name, spec(site, key, &name, "probe")).await;
+        let decided = |object: &managed_secrets_api::ManagedSecret| {
+            let status = object.status.as_ref();
+            let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+            conditions.iter().any(|it| it.type_ == "Ready" && it.reason != "Pending")
+        };
+        let object = site.until(&name, "a decision", decided).await;
+        let is_refused = format!("{:?}", object.status).contains("SealedWithRetiredKey");
+        site.delete(&name).await;
+        if is_refused {
+            return;
+        }
+        tries += 1;
+        assert!(tries < 100, "a retired key still opens");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retired_key_is_no_longer_used_and_opens_again_when_it_is_reinstated() {
     let (keys, site) = (Keys::new().await, Site::new("retired").await);
@@ -261,6 +283,7 @@ async fn a_retired_key_is_no_longer_used_and_opens_again_when_it_is_reinstated()
     until_it_counts(&operator, "open-only", 0.0).await;
     let document = keys.changed(&retire).await;
     assert_eq!(states(&document), [None, Some(State::Active)]);
+    until_it_is_refused(&site, &old).await;
     site.apply("db", in_git.clone()).await;
     let object = site.reports("db", "False", "SealedWithRetiredKey").await;
     let said = message(&object);

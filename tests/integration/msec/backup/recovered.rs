@@ -163,12 +163,7 @@ async fn a_backup_and_the_recovery_key_give_every_value_without_a_cluster_and_ma
     secrets.delete_collection(&DeleteParams::default(), &fields).await.unwrap();
     let files = ["keyring.yaml", "kek.yaml"].map(|file| format!("{rescued}{file}"));
     let arguments = ["restore", &files[0], &files[1], "--yes", "--wait=false"];
-    // One that stood beside is confirmed by its fingerprint, as all that come with it.
-    let told = plugin_there.run(&[&arguments[..], &who].concat()).await;
-    let fingerprints: Vec<_> = told.err.lines().filter_map(|line| line.split_once("SHA-256 fingerprint: ")).collect();
-    assert_eq!((told.code, fingerprints.len()), (2, 2), "{told:?}");
-    let accepted: Vec<_> = fingerprints.iter().flat_map(|(_, it)| ["--accept-keyring", it]).collect();
-    plugin_there.run(&[&arguments[..], &accepted, &who].concat()).await.ok();
+    restore_confirmed(&plugin_there, &[&arguments[..], &who].concat()).await;
     let operator = serve(&plane, &there).await;
     there.apply("probe", json!({"name": "PROBE", "generate": {}})).await;
     there.served("probe").await;
@@ -189,4 +184,13 @@ async fn put_a_keyring_beside(plugin: &Plugin, secrets: &Api<Secret>, who: &[&st
         .extend([("apiVersion".to_owned(), json!("v1")), ("kind".to_owned(), json!("Secret"))]);
     let create = ["create", "-n", OPERATOR_NAMESPACE, "-f", "-"];
     plugin.kubectl(&[&create[..], who].concat(), beside.to_string().as_bytes()).await.ok();
+}
+
+/// Restores keyrings. One that stood beside the operator's own is confirmed by its fingerprint, as all that come with it.
+async fn restore_confirmed(plugin: &Plugin, arguments: &[&str]) {
+    let told = plugin.run(arguments).await;
+    let fingerprints: Vec<_> = told.err.lines().filter_map(|line| line.split_once("SHA-256 fingerprint: ")).collect();
+    assert_eq!((told.code, fingerprints.len()), (2, 2), "{told:?}");
+    let accepted: Vec<_> = fingerprints.iter().flat_map(|(_, it)| ["--accept-keyring", it]).collect();
+    plugin.run(&[arguments, &accepted].concat()).await.ok();
 }
