@@ -48,7 +48,7 @@ pub enum KeysCommand {
     /// List the keys, and how many sealed values and records use each of them
     #[command(visible_alias = "ls")]
     List(ListArgs),
-    /// Replace the sealing key or the seed by a new one
+    /// Replace the sealing key, the seed or the key-encryption key by a new one
     Rotate(RotateArgs),
     /// Let a sealing key open nothing any more, because others know it
     Revoke(RevokeArgs),
@@ -86,6 +86,10 @@ pub struct RotateArgs {
     /// the new one
     #[arg(long)]
     pub seed: bool,
+
+    /// Replace the key-encryption key, which encrypts seeds and sealing keys, instead of the sealing key; no record changes
+    #[arg(long, conflicts_with = "seed")]
+    pub kek: bool,
 
     /// Where the keys are.
     #[command(flatten)]
@@ -149,7 +153,11 @@ pub(super) async fn keys(cluster: &ClusterArgs, args: &KeysArgs) -> Result<(), C
     let asked = match &args.command {
         KeysCommand::List(args) => return list::list(&session, args).await,
         KeysCommand::Rotate(args) => {
-            let kind = if args.seed { Kind::Seed } else { Kind::Sealing };
+            let kind = match (args.seed, args.kek) {
+                (true, _) => Kind::Seed,
+                (false, true) => Kind::Kek,
+                (false, false) => Kind::Sealing,
+            };
             (Request::Rotate(kind), &args.place, &args.wait, true)
         }
         KeysCommand::Revoke(RevokeArgs { change, yes }) => {

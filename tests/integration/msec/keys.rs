@@ -80,6 +80,9 @@ async fn keys_are_listed_replaced_retired_and_revoked() {
     let refused = ask(&plugin, &["reinstate", &active]).await.error(1).to_owned();
     assert!(refused.contains("does not come back"), "{refused}");
     assert_eq!(ask(&plugin, &["revoke", "xyz"]).await.code, 2);
+    assert_eq!(ask(&plugin, &["rotate", "--kek", "--seed"]).await.code, 2);
+    let said = ask(&plugin, &["rotate", "--kek"]).await.ok();
+    assert!(said.starts_with("the keys are encrypted with local "), "{said}");
     operator.stop().await;
 
     // No operator runs: the request stays, and the command says so.

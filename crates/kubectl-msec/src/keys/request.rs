@@ -88,6 +88,11 @@ fn sealing<'d>(document: &'d Document, id: &str) -> Option<&'d Entry> {
     document.sealing_keys().find(|entry| entry.id == id)
 }
 
+fn active_seed(document: &Document, at: Timestamp) -> Option<&Entry> {
+    let active = document.active_key(Purpose::Record, at)?;
+    document.seeds().find(|entry| entry.id == *active)
+}
+
 /// What to say where there is nothing to do.
 fn already(document: &Document, request: &Request) -> Option<String> {
     let entry = |id: &str| sealing(document, id);
@@ -251,7 +256,15 @@ fn progress(now: &Own, request: &Request, before: &Document, at: Timestamp) -> P
     let pending = |purpose| now.document.entries.iter().find(|it| it.purpose == purpose && it.state == State::Pending);
     let unanswered = || Progress::Waits("the operator has not answered yet".to_owned());
     match request {
-        Request::Rotate(kind) => {
+        Request::Rotate(Kind::Kek) => match active_seed(&now.document, at) {
+            _ if is_asked => unanswered(),
+            Some(seed) if before.entries.iter().all(|it| it.wrapped != seed.wrapped) => Progress::Done(format!(
+                "the keys are encrypted with {} {}; kubectl msec doctor names the key-encryption keys that no keyring needs",
+                seed.wrapped.provider, seed.wrapped.key_id
+            )),
+            _ => Progress::Refused,
+        },
+        Request::Rotate(kind @ (Kind::Seed | Kind::Sealing)) => {
             let purpose = if *kind == Kind::Seed { Purpose::Record } else { Purpose::Sealing };
             let (old, new) = (before.active_key(purpose, at), now.document.active_key(purpose, at));
             match (new, pending(purpose)) {
@@ -383,6 +396,15 @@ mod tests {
         assert!(matches!(stands(&done, &rotate), Progress::Done(text) if text.contains("key b is the active")));
         let dropped = after(&[("a", "sealing", "active")], "");
         assert_eq!(stands(&dropped, &rotate), Progress::Refused);
+        let kek = Request::Rotate(Kind::Kek);
+        let asked = after(&[("s", "record", "active"), ("a", "sealing", "active")], "rotate kek");
+        assert!(matches!(stands(&asked, &kek), Progress::Waits(why) if why.contains("not answered")));
+        let mut under_another = after(&[("s", "record", "active"), ("a", "sealing", "active")], "");
+        assert_eq!(stands(&under_another, &kek), Progress::Refused, "a file is not replaced on request");
+        for entry in &mut under_another.document.entries {
+            entry.wrapped.key_id = "another".to_owned();
+        }
+        assert!(matches!(stands(&under_another, &kek), Progress::Done(text) if text.contains("with local another;")));
         let revoke = Request::Revoke("a".to_owned());
         assert_eq!(stands(&dropped, &revoke), Progress::Refused);
         let revoked = after(&[("a", "sealing", "revoked"), ("b", "sealing", "active")], "");
