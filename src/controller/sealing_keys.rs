@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use managed_secrets_api::keyring_request::{Kind, Request};
+use managed_secrets_api::keyring_request::Request;
 use managed_secrets_crypto::{
     KeyId,
     keyring::{Document, Purpose},
@@ -126,21 +126,9 @@ impl Rotator {
 
     /// Adds a pending key, unless there is one, and removes the request.
     async fn begin(&self, document: &Document) -> Result<(), KeyringError> {
-        let store = self.keys.store();
-        let wrap = store.wrapper(document).await?;
-        let now = Timestamp::now();
-        let added = store
-            .change(&self.leader.client, |own| {
-                own.requests.remove(&Request::Rotate(Kind::Sealing));
-                if own.document.pending_sealing_key().is_some() {
-                    return Ok(None);
-                }
-                let added = own.document.add_sealing_key(now, |bytes| wrap.wrap(bytes));
-                added.map(Some).map_err(KeyringError::from)
-            })
-            .await?;
+        let added = self.keys.store().begin(&self.leader.client, document, Purpose::Sealing).await?;
         if let Some(key) = added {
-            info!(%key, "added a new sealing key to the keyring; it becomes active once every replica has it");
+            info!(key, "added a new sealing key to the keyring; it becomes active once every replica has it");
             self.keys.read_again().await;
         }
         Ok(())

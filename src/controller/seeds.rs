@@ -196,21 +196,9 @@ impl Rotator {
 
     /// Adds a pending seed, unless there is one, and removes the request.
     async fn begin(&self, document: &Document) -> Result<(), KeyringError> {
-        let store = self.keys.store();
-        let wrap = store.wrapper(document).await?;
-        let now = Timestamp::now();
-        let added = store
-            .change(&self.leader.client, |own| {
-                own.requests.remove(&Request::Rotate(Kind::Seed));
-                if own.document.pending_seed().is_some() {
-                    return Ok(None);
-                }
-                let added = own.document.add_seed(now, |bytes| wrap.wrap(bytes));
-                added.map(Some).map_err(KeyringError::from)
-            })
-            .await?;
+        let added = self.keys.store().begin(&self.leader.client, document, Purpose::Record).await?;
         if let Some(seed) = added {
-            info!(%seed, "added a new seed to the keyring; it becomes active once every replica has it");
+            info!(seed, "added a new seed to the keyring; it becomes active once every replica has it");
             self.keys.read_again().await;
         }
         Ok(())

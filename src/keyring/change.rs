@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use managed_secrets_api::{
-    keyring_request::Requests,
+    keyring_request::{Kind, Request, Requests},
     keys::{ANNO_KEYRING_REQUEST, KEYRING_DATA_KEY, KEYRING_NAME, TYPE_KEYRING},
 };
 use managed_secrets_client::{CallError, Run, SecretApi, SecretBytes, SecretObject};
@@ -64,7 +64,36 @@ impl KeyringStore {
         self.change_any(writer, Older::Refuse, edit).await
     }
 
-    /// The same, for a document that may be older than one seen before.
+    /// Adds a pending key of this purpose, unless there is one, and removes the request for it. `document` tells which
+    /// provider wraps it. Returns the id of the key that was added.
+    pub async fn begin(
+        &self,
+        writer: &Client,
+        document: &Document,
+        purpose: Purpose,
+    ) -> Result<Option<String>, KeyringError> {
+        let wrapper = self.wrapper(document).await?;
+        let now = Timestamp::now();
+        let kind = match purpose {
+            Purpose::Record => Kind::Seed,
+            Purpose::Sealing => Kind::Sealing,
+        };
+        self.change(writer, |own| {
+            own.requests.remove(&Request::Rotate(kind));
+            if own.document.pending(purpose).is_some() {
+                return Ok(None);
+            }
+            let wrap = |bytes: &[u8]| wrapper.wrap(bytes);
+            let added = match purpose {
+                Purpose::Record => own.document.add_seed(now, wrap).map(|id| id.to_string()),
+                Purpose::Sealing => own.document.add_sealing_key(now, wrap).map(|id| id.to_string()),
+            };
+            added.map(Some).map_err(KeyringError::from)
+        })
+        .await
+    }
+
+    /// Like [`change`](Self::change), also for a document that may be older than one seen before.
     pub(super) async fn change_any<T, E: From<KeyringError>>(
         &self,
         writer: &Client,

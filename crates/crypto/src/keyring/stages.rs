@@ -6,7 +6,8 @@ use super::document::{Document, Entry, Purpose, State};
 
 impl Document {
     /// The newest key that is to become active.
-    pub(super) fn pending(&self, purpose: Purpose) -> Option<&Entry> {
+    #[must_use]
+    pub fn pending(&self, purpose: Purpose) -> Option<&Entry> {
         let pending = self.of(purpose).filter(|entry| entry.state == State::Pending);
         pending.max_by_key(|entry| (entry.created_at(), entry.id.clone()))
     }
