@@ -29,7 +29,7 @@ pub struct KmsSocket {
     pub name: String,
     /// Its address, `unix:///PATH`.
     pub socket: String,
-    /// The folder of the socket. It is mounted instead of the socket, which a plugin creates anew when it restarts.
+    /// The folder of the socket. It is mounted instead of the socket, which a plugin recreates when it restarts.
     pub folder: String,
 }
 

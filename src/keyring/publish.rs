@@ -28,7 +28,7 @@ impl Published {
         self.uid.is_none()
     }
 
-    /// The uid of the `ConfigMap`: one that was deleted and is published anew has another.
+    /// The uid of the `ConfigMap`: one that was deleted and created again has another.
     pub(super) fn uid(&self) -> Option<&str> {
         self.uid.as_deref()
     }

@@ -4,7 +4,7 @@
 //! replica forgets what it has seen, until the keys are back or an administrator accepts the loss by deleting the `ConfigMap`
 //! of the public key. The leader then writes into the keyring which keys are given up, so every replica accepts it when it
 //! reads it. A leader that did not see the later keyring knows none to give up: a replica that did accepts the loss when the
-//! `ConfigMap` is published anew without the missing keys.
+//! leader creates the `ConfigMap` again without the missing keys.
 
 use kube::Client;
 use managed_secrets_crypto::keyring::{Document, Entry, Origin, Part, Rollback, Seen};
@@ -63,7 +63,7 @@ impl History {
 
 impl State {
     /// Takes note of which `ConfigMap` there is. If an administrator has deleted it, and a leader that did not see the later
-    /// keyring has published it anew without what is missing, the loss is accepted.
+    /// keyring has created it again without what is missing, the loss is accepted.
     fn published(&mut self, uid: &str, witness: Option<&Seen>, namespace: &str) {
         if self.rollback.is_none() || self.published.is_none() {
             self.published = Some(uid.to_owned());
@@ -133,8 +133,8 @@ impl KeyringStore {
         }
     }
 
-    /// Takes note of what is published, of which `ConfigMap` it is, too: one that was deleted and is published anew without
-    /// the keys that are missing accepts that they are lost.
+    /// Takes note of what is published, and in which `ConfigMap`: a deleted one that is created again without the missing
+    /// keys accepts that they are lost.
     pub fn note_published(&self, found: &Published) {
         let witness = found.seen();
         if let Some(uid) = found.uid() {
