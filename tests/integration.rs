@@ -16,6 +16,7 @@ mod integration {
     mod costs;
     mod crashes;
     mod credentials;
+    mod deaths;
     mod deletion;
     mod drift;
     mod examples;

@@ -79,15 +79,11 @@ async fn backs_off(tap: &Tap, code: u16, began: Instant) {
     assert!(began.elapsed().as_millis() > 2000, "six tries in {:?}", began.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_quota_is_named_and_tried_again_until_it_is_lifted() {
-    let site = Site::new("quota").await;
+/// Allows so many Secrets in a namespace that has two, and waits until they are counted. Returns the quotas; this one is `few`.
+async fn allow_secrets(site: &Site, number: u8) -> Api<ResourceQuota> {
     let quotas = Api::<ResourceQuota>::namespaced(site.client.clone(), &site.namespace);
-    let tap = Tap::recording();
-    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
-    site.apply("served", json!({"name": "SERVED", "generate": {}})).await;
-    let first = site.served("served").await;
-    let quota: ResourceQuota = object(json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/secrets": "0"}}}));
+    let hard = json!({"count/secrets": number.to_string()});
+    let quota: ResourceQuota = object(json!({"metadata": {"name": "few"}, "spec": {"hard": hard}}));
     quotas.create(&PostParams::default(), &quota).await.unwrap();
     poll("the quota to be counted", PATIENCE, || async {
         let used = quotas.get("few").await?.status.and_then(|status| status.used).unwrap_or_default();
@@ -95,6 +91,17 @@ async fn a_quota_is_named_and_tried_again_until_it_is_lifted() {
     })
     .await
     .unwrap();
+    quotas
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_named_and_tried_again_until_it_is_lifted() {
+    let site = Site::new("quota").await;
+    let tap = Tap::recording();
+    let operator = Setup::of(&site.namespace).calls(&tap).start().await;
+    site.apply("served", json!({"name": "SERVED", "generate": {}})).await;
+    let first = site.served("served").await;
+    let quotas = allow_secrets(&site, 0).await;
 
     let began = Instant::now();
     site.apply("db", json!({"name": "NAME", "generate": {}})).await;
@@ -175,15 +182,7 @@ async fn a_type_that_a_policy_or_a_quota_refuses_leaves_what_is_delivered() {
     let before = site.secret("db").await.unwrap();
     assert_eq!(before.type_.as_deref(), Some("example.com/refused"));
 
-    let quotas = Api::<ResourceQuota>::namespaced(site.client.clone(), &site.namespace);
-    let quota: ResourceQuota = object(json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/secrets": "2"}}}));
-    quotas.create(&PostParams::default(), &quota).await.unwrap();
-    poll("the quota to be counted", PATIENCE, || async {
-        let used = quotas.get("few").await?.status.and_then(|status| status.used).unwrap_or_default();
-        Ok(used.get("count/secrets").is_some_and(|used| used.0 == "2").then_some(()))
-    })
-    .await
-    .unwrap();
+    let quotas = allow_secrets(&site, 2).await;
     site.apply("db", typed("example.com/other")).await;
     site.until("db", "refused", |object| ready(object).1 == "QuotaExceeded").await;
     assert_eq!(site.secret("db").await.unwrap(), before);

@@ -2,16 +2,8 @@
 //! opens for as long as its key does, wherever that is interrupted.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
@@ -30,11 +22,12 @@ use testkit::poll;
 use zeroize::Zeroizing;
 
 use super::{
+    deaths::{Death, Killer, Run, sweep},
     faults::{Switch, refusal},
     lost_keys::Keys,
     metrics::{parse, sum},
     objects::{Site, message, sealed},
-    operator::{Fault, PATIENCE, Running, Setup, Tap},
+    operator::{PATIENCE, Running, Setup, Tap},
 };
 
 /// A rotation in moments instead of minutes; only on request.
@@ -45,8 +38,6 @@ pub(super) const FAST: Timing = Timing {
     pending: Duration::from_millis(200),
     settle: Duration::from_millis(200),
 };
-/// Crashes of one sweep side by side.
-const WIDTH: usize = 8;
 /// More requests than what one sweep asks for has: one that gets there goes round in circles.
 const MAX_REQUESTS: usize = 120;
 
@@ -351,58 +342,27 @@ async fn an_edited_public_key_is_put_right_in_the_middle_of_a_rotation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_request_changes_nothing_in_the_end() {
-    let requests = crashed(None).await.unwrap();
-    println!("{requests} requests undisturbed");
-    let runs = (0..requests).flat_map(|n| [Death::Before(n), Death::After(n)]);
-    let tasks = stream::iter(runs.map(|death| tokio::spawn(async move { (death, crashed(Some(death)).await) })));
-    let wrong: Vec<String> = tasks
-        .buffer_unordered(WIDTH)
-        .filter_map(|ended| async {
-            let (death, ended) = ended.unwrap();
-            ended.err().map(|wrong| format!("{death:?}: {wrong}"))
-        })
-        .collect()
-        .await;
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    sweep(MAX_REQUESTS, crashed).await;
 }
 
-/// When the operator dies, by the number of its request since the change was asked for.
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    Before(usize),
-    After(usize),
-}
-
-/// A rotation, a retirement and the revocation of the active key, with a crash; the requests until their end.
-async fn crashed(death: Option<Death>) -> Result<usize, String> {
+/// A rotation, a retirement and the revocation of the active key, with a crash.
+async fn crashed(death: Option<Death>) -> Result<Run, String> {
     let (keys, site) = (Keys::new().await, Site::new("sealing-crash").await);
-    let (armed, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (is_armed, counted) = (Arc::clone(&armed), Arc::clone(&count));
-    let tap = Tap::new(move |_, _| {
-        if !is_armed.load(Ordering::SeqCst) {
-            return Fault::Pass;
-        }
-        let n = counted.fetch_add(1, Ordering::SeqCst);
-        match death {
-            Some(Death::Before(at)) if at == n => Fault::DieBefore,
-            Some(Death::After(at)) if at == n => Fault::DieAfter,
-            _ => Fault::Pass,
-        }
-    });
-    let operator = setup(&keys, &site).calls(&tap).start_with(keys.config.clone());
+    let killer = Killer::new(death);
+    let operator = setup(&keys, &site).calls(&killer.tap).start_with(keys.config.clone());
     let first = keys.published().await;
     let second = keys.replaced(&first).await;
     keys.settled().await;
     site.apply("db", spec(&site, &second, "db", "one")).await;
     site.in_step("db").await;
-    armed.store(true, Ordering::SeqCst);
+    killer.arm();
     // The second one is the active key, and the first one is not used.
     keys.request(&format!("retire {}, revoke {}", first.key_id(), second.key_id())).await;
     let ended = tokio::select! {
-        () = tap.died() => None,
+        () = killer.tap.died() => None,
         document = keys.settled() => Some(document),
     };
-    let requests = count.load(Ordering::SeqCst);
+    let (requests, died) = (killer.requests(), ended.is_none());
     operator.kill().await;
     let operator = setup(&keys, &site).start_with(keys.config.clone());
     let document = match ended {
@@ -425,5 +385,5 @@ async fn crashed(death: Option<Death>) -> Result<usize, String> {
     site.apply("new", spec(&site, &third, "new", "two")).await;
     site.delivers("new", "value", "two").await;
     operator.stop().await;
-    if requests > MAX_REQUESTS { Err(format!("{requests} requests")) } else { Ok(requests) }
+    Ok(Run { requests, died })
 }

@@ -6,12 +6,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt as _,
@@ -33,6 +32,7 @@ use testkit::poll;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    deaths::{Death, Killer, Run, sweep},
     faults::{Switch, refusal},
     lost_keys::Keys,
     objects::{Site, moved},
@@ -41,7 +41,7 @@ use super::{
 };
 
 /// A rotation in seconds instead of hours; only on request.
-const FAST: Timing = Timing {
+pub(super) const FAST: Timing = Timing {
     period: None,
     grace: Duration::ZERO,
     pending: Duration::from_millis(200),
@@ -49,8 +49,6 @@ const FAST: Timing = Timing {
     again: Duration::from_millis(100),
     stuck: Duration::from_secs(1),
 };
-/// Crashes of one sweep side by side.
-const WIDTH: usize = 8;
 /// More requests than a rotation of two records has: a sweep that gets there goes round in circles.
 const MOST: usize = 120;
 
@@ -468,75 +466,12 @@ async fn a_keyring_from_a_backup_in_the_middle_of_a_rotation_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_request_of_a_rotation_changes_nothing_in_the_end() {
-    sweep(rotate).await;
+    sweep(MOST, rotate).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_request_that_seals_keys_to_a_recovery_key_changes_nothing_in_the_end() {
-    sweep(cover).await;
-}
-
-/// Does the work undisturbed, and then with a crash before and after each of its requests.
-async fn sweep<W: Future<Output = Result<Run, String>> + Send + 'static>(work: fn(Option<Death>) -> W) {
-    let requests = work(None).await.unwrap().requests;
-    assert!((1..MOST).contains(&requests), "{requests} requests");
-    let deaths = (0..requests).flat_map(|n| [Death::Before(n), Death::After(n)]);
-    let tasks = stream::iter(deaths.map(|death| tokio::spawn(async move { (death, work(Some(death)).await) })));
-    let ended: Vec<_> = tasks.buffer_unordered(WIDTH).map(Result::unwrap).collect().await;
-    let died = ended.iter().filter(|(_, ended)| ended.as_ref().is_ok_and(|run| run.died)).count();
-    println!("{requests} requests undisturbed; {died} of {} runs died", ended.len());
-    let wrong: Vec<_> =
-        ended.iter().filter_map(|(death, ended)| Some(format!("{death:?}: {}", ended.as_ref().err()?))).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The number of lists differs a little from run to run, so the last requests may not come.
-    assert!(died * 10 >= ended.len() * 8, "{died} of {}", ended.len());
-}
-
-/// When the operator dies, by the number of its request since the work began.
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    Before(usize),
-    After(usize),
-}
-
-/// How a run ended.
-struct Run {
-    requests: usize,
-    died: bool,
-}
-
-/// Counts requests once it is armed, and kills the operator at one of them.
-struct Killer {
-    tap: Arc<Tap>,
-    armed: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
-}
-
-impl Killer {
-    fn new(death: Option<Death>) -> Self {
-        let (armed, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (is_armed, counted) = (Arc::clone(&armed), Arc::clone(&count));
-        let tap = Tap::new(move |_, _| {
-            if !is_armed.load(Ordering::SeqCst) {
-                return Fault::Pass;
-            }
-            let n = counted.fetch_add(1, Ordering::SeqCst);
-            match death {
-                Some(Death::Before(at)) if at == n => Fault::DieBefore,
-                Some(Death::After(at)) if at == n => Fault::DieAfter,
-                _ => Fault::Pass,
-            }
-        });
-        Self { tap, armed, count }
-    }
-
-    fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
-    }
-
-    fn requests(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
+    sweep(MOST, cover).await;
 }
 
 /// One rotation to the retirement of the earlier seed, of records with earlier values and with a recovery key.

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     ops::RangeInclusive,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,8 +13,9 @@ use testkit::poll;
 
 use super::{
     super::{
+        deaths::{Death, Killer},
         objects::{Site, ready},
-        operator::{Fault, PATIENCE, Running, Setup, Tap},
+        operator::{PATIENCE, Running, Setup, Tap},
         witness::Witness,
     },
     scenarios::{self, Scenario},
@@ -30,15 +28,6 @@ const WIDTH: usize = 16;
 const MOST: usize = 60;
 /// An operator that asks for nothing for so long has done what there was to do.
 const QUIET: Duration = Duration::from_millis(400);
-
-/// When the operator dies.
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    /// Before its n-th request is sent.
-    Before(usize),
-    /// After its n-th request is answered.
-    After(usize),
-}
 
 /// How a run went.
 struct Run {
@@ -142,15 +131,15 @@ async fn sweep(
 async fn run(scenario: &Scenario, death: Option<Death>, reference: Option<&Snapshot>) -> Result<Run, String> {
     let site = Site::new("crash").await;
     let witness = Witness::of(&site).await;
-    let armed = Arc::new(AtomicBool::new(false));
-    let tap = dying(&site, &armed, death);
+    let killer = Killer::within(&format!("/namespaces/{}/", site.namespace), death);
+    let tap = Arc::clone(&killer.tap);
     let operator = start(&site, &tap).await;
     (scenario.prepare)(site.clone()).await;
     quiet(&tap).await;
     let before = Before::of(&site).await;
     poll("the next second", PATIENCE, || async { Ok(before.is_over().then_some(())) }).await.unwrap();
     let prepared = tap.seen().len();
-    armed.store(true, Ordering::SeqCst);
+    killer.arm();
     (scenario.act)(site.clone()).await;
 
     let requests;
@@ -180,23 +169,6 @@ async fn run(scenario: &Scenario, death: Option<Death>, reference: Option<&Snaps
 
 async fn start(site: &Site, tap: &Arc<Tap>) -> Running {
     Setup { restarts: true, ..Setup::of(&site.namespace) }.calls(tap).start().await
-}
-
-/// A tap that lets the operator die at a request in the site's namespace, once it is armed.
-fn dying(site: &Site, armed: &Arc<AtomicBool>, death: Option<Death>) -> Arc<Tap> {
-    let inside = format!("/namespaces/{}/", site.namespace);
-    let (armed, count) = (Arc::clone(armed), AtomicUsize::new(0));
-    Tap::new(move |_, request| {
-        if !armed.load(Ordering::SeqCst) || !request.uri().path().contains(&inside) {
-            return Fault::Pass;
-        }
-        let n = count.fetch_add(1, Ordering::SeqCst);
-        match death {
-            Some(Death::Before(at)) if at == n => Fault::DieBefore,
-            Some(Death::After(at)) if at == n => Fault::DieAfter,
-            _ => Fault::Pass,
-        }
-    })
 }
 
 /// Waits until all is as it must be in the end, and stays so; false if the operator died before, or time is over.

@@ -1,15 +1,7 @@
 //! Keyrings under a KMS plugin: from the first start, while KEKs are replaced, and while the plugin does not answer.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream};
 use kube::{
     ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
@@ -30,9 +22,10 @@ use testkit::poll;
 
 use super::{
     super::{
+        deaths::{Death, Killer, Run, sweep},
         lost_keys::Keys,
         objects::{Site, message},
-        operator::{Fault, PATIENCE, Running, Setup, Tap},
+        operator::{PATIENCE, Running, Setup},
     },
     plugin::Plugin,
 };
@@ -45,8 +38,6 @@ const FAST: KmsTiming = KmsTiming {
     grace: Duration::from_secs(24 * 3600),
     settle: Duration::ZERO,
 };
-/// Crashes of one sweep side by side.
-const WIDTH: usize = 8;
 /// More requests than a replacement has: a sweep that gets there goes round in circles.
 const MOST: usize = 60;
 
@@ -363,7 +354,7 @@ async fn a_silent_plugin_stops_nothing_for_a_time_and_new_values_after_it() {
     generated(&site, "after").await;
     assert!(operator.health().report(Probe::Ready).passes());
 
-    // The time is over at once. What is delivered stays, is repaired, and can be described anew.
+    // The time is over at once. What is delivered stays, is repaired, and can get another description.
     plugin.faults(&json!({"hang": ["Status"]}));
     metric(&operator, "managed_secrets_kms_grace_over 1.0").await;
     site.apply("late", json!({"name": "late", "generate": {}})).await;
@@ -385,74 +376,42 @@ async fn a_silent_plugin_stops_nothing_for_a_time_and_new_values_after_it() {
     operator.stop().await;
 }
 
-/// When the operator dies, by the number of its request since the replacement began.
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    Before(usize),
-    After(usize),
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_request_of_a_replacement_changes_nothing_in_the_end() {
     let plugin = Arc::new(Plugin::start().await);
     for to_plugin in [false, true] {
-        let requests = crashed(None, Arc::clone(&plugin), to_plugin).await.unwrap();
-        println!("{requests} requests undisturbed, to the plugin: {to_plugin}");
-        let runs = (0..requests).flat_map(|n| [Death::Before(n), Death::After(n)]);
-        let one = |death| {
-            let plugin = Arc::clone(&plugin);
-            tokio::spawn(async move { (death, crashed(Some(death), plugin, to_plugin).await) })
-        };
-        let wrong: Vec<String> = stream::iter(runs.map(one))
-            .buffer_unordered(WIDTH)
-            .filter_map(|ended| async {
-                let (death, ended) = ended.unwrap();
-                ended.err().map(|wrong| format!("{death:?}: {wrong}"))
-            })
-            .collect()
-            .await;
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        sweep(MOST, |death| crashed(death, Arc::clone(&plugin), to_plugin)).await;
     }
 }
 
-/// One replacement of the local KEK, by another one or by a plugin, with a crash; the requests until its end.
-async fn crashed(death: Option<Death>, plugin: Arc<Plugin>, to_plugin: bool) -> Result<usize, String> {
+/// One replacement of the local KEK, by another one or by a plugin, with a crash.
+async fn crashed(death: Option<Death>, plugin: Arc<Plugin>, to_plugin: bool) -> Result<Run, String> {
     let (keys, site) = (Keys::new().await, Site::new("kek-crash").await);
     let operator = start(&keys, &site, LOCAL);
     let value = generated(&site, "db").await;
     let before = (versions(&site).await, keks(&keys).await, document(&keys).await.unwrap());
     operator.stop().await;
 
-    let (armed, count) = (Arc::new(AtomicBool::new(to_plugin)), Arc::new(AtomicUsize::new(0)));
-    let (is_armed, counted) = (Arc::clone(&armed), Arc::clone(&count));
-    let of_keys = format!("/namespaces/{}/", keys.site.namespace);
-    let tap = Tap::new(move |_, request| {
-        if !is_armed.load(Ordering::SeqCst) || !request.uri().path().contains(&of_keys) {
-            return Fault::Pass;
-        }
-        let n = counted.fetch_add(1, Ordering::SeqCst);
-        match death {
-            Some(Death::Before(at)) if at == n => Fault::DieBefore,
-            Some(Death::After(at)) if at == n => Fault::DieAfter,
-            _ => Fault::Pass,
-        }
-    });
+    let killer = Killer::within(&format!("/namespaces/{}/", keys.site.namespace), death);
+    if to_plugin {
+        killer.arm();
+    }
     let one = [("one", &*plugin)];
     let choice = if to_plugin { kms(&one) } else { LOCAL };
-    let operator = setup(&keys, &site, choice).calls(&tap).start_with(keys.config.clone());
+    let operator = setup(&keys, &site, choice).calls(&killer.tap).start_with(keys.config.clone());
     if !to_plugin {
         site.nudge("db").await;
         generated(&site, "probe").await;
-        armed.store(true, Ordering::SeqCst);
+        killer.arm();
         ask(&keys).await;
     }
     let old = before.1[0].clone();
     let is_new = |provider: &str, key: &str| if to_plugin { provider == "kms:one" } else { !old.ends_with(key) };
-    tokio::select! {
-        () = tap.died() => {}
-        _ = until_under(&keys, "the new KEK", is_new) => {}
-    }
-    let requests = count.load(Ordering::SeqCst);
+    let died = tokio::select! {
+        () = killer.tap.died() => true,
+        _ = until_under(&keys, "the new KEK", is_new) => false,
+    };
+    let requests = killer.requests();
     operator.kill().await;
     let operator = start(&keys, &site, choice);
     let after = until_under(&keys, "the new KEK", is_new).await;
@@ -475,5 +434,5 @@ async fn crashed(death: Option<Death>, plugin: Arc<Plugin>, to_plugin: bool) -> 
         return Err("a Secret was written".to_owned());
     }
     operator.stop().await;
-    if requests > MOST { Err(format!("{requests} requests")) } else { Ok(requests) }
+    Ok(Run { requests, died })
 }

@@ -1,13 +1,12 @@
 //! The cluster is gone: what is left is a backup and the recovery key.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api,
     api::{DeleteParams, ListParams},
 };
-use managed_secrets::keyring::seeds::Timing;
 use managed_secrets_api::{keys, names::record_name};
 use managed_secrets_crypto::keyring::Document;
 use serde_json::{Value, json};
@@ -19,20 +18,13 @@ use crate::integration::{
     msec::Plugin,
     objects::{Site, id},
     operator::{PATIENCE, Running, Setup},
+    seeds::FAST,
 };
 
 /// The operator of a cluster, with a recovery key.
 async fn serve_covered(plane: &ControlPlane, site: &Site, recipient: &str) -> Running {
     let kubeconfig = plane.access().kubeconfig_for(OPERATOR_NAMESPACE, keys::OPERATOR_NAME).await.unwrap();
-    let seeds = Timing {
-        period: None,
-        grace: Duration::ZERO,
-        pending: Duration::from_millis(200),
-        apart: Duration::from_secs(1),
-        again: Duration::from_millis(100),
-        stuck: Duration::from_secs(1),
-    };
-    let setup = Setup { recovery: vec![recipient.parse().unwrap()], seeds, ..Setup::of(&site.namespace) };
+    let setup = Setup { recovery: vec![recipient.parse().unwrap()], seeds: FAST, ..Setup::of(&site.namespace) };
     setup.start_with(testkit::access::config_of(&kubeconfig).await.unwrap())
 }
 
