@@ -447,7 +447,7 @@ impl Pod {
     /// Whether it leads, or may lead because its process runs and does not answer.
     pub(super) async fn leads(&self) -> bool {
         match self.ask("/metrics").await {
-            Some((200, text)) => text.lines().any(|line| line == "managed_secrets_leader 1"),
+            Some((200, text)) => text.lines().any(|line| line == "managed_secrets_leader 1.0"),
             _ => self.operator.ended().is_none(),
         }
     }
