@@ -167,10 +167,10 @@ async fn never_two_replicas_write_while_leaders_stop_die_and_freeze() {
     for change in 0..changes {
         let present = format!("r{change}");
         let manner = [Manner::Stop, Manner::Freeze, Manner::Kill, Manner::Stop, Manner::Freeze][change % 5];
-        // It has work to do at this moment.
+        // It has work to do at this moment: it has answered an edit that came after it took the lead.
         let edited = site.get("object-0").await.metadata.generation;
         site.until("object-0", "the leader at work", |object| {
-            object.status.as_ref().is_some_and(|status| status.observed_generation >= edited)
+            object.status.as_ref().is_some_and(|status| status.observed_generation > edited)
         })
         .await;
         assert_eq!(replicas.leader().await, Some(present.clone()), "{manner:?}");
