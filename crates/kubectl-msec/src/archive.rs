@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use managed_secrets_api::keys::{DEFAULT_OPERATOR_NAMESPACE, KIND};
+use managed_secrets_api::keys::{ANNO_KEYRING_REQUEST, DEFAULT_OPERATOR_NAMESPACE, KIND};
 use managed_secrets_api::record::StoredRecord;
 use managed_secrets_cli::{CliError, yaml};
 use managed_secrets_client::{Manifest, SecretObject};
@@ -57,9 +57,15 @@ pub(super) fn kept(metadata: ObjectMeta) -> ObjectMeta {
     ObjectMeta { name, namespace, labels, annotations, ..ObjectMeta::default() }
 }
 
-/// A Secret as a backup holds it.
+/// A Secret as a backup holds it. Without a request for a change of the keyring: it was asked of the operator at that time, and
+/// the operator that gets the keyring back would carry it out.
 pub(super) fn stripped(secret: SecretObject) -> SecretObject {
-    SecretObject { metadata: kept(secret.metadata), ..secret }
+    let mut metadata = kept(secret.metadata);
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(ANNO_KEYRING_REQUEST);
+    }
+    metadata.annotations = metadata.annotations.filter(|annotations| !annotations.is_empty());
+    SecretObject { metadata, ..secret }
 }
 
 /// One document of the stream.

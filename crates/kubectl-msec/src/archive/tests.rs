@@ -50,6 +50,33 @@ fn what_a_server_sets_is_left_out_and_a_stream_reads_back() {
 }
 
 #[test]
+fn what_was_asked_of_the_operator_is_not_asked_again_by_a_restore() {
+    let document = SecretBytes::copy_of(br#"{"format": "MSK1", "entries": []}"#);
+    let keyring = |annotations: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": TYPE_KEYRING, "data": {KEYRING_DATA_KEY: document},
+            "metadata": {"name": KEYRING_NAME, "namespace": "system", "annotations": annotations},
+        })
+    };
+    let request = "rotate seed, revoke efa4292736dc4550";
+    for (annotations, kept) in [
+        (json!({ANNO_KEYRING_REQUEST: request, "example.com/team": "a"}), json!({"example.com/team": "a"})),
+        (json!({ANNO_KEYRING_REQUEST: request}), Value::Null),
+        (Value::Null, Value::Null),
+    ] {
+        // As `backup` reads it from the cluster, and as `restore` reads a file that has the request.
+        let live: SecretObject = serde_json::from_value(keyring(annotations.clone())).unwrap();
+        let mut intake = Intake::default();
+        intake.add(&keyring(annotations).to_string()).unwrap();
+        for secret in [stripped(live), intake.archive.keyrings.remove(0)] {
+            assert_eq!(json!(secret.metadata.annotations), kept);
+            assert!(StoredKeyring::of(&secret).unwrap().requests.is_empty());
+            assert!(!Archive { keyrings: vec![secret], ..Archive::default() }.text().unwrap().contains(request));
+        }
+    }
+}
+
+#[test]
 fn nothing_else_is_accepted_and_nothing_is_quoted() {
     let target = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"value": "aHVudGVyMg=="},
