@@ -59,6 +59,16 @@ impl History {
         }
         state.compare(namespace);
     }
+
+    /// Takes note of a `ConfigMap`: its uid, and what it says about the newest keyring that an operator saw.
+    fn published(&self, uid: Option<&str>, witness: Option<Seen>, namespace: &str) {
+        if let Some(uid) = uid {
+            self.state.lock().published(uid, witness.as_ref(), namespace);
+        }
+        if let Some(witness) = witness {
+            self.witnessed(witness, namespace);
+        }
+    }
 }
 
 impl State {
@@ -136,11 +146,7 @@ impl KeyringStore {
     /// Takes note of what is published, and in which `ConfigMap`: a deleted one that is created again without the missing
     /// keys accepts that they are lost.
     pub fn note_published(&self, found: &Published) {
-        let witness = found.seen();
-        if let Some(uid) = found.uid() {
-            self.history.state.lock().published(uid, witness.as_ref(), self.namespace());
-        }
-        self.witnessed(witness);
+        self.history.published(found.uid(), found.seen(), self.namespace());
     }
 
     /// Accepts that keys of an earlier keyring are lost: writes which ones into the stored one, with `writer`. Every replica
@@ -208,6 +214,139 @@ impl KeyringStore {
         match self.lost_in(own) {
             None => Ok(()),
             Some(rollback) => Err(KeyringError::RolledBack { rollback }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a replica reads. Keys are a text: `a b:revoked`.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A keyring with these keys.
+        Keyring(&'static str),
+        /// A `ConfigMap` of this uid. It says that these keys were seen, or nothing.
+        Map(&'static str, Option<&'static str>),
+    }
+
+    fn document(keys: &str) -> Document {
+        let entries = keys.split_whitespace().map(|key| {
+            let (id, state) = key.split_once(':').unwrap_or((key, "active"));
+            json!({
+                "id": id, "purpose": "sealing", "state": state, "created": "2026-11-28T08:00:00Z",
+                "wrapped": {"provider": "local", "keyId": "k", "ciphertext": ""},
+            })
+        });
+        let entries: Vec<_> = entries.collect();
+        serde_json::from_value(json!({"format": "MSK1", "generation": entries.len(), "entries": entries})).unwrap()
+    }
+
+    /// What a replica that has read this reports as lost, and what it has seen.
+    fn after(steps: &[Step]) -> (String, Option<Seen>) {
+        let history = History::default();
+        for step in steps {
+            match step {
+                Step::Keyring(keys) => {
+                    history.read(&[Part { document: &document(keys), origin: Origin::Own }], "system");
+                }
+                Step::Map(uid, keys) => {
+                    history.published(Some(uid), keys.map(|keys| Seen::of(&document(keys))), "system");
+                }
+            }
+        }
+        let state = history.state.into_inner();
+        let lost = state.rollback.into_iter().flat_map(|rollback| [rollback.missing, rollback.reopened].concat());
+        (lost.collect::<Vec<_>>().join(" "), state.newest)
+    }
+
+    #[test]
+    fn a_loss_is_accepted_by_a_new_config_map_without_the_missing_keys_alone() {
+        use Step::{Keyring, Map};
+        // The key b was seen and published, and is missing.
+        let lost = [Keyring("a b"), Map("1", Some("a b")), Keyring("a")];
+        let rows: &[(&[Step], &str)] = &[
+            (&[], "b"),
+            // The same ConfigMap: an edited one accepts nothing, whatever it says.
+            (&[Map("1", Some("a b"))], "b"),
+            (&[Map("1", Some("a"))], "b"),
+            (&[Map("1", None)], "b"),
+            // A new one that does not say that the leader goes on without the key.
+            (&[Map("2", Some("a b"))], "b"),
+            (&[Map("2", None)], "b"),
+            // A new one without it, also if the replica has seen another new one before.
+            (&[Map("2", Some("a"))], ""),
+            (&[Map("2", Some("a b")), Map("3", Some("a"))], ""),
+            // One ConfigMap accepts what was missing then, and no later loss.
+            (&[Map("2", Some("a")), Keyring("a c"), Map("2", Some("a c")), Keyring("a"), Map("2", Some("a"))], "c"),
+            (&[Map("2", Some("a")), Keyring("a c"), Keyring("a"), Map("3", Some("a"))], ""),
+            // The key comes back.
+            (&[Map("1", Some("a")), Keyring("a b")], ""),
+        ];
+        for (steps, expected) in rows {
+            assert_lost(&[&lost[..], *steps].concat(), expected);
+        }
+    }
+
+    #[test]
+    fn some_of_the_missing_keys_are_not_accepted_without_the_others() {
+        use Step::{Keyring, Map};
+        let lost = [Keyring("a b c"), Map("1", Some("a b c")), Keyring("a")];
+        for (keys, expected) in [("a b", "b c"), ("a c", "b c"), ("a", "")] {
+            assert_lost(&[&lost[..], &[Map("2", Some(keys))]].concat(), expected);
+        }
+    }
+
+    #[test]
+    fn a_config_map_that_was_there_before_the_loss_accepts_nothing() {
+        use Step::{Keyring, Map};
+        let rows: &[(&[Step], &str)] = &[
+            // Nothing is missing: a new ConfigMap makes a replica forget nothing.
+            (&[Keyring("a b"), Map("1", Some("a b")), Map("2", Some("a"))], ""),
+            (&[Keyring("a b"), Map("1", Some("a b")), Map("2", Some("a")), Keyring("a")], "b"),
+            (&[Keyring("a b"), Map("1", Some("a b")), Map("2", Some("a")), Keyring("a"), Map("2", Some("a"))], "b"),
+            (&[Keyring("a b"), Map("1", Some("a b")), Map("2", Some("a")), Keyring("a"), Map("3", Some("a"))], ""),
+            // The first one that the replica sees may have been there before: only another one is new.
+            (&[Keyring("a b"), Keyring("a"), Map("1", Some("a"))], "b"),
+            (&[Keyring("a b"), Keyring("a"), Map("1", Some("a")), Map("1", Some("a"))], "b"),
+            (&[Keyring("a b"), Keyring("a"), Map("1", Some("a")), Map("2", Some("a"))], ""),
+            // The replica learns of the key from the first ConfigMap alone.
+            (&[Keyring("a"), Map("1", Some("a b"))], "b"),
+            (&[Keyring("a"), Map("1", Some("a b")), Map("1", Some("a"))], "b"),
+            (&[Keyring("a"), Map("1", Some("a b")), Map("2", Some("a b"))], "b"),
+            (&[Keyring("a"), Map("1", Some("a b")), Map("2", Some("a"))], ""),
+        ];
+        for (steps, expected) in rows {
+            assert_lost(steps, expected);
+        }
+    }
+
+    #[test]
+    fn a_revocation_that_is_missing_is_accepted_in_the_same_way() {
+        use Step::{Keyring, Map};
+        let lost = [Keyring("a b:revoked"), Map("1", Some("a b:revoked")), Keyring("a b")];
+        for (uid, keys, expected) in
+            [("1", "a b", "b"), ("2", "a b:revoked", "b"), ("2", "a b", ""), ("2", "a b:revoked c", "c b")]
+        {
+            assert_lost(&[&lost[..], &[Map(uid, Some(keys))]].concat(), expected);
+        }
+    }
+
+    /// After these steps, the replica reports this as lost. If it reports nothing, the stored keyring is the newest that it
+    /// knows.
+    fn assert_lost(steps: &[Step], expected: &str) {
+        let (lost, newest) = after(steps);
+        assert_eq!(lost, expected, "{steps:?}");
+        let is_keyring = |step: &Step| match step {
+            Step::Keyring(keys) => Some(Seen::of(&document(keys))),
+            Step::Map(..) => None,
+        };
+        if expected.is_empty() {
+            assert_eq!(newest, steps.iter().rev().find_map(is_keyring), "{steps:?}");
         }
     }
 }
