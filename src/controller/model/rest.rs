@@ -199,7 +199,9 @@ fn value(server: &Server, object: &Object, record: &OpenRecord, now: Timestamp) 
             return Err(format!("its record names the source {}", record.meta.source));
         }
         let next: Option<Timestamp> = object.status_text("/nextRotation").and_then(|date| date.parse().ok());
-        if generate.rotate_every.is_some() != next.is_some_and(|next| next > now) {
+        // While a version is named, one that is due waits.
+        let is_waited_for = |next: Timestamp| next > now || object.spec.pinned().is_some();
+        if generate.rotate_every.is_some() != next.is_some_and(is_waited_for) {
             return Err(format!("its next rotation is not said, is due, or there is none: {next:?}"));
         }
     }
