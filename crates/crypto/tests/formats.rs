@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use aes_gcm::aead::AeadInOut as _;
+use aes_gcm::{Aes256Gcm, Key, KeyInit as _, Nonce};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use managed_secrets_api::ManagedSecretSpec;
@@ -15,24 +17,34 @@ use managed_secrets_api::limits::HISTORY_MAX;
 use managed_secrets_api::record::{Delivered, History, KeptVersion, RecordMeta, Source, StoredRecord, open_kept};
 use managed_secrets_api::types::{DeletionPolicy, SealedValue, SourceKind};
 use managed_secrets_api::validate::validate_spec;
-use managed_secrets_crypto::keyring::{Document, KekError, Purpose, SealingKeyStatus, Wrapped};
+use managed_secrets_crypto::keyring::{Document, KekError, OpenError, Purpose, SealingKeyStatus, Wrapped};
 use managed_secrets_crypto::mse1::{self, Place};
 use managed_secrets_crypto::mss1::{self, Handling, Scope, Sealed};
 use managed_secrets_crypto::recovery::{self, Recovered, RecoveryKey};
 use managed_secrets_crypto::{Kek, Keyring, Plaintext};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 const UID: &str = "6f1c3f0e-0000-4000-8000-000000000001";
 const FROZEN_KEK: &str = "5555555555555555555555555555555555555555555555555555555555555555";
 const FROZEN_KEYRING: &str = include_str!("vectors/msk1.json");
+const FROZEN_KMS_KEYRING: &str = include_str!("vectors/msk1-kms.json");
+const FROZEN_RECOVERY_KEY: &str = include_str!("vectors/recovery-key.txt");
 const FROZEN_MAC: &str = "o2XvHHnhG07q6N8G+RiuJj96iL2SYb7S9C+Ss3gqisoBzJMYcKYK7A==";
 
 /// The MAC of the same record with the two earlier values of [`frozen_history`].
 const FROZEN_MAC_WITH_HISTORY: &str = "o2XvHHnhG07D2+6LRO45Vjg7Yf2OmT8gQfnTrnDbdSbdW30gYEgcwg==";
 
-/// Gives the Go program a job; its findings.
+/// Gives the Go program a job; its findings. It opens every key of the job's keyring.
 fn ask_go(job: &Value) -> Value {
+    let found = findings_of_go(job);
+    assert_eq!(found["keys"], Value::Null);
+    found
+}
+
+/// Gives the Go program a job; its findings, under `keys` those about keys that do not open.
+fn findings_of_go(job: &Value) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats-go");
     let mut child = Command::new("go")
         .args(["run", "."])
@@ -243,9 +255,54 @@ fn go_opens_everything_with_the_recovery_key_alone() {
 
     let frozen = serde_json::from_str(include_str!("vectors/msk1-recovery.json")).unwrap();
     let sealed = include_str!("vectors/mss1.txt").trim_end();
-    let found = ask_go(&job(include_str!("vectors/recovery-key.txt"), frozen, &frozen_record(), sealed));
+    let found = ask_go(&job(FROZEN_RECOVERY_KEY, frozen, &frozen_record(), sealed));
     assert_eq!(found["records"], json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}]));
     assert_eq!(found["sealed"], json!([{"sha256": digest("grüße".as_bytes())}]));
+}
+
+#[test]
+fn go_opens_a_keyring_of_a_kms_with_the_recovery_key_and_else_names_the_plugin_that_it_needs() {
+    let sealed = include_str!("vectors/mss1.txt").trim_end();
+    let job = |key: &str, content: Value, keyring: &Document| {
+        json!({
+            key: content, "keyring": keyring,
+            "records": [{"namespace": "prod", "name": "db", "bytes": frozen_record()}],
+            "sealed": [{"namespace": "prod", "name": "db", "text": sealed}],
+        })
+    };
+    let frozen: Document = serde_json::from_str(FROZEN_KMS_KEYRING).unwrap();
+    let (seed, sealing_key) = ("a365ef1c79e11b4e", "efa4292736dc4550");
+    let opened_record = json!([{"sha256": digest(b"hunter2"), "uid": UID, "version": 7}]);
+    let opened_text = json!([{"sha256": digest("grüße".as_bytes())}]);
+    let needs = |id: &str| json!({"id": id, "error": "needs the KMS plugin vault"});
+
+    // No plugin, and another one. A KEK does not take its place.
+    let other = json!({"aws": "unix:///run/none/kms.sock"});
+    for (key, content) in [("kek", json!("")), ("kek", json!(FROZEN_KEK)), ("kms", other)] {
+        let found = findings_of_go(&job(key, content, &frozen));
+        assert_eq!(found["keys"], json!([needs(seed), needs(sealing_key)]), "{key}");
+        assert_eq!(found["records"], json!([{"error": format!("seed {seed} unknown")}]), "{key}");
+        assert_eq!(found["sealed"], json!([{"error": format!("sealing key {sealing_key} unknown")}]), "{key}");
+    }
+
+    // The recovery key opens everything without the KMS.
+    let recovery = json!(FROZEN_RECOVERY_KEY);
+    let found = ask_go(&job("recoveryKey", recovery.clone(), &frozen));
+    assert_eq!((&found["records"], &found["sealed"]), (&opened_record, &opened_text));
+
+    // The keyring on its way to the KMS: the seed is still under the KEK.
+    let file: Document = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    let mut mixed = frozen.clone();
+    mixed.entries[0].wrapped = file.entries[0].wrapped.clone();
+    let found = findings_of_go(&job("kek", json!(FROZEN_KEK), &mixed));
+    assert_eq!((&found["keys"], &found["records"]), (&json!([needs(sealing_key)]), &opened_record));
+
+    // A key without a copy does not hold up the other one.
+    let mut without = frozen;
+    without.entries[0].recovery.clear();
+    let found = findings_of_go(&job("recoveryKey", recovery, &without));
+    assert_eq!(found["keys"], json!([{"id": seed, "error": "no copy for this recovery key"}]));
+    assert_eq!(found["sealed"], opened_text);
 }
 
 /// Seed, sealing key and KEK are replaced, one after the other. What was made before each of them still opens.
@@ -378,6 +435,65 @@ fn we_open_the_frozen_vectors_with_the_frozen_keyring() {
         assert_eq!(sealed.handling(), handling);
         assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
     }
+}
+
+/// The annotation that the plugin of [`FROZEN_KMS_KEYRING`] needs back.
+const KMS_ANNOTATION: &str = "algorithm.kms.managedsecrets.dev";
+
+/// The cipher of that plugin, for a key of its file: that of `tests/kms`.
+fn kms_cipher(key_id: &str) -> Aes256Gcm {
+    let file: Value = serde_json::from_str(include_str!("vectors/kms-keys.json")).unwrap();
+    let key = BASE64_STANDARD.decode(file["keys"][key_id].as_str().unwrap()).unwrap();
+    let key: [u8; 32] = key.try_into().unwrap();
+    Aes256Gcm::new(<&Key<Aes256Gcm>>::from(&key))
+}
+
+fn kms_encrypt(key_id: &str, nonce: [u8; 12], plaintext: &[u8]) -> Wrapped {
+    let mut sealed = plaintext.to_vec();
+    kms_cipher(key_id).encrypt_in_place(&Nonce::from(nonce), key_id.as_bytes(), &mut sealed).unwrap();
+    let ciphertext = BASE64_STANDARD.encode([nonce.as_slice(), &sealed].concat());
+    let annotations = [(KMS_ANNOTATION.to_owned(), BASE64_STANDARD.encode("AES-256-GCM"))].into();
+    Wrapped { annotations, ..Wrapped::new("kms:vault", key_id, ciphertext) }
+}
+
+fn kms_decrypt(wrapped: &Wrapped) -> Result<Zeroizing<Vec<u8>>, KekError> {
+    assert_eq!(wrapped.provider, "kms:vault");
+    assert_eq!(wrapped.annotations[KMS_ANNOTATION], BASE64_STANDARD.encode("AES-256-GCM"));
+    let sealed = BASE64_STANDARD.decode(&wrapped.ciphertext).unwrap();
+    let (nonce, sealed) = sealed.split_first_chunk::<12>().unwrap();
+    let mut plaintext = Zeroizing::new(sealed.to_vec());
+    kms_cipher(&wrapped.key_id)
+        .decrypt_in_place(&Nonce::from(*nonce), wrapped.key_id.as_bytes(), &mut *plaintext)
+        .map_err(|_| KekError::Refused)?;
+    Ok(plaintext)
+}
+
+#[test]
+fn we_open_the_frozen_keyring_of_a_kms_and_write_the_same() {
+    let document: Document = serde_json::from_str(FROZEN_KMS_KEYRING).unwrap();
+    let keyring = Keyring::open([&document], kms_decrypt).unwrap();
+    let record = mse1::Record::parse(&hex::decode(frozen_record()).unwrap()).unwrap();
+    let place = Place { namespace: "prod", object: "db" };
+    assert!(mse1::open(&record, &place, |id| keyring.seed(id)).unwrap().same_as_bytes(b"hunter2"));
+    let sealed = Sealed::parse(include_str!("vectors/mss1.txt").trim_end()).unwrap();
+    let SealingKeyStatus::Usable(key) = keyring.sealing_key(sealed.key_id()) else { panic!("the sealing key") };
+    assert!(sealed.open(key, "prod", "db").unwrap().same_as_bytes("grüße".as_bytes()));
+
+    // The recovery key opens the same without the KMS, which then encrypts the same bytes.
+    let recovered = Recovered::open(&RecoveryKey::parse(FROZEN_RECOVERY_KEY).unwrap(), [&document]);
+    assert_eq!((recovered.len(), recovered.lost()), (2, &[][..]));
+    assert!(mse1::open(&record, &place, |id| recovered.seed(id)).unwrap().same_as_bytes(b"hunter2"));
+    let mut nonces = [[0xbb; 12], [0xcc; 12]].into_iter();
+    let wrap = |bytes: &[u8]| Ok::<_, KekError>(kms_encrypt("projects/vault/keys/3", nonces.next().unwrap(), bytes));
+    let written = recovered.rewrap(&document, wrap).unwrap();
+    assert_eq!(serde_json::to_string_pretty(&written).unwrap(), FROZEN_KMS_KEYRING.trim_end());
+
+    // A plugin authenticates no purpose, id and date: what it opens must be what the entry says.
+    let [seed, sealing_key] = &document.entries[..] else { panic!("two entries") };
+    let mut exchanged = document.clone();
+    exchanged.entries[0].wrapped = sealing_key.wrapped.clone();
+    exchanged.entries[1].wrapped = seed.wrapped.clone();
+    assert!(matches!(Keyring::open([&exchanged], kms_decrypt), Err(OpenError::Entry { what: "the purpose", .. })));
 }
 
 #[test]

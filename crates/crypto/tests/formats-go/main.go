@@ -14,11 +14,13 @@ import (
 	"os"
 )
 
-// job is what to read, with the keys of a keyring that its KEK or a recovery key opens.
+// job is what to read, with the keys of a keyring. A recovery key opens them, or their KEK and KMS plugins: the socket of each
+// by its name, as unix:///PATH.
 type job struct {
-	KEK         string   `json:"kek"`
-	RecoveryKey string   `json:"recoveryKey"`
-	Keyring     *keyring `json:"keyring"`
+	KEK         string            `json:"kek"`
+	KMS         map[string]string `json:"kms"`
+	RecoveryKey string            `json:"recoveryKey"`
+	Keyring     *keyring          `json:"keyring"`
 	Records     []struct {
 		place
 		Bytes string `json:"bytes"`
@@ -51,8 +53,10 @@ type place struct {
 	Name      string `json:"name"`
 }
 
-// findings answers a job, list by list. An item that could not be read says why in Error.
+// findings answers a job, list by list. An item that could not be read says why in Error. Keys lists the entries of the keyring
+// that did not open, and is absent if all did.
 type findings struct {
+	Keys    []finding   `json:"keys,omitempty"`
 	Records []finding   `json:"records"`
 	Kept    [][]finding `json:"kept"`
 	Macs    []finding   `json:"macs"`
@@ -61,6 +65,7 @@ type findings struct {
 }
 
 type finding struct {
+	ID      string `json:"id,omitempty"`
 	Error   string `json:"error,omitempty"`
 	SHA256  string `json:"sha256,omitempty"`
 	UID     string `json:"uid,omitempty"`
@@ -81,11 +86,11 @@ func run() error {
 	if err := json.NewDecoder(os.Stdin).Decode(&in); err != nil {
 		return fmt.Errorf("job: %w", err)
 	}
-	keys, err := gatherKeys(&in)
+	keys, closed, err := gatherKeys(&in)
 	if err != nil {
 		return fmt.Errorf("keys: %w", err)
 	}
-	var out findings
+	out := findings{Keys: closed}
 	for _, item := range in.Records {
 		bytes, err := hex.DecodeString(item.Bytes)
 		if err != nil {
