@@ -5,10 +5,19 @@
 mod keyring;
 pub(crate) mod plugin;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use managed_secrets_kms::{Call, KmsError, Plugin as Client, Violation, check};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use managed_secrets_crypto::keyring::{Document, Wrapped};
+use managed_secrets_kms::{Call, Encrypted, KmsError, Plugin as Client, Violation, check};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use testkit::root;
 
 use self::plugin::Plugin;
 use super::program::run;
@@ -18,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The variable with the address of another plugin to test, such as `unix:///run/kms/plugin.sock`.
 const SOCKET: &str = "KMS_SOCKET";
+
+/// A keyring under the plugin of `tests/kms` with the keys of `kms-keys.json`.
+const FROZEN_KEYRING: &str = include_str!("../../crates/crypto/tests/vectors/msk1-kms.json");
 
 /// What `kms check -o json` says: the level and the message of each check, and the exit code.
 async fn conformance(plugin: &Plugin, timeout: &str) -> (BTreeMap<String, (String, String)>, i32) {
@@ -133,6 +145,78 @@ async fn a_client_connects_again_after_the_plugin_was_restarted() {
     assert_eq!(error, KmsError::Violation { call: Call::Encrypt, what: Violation::OtherKey });
     assert_eq!(client.status().await.unwrap().key_id, "2");
     assert_eq!(client.decrypt(&encrypted).await.unwrap().as_slice(), [7; 100]);
+}
+
+/// The keyring of `docs/formats.md` under a KMS plugin, opened through the plugin by the operator's client, and by the Go program
+/// that shares no code with the operator.
+#[tokio::test]
+async fn the_frozen_keyring_of_a_plugin_opens_in_both_languages() {
+    let frozen: Document = serde_json::from_str(FROZEN_KEYRING).unwrap();
+    let plugin = Plugin::start().await;
+    plugin.hold(&serde_json::from_str(include_str!("../../crates/crypto/tests/vectors/kms-keys.json")).unwrap());
+    let client = Client::new(&plugin.socket(), PATIENCE);
+    for entry in &frozen.entries {
+        let Wrapped { key_id, ciphertext, annotations, .. } = &entry.wrapped;
+        let annotations = annotations.iter().map(|(key, value)| (key.clone(), BASE64_STANDARD.decode(value).unwrap()));
+        let opened = client
+            .decrypt(&Encrypted {
+                ciphertext: BASE64_STANDARD.decode(ciphertext).unwrap(),
+                key_id: key_id.clone(),
+                annotations: annotations.collect(),
+            })
+            .await
+            .unwrap();
+        assert_eq!(entry.verify(&opened), Ok(()));
+    }
+
+    let record: String = include_str!("../../crates/crypto/tests/vectors/mse1.hex").split_whitespace().collect();
+    let sealed = include_str!("../../crates/crypto/tests/vectors/mss1.txt").trim_end();
+    let socket = plugin.socket().to_string();
+    let ask = |keyring: &Document| {
+        let job = json!({
+            "kms": {"vault": socket}, "keyring": keyring,
+            "records": [{"namespace": "prod", "name": "db", "bytes": record}],
+            "sealed": [{"namespace": "prod", "name": "db", "text": sealed}],
+        });
+        tokio::task::spawn_blocking(move || ask_go(&job))
+    };
+    let found = ask(&frozen).await.unwrap();
+    assert_eq!(found["keys"], Value::Null);
+    let digest = |value: &str| json!(hex::encode(Sha256::digest(value)));
+    assert_eq!((&found["records"][0]["sha256"], &found["sealed"][0]["sha256"]), (&digest("hunter2"), &digest("grüße")));
+
+    // What the plugin refuses, and what it opens although it is the key of another entry.
+    let mut altered = frozen.clone();
+    altered.entries[0].wrapped.annotations.clear();
+    altered.entries[1].wrapped.key_id = "projects/vault/keys/4".to_owned();
+    let refused = ask(&altered).await.unwrap();
+    for (index, says) in ["the annotation is missing", "no such key"].into_iter().enumerate() {
+        let error = refused["keys"][index]["error"].as_str().unwrap();
+        assert!(error.starts_with("Decrypt: status \"2\"") && error.contains(says), "{error}");
+    }
+    let mut exchanged = frozen.clone();
+    exchanged.entries[0].wrapped = frozen.entries[1].wrapped.clone();
+    exchanged.entries[1].wrapped = frozen.entries[0].wrapped.clone();
+    let refused = ask(&exchanged).await.unwrap();
+    let errors: Vec<_> = refused["keys"].as_array().unwrap().iter().map(|key| &key["error"]).collect();
+    assert_eq!(errors, ["is not what is wrapped"; 2]);
+}
+
+/// Gives the Go program of `docs/formats.md` a job; its findings. Blocks.
+fn ask_go(job: &Value) -> Value {
+    let mut child = Command::new("go")
+        .args(["run", "."])
+        .current_dir(root().join("crates/crypto/tests/formats-go"))
+        .env("GOWORK", "off")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(job.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[tokio::test]

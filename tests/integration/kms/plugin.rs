@@ -74,6 +74,11 @@ impl Plugin {
         self.replace("keys", &keys);
     }
 
+    /// Gives it these keys instead of its own.
+    pub(crate) fn hold(&self, keys: &Value) {
+        self.replace("keys", keys);
+    }
+
     /// Takes a key from it.
     pub(crate) fn forget(&self, id: &str) {
         let mut keys = self.keys();
