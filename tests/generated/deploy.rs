@@ -5,7 +5,10 @@ use managed_secrets_api::keys;
 use managed_secrets_cli::{CliError, yaml};
 use serde_json::{Value, json};
 
-use crate::components::{COMPONENTS, Component, PLACEHOLDER};
+use crate::components::{COMPONENTS, Component, KMS_FOLDER, KMS_NAME, KMS_SOCKET, Placeholder, SERVED_NAMESPACE};
+
+/// What the files of components leave to the user's kustomization.
+const PLACEHOLDERS: [Placeholder; 4] = [SERVED_NAMESPACE, KMS_NAME, KMS_SOCKET, KMS_FOLDER];
 
 /// Every file, as path from the project's root and content.
 pub(crate) fn generated() -> Result<Vec<(String, String)>, CliError> {
@@ -93,10 +96,18 @@ fn component(
     if !patches.is_empty() {
         kustomization["patches"] = patches.into();
     }
-    let replaced: Vec<_> = wanted.iter().flat_map(replacements).collect();
+    let replaced = |placeholder: &Placeholder| {
+        let targets: Vec<_> = wanted.iter().flat_map(|object| replacements(object, placeholder)).collect();
+        let source = json!({
+            "kind": "ConfigMap",
+            "name": placeholder.config_map,
+            "fieldPath": format!("data.{}", placeholder.key),
+        });
+        (!targets.is_empty()).then(|| json!({"source": source, "targets": targets}))
+    };
+    let replaced: Vec<_> = PLACEHOLDERS.iter().filter_map(replaced).collect();
     if !replaced.is_empty() {
-        let source = json!({"kind": "ConfigMap", "name": SERVED_NAMESPACE, "fieldPath": "data.namespace"});
-        kustomization["replacements"] = json!([{"source": source, "targets": replaced}]);
+        kustomization["replacements"] = replaced.into();
     }
     let text = format!("{GENERATED}#\n{}{}", about(component), yaml::document(&kustomization)?);
     files.push((format!("{folder}/kustomization.yaml"), text));
@@ -163,6 +174,23 @@ fn about(component: &Component) -> &'static str {
 # For several namespaces, use the output of `managed-secrets manifests --namespace …` as the base instead of deploy/.
 "
         }
+        "kms" => {
+            "\
+# The key-encryption key in a KMS, behind a KMS v2 plugin that runs on each node: docs/keys.md explains it. A ConfigMap says
+# what the keyring calls the plugin, where its socket is, and the folder of the socket. Your kustomization must contain it,
+# and kustomize does not print it. The socket must be in this folder, which is mounted from the node. List this component
+# before namespaced.
+#
+#   configMapGenerator:
+#   - name: managed-secrets-kms
+#     literals: [name=aws, \"socket=unix:///run/kms/plugin.sock\", folder=/run/kms]
+#     options:
+#       disableNameSuffixHash: true
+#       annotations: {config.kubernetes.io/local-config: \"true\"}
+#
+# For several plugins, use the output of `managed-secrets manifests --kms … --kms …` as the base instead of deploy/.
+"
+        }
         "openshift" => {
             "\
 # Leaves user and group ids to OpenShift, which gives each namespace its own.
@@ -172,9 +200,6 @@ fn about(component: &Component) -> &'static str {
     }
 }
 
-/// Name of the `ConfigMap` that names the served namespace.
-const SERVED_NAMESPACE: &str = "managed-secrets-served-namespace";
-
 /// The patch that turns one object into another; `None` if they are the same.
 fn patch(from: &Value, to: &Value) -> Result<Option<Value>, CliError> {
     let difference = json_patch::diff(from, to);
@@ -183,7 +208,7 @@ fn patch(from: &Value, to: &Value) -> Result<Option<Value>, CliError> {
     }
     let mut target = selector(from);
     // The component `namespaced`, which comes before, has put in the name of the namespace.
-    if target["namespace"] == PLACEHOLDER {
+    if target["namespace"] == SERVED_NAMESPACE.text {
         target.as_object_mut().unwrap().remove("namespace");
     }
     let mut patch = json!({"target": target, "patch": yaml::document(&difference)?});
@@ -212,30 +237,41 @@ fn deletion(object: &Value) -> Value {
 }
 
 /// Where an object contains the placeholder, as targets of a replacement.
-fn replacements(object: &Value) -> Vec<Value> {
+fn replacements(object: &Value, placeholder: &Placeholder) -> Vec<Value> {
     let mut found = Vec::new();
-    occurrences(object, "", &mut found);
+    occurrences(object, placeholder.text, "", &mut found);
     found
         .into_iter()
         .map(|(path, text)| {
             let mut target = json!({"select": selector(object), "fieldPaths": [path]});
-            if text != PLACEHOLDER {
-                assert_eq!(text, format!("--namespace={PLACEHOLDER}"), "{path}: the name is a part of something else");
-                target["options"] = json!({"delimiter": "=", "index": 1});
+            if text != placeholder.text {
+                let part =
+                    |delimiter: &str| Some((delimiter.to_owned(), position(&text, delimiter, placeholder.text)?));
+                let part = ["=", "-"].into_iter().find_map(part);
+                let (delimiter, index) = part.expect("the placeholder is a part of something else");
+                target["options"] = json!({"delimiter": delimiter, "index": index});
             }
             target
         })
         .collect()
 }
 
-fn occurrences(value: &Value, path: &str, found: &mut Vec<(String, String)>) {
+/// Which of the parts between delimiters is this one.
+fn position(text: &str, delimiter: &str, part: &str) -> Option<usize> {
+    text.split(delimiter).position(|it| it == part)
+}
+
+fn occurrences(value: &Value, placeholder: &str, path: &str, found: &mut Vec<(String, String)>) {
     let below = |step: &str| if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, field)| occurrences(field, &below(name), found)),
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(at, item)| occurrences(item, &below(&at.to_string()), found));
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, field)| occurrences(field, placeholder, &below(name), found));
         }
-        Value::String(text) if text.contains(PLACEHOLDER) => found.push((path.to_owned(), text.clone())),
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.for_each(|(at, item)| occurrences(item, placeholder, &below(&at.to_string()), found));
+        }
+        Value::String(text) if text.contains(placeholder) => found.push((path.to_owned(), text.clone())),
         _ => {}
     }
 }

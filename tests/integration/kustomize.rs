@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::Api;
-use managed_secrets::install::manifests::{self, Options};
+use managed_secrets::install::manifests::{self, KmsSocket, Options};
 use managed_secrets_api::keys::{GROUP, KIND, OPERATOR_NAME, SEAL_CONFIGURATION, VERSION, WARN_CONFIGURATION};
 use managed_secrets_cli::yaml::read_stream;
 use serde_json::{Value, json};
@@ -15,19 +15,26 @@ use testkit::{ControlPlane, Operator, control_plane::quiet_address, poll, root};
 
 use super::{
     installation::{OPERATOR_NAMESPACE, PATIENCE, Right, dry_run, may, object},
+    kms::plugin::Plugin,
     program::PROGRAM,
 };
 
 #[path = "../generated/components.rs"]
 mod components;
 
-use components::{COMPONENTS, Component, PLACEHOLDER};
+use components::{COMPONENTS, Component, KMS_FOLDER, KMS_NAME, KMS_SOCKET, SERVED_NAMESPACE};
 
 /// The namespace that the component `namespaced` is used for.
 const SERVED: &str = "shop";
 
+/// The plugin that the component `kms` is used for, where none runs.
+fn no_plugin() -> KmsSocket {
+    let (socket, folder) = ("unix:///run/kms/plugin.sock".to_owned(), "/run/kms".to_owned());
+    KmsSocket { name: "aws-prod".to_owned(), socket, folder }
+}
+
 /// A user's kustomization of the base and these components.
-fn kustomization(components: &[&Component]) -> TempDir {
+fn kustomization(components: &[&Component], kms: &KmsSocket) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(root().join("deploy")).arg(folder.path()).status().unwrap();
     assert!(copied.success());
@@ -38,29 +45,47 @@ fn kustomization(components: &[&Component]) -> TempDir {
         "resources": ["deploy"],
         "components": paths,
     });
-    if options(components).namespaces == [SERVED] {
-        kustomization["configMapGenerator"] = json!([{
-            "name": "managed-secrets-served-namespace",
-            "literals": [format!("namespace={SERVED}")],
-            "options": {
-                "disableNameSuffixHash": true,
-                "annotations": {"config.kubernetes.io/local-config": "true"},
-            },
-        }]);
+    let is_used = |name: &str| components.iter().any(|component| component.name == name);
+    let mut config_maps = Vec::new();
+    if is_used("namespaced") {
+        config_maps.push(config_map(SERVED_NAMESPACE.config_map, &[(SERVED_NAMESPACE.key, SERVED)]));
+    }
+    if is_used("kms") {
+        let literals = [(KMS_NAME.key, &*kms.name), (KMS_SOCKET.key, &*kms.socket), (KMS_FOLDER.key, &*kms.folder)];
+        config_maps.push(config_map(KMS_NAME.config_map, &literals));
+    }
+    if !config_maps.is_empty() {
+        kustomization["configMapGenerator"] = config_maps.into();
     }
     fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string()).unwrap();
     folder
 }
 
+/// A `ConfigMap` that components read, and that kustomize does not print.
+fn config_map(name: &str, literals: &[(&str, &str)]) -> Value {
+    json!({
+        "name": name,
+        "literals": literals.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>(),
+        "options": {
+            "disableNameSuffixHash": true,
+            "annotations": {"config.kubernetes.io/local-config": "true"},
+        },
+    })
+}
+
 /// The options that the components stand for.
-fn options(components: &[&Component]) -> Options {
+fn options(components: &[&Component], kms: &KmsSocket) -> Options {
     let mut options = Options::default();
     for component in components {
         (component.set)(&mut options);
     }
     for namespace in &mut options.namespaces {
-        assert_eq!(namespace, PLACEHOLDER);
+        assert_eq!(namespace, SERVED_NAMESPACE.text);
         SERVED.clone_into(namespace);
+    }
+    for plugin in &mut options.kms {
+        assert_eq!(plugin.name, KMS_NAME.text);
+        plugin.clone_from(kms);
     }
     options
 }
@@ -91,10 +116,10 @@ fn pairs() -> Vec<Vec<&'static Component>> {
 async fn components_give_what_the_flags_give_alone_and_together() {
     let access = testkit::shared::embedded().await.unwrap().access();
     for form in forms().into_iter().chain(pairs()) {
-        let folder = kustomization(&form);
+        let folder = kustomization(&form, &no_plugin());
         let built = access.kubectl_ok(&["kustomize", folder.path().to_str().unwrap()]).await.unwrap();
         let built = by_name(read_stream(&built).unwrap());
-        let wanted = by_name(manifests::manifests(&options(&form)));
+        let wanted = by_name(manifests::manifests(&options(&form, &no_plugin())));
         let names: Vec<_> = form.iter().map(|component| component.name).collect();
         assert_eq!(built.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{names:?}");
         for (name, object) in wanted {
@@ -104,17 +129,19 @@ async fn components_give_what_the_flags_give_alone_and_together() {
 }
 
 #[tokio::test]
-async fn the_component_for_a_namespace_needs_its_name() {
+async fn a_component_with_placeholders_needs_its_config_map() {
     let access = testkit::shared::embedded().await.unwrap().access();
-    let namespaced = COMPONENTS.iter().find(|component| component.name == "namespaced").unwrap();
-    let folder = kustomization(&[namespaced]);
-    let file = folder.path().join("kustomization.yaml");
-    let mut kustomization: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    kustomization.as_object_mut().unwrap().remove("configMapGenerator");
-    fs::write(&file, kustomization.to_string()).unwrap();
-    let output = access.kubectl(&["kustomize", folder.path().to_str().unwrap()]).await.unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && error.contains("managed-secrets-served-namespace"), "{error}");
+    for (name, config_map) in [("kms", KMS_NAME.config_map), ("namespaced", SERVED_NAMESPACE.config_map)] {
+        let component = COMPONENTS.iter().find(|component| component.name == name).unwrap();
+        let folder = kustomization(&[component], &no_plugin());
+        let file = folder.path().join("kustomization.yaml");
+        let mut kustomization: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        kustomization.as_object_mut().unwrap().remove("configMapGenerator");
+        fs::write(&file, kustomization.to_string()).unwrap();
+        let output = access.kubectl(&["kustomize", folder.path().to_str().unwrap()]).await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(config_map), "{error}");
+    }
 }
 
 /// The type of the Prometheus operator, without its schema.
@@ -137,6 +164,10 @@ fn service_monitors() -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_is_admitted_and_the_operator_works_with_it() {
+    let plugin = Plugin::start().await;
+    let socket = plugin.socket();
+    let folder = socket.path().parent().unwrap().display().to_string();
+    let kms = KmsSocket { name: "test".to_owned(), socket: socket.to_string(), folder };
     let folder = tempfile::tempdir().unwrap();
     let monitors = folder.path().join("servicemonitors.json");
     fs::write(&monitors, service_monitors().to_string()).unwrap();
@@ -147,11 +178,11 @@ async fn every_form_is_admitted_and_the_operator_works_with_it() {
         access.kubectl_ok(&["create", "namespace", namespace]).await.unwrap();
     }
     let (namespaced, cluster): (Vec<_>, Vec<_>) =
-        forms().into_iter().partition(|form| !options(form).namespaces.is_empty());
+        forms().into_iter().partition(|form| !options(form, &kms).namespaces.is_empty());
 
     // One over the other, as an administrator who changes the installation does.
     for (number, form) in cluster.iter().enumerate() {
-        let folder = kustomization(form);
+        let folder = kustomization(form, &kms);
         let apply = ["apply", "-k", folder.path().to_str().unwrap()];
         if number > 0 {
             // It needs the namespace, so the first form cannot be checked so.
@@ -172,9 +203,9 @@ async fn every_form_is_admitted_and_the_operator_works_with_it() {
         let delete = ["delete", "--ignore-not-found", "-f", "-"];
         let deleted = access.kubectl_with_input(&delete, &manifests::print(&installed).unwrap()).await.unwrap();
         assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
-        let folder = kustomization(&form);
+        let folder = kustomization(&form, &kms);
         access.kubectl_ok(&["apply", "-k", folder.path().to_str().unwrap()]).await.unwrap();
-        installed = options(&form);
+        installed = options(&form, &kms);
         the_pod_is_admitted(&plane).await;
         works(&plane, &format!("with-{}", form.len()), &[SERVED]).await;
         let operator = access.client_of(OPERATOR_NAMESPACE, OPERATOR_NAME).await.unwrap();
