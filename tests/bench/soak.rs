@@ -132,6 +132,9 @@ pub(crate) async fn run(ground: &Ground, arguments: &Arguments) -> Result<Vec<Fi
     sweep(ground, &users, &watched, &scene).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let violations = std::mem::take(&mut watched.state.lock().violations);
+    for (name, violation) in violations.iter().filter(|(_, violation)| !violation.is_lost()) {
+        progress(&format!("soak: {name}: {violation}\n{}", scene.describe(name).await));
+    }
     for replica in replicas {
         replica.stop().await?;
     }

@@ -264,12 +264,13 @@ impl Actor {
         let slot = &mut self.slots[index];
         slot.exists = false;
         let (name, source) = (slot.name.clone(), (slot.origin == Origin::Referenced).then(|| slot.source()));
+        let uid = self.seen.state.lock().objects.get(&name).map(|object| object.uid.clone());
         self.objects.delete(&name, &DeleteParams::default()).await?;
         self.until(&name, "the deletion", |state| {
             !state.objects.contains_key(&name) && !state.targets.contains_key(&name)
         })
         .await;
-        self.seen.state.lock().checker.forget(&name);
+        self.seen.state.lock().forget(&name, uid);
         if let Some(source) = source {
             self.secrets.delete(&source, &DeleteParams::default()).await?;
         }

@@ -20,6 +20,13 @@ pub(crate) enum Violation {
     Lost { what: String },
 }
 
+impl Violation {
+    /// Whether it is that something did not happen in time.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

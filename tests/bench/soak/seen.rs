@@ -1,6 +1,11 @@
 //! What watches see of all objects and their targets, and the checker that looks at each event.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -23,6 +28,7 @@ use crate::{ground::format_error, load::is_delivered};
 /// A ManagedSecret as it was seen last.
 #[derive(Clone, Debug)]
 pub(super) struct SeenObject {
+    pub(super) uid: String,
     pub(super) generation: i64,
     /// Whether this generation is delivered.
     pub(super) delivered: bool,
@@ -44,6 +50,8 @@ pub(super) struct State {
     pub(super) objects: BTreeMap<String, SeenObject>,
     pub(super) targets: BTreeMap<String, SeenTarget>,
     pub(super) checker: Checker,
+    /// The uids of deleted objects.
+    gone: BTreeSet<String>,
     /// Objects and what is wrong with them.
     pub(super) violations: Vec<(String, Violation)>,
 }
@@ -114,6 +122,13 @@ impl State {
         self.targets.get(name).is_some_and(|target| self.checker.is_latest(name, &target.value))
     }
 
+    /// An object was deleted. A pass that was under way may still write its target, which Kubernetes then deletes with its
+    /// owner: no later object is judged by it, and [`sweep`](Self::sweep) finds one that stays.
+    pub(super) fn forget(&mut self, name: &str, uid: Option<String>) {
+        self.checker.forget(name);
+        self.gone.extend(uid);
+    }
+
     /// Whether an object is delivered under this name of its secret, with the value that was applied last.
     fn is_in_step(&self, name: &str, secret: &str) -> bool {
         let object = self.objects.get(name);
@@ -142,7 +157,8 @@ impl State {
         let checked = self.checker.saw_status(&name, status.id.as_deref(), status.version);
         self.violations.extend(checked.err().map(|violation| (name.clone(), violation)));
         let generation = object.metadata.generation.unwrap_or_default();
-        self.objects.insert(name, SeenObject { generation, delivered, name: status.name });
+        let uid = object.metadata.uid.unwrap_or_default();
+        self.objects.insert(name, SeenObject { uid, generation, delivered, name: status.name });
     }
 
     fn saw_target(&mut self, secret: Secret, present: Present) {
@@ -153,8 +169,11 @@ impl State {
         }
         let data = secret.data.unwrap_or_default();
         let value = digest(data.get(keys::DEFAULT_TARGET_KEY).map_or(&[], |value| value.0.as_slice()));
-        let checked = self.checker.saw_target(&name, &value);
-        self.violations.extend(checked.err().map(|violation| (name.clone(), violation)));
+        let mut owners = secret.metadata.owner_references.iter().flatten();
+        if !owners.any(|owner| self.gone.contains(&owner.uid)) {
+            let checked = self.checker.saw_target(&name, &value);
+            self.violations.extend(checked.err().map(|violation| (name.clone(), violation)));
+        }
         let resource_version = version(secret.metadata.resource_version.as_deref());
         self.targets.insert(name, SeenTarget { uid: secret.metadata.uid.unwrap_or_default(), resource_version, value });
     }
@@ -172,6 +191,8 @@ pub(super) fn version(text: Option<&str>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     const VALUE: Digest = [1; 32];
@@ -180,7 +201,7 @@ mod tests {
     fn state() -> State {
         let mut state = State::default();
         state.checker.will_apply("db", VALUE);
-        let object = SeenObject { generation: 1, delivered: true, name: Some("DB".to_owned()) };
+        let object = SeenObject { uid: "o".to_owned(), generation: 1, delivered: true, name: Some("DB".to_owned()) };
         state.objects.insert("db".to_owned(), object);
         let target = SeenTarget { uid: "u".to_owned(), resource_version: 1, value: VALUE };
         state.targets.insert("db".to_owned(), target);
@@ -206,6 +227,24 @@ mod tests {
         ];
         for change in changes {
             assert_eq!(found(change), ["db"]);
+        }
+    }
+
+    #[test]
+    fn the_target_of_a_deleted_object_is_not_judged_as_that_of_the_next_one() {
+        let mut state = state();
+        state.forget("db", Some("o".to_owned()));
+        state.checker.will_apply("db", [2; 32]);
+        for (owner, violations) in [("o", 0), ("next", 1)] {
+            let secret = serde_json::json!({
+                "metadata": {
+                    "name": "db",
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "ManagedSecret", "name": "db", "uid": owner}],
+                },
+                "data": {keys::DEFAULT_TARGET_KEY: "b2xk"},
+            });
+            state.saw_target(serde_json::from_value(secret).unwrap(), Present::Yes);
+            assert_eq!(state.violations.len(), violations, "{owner}");
         }
     }
 
