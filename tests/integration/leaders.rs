@@ -148,7 +148,7 @@ async fn edit(objects: Api<ManagedSecret>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn never_two_replicas_write_while_leaders_stop_die_and_freeze() {
     const FLAGS: [&str; 3] =
-        ["--leader-elect-lease-duration=3", "--leader-elect-renew-deadline=2", "--leader-elect-retry-period=1"];
+        ["--leader-elect-lease-duration=8", "--leader-elect-renew-deadline=6", "--leader-elect-retry-period=1"];
     let changes = std::env::var(CHANGES).map_or(FEW, |text| text.parse().expect("a number"));
     let replicas = Replicas::new("changes").await;
     let site = &replicas.premises.site;
