@@ -4,8 +4,6 @@
 //! later has an owner that does not exist, and it deletes that.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
@@ -14,8 +12,7 @@ use kube::{
 use serde_json::json;
 use testkit::poll;
 
-/// It looks for new types every 30 s only.
-const PATIENCE: Duration = Duration::from_secs(90);
+use super::operator::PATIENCE;
 
 /// Waits until the collector has seen every Secret of the namespace that exists now. It handles what happens to Secrets in its
 /// order: once it has deleted one whose owner does not exist, it has seen all that were there before.

@@ -7,10 +7,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use super::operator::{Fault, Seen, Tap};
+use super::operator::{Fault, PATIENCE, Seen, Tap};
 
 mod calls;
 mod late;
@@ -73,6 +73,3 @@ pub(super) fn refusal(code: u16, reason: &str, retry_after: Option<u64>) -> Faul
 fn answer(body: &str) -> Fault {
     Fault::Answer { code: 200, retry_after: None, body: body.to_owned() }
 }
-
-/// The longest that a test waits for a number of requests.
-const PATIENCE: Duration = Duration::from_secs(60);

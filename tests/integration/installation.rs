@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::Secret;
@@ -20,12 +19,10 @@ use serde_json::{Value, json};
 use testkit::{self, ControlPlane, Result, poll};
 use tokio::sync::OnceCell;
 
+pub(crate) use super::operator::PATIENCE;
+
 /// An identity that these manifests list as restorer.
 pub(crate) const RESTORER: &str = "restorer@example.com";
-/// The longest that a test waits for the API server to take notice of roles and policies, and for the garbage
-/// collector: that one looks for new types every 30 s only.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-
 /// What is installed.
 pub(crate) fn options() -> Options {
     Options { restorers: vec![RESTORER.to_owned()], webhooks: false, ..Options::default() }

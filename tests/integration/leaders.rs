@@ -19,16 +19,18 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use managed_secrets::run::RunError;
-use managed_secrets_api::{ManagedSecret, keys};
+use managed_secrets_api::keys;
 use managed_secrets_engine::{
     client,
     lease::{self, Durations, Lost},
 };
 use serde_json::json;
 use testkit::{Operator, poll};
+use tokio::task::JoinSet;
 
 use super::{
     admission::{self, Premises},
+    objects::Site,
     operator::{Fault, PATIENCE, Running, Setup, Shared, Tap},
     program::PROGRAM,
 };
@@ -39,7 +41,7 @@ const CHANGES: &str = "LEADER_CHANGES";
 const FEW: usize = 20;
 /// Requests of the controller that can be on their way at once: its workers, its events and the public key.
 const WORKERS: usize = 8 + 2;
-/// Objects that are edited without end while the leaders change.
+/// Objects that are edited without end while the leaders change, each by a task of its own.
 const OBJECTS: usize = 4;
 
 /// One installation whose replicas are processes.
@@ -135,13 +137,16 @@ enum Manner {
     Freeze,
 }
 
-/// Changes that keep the leader busy: descriptions of some objects, one after the other.
-async fn edit(objects: Api<ManagedSecret>) {
+/// Changes that keep the leader busy: a new description each time that it has answered the one before. Faster ones would leave
+/// it no time for an answer on a busy machine: a status is written only over the version of the object that it describes.
+async fn edit(site: Site, object: String) {
     for number in 0.. {
         let patch = Patch::Merge(json!({"spec": {"description": format!("edit {number}")}}));
-        let name = format!("object-{}", number % OBJECTS);
-        objects.patch(&name, &PatchParams::default(), &patch).await.unwrap();
-        tokio::task::yield_now().await;
+        let edited = site.objects().patch(&object, &PatchParams::default(), &patch).await.unwrap();
+        site.until(&object, "an answer to an edit", |now| {
+            now.status.as_ref().is_some_and(|status| status.observed_generation >= edited.metadata.generation)
+        })
+        .await;
     }
 }
 
@@ -162,7 +167,7 @@ async fn never_two_replicas_write_while_leaders_stop_die_and_freeze() {
     replicas.leads("r0").await;
     let mut standby = replicas.start("r1", &FLAGS).await;
     replicas.stands_by(&standby).await;
-    let editing = tokio::spawn(edit(site.objects()));
+    let mut editing: JoinSet<()> = (0..OBJECTS).map(|number| edit(site.clone(), format!("object-{number}"))).collect();
     let mut frozen = 0;
     for change in 0..changes {
         let present = format!("r{change}");
@@ -173,6 +178,7 @@ async fn never_two_replicas_write_while_leaders_stop_die_and_freeze() {
             object.status.as_ref().is_some_and(|status| status.observed_generation > edited)
         })
         .await;
+        assert!(editing.try_join_next().is_none(), "an edit failed");
         assert_eq!(replicas.leader().await, Some(present.clone()), "{manner:?}");
         let next = format!("r{}", change + 1);
         match manner {
@@ -192,7 +198,7 @@ async fn never_two_replicas_write_while_leaders_stop_die_and_freeze() {
         leader = std::mem::replace(&mut standby, replicas.start(&format!("r{}", change + 2), &FLAGS).await);
         replicas.stands_by(&standby).await;
     }
-    editing.abort();
+    editing.shutdown().await;
     assert_eq!((leader.stop().await.unwrap(), standby.stop().await.unwrap()), (0, 0));
     let requests = control_plane.requests_since(mark).await.unwrap();
     let terms = terms::of(&requests, &replicas.premises.operator_namespace);

@@ -195,7 +195,10 @@ impl Site {
         .await;
         match waited {
             Ok(object) => object,
-            Err(error) => panic!("{error}; now: {:?}", objects.get(name).await.map(|object| object.status)),
+            Err(error) => {
+                let now = objects.get(name).await.map(|object| (object.metadata.generation, object.status));
+                panic!("{error}; generation and status now: {now:?}")
+            }
         }
     }
 

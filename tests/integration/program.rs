@@ -7,16 +7,14 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use testkit::{control_plane::blocking, poll};
 
+use super::operator::PATIENCE;
+
 /// The program that was built with these tests.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_managed-secrets");
-
-/// The longest that a command may take that ends by itself: it waits 10 s for a cluster that does not answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came of a run.
 #[derive(Debug)]

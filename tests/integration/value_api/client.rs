@@ -1,7 +1,7 @@
 //! A client that sends a request as it is given: other clients normalise paths.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -18,8 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// The longest that an answer may take, on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::integration::operator::PATIENCE;
 
 /// How a caller shows who they are.
 #[derive(Clone, Debug)]
