@@ -193,6 +193,12 @@ impl Index {
         Reason::OF_EXPIRY.map(|reason| (reason, objects().filter(|own| own.expiring == Some(reason)).count()))
     }
 
+    /// How many objects name the version that is delivered, so that a new value is not.
+    #[must_use]
+    pub fn pinned(&self) -> usize {
+        self.namespaces.values().flat_map(|ns| ns.objects.values()).filter(|own| own.pinned).count()
+    }
+
     /// Namespaces in which some object has a `valueFrom`.
     pub fn source_namespaces(&self) -> impl Iterator<Item = &Name> {
         self.namespaces.iter().filter(|(_, ns)| !ns.by_source.is_empty()).map(|(namespace, _)| namespace)

@@ -18,6 +18,9 @@
 //! meanwhile. The first look decides whether the pods are older than the value: they are if the workload exists. If it has no
 //! mark, it gets that of the version before, from which the restart follows also after a crash. No clock is compared.
 //!
+//! A version that is taken back within the ten seconds may be in pods that started meanwhile, so they are restarted, although
+//! their mark says the version that is delivered again. If the operator ended in between, it does not know of that.
+//!
 //! | module | what it does |
 //! |---|---|
 //! | [`judge`] | from marks and versions to what is to be written |
@@ -75,6 +78,12 @@ pub(super) struct Delivered {
     /// What this object delivered before, until a look has found the workload, or that it does not exist: pods of a workload
     /// without a mark have that other value.
     pub(super) replaces: Option<Mark>,
+    /// Whether the version before was due for a restart when this one came, until a look has found the workload: pods that
+    /// started meanwhile have it, even if the mark says this version.
+    pub(super) again: bool,
+    /// Whether this operator delivered it, and the last look found that the workload is to be restarted for it, once that has
+    /// waited for other values.
+    pub(super) due: bool,
 }
 
 /// What became of the last look at a workload.
@@ -181,13 +190,18 @@ impl Restarts {
                 // It is marked, or a look that will mark it is queued.
                 continue;
             }
-            let replaces = match was {
-                Some(was) if was.mark == mark => was.replaces.clone(),
-                Some(was) => Some(was.mark.clone()),
-                None => before.filter(|before| **before != mark).cloned(),
+            let delivered = match was {
+                Some(was) if was.mark == mark => was.clone(),
+                Some(was) => {
+                    Delivered { mark: mark.clone(), replaces: Some(was.mark.clone()), again: was.due, due: false }
+                }
+                None => {
+                    let replaces = before.filter(|before| **before != mark).cloned();
+                    Delivered { mark: mark.clone(), replaces, again: false, due: false }
+                }
             };
-            let is_new = replaces.is_some() && was.is_none_or(|was| was.mark != mark);
-            known.objects.insert(Name::clone(&key.name), Delivered { mark: mark.clone(), replaces });
+            let is_new = delivered.replaces.is_some() && was.is_none_or(|was| was.mark != mark);
+            known.objects.insert(Name::clone(&key.name), delivered);
             if is_new {
                 known.collect();
             }
@@ -241,13 +255,16 @@ impl Restarts {
     }
 
     /// A workload has marks of these objects, or does not exist. From now on, a mark that is missing is no reason to restart it
-    /// for what they have delivered: another program removed the mark, or the workload is newer.
-    fn settled(&self, place: &Place, objects: &BTreeMap<Name, Delivered>) {
+    /// for what they have delivered: another program removed the mark, or the workload is newer. For those that are `due`, it is
+    /// still to be restarted.
+    fn settled(&self, place: &Place, objects: &BTreeMap<Name, Delivered>, due: &[Name]) {
         let mut state = self.state.lock();
         let Some(known) = state.workloads.get_mut(place) else { return };
         for (name, delivered) in &mut known.objects {
             if objects.get(name).is_some_and(|settled| settled.mark == delivered.mark) {
-                delivered.replaces = None;
+                // What a cache says after a start may be taken back already: that is no reason to restart anything.
+                delivered.due = due.contains(name) && (delivered.due || delivered.replaces.is_some());
+                (delivered.replaces, delivered.again) = (None, false);
             }
         }
     }

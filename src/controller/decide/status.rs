@@ -137,7 +137,7 @@ pub(super) fn report(facts: &Facts, served: Option<(&Draft<'_>, &Seen, Option<St
     }
     let (expiring, expires_in) = expiry::follow(own, &status, facts.snapshot.now);
     conditions.extend(expiring);
-    conditions.extend(restarts::condition::follow(own, &facts.snapshot.restarting, facts.snapshot.now));
+    conditions.extend(restarts::condition::follow(own, &status, &facts.snapshot.restarting, facts.snapshot.now));
     status.conditions = Some(conditions);
     if status != own.status {
         return facts.snapshot.waits.status.map_or_else(|| Report::Write(Box::new(status)), Report::Held);

@@ -20,6 +20,8 @@ pub(super) struct KeptObject {
     pub(super) ready: Option<Said>,
     /// The reason of its `Expiring` condition.
     pub(super) expiring: Option<Reason>,
+    /// Whether its `spec.version` names the version to deliver.
+    pub(super) pinned: bool,
     /// How urgently a user waits for it.
     pub(super) urgency: Option<Priority>,
     /// What it takes its value from.
@@ -48,7 +50,8 @@ impl KeptObject {
             None => Some(Priority::New),
             Some(observed) => (observed != own.generation).then_some(Priority::Fresh),
         };
-        Self { packed, ready, expiring, urgency, source: source.map(Box::new) }
+        let pinned = own.spec.version.is_some();
+        Self { packed, ready, expiring, pinned, urgency, source: source.map(Box::new) }
     }
 }
 

@@ -156,9 +156,13 @@ impl Play {
                 }
                 operator.pass(NAMES[*object], plan, *late).await;
             }
-            Work::Look(seconds, fault) => {
+            Work::Look { seconds, fault, meanwhile } => {
                 self.tick(i64::from(*seconds));
-                operator.look(Plan { fault: *fault, meanwhile: None }).await;
+                let meanwhile = meanwhile.map(|(at, touch)| {
+                    let touched = Meanwhile::Event(Event::Workload(touch));
+                    (at, When::Before, self.meanwhile(which, &touched))
+                });
+                operator.look(Plan { fault: *fault, meanwhile }).await;
             }
             Work::Settle => {
                 // Not to rest, but as far as a busy moment comes.
@@ -318,8 +322,10 @@ impl Play {
         self.work_off().await?;
         self.pass_dates().await?;
         self.restart_workloads().await?;
-        // The operator does not watch workloads: one that was created again gets its marks when an operator starts.
-        if self.server().workload.is_new() {
+        // The operator does not watch workloads: one that was created again gets its marks when an operator starts, and
+        // of one that was deleted the status says so then.
+        let is_unseen = self.server().workload.is_unseen();
+        if is_unseen {
             for operator in &self.operators {
                 operator.restart();
                 operator.wake_all();

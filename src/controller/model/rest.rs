@@ -41,6 +41,8 @@ pub(super) fn check(server: &Server, now: Timestamp) -> Result<(), String> {
         if status == "True" && reason == Reason::Served.as_str() {
             served(server, object, now).map_err(|wrong| format!("{name} is served, but {wrong}"))?;
             restarted(server, object).map_err(|wrong| format!("{name} is served, but {wrong}"))?;
+        } else if delivered(object).is_none() && object.condition(CONDITION_RESTART_BLOCKED).is_some() {
+            return Err(format!("{name} delivers nothing, and says that its workload cannot be restarted"));
         } else if reason == Reason::Suspended.as_str() {
             if object.spec.suspend != Some(true) {
                 return Err(format!("{name} is not suspended"));
@@ -177,18 +179,25 @@ fn target(server: &Server, object: &Object, record: &OpenRecord, now: Timestamp)
     Ok(())
 }
 
-/// The workload that it names has its mark, and pods with its value.
+/// What its status says that it has delivered.
+fn delivered(object: &Object) -> Option<Mark> {
+    let status = serde_json::from_value(object.status.clone().unwrap_or_default()).unwrap();
+    Mark::delivered(&object.spec, &status)
+}
+
+/// The workload that it names has its mark, and pods with its value; of one that does not exist, the status says so.
 fn restarted(server: &Server, object: &Object) -> Result<(), String> {
     let names = object.spec.target.as_ref().is_some_and(|target| target.restart.is_some());
     let names = names && object.spec.delivery() == Delivery::Secret;
-    if object.condition(CONDITION_RESTART_BLOCKED).is_some() {
-        return Err("it says that its workload cannot be restarted".to_owned());
+    let blocked = object.condition(CONDITION_RESTART_BLOCKED).map(|(_, reason)| reason);
+    let missing = (names && !server.workload.exists()).then(|| Reason::WorkloadNotFound.as_str().to_owned());
+    if blocked != missing {
+        return Err(format!("it says of the restart of its workload {blocked:?}, and not {missing:?}"));
     }
     if !names || server.oracle.is_excused(&object.uid) {
         return Ok(());
     }
-    let status = serde_json::from_value(object.status.clone().unwrap_or_default()).unwrap();
-    let delivered = Mark::delivered(&object.spec, &status).ok_or("does not say what it has delivered")?;
+    let delivered = delivered(object).ok_or("does not say what it has delivered")?;
     server.workload.at_rest(&object.name, &delivered.to_string())
 }
 

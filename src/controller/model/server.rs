@@ -21,7 +21,7 @@ use super::{
     oracle::Oracle,
     store::{Field, Invalid, Maker, Object, Stored, fields_of},
     versions::Pass,
-    workload::{Refused, SHOP, Touch, Workload},
+    workload::{Conflict, SHOP, Touch, Workload},
 };
 
 /// One change, as a watch tells it: before and after.
@@ -224,8 +224,7 @@ impl Server {
         self.revision += 1;
         match self.workload.apply(body, self.revision, &mut self.oracle.wrong) {
             Ok(()) => (StatusCode::OK, self.workload.wire().unwrap()),
-            Err(Refused::NotFound) => absent(),
-            Err(Refused::Conflict) => conflict(),
+            Err(Conflict) => conflict(),
         }
     }
 

@@ -114,7 +114,12 @@ pub(super) enum Work {
     /// All caught up, the queue worked off.
     Settle,
     /// Looks at workloads, after so many seconds.
-    Look(u8, Option<(usize, Fault)>),
+    Look {
+        seconds: u8,
+        fault: Option<(usize, Fault)>,
+        /// What a user does to the workload before one of the requests.
+        meanwhile: Option<(usize, Touch)>,
+    },
 }
 
 /// What happens between two requests of a pass.
@@ -190,6 +195,7 @@ fn meddle() -> impl Strategy<Value = Meddle> {
 fn touch() -> impl Strategy<Value = Touch> {
     prop_oneof![
         2 => Just(Touch::Create),
+        1 => Just(Touch::Delete),
         1 => Just(Touch::Strip),
         1 => Just(Touch::Undo),
     ]
@@ -246,6 +252,7 @@ fn work() -> impl Strategy<Value = Work> {
         option::weighted(0.3, fault()),
         option::weighted(0.3, (0..8usize, meanwhile().prop_map(Box::new))),
     );
+    let look = (0..20u8, option::weighted(0.2, fault()), option::weighted(0.2, (0..4usize, touch())));
     prop_oneof![
         2 => (stream, 0..4usize).prop_map(|(stream, most)| Work::Hear(stream, most)),
         3 => Just(Work::CatchUp),
@@ -253,7 +260,7 @@ fn work() -> impl Strategy<Value = Work> {
         1 => Just(Work::Restart),
         8 => pass.prop_map(|(object, late, fault, meanwhile)| Work::Pass { object, late, fault, meanwhile }),
         4 => Just(Work::Settle),
-        2 => (0..20u8, option::weighted(0.2, fault())).prop_map(|(seconds, fault)| Work::Look(seconds, fault)),
+        2 => look.prop_map(|(seconds, fault, meanwhile)| Work::Look { seconds, fault, meanwhile }),
     ]
 }
 

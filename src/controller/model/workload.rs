@@ -2,7 +2,7 @@
 //!
 //! In: what the operator applies, and what users do. Out: its state as on the wire, and what was wrong. The rules: the
 //! operator restarts pods once for each delivery and for nothing else, and once a workload has a mark, its pods get every
-//! value. It always exists: what a status says of one that does not is shown on a real API server.
+//! value. While it does not exist, nothing creates it but a user.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,8 @@ type Marks = BTreeMap<String, String>;
 pub(super) enum Touch {
     /// Deletes it, if it exists, and creates it.
     Create,
+    /// Deletes it.
+    Delete,
     /// Writes its pod template without marks.
     Strip,
     /// `kubectl rollout undo`.
@@ -52,11 +54,8 @@ pub(super) struct Workload {
     due: BTreeSet<String>,
 }
 
-/// Why an apply is refused.
-pub(super) enum Refused {
-    NotFound,
-    Conflict,
-}
+/// An apply is refused: it names another uid or version. One with a uid never creates.
+pub(super) struct Conflict;
 
 fn marks(annotations: &Value) -> Marks {
     let annotations = annotations.as_object().into_iter().flatten();
@@ -71,6 +70,7 @@ impl Workload {
                 *live = Some(Live { uid: uid(), revision, created: now, template, metadata, earlier: None });
                 self.restarted.clear();
             }
+            (Touch::Delete, live) => *live = None,
             (Touch::Strip, Some(live)) if !live.template.is_empty() => {
                 live.earlier = Some(std::mem::take(&mut live.template));
                 live.revision = revision;
@@ -81,7 +81,7 @@ impl Workload {
             }
             _ => return,
         }
-        // Pods start.
+        // Pods start, or there are none.
         self.due.clear();
     }
 
@@ -113,11 +113,11 @@ impl Workload {
     }
 
     /// The operator applies marks. What was wrong goes to `wrong`.
-    pub(super) fn apply(&mut self, body: &Value, revision: u64, wrong: &mut Vec<String>) -> Result<(), Refused> {
-        let live = self.live.as_mut().ok_or(Refused::NotFound)?;
+    pub(super) fn apply(&mut self, body: &Value, revision: u64, wrong: &mut Vec<String>) -> Result<(), Conflict> {
+        let live = self.live.as_mut().ok_or(Conflict)?;
         let meta = &body["metadata"];
         if meta["uid"] != json!(live.uid) || meta["resourceVersion"] != json!(live.revision.to_string()) {
-            return Err(Refused::Conflict);
+            return Err(Conflict);
         }
         let (metadata, template) = (&meta["annotations"], &body["spec"]["template"]["metadata"]["annotations"]);
         let (metadata, template) = (marks(metadata), marks(template));
@@ -147,13 +147,19 @@ impl Workload {
         Ok(())
     }
 
-    /// Whether it was created, and has no marks yet.
-    pub(super) fn is_new(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.template.is_empty() && live.metadata.is_empty())
+    /// Whether it exists.
+    pub(super) const fn exists(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Whether it was deleted, or was created and has no marks yet.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.live.as_ref().is_none_or(|live| live.template.is_empty() && live.metadata.is_empty())
     }
 
     /// What is wrong at rest with an object that names it, and has delivered this.
     pub(super) fn at_rest(&self, object: &str, delivered: &str) -> Result<(), String> {
+        // Then nothing is to be restarted.
         let Some(live) = &self.live else { return Ok(()) };
         let key = key(object);
         let has = live.metadata.get(&key).or_else(|| live.template.get(&key));

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use managed_secrets_api::{
-    Reason,
+    ManagedSecretStatus, Reason,
     keys::CONDITION_RESTART_BLOCKED as BLOCKED,
+    restarts::Mark,
     types::{Delivery, Workload},
 };
 
@@ -23,9 +24,14 @@ pub(crate) struct Restarting {
     pub(crate) outcomes: Vec<(Workload, Option<Outcome>)>,
 }
 
-/// The condition that follows, where there is something to say.
+/// The condition that follows, where there is something to say. `status` is the one that it becomes a part of.
 #[must_use]
-pub(crate) fn follow(own: &Own, restarting: &Restarting, now: Timestamp) -> Option<Condition> {
+pub(crate) fn follow(
+    own: &Own,
+    status: &ManagedSecretStatus,
+    restarting: &Restarting,
+    now: Timestamp,
+) -> Option<Condition> {
     let named = own.spec.target.as_ref().is_some_and(|target| target.restart.as_ref().is_some_and(|it| !it.is_empty()));
     if !named || own.spec.delivery() == Delivery::None {
         return None;
@@ -43,6 +49,8 @@ pub(crate) fn follow(own: &Own, restarting: &Restarting, now: Timestamp) -> Opti
         let message = "spec.target.restart has no effect: this operator was installed without --restarts";
         return Some(make(Reason::RestartsOff, message));
     }
+    // Nothing is restarted for a value that is not delivered, whatever other objects have learned of the workload.
+    Mark::delivered(&own.spec, status)?;
     let outcomes = &restarting.outcomes;
     if outcomes.iter().any(|(_, outcome)| outcome.is_none()) {
         // After a start: what was said stays until each workload was looked at.

@@ -38,11 +38,11 @@ pub(super) struct Marks {
 #[must_use]
 pub(super) fn judge(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Option<Marks> {
     let mut marks = Marks { template: seen.template.clone(), metadata: seen.metadata.clone(), ..Marks::default() };
-    for (name, Delivered { mark, replaces }) in objects {
+    for (name, Delivered { mark, replaces, again, .. }) in objects {
         let key = key(name);
         let text = mark.to_string();
         let restart = match seen.mark(name).map(Mark::read) {
-            Some(Some(has)) if has == *mark => continue,
+            Some(Some(has)) if has == *mark && !again => continue,
             Some(_) => true,
             None => replaces.is_some(),
         };
@@ -63,17 +63,22 @@ pub(super) fn due(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Vec<Name>
     restarts.into_iter().map(|(name, _)| name).collect()
 }
 
-/// The marks to write that restart nothing, and whether the workload is due for a restart. One that is due, and has no mark,
-/// gets that of the version before: from then on, what is left to do follows from the workload.
+/// The marks to write that restart nothing, and the objects for which the workload is due for a restart. One that is due, and
+/// has no mark or the mark of what is delivered, gets that of the version before: from then on, what is left to do follows from
+/// the workload.
 #[must_use]
-pub(super) fn without_restarts(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> (Option<Marks>, bool) {
+pub(super) fn without_restarts(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> (Option<Marks>, Vec<Name>) {
     let due = due(seen, objects);
     let mut others = objects.clone();
-    for name in &due {
-        let before = others.remove(name).and_then(|delivered| delivered.replaces).filter(|_| seen.mark(name).is_none());
-        if let Some(mark) = before {
-            others.insert(Name::clone(name), Delivered { mark, replaces: None });
+    others.retain(|name, _| !due.contains(name));
+    let marks = judge(seen, &others);
+    let unchanged = || Marks { template: seen.template.clone(), metadata: seen.metadata.clone(), ..Marks::default() };
+    let mut marks = marks.unwrap_or_else(unchanged);
+    for (name, Delivered { mark, replaces, .. }) in objects.iter().filter(|(name, _)| due.contains(name)) {
+        let says_so = seen.mark(name).is_none_or(|has| Mark::read(has).as_ref() == Some(mark));
+        if let Some(before) = replaces.as_ref().filter(|_| says_so) {
+            marks.metadata.insert(key(name), before.to_string());
         }
     }
-    (judge(seen, &others), !due.is_empty())
+    ((marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks), due)
 }

@@ -112,14 +112,14 @@ impl Restarter {
         let live = api.get::<Live>(name).await.map_err(|error| Failure::of(error, &doing("get")))?;
         let Some(Live { metadata, spec }) = live else {
             // Once it is created, its pods have what is delivered by now.
-            self.restarts.settled(place, &before);
+            self.restarts.settled(place, &before, &[]);
             return Ok((Some(Outcome::Missing), Next::After(BLOCKED_RETRY)));
         };
         let seen = Seen { template: marks(spec.template.metadata.annotations), metadata: marks(metadata.annotations) };
         // After the read: what was delivered meanwhile is part of the same restart.
         let mut objects = self.restarts.objects(place);
         let mut next = Next::Done;
-        let (marks, is_due) = if wait.is_zero() {
+        let (marks, due) = if wait.is_zero() {
             for name in judge::due(&seen, &objects) {
                 // A cache that is behind must not restart for a version that is not delivered any more. It comes here again once
                 // it shows what is delivered.
@@ -128,7 +128,7 @@ impl Restarter {
                     next = Next::After(BLOCKED_RETRY);
                 }
             }
-            (judge(&seen, &objects), false)
+            (judge(&seen, &objects), Vec::new())
         } else {
             without_restarts(&seen, &objects)
         };
@@ -138,8 +138,8 @@ impl Restarter {
             written.map_err(|error| Failure::of(error, &doing("patch")))?;
             self.report(place, &marks);
         }
-        self.restarts.settled(place, &objects);
-        Ok(if is_due { (None, Next::After(wait)) } else { (Some(Outcome::Marked), next) })
+        self.restarts.settled(place, &objects, &due);
+        Ok(if due.is_empty() { (Some(Outcome::Marked), next) } else { (None, Next::After(wait)) })
     }
 
     /// What an object has delivered, read live.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use managed_secrets_api::types::WorkloadKind;
 use managed_secrets_engine::queue::{Next, Workers};
 use proptest::{collection::vec, prelude::*};
 use serde_json::json;
 use tokio::time::{advance, timeout};
 
 use super::{
+    condition::{Restarting, follow},
     judge::{Marks, Seen, due, judge, without_restarts},
     *,
 };
@@ -61,7 +63,7 @@ fn unmarked() -> Seen {
 /// if there was a write.
 fn look(restarts: &Restarts, seen: &mut Seen) -> Option<usize> {
     restarts.looked_at(&place(), Outcome::Marked);
-    write(restarts, seen, judge)
+    write(restarts, seen, |seen, objects| (judge(seen, objects), Vec::new()))
 }
 
 /// The same with a cache that is behind: what it shows is not delivered.
@@ -71,13 +73,13 @@ fn look_behind(restarts: &Restarts, seen: &mut Seen) -> Option<usize> {
         for name in due(seen, &objects) {
             objects.remove(&name);
         }
-        judge(seen, &objects)
+        (judge(seen, &objects), Vec::new())
     })
 }
 
 /// Looks at a workload as the operator does as soon as a value is delivered. Returns whether there was a write.
 fn first_look(restarts: &Restarts, seen: &mut Seen) -> bool {
-    let restarted = write(restarts, seen, |seen, objects| without_restarts(seen, objects).0);
+    let restarted = write(restarts, seen, without_restarts);
     assert!(restarted.is_none_or(|restarted| restarted == 0), "it waits for other values");
     restarted.is_some()
 }
@@ -85,11 +87,11 @@ fn first_look(restarts: &Restarts, seen: &mut Seen) -> bool {
 fn write(
     restarts: &Restarts,
     seen: &mut Seen,
-    marks: impl Fn(&Seen, &BTreeMap<Name, Delivered>) -> Option<Marks>,
+    marks: impl Fn(&Seen, &BTreeMap<Name, Delivered>) -> (Option<Marks>, Vec<Name>),
 ) -> Option<usize> {
     let objects = restarts.objects(&place());
-    let marks = marks(seen, &objects);
-    restarts.settled(&place(), &objects);
+    let (marks, due) = marks(seen, &objects);
+    restarts.settled(&place(), &objects, &due);
     let Marks { template, metadata, restarts } = marks?;
     (seen.template, seen.metadata) = (template, metadata);
     Some(restarts.len())
@@ -233,11 +235,30 @@ fn a_workload_that_did_not_exist_when_the_value_was_delivered_is_not_restarted()
         let (mut seen, restarts) = (unmarked(), Restarts::default());
         note(&restarts, &own("one", 4, 10, true), &own("one", 5, 20, true));
         if !existed {
-            restarts.settled(&place(), &restarts.objects(&place()));
+            restarts.settled(&place(), &restarts.objects(&place()), &[]);
             restarts.looked_at(&place(), Outcome::Missing);
         }
         assert_eq!(look(&restarts, &mut seen), Some(usize::from(existed)));
     }
+}
+
+#[test]
+fn a_version_that_is_taken_back_before_its_restart_leaves_no_pods_with_it() {
+    let (mut seen, restarts) = (unmarked(), Restarts::default());
+    let (fourth, fifth) = (own("one", 4, 10, true), own("one", 5, 20, true));
+    note(&restarts, &fourth, &fourth);
+    look(&restarts, &mut seen);
+    note(&restarts, &fourth, &fifth);
+    assert!(!first_look(&restarts, &mut seen));
+    // Now pods may start, with the fifth.
+    let mut back = fifth.clone();
+    back.status.delivered = Some(4);
+    note(&restarts, &fifth, &back);
+    assert!(first_look(&restarts, &mut seen), "a crash from here on loses nothing");
+    assert_eq!(seen.metadata["restarts.managedsecrets.dev/one"], format!("{ID}/5"));
+    assert_eq!(look(&restarts, &mut seen), Some(1));
+    assert_eq!(seen.template["restarts.managedsecrets.dev/one"], format!("{ID}/4"));
+    assert_eq!(look(&restarts, &mut seen), None);
 }
 
 /// After a change of the leader in an incident: version 5 was taken back, and the cache still shows it.
@@ -276,9 +297,9 @@ async fn the_first_look_comes_at_once_and_a_restart_waits_ten_seconds() {
     }
     assert!(look_is_due(Duration::ZERO).await);
     assert_eq!(restarts.collects_for(&place()), TOGETHER);
-    let (marks, is_due) = without_restarts(&seen, &restarts.objects(&place()));
+    let (marks, due) = without_restarts(&seen, &restarts.objects(&place()));
     let marks = marks.unwrap();
-    assert!(is_due && marks.restarts.is_empty());
+    assert!(due == ["one".into()] && marks.restarts.is_empty());
     assert_eq!(marks.template, seen.template);
     assert_eq!(marks.metadata["restarts.managedsecrets.dev/two"], format!("{ID}/5"));
     // More passes of the same objects ask for no more looks.
@@ -287,7 +308,7 @@ async fn the_first_look_comes_at_once_and_a_restart_waits_ten_seconds() {
     advance(TOGETHER).await;
     assert!(restarts.collects_for(&place()).is_zero());
     assert_eq!(look(&restarts, &mut seen), Some(1));
-    assert_eq!(without_restarts(&seen, &restarts.objects(&place())), (None, false));
+    assert_eq!(without_restarts(&seen, &restarts.objects(&place())), (None, Vec::new()));
 
     for object in [&one, &two] {
         note(&restarts, object, &own(&object.name, 6, 30, true));
@@ -331,6 +352,17 @@ enum Event {
     Look,
 }
 
+/// Another object may have learned that the workload does not exist.
+#[test]
+fn nothing_is_said_of_a_restart_for_a_value_that_is_not_delivered() {
+    let workload = Workload { kind: WorkloadKind::Deployment, name: "shop".to_owned() };
+    let restarting = Restarting { on: true, outcomes: vec![(workload, Some(Outcome::Missing))] };
+    let own = own("one", 1, 0, true);
+    let said = |own: &Own| follow(own, &own.status, &restarting, at(1)).map(|condition| condition.reason);
+    assert_eq!(said(&own).as_deref(), Some("WorkloadNotFound"));
+    assert_eq!(said(&undelivered(own)), None);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (0..2usize).prop_map(Event::Value),
@@ -358,13 +390,15 @@ struct Model {
     restarts: Restarts,
     /// How often the pods were restarted, and for how many versions that was due.
     restarted: usize,
+    /// Whether the operator ended between a delivery and the next look: then it does not know of a version that is taken back.
+    ended: bool,
 }
 
 impl Model {
     fn new() -> Self {
         let (seen, restarts) = (unmarked(), Restarts::default());
         let (versions, newest, pods) = ([(1, 0); 2], [1; 2], [1; 2]);
-        let model = Self { now: 0, versions, newest, seen, earlier: None, pods, restarts, restarted: 0 };
+        let model = Self { now: 0, versions, newest, seen, earlier: None, pods, restarts, restarted: 0, ended: false };
         model.start();
         model
     }
@@ -390,7 +424,14 @@ impl Model {
         first_look(&self.restarts, &mut self.seen);
     }
 
+    fn end(&mut self) {
+        self.restarts = Restarts::default();
+        self.start();
+        self.ended = true;
+    }
+
     fn look(&mut self) {
+        self.ended = false;
         let template = self.seen.template.clone();
         let restarts = look(&self.restarts, &mut self.seen);
         let is_restarted = template != self.seen.template;
@@ -413,13 +454,9 @@ impl Model {
             Event::Value(which) => self.value(which),
             Event::ValueAndCrash(which) => {
                 self.value(which);
-                self.restarts = Restarts::default();
-                self.start();
+                self.end();
             }
-            Event::Restart => {
-                self.restarts = Restarts::default();
-                self.start();
-            }
+            Event::Restart => self.end(),
             Event::Recreate => {
                 (self.seen, self.earlier) = (unmarked(), None);
                 self.pods = self.versions.map(|(version, _)| version);
@@ -439,6 +476,10 @@ impl Model {
                     // The pods start.
                     self.pods = self.versions.map(|(version, _)| version);
                 }
+            }
+            Event::Back(which) if self.ended => {
+                self.look();
+                self.deliver(which, 1);
             }
             Event::Back(which) => self.deliver(which, 1),
             Event::Look => self.look(),
