@@ -257,9 +257,9 @@ struct Parts {
 
 impl Parts {
     fn read(&self) -> Reading {
-        let ((known, unknown), expiring, sealed) = {
+        let ((known, unknown), expiring, pinned, sealed) = {
             let index = self.shared.index();
-            (index.reasons(), index.expiring(), index.sealed())
+            (index.reasons(), index.expiring(), index.pinned(), index.sealed())
         };
         let reasons =
             Reason::of_ready().map(|reason| (reason.as_str(), known.get(&reason).copied().unwrap_or_default()));
@@ -273,6 +273,7 @@ impl Parts {
             restarts: done.restarts,
             rotations: done.rotations,
             expiring: expiring.map(|(reason, count)| (reason.as_str(), count)).to_vec(),
+            pinned,
             oldest_seed: keyring.oldest_seed(),
             rotation_began: self.leadership.is_leader().then(|| *self.shared.rotation.since.lock()).flatten(),
             rewrapped: self.shared.rotation.counts.rewrapped.load(Ordering::Relaxed),

@@ -64,6 +64,8 @@ pub struct Reading {
     pub rotations: [(&'static str, u64); 2],
     /// ManagedSecrets whose value expires soon or has expired, by the reason of their `Expiring` condition.
     pub expiring: Vec<(&'static str, usize)>,
+    /// ManagedSecrets whose `spec.version` names the version that is delivered.
+    pub pinned: usize,
     /// When the oldest seed was created.
     pub oldest_seed: Option<Timestamp>,
     /// When the active seed was created, while a seed that it replaced may be in use.

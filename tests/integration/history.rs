@@ -14,7 +14,7 @@ use testkit::poll;
 
 use super::{
     objects::{Site, message, moved, ready, status},
-    operator::{PATIENCE, Setup},
+    operator::{PATIENCE, Running, Setup},
 };
 
 /// The data of a record, by key.
@@ -245,6 +245,8 @@ async fn a_named_version_is_delivered_and_newer_values_are_recorded() {
     let object = apply(&site, pinned(&newest, 1, 3)).await;
     assert_eq!(state(&object), (Some(3), Some(1)));
     assert_eq!(site.value("db", "value").await.as_deref(), Some("one"));
+    said(&site, "version 1: ").await;
+    until_pinned(&operator, 1).await;
 
     // Newer values are recorded, and what is delivered is kept, also where nothing else is.
     for (number, history) in [(4, 3), (5, 1), (6, 0)] {
@@ -280,7 +282,27 @@ async fn a_named_version_is_delivered_and_newer_values_are_recorded() {
     assert_eq!(state(&object), (Some(7), None));
     assert_eq!(site.value("db", "value").await.as_deref(), Some("value 7"));
     assert_eq!(kept(&object, &site.record("DB").await.unwrap()), [0; 0]);
+    until_pinned(&operator, 0).await;
     operator.stop().await;
+}
+
+/// Waits until an event tells of the version that is delivered now.
+async fn said(site: &Site, version: &str) {
+    poll("an event about the version", PATIENCE, || async {
+        let notes = site.events("db", "Served").await;
+        Ok(notes.iter().any(|note| note.starts_with(version)).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until the metric counts so many objects with a named version.
+async fn until_pinned(operator: &Running, count: usize) {
+    poll("the metric to count it", PATIENCE, || async {
+        Ok(operator.metrics().text().unwrap().contains(&format!("\nmanaged_secrets_pinned {count}.0\n")).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,6 +196,13 @@ pub const TABLE: &[Row] = &[
         },
     },
     Row {
+        name: "managed_secrets_pinned",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "ManagedSecrets whose spec.version names the version to deliver: a new value is stored, and not delivered",
+        read: |figures| figures.reading().map_or(Value::Absent, |reading| Value::Number(number(reading.pinned))),
+    },
+    Row {
         name: "managed_secrets_rotations",
         kind: Kind::Counter,
         labels: &[Label::RotationResult],

@@ -222,6 +222,15 @@ pub const ROWS: &[Row] = &[
                 queries: &[("max by (reason) (managed_secrets_expiring{namespace=~\"$namespace\"})", "{{reason}}")],
             },
             Panel {
+                title: "Pinned versions",
+                description: "ManagedSecrets whose spec.version names the version to deliver, as after a rollback: new values are \
+                              stored and not delivered, and scheduled rotation waits. `kubectl msec versions NAME` shows which \
+                              version an object delivers.",
+                unit: "short",
+                kind: Kind::Lines,
+                queries: &[("max(managed_secrets_pinned{namespace=~\"$namespace\"})", "pinned")],
+            },
+            Panel {
                 title: "Rotations",
                 description: "Generated values that a new one replaced, on schedule (spec.generate.rotateEvery) or on request; and \
                               tries whose new value could not be stored, which the operator repeats.",
