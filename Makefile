@@ -13,7 +13,7 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-.PHONY: bench bench-small soak help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults session startup generate lint fmt deny clean-cache
+.PHONY: bench bench-small soak help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults softhsm session startup generate lint fmt deny clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ faults: ## faults of a cluster, as long as they last in reality, and 20,000 obje
 	$(CARGO) build --locked --release --bin managed-secrets
 	FAULTS=long FAULTS_PROGRAM="$(CURDIR)/target/release/managed-secrets" $(CARGO) test --locked --package managed-secrets \
 		--test integration -- --nocapture --test-threads=1 outages::
+
+softhsm: ## a KMS plugin of others, over SoftHSM: the conformance test, and an operator that uses it; needs softhsm2 and opensc
+	hack/softhsm.sh
 
 session: ## records docs/session.md from a terminal; needs tmux
 	$(CARGO) build --locked --workspace --bins --example controlplane

@@ -25,9 +25,6 @@ use super::program::run;
 /// Long enough for a machine under load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The variable with the address of another plugin to test, such as `unix:///run/kms/plugin.sock`.
-const SOCKET: &str = "KMS_SOCKET";
-
 /// A keyring under the plugin of `tests/kms` with the keys of `kms-keys.json`.
 const FROZEN_KEYRING: &str = include_str!("../../crates/crypto/tests/vectors/msk1-kms.json");
 
@@ -48,11 +45,11 @@ async fn conformance_of(socket: &str, timeout: &str) -> (BTreeMap<String, (Strin
     (checks, ran.code)
 }
 
-/// The plugin that [`SOCKET`] names, or a plugin of this project on Kubernetes' own server.
+/// The plugin that is given, or a plugin of this project on Kubernetes' own server.
 #[tokio::test]
 async fn a_plugin_passes_the_conformance_test() {
-    if let Ok(socket) = std::env::var(SOCKET) {
-        let (checks, code) = conformance_of(&socket, "30").await;
+    if let Some(socket) = plugin::given() {
+        let (checks, code) = conformance_of(&socket.to_string(), "30").await;
         assert_eq!(code, 0, "{checks:#?}");
         return;
     }

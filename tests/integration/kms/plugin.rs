@@ -12,11 +12,19 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{binaries, control_plane::blocking, poll};
 
+/// The variable with the address of a plugin that somebody else wrote and started, such as `unix:///run/kms/plugin.sock`.
+const GIVEN: &str = "KMS_SOCKET";
+
 /// A plugin that runs, with its keys, until it is dropped.
 pub(crate) struct Plugin {
     folder: TempDir,
     program: PathBuf,
     child: Option<Child>,
+}
+
+/// The address of the plugin to try: the one of [`GIVEN`] instead of one of this project.
+pub(crate) fn given() -> Option<Socket> {
+    Some(std::env::var(GIVEN).ok()?.parse().unwrap())
 }
 
 impl Plugin {
