@@ -408,7 +408,7 @@ fn saved_records_and_sealed_text_open_after_their_keys_were_replaced() {
                 record::open(bytes, &place, &stored.meta, &stored.commitment, |id| keyring.seed(id)).unwrap().value
             };
             let expected = value(&bytes, &before);
-            let held = [(keys::RECORD_DATA_KEY, bytes.as_slice())];
+            let held = secret.data.iter().flatten().map(|(key, bytes)| (key.as_str(), bytes.0.as_slice()));
             let rewrapped = stored.rewrap(namespace, held, |id| after.seed(id), after.active_seed().unwrap()).unwrap();
             let moved = &rewrapped.data[keys::RECORD_DATA_KEY];
             assert_eq!(moved.seed_id(), new);

@@ -39,6 +39,16 @@ until_true is_ready plain
 secret plain '{name: RENAMED, description: the second, value: plain-second-value, target: {labels: {app: shop}}}'
 is_renamed() { [[ $(shop get managedsecret plain --output 'jsonpath={.status.name} {.status.version}') == "RENAMED 2" ]]; }
 until_true is_renamed
+# Earlier values, in other shapes and beside the newest, and one of them in its place.
+has_version() { [[ $(shop get managedsecret "$1" --output 'jsonpath={.status.version}') == "$2" ]]; }
+for version in 1 2 3; do
+    secret earlier "{name: EARLIER, history: 3, value: earlier-value-$version, target: {template: {url: 'https://shop:\$(value | urlencode)@db'}, previousKey: previous}}"
+    until_true has_version earlier "$version"
+done
+secret pinned '{name: PINNED, value: pinned-first-value}'
+until_true has_version pinned 1
+secret pinned '{name: PINNED, value: pinned-second-value, version: 1}'
+until_true has_version pinned 2
 # A value that is delivered nowhere.
 secret undelivered '{name: UNDELIVERED, value: undelivered-value, delivery: None}'
 # Values that the operator generates, one under another key of another Secret.
@@ -66,7 +76,7 @@ until_true has_reason suspended Suspended
 # One that has no secret: another object has its name.
 secret conflicting '{name: GENERATED, value: conflicting-value}'
 until_true has_reason conflicting NameInUse
-for name in plain undelivered generated target adopting following retaining; do until_true is_ready "$name"; done
+for name in plain earlier pinned undelivered generated target adopting following retaining; do until_true is_ready "$name"; done
 
 for namespace in managed-secrets-system shop; do
     kubectl --namespace "$namespace" get managedsecrets,secrets,configmaps --output json --show-managed-fields
