@@ -65,7 +65,7 @@ faults: ## faults of a cluster, as long as they last in reality, and 20,000 obje
 	FAULTS=long FAULTS_PROGRAM="$(CURDIR)/target/release/managed-secrets" $(CARGO) test --locked --package managed-secrets \
 		--test integration -- --nocapture --test-threads=1 outages::
 
-softhsm: ## a KMS plugin of others, over SoftHSM: the conformance test, and an operator that uses it; needs softhsm2 and opensc
+softhsm: ## a third-party KMS plugin, over SoftHSM: the conformance test, and an operator that uses it; needs softhsm2 and opensc
 	hack/softhsm.sh
 
 session: ## records docs/session.md from a terminal; needs tmux

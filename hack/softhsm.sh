@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Tries a KMS plugin that this project did not write: Kubernetes' PKCS#11 plugin over SoftHSM. Runs the conformance test, and
+# Tries a third-party KMS plugin: Kubernetes' PKCS#11 plugin over SoftHSM. Runs the conformance test, and
 # an operator that moves its keys to the plugin and back.
 #
 #   hack/softhsm.sh     needs Go, a C compiler, git, and the packages softhsm2 and opensc
 #
 # SOURCE=FOLDER builds a checkout of https://github.com/kubernetes/kms instead of the commit below.
 set -euo pipefail
+source=${SOURCE:+$(realpath "$SOURCE")}
 cd "$(dirname "$0")/.."
 commit=7dc88c042aa2916629d29cb4744e5e76ce418b77
 
@@ -24,7 +25,6 @@ finish() {
 }
 trap finish EXIT
 
-source=${SOURCE:-}
 if [[ -z $source ]]; then
     source=$work/source
     echo "── download kubernetes/kms at $commit"
@@ -59,5 +59,7 @@ export KMS_SOCKET=unix://$work/kms.sock
 echo "── kms check"
 cargo run --locked --quiet --bin managed-secrets -- kms check "$KMS_SOCKET"
 echo "── the tests that take a given plugin"
-cargo test --locked --test integration -- \
-    kms::a_plugin_passes_the_conformance_test kms::keyring::keys_move_from_each_provider
+cargo test --locked --test integration -- --exact \
+    integration::kms::a_plugin_passes_the_conformance_test \
+    integration::kms::keyring::keys_move_from_each_provider_to_each_other_one_while_operators_run | tee "$work/tests"
+grep -q '^test result: ok. 2 passed' "$work/tests"

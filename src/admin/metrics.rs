@@ -64,7 +64,7 @@ pub struct Reading {
     pub rotations: [(&'static str, u64); 2],
     /// ManagedSecrets whose value expires soon or has expired, by the reason of their `Expiring` condition.
     pub expiring: Vec<(&'static str, usize)>,
-    /// ManagedSecrets whose `spec.version` names the version that is delivered.
+    /// ManagedSecrets with `spec.version`; while it is set, new values are stored and not delivered.
     pub pinned: usize,
     /// When the oldest seed was created.
     pub oldest_seed: Option<Timestamp>,

@@ -193,7 +193,7 @@ impl Index {
         Reason::OF_EXPIRY.map(|reason| (reason, objects().filter(|own| own.expiring == Some(reason)).count()))
     }
 
-    /// How many objects name the version that is delivered, so that a new value is not.
+    /// How many objects have `spec.version`; while it is set, new values are stored and not delivered.
     #[must_use]
     pub fn pinned(&self) -> usize {
         self.namespaces.values().flat_map(|ns| ns.objects.values()).filter(|own| own.pinned).count()

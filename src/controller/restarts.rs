@@ -18,8 +18,9 @@
 //! meanwhile. The first look decides whether the pods are older than the value: they are if the workload exists. If it has no
 //! mark, it gets that of the version before, from which the restart follows also after a crash. No clock is compared.
 //!
-//! A version that is taken back within the ten seconds may be in pods that started meanwhile, so they are restarted, although
-//! their mark says the version that is delivered again. If the operator ended in between, it does not know of that.
+//! If a version is taken back before the restart, pods that started meanwhile have it, although the mark says the version that
+//! is delivered again. The next look then writes a [mark that says no version](Mark::pending), from which the restart follows.
+//! An operator that ends before that look does not know of that version.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -78,11 +79,11 @@ pub(super) struct Delivered {
     /// What this object delivered before, until a look has found the workload, or that it does not exist: pods of a workload
     /// without a mark have that other value.
     pub(super) replaces: Option<Mark>,
-    /// Whether the version before was due for a restart when this one came, until a look has found the workload: pods that
-    /// started meanwhile have it, even if the mark says this version.
+    /// Whether this operator delivered another version since the workload was last restarted or found up to date, and replaced
+    /// it by this one. Pods that started meanwhile have that version, so the workload is restarted even if its mark says this
+    /// one. Until a look has found the workload.
     pub(super) again: bool,
-    /// Whether this operator delivered it, and the last look found that the workload is to be restarted for it, once that has
-    /// waited for other values.
+    /// Whether this operator delivered it, and a look has found that it is due for a restart. Until the restart.
     pub(super) due: bool,
 }
 
@@ -193,7 +194,8 @@ impl Restarts {
             let delivered = match was {
                 Some(was) if was.mark == mark => was.clone(),
                 Some(was) => {
-                    Delivered { mark: mark.clone(), replaces: Some(was.mark.clone()), again: was.due, due: false }
+                    let again = was.due || was.again || was.replaces.is_some();
+                    Delivered { mark: mark.clone(), replaces: Some(was.mark.clone()), again, due: false }
                 }
                 None => {
                     let replaces = before.filter(|before| **before != mark).cloned();

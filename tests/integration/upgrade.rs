@@ -228,6 +228,13 @@ async fn change_all(cluster: &Cluster, witness: &Witness) {
     let upstream = json!({"stringData": {"token": "upstream-third-value"}});
     site.secrets().patch("upstream", &PatchParams::default(), &Patch::Merge(upstream)).await.unwrap();
     site.delivers("following", "value", "upstream-third-value").await;
+    // Earlier values, where the version kept them.
+    if ids.contains_key("earlier") {
+        merge("earlier", json!({"version": 2})).await;
+        site.delivers("earlier", "value", "earlier-value-2").await;
+        merge("pinned", json!({"version": null})).await;
+        site.delivers("pinned", "value", "pinned-second-value").await;
+    }
     // A name that becomes free.
     merge("generated", json!({"name": "GENERATED_ELSEWHERE"})).await;
     site.served("conflicting").await;
@@ -410,6 +417,9 @@ fn saved_records_and_sealed_text_open_after_their_keys_were_replaced() {
             let expected = value(&bytes, &before);
             let held = secret.data.iter().flatten().map(|(key, bytes)| (key.as_str(), bytes.0.as_slice()));
             let rewrapped = stored.rewrap(namespace, held, |id| after.seed(id), after.active_seed().unwrap()).unwrap();
+            // Earlier values, too: one that does not open would be left out.
+            let held: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key).collect();
+            assert_eq!(rewrapped.data.keys().collect::<Vec<_>>(), held, "{}", secret.name_any());
             let moved = &rewrapped.data[keys::RECORD_DATA_KEY];
             assert_eq!(moved.seed_id(), new);
             assert!(value(moved.as_bytes(), &after).same_as(&expected), "{}", secret.name_any());

@@ -3,7 +3,8 @@
 //! The mark of a ManagedSecret on the metadata of a workload says which version its pods have. It restarts nothing there, and no
 //! rollout takes it back. The same mark on the pod template restarts the pods; it is there once the operator has done so. A mark
 //! is an annotation: [`PREFIX`] with the object's name, and `ID/VERSION`. A pod template that has this text already, and whose
-//! pods have another version, gets `ID/VERSION/again`. It never depends on the value.
+//! pods have another version, gets `ID/VERSION/again`. `ID/VERSION/pending` says that the workload is due for a restart whatever
+//! version is delivered. It never depends on the value.
 
 use std::fmt;
 
@@ -18,6 +19,8 @@ pub const PREFIX: &str = "restarts.managedsecrets.dev/";
 pub const GROUP: &str = "apps";
 /// What follows the mark on a pod template that has the same mark already.
 const AGAIN: &str = "/again";
+/// What follows the mark of a workload that is due for a restart although it has this mark.
+const PENDING: &str = "/pending";
 /// Hexadecimal digits of the digest in a name that is too long.
 const DIGITS: usize = 16;
 
@@ -91,6 +94,12 @@ impl Mark {
         if present == Some(text.as_str()) { text + AGAIN } else { text }
     }
 
+    /// The annotation of a workload that is due for a restart although it has this mark. [`Mark::read`] finds no version in it.
+    #[must_use]
+    pub fn pending(&self) -> String {
+        format!("{self}{PENDING}")
+    }
+
     /// What the target holds; nothing if it does not hold the version that it should, or the value is not delivered.
     #[must_use]
     pub fn delivered(spec: &ManagedSecretSpec, status: &ManagedSecretStatus) -> Option<Self> {
@@ -140,7 +149,8 @@ mod tests {
     fn a_mark_reads_back() {
         let mark = Mark { id: "2f0f6a0e-6f0e-4a3c-9d5b-0d3d6f6f3a11".to_owned(), version: 7 };
         assert_eq!(Mark::read(&mark.to_string()), Some(mark));
-        for wrong in ["", "x", "x/", "x/y", "1", "x/again", "x/1/more"] {
+        let mark = Mark { id: "x".to_owned(), version: 1 };
+        for wrong in ["", "x", "x/", "x/y", "1", "x/again", "x/1/more", &mark.pending()] {
             assert_eq!(Mark::read(wrong), None, "{wrong}");
         }
     }

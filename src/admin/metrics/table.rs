@@ -199,7 +199,7 @@ pub const TABLE: &[Row] = &[
         name: "managed_secrets_pinned",
         kind: Kind::Gauge,
         labels: &[],
-        help: "ManagedSecrets whose spec.version names the version to deliver: a new value is stored, and not delivered",
+        help: "ManagedSecrets with spec.version; while it is set, new values are stored and not delivered",
         read: |figures| figures.reading().map_or(Value::Absent, |reading| Value::Number(number(reading.pinned))),
     },
     Row {

@@ -20,7 +20,7 @@ pub(super) struct KeptObject {
     pub(super) ready: Option<Said>,
     /// The reason of its `Expiring` condition.
     pub(super) expiring: Option<Reason>,
-    /// Whether its `spec.version` names the version to deliver.
+    /// Whether it has `spec.version`.
     pub(super) pinned: bool,
     /// How urgently a user waits for it.
     pub(super) urgency: Option<Priority>,

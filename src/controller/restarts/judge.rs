@@ -64,8 +64,8 @@ pub(super) fn due(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> Vec<Name>
 }
 
 /// The marks to write that restart nothing, and the objects for which the workload is due for a restart. One that is due, and
-/// has no mark or the mark of what is delivered, gets that of the version before: from then on, what is left to do follows from
-/// the workload.
+/// has no mark, gets that of the version before, and one that has the mark of what is delivered gets one that says no version:
+/// from then on, what is left to do follows from the workload.
 #[must_use]
 pub(super) fn without_restarts(seen: &Seen, objects: &BTreeMap<Name, Delivered>) -> (Option<Marks>, Vec<Name>) {
     let due = due(seen, objects);
@@ -75,9 +75,12 @@ pub(super) fn without_restarts(seen: &Seen, objects: &BTreeMap<Name, Delivered>)
     let unchanged = || Marks { template: seen.template.clone(), metadata: seen.metadata.clone(), ..Marks::default() };
     let mut marks = marks.unwrap_or_else(unchanged);
     for (name, Delivered { mark, replaces, .. }) in objects.iter().filter(|(name, _)| due.contains(name)) {
-        let says_so = seen.mark(name).is_none_or(|has| Mark::read(has).as_ref() == Some(mark));
-        if let Some(before) = replaces.as_ref().filter(|_| says_so) {
-            marks.metadata.insert(key(name), before.to_string());
+        let text = match seen.mark(name).map(Mark::read) {
+            None => replaces.as_ref().map(ToString::to_string),
+            Some(has) => (has.as_ref() == Some(mark)).then(|| mark.pending()),
+        };
+        if let Some(text) = text {
+            marks.metadata.insert(key(name), text);
         }
     }
     ((marks.template != seen.template || marks.metadata != seen.metadata).then_some(marks), due)

@@ -119,7 +119,9 @@ impl Restarter {
         // After the read: what was delivered meanwhile is part of the same restart.
         let mut objects = self.restarts.objects(place);
         let mut next = Next::Done;
-        let (marks, due) = if wait.is_zero() {
+        // For those, the workload says first that a restart is due: if the answer to it is lost, there is none more.
+        let again = objects.values().any(|known| known.again);
+        let (marks, due) = if wait.is_zero() && !again {
             for name in judge::due(&seen, &objects) {
                 // A cache that is behind must not restart for a version that is not delivered any more. It comes here again once
                 // it shows what is delivered.

@@ -63,7 +63,24 @@ fn unmarked() -> Seen {
 /// if there was a write.
 fn look(restarts: &Restarts, seen: &mut Seen) -> Option<usize> {
     restarts.looked_at(&place(), Outcome::Marked);
+    if is_pending_first(restarts) {
+        first_look(restarts, seen);
+    }
     write(restarts, seen, |seen, objects| (judge(seen, objects), Vec::new()))
+}
+
+/// Whether a look restarts nothing, but says on the workload that a restart is due.
+fn is_pending_first(restarts: &Restarts) -> bool {
+    restarts.objects(&place()).values().any(|known| known.again)
+}
+
+/// A look whose answers are lost: the workload has the marks, and the operator does not know that.
+fn lost_look(restarts: &Restarts, seen: &mut Seen) {
+    let objects = restarts.objects(&place());
+    let marks = if is_pending_first(restarts) { without_restarts(seen, &objects).0 } else { judge(seen, &objects) };
+    if let Some(Marks { template, metadata, .. }) = marks {
+        (seen.template, seen.metadata) = (template, metadata);
+    }
 }
 
 /// The same with a cache that is behind: what it shows is not delivered.
@@ -254,10 +271,35 @@ fn a_version_that_is_taken_back_before_its_restart_leaves_no_pods_with_it() {
     let mut back = fifth.clone();
     back.status.delivered = Some(4);
     note(&restarts, &fifth, &back);
-    assert!(first_look(&restarts, &mut seen), "a crash from here on loses nothing");
-    assert_eq!(seen.metadata["restarts.managedsecrets.dev/one"], format!("{ID}/5"));
-    assert_eq!(look(&restarts, &mut seen), Some(1));
+    // A crash from here on loses nothing, whichever version is delivered then. Nor does a lost answer.
+    lost_look(&restarts, &mut seen);
+    assert_eq!(seen.metadata["restarts.managedsecrets.dev/one"], format!("{ID}/4/pending"));
+    for delivered in [&fourth, &fifth] {
+        let (mut seen, restarts) = (seen.clone(), Restarts::default());
+        note(&restarts, delivered, delivered);
+        assert_eq!(look(&restarts, &mut seen), Some(1));
+        assert_eq!(look(&restarts, &mut seen), None);
+    }
+    first_look(&restarts, &mut seen);
+    lost_look(&restarts, &mut seen);
     assert_eq!(seen.template["restarts.managedsecrets.dev/one"], format!("{ID}/4"));
+    assert_eq!(look(&restarts, &mut seen), None, "a lost answer is no second restart");
+}
+
+#[test]
+fn a_version_that_is_taken_back_before_any_look_leaves_no_pods_with_it() {
+    let (mut seen, restarts) = (unmarked(), Restarts::default());
+    let fourth = own("one", 4, 10, true);
+    note(&restarts, &fourth, &fourth);
+    look(&restarts, &mut seen);
+    let mut before = fourth.clone();
+    for delivered in [5, 4, 6, 4] {
+        let mut after = own("one", 6, 20, true);
+        after.status.delivered = Some(delivered);
+        note(&restarts, &before, &after);
+        before = after;
+    }
+    assert_eq!(look(&restarts, &mut seen), Some(1));
     assert_eq!(look(&restarts, &mut seen), None);
 }
 
@@ -318,6 +360,17 @@ async fn the_first_look_comes_at_once_and_a_restart_waits_ten_seconds() {
     assert_eq!(restarts.collects_for(&place()), 8 * second, "one restart for both");
 }
 
+/// Another object may have learned that the workload does not exist.
+#[test]
+fn nothing_is_said_of_a_restart_for_a_value_that_is_not_delivered() {
+    let workload = Workload { kind: WorkloadKind::Deployment, name: "shop".to_owned() };
+    let restarting = Restarting { on: true, outcomes: vec![(workload, Some(Outcome::Missing))] };
+    let own = own("one", 1, 0, true);
+    let said = |own: &Own| follow(own, &own.status, &restarting, at(1)).map(|condition| condition.reason);
+    assert_eq!(said(&own).as_deref(), Some("WorkloadNotFound"));
+    assert_eq!(said(&undelivered(own)), None);
+}
+
 #[test]
 fn what_is_not_delivered_asks_for_no_look() {
     let due = |restarts: &Restarts| restarts.queue.depth().waiting;
@@ -346,21 +399,14 @@ enum Event {
     StripValueAndCrash(usize),
     /// `kubectl rollout undo`.
     Undo,
-    /// The first version is delivered again.
-    Back(usize),
+    /// An earlier version is delivered again.
+    Back(usize, i64),
+    /// The operator delivers another version, and its look fails.
+    Unseen(usize),
     /// The operator looks at the workload.
     Look,
-}
-
-/// Another object may have learned that the workload does not exist.
-#[test]
-fn nothing_is_said_of_a_restart_for_a_value_that_is_not_delivered() {
-    let workload = Workload { kind: WorkloadKind::Deployment, name: "shop".to_owned() };
-    let restarting = Restarting { on: true, outcomes: vec![(workload, Some(Outcome::Missing))] };
-    let own = own("one", 1, 0, true);
-    let said = |own: &Own| follow(own, &own.status, &restarting, at(1)).map(|condition| condition.reason);
-    assert_eq!(said(&own).as_deref(), Some("WorkloadNotFound"));
-    assert_eq!(said(&undelivered(own)), None);
+    /// The same, and the answers to its writes are lost.
+    LostLook,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -372,8 +418,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Strip),
         1 => (0..2usize).prop_map(Event::StripValueAndCrash),
         2 => Just(Event::Undo),
-        1 => (0..2usize).prop_map(Event::Back),
+        2 => (0..2usize, 0..40i64).prop_map(|(which, version)| Event::Back(which, version)),
+        1 => (0..2usize).prop_map(Event::Unseen),
         4 => Just(Event::Look),
+        1 => Just(Event::LostLook),
     ]
 }
 
@@ -418,13 +466,19 @@ impl Model {
     }
 
     fn deliver(&mut self, which: usize, version: i64) {
-        let before = self.own(which);
-        self.versions[which] = (version, self.now);
-        note(&self.restarts, &before, &self.own(which));
+        self.deliver_unseen(which, version);
         first_look(&self.restarts, &mut self.seen);
     }
 
+    fn deliver_unseen(&mut self, which: usize, version: i64) {
+        let before = self.own(which);
+        self.versions[which] = (version, self.now);
+        note(&self.restarts, &before, &self.own(which));
+    }
+
     fn end(&mut self) {
+        // Without it, the operator does not know that the pods of a workload without a mark are older.
+        first_look(&self.restarts, &mut self.seen);
         self.restarts = Restarts::default();
         self.start();
         self.ended = true;
@@ -434,13 +488,18 @@ impl Model {
         self.ended = false;
         let template = self.seen.template.clone();
         let restarts = look(&self.restarts, &mut self.seen);
-        let is_restarted = template != self.seen.template;
+        let is_restarted = self.pods_start_if_it_differs_from(template);
         assert_eq!(restarts.is_some_and(|restarts| restarts > 0), is_restarted, "what is said of a restart");
+    }
+
+    fn pods_start_if_it_differs_from(&mut self, template: BTreeMap<String, String>) -> bool {
+        let is_restarted = template != self.seen.template;
         if is_restarted {
             self.earlier = Some(template);
             self.pods = self.versions.map(|(version, _)| version);
             self.restarted += 1;
         }
+        is_restarted
     }
 
     fn strip(&mut self) {
@@ -477,12 +536,22 @@ impl Model {
                     self.pods = self.versions.map(|(version, _)| version);
                 }
             }
-            Event::Back(which) if self.ended => {
-                self.look();
-                self.deliver(which, 1);
+            Event::Back(which, version) => {
+                if self.ended {
+                    self.look();
+                }
+                self.deliver(which, version % self.newest[which] + 1);
             }
-            Event::Back(which) => self.deliver(which, 1),
+            Event::Unseen(which) => {
+                self.newest[which] += 1;
+                self.deliver_unseen(which, self.newest[which]);
+            }
             Event::Look => self.look(),
+            Event::LostLook => {
+                let template = self.seen.template.clone();
+                lost_look(&self.restarts, &mut self.seen);
+                self.pods_start_if_it_differs_from(template);
+            }
         }
     }
 }
@@ -500,7 +569,7 @@ proptest! {
             model.play(event);
             let is_quiet = matches!(
                 event,
-                Event::Restart | Event::Recreate | Event::Strip | Event::Undo | Event::Look
+                Event::Restart | Event::Recreate | Event::Strip | Event::Undo | Event::Look | Event::LostLook
             );
             values += usize::from(!is_quiet);
         }

@@ -223,9 +223,9 @@ pub const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Pinned versions",
-                description: "ManagedSecrets whose spec.version names the version to deliver, as after a rollback: new values are \
-                              stored and not delivered, and scheduled rotation waits. `kubectl msec versions NAME` shows which \
-                              version an object delivers.",
+                description: "ManagedSecrets with spec.version, as after a rollback: while it is set, new values are stored and \
+                              not delivered, and scheduled rotation waits. `kubectl msec versions NAME` shows which version an \
+                              object delivers.",
                 unit: "short",
                 kind: Kind::Lines,
                 queries: &[("max(managed_secrets_pinned{namespace=~\"$namespace\"})", "pinned")],

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{binaries, control_plane::blocking, poll};
 
-/// The variable with the address of a plugin that somebody else wrote and started, such as `unix:///run/kms/plugin.sock`.
+/// The variable with the address of a third-party plugin that runs, such as `unix:///run/kms/plugin.sock`.
 const GIVEN: &str = "KMS_SOCKET";
 
 /// A plugin that runs, with its keys, until it is dropped.
