@@ -13,6 +13,11 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
+# Most tests wait more than they compute, so one more than there are processors run at a time. The Go programs of a control
+# plane collect garbage less often than by default, within a limit that the largest of the tests needs.
+TEST = RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(getconf _NPROCESSORS_ONLN) + 1))} \
+	GOGC=$${GOGC:-400} GOMEMLIMIT=$${GOMEMLIMIT:-1500MiB} $(CARGO) test --locked
+
 .PHONY: bench bench-small soak help build install image image-twice e2e demo test test-versions fuzz simulate leader-changes faults softhsm session startup generate lint fmt deny clean-cache
 
 help: ## this list
@@ -43,11 +48,11 @@ demo: ## the story of one secret on a control plane of its own; KEEP=1 leaves it
 
 test: ## every test
 	@$(call WITH_TOOLS,all,$(CARGO) test --locked --workspace --no-run)
-	$(CARGO) test --locked --workspace
+	$(TEST) --workspace
 
 test-versions: ## the integration tests on the oldest, the usual and the newest supported Kubernetes
 	set -e; for version in 1.34 1.36 1.37; do \
-		echo "── Kubernetes $$version"; K8S=$$version $(CARGO) test --locked --test integration; done
+		echo "── Kubernetes $$version"; export K8S=$$version; $(TEST) --test integration; done
 
 fuzz: ## libFuzzer on the webhooks and the parsers of sealed text and templates, FUZZ_SECONDS long (300)
 	hack/fuzz.sh

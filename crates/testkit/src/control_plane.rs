@@ -31,6 +31,9 @@ const CERTIFICATES: &str = "certificates";
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// A free port can be taken by another program before the program binds it.
 const START_ATTEMPTS: usize = 3;
+/// Between two looks of [`poll`].
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// The issuer and audience of service account tokens.
 const ISSUER: &str = "https://kubernetes.default.svc";
 
@@ -475,6 +478,9 @@ fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 }
 
 /// Asks `probe` again and again until it has an answer.
+///
+/// It asks at longer and longer intervals: a wait ends an eighth later at most, and many tests that wait at the same time
+/// leave the machine to what they wait for.
 pub async fn poll<T, F>(what: &str, deadline: Duration, mut probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
@@ -487,7 +493,7 @@ where
         if began.elapsed() > deadline {
             return Err(Error::Deadline { what: what.to_owned(), seconds: deadline.as_secs() });
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        tokio::time::sleep((began.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
     }
 }
 
