@@ -13,8 +13,8 @@ WITH_TOOLS = if [ -n "$$KUBEBUILDER_ASSETS$$USE_EXISTING_CLUSTER" ]; then $(2); 
 	coproc TOOLS { exec setsid --wait hack/tools.sh --while-stdin $(1) >&2; }; tools=$$TOOLS_PID; \
 	$(2) && wait $$tools; fi
 
-# Most tests wait more than they compute, so one more than there are processors run at a time. The Go programs of a control
-# plane collect garbage less often than by default, within a limit that the largest of the tests needs.
+# Most tests wait more than they compute, so one more than there are processors runs at a time. The Go programs of a control
+# plane collect garbage less often than by default, up to this size of the heap.
 TEST = RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(getconf _NPROCESSORS_ONLN) + 1))} \
 	GOGC=$${GOGC:-400} GOMEMLIMIT=$${GOMEMLIMIT:-1500MiB} $(CARGO) test --locked
 
